@@ -1,0 +1,37 @@
+"""
+What can go wrong: one exception for each thing that a caller can act on.
+
+The sentence of an exception is written for the person who reads it: it names what was wrong, what was
+given and what would do. ``dalga.web.errors`` turns exceptions into HTTP answers, ``dalga.service`` into
+the one line with which a daemon that can't start ends.
+"""
+
+from __future__ import annotations
+
+
+class DalgaError(Exception):
+    """Anything that Dalga itself has to say. Never raised bare."""
+
+
+class InvalidRequest(DalgaError):
+    """A request that can't be understood or is contradictory; asking again unchanged won't help."""
+
+
+class JobNotFound(DalgaError):
+    """There is no job with this path and body."""
+
+
+class StoreUnavailable(DalgaError):
+    """The database can't be reached or did not answer in time; the same call may do later."""
+
+
+class ConfigError(DalgaError):
+    """The configuration can't be used as it is."""
+
+
+class StartupError(DalgaError):
+    """The daemon can't start: no table, no access, no port."""
+
+
+class TableExists(DalgaError):
+    """The table that was to be created is there already, and is ours."""
