@@ -1,0 +1,120 @@
+"""
+The jobs table behind one interface.
+
+Each method is one transaction, or one statement that is one by itself; no cursor leaves this room. All
+times are the database's (P8), as aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from dalga.job import Job, JobKey, Run, ScheduleRequest, UnreadableJob, Verdict
+from dalga.store.clock import DatabaseClock
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many rows there are, and of which kind."""
+
+    total: int
+    #: Due and not claimed.
+    pending: int
+    set_aside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim took."""
+
+    #: In due order (P6).
+    runs: list[Run]
+    #: The database's time of the claim.
+    now: datetime
+    #: Whether as many rows as were asked for were due, so that there may be more.
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dues:
+    """The due times up to a horizon."""
+
+    times: list[datetime]
+    #: Up to where (inclusive) these are all there are.
+    horizon: datetime
+
+
+class Store(Protocol):
+    """
+    The jobs table. What gives a Deferred may fail with `StoreUnavailable`, `close` apart.
+
+    What is due, leased or expired is judged by the database's clock, within the transaction.
+    """
+
+    #: The database's time, estimated between two transactions.
+    clock: DatabaseClock
+
+    def open(self) -> None:
+        """
+        Make sure of the database and the table. Blocks: to be called before the reactor runs.
+
+        :raises StartupError: with one sentence that says what is in the way.
+        """
+
+    def create_table(self) -> str:
+        """
+        Create the table, and say where. Blocks, as `open` does.
+
+        :raises TableExists: where it is there already.
+        :raises StartupError: where the database refuses.
+        """
+
+    def close(self) -> Deferred[None]:
+        """Let running transactions end, then close the connections. Never blocks the reactor."""
+
+    def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
+        """
+        Write a job, new or over the one that is there.
+
+        A run that is under way keeps its lease (P3); its end then leaves the new schedule as it is (P4).
+
+        :raises InvalidRequest: where `request` is refused by `dalga.job.plan`.
+        """
+
+    def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+        """:raises JobNotFound: if there is none."""
+
+    def trigger(self, key: JobKey) -> Deferred[Job]:
+        """
+        Make a job due now, or, if a run is under way, as soon as that has ended.
+
+        :raises JobNotFound: if there is none.
+        """
+
+    def delete(self, key: JobKey) -> Deferred[None]:
+        """Remove a job, if it is there. Under a lease the row goes when the lease does (P3, P4)."""
+
+    def counts(self) -> Deferred[Counts]:
+        """Count the rows."""
+
+    def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
+        """The due times from the oldest on up to `within` from now, at most `limit` of them."""
+
+    def claim(self, limit: int, lease: timedelta) -> Deferred[Claimed]:
+        """
+        Take up to `limit` due rows for `lease`, oldest first.
+
+        Rows that can't be understood are set aside on the way and logged (P6).
+        """
+
+    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[list[Run]]:
+        """
+        Write what became of runs, all in one transaction.
+
+        :return: the runs whose verdict was dropped: the lease was lost, or the user has spoken
+            meanwhile (P4).
+        """

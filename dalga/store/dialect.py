@@ -1,0 +1,108 @@
+"""
+What differs between the engines, and nothing more; `dalga.store.table` says the rest once, for all.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Protocol
+
+#: What a work function gets: adbapi's Transaction, a DB-API cursor.
+Cursor = Any
+
+
+class Trouble(Enum):
+    """What an exception from the driver means for the transaction that it ended."""
+
+    #: Another transaction was in the way; the same again will do.
+    CONFLICT = "conflict"
+    #: The connection is gone; the same again on a new one may do.
+    LOST = "lost"
+    #: The database can't do it now: down, full, read-only, too many connections.
+    UNAVAILABLE = "unavailable"
+
+
+class Dialect(Protocol):
+    """
+    One engine.
+
+    SQL is written with ``%s`` for parameters and ``UTC_TIMESTAMP(6)`` for the database's time;
+    `prepare` turns that into what the driver takes.
+    """
+
+    #: The engine's name as shown to people.
+    name: str
+    #: The table's name, quoted.
+    table: str
+    #: Behind a SELECT of rows that are to be claimed.
+    skip_locked: str
+    #: Between the INSERT and its SET list, for a row that is there already.
+    on_conflict: str
+
+    def prepare(self, sql: str) -> str:
+        """SQL as this driver takes it."""
+
+    def connection_arguments(self) -> tuple[str, dict[str, Any]]:
+        """The DB-API module's name and the arguments of its ``connect``."""
+
+    def connect(self) -> Any:
+        """A new connection of one's own, made ready. Blocks."""
+
+    def set_up(self, connection: Any) -> None:
+        """Make a new connection ready, and make sure that it is as it has to be."""
+
+    def begin(self, cursor: Cursor) -> None:
+        """Begin a transaction that will write."""
+
+    def check_table(self, cursor: Cursor) -> None:
+        """:raises StartupError: if the table is not there, or not ours."""
+
+    def create_table(self, cursor: Cursor) -> None:
+        """:raises TableExists: if it is there already."""
+
+    def key(self, text: str) -> object:
+        """A path or body as a parameter."""
+
+    def instant(self, instant: datetime) -> object:
+        """An aware datetime as a parameter."""
+
+    def read_instant(self, value: object) -> datetime:
+        """
+        A value of a time column.
+
+        :raises ValueError: if it is no time.
+        """
+
+    def update_rows(
+        self, columns: tuple[str, ...], assignments: str, condition: str, count: int
+    ) -> str:
+        """
+        SQL that changes `count` rows, each by its ``row_id`` and ``row_token``.
+
+        :param columns: what comes with each row, after those two; `assignments` may use their names.
+        :param condition: what has to hold of a row besides.
+        """
+
+    def delete_rows(self, condition: str, count: int) -> str:
+        """SQL that deletes `count` rows, each by its ``row_id`` and ``row_token``."""
+
+    def trouble(self, error: Exception) -> Trouble | None:
+        """What an exception means; None if it is a mistake of the program."""
+
+    def explain(self, error: Exception) -> str | None:
+        """A sentence on why the database can't be used at start; None if there is none to give."""
+
+    def where(self) -> str:
+        """The database, as a person would name it."""
+
+
+def as_utc(value: object) -> datetime:
+    """
+    A naive UTC datetime, as drivers give them, made aware.
+
+    :raises ValueError: if it is none.
+    """
+    if not isinstance(value, datetime):
+        raise ValueError(f"is {value!r}, which is not a time")
+    return value.replace(tzinfo=UTC)

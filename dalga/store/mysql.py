@@ -1,0 +1,209 @@
+"""MySQL and MariaDB, through PyMySQL."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pymysql
+from pymysql.constants import CLIENT, CR, ER
+
+from dalga.errors import StartupError, TableExists
+from dalga.store.dialect import Cursor, Trouble, as_utc
+from dalga.store.schema import COMMENT, definition
+
+# Seconds. A connection that is not there is noticed well before a caller's patience is over; an answer
+# may take as long as a lock wait and a slow fsync together.
+CONNECT_TIMEOUT = 3
+READ_TIMEOUT = 10
+LOCK_WAIT_TIMEOUT = 3
+
+_CONFLICTS = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CHECKREAD}
+_LOST = {
+    CR.CR_SERVER_GONE_ERROR,
+    CR.CR_SERVER_LOST,
+    ER.SERVER_SHUTDOWN,
+    ER.NORMAL_SHUTDOWN,
+    1927,  # ER_CONNECTION_KILLED, MariaDB
+    4031,  # ER_CLIENT_INTERACTION_TIMEOUT, MySQL: wait_timeout has passed
+}
+_UNAVAILABLE = {
+    CR.CR_CONNECTION_ERROR,
+    CR.CR_CONN_HOST_ERROR,
+    CR.CR_UNKNOWN_HOST,
+    CR.CR_SERVER_HANDSHAKE_ERR,
+    ER.CON_COUNT_ERROR,
+    ER.TOO_MANY_USER_CONNECTIONS,
+    ER.HOST_IS_BLOCKED,
+    ER.OUT_OF_RESOURCES,
+    ER.DISK_FULL,
+    ER.RECORD_FILE_FULL,
+    ER.OPTION_PREVENTS_STATEMENT,  # read-only
+    1792,  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
+    1836,  # ER_READ_ONLY_MODE
+    ER.QUERY_INTERRUPTED,
+    # Found later, these are somebody else's doing, and may be mended while the daemon waits.
+    ER.ACCESS_DENIED_ERROR,
+    ER.DBACCESS_DENIED_ERROR,
+    ER.TABLEACCESS_DENIED_ERROR,
+    ER.BAD_DB_ERROR,
+    ER.NO_SUCH_TABLE,
+}
+
+
+class MySQL:
+    """See `dalga.store.dialect.Dialect`."""
+
+    name = "mysql"
+    skip_locked = " FOR UPDATE SKIP LOCKED"
+    on_conflict = "ON DUPLICATE KEY UPDATE"
+
+    def __init__(
+        self, host: str, port: int, database: str, table: str, user: str, password: str
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._database = database
+        self._name = table
+        self._user = user
+        self._password = password
+        self.table = f"`{table}`"
+
+    def prepare(self, sql: str) -> str:
+        return " ".join(sql.split())
+
+    def connection_arguments(self) -> tuple[str, dict[str, Any]]:
+        return "pymysql", {
+            "host": self._host,
+            "port": self._port,
+            "user": self._user,
+            "password": self._password,
+            "database": self._database,
+            "charset": "utf8mb4",
+            "connect_timeout": CONNECT_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "write_timeout": READ_TIMEOUT,
+            # Count the rows that matched, not those that looked different afterwards.
+            "client_flag": CLIENT.FOUND_ROWS,
+        }
+
+    def connect(self) -> Any:
+        _, arguments = self.connection_arguments()
+        connection = pymysql.connect(**arguments)
+        self.set_up(connection)
+        return connection
+
+    def set_up(self, connection: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SET SESSION time_zone = '+00:00', SESSION sql_mode = 'STRICT_ALL_TABLES', "
+                f"SESSION innodb_lock_wait_timeout = {LOCK_WAIT_TIMEOUT}"
+            )
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            # MariaDB had but the one name until 11.1, MySQL 8 has but the other.
+            cursor.execute(
+                "SHOW SESSION VARIABLES WHERE Variable_name IN "
+                "('tx_isolation', 'transaction_isolation')"
+            )
+            levels = {level for _, level in cursor.fetchall()}
+        if levels != {"READ-COMMITTED"}:
+            raise StartupError(
+                f"{self.where()} does not let a session read committed data only "
+                f"(transaction isolation is {', '.join(sorted(levels)) or 'unknown'})"
+            )
+
+    def begin(self, cursor: Cursor) -> None:
+        """A connection without autocommit begins by itself."""
+
+    def check_table(self, cursor: Cursor) -> None:
+        comment = self._comment(cursor)
+        if comment is None:
+            raise StartupError(
+                f"there is no table {self.table} in {self.where()}: create it with "
+                "dalga --config FILE --create-table"
+            )
+        if comment != COMMENT:
+            raise StartupError(
+                f"the table {self.table} in {self.where()} is not a table of this version of Dalga "
+                f"(its comment is {comment!r}, not {COMMENT!r}): name another with table in [mysql]"
+            )
+
+    def create_table(self, cursor: Cursor) -> None:
+        comment = self._comment(cursor)
+        if comment == COMMENT:
+            raise TableExists(f"the table {self.table} is there already, in {self.where()}")
+        if comment is not None:
+            self.check_table(cursor)
+        cursor.execute(definition("mysql", self.table))
+
+    def _comment(self, cursor: Cursor) -> str | None:
+        cursor.execute(
+            "SELECT table_comment FROM information_schema.tables "
+            "WHERE table_schema = DATABASE() AND table_name = %s",
+            (self._name,),
+        )
+        rows = cursor.fetchall()
+        return str(rows[0][0]) if rows else None
+
+    def key(self, text: str) -> object:
+        return text.encode("utf-8")
+
+    def instant(self, instant: datetime) -> object:
+        return instant.replace(tzinfo=None)
+
+    def read_instant(self, value: object) -> datetime:
+        return as_utc(value)
+
+    def update_rows(
+        self, columns: tuple[str, ...], assignments: str, condition: str, count: int
+    ) -> str:
+        return self.prepare(f"""
+            UPDATE ({_derived(columns, count)}) AS new STRAIGHT_JOIN {self.table}
+                ON id = row_id AND token = row_token
+            SET {assignments} WHERE {condition}
+            """)
+
+    def delete_rows(self, condition: str, count: int) -> str:
+        return self.prepare(f"""
+            DELETE {self.table}
+            FROM ({_derived((), count)}) AS old STRAIGHT_JOIN {self.table}
+                ON id = row_id AND token = row_token
+            WHERE {condition}
+            """)
+
+    def trouble(self, error: Exception) -> Trouble | None:
+        if isinstance(error, pymysql.err.InterfaceError):
+            return Trouble.LOST  # "(0, '')": the connection was closed under us
+        if not isinstance(error, pymysql.err.MySQLError):
+            return Trouble.LOST if isinstance(error, OSError) else None
+        code = error.args[0] if error.args else None
+        if code in _CONFLICTS:
+            return Trouble.CONFLICT
+        if code in _LOST:
+            return Trouble.LOST
+        return Trouble.UNAVAILABLE if code in _UNAVAILABLE else None
+
+    def explain(self, error: Exception) -> str | None:
+        if not isinstance(error, pymysql.err.MySQLError | OSError):
+            return None
+        code = error.args[0] if error.args else 0
+        words = error.args[1] if len(error.args) > 1 else error
+        what = {
+            CR.CR_CONN_HOST_ERROR: "can't reach",
+            CR.CR_CONNECTION_ERROR: "can't reach",
+            ER.ACCESS_DENIED_ERROR: f"user {self._user!r} can't log in to",
+            ER.DBACCESS_DENIED_ERROR: f"user {self._user!r} may not use",
+            ER.BAD_DB_ERROR: "there is no such database:",
+        }.get(code, "can't use")
+        return f"{what} {self.where()}: {words}"
+
+    def where(self) -> str:
+        return f"database {self._database!r} at {self._host}:{self._port}"
+
+
+def _derived(columns: tuple[str, ...], count: int) -> str:
+    """Rows as a derived table: the one spelling that MySQL and MariaDB share."""
+    names = ("row_id", "row_token", *columns)
+    first = ", ".join(f"%s AS {name}" for name in names)
+    others = ", ".join(["%s"] * len(names))
+    return " UNION ALL ".join([f"SELECT {first}"] + [f"SELECT {others}"] * (count - 1))

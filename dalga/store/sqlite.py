@@ -1,0 +1,206 @@
+"""The embedded SQLite, through the standard library's module."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from dalga.errors import StartupError, TableExists
+from dalga.store.dialect import Cursor, Trouble
+from dalga.store.schema import VERSION, definition
+
+#: How long a transaction waits for another program that holds the file, in seconds.
+BUSY_TIMEOUT = 3.0
+
+# https://www.sqlite.org/rescode.html, primary codes
+_CONFLICTS = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_UNAVAILABLE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOLFS,
+}
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SQLite:
+    """
+    See `dalga.store.dialect.Dialect`.
+
+    :param wall_clock: the database's clock, which for a file is the machine's: gives an aware UTC
+        datetime, and is called in a database thread.
+    """
+
+    name = "sqlite"
+    table = '"dalga"'
+    skip_locked = ""  # there is but one writer
+    on_conflict = "ON CONFLICT (path, body) DO UPDATE SET"
+
+    def __init__(self, path: str, wall_clock: Callable[[], datetime] = _utc_now) -> None:
+        self._path = path
+        self._wall_clock = wall_clock
+
+    def prepare(self, sql: str) -> str:
+        return " ".join(sql.split()).replace("%s", "?")
+
+    def connection_arguments(self) -> tuple[str, dict[str, Any]]:
+        return "sqlite3", {
+            "database": self._path,
+            "timeout": BUSY_TIMEOUT,
+            "isolation_level": None,  # transactions are begun in so many words
+            "check_same_thread": False,  # adbapi closes from another thread than it used
+            "cached_statements": 512,
+        }
+
+    def connect(self) -> Any:
+        _, arguments = self.connection_arguments()
+        connection = sqlite3.connect(**arguments)
+        self.set_up(connection)
+        return connection
+
+    def set_up(self, connection: Any) -> None:
+        # Text that is not UTF-8 has to reach dalga.store.rows, which sets its row aside.
+        connection.text_factory = bytes
+        connection.create_function("UTC_TIMESTAMP", 1, lambda digits: _text(self._wall_clock()))
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS: an fsync that is one
+
+    def begin(self, cursor: Cursor) -> None:
+        # Taking the write lock first, as a reader that turns writer may find itself too late.
+        cursor.execute("BEGIN IMMEDIATE")
+
+    def check_table(self, cursor: Cursor) -> None:
+        """An embedded table needs no administrator: it is made when it is not there."""
+        version = self._version(cursor)
+        if version is None:
+            self._create(cursor)
+        elif version != VERSION:
+            raise StartupError(
+                f"{self.where()} has schema version {version}, not {VERSION}: it is not a file of "
+                "this version of Dalga; name another with path in [sqlite]"
+            )
+
+    def create_table(self, cursor: Cursor) -> None:
+        if self._version(cursor) is not None:
+            self.check_table(cursor)
+            raise TableExists(f"the table {self.table} is there already, in {self.where()}")
+        self._create(cursor)
+
+    def _version(self, cursor: Cursor) -> int | None:
+        cursor.execute("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'dalga'")
+        if cursor.fetchall() == [(0,)]:
+            return None
+        cursor.execute("PRAGMA user_version")
+        ((version,),) = cursor.fetchall()
+        return int(version)
+
+    def _create(self, cursor: Cursor) -> None:
+        cursor.execute(definition("sqlite", self.table))
+        cursor.execute(f"CREATE INDEX dalga_due ON {self.table} (due)")
+        cursor.execute(f"PRAGMA user_version = {VERSION}")
+
+    def key(self, text: str) -> object:
+        return text
+
+    def instant(self, instant: datetime) -> object:
+        return _text(instant)
+
+    def read_instant(self, value: object) -> datetime:
+        try:
+            # Exactly what _text writes, for only that sorts as it should.
+            text = bytes(value).decode("ascii")  # type: ignore[call-overload]
+            instant = datetime.fromisoformat(text)
+            if _text(instant.replace(tzinfo=UTC)) != text:
+                raise ValueError
+        except (TypeError, ValueError):
+            raise ValueError(f"is {value!r}, which is not a time") from None
+        return instant.replace(tzinfo=UTC)
+
+    def update_rows(
+        self, columns: tuple[str, ...], assignments: str, condition: str, count: int
+    ) -> str:
+        names = ("row_id", "row_token", *columns)
+        renamed = ", ".join(f"column{number} AS {name}" for number, name in enumerate(names, 1))
+        return self.prepare(f"""
+            UPDATE {self.table} SET {assignments}
+            FROM (SELECT {renamed} FROM ({_values(len(names), count)}))
+            WHERE id = row_id AND token = row_token AND {condition}
+            """)
+
+    def delete_rows(self, condition: str, count: int) -> str:
+        return self.prepare(f"""
+            DELETE FROM {self.table} WHERE (id, token) IN ({_values(2, count)}) AND {condition}
+            """)
+
+    def trouble(self, error: Exception) -> Trouble | None:
+        if not isinstance(error, sqlite3.Error):
+            return None
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _CONFLICTS:
+            # The busy time-out has been waited for already: once more is enough.
+            return Trouble.LOST
+        return Trouble.UNAVAILABLE if code in _UNAVAILABLE else None
+
+    def explain(self, error: Exception) -> str | None:
+        return f"can't use {self.where()}: {error}" if isinstance(error, sqlite3.Error) else None
+
+    def where(self) -> str:
+        return f"SQLite file {self._path!r}"
+
+
+class FileGuard:
+    """
+    Keeps a second daemon from the same file, by a lock on a file beside it (flock(2)), which the
+    kernel drops when the process ends, however it ends.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = os.path.realpath(path) + ".lock"
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """:raises StartupError: if another process has it, or the folder can't be written."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise StartupError(
+                f"can't use SQLite file {self._path!r}: {self._lock!r}: {error.strerror}"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise StartupError(
+                f"SQLite file {self._path!r} is in use by another dalga: stop that one, or give "
+                "this one a file of its own with path in [sqlite]; several instances on one table "
+                "need [mysql]"
+            ) from None
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _text(instant: datetime) -> str:
+    return instant.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+
+
+def _values(columns: int, count: int) -> str:
+    row = "(" + ", ".join(["%s"] * columns) + ")"
+    return f"VALUES {', '.join([row] * count)}"

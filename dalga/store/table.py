@@ -1,0 +1,445 @@
+"""
+The jobs table: what is done to it, in SQL that all engines take.
+
+A claim is a lease in the ``due`` column: it moves ``due`` to the lease's end and writes a fresh
+``token``. A row is *leased* while it has a token and its due time is to come. Nothing here rests on row
+locks, nor on SKIP LOCKED: each write compares what it goes by, and a transaction that finds something
+else runs again (`Conflict`).
+
+One trap decides the order of some SET lists. MySQL assigns from left to right, so that a later
+expression sees an earlier column's new value; SQLite, as the standard has it, shows old values only.
+Where both have to come to the same, ``token`` stands first, then ``superseded``, then ``due``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+
+from dalga.errors import JobNotFound, StartupError
+from dalga.job import (
+    Delete,
+    Job,
+    JobKey,
+    Reschedule,
+    Retry,
+    Run,
+    ScheduleRequest,
+    UnreadableJob,
+    Verdict,
+    plan,
+)
+from dalga.log import logger
+from dalga.store import Claimed, Counts, Dues
+from dalga.store.clock import DatabaseClock
+from dalga.store.dialect import Cursor, Dialect
+from dalga.store.rows import JobRow, RunRow, Unreadable, read_job, read_run
+from dalga.store.transactions import Conflict, Transactions
+
+log = logger(__name__)
+
+# What the user has said during a lease: the values of the column superseded.
+NOTHING, RESCHEDULED, DELETED = 0, 1, 2
+
+#: The longest error text that is kept, in characters.
+MAX_ERROR = 255
+
+
+class Guard(Protocol):
+    """Keeps a second daemon away from the same database, where that is needed."""
+
+    def acquire(self) -> None:
+        """:raises StartupError: if another has it."""
+
+    def release(self) -> None:
+        """Let others have it."""
+
+
+class JobsTable:
+    """
+    The `dalga.store.Store` over a dialect.
+
+    Claims and records have connections of their own, so that a crowd at the API can't keep a due job
+    waiting; an embedded database has but one connection for all.
+
+    :param run_lane: transactions for the scheduler.
+    :param api_lane: transactions for the API; may be the same object.
+    :param token: makes the random token of a claim, 16 bytes.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        clock: DatabaseClock,
+        run_lane: Transactions,
+        api_lane: Transactions,
+        guard: Guard | None = None,
+        token: Callable[[], bytes] = lambda: os.urandom(16),
+    ) -> None:
+        self.clock = clock
+        self._dialect = dialect
+        self._runs = run_lane
+        self._api = api_lane
+        self._guard = guard
+        self._token = token
+        self._sql = _Statements(dialect)
+
+    # Open and close
+
+    def open(self) -> None:
+        """See `Store.open`."""
+        self._first(self._dialect.check_table)
+
+    def create_table(self) -> str:
+        """See `Store.create_table`."""
+        self._first(self._dialect.create_table)
+        return f"created the table {self._dialect.table} in {self._dialect.where()}"
+
+    def _first(self, work: Callable[[Cursor], None]) -> None:
+        """Run one transaction, blocking, on a connection for that; say in one sentence what fails."""
+        if self._guard is not None:
+            self._guard.acquire()
+        try:
+            with closing(self._dialect.connect()) as connection:
+                cursor = connection.cursor()
+                self._dialect.begin(cursor)
+                work(cursor)
+                connection.commit()
+        except Exception as error:
+            if self._guard is not None:
+                self._guard.release()
+            sentence = self._dialect.explain(error)
+            if sentence is None:
+                raise
+            raise StartupError(sentence) from error
+
+    def where(self) -> str:
+        """The database, as a person would name it."""
+        return self._dialect.where()
+
+    def close(self) -> Deferred[None]:
+        """See `Store.close`."""
+
+        async def close() -> None:
+            await self._runs.close()
+            if self._api is not self._runs:
+                await self._api.close()
+            if self._guard is not None:
+                self._guard.release()
+
+        return Deferred.fromCoroutine(close())
+
+    # What the API does
+
+    def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
+        """See `Store.put`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Job:
+            schedule, first = plan(request, now)
+            at, first_run = self._dialect.instant(now), self._dialect.instant(first)
+            new = (schedule.text, first_run)
+            cursor.execute(
+                self._sql.put,
+                (*self._key(key), *new, first_run, at, at, at, first_run, *new),
+            )
+            return self._expect(cursor, key, now)
+
+        return self._api.run(work)
+
+    def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+        """See `Store.get`."""
+        return self._api.run(lambda cursor, now, since: self._read(cursor, key, now))
+
+    def trigger(self, key: JobKey) -> Deferred[Job]:
+        """See `Store.trigger`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Job:
+            at = self._dialect.instant(now)
+            cursor.execute(self._sql.trigger, (at, at, at, at, at, *self._key(key)))
+            return self._expect(cursor, key, now)
+
+        return self._api.run(work)
+
+    def delete(self, key: JobKey) -> Deferred[None]:
+        """See `Store.delete`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> None:
+            where = (*self._key(key), self._dialect.instant(now))
+            cursor.execute(self._sql.delete_idle, where)
+            if cursor.rowcount:
+                return
+            cursor.execute(self._sql.delete_leased, where)
+            if cursor.rowcount:
+                return
+            cursor.execute(self._sql.find, self._key(key))
+            if cursor.fetchall():
+                raise Conflict("claimed or released between two statements")
+
+        return self._api.run(work)
+
+    def counts(self) -> Deferred[Counts]:
+        """See `Store.counts`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Counts:
+            cursor.execute(self._sql.counts, (self._dialect.instant(now),))
+            ((total, pending, set_aside),) = cursor.fetchall()
+            return Counts(total, pending, set_aside)
+
+        return self._api.run(work)
+
+    # What the scheduler does
+
+    def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
+        """See `Store.upcoming`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Dues:
+            horizon = now + within
+            cursor.execute(self._sql.upcoming, (self._dialect.instant(horizon), limit))
+            rows = cursor.fetchall()
+            times = []
+            for (value,) in rows:
+                try:
+                    times.append(self._dialect.read_instant(value))
+                except ValueError:
+                    times.append(now)  # no time, but due: a claim will set it aside
+            full = len(rows) == limit
+            return Dues(times, max(times) if full else horizon)
+
+        return self._runs.run(work)
+
+    def claim(self, limit: int, lease: timedelta) -> Deferred[Claimed]:
+        """See `Store.claim`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> tuple[Claimed, list[str]]:
+            at = self._dialect.instant(now)
+            cursor.execute(self._sql.find_due, (at, limit))
+            order = [row[0] for row in cursor.fetchall()]
+            if not order:
+                return Claimed([], now, full=False), []
+            token = self._token()
+            cursor.execute(
+                self._sql.take(len(order)),
+                (self._dialect.instant(now + lease), token, token, RESCHEDULED, NOTHING, *order, at),
+            )
+            # Only now are the rows this transaction's own: what is read here is what was taken.
+            cursor.execute(self._sql.read_taken(len(order)), (*order, token))
+            taken = {row[0]: RunRow(*row) for row in cursor.fetchall()}
+            lease_ends = since + lease.total_seconds()
+            runs, problems = [], []
+            for row in (taken[id] for id in order if id in taken):
+                if row.superseded == DELETED:
+                    cursor.execute(self._sql.drop, (row.id, token))
+                    continue
+                try:
+                    run = read_run(row, token, now, lease_ends, self._dialect.read_instant)
+                except Unreadable as problem:
+                    cursor.execute(self._sql.set_aside, (str(problem)[:MAX_ERROR], row.id, token))
+                    problems.append(f"row {row.id} is set aside: {problem}")
+                    continue
+                if run.scheduled > now:
+                    cursor.execute(self._sql.release, (row.id, token))
+                    continue
+                runs.append(run)
+            return Claimed(runs, now, full=len(order) == limit), problems
+
+        def report(result: tuple[Claimed, list[str]]) -> Claimed:
+            claimed, problems = result
+            for problem in problems:
+                log.error("{problem}", problem=problem)
+            return claimed
+
+        return self._runs.run(work).addCallback(report)
+
+    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[list[Run]]:
+        """See `Store.record`."""
+        if not verdicts:
+            return succeed([])
+        # In the order of the primary key, as every transaction that holds several rows: no deadlocks.
+        verdicts = sorted(verdicts, key=lambda item: item[0].row)
+
+        def work(cursor: Cursor, now: datetime, since: float) -> list[Run]:
+            rows = [run.row for run, _ in verdicts]
+            cursor.execute(self._sql.read_leases(len(rows)), rows)
+            leases = {row: (bytes(token or b""), said) for row, token, said in cursor.fetchall()}
+            dropped: list[Run] = []
+            deleted: list[tuple[Any, ...]] = []
+            rescheduled: list[tuple[Any, ...]] = []
+            retried: list[tuple[Any, ...]] = []
+            overtaken: list[tuple[Any, ...]] = []
+            buried: list[tuple[Any, ...]] = []
+            for run, verdict in verdicts:
+                token, said = leases.get(run.row, (b"", NOTHING))
+                mine = (run.row, run.token)
+                if token != run.token:
+                    dropped.append(run)
+                elif said == RESCHEDULED:
+                    dropped.append(run)
+                    overtaken.append(mine)
+                elif said == DELETED:
+                    dropped.append(run)
+                    buried.append(mine)
+                elif isinstance(verdict, Delete):
+                    deleted.append(mine)
+                elif isinstance(verdict, Reschedule):
+                    rescheduled.append((*mine, self._dialect.instant(verdict.scheduled)))
+                elif isinstance(verdict, Retry):
+                    due = self._dialect.instant(verdict.due)
+                    retried.append((*mine, due, verdict.error[:MAX_ERROR]))
+            for statement, items in (
+                (self._sql.delete_rows(NOTHING), deleted),
+                (self._sql.delete_rows(DELETED), buried),
+                (self._sql.reschedule_rows, rescheduled),
+                (self._sql.retry_rows, retried),
+                (self._sql.release_rows, overtaken),
+            ):
+                if items:
+                    cursor.execute(statement(len(items)), [value for item in items for value in item])
+                    if cursor.rowcount != len(items):
+                        raise Conflict("a lease changed hands between two statements")
+            return dropped
+
+        return self._runs.run(work)
+
+    # Within a transaction
+
+    def _key(self, key: JobKey) -> tuple[object, object]:
+        return self._dialect.key(key.path), self._dialect.key(key.body)
+
+    def _read(self, cursor: Cursor, key: JobKey, now: datetime) -> Job | UnreadableJob:
+        cursor.execute(self._sql.get, self._key(key))
+        rows = cursor.fetchall()
+        if not rows:
+            raise JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")
+        return read_job(JobRow(*rows[0]), key, now, self._dialect.read_instant)
+
+    def _expect(self, cursor: Cursor, key: JobKey, now: datetime) -> Job:
+        """Read a job that has to be readable, or the write before it is undone."""
+        job = self._read(cursor, key, now)
+        if isinstance(job, UnreadableJob):
+            raise JobNotFound(
+                f"the job with path {key.path!r} and body {key.body!r} can't be understood "
+                f"({job.problem}): schedule it anew with PUT, or delete it"
+            )
+        return job
+
+
+class _Statements:
+    """The SQL, made ready once for a dialect; what takes a count is made when it is needed."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._table = table = dialect.table
+        prepare = dialect.prepare
+        leased = "token IS NOT NULL AND due > %s"
+
+        self.put = prepare(f"""
+            INSERT INTO {table} (path, body, `interval`, scheduled, due)
+            VALUES (%s, %s, %s, %s, %s)
+            {dialect.on_conflict}
+                token = CASE WHEN due > %s THEN token END,
+                superseded = CASE WHEN {leased} THEN {RESCHEDULED} ELSE {NOTHING} END,
+                due = CASE WHEN {leased} THEN due ELSE %s END,
+                `interval` = %s, scheduled = %s,
+                run = NULL, attempts = 0, error = NULL
+            """)
+        self.trigger = prepare(f"""
+            UPDATE {table} SET
+                token = CASE WHEN due > %s THEN token END,
+                superseded = CASE WHEN {leased} THEN {RESCHEDULED} ELSE {NOTHING} END,
+                due = CASE WHEN {leased} THEN due ELSE %s END,
+                scheduled = %s,
+                run = NULL, attempts = 0, error = NULL
+            WHERE path = %s AND body = %s AND superseded <> {DELETED}
+            """)
+        self.get = prepare(f"""
+            SELECT path, body, `interval`, scheduled, due, attempts, error, token
+            FROM {table} WHERE path = %s AND body = %s AND superseded <> {DELETED}
+            """)
+        self.delete_idle = prepare(f"""
+            DELETE FROM {table} WHERE path = %s AND body = %s
+            AND (token IS NULL OR due IS NULL OR due <= %s)
+            """)
+        self.delete_leased = prepare(f"""
+            UPDATE {table} SET superseded = {DELETED}
+            WHERE path = %s AND body = %s AND {leased}
+            """)
+        self.find = prepare(f"""
+            SELECT id FROM {table}
+            WHERE path = %s AND body = %s AND superseded <> {DELETED}
+            """)
+        self.counts = prepare(f"""
+            SELECT (SELECT COUNT(*) FROM {table}),
+                   (SELECT COUNT(*) FROM {table} WHERE due <= %s),
+                   (SELECT COUNT(*) FROM {table} WHERE due IS NULL)
+            """)
+        self.upcoming = prepare(f"""
+            SELECT due FROM {table} WHERE due <= %s ORDER BY due LIMIT %s
+            """)
+
+        self.find_due = prepare(f"""
+            SELECT id FROM {table} WHERE due <= %s ORDER BY due, id LIMIT %s{dialect.skip_locked}
+            """)
+        mine = "WHERE id = %s AND token = %s"
+        self.drop = prepare(f"DELETE FROM {table} {mine}")
+        self.set_aside = prepare(f"""
+            UPDATE {table} SET error = %s, token = NULL, due = NULL, run = NULL, attempts = 0 {mine}
+            """)
+        self.release = prepare(f"""
+            UPDATE {table} SET due = scheduled, token = NULL, run = NULL, attempts = 0 {mine}
+            """)
+
+    def take(self, count: int) -> str:
+        return self._dialect.prepare(f"""
+            UPDATE {self._table} SET
+                due = %s, token = %s, run = COALESCE(run, %s), attempts = attempts + 1,
+                superseded = CASE superseded WHEN %s THEN %s ELSE superseded END
+            WHERE id IN ({_places(count)}) AND due <= %s
+            """)
+
+    def read_taken(self, count: int) -> str:
+        return self._dialect.prepare(f"""
+            SELECT id, path, body, `interval`, scheduled, run, attempts, superseded
+            FROM {self._table} WHERE id IN ({_places(count)}) AND token = %s
+            """)
+
+    def read_leases(self, count: int) -> str:
+        return self._dialect.prepare(
+            f"SELECT id, token, superseded FROM {self._table} WHERE id IN ({_places(count)})"
+        )
+
+    def delete_rows(self, said: int) -> Callable[[int], str]:
+        return lambda count: self._dialect.delete_rows(f"superseded = {said}", count)
+
+    def reschedule_rows(self, count: int) -> str:
+        return self._dialect.update_rows(
+            ("next_scheduled",),
+            "due = next_scheduled, scheduled = next_scheduled, token = NULL, run = NULL, "
+            "attempts = 0, error = NULL",
+            f"superseded = {NOTHING}",
+            count,
+        )
+
+    def retry_rows(self, count: int) -> str:
+        return self._dialect.update_rows(
+            ("next_due", "last_error"),
+            "due = next_due, error = last_error, token = NULL",
+            f"superseded = {NOTHING}",
+            count,
+        )
+
+    def release_rows(self, count: int) -> str:
+        return self._dialect.update_rows(
+            (),
+            f"due = scheduled, token = NULL, superseded = {NOTHING}",
+            f"superseded = {RESCHEDULED}",
+            count,
+        )
+
+
+def _places(count: int) -> str:
+    return ", ".join(["%s"] * count)
