@@ -1,0 +1,8 @@
+"""Real MariaDB and MySQL servers for tests and benchmarks: ``start_server(engine)``.
+
+``fetch.py`` brings the engines, ``server.py`` runs them, ``guard.py`` sees that they end.
+"""
+
+from tests.servers.server import ENGINES, Server, ServerError, start_server
+
+__all__ = ["ENGINES", "Server", "ServerError", "start_server"]

@@ -1,0 +1,160 @@
+"""
+Stores for tests, over each engine that the run was asked to cover.
+
+``DALGA_TEST_ENGINES`` names the engines (a comma list of sqlite, mariadb and mysql). A server is
+started once, when the first test needs it, and ends with the process; each test has a database of its
+own. A server that can't be had is an error, never a skipped test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+
+from dalga.config import MySQLConfig, SQLiteConfig
+from dalga.job import Job, JobKey, ScheduleRequest
+from dalga.service import build_store
+from dalga.store.table import JobsTable
+from tests.servers import Server, start_server
+
+LABELS = {"sqlite": "SQLite", "mariadb": "MariaDB", "mysql": "MySQL"}
+ASKED = [
+    name.strip()
+    for name in os.environ.get("DALGA_TEST_ENGINES", "sqlite,mariadb").split(",")
+    if name.strip()
+]
+
+#: A lease that is over as soon as it is taken, and one that outlasts any test.
+OVER = timedelta(0)
+LONG = timedelta(minutes=10)
+
+NOW = ScheduleRequest(one_off=True, immediate=True)
+EACH_MINUTE = ScheduleRequest(interval=60)
+
+_servers: dict[str, Server] = {}
+
+
+def server(engine: str) -> Server:
+    """The server of this run."""
+    if engine not in _servers:
+        _servers[engine] = start_server(engine)
+    return _servers[engine]
+
+
+class EngineTestCase(TestCase):
+    """A test over one engine; `each_engine` makes the classes that trial finds."""
+
+    engine: str
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.random = Random(20141111)
+        self.config = self.make_database()
+        self.stores: list[JobsTable] = []
+        self.addCleanup(self.close_stores)
+
+    def make_database(self) -> MySQLConfig | SQLiteConfig:
+        """A fresh database without a table."""
+        if self.engine == "sqlite":
+            folder = tempfile.mkdtemp(prefix="dalga-test-")
+            self.addCleanup(shutil.rmtree, folder)
+            return SQLiteConfig(os.path.join(folder, "dalga.sqlite"))
+        host = server(self.engine)
+        name = host.create_database()
+        self.addCleanup(host.drop_database, name)
+        return MySQLConfig(host.host, host.port, name, "dalga", host.user, host.password)
+
+    def make_store(self, guarded: bool = False) -> JobsTable:
+        """One more instance's store on the test's table, not opened."""
+        from twisted.internet import reactor
+
+        store = build_store(self.config, reactor, self.random)
+        if not guarded:
+            store._guard = None  # the contract holds for many, also where the daemon allows but one
+        self.stores.append(store)
+        return store
+
+    def open_store(self) -> JobsTable:
+        """One more instance's store, with the table made."""
+        store = self.make_store()
+        if len(self.stores) == 1 and self.engine != "sqlite":
+            store.create_table()
+        store.open()
+        return store
+
+    async def close_stores(self) -> None:
+        for store in self.stores:
+            await store.close()
+
+    def sql(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Run SQL as a stranger would, and commit."""
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+            if self.engine == "sqlite":
+                statement = statement.replace("%s", "?")
+            cursor.execute(statement, parameters)
+            rows = list(cursor.fetchall())
+            connection.commit()
+        return rows
+
+    def connect(self) -> Any:
+        """A stranger's connection."""
+        if isinstance(self.config, SQLiteConfig):
+            return sqlite3.connect(self.config.path, timeout=10)
+        return server(self.engine).connect(database=self.config.db)
+
+    def in_the_past(self, *keys: str) -> list[JobKey]:
+        """Insert one-off jobs that are overdue, the first one longest; gives their keys."""
+        made = []
+        for number, name in enumerate(keys):
+            key = JobKey(name, "body")
+            text = self.key(name)
+            due = f"2020-01-01 00:00:{number:02}.000000"
+            self.sql(
+                "INSERT INTO dalga (path, body, `interval`, scheduled, due)"
+                " VALUES (%s, %s, '', %s, %s)",
+                (text, self.key("body"), due, due),
+            )
+            made.append(key)
+        return made
+
+    def key(self, text: str) -> Any:
+        """A path or body as a column's value."""
+        return text if self.engine == "sqlite" else text.encode()
+
+    async def job(self, store: JobsTable, key: JobKey) -> Job:
+        """A job that has to be there and readable."""
+        job = await store.get(key)
+        assert isinstance(job, Job), job
+        return job
+
+
+def each_engine(namespace: dict[str, Any], only: Sequence[str] = tuple(LABELS)) -> Callable[[type], type]:
+    """
+    Put a subclass for each engine that was asked for into a test module.
+
+    :param namespace: the module's globals.
+    :param only: the engines that the tests are about.
+    """
+
+    def decorate(case: type) -> type:
+        for engine in ASKED:
+            if engine not in only:
+                continue
+            name = f"{LABELS[engine]}{case.__name__}"
+            namespace[name] = type(
+                name, (case,), {"engine": engine, "__module__": case.__module__, "__doc__": case.__doc__}
+            )
+        # The case itself has no engine, so trial must not find it.
+        return type(case.__name__, (), {})
+
+    return decorate

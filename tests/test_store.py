@@ -1,0 +1,444 @@
+"""The contract of `dalga.store.Store`, unchanged over SQLite, MariaDB and MySQL."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from dalga.errors import InvalidRequest, JobNotFound
+from dalga.job import Delete, JobKey, Reschedule, Retry, ScheduleRequest, UnreadableJob
+from dalga.schedule import Every, Once
+from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
+
+KEY = JobKey("check_feed", "1234")
+MINUTE = timedelta(minutes=1)
+
+
+@each_engine(globals())
+class ScheduleTests(EngineTestCase):
+    """What the API does to jobs."""
+
+    async def test_a_new_job(self) -> None:
+        """A job that is put is there, with its first run an interval from the database's now."""
+        store = self.open_store()
+        put = await store.put(KEY, EACH_MINUTE)
+        self.assertEqual(put.schedule, Every(MINUTE))
+        self.assertLess(abs(put.scheduled - store.clock.now() - MINUTE), timedelta(seconds=5))
+        self.assertEqual((put.due, put.running, put.attempts), (put.scheduled, False, 0))
+        self.assertEqual(await store.get(KEY), put)
+
+    async def test_put_is_committed_when_it_answers(self) -> None:
+        """P1: another connection sees the row as soon as put has answered."""
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(1,)])
+
+    async def test_put_again(self) -> None:
+        """A second put of the same key reschedules the one job and forgets what the first went through."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        (run,) = (await store.claim(9, LONG)).runs
+        await store.record([(run, Retry(run.claimed, "500"))])
+        job = await store.put(KEY, EACH_MINUTE)
+        self.assertEqual((job.schedule, job.attempts, job.error), (Every(MINUTE), 0, None))
+        self.assertEqual((await store.counts()).total, 1)
+
+    async def test_keys_are_exact(self) -> None:
+        """Keys that differ in a byte are different jobs; the longest ones fit."""
+        store = self.open_store()
+        names = ["job", "Job", "job ", " job", "jób", "jo\u0301b", "ß", "ss", "\U0001f600" * 255, "0", "00"]
+        keys = [JobKey(name, name) for name in names] + [JobKey("job", "Job"), JobKey("a", "x\0y\n")]
+        for number, key in enumerate(keys, start=1):
+            await store.put(key, ScheduleRequest(interval=number))
+        for number, key in enumerate(keys, start=1):
+            self.assertEqual((await self.job(store, key)).schedule.seconds, number)
+
+    async def test_times_to_the_ends(self) -> None:
+        """The first and the last instants that a request can name are kept to the microsecond."""
+        store = self.open_store()
+        for first in (
+            datetime(1, 1, 1, tzinfo=UTC),
+            datetime(999, 2, 3, 4, 5, 6, 7, tzinfo=UTC),
+            datetime(2026, 1, 1, 0, 0, 0, 999999, tzinfo=UTC),
+            datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        ):
+            await store.put(KEY, ScheduleRequest(first_run=first, one_off=True))
+            self.assertEqual((await self.job(store, KEY)).due, first)
+
+    async def test_a_refused_request_changes_nothing(self) -> None:
+        """A request that the plan refuses leaves the job as it was."""
+        store = self.open_store()
+        before = await store.put(KEY, EACH_MINUTE)
+        await self.assertFailure(store.put(KEY, ScheduleRequest()), InvalidRequest)
+        self.assertEqual(await store.get(KEY), before)
+
+    async def test_no_such_job(self) -> None:
+        """Asking for or triggering what is not there says so; deleting it is no error."""
+        store = self.open_store()
+        await self.assertFailure(store.get(KEY), JobNotFound)
+        await self.assertFailure(store.trigger(KEY), JobNotFound)
+        await store.delete(KEY)
+
+    async def test_delete(self) -> None:
+        """A deleted job is gone."""
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        await store.put(JobKey("other", "1234"), EACH_MINUTE)
+        await store.delete(KEY)
+        await self.assertFailure(store.get(KEY), JobNotFound)
+        self.assertEqual((await store.counts()).total, 1)
+
+    async def test_trigger(self) -> None:
+        """A triggered job is due now and keeps its schedule, which goes on from there."""
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        job = await store.trigger(KEY)
+        (run,) = (await store.claim(9, LONG)).runs
+        self.assertEqual((run.key, run.schedule, run.scheduled), (KEY, Every(MINUTE), job.scheduled))
+        self.assertLess(abs(job.scheduled - store.clock.now()), timedelta(seconds=5))
+
+    async def test_counts(self) -> None:
+        """All, due, and set aside."""
+        store = self.open_store()
+        self.in_the_past("a", "b", "c")
+        await store.put(KEY, EACH_MINUTE)
+        self.sql("UPDATE dalga SET `interval` = 'often' WHERE path = %s", (self.key("a"),))
+        await store.claim(1, LONG)
+        counts = await store.counts()
+        self.assertEqual((counts.total, counts.pending, counts.set_aside), (4, 2, 1))
+        self.flushErrors()
+
+    async def test_a_crowd_of_puts(self) -> None:
+        """Many puts of few keys at once end in as many jobs as keys, and no error."""
+        store, other = self.open_store(), self.open_store()
+        keys = [JobKey("crowd", str(number % 5)) for number in range(100)]
+        await gatherResults(
+            [(store, other)[n % 2].put(key, EACH_MINUTE) for n, key in enumerate(keys)],
+            consumeErrors=True,
+        )
+        self.assertEqual((await store.counts()).total, 5)
+
+    def flushErrors(self) -> None:
+        """Poison is logged as an error without a traceback, which trial does not count."""
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+@each_engine(globals())
+class ClaimTests(EngineTestCase):
+    """Who runs what, and when."""
+
+    async def test_oldest_first(self) -> None:
+        """P6: a claim takes the longest due, in that order, and no more than it was asked for."""
+        store = self.open_store()
+        keys = self.in_the_past("c", "a", "d", "b")
+        claimed = await store.claim(3, LONG)
+        self.assertEqual([run.key for run in claimed.runs], keys[:3])
+        self.assertTrue(claimed.full)
+        claimed = await store.claim(3, LONG)
+        self.assertEqual([run.key for run in claimed.runs], keys[3:])
+        self.assertFalse(claimed.full)
+
+    async def test_not_before_its_time(self) -> None:
+        """What is not due is not taken."""
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        claimed = await store.claim(9, LONG)
+        self.assertEqual((claimed.runs, claimed.full), ([], False))
+
+    async def test_a_lease_holds(self) -> None:
+        """P3: what one instance has claimed, no other gets."""
+        store, other = self.open_store(), self.open_store()
+        self.in_the_past("a")
+        self.assertEqual(len((await store.claim(9, LONG)).runs), 1)
+        self.assertEqual((await other.claim(9, LONG)).runs, [])
+        self.assertTrue((await self.job(store, JobKey("a", "body"))).running)
+
+    async def test_a_lease_ends(self) -> None:
+        """P5, P2: a lease that is over lets the next one take the same run: same id, one attempt more."""
+        store, other = self.open_store(), self.open_store()
+        self.in_the_past("a")
+        (first,) = (await store.claim(9, OVER)).runs
+        self.assertFalse((await self.job(store, first.key)).running)
+        (second,) = (await other.claim(9, LONG)).runs
+        self.assertEqual((first.id, first.attempt), (second.id, 1))
+        self.assertEqual((second.scheduled, second.attempt), (first.scheduled, 2))
+        self.assertNotEqual(first.token, second.token)
+
+    async def test_the_lease_is_counted_from_before_the_claim(self) -> None:
+        """P3: the end that the instance goes by is no later than the row's."""
+        store = self.open_store()
+        self.in_the_past("a")
+        (run,) = (await store.claim(9, LONG)).runs
+        due = (await self.job(store, run.key)).due
+        assert due is not None
+        left_here = run.lease_ends - store.clock.seconds()
+        left_there = (due - (await store.claim(9, LONG)).now).total_seconds()
+        self.assertLess(left_here, left_there + 0.5)
+        self.assertLess(abs(left_here - LONG.total_seconds()), 5)
+
+    async def test_a_crowd_of_claims(self) -> None:
+        """P3: instances that claim at once share the work; nothing is lost and nothing taken twice."""
+        stores = [self.open_store(), self.open_store()]
+        keys = self.in_the_past(*(f"job{number}" for number in range(60)))
+        taken = []
+        while len(taken) < 60:
+            answers = await gatherResults([s.claim(7, LONG) for s in stores * 2], consumeErrors=True)
+            new = [run.key for claimed in answers for run in claimed.runs]
+            self.assertTrue(new, "rows are due but nobody gets them")
+            taken += new
+        self.assertEqual(sorted(taken), sorted(keys))
+
+    async def test_upcoming(self) -> None:
+        """The due times up to a horizon, in order; a full list ends where it ends."""
+        store = self.open_store()
+        self.in_the_past("a", "b", "c")
+        await store.put(KEY, ScheduleRequest(interval=1))
+        await store.put(JobKey("far", "off"), EACH_MINUTE)
+        dues = await store.upcoming(timedelta(seconds=30), 100)
+        self.assertEqual(len(dues.times), 4)
+        self.assertEqual(dues.times, sorted(dues.times))
+        ahead = dues.horizon - store.clock.now()
+        self.assertLess(abs(ahead - timedelta(seconds=30)), timedelta(seconds=5))
+        dues = await store.upcoming(timedelta(seconds=30), 2)
+        self.assertEqual(dues.horizon, datetime(2020, 1, 1, 0, 0, 1, tzinfo=UTC))
+
+    async def test_poison(self) -> None:
+        """P6: rows that can't be understood are set aside and shown; the others run on."""
+        store = self.open_store()
+        keys = self.in_the_past("bad", "../x", "good", "a\nb", "empty", "fine", "much")
+        self.sql("UPDATE dalga SET `interval` = 'often' WHERE path = %s", (self.key("bad"),))
+        self.sql("UPDATE dalga SET `interval` = '-1' WHERE path = %s", (self.key("much"),))
+        self.sql("UPDATE dalga SET body = '' WHERE path = %s", (self.key("empty"),))
+        claimed = await store.claim(9, LONG)
+        self.assertEqual([run.key.path for run in claimed.runs], ["good", "fine"])
+        shown = await store.get(keys[0])
+        assert isinstance(shown, UnreadableJob), shown
+        self.assertIn("'often'", shown.problem)
+        self.assertEqual((await store.counts()).set_aside, 5)
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        # It is one's own to mend.
+        healed = await store.put(keys[0], NOW)
+        self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [healed.key])
+        await store.delete(keys[1])
+        self.assertEqual((await store.counts()).set_aside, 3)
+
+    async def test_bytes_that_are_no_text(self) -> None:
+        """P6: a key that is not UTF-8 is set aside like any other poison."""
+        store = self.open_store()
+        (_, good) = self.in_the_past("bad", "good")
+        value = "CAST(x'ff' AS TEXT)" if self.engine == "sqlite" else "x'ff'"
+        self.sql(f"UPDATE dalga SET path = {value} WHERE path = %s", (self.key("bad"),))
+        self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [good])
+        self.assertEqual((await store.counts()).set_aside, 1)
+
+    async def test_times_that_are_none(self) -> None:
+        """P6: so is a row with a time that is none."""
+        store = self.open_store()
+        (_, good) = self.in_the_past("bad", "good")
+        none = "0" if self.engine == "sqlite" else "0000-00-00 00:00:00"
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+            if self.engine != "sqlite":
+                cursor.execute("SET SESSION sql_mode = ''")
+            cursor.execute(f"UPDATE dalga SET scheduled = '{none}', due = '{none}' WHERE path = 'bad'")
+            connection.commit()
+        self.assertTrue((await store.upcoming(MINUTE, 9)).times)
+        self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [good])
+        self.assertEqual((await store.counts()).set_aside, 1)
+
+
+@each_engine(globals())
+class RecordTests(EngineTestCase):
+    """What the end of a run writes."""
+
+    async def test_reschedule(self) -> None:
+        """A done run of a periodic job leaves it due at its next time, with a clean slate and a new id."""
+        store = self.open_store()
+        self.in_the_past("a")
+        (run,) = (await store.claim(9, LONG)).runs
+        await store.record([(run, Retry(run.claimed, "500"))])
+        (run,) = (await store.claim(9, LONG)).runs
+        later = run.claimed + MINUTE
+        self.assertEqual(await store.record([(run, Reschedule(later))]), [])
+        job = await self.job(store, run.key)
+        self.assertEqual((job.due, job.scheduled, job.attempts, job.error), (later, later, 0, None))
+        self.assertFalse(job.running)
+        await store.trigger(run.key)
+        (following,) = (await store.claim(9, LONG)).runs
+        self.assertNotEqual(following.id, run.id)
+        self.assertEqual(following.attempt, 1)
+
+    async def test_retry(self) -> None:
+        """P2: a failed run is due again at its retry, as the same run: same id, same scheduled time."""
+        store = self.open_store()
+        self.in_the_past("a")
+        (run,) = (await store.claim(9, LONG)).runs
+        self.assertEqual(await store.record([(run, Retry(run.claimed, "x" * 999))]), [])
+        job = await self.job(store, run.key)
+        self.assertEqual((job.due, job.attempts, job.error), (run.claimed, 1, "x" * 255))
+        (again,) = (await store.claim(9, LONG)).runs
+        self.assertEqual((again.id, again.scheduled, again.attempt), (run.id, run.scheduled, 2))
+
+    async def test_delete(self) -> None:
+        """A job that is over is gone."""
+        store = self.open_store()
+        self.in_the_past("a")
+        (run,) = (await store.claim(9, LONG)).runs
+        self.assertEqual(await store.record([(run, Delete())]), [])
+        await self.assertFailure(store.get(run.key), JobNotFound)
+
+    async def test_many_at_once(self) -> None:
+        """One batch closes runs of all kinds, each as it should."""
+        store = self.open_store()
+        self.in_the_past(*(f"job{number}" for number in range(50)))
+        runs = (await store.claim(50, LONG)).runs
+        later = runs[0].claimed + MINUTE
+        verdicts = [
+            (run, (Delete(), Reschedule(later + n * MINUTE), Retry(later, str(n)))[n % 3])
+            for n, run in enumerate(runs)
+        ]
+        Random(1).shuffle(verdicts)
+        self.assertEqual(await store.record(verdicts), [])
+        for n, run in enumerate(runs):
+            if n % 3 == 0:
+                await self.assertFailure(store.get(run.key), JobNotFound)
+            elif n % 3 == 1:
+                self.assertEqual((await self.job(store, run.key)).due, later + n * MINUTE)
+            else:
+                self.assertEqual((await self.job(store, run.key)).error, str(n))
+
+    async def test_a_lost_lease(self) -> None:
+        """P2, P3: who has lost the lease has no say; who holds it has."""
+        store, other = self.open_store(), self.open_store()
+        self.in_the_past("a")
+        (lost,) = (await store.claim(9, OVER)).runs
+        (held,) = (await other.claim(9, LONG)).runs
+        for verdict in (Delete(), Reschedule(lost.claimed), Retry(lost.claimed, "500")):
+            self.assertEqual(await store.record([(lost, verdict)]), [lost])
+        self.assertTrue((await self.job(store, held.key)).running)
+        self.assertEqual(await other.record([(held, Delete())]), [])
+
+    async def test_a_lease_that_nobody_wanted(self) -> None:
+        """P2: an outcome that comes after the lease's end still counts if nobody has taken the row."""
+        store = self.open_store()
+        self.in_the_past("a")
+        (run,) = (await store.claim(9, OVER)).runs
+        self.assertEqual(await store.record([(run, Delete())]), [])
+        self.assertEqual((await store.counts()).total, 0)
+
+    async def test_put_during_a_run(self) -> None:
+        """P4: the new schedule survives the end of the run. P3: it waits for that end."""
+        store = self.open_store()
+        for verdict in (Delete(), Reschedule(datetime(2030, 1, 1, tzinfo=UTC)), None):
+            await store.put(KEY, NOW)
+            (run,) = (await store.claim(9, LONG)).runs
+            put = await store.put(KEY, ScheduleRequest(interval=7, immediate=True))
+            self.assertEqual((put.running, put.schedule.seconds), (True, 7))
+            self.assertEqual((await store.claim(9, LONG)).runs, [])
+            self.assertEqual(await store.record([(run, verdict or Retry(run.claimed, "500"))]), [run])
+            (again,) = (await store.claim(9, LONG)).runs
+            self.assertEqual((again.schedule.seconds, again.scheduled), (7, put.scheduled))
+            self.assertEqual(again.attempt, 1)
+            self.assertNotEqual(again.id, run.id)
+            self.assertEqual(await store.record([(again, Delete())]), [])
+
+    async def test_put_during_a_run_that_dies(self) -> None:
+        """P4, P5: if the instance dies, the lease's end brings the new schedule, not a run."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        await store.claim(9, LONG)
+        put = await store.put(KEY, EACH_MINUTE)
+        self.end_leases()
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        job = await self.job(store, KEY)
+        self.assertEqual((job.due, job.running, job.attempts), (put.scheduled, False, 0))
+
+    async def test_delete_during_a_run(self) -> None:
+        """P4: a job that was deleted during its run stays deleted, however the run ends."""
+        store = self.open_store()
+        for verdict in (Delete(), Reschedule(datetime(2030, 1, 1, tzinfo=UTC)), None):
+            await store.put(KEY, NOW)
+            (run,) = (await store.claim(9, LONG)).runs
+            await store.delete(KEY)
+            await self.assertFailure(store.get(KEY), JobNotFound)
+            await self.assertFailure(store.trigger(KEY), JobNotFound)
+            await store.delete(KEY)
+            self.assertEqual(await store.record([(run, verdict or Retry(run.claimed, "500"))]), [run])
+            self.assertEqual((await store.counts()).total, 0)
+
+    async def test_delete_during_a_run_that_dies(self) -> None:
+        """P4, P5: so it does if the instance dies."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        await store.claim(9, LONG)
+        await store.delete(KEY)
+        self.end_leases()
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual((await store.counts()).total, 0)
+
+    async def test_delete_and_put_during_a_run(self) -> None:
+        """P3, P4: a job that comes back during the run of its namesake waits for that run's end."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        (run,) = (await store.claim(9, LONG)).runs
+        await store.delete(KEY)
+        put = await store.put(KEY, NOW)
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual(await store.record([(run, Delete())]), [run])
+        (again,) = (await store.claim(9, LONG)).runs
+        self.assertEqual((again.scheduled, again.schedule), (put.scheduled, Once()))
+
+    async def test_trigger_during_a_run(self) -> None:
+        """P3, P4: a trigger during a run is one more run, after that one."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        (run,) = (await store.claim(9, LONG)).runs
+        self.assertTrue((await store.trigger(KEY)).running)
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual(await store.record([(run, Delete())]), [run])
+        self.assertEqual(len((await store.claim(9, LONG)).runs), 1)
+
+    async def test_put_after_the_lease(self) -> None:
+        """P4: a put on a lease that is over starts afresh, and the late end changes nothing."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        (run,) = (await store.claim(9, OVER)).runs
+        put = await store.put(KEY, EACH_MINUTE)
+        self.assertFalse(put.running)
+        self.assertEqual(await store.record([(run, Delete())]), [run])
+        self.assertEqual(await store.get(KEY), put)
+
+    async def test_a_crowd(self) -> None:
+        """Claims, records, puts and deletes of the same rows at once end well: no error, nothing stuck."""
+        stores = [self.open_store(), self.open_store()]
+        keys = [JobKey("crowd", str(number)) for number in range(20)]
+        for key in keys:
+            await stores[0].put(key, NOW)
+
+        async def work(number: int) -> None:
+            store, random = stores[number % 2], Random(number)
+            for _ in range(6):
+                runs = (await store.claim(10, LONG)).runs
+                touched = random.sample(keys, 4)
+                await gatherResults(
+                    [store.put(key, NOW) for key in touched[:3]]
+                    + [store.delete(touched[3])]
+                    + [store.record([(run, Reschedule(run.claimed)) for run in runs])],
+                    consumeErrors=True,
+                )
+
+        await gatherResults(
+            [Deferred.fromCoroutine(work(n)) for n in range(4)], consumeErrors=True
+        )
+        for key in keys:
+            await stores[0].put(key, NOW)
+        self.assertEqual(len((await stores[0].claim(50, LONG)).runs), 20)
+
+    def end_leases(self) -> None:
+        """As if the time had gone by."""
+        self.sql("UPDATE dalga SET due = '2020-01-01 00:00:00.000000' WHERE token IS NOT NULL")
+
+
