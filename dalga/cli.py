@@ -1,0 +1,143 @@
+"""
+The ``dalga`` command, and what the twistd plugin needs: one set of options for both.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from twisted.application.service import IService
+from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from dalga import __version__
+from dalga.config import load_config
+from dalga.errors import ConfigError, StartupError, TableExists
+from dalga.log import log_debug
+from dalga.service import create_table, make_service
+from dalga.store.clock import steady_seconds
+
+
+class Options(UsageOptions):
+    """What stands on the command line."""
+
+    synopsis = "[--config FILE] [--create-table] [--debug] [--version]"
+    longdesc = (
+        "Cron as a service. Schedule jobs over HTTP; they are kept in a table and POSTed to your "
+        "endpoint on time. Without --config, jobs live in an SQLite file in the working directory."
+    )
+    optParameters = [  # noqa: RUF012 - Twisted reads it from the class
+        ["config", "c", None, "The configuration file, as dalga.ini.example."],
+    ]
+    optFlags = [  # noqa: RUF012
+        ["create-table", None, "Create the jobs table, and end."],
+        ["debug", "d", "Log more."],
+    ]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Take the Go original's single-dash spellings as well: ``-config``, ``-create-table``."""
+        given = sys.argv[1:] if options is None else list(options)
+        super().parseOptions([_two_dashes(word) for word in given])
+
+    def parseArgs(self) -> None:
+        """There are no arguments beside the options."""
+
+    def opt_version(self) -> NoReturn:
+        """Show the version, and end."""
+        print(f"dalga {__version__}")
+        sys.exit(0)
+
+
+_LONG = ("config", "create-table", "debug", "version", "help")
+
+
+def _two_dashes(word: str) -> str:
+    name = word[1:].partition("=")[0]
+    return f"-{word}" if word.startswith("-") and name in _LONG else word
+
+
+def makeService(options: Options) -> IService:
+    """
+    The service, for twistd. It ends the process with one line where it can't be built, which is what
+    twistd's own errors at this point do not do.
+    """
+    from twisted.internet import reactor
+
+    try:
+        config = load_config(options["config"], os.environ)
+        if options["create-table"]:
+            print(create_table(config, reactor))
+            sys.exit(0)
+        if options["debug"]:
+            log_debug()
+        _use_steady_clock(reactor)
+        service = make_service(config, reactor)
+    except TableExists as error:
+        print(error)
+        sys.exit(0)
+    except (ConfigError, StartupError) as error:
+        sys.exit(f"dalga: {error}")
+    reactor.callWhenRunning(_take_signals, reactor)  # type: ignore[attr-defined]
+    return service
+
+
+def _use_steady_clock(reactor: Any) -> None:
+    """
+    Have the reactor's timers go by a clock that can't be set.
+
+    Twisted takes time.time, so that setting the machine's clock back by an hour would hold every timer
+    for an hour (P8).
+    """
+    reactor.seconds = steady_seconds
+
+
+def _take_signals(reactor: Any) -> None:
+    """
+    Let SIGTERM and SIGINT end the process with status 0, as a stop that was asked for.
+
+    twistd's own handlers would have it killed by the same signal once more after all is done.
+    A second one is not waited for: the process ends at once, and leaves its runs to their leases.
+    """
+    asked = []
+
+    def stop(number: int, frame: object) -> None:
+        if asked:
+            os._exit(128 + number)
+        asked.append(number)
+        reactor.callFromThread(reactor.stop)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    The ``dalga`` command: run in the foreground, and log to the standard output.
+
+    :return: the exit status.
+    """
+    options = Options()
+    try:
+        options.parseOptions(argv)
+    except UsageError as error:
+        print(f"dalga: {error}; see dalga --help", file=sys.stderr)
+        return 2
+    service = makeService(options)
+
+    from twisted.internet import reactor
+
+    globalLogBeginner.beginLoggingTo(
+        [textFileLogObserver(sys.stdout)], redirectStandardIO=False
+    )
+    service.privilegedStartService()
+    service.startService()
+    reactor.addSystemEventTrigger(  # type: ignore[attr-defined]
+        "before", "shutdown", service.stopService
+    )
+    reactor.run()  # type: ignore[attr-defined]
+    return 0

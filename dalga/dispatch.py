@@ -1,0 +1,472 @@
+"""
+The scheduler: claim what is due, POST it, record what came of it.
+
+One timer wakes it, for the earliest time on the agenda. A scan fills the agenda, now and again, with
+what the near future holds. A claim, not the agenda, decides what runs. Outcomes are written in batches:
+those that come while one is being written go together into the next.
+
+All of this goes on whatever the database does: what fails because of it is logged once, and tried again
+until it works (P5). Nothing here reads the machine's wall clock (P8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from dalga.agenda import Agenda
+from dalga.errors import StoreUnavailable
+from dalga.job import Delete, Outcome, Reschedule, Retry, Run, RunPolicy, Verdict, judge
+from dalga.log import logger
+from dalga.store import Claimed, Dues, Store
+
+log = logger(__name__)
+
+#: What a claim's lease leaves beyond the POST's own time-out, in seconds: for the way there and for
+#: the record. It is also what a dead instance's jobs wait for longer than need be.
+LEASE_MARGIN = 10.0
+
+#: Due times that one scan reads at most.
+SCAN_LIMIT = 1_000
+
+#: Outcomes that go into one transaction at most.
+RECORD_LIMIT = 500
+
+#: How long a claim waits for company while most slots are taken, in seconds: transactions for one
+#: row each would cost more than the wait.
+LINGER = 0.01
+
+#: Between two attempts to reach a database that is away, in seconds.
+AWAY_PAUSE = 1.0
+
+
+class Poster(Protocol):
+    """What dispatch needs of `dalga.endpoint.Endpoint`."""
+
+    def post(self, run: Run) -> Deferred[Outcome]:
+        """POST a run. Never fails: what goes wrong is an outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many at once, how long, how often."""
+
+    #: POSTs in flight at once.
+    slots: int
+    #: How long a POST takes at most, in seconds.
+    timeout: float
+    #: Between two scans, in seconds: how late another instance's new job may be seen.
+    scan: float
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim holds (P3)."""
+        return timedelta(seconds=self.timeout + LEASE_MARGIN)
+
+
+class Scheduler:
+    """
+    :param reactor: its ``seconds`` have to be the steady clock that the store's leases are in.
+    :param random: for jitter.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        store: Store,
+        endpoint: Poster,
+        pace: Pace,
+        policy: RunPolicy,
+        random: Random,
+    ) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._endpoint = endpoint
+        self._pace = pace
+        self._policy = policy
+        self._random = random
+        self._database = _Database(reactor)
+        self._recorder = _Recorder(reactor, store, self._database, self._recorded)
+
+        self._agenda = Agenda()
+        #: There may be due rows that the agenda does not know of.
+        self._more = True
+        self._running: dict[int, Run] = {}
+        self._claiming = False
+        self._scanning = False
+        self._linger_until = 0.0
+        self._next_scan = 0.0
+        self._timer: IDelayedCall | None = None
+        self._stopping = False
+        self._drained: Deferred[None] | None = None
+
+    def start(self) -> None:
+        """Begin to claim. The store has to be open."""
+        self._next_scan = self._reactor.seconds()
+        self._set_timer()
+
+    def stop_claiming(self) -> None:
+        """Take no more. What runs goes on, and is recorded."""
+        self._stopping = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    async def drain(self, grace: float) -> int:
+        """
+        After `stop_claiming`: wait until what runs has ended and is recorded.
+
+        :param grace: how long at most, in seconds.
+        :return: how many runs are left to their leases; nothing of them is recorded any more.
+        """
+        if not self._idle:
+            drained: Deferred[None] = Deferred()
+            self._drained = drained
+            timer = self._reactor.callLater(grace, self._give_up)
+            await drained
+            if timer.active():
+                timer.cancel()
+        return len(self._running) + self._recorder.abandon()
+
+    @property
+    def running(self) -> int:
+        """How many runs are under way."""
+        return len(self._running)
+
+    def expect(self, due: datetime) -> None:
+        """This instance has written a job that is due then: be there."""
+        if due <= self._store.clock.now():
+            self._more = True
+            self._set_timer()
+        elif self._agenda.add(due):
+            self._set_timer()
+
+    # When to do what
+
+    @property
+    def _free(self) -> int:
+        return self._pace.slots - len(self._running)
+
+    def _claim_at(self, now: float) -> float | None:
+        """When the next claim is to be made, in the reactor's seconds; None for not yet known."""
+        if self._claiming or self._free <= 0:
+            return None
+        at = now
+        if not self._more:
+            due = self._agenda.next()
+            if due is None:
+                return None
+            at += self._store.clock.until(due)
+        if self._free * 4 < self._pace.slots:
+            at = max(at, self._linger_until)
+        return max(at, self._database.not_before)
+
+    def _scan_at(self) -> float | None:
+        return None if self._scanning else max(self._next_scan, self._database.not_before)
+
+    def _set_timer(self) -> None:
+        if self._stopping:
+            return
+        now = self._reactor.seconds()
+        times = [at for at in (self._claim_at(now), self._scan_at()) if at is not None]
+        if not times:
+            return  # the end of what is under way comes here again
+        delay = max(0.0, min(times) - now)
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(delay)
+        else:
+            self._timer = self._reactor.callLater(delay, self._wake)
+
+    def _wake(self) -> None:
+        now = self._reactor.seconds()
+        claim_at, scan_at = self._claim_at(now), self._scan_at()
+        if claim_at is not None and claim_at <= now:
+            self._claiming = True
+            _own(self._claim())
+        if scan_at is not None and scan_at <= now:
+            self._scanning = True
+            self._next_scan = now + self._pace.scan
+            _own(self._scan())
+        self._set_timer()
+
+    # Scan
+
+    async def _scan(self) -> None:
+        try:
+            # Twice the time until the next one, so that a slow scan leaves no gap.
+            within = timedelta(seconds=2 * self._pace.scan)
+            self._look_at(await self._store.upcoming(within, SCAN_LIMIT))
+        except Exception as error:
+            self._database.failed(error)
+        finally:
+            self._scanning = False
+            self._set_timer()
+
+    def _look_at(self, dues: Dues) -> None:
+        self._database.answered()
+        self._agenda.fill(dues.times, dues.horizon)
+        if self._agenda.horizon is None:
+            return
+        ahead = self._store.clock.until(self._agenda.horizon)
+        if ahead <= 0:
+            self._more = True  # more are due than a scan lists
+        elif ahead < self._pace.scan:
+            self._next_scan = min(self._next_scan, self._reactor.seconds() + ahead)
+
+    # Claim
+
+    async def _claim(self) -> None:
+        try:
+            self._take_in(await self._store.claim(self._free, self._pace.lease))
+        except Exception as error:
+            self._more = True
+            self._database.failed(error)
+        finally:
+            self._claiming = False
+            self._set_timer()
+            self._check_drained()
+
+    def _take_in(self, claimed: Claimed) -> None:
+        self._database.answered()
+        now = self._reactor.seconds()
+        self._linger_until = now + LINGER
+        self._more = claimed.full
+        self._agenda.forget_until(claimed.now)
+        horizon = self._agenda.horizon
+        if not claimed.full and horizon is not None and horizon <= claimed.now:
+            self._next_scan = now  # caught up with a backlog: see what comes next
+        for run in claimed.runs:
+            self._start(run)
+
+    # POST
+
+    def _start(self, run: Run) -> None:
+        if self._reactor.seconds() + self._pace.timeout > run.lease_ends:
+            # Asleep or cut off since the claim: by the time that we'd be done another may have begun.
+            log.warn(
+                "{path!r} {body!r}: not started, its lease would end before the POST could",
+                **_fields(run),
+            )
+            return
+        if run.row in self._running:
+            # Only a database clock that has jumped ahead ends a lease early.
+            log.warn("{path!r} {body!r}: not started, it is still running", **_fields(run))
+            return
+        self._running[run.row] = run
+        log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **_fields(run))
+        ended = self._endpoint.post(run)
+        ended.addErrback(self._broken, run)
+        ended.addCallback(self._ended, run)
+        ended.addErrback(self._lost, run)
+
+    def _broken(self, failure: Failure, run: Run) -> Outcome:
+        """A mistake of ours takes no job with it: the run is tried again, like any that failed."""
+        log.failure("{path!r} {body!r}: the attempt broke", failure, **_fields(run))
+        return Outcome(status=None, elapsed=0.0, error="internal error")
+
+    def _ended(self, outcome: Outcome, run: Run) -> None:
+        verdict = judge(run, outcome, self._store.clock.now(), self._policy, self._random)
+        _log_end(run, outcome, verdict)
+        del self._running[run.row]
+        self._recorder.add(run, verdict)
+        self._set_timer()
+
+    def _lost(self, failure: Failure, run: Run) -> None:
+        log.failure("{path!r} {body!r}: left to its lease", failure, **_fields(run))
+        self._running.pop(run.row, None)
+        self._check_drained()
+
+    # Record
+
+    def _recorded(self, dues: list[datetime], dropped: list[Run]) -> None:
+        """What a batch has written: the due times of the runs to come, and the runs overtaken."""
+        for due in dues:
+            self._agenda.add(due)
+        if dropped:
+            self._more = True  # scheduled anew during the run, maybe for a time that has come by now
+        for run in dropped:
+            log.info(
+                "{path!r} {body!r}: the end of run {run_id} changes nothing, "
+                "as the job was changed meanwhile or the lease is over",
+                **_fields(run),
+            )
+        self._set_timer()
+        self._check_drained()
+
+    # Stop
+
+    @property
+    def _idle(self) -> bool:
+        return not (self._claiming or self._running or self._recorder.pending)
+
+    def _check_drained(self) -> None:
+        if self._idle:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.callback(None)
+
+
+class _Database:
+    """Whether the database answers, and when to ask it again if it does not."""
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._away = False
+        #: Ask nothing before then, in the reactor's seconds.
+        self.not_before = 0.0
+
+    def failed(self, error: Exception) -> None:
+        """Log what is new, and make a pause."""
+        if not isinstance(error, StoreUnavailable):
+            log.failure("a transaction broke", Failure(error))  # type: ignore[no-untyped-call]
+        elif not self._away:
+            log.error("{error}; waiting for it to come back", error=error)
+            self._away = True
+        self.not_before = self._reactor.seconds() + AWAY_PAUSE
+
+    def answered(self) -> None:
+        if self._away:
+            log.info("the database is back")
+            self._away = False
+        self.not_before = 0.0
+
+
+class _Recorder:
+    """
+    Writes verdicts in batches, one transaction at a time, and keeps those that can't be written yet.
+
+    :param recorded: is told the due times that a batch wrote, and the runs whose verdict was dropped.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        store: Store,
+        database: _Database,
+        recorded: Callable[[list[datetime], list[Run]], None],
+    ) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._database = database
+        self._recorded = recorded
+        self._waiting: list[tuple[Run, Verdict]] = []
+        self._writing: list[tuple[Run, Verdict]] = []
+        self._retry: IDelayedCall | None = None
+        self._abandoned = False
+
+    @property
+    def pending(self) -> int:
+        """How many verdicts are not written yet."""
+        return len(self._waiting) + len(self._writing)
+
+    def add(self, run: Run, verdict: Verdict) -> None:
+        """Have a verdict written."""
+        if self._abandoned:
+            return
+        self._waiting.append((run, verdict))
+        self._write()
+
+    def abandon(self) -> int:
+        """Write no more. Gives how many verdicts are left unwritten."""
+        self._abandoned = True
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        return self.pending
+
+    def _write(self) -> None:
+        if self._writing or not self._waiting or (self._retry is not None and self._retry.active()):
+            return
+        self._writing, self._waiting = self._waiting[:RECORD_LIMIT], self._waiting[RECORD_LIMIT:]
+        _own(self._batch(self._writing))
+
+    async def _batch(self, batch: list[tuple[Run, Verdict]]) -> None:
+        try:
+            try:
+                dropped = await self._store.record(batch)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                dropped = await self._one_by_one(batch, error)
+        except StoreUnavailable as error:
+            self._database.failed(error)
+            self._writing, self._waiting = [], batch + self._waiting
+            if not self._abandoned:
+                self._retry = self._reactor.callLater(AWAY_PAUSE, self._write)
+            return
+        self._database.answered()
+        self._writing = []
+        lost = {run.row for run in dropped}
+        dues = [_due(verdict) for run, verdict in batch if run.row not in lost]
+        self._recorded([due for due in dues if due is not None], dropped)
+        self._write()
+
+    async def _one_by_one(
+        self, batch: list[tuple[Run, Verdict]], error: Exception
+    ) -> list[Run]:
+        """One verdict that the store chokes on must not hold up the others: it is left to its lease."""
+        if len(batch) == 1:
+            ((run, _),) = batch
+            failure = Failure(error)  # type: ignore[no-untyped-call]
+            log.failure("{path!r} {body!r}: not recorded", failure, **_fields(run))
+            return [run]
+        dropped = []
+        for item in batch:
+            try:
+                dropped += await self._store.record([item])
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                dropped += await self._one_by_one([item], error)
+        return dropped
+
+
+def _own(work: Coroutine[Deferred[Any], Any, None]) -> None:
+    """Run a coroutine that looks after its own errors; what it missed is logged."""
+    Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("unexpected", failure))
+
+
+def _due(verdict: Verdict) -> datetime | None:
+    match verdict:
+        case Reschedule(scheduled):
+            return scheduled
+        case Retry(due):
+            return due
+        case Delete():
+            return None
+
+
+def _fields(run: Run) -> dict[str, Any]:
+    return {
+        "path": run.key.path,
+        "body": run.key.body,
+        "run_id": run.id,
+        "attempt": run.attempt,
+    }
+
+
+def _log_end(run: Run, outcome: Outcome, verdict: Verdict) -> None:
+    """The one line that each attempt leaves in the log."""
+    match verdict:
+        case Reschedule(scheduled):
+            then = f"next run {scheduled:%Y-%m-%dT%H:%M:%SZ}"
+        case Retry(due):
+            then = f"again at {due:%Y-%m-%dT%H:%M:%SZ}"
+        case Delete():
+            then = "job deleted: the endpoint does not know it" if outcome.gone else "job done"
+    emit = log.info if outcome.done or outcome.gone else log.warn
+    emit(
+        "{path!r} {body!r}: {reason} in {elapsed:.3f} s, attempt {attempt}; {then}",
+        reason=outcome.reason,
+        elapsed=outcome.elapsed,
+        then=then,
+        **_fields(run),
+    )

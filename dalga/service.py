@@ -1,0 +1,205 @@
+"""
+The one place that builds the parts, and starts and stops them in order.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from random import Random, SystemRandom
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+
+from dalga import __version__
+from dalga.config import Config, MySQLConfig, SQLiteConfig
+from dalga.dispatch import Pace, Scheduler
+from dalga.endpoint import Endpoint
+from dalga.errors import StartupError
+from dalga.job import RunPolicy
+from dalga.jobs import Jobs
+from dalga.log import logger
+from dalga.store.clock import DatabaseClock
+from dalga.store.dialect import Dialect
+from dalga.store.mysql import MySQL
+from dalga.store.sqlite import FileGuard, SQLite
+from dalga.store.table import JobsTable
+from dalga.store.transactions import Transactions
+from dalga.web import make_site
+
+log = logger(__name__)
+
+#: Connections for claims, records and scans, of which each has at most one transaction at a time.
+RUN_THREADS = 3
+#: Connections for the API.
+API_THREADS = 4
+
+
+def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Random) -> JobsTable:
+    """
+    The store that the configuration asks for, not opened yet.
+
+    :param reactor: the real one, or what is enough of it for adbapi; its ``seconds`` measure leases.
+    """
+    clock = DatabaseClock(lambda: float(reactor.seconds()))
+
+    def lane(dialect: Dialect, threads: int) -> Transactions:
+        return Transactions(reactor, dialect, clock, random, threads)
+
+    if isinstance(database, SQLiteConfig):
+        path = os.path.abspath(database.path)
+        sqlite = SQLite(path)
+        # One file, one writer: one connection, so that they queue here and not in SQLite.
+        only = lane(sqlite, 1)
+        return JobsTable(sqlite, clock, only, only, FileGuard(path))
+    mysql = MySQL(
+        database.host, database.port, database.db, database.table, database.user, database.password
+    )
+    return JobsTable(mysql, clock, lane(mysql, RUN_THREADS), lane(mysql, API_THREADS))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """
+    A listening socket.
+
+    It is opened before the daemon detaches or gives up its privileges, so that what is in its way is
+    said to the person who started it.
+
+    :raises StartupError: if the address can't be had.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        raise StartupError(
+            f"can't listen on {host}:{port}: {error.strerror or error}; "
+            "choose another address with host and port in [listen]"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def instance_name() -> str:
+    """What this instance calls itself towards the endpoint: its host, its process, and a random part."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+class DalgaService(Service):
+    """
+    The daemon: an HTTP interface and a scheduler over one store.
+
+    :param store: already opened.
+    :param listener: already listening; becomes the service's own.
+    """
+
+    def __init__(
+        self, reactor: Any, config: Config, store: JobsTable, listener: socket.socket
+    ) -> None:
+        self._config = config
+        self._reactor = reactor
+        self._store = store
+        self._listener = listener
+        self._port: IListeningPort | None = None
+        timeout, slots = config.endpoint.timeout, config.jobs.max_running
+        self._instance = instance_name()
+        self._endpoint = Endpoint(reactor, config.endpoint.baseurl, timeout, self._instance, slots)
+        self._scheduler = Scheduler(
+            reactor,
+            store,
+            self._endpoint,
+            Pace(slots=slots, timeout=timeout, scan=config.jobs.scan_frequency),
+            RunPolicy(randomization_factor=config.jobs.randomization_factor),
+            SystemRandom(),
+        )
+        self._jobs = Jobs(
+            store, reactor, self._scheduler.expect, lambda: self._scheduler.running
+        )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the HTTP interface is."""
+        host, port = self._listener.getsockname()[:2]
+        return host, port
+
+    def startService(self) -> None:
+        """Listen, and begin to claim."""
+        super().startService()
+        host, port = self.address
+        self._port = self._reactor.adoptStreamPort(
+            self._listener.fileno(), self._listener.family, make_site(self._jobs)
+        )
+        self._scheduler.start()
+        log.info(
+            "dalga {version} ({instance}) listens on http://{host}:{port}/, "
+            "keeps jobs in {where} and POSTs them to {baseurl}",
+            version=__version__,
+            instance=self._instance,
+            host=f"[{host}]" if ":" in host else host,
+            port=port,
+            where=self._store.where(),
+            baseurl=self._config.endpoint.baseurl,
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, stop claiming, let running POSTs end, record them, close the connections: one
+        after the other. What still runs after the configured time is left to its lease.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        grace = self._config.jobs.shutdown_timeout
+        self._scheduler.stop_claiming()
+        if self._port is not None:
+            await _maybe(self._port.stopListening())
+        self._listener.close()
+        if self._scheduler.running:
+            log.info(
+                "stopping: waiting up to {grace:g} s for {count} runs",
+                grace=grace,
+                count=self._scheduler.running,
+            )
+        left = await self._scheduler.drain(grace)
+        if left:
+            log.warn("{count} runs are left to their leases", count=left)
+        await self._endpoint.close()
+        await self._store.close()
+        log.info("stopped")
+
+
+async def _maybe(result: Any) -> None:
+    if isinstance(result, Deferred):
+        await result
+
+
+def make_service(config: Config, reactor: Any) -> DalgaService:
+    """
+    Build the daemon. Blocks: to be called before the reactor runs.
+
+    :raises StartupError: if the database, the table or the address can't be used.
+    """
+    store = build_store(config.database, reactor, SystemRandom())
+    listener = bind(config.listen.host, config.listen.port)
+    try:
+        store.open()
+    except BaseException:
+        listener.close()
+        raise
+    return DalgaService(reactor, config, store, listener)
+
+
+def create_table(config: Config, reactor: Any) -> str:
+    """
+    Create the jobs table, and say where. Blocks.
+
+    :raises TableExists: if it is there already.
+    :raises StartupError: if the database refuses.
+    """
+    return build_store(config.database, reactor, SystemRandom()).create_table()
