@@ -132,7 +132,7 @@ class DalgaService(Service):
         super().startService()
         host, port = self.address
         self._port = self._reactor.adoptStreamPort(
-            self._listener.fileno(), self._listener.family, make_site(self._jobs)
+            self._listener.fileno(), self._listener.family, make_site(self._jobs, self._reactor)
         )
         self._scheduler.start()
         log.info(

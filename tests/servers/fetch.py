@@ -65,8 +65,8 @@ class Apt:
         self._cwd = root / "debs"
         for folder in (self.sources, self.keys, self._cwd, root / "none"):
             folder.mkdir(parents=True)
-        for folder in ("state/lists/partial", "cache/archives/partial"):
-            (root / folder).mkdir(parents=True)
+        for name in ("state/lists/partial", "cache/archives/partial"):
+            (root / name).mkdir(parents=True)
         # An empty status file: nothing is installed, so a simulation lists every library.
         (root / "status").touch()
         config = root / "apt.conf"
@@ -83,7 +83,7 @@ class Apt:
             and not line.startswith(("Acquire::IndexTargets", "Acquire::Languages"))
         ]
         architecture = run("dpkg", "--print-architecture").strip()
-        settings: dict[str, str | Path] = {
+        settings: dict[str, object] = {
             "Dir::State": root / "state",
             "Dir::State::status": root / "status",
             "Dir::Cache": root / "cache",

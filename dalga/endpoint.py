@@ -1,0 +1,562 @@
+"""
+POST a job with treq, and say what came of it.
+
+One attempt of a run goes in and one `Outcome` comes out, whatever the other side does: it may
+refuse, keep silent, answer for ever, or answer what is no HTTP. Nothing that it sends makes Dalga
+call another scheme, host or port than ``baseurl``'s (P11), fill its memory (P10), or wait longer
+than the time-out (P3).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urlsplit
+
+from hyperlink import EncodedURL
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionClosed,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TimeoutError,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+# A pool's connection has no public home.
+from twisted.web._newclient import HTTP11ClientProtocol, ParseError, Request, RequestNotSent
+from twisted.web.client import (
+    URI,
+    Agent,
+    HTTPConnectionPool,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from dalga import __version__
+from dalga.job import Outcome, Run, target_path
+
+log = Logger()
+
+#: How much of an answer's body is read, in bytes. Nobody wants what comes after it: the connection
+#: is dropped, and the status decides.
+MAX_BODY = 64 * 1024
+
+#: How long an answer's status line and headers may be together, interim (1xx) ones included, in
+#: bytes. It is also how long Twisted takes a single line.
+MAX_HEAD = 16 * 1024
+
+#: How long an idle connection is kept for the next POST, in seconds. Servers close idle ones after
+#: 2 (gunicorn) or 5 (Apache, Node, uvicorn), and a POST that crosses the closing is lost and has to
+#: be retried. In a backlog a connection is hardly ever idle.
+IDLE = 1.5
+
+#: How long to wait for one of a host's addresses before the next is tried as well, in seconds: the
+#: least that RFC 8305 section 5 recommends. ``localhost`` is two addresses, and often only the
+#: second listens.
+NEXT_ADDRESS = 0.1
+
+#: How long `Endpoint.close` waits for the other side to close too, in seconds.
+CLOSING = 1.0
+
+#: What a longer Retry-After is clamped to (31 years).
+MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
+
+
+class Endpoint:
+    """
+    The application's endpoint, to which jobs are POSTed.
+
+    :param reactor: the deadline is measured with its ``seconds``.
+    :param baseurl: an http or https URL that `dalga.config` lets pass: ASCII, and without user,
+        query and fragment.
+    :param timeout: how long one POST may take in all, in seconds: connect, headers and body.
+    :param instance: what this instance calls itself, for the ``dalga-instance`` header.
+    :param slots: how many POSTs are under way at most; as many connections are kept.
+    """
+
+    def __init__(
+        self, reactor: Any, baseurl: str, timeout: float, instance: str, slots: int
+    ) -> None:
+        self._reactor = reactor
+        self._timeout = timeout
+        self._instance = instance.encode()
+        self._baseurl = baseurl.rstrip("/")
+        self._route = _Route(reactor, baseurl, timeout)
+        self._pool = _Pool(reactor, slots)
+        # Takes cookies from nobody: what one job is answered is no business of the next.
+        self._no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+    def post(self, run: Run) -> Deferred[Outcome]:
+        """
+        Make one attempt of a run.
+
+        The Deferred never fails. It fires within the time-out, counted from this call; cancelling
+        it gives an outcome too. Once it has fired, this side neither sends nor waits for anything
+        more of the POST (P3).
+        """
+        post = _Post(self._reactor, self._timeout, self._route, self._pool)
+        client = HTTPClient(post, self._no_cookies, _Body)
+        post.watch(maybeDeferred(self._send, client, run))
+        return post.outcome
+
+    def close(self) -> Deferred[None]:
+        """
+        Close the idle connections, and keep none from now on. POSTs under way go on to their end.
+
+        Fires when they are closed, which takes little more than `CLOSING` seconds at most.
+        """
+        return self._pool.close()
+
+    def _send(self, client: HTTPClient, run: Run) -> Deferred[Any]:
+        scheduled = run.scheduled.astimezone(UTC).replace(tzinfo=None)
+        headers = {
+            b"content-type": [b"text/plain"],
+            b"user-agent": [f"dalga/{__version__}".encode()],
+            b"dalga-sched": [f"{scheduled.isoformat(timespec='seconds')}Z".encode()],
+            b"dalga-instance": [self._instance],
+            b"dalga-run": [run.id.encode()],
+            b"dalga-attempt": [b"%d" % run.attempt],
+        }
+        return client.post(
+            # Parsed once, and not normalised: what is percent-encoded stays so.
+            EncodedURL.from_text(self._baseurl + target_path(run.key.path)),
+            data=run.key.body.encode(),
+            headers=Headers(headers),
+            cookies=self._no_cookies,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._reactor,
+        )
+
+
+@implementer(IAgent)
+class _Post:
+    """
+    One POST under its deadline.
+
+    It is the innermost of the agents that treq nests, so what it hands on is what goes out; and it
+    stands in for the pool, so it knows the connection that carries the POST and can drop it at any
+    time.
+    """
+
+    #: Asked by Agent, as of its pool.
+    persistent = True
+
+    def __init__(self, reactor: Any, timeout: float, route: _Route, pool: _Pool) -> None:
+        self._reactor = reactor
+        self._timeout = timeout
+        self._route = route
+        self._pool = pool
+        self._began: float = reactor.seconds()
+        self._deadline = reactor.callLater(
+            timeout, self._fail, f"no answer within {timeout:g} s"
+        )
+        self._answer: Deferred[Any] | None = None
+        self._connection: _Connection | None = None
+        self._ended = False
+        self.outcome: Deferred[Outcome] = Deferred(
+            lambda _: self._fail("given up before there was an answer")
+        )
+
+    def watch(self, answer: Deferred[Any]) -> None:
+        """Turn what comes of the request into the outcome."""
+        self._answer = answer
+        answer.addCallbacks(self._answered, self._failed)
+        # A mistake in this very class: it must not hold the slot for ever.
+        answer.addErrback(self._failed)
+
+    # As the innermost agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """Send the request as treq made it, but for compression (P10)."""
+        headers = Headers() if headers is None else headers
+        # treq invites gzip, always, and inflates what comes.
+        headers.setRawHeaders(b"accept-encoding", [b"identity"])
+        agent = Agent.usingEndpointFactory(self._reactor, self._route, self)
+        sent: Deferred[IResponse] = agent.request(method, uri, headers, bodyProducer)
+        return sent.addCallback(self._as_it_came)
+
+    def _as_it_came(self, response: Any) -> Any:
+        response.headers.removeHeader(b"content-encoding")
+        return response
+
+    # As the pool
+
+    def getConnection(
+        self, key: tuple[bytes, bytes, int], endpoint: IStreamClientEndpoint
+    ) -> Deferred[_Connection]:
+        """Get a connection, unless it comes too late."""
+        got: Deferred[Any] = self._pool.getConnection(key, endpoint)
+        return got.addCallback(self._connected)
+
+    def _connected(self, connection: _Connection) -> _Connection:
+        self._connection = connection
+        connection.carrying = True
+        # TODO guard
+        return connection
+
+    # What comes of it
+
+    def _answered(self, response: Any) -> None:
+        if response.version[0] != b"HTTP" or not 200 <= response.code <= 999:
+            name, major, minor = response.version
+            start = b"%b/%d.%d %d" % (name, major, minor, response.code)
+            self._fail(f"the answer is not HTTP: {_start_of(start)}")
+            return
+        response.deliverBody(_Drain(lambda reason: self._drained(response, reason)))
+
+    def _drained(self, response: Any, reason: Failure | None) -> None:
+        """:param reason: why no more of the body comes; None where it was cut at `MAX_BODY`."""
+        if reason is not None and not reason.check(ResponseDone, PotentialDataLoss):
+            self._failed(reason)
+            return
+        retry_after = None
+        if values := response.headers.getRawHeaders(b"retry-after"):
+            retry_after = parse_retry_after(values[0])
+        self._end(response.code, "", retry_after, drop=reason is None)
+
+    def _failed(self, failure: Failure) -> None:
+        if self._ended:
+            return  # the echo of dropping it
+        error = describe(failure, self._route)
+        if error is None:
+            log.failure("a POST to {route} failed in an unexpected way", failure, route=self._route)
+            error = f"{type(failure.value).__name__}: {failure.getErrorMessage():.200}"
+        self._fail(error)
+
+    def _fail(self, error: str) -> None:
+        self._end(None, error, None, drop=True)
+
+    def _end(
+        self,
+        status: int | None,
+        error: str,
+        retry_after: timedelta | datetime | None,
+        *,
+        drop: bool,
+    ) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._deadline.active():
+            self._deadline.cancel()
+        if drop and self._answer is not None:
+            self._answer.cancel()  # while resolving, connecting or waiting for the headers
+        if self._connection is not None:
+            if drop:
+                self._connection.abort_now()
+            self._connection.carrying = False
+        elapsed = self._reactor.seconds() - self._began
+        self.outcome.callback(Outcome(status, elapsed, error, retry_after))
+
+
+@implementer(IAgentEndpointFactory)
+class _Route:
+    """The way to ``baseurl``'s host and port: the only one there is, whatever the URL (P11)."""
+
+    def __init__(self, reactor: Any, baseurl: str, timeout: float) -> None:
+        parts = urlsplit(baseurl)
+        tls = parts.scheme == "https"
+        if not parts.hostname or parts.scheme not in ("http", "https"):
+            raise ValueError(f"not an http or https URL with a host: {baseurl!r}")
+        self.host = parts.hostname
+        port = parts.port or (443 if tls else 80)
+        self._name = f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+        endpoint: Any = HostnameEndpoint(
+            reactor, self.host, port, timeout=timeout, attemptDelay=NEXT_ADDRESS
+        )
+        if tls:
+            # The platform's trust is loaded here, once, and not for each connection.
+            endpoint = wrapClientTLS(optionsForClientTLS(self.host), endpoint)
+        self._endpoint: IStreamClientEndpoint = endpoint
+
+    def __str__(self) -> str:
+        return self._name
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """See `IAgentEndpointFactory`."""
+        return self._endpoint
+
+
+class _Pool(HTTPConnectionPool):
+    """
+    Keeps idle connections for the next POST, and knows all that are open.
+
+    An attempt is one POST and is counted as one, so the pool retries none by itself.
+    """
+
+    retryAutomatically = False
+    cachedConnectionTimeout = IDLE  # type: ignore[assignment]
+
+    def __init__(self, reactor: Any, slots: int) -> None:
+        super().__init__(reactor)  # type: ignore[no-untyped-call]
+        self.maxPersistentPerHost = slots
+        self.open: set[_Connection] = set()
+        self.closed = False
+        self._factory: Any = self._connections_of
+
+    def _connections_of(self, keep: Callable[[_Connection], None], _name: str) -> Any:
+        factory: Any = Factory.forProtocol(lambda: _Connection(self, keep))
+        factory.noisy = False
+        return factory
+
+    def close(self) -> Deferred[None]:
+        """See `Endpoint.close`."""
+        self.closed = True
+        self.closeCachedConnections()  # type: ignore[no-untyped-call]
+        # Those that have just been dropped are closed in the reactor's next turn.
+        ending = [connection for connection in self.open if not connection.carrying]
+
+        def abort() -> None:
+            for connection in ending:
+                connection.abort_now()
+
+        impatience = self._reactor.callLater(CLOSING, abort)
+        closed: Deferred[Any] = DeferredList([connection.closed for connection in ending])
+
+        def done(_: object) -> None:
+            if impatience.active():
+                impatience.cancel()
+
+        return closed.addCallback(done)
+
+
+class _Connection(HTTP11ClientProtocol):
+    """
+    A connection to the endpoint.
+
+    It reads no endless headers, and is kept for another POST only where the answer's end is
+    certain: what is left of one answer must not be taken for the next job's.
+    """
+
+    def __init__(self, pool: _Pool, keep: Callable[[_Connection], None]) -> None:
+        super().__init__(self._quiescent)  # type: ignore[no-untyped-call]
+        self._pool = pool
+        self._keep = keep
+        #: Whether a POST is under way on it.
+        self.carrying = False
+        #: Fires when it is closed.
+        self.closed: Deferred[None] = Deferred()
+        self._awaited: Deferred[IResponse] | None = None
+        self._room = MAX_HEAD
+
+    def connectionMade(self) -> None:
+        self._pool.open.add(self)
+        super().connectionMade()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._pool.open.discard(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self.closed.callback(None)
+
+    def abort_now(self) -> None:
+        """
+        Drop it. (``loseConnection`` would first send what is still to be sent, and under TLS wait
+        for the other side's consent.)
+        """
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def request(self, request: Request) -> Deferred[IResponse]:
+        """Send a request; the Deferred fires with the answer's headers."""
+        self._room = MAX_HEAD
+        self._awaited = super().request(request)
+        return self._awaited.addBoth(self._heard)
+
+    def _heard(self, result: IResponse | Failure) -> IResponse | Failure:
+        self._awaited = None
+        return result if self._room >= 0 else Failure(_HeadTooLong())
+
+    def dataReceived(self, data: bytes) -> None:
+        awaited = self._awaited
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        # Twisted limits each line, not their number (P10).
+        if awaited is not None and awaited is self._awaited:
+            self._room -= len(data)
+            if self._room < 0:
+                awaited.cancel()
+
+    def _quiescent(self, _: HTTP11ClientProtocol) -> None:
+        if self._pool.closed or not self._is_reusable():
+            transport: Any = self.transport
+            transport.loseConnection()
+        else:
+            self._keep(self)
+
+    def _is_reusable(self) -> bool:
+        """
+        Whether the other side keeps the connection too (RFC 9112 section 9.3), and has nothing more
+        to say.
+
+        Twisted asks for "close" in lower case only, and of HTTP/1.0 not at all.
+        """
+        assert self._parser is not None
+        response, headers = self._parser.response, self._parser.connHeaders
+        words = b",".join(headers.getRawHeaders(b"connection", [])).lower().split(b",")
+        options = {word.strip() for word in words}
+        if b"close" in options:
+            return False
+        if response.code == HTTPStatus.NO_CONTENT and (
+            headers.hasHeader(b"transfer-encoding")
+            or any(length != b"0" for length in headers.getRawHeaders(b"content-length", []))
+        ):
+            return False  # it announces a body that a 204 can't have, and may yet send it
+        return response.version[0] == b"HTTP" and (
+            response.version >= (b"HTTP", 1, 1) or b"keep-alive" in options
+        )
+
+
+class _Drain(Protocol):
+    """
+    Reads an answer's body to its end, or to `MAX_BODY`, and keeps nothing of it.
+
+    :param ended: is told once why no more comes; None for too much.
+    """
+
+    def __init__(self, ended: Callable[[Failure | None], None]) -> None:
+        self._ended = ended
+        self._room = MAX_BODY
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._room >= 0:
+            self._room -= len(data)
+            if self._room < 0:
+                self._ended(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._room >= 0:
+            self._ended(reason)
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """
+    A request's body, written in one go: it is short, and treq's own producer would take turns of
+    the reactor for it.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        """See `IBodyProducer`."""
+        consumer.write(self._body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """There is nothing left to pause."""
+
+    def resumeProducing(self) -> None:
+        """There is nothing left to resume."""
+
+    def stopProducing(self) -> None:
+        """There is nothing left to stop."""
+
+
+class _HeadTooLong(Exception):
+    """An answer's status line and headers were longer than `MAX_HEAD`."""
+
+
+def describe(failure: Failure, route: _Route) -> str | None:
+    """
+    Why there was no answer, in a few words for the operator's log.
+
+    :return: None for what was not expected to happen.
+    """
+    outer = failure.value
+    error = outer
+    while reasons := getattr(error, "reasons", None):  # Twisted's wrappers
+        error = reasons[0].value
+    match error:
+        case DNSLookupError():
+            return f"could not resolve host name {route.host}"
+        case ConnectionRefusedError():
+            return f"connection refused by {route}"
+        case TimeoutError():
+            return f"{route} took too long to accept the connection"
+        case ConnectError(osError=int(number)):
+            return f"could not connect to {route}: {os.strerror(number)}"
+        case ConnectError():
+            return f"could not connect to {route}"
+        case VerificationError():
+            return f"TLS: the certificate of {route} is for another host"
+        case TLSError():
+            return f"TLS with {route} failed: {_tls_reason(error)}"
+        case RequestNotSent():
+            return "the connection was closed before the POST"
+        case ConnectionClosed() if isinstance(outer, ResponseNeverReceived):
+            return "the connection was closed before an answer"
+        case ConnectionClosed():
+            return "the connection was closed in the middle of the answer"
+        case _HeadTooLong():
+            return f"the answer's headers are longer than {MAX_HEAD // 1024} KiB"
+        case ParseError(data=bytes(data)):
+            return f"the answer is not HTTP: {_start_of(data)}"
+        case Exception() if isinstance(outer, ResponseFailed):  # the parser raises what it likes
+            return f"the answer is malformed HTTP: {type(error).__name__} {error!s:.100}"
+    return None
+
+
+def _tls_reason(error: Any) -> str:
+    """The words of OpenSSL's error queue, such as "certificate verify failed"."""
+    entries = error.args[0] if error.args else ()
+    if isinstance(entries, list | tuple):
+        words = [str(entry[-1]) for entry in entries if entry and entry[-1]]
+        if words:
+            return ", ".join(words)[:200]
+    return f"{error!s:.200}" or type(error).__name__
+
+
+def _start_of(data: bytes) -> str:
+    return repr(data[:60])[1:] + ("..." if len(data) > 60 else "")
+
+
+def parse_retry_after(value: bytes) -> timedelta | datetime | None:
+    """
+    Read a Retry-After header (RFC 9110 section 10.2.3).
+
+    :return: a delay, or an instant as aware UTC datetime; None for what is neither. A delay longer
+        than `MAX_RETRY_AFTER` is clamped to it.
+    """
+    value = value.strip()
+    if re.fullmatch(rb"[0-9]+", value):
+        digits = value.lstrip(b"0") or b"0"
+        return MAX_RETRY_AFTER if len(digits) > 9 else timedelta(seconds=int(digits))
+    if len(value) > 64:
+        return None
+    try:
+        instant = parsedate_to_datetime(value.decode("ascii"))
+        if instant.tzinfo is None:  # asctime's form names no zone: HTTP knows but one
+            return instant.replace(tzinfo=UTC)
+        return instant.astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

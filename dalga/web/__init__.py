@@ -1,0 +1,26 @@
+"""
+The HTTP interface: Klein routes over `dalga.jobs`.
+
+``parameters`` reads what was asked for and ``presentation`` writes what is answered, both pure;
+``errors`` is the one table from what went wrong to an HTTP status; ``api`` has the routes;
+``request`` stands between twisted.web and Klein.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.server import Site
+
+from dalga.jobs import Jobs
+from dalga.web.api import Api
+from dalga.web.request import ApiSite
+
+__all__ = ["make_site"]
+
+
+def make_site(jobs: Jobs, reactor: IReactorTime) -> Site:
+    """
+    :param reactor: for the time-outs of connections.
+    :return: the factory to listen with.
+    """
+    return ApiSite(Api(jobs).app.resource(), reactor)

@@ -1,0 +1,83 @@
+"""
+The routes. Each reads the request, asks `Jobs` and answers; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from klein import Klein
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from werkzeug.routing import BaseConverter
+
+from dalga.jobs import Jobs
+from dalga.web.errors import problem_of, unexpected
+from dalga.web.parameters import JSON, job_key, schedule_request
+from dalga.web.presentation import job_json, status_json
+from dalga.web.request import ApiRequest
+
+log = Logger()
+
+CONTENT_TYPE = f"{JSON}; charset=utf-8"
+
+
+class _Rest(BaseConverter):
+    """The rest of the path, whatever it is; `job_key` takes it apart."""
+
+    regex = ".*"
+    part_isolating = False
+
+
+class Api:
+    """The HTTP interface to `jobs`."""
+
+    app = Klein()
+    app.url_map.converters["rest"] = _Rest
+    # Klein's Map answers a double slash with a redirect otherwise.
+    app.url_map.merge_slashes = False
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    @app.route("/jobs/<rest:target>", methods=["PUT"])
+    async def schedule(self, request: ApiRequest, target: str) -> bytes:
+        """Write a job, new or over the one that is there."""
+        key = job_key(request.path)
+        parameters = schedule_request(request.query, request.content_type, request.body)
+        job = await self._jobs.schedule(key, parameters)
+        return request.answer(HTTPStatus.CREATED, CONTENT_TYPE, job_json(job))
+
+    @app.route("/jobs/<rest:target>", methods=["GET"])
+    async def get(self, request: ApiRequest, target: str) -> bytes:
+        """Show a job."""
+        job = await self._jobs.get(job_key(request.path))
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job))
+
+    @app.route("/jobs/<rest:target>", methods=["POST"])
+    async def trigger(self, request: ApiRequest, target: str) -> bytes:
+        """Run a job now. Parameters and body are ignored, as in the Go original."""
+        job = await self._jobs.trigger(job_key(request.path))
+        # The original says no charset here.
+        return request.answer(HTTPStatus.OK, JSON, job_json(job))
+
+    @app.route("/jobs/<rest:target>", methods=["DELETE"])
+    async def cancel(self, request: ApiRequest, target: str) -> bytes:
+        """Delete a job, or make sure that there is none."""
+        await self._jobs.cancel(job_key(request.path))
+        return request.answer(HTTPStatus.NO_CONTENT)
+
+    @app.route("/status", methods=["GET"])
+    async def status(self, request: ApiRequest) -> bytes:
+        """Count the jobs."""
+        status = await self._jobs.status()
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, status_json(status))
+
+    @app.handle_errors(Exception)  # type: ignore[arg-type]
+    def failed(self, request: ApiRequest, failure: Failure) -> bytes:
+        """Whatever a route raised, or Klein where there is no route."""
+        problem = None if failure.value is None else problem_of(failure.value)
+        if problem is None:
+            log.failure("{method} {path} failed", failure, method=request.method, path=request.path)
+            problem = unexpected()
+        return request.refuse(problem)

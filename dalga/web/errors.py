@@ -1,0 +1,101 @@
+"""
+What went wrong -> an HTTP answer, in one table. The answers are problem details (RFC 9457).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import MappingProxyType
+
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+
+from dalga.errors import DalgaError, InvalidRequest, JobNotFound, StoreUnavailable
+
+
+class UnknownResource(DalgaError):
+    """There is nothing at this URL, and never was."""
+
+
+class UnsupportedMediaType(DalgaError):
+    """A request body in a format that is not read."""
+
+
+class BodyTooLarge(DalgaError):
+    """A request body that is larger than any that would be read."""
+
+
+#: `NotFound` and `MethodNotAllowed` are Klein's, for what no route matches.
+STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
+    {
+        InvalidRequest: HTTPStatus.BAD_REQUEST,
+        JobNotFound: HTTPStatus.NOT_FOUND,
+        UnknownResource: HTTPStatus.NOT_FOUND,
+        NotFound: HTTPStatus.NOT_FOUND,
+        MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
+        BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+)
+
+#: The titles that RFC 9110 has and older Pythons have not.
+_TITLES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}
+
+#: The order in which `Allow` names them.
+_METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
+
+#: When to ask again after a 503, in seconds.
+RETRY_AFTER = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An answer that says what went wrong."""
+
+    status: HTTPStatus
+    detail: str
+    #: What goes along with it, by header name.
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The status in words (RFC 9110 section 15)."""
+        return _TITLES.get(self.status, self.status.phrase)
+
+
+def problem_of(error: BaseException) -> Problem | None:
+    """:return: what to answer; None where the error is not expected, and nobody's but ours."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return Problem(STATUS[kind], _detail(error), _headers(error))
+    return None
+
+
+def unexpected() -> Problem:
+    """The answer to an error that is ours: what it was is for the log only."""
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "something went wrong inside Dalga; its log says what",
+    )
+
+
+def _detail(error: BaseException) -> str:
+    if isinstance(error, NotFound):
+        return "there is nothing here: jobs are at /jobs/<path>/<body>, the counts at /status"
+    if isinstance(error, MethodNotAllowed):
+        return f"the method is not one that works here: it takes {_allowed(error)}"
+    return str(error)
+
+
+def _headers(error: BaseException) -> Mapping[bytes, bytes]:
+    if isinstance(error, MethodNotAllowed):
+        return {b"Allow": _allowed(error).encode("ascii")}
+    if isinstance(error, StoreUnavailable):
+        return {b"Retry-After": b"%d" % RETRY_AFTER}
+    return {}
+
+
+def _allowed(error: MethodNotAllowed) -> str:
+    return ", ".join(method for method in _METHODS if method in (error.valid_methods or ()))

@@ -1,0 +1,220 @@
+"""
+What stands between twisted.web and Klein: requests as this API needs them.
+
+- The path stays percent-encoded until `dalga.web.parameters` takes it apart: a decoded ``%2F``
+  could not be told from a slash.
+- Bodies have a cap (P10), which twisted.web does not know.
+- Answers have the headers that they are given, in that order, and no ``Server``.
+"""
+
+from __future__ import annotations
+
+import re
+from email.utils import formatdate
+from http import HTTPStatus
+from io import BytesIO
+from urllib.parse import quote
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from dalga.web.errors import BodyTooLarge, Problem, problem_of
+from dalga.web.presentation import problem_json
+
+#: The largest request body that is taken, in bytes; all parameters together take some hundreds.
+MAX_BODY = 64 * 1024
+
+#: How long a client that sends nothing keeps its connection, in seconds.
+IDLE_TIMEOUT = 60
+
+#: How long a client whose body was refused may go on sending before it reads why, in seconds.
+LINGER = 15
+
+_PROBLEM = "application/problem+json"
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+
+class ApiRequest(Request):
+    """One request and its answer."""
+
+    # twisted.web would put text/html where no Content-Type was set.
+    defaultContentType = None
+    path: bytes
+    content: BytesIO
+    channel: ApiChannel
+
+    def gotLength(self, length: int | None) -> None:
+        """Called when the headers are there."""
+        # Not a temporary file, as twisted.web has it for chunked bodies: `MAX_BODY` fits in memory.
+        self.content = BytesIO()
+        if length is not None and length > MAX_BODY:
+            raise _too_large()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Called with each piece of the body."""
+        if self.content.tell() + len(data) > MAX_BODY:
+            raise _too_large()
+        self.content.write(data)
+
+    def process(self) -> None:
+        """Called when the body is there too."""
+        self.site = self.channel.site
+        self.path = _origin_form(self.path)
+        # What Klein matches. It logs a traceback where this is not UTF-8.
+        self.prepath = []
+        self.postpath = quote(self.path[1:], safe=_PRINTABLE).encode("ascii").split(b"/")
+        self.render(self.site.getResourceFor(self))  # type: ignore[no-untyped-call]
+
+    def getRequestHostname(self) -> bytes:
+        """Klein fails on a Host header that is no host name. No route depends on it."""
+        return b"localhost"
+
+    @property
+    def query(self) -> bytes:
+        """The query, as it was sent."""
+        return self.uri.partition(b"?")[2]
+
+    @property
+    def body(self) -> bytes:
+        """The body, as it was sent."""
+        return self.content.getvalue()
+
+    @property
+    def content_type(self) -> str | None:
+        """The Content-Type of the body."""
+        value = self.requestHeaders.getRawHeaders(b"Content-Type")
+        return None if value is None else value[-1].decode("latin-1")
+
+    def answer(self, status: HTTPStatus, content_type: str = "", body: bytes = b"") -> bytes:
+        """
+        Set the status and the headers, in the order of the Go original.
+
+        :return: the body, for Klein to write.
+        """
+        self.setResponseCode(status.value, status.phrase.encode("ascii"))
+        headers = self.responseHeaders
+        if content_type:
+            headers.setRawHeaders(b"Content-Type", [content_type.encode("ascii")])
+        headers.setRawHeaders(b"Date", [formatdate(usegmt=True).encode("ascii")])
+        if status is not HTTPStatus.NO_CONTENT:
+            headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        return body
+
+    def refuse(self, problem: Problem) -> bytes:
+        """`answer` with what went wrong."""
+        body = self.answer(problem.status, _PROBLEM, problem_json(problem))
+        self.code_message = problem.title.encode("ascii")
+        for name, value in problem.headers.items():
+            self.responseHeaders.setRawHeaders(name, [value])
+        return body
+
+
+class ApiChannel(HTTPChannel):
+    """
+    One connection.
+
+    Where a body is refused, the answer goes out at once; then the connection is closed for writing
+    and read on for a while, as RFC 9112 section 9.6 has it: to close it with unread data would
+    reset it, and the client might never see the answer.
+    """
+
+    site: Site
+    transport: ITCPTransport
+    _refused = False
+    _lingering: IDelayedCall | None = None
+
+    def lineReceived(self, line: bytes) -> None:
+        """Called with each line up to the end of the headers."""
+        if not self._refused:
+            super().lineReceived(line)  # type: ignore[no-untyped-call]
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Called with each header."""
+        try:
+            return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
+        except ValueError:
+            # A Content-Length of more digits than int() takes.
+            self._refuse(_too_large())
+            return False
+
+    def allHeadersReceived(self) -> None:
+        """Called once the headers are there; where they are refused, no 100 Continue is sent."""
+        try:
+            super().allHeadersReceived()  # type: ignore[no-untyped-call]
+        except BodyTooLarge as error:
+            self._refuse(error)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Called with what comes after the headers."""
+        if self._refused:
+            return
+        try:
+            super().rawDataReceived(data)
+        except BodyTooLarge as error:
+            self._refuse(error)
+
+    def loseConnection(self) -> None:
+        """Called to close the connection, by `requestDone` first and by the idle time-out later."""
+        if self._refused and self._lingering is None:
+            self._lingering = self.site.reactor.callLater(LINGER, self.transport.abortConnection)
+            self.transport.loseWriteConnection()
+        else:
+            super().loseConnection()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Called when the connection is closed."""
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def _refuse(self, error: BodyTooLarge) -> None:
+        problem = problem_of(error)
+        assert problem is not None
+        self._refused = True
+        self.persistent = False
+        request = self.requests[-1]
+        request.clientproto = b"HTTP/1.1"
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        request.write(request.refuse(problem))
+        request.finish()
+
+
+class ApiSite(Site):
+    """
+    The factory of connections.
+
+    :param reactor: for their time-outs.
+    """
+
+    protocol = ApiChannel  # type: ignore[assignment]
+
+    def __init__(self, resource: IResource, reactor: IReactorTime) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            resource,
+            requestFactory=ApiRequest,
+            timeout=IDLE_TIMEOUT,
+            reactor=reactor,
+            parsePOSTFormSubmission=False,
+        )
+
+    def startFactory(self) -> None:
+        """Twisted's keeps the time for an access log, once a second; there is none."""
+
+    def stopFactory(self) -> None:
+        """There is no access log to be closed."""
+
+    def log(self, request: object) -> None:
+        """There is no access log."""
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge(f"the request body is too large: it takes {MAX_BODY} bytes at most")
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path of a request target in absolute form too (RFC 9112 section 3.2.2)."""
+    absolute = re.match(rb"https?://[^/]*", target, re.IGNORECASE)
+    return target if absolute is None else target[absolute.end() :] or b"/"

@@ -1,0 +1,254 @@
+"""
+Real daemons in processes of their own, and an endpoint that remembers what it was POSTed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import treq
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+from dalga.config import MySQLConfig
+from tests.stores import EngineTestCase
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class Daemon(ProcessProtocol):
+    """A process that runs dalga."""
+
+    def __init__(self) -> None:
+        self.output = ""
+        #: The exit status; minus the signal's number if one ended it.
+        self.status: int | None = None
+        self.ended: Deferred[int] = Deferred()
+        self._waiting: list[tuple[re.Pattern[str], Deferred[re.Match[str]]]] = []
+
+    def outReceived(self, data: bytes) -> None:
+        self.output += data.decode()
+        self._look()
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        ended = reason.value
+        assert isinstance(ended, ProcessDone | ProcessTerminated)
+        self.status = -ended.signal if ended.signal is not None else ended.exitCode
+        for _, waiter in self._waiting:
+            waiter.errback(AssertionError(f"it ended ({self.status}) and said:\n{self.output}"))
+        self._waiting = []
+        self.ended.callback(self.status)
+
+    def says(self, pattern: str) -> Deferred[re.Match[str]]:
+        """Wait for a line in its output."""
+        waiter: Deferred[re.Match[str]] = Deferred()
+        self._waiting.append((re.compile(pattern), waiter))
+        self._look()
+        return waiter
+
+    def _look(self) -> None:
+        for entry in list(self._waiting):
+            found = entry[0].search(self.output)
+            if found:
+                self._waiting.remove(entry)
+                entry[1].callback(found)
+
+    def send(self, signal_number: signal.Signals) -> None:
+        """Signal it, if it still runs."""
+        if self.status is None:
+            self.transport.signalProcess(signal_number)
+
+    async def url(self) -> str:
+        """Where its HTTP interface is, once it listens."""
+        return (await self.says(r"listens on (http://\S+)/,"))[1]
+
+
+@dataclass(eq=False)
+class Hit:
+    """One POST as the endpoint saw it; times in the reactor's seconds."""
+
+    path: str
+    body: str
+    headers: dict[str, str]
+    start: float
+    end: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.path, self.body
+
+    @property
+    def run(self) -> str:
+        return self.headers["dalga-run"]
+
+    @property
+    def attempt(self) -> int:
+        return int(self.headers["dalga-attempt"])
+
+    @property
+    def instance(self) -> str:
+        return self.headers["dalga-instance"]
+
+
+@dataclass
+class Recorder(Resource):
+    """The endpoint: answers with what `answer` says, and writes all down."""
+
+    seconds: Callable[[], float]
+    answer: Callable[[Hit], Any] = lambda hit: 200
+    hits: list[Hit] = field(default_factory=list)
+    isLeaf = True
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def render_POST(self, request: Any) -> int:
+        headers = {
+            name.decode().lower(): values[-1].decode()
+            for name, values in request.requestHeaders.getAllRawHeaders()
+        }
+        path = request.uri.decode().removeprefix("/")
+        hit = Hit(path, request.content.read().decode(), headers, self.seconds())
+        self.hits.append(hit)
+        gone: list[object] = []
+
+        def over(result: object) -> None:
+            gone.append(result)
+            if hit.end is None:
+                hit.end = self.seconds()
+
+        request.notifyFinish().addBoth(over)
+
+        def finish(status: int) -> None:
+            hit.end = self.seconds()
+            if not gone:
+                request.setResponseCode(status)
+                request.finish()
+            self._look()
+
+        answer = self.answer(hit)
+        (answer if isinstance(answer, Deferred) else succeed(answer)).addCallback(finish)
+        self._look()
+        return NOT_DONE_YET
+
+    def until(self, condition: Callable[[], bool]) -> Deferred[None]:
+        """Wait until something holds of the hits."""
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append((condition, waiter))
+        self._look()
+        return waiter
+
+    def _look(self) -> None:
+        for entry in list(self._waiting):
+            if entry[0]():
+                self._waiting.remove(entry)
+                entry[1].callback(None)
+
+    def overlaps(self) -> list[tuple[Hit, Hit]]:
+        """Pairs of POSTs of one job that were in flight at the same time (P3)."""
+        found = []
+        last: dict[tuple[str, str], Hit] = {}
+        for hit in sorted(self.hits, key=lambda hit: hit.start):
+            before = last.get(hit.key)
+            if before is not None and (before.end is None or before.end > hit.start):
+                found.append((before, hit))
+            last[hit.key] = hit
+        return found
+
+
+class DaemonTestCase(EngineTestCase):
+    """A test with daemons on one table, and an endpoint."""
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        super().setUp()
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.endpoint = Recorder(reactor.seconds)
+        listening = reactor.listenTCP(0, Site(self.endpoint), interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        self.baseurl = f"http://127.0.0.1:{listening.getHost().port}/"
+        self.folder = self.mktemp()
+        os.makedirs(self.folder)
+        self.daemons: list[Daemon] = []
+        self.addCleanup(self.end_daemons)
+
+    def ini(self, name: str = "dalga.ini", **sections: dict[str, object]) -> str:
+        """Write a configuration file for this test's database; gives its path."""
+        wanted: dict[str, dict[str, object]] = {
+            "endpoint": {"baseurl": self.baseurl, "timeout": "5s"},
+            "listen": {"port": 0},
+            "jobs": {},
+        }
+        if isinstance(self.config, MySQLConfig):
+            wanted["mysql"] = {
+                key: getattr(self.config, key)
+                for key in ("host", "port", "db", "table", "user", "password")
+            }
+        else:
+            wanted["sqlite"] = {"path": self.config.path}
+        for section, keys in sections.items():
+            wanted.setdefault(section, {}).update(keys)
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            for section, keys in wanted.items():
+                file.write(f"[{section}]\n")
+                file.writelines(f"{key} = {value}\n" for key, value in keys.items())
+        return os.path.abspath(path)
+
+    def spawn(self, *arguments: str, module: str = "dalga") -> Daemon:
+        """Start ``python -m module arguments``."""
+        daemon = Daemon()
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("DALGA_")
+        }
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(CHECKOUT), environment.get("PYTHONPATH")])
+        )
+        environment["PYTHONUNBUFFERED"] = "1"
+        self.reactor.spawnProcess(
+            daemon, sys.executable, [sys.executable, "-m", module, *arguments], environment, self.folder
+        )
+        self.daemons.append(daemon)
+        return daemon
+
+    async def start(self, **sections: dict[str, object]) -> tuple[Daemon, str]:
+        """Start a daemon on the test's table, made if need be; gives it and its URL."""
+        ini = self.ini(**sections)
+        if not self.daemons and self.engine != "sqlite":
+            self.make_store().create_table()
+        daemon = self.spawn("--config", ini)
+        return daemon, await daemon.url()
+
+    async def end_daemons(self) -> None:
+        for daemon in self.daemons:
+            daemon.send(signal.SIGKILL)
+            if daemon.status is None:
+                await daemon.ended
+
+    async def call(self, method: str, url: str, **keywords: Any) -> tuple[int, str]:
+        """One HTTP request; gives the status and the body."""
+        response = await treq.request(method, url, persistent=False, **keywords)
+        return response.code, await response.text("utf-8")
+
+    async def pause(self, seconds: float) -> None:
+        """Let time go by, for what can only be seen not to happen."""
+        paused: Deferred[None] = Deferred()
+        self.reactor.callLater(seconds, paused.callback, None)
+        await paused

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""
+Run the tests with trial and say what they covered.
+
+    DALGA_TEST_ENGINES=sqlite,mariadb .venv/bin/python tests/run.py [NAME ...]
+
+The engines asked for (sqlite where the variable is missing) have to be covered: an engine on which
+no test ran is a failure, and so is a skipped test that belongs to one. A test belongs to an engine
+by its class's name, which has SQLite, MariaDB or MySQL in it. The last line is
+``N passed, N failed``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def asked_for(environ: Mapping[str, str]) -> list[str]:
+    """The engines that are to be covered."""
+    names = environ.get("DALGA_TEST_ENGINES", "sqlite").split(",")
+    return [name.strip().lower() for name in names if name.strip()]
+
+
+def engine_of(test: str) -> str | None:
+    """The engine that a test (``tests.module.Class.test_name``) belongs to."""
+    found = re.search(r"(SQLite|MariaDB|MySQL)\w*\.\w+$", test)
+    return found[1].lower() if found else None
+
+
+class Report:
+    """What trial's ``bwverbose`` reporter says, line by line."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        #: The tests that were not run, and why.
+        self.skipped: dict[str, str] = {}
+        #: The counts of the closing line; None as long as it has not come.
+        self.counts: dict[str, int] | None = None
+        self._section: list[str] | None = None
+        self._ran = False
+
+    def feed(self, line: str) -> None:
+        line = line.rstrip("\n")
+        if line in ("=" * 79, "-" * 79):
+            self._end_section()
+            self._section = []
+        elif self._section is not None:
+            self._section.append(line)
+            self._ran = self._ran or re.match(r"Ran \d+ tests in ", line) is not None
+        elif started := re.match(r"((?:\w+\.)+\w+) \.\.\. ", line):
+            self.started.append(started[1])
+        if self._ran and (closing := re.fullmatch(r"(?:PASSED|FAILED)(?: \((.*)\))?", line)):
+            pairs = re.findall(r"(\w+)=(\d+)", closing[1] or "")
+            self.counts = {name: int(count) for name, count in pairs}
+
+    def _end_section(self) -> None:
+        """A section is its kind, then for skips the reason, an empty line and the tests' names."""
+        section = self._section or [""]
+        if section[0] == "[SKIPPED]" and "" in section:
+            blank = len(section) - 1 - section[::-1].index("")
+            for test in section[blank + 1 :]:
+                self.skipped[test] = " ".join(section[1:blank])
+
+    @property
+    def passed(self) -> int:
+        return (self.counts or {}).get("successes", 0)
+
+    @property
+    def failed(self) -> int:
+        """Without a closing line, trial itself broke, which counts as one."""
+        if self.counts is None:
+            return 1
+        kinds = ("failures", "errors", "unexpectedSuccesses")
+        return sum(self.counts.get(kind, 0) for kind in kinds)
+
+    def ran_on(self, engine: str) -> int:
+        """How many tests that belong to an engine were run and not skipped."""
+        return sum(engine_of(test) == engine and test not in self.skipped for test in self.started)
+
+
+def conclusion(report: Report, engines: Sequence[str]) -> tuple[list[str], int]:
+    """
+    What is to be said at the end.
+
+    :return: the lines, and the number of failures.
+    """
+    lines = ["", f"engines asked for: {', '.join(engines) or 'none'}"]
+    failed = report.failed
+    for engine in engines:
+        count = report.ran_on(engine)
+        lines.append(f"  {engine}: {count} tests ran")
+        if not count:
+            lines.append(f"  FAILED: {engine} was asked for, and no test ran on it")
+            failed += 1
+    by_reason: dict[str, list[str]] = {}
+    for test, reason in report.skipped.items():
+        by_reason.setdefault(reason, []).append(test)
+    for reason, tests in by_reason.items():
+        lines.append(f"SKIPPED, {len(tests)} tests: {reason}")
+        for test in tests:
+            wanted = engine_of(test) in engines
+            lines.append(f"  {test}" + (" (FAILED: its engine was asked for)" if wanted else ""))
+            failed += wanted
+    if report.counts is None:
+        lines.append("FAILED: trial ended before the tests did")
+    lines.append(f"{report.passed} passed, {failed} failed")
+    return lines, failed
+
+
+def run_trial(names: Iterable[str]) -> Report:
+    """Run trial with its output going through to ours as it comes."""
+    report = Report()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "twisted.trial", "--reporter=bwverbose", *names],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert process.stdout is not None
+    # Ctrl-C reaches trial as well, which then tidies up and says how far it got.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for line in process.stdout:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        report.feed(line)
+        if report.counts is not None:
+            break  # not at the end of the pipe, which a process left behind would hold open
+    try:
+        status = process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = process.wait()
+    if status != 0 and report.failed == 0:
+        report.counts = None
+    return report
+
+
+def main(names: Sequence[str]) -> int:
+    report = run_trial(names or ["tests"])
+    lines, failed = conclusion(report, asked_for(os.environ))
+    print("\n".join(lines), flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,403 @@
+"""The daemon, end to end: real processes, real sockets, over each engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from datetime import UTC, datetime
+
+import treq
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
+
+from dalga import __version__
+from tests.daemons import DaemonTestCase, Hit
+from tests.servers import start_server
+from tests.stores import each_engine
+
+
+@each_engine(globals())
+class MainJobTests(DaemonTestCase):
+    """A person schedules, and the endpoint gets the POSTs."""
+
+    async def test_periodic_and_one_off(self) -> None:
+        """P7: both arrive with their headers, on time; what is cancelled stops."""
+        _, url = await self.start()
+        status, _ = await self.call("PUT", f"{url}/jobs/check_feed/1234?interval=1")
+        self.assertEqual(status, 201)
+        status, answer = await self.call("PUT", f"{url}/jobs/a%2Fb/c%20d+e?one-off=true&immediate=true")
+        self.assertEqual(status, 201)
+        self.assertIn('"path":"a/b","body":"c d+e","interval":0', answer)
+        feeds = lambda: [hit for hit in self.endpoint.hits if hit.path == "check_feed"]  # noqa: E731
+        await self.endpoint.until(lambda: len(feeds()) == 3)
+        (once,) = (hit for hit in self.endpoint.hits if hit.path == "a/b")
+        self.assertEqual((once.body, once.headers["content-type"]), ("c d+e", "text/plain"))
+        self.assertEqual(len({hit.run for hit in feeds()}), 3)
+        between = [b.start - a.start for a, b in zip(feeds(), feeds()[1:], strict=False)]
+        for seconds in between:
+            self.assertLess(abs(seconds - 1), 0.3, between)
+        for hit in feeds():
+            datetime.strptime(hit.headers["dalga-sched"], "%Y-%m-%dT%H:%M:%SZ")
+        status, _ = await self.call("GET", f"{url}/jobs/a%2Fb/c%20d+e")
+        self.assertEqual(status, 404)
+        status, _ = await self.call("DELETE", f"{url}/jobs/check_feed/1234")
+        self.assertEqual(status, 204)
+        count = len(feeds())
+        await self.pause(1.5)
+        self.assertEqual(len(feeds()), count)
+
+    async def test_at_a_time(self) -> None:
+        """P7: a one-off at a time between two scans arrives within milliseconds of it, not at a scan."""
+        _, url = await self.start(jobs={"scanFrequency": "30s"})
+        await self.call("PUT", f"{url}/jobs/warm/up?one-off=1&immediate=1")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+        at = datetime.now(UTC).timestamp() + 1.25
+        text = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+        status, answer = await self.call("PUT", f"{url}/jobs/at/time?one-off=1&first-run={text}")
+        self.assertEqual(status, 201, answer)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 2)
+        late = self.endpoint.hits[-1].start - at
+        self.assertTrue(-0.01 < late < 0.25, late)
+
+    async def test_trigger(self) -> None:
+        """A job that is triggered runs now."""
+        _, url = await self.start()
+        await self.call("PUT", f"{url}/jobs/later/x?interval=3600")
+        status, _ = await self.call("POST", f"{url}/jobs/later/x?interval=5")
+        self.assertEqual(status, 200)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+
+    async def test_retries_and_removal(self) -> None:
+        """P2: a failing run is POSTed again as the same run until it is well; a 204 removes the job."""
+        self.endpoint.answer = lambda hit: 500 if hit.attempt < 3 else 204
+        _, url = await self.start()
+        await self.call("PUT", f"{url}/jobs/flaky/x?interval=3600&immediate=yes")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 3)
+        self.assertEqual([hit.attempt for hit in self.endpoint.hits], [1, 2, 3])
+        self.assertEqual(len({(hit.run, hit.headers["dalga-sched"]) for hit in self.endpoint.hits}), 1)
+        await self.pause(0.5)
+        status, _ = await self.call("GET", f"{url}/jobs/flaky/x")
+        self.assertEqual(status, 404)
+
+    async def test_a_put_in_a_run_survives(self) -> None:
+        """P4: the job that an endpoint schedules anew while it runs keeps that schedule."""
+        _, url = await self.start()
+        release: Deferred[int] = Deferred()
+        self.endpoint.answer = lambda hit: release
+        await self.call("PUT", f"{url}/jobs/self/x?one-off=1&immediate=1")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+        status, _ = await self.call("PUT", f"{url}/jobs/self/x?interval=77")
+        self.assertEqual(status, 201)
+        release.callback(200)
+        await self.pause(0.5)
+        status, answer = await self.call("GET", f"{url}/jobs/self/x")
+        self.assertEqual(status, 200)
+        self.assertIn('"interval":77', answer)
+
+
+@each_engine(globals())
+class FaultTests(DaemonTestCase):
+    """What dies, and what becomes of the jobs."""
+
+    async def put_now(self, url: str, count: int) -> None:
+        """Schedule so many one-off jobs, for now."""
+        requests = [
+            self.call("PUT", f"{url}/jobs/job/{number}?one-off=1&immediate=1")
+            for number in range(count)
+        ]
+        answers = await gatherResults([Deferred.fromCoroutine(request) for request in requests])
+        self.assertEqual({status for status, _ in answers}, {201})
+
+    async def until_empty(self, url: str) -> None:
+        """Wait until the table holds no job any more."""
+        while '"total_jobs":0' not in (await self.call("GET", f"{url}/status"))[1]:
+            await self.pause(0.1)
+
+    async def test_sigkill_in_the_middle(self) -> None:
+        """P2, P3, P5: after a SIGKILL amid POSTs the next daemon runs every job, none twice at a time."""
+        self.endpoint.answer = lambda hit: Deferred()  # never
+        first, url = await self.start(endpoint={"timeout": "1500ms"}, jobs={"maxRunning": 10})
+        await self.put_now(url, 30)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 10)
+        first.send(signal.SIGKILL)
+        await first.ended
+        before = list(self.endpoint.hits)
+        self.endpoint.answer = lambda hit: 200
+        _, url = await self.start(endpoint={"timeout": "1500ms"})
+        await self.until_empty(url)
+        after = self.endpoint.hits[len(before) :]
+        self.assertEqual({hit.body for hit in after}, {str(number) for number in range(30)})
+        self.assertEqual(len(after), 30)
+        # The runs that were cut off are the same runs again, and one attempt further.
+        attempts = {hit.run: hit.attempt for hit in before}
+        self.assertEqual(
+            {hit.run: hit.attempt for hit in after if hit.run in attempts},
+            {run: attempt + 1 for run, attempt in attempts.items()},
+        )
+        self.assertEqual(self.endpoint.overlaps(), [])
+
+    async def test_sigstop_past_the_lease(self) -> None:
+        """P3: an instance that slept past its lease does not start what it had claimed, nor record it."""
+        if self.engine == "sqlite":
+            return  # there is no second daemon to take over; the pause is covered by the unit tests
+        answers: list[Deferred[int]] = []
+
+        def never(hit: Hit) -> Deferred[int]:
+            answers.append(Deferred())
+            return answers[-1]
+
+        self.endpoint.answer = never
+        first, url = await self.start(endpoint={"timeout": "1500ms"})
+        await self.put_now(url, 5)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 5)
+        first.send(signal.SIGSTOP)
+        self.endpoint.answer = lambda hit: 200
+        _, url = await self.start(endpoint={"timeout": "1500ms"})
+        await self.until_empty(url)
+        first.send(signal.SIGCONT)
+        await self.pause(1)
+        self.assertEqual(len(self.endpoint.hits), 10)
+        self.assertEqual(len({hit.run for hit in self.endpoint.hits}), 5)
+        await self.until_empty(url)
+
+    async def test_sigterm(self) -> None:
+        """A SIGTERM lets running POSTs end, records them, and exits 0; meanwhile nobody is let in."""
+        release: Deferred[int] = Deferred()
+        self.endpoint.answer = lambda hit: release if len(self.endpoint.hits) == 1 else 200
+        daemon, url = await self.start(jobs={"maxRunning": 1})
+        await self.put_now(url, 2)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+        daemon.send(signal.SIGTERM)
+        await daemon.says("stopping: waiting")
+        with self.assertRaises(OSError):
+            socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=5)
+        release.callback(200)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertIn("200 OK", daemon.output)
+        self.assertNotIn("Traceback", daemon.output)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(1,)])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE token IS NULL"), [(1,)])
+
+    async def test_sigterm_with_an_endpoint_that_hangs(self) -> None:
+        """What still runs when the time is over is left to its lease; the exit status is 0 all the same."""
+        self.endpoint.answer = lambda hit: Deferred()
+        daemon, url = await self.start(jobs={"shutdownTimeout": "300ms"})
+        await self.put_now(url, 3)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 3)
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertIn("3 runs are left to their leases", daemon.output)
+        self.assertNotIn("Traceback", daemon.output)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE token IS NOT NULL"), [(3,)])
+
+    async def test_a_second_sigterm(self) -> None:
+        """Who asks twice does not wait."""
+        self.endpoint.answer = lambda hit: Deferred()
+        daemon, url = await self.start()
+        await self.put_now(url, 1)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+        daemon.send(signal.SIGINT)
+        await daemon.says("stopping: waiting")
+        daemon.send(signal.SIGINT)
+        self.assertEqual(await daemon.ended, 130)
+
+    async def test_twistd(self) -> None:
+        """``twistd -n dalga`` is the same daemon, and SIGTERM ends it with status 0 as well."""
+        ini = self.ini()
+        if self.engine != "sqlite":
+            self.make_store().create_table()
+        daemon = self.spawn("-n", "--pidfile=", "dalga", "--config", ini, module="twisted")
+        url = await daemon.url()
+        await self.put_now(url, 3)
+        await self.until_empty(url)
+        self.assertEqual(len(self.endpoint.hits), 3)
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertNotIn("Traceback", daemon.output)
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class SharedTableTests(DaemonTestCase):
+    """Many instances on one table, and a server that comes and goes."""
+
+    async def test_two_daemons_share_the_work(self) -> None:
+        """P3: each job runs once; both instances run some."""
+        config = {"jobs": {"maxRunning": 4}}
+        release: list[Deferred[int]] = []
+
+        def answer(hit: Hit) -> Deferred[int]:
+            # In pairs, so that neither daemon can be through before the other has begun.
+            release.append(Deferred())
+            self.reactor.callLater(0.02, release[-1].callback, 200)
+            return release[-1]
+
+        self.endpoint.answer = answer
+        (_, one), (_, two) = await self.start(**config), await self.start(**config)
+        requests = [
+            self.call("PUT", f"{(one, two)[n % 2]}/jobs/shared/{n}?one-off=1&immediate=1")
+            for n in range(300)
+        ]
+        await gatherResults([Deferred.fromCoroutine(request) for request in requests])
+        await self.endpoint.until(lambda: len(self.endpoint.hits) >= 300)
+        await self.pause(0.5)
+        self.assertEqual(len(self.endpoint.hits), 300)
+        self.assertEqual(len({hit.key for hit in self.endpoint.hits}), 300)
+        self.assertEqual(len({hit.instance for hit in self.endpoint.hits}), 2)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+
+    async def test_a_job_put_elsewhere(self) -> None:
+        """A job that one instance stored is run by another, if that one is gone, after a scan."""
+        first, url = await self.start()
+        _, _ = await self.start()
+        status, _ = await self.call("PUT", f"{url}/jobs/there/x?one-off=1&interval=2")
+        self.assertEqual(status, 201)
+        first.send(signal.SIGKILL)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+
+    async def test_the_server_comes_and_goes(self) -> None:
+        """P5: a database that goes away is waited for: 503 meanwhile, and all is well afterwards."""
+        own = start_server(self.engine)
+        self.addCleanup(own.stop)
+        name = own.create_database()
+        self.config = type(self.config)(own.host, own.port, name, "dalga", own.user, own.password)
+        release: Deferred[int] = Deferred()
+        self.endpoint.answer = lambda hit: release if hit.body == "during" else 200
+        daemon, url = await self.start()
+        await self.call("PUT", f"{url}/jobs/tick/x?interval=1")
+        await self.call("PUT", f"{url}/jobs/tick/during?one-off=1&immediate=1")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) >= 2)
+        own.kill()
+        before = self.reactor.seconds()
+        release.callback(200)  # its record has to wait for the server
+        response = await treq.put(f"{url}/jobs/tick/away?interval=1", persistent=False)
+        self.assertEqual(response.code, 503)
+        self.assertTrue(response.headers.hasHeader("Retry-After"))
+        self.assertLess(self.reactor.seconds() - before, 5)
+        await daemon.says("waiting for it to come back")
+        await deferToThread(own.start)
+        await daemon.says("the database is back")
+        count = len(self.endpoint.hits)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) >= count + 2)
+        status, _ = await self.call("PUT", f"{url}/jobs/tick/back?interval=1")
+        self.assertEqual(status, 201)
+        status, _ = await self.call("GET", f"{url}/jobs/tick/during")
+        self.assertEqual(status, 404)
+        self.assertEqual([hit.body for hit in self.endpoint.hits].count("during"), 1)
+        self.assertNotIn("Traceback", daemon.output)
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+
+
+class StartTestsBase(DaemonTestCase):
+    """What keeps a daemon from starting is one clear line, and an exit status that is not 0."""
+
+    async def refused(self, *arguments: str, module: str = "dalga") -> str:
+        """The one line with which it ends."""
+        daemon = self.spawn(*arguments, module=module)
+        status = await daemon.ended
+        self.assertNotEqual(status, 0, daemon.output)
+        self.assertNotIn("Traceback", daemon.output)
+        lines = [line for line in daemon.output.splitlines() if line.strip()]
+        self.assertEqual(len(lines), 1, daemon.output)
+        return lines[0]
+
+
+@each_engine(globals())
+class StartTests(StartTestsBase):
+    """What may be wrong whatever the engine."""
+
+    async def test_port_in_use(self) -> None:
+        """The address and the port are named; under twistd too."""
+        self.make_store().create_table()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            ini = self.ini(listen={"port": port})
+            self.assertIn(f"127.0.0.1:{port}", await self.refused("--config", ini))
+            line = await self.refused("-n", "--pidfile=", "dalga", "--config", ini, module="twisted")
+            self.assertIn(f"127.0.0.1:{port}", line)
+
+    async def test_bad_configuration(self) -> None:
+        """The key is named, and what it takes."""
+        line = await self.refused("--config", self.ini(jobs={"randomizationFactor": 2}))
+        self.assertIn("randomizationFactor", line)
+        line = await self.refused("--config", self.ini("b.ini", jobs={"randomisationFactor": 0}))
+        self.assertIn("randomisationFactor", line)
+
+    async def test_unknown_option(self) -> None:
+        """The option is named."""
+        self.assertIn("--colour", await self.refused("--colour"))
+
+    async def test_create_table(self) -> None:
+        """The table is created; the second time it is there already, which is no failure."""
+        ini = self.ini()
+        for option, words in (("--create-table", "created"), ("-create-table", "there already")):
+            daemon = self.spawn("-config", ini, option)
+            self.assertEqual(await daemon.ended, 0, daemon.output)
+            self.assertIn(words, daemon.output)
+
+    async def test_version(self) -> None:
+        """Both spellings tell Dalga's version."""
+        for option in ("--version", "-version"):
+            daemon = self.spawn(option)
+            self.assertEqual(await daemon.ended, 0)
+            self.assertEqual(daemon.output, f"dalga {__version__}\n")
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class ServerStartTests(StartTestsBase):
+    """What a server may have against a daemon."""
+
+    async def test_missing_table(self) -> None:
+        """The table is named, and the option that makes it."""
+        line = await self.refused("--config", self.ini())
+        self.assertIn("no table `dalga`", line)
+        self.assertIn("--create-table", line)
+
+    async def test_not_our_table(self) -> None:
+        """A table of another program is left alone."""
+        self.sql("CREATE TABLE dalga (path VARCHAR(255), body VARCHAR(255))")
+        for arguments in (["--config", self.ini()], ["--config", self.ini(), "--create-table"]):
+            self.assertIn("is not a table of this version of Dalga", await self.refused(*arguments))
+
+    async def test_wrong_password(self) -> None:
+        """The user is named; the password is not."""
+        line = await self.refused("--config", self.ini(mysql={"password": "hunter2"}))
+        self.assertIn("'dalga'", line)
+        self.assertNotIn("hunter2", line)
+
+    async def test_no_database(self) -> None:
+        """So is the database."""
+        line = await self.refused("--config", self.ini(mysql={"db": "nowhere"}))
+        self.assertIn("'nowhere'", line)
+
+    async def test_no_server(self) -> None:
+        """So are the host and the port."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        line = await self.refused("--config", self.ini(mysql={"port": port}))
+        self.assertIn(f"127.0.0.1:{port}", line)
+
+
+@each_engine(globals(), only=("sqlite",))
+class FileStartTests(StartTestsBase):
+    """What a file may have against a daemon."""
+
+    async def test_a_second_daemon(self) -> None:
+        """One file is for one daemon."""
+        await self.start()
+        self.assertIn("in use by another dalga", await self.refused("--config", self.ini()))
+
+    async def test_no_folder(self) -> None:
+        """The file is named."""
+        line = await self.refused("--config", self.ini(sqlite={"path": "/nonexistent/x.sqlite"}))
+        self.assertIn("/nonexistent/x.sqlite", line)
+
+    async def test_not_a_database(self) -> None:
+        """A file of another kind is left alone."""
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("Dear diary, " * 1000)
+        line = await self.refused("--config", self.ini(sqlite={"path": os.path.abspath(path)}))
+        self.assertIn("not a database", line)

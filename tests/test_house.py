@@ -1,0 +1,326 @@
+"""
+The house's rules: which room may import which, where the reactor and SQL may be, and that a test
+run says what it left out. See docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.run import Report, asked_for, conclusion, engine_of
+
+ROOT = Path(__file__).parent.parent
+
+#: Each room comes after the rooms that it may import from.
+PURE = ("errors", "schedule", "retry", "job", "agenda", "config")
+ADAPTERS = ("store", "endpoint")
+APPLICATION = ("dispatch", "jobs", "web", "service", "cli", "__main__")
+# `log` has Twisted's logger in it, so no pure room has it; all after them do.
+ROOMS = (*PURE, "log", *ADAPTERS, *APPLICATION)
+
+#: What `web` must ask `jobs` for instead.
+NOT_FOR_WEB = ("endpoint", "dispatch")
+#: Where the parts are built and the reactor is given to them.
+BUILDERS = ("service", "cli", "__main__", "plugin")
+WORLD = ("twisted", "treq", "klein", "werkzeug", "zope", "pymysql", "sqlite3", "socket", "ssl")
+DATABASES = ("pymysql", "sqlite3", "twisted.enterprise")
+
+SQL = re.compile(
+    r"\b(SELECT|INSERT\s+(IGNORE\s+)?INTO|REPLACE\s+INTO|DELETE\s+FROM|(CREATE|ALTER|DROP)\s+TABLE)\b"
+    r"|\bUPDATE\b.*\bSET\b",
+    re.DOTALL,
+)
+
+
+def is_or_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def statements(tree: ast.AST, functions: bool) -> Iterator[ast.AST]:
+    """All nodes; without `functions`, those alone that run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from statements(node, functions)
+
+
+def imports(source: str, package: str, functions: bool = True) -> Iterator[str]:
+    """
+    The modules that a module imports, and ``module.name`` for each name from one.
+
+    :param package: the package that the module is in, for relative imports.
+    """
+    for node in statements(ast.parse(source), functions):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def texts(source: str) -> Iterator[str]:
+    """The string literals but docstrings, an f-string as one with its values left out."""
+    tree = ast.parse(source)
+    left_out = set()
+    for node in ast.walk(tree):
+        # A literal that is a statement of its own: a docstring, if anything.
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            left_out.add(node.value)
+        if isinstance(node, ast.JoinedStr):
+            pieces = [piece for piece in node.values if isinstance(piece, ast.Constant)]
+            left_out.update(pieces)
+            yield "".join(str(piece.value) for piece in pieces)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and node not in left_out and isinstance(node.value, str):
+            yield node.value
+
+
+def offences(room: str, source: str, package: str = "dalga") -> list[str]:
+    """What a module of that room has in it that it may not have."""
+    found = []
+    if room not in (*ROOMS, "plugin"):
+        found.append("has no place in the list of rooms")
+    for module in imports(source, package):
+        library = module.split(".")[0]
+        if room in PURE and library in WORLD:
+            found.append(f"is pure and imports {module}")
+        if room != "store" and any(is_or_in(module, database) for database in DATABASES):
+            found.append(f"is not the store and imports {module}")
+        if is_or_in(module, "twisted.internet.reactor") and room not in BUILDERS:
+            found.append("reaches for the reactor")
+        if library == "dalga" and room in ROOMS:
+            other = module.split(".")[1] if "." in module else ""
+            if other in ROOMS and not may_import(room, other):
+                found.append(f"imports {module}")
+            if room == "web" and is_or_in(module, "dalga.store") and is_inner(module):
+                found.append(f"imports {module}, which is inside the store")
+    for module in imports(source, package, functions=False):
+        if is_or_in(module, "twisted.internet.reactor"):
+            found.append("installs the reactor when it is imported")
+    if room != "store":
+        found += [f"has SQL in it: {text!r}" for text in texts(source) if SQL.search(text)]
+    return found
+
+
+def may_import(room: str, other: str) -> bool:
+    if room == other:
+        return True
+    if room in ADAPTERS and other in ADAPTERS:
+        return False
+    if room == "web" and other in NOT_FOR_WEB:
+        return False
+    return ROOMS.index(other) < ROOMS.index(room)
+
+
+def is_inner(module: str) -> bool:
+    """Whether it is a module, or a name from one, inside a room that is a package."""
+    parts = module.split(".")
+    if len(parts) > 3:
+        return True
+    path = ROOT.joinpath(*parts)
+    return len(parts) == 3 and (path.is_dir() or path.with_suffix(".py").exists())
+
+
+def brings_twisted(statement: str) -> bool:
+    """Whether Twisted is loaded once a new interpreter has run a statement."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys; print('twisted' in sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip() == "True"
+
+
+def files() -> Iterator[tuple[str, str, Path]]:
+    """Each module as its room, its package and its file."""
+    for path in sorted((ROOT / "dalga").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[1:] != ("__init__",):
+            yield parts[1], ".".join(parts[:-1]), path
+    for path in sorted((ROOT / "twisted").rglob("*.py")):
+        yield "plugin", "twisted.plugins", path
+
+
+class HouseTests(SynchronousTestCase):
+    """The rules, held against the house as it stands."""
+
+    def test_every_module(self) -> None:
+        found = {
+            str(path.relative_to(ROOT)): broken
+            for room, package, path in files()
+            if (broken := offences(room, path.read_text(encoding="utf-8"), package))
+        }
+        self.assertEqual(found, {})
+
+    def test_pure_rooms_are_there(self) -> None:
+        """Else a renamed one would go unseen."""
+        self.assertEqual(set(PURE) - {room for room, _, _ in files()}, set())
+
+    def test_pure_rooms_load_without_twisted(self) -> None:
+        """Nor does anything that they import bring it."""
+        for room in PURE:
+            self.assertFalse(brings_twisted(f"import dalga.{room}"), room)
+        self.assertTrue(brings_twisted("import treq"))
+
+    def test_sql_files(self) -> None:
+        for path in (ROOT / "dalga").rglob("*.sql"):
+            self.assertEqual(path.parent.name, "store", path)
+
+    def test_plugin_folder(self) -> None:
+        """With an ``__init__.py``, it would stand in for Twisted itself, or hide its plugins."""
+        self.assertEqual(list((ROOT / "twisted").rglob("__init__.py")), [])
+
+
+class RuleTests(SynchronousTestCase):
+    """Each rule finds what breaks it and leaves alone what does not."""
+
+    def test_broken(self) -> None:
+        for room, source, expected in [
+            ("job", "import twisted", "is pure and imports twisted"),
+            ("job", "from twisted.python import log", "is pure and imports twisted.python.log"),
+            ("agenda", "import treq", "is pure and imports treq"),
+            ("config", "def f():\n import klein", "is pure and imports klein"),
+            ("retry", "try:\n import pymysql.err\nexcept E: pass", "is pure and imports pymysql"),
+            ("schedule", "from dalga.job import Job", "imports dalga.job.Job"),
+            ("job", "from dalga import agenda", "imports dalga.agenda"),
+            ("job", "from . import agenda", "imports dalga.agenda"),
+            ("job", "from .store import Store", "imports dalga.store.Store"),
+            ("config", "import dalga.service", "imports dalga.service"),
+            ("config", "from dalga.log import logger", "imports dalga.log.logger"),
+            ("store", "from dalga import endpoint", "imports dalga.endpoint"),
+            ("endpoint", "from dalga.store import Store", "imports dalga.store.Store"),
+            ("endpoint", "from dalga.jobs import Jobs", "imports dalga.jobs.Jobs"),
+            ("dispatch", "from dalga.web import site", "imports dalga.web.site"),
+            ("web", "import dalga.endpoint", "imports dalga.endpoint"),
+            ("web", "from dalga.dispatch import D", "imports dalga.dispatch.D"),
+            ("web", "from dalga.store.table import T", "dalga.store.table.T, which is inside"),
+            ("web", "from dalga.store import clock", "dalga.store.clock, which is inside"),
+            ("web", "import dalga.store.clock", "dalga.store.clock, which is inside"),
+            ("jobs", "import pymysql", "is not the store and imports pymysql"),
+            ("service", "from sqlite3 import connect", "is not the store and imports sqlite3"),
+            ("jobs", "from twisted.enterprise import adbapi", "is not the store and imports"),
+            ("jobs", "def f():\n from twisted.internet import reactor", "reaches for the reactor"),
+            ("store", "import twisted.internet.reactor", "reaches for the reactor"),
+            ("cli", "from twisted.internet import reactor", "installs the reactor when"),
+            ("cli", "class C:\n from twisted.internet import reactor", "installs the reactor when"),
+            ("plugin", "from twisted.internet.reactor import run", "installs the reactor when"),
+            ("jobs", "q = 'SELECT 1'", "has SQL in it: 'SELECT 1'"),
+            ("jobs", "q = f'UPDATE {t} SET x = 1'", "has SQL in it: 'UPDATE  SET x = 1'"),
+            ("web", "run('INSERT INTO ' + table)", "has SQL in it"),
+            ("cli", "def f():\n return '''\n DELETE FROM t'''", "has SQL in it"),
+            ("service", "X = ['CREATE TABLE t']", "has SQL in it"),
+            ("helpers", "", "has no place in the list of rooms"),
+        ]:
+            found = offences(room, source)
+            self.assertTrue(any(expected in offence for offence in found), (source, found))
+
+    def test_kept(self) -> None:
+        for room, source in [
+            ("job", "from dalga.errors import DalgaError\nimport dalga.schedule"),
+            ("job", "from . import retry"),
+            ("store", "import pymysql\nfrom dalga.job import Job\nq = 'SELECT 1 FROM t'"),
+            ("store", "from dalga.store.clock import C\nfrom twisted.enterprise import adbapi"),
+            ("endpoint", "import treq\nfrom dalga.job import Job, Outcome"),
+            ("dispatch", "from dalga.endpoint import E\nfrom dalga.store import Store"),
+            ("jobs", "from dalga import __version__\nfrom dalga.store import Store"),
+            ("web", "from dalga.store import Counts\nfrom dalga.jobs import Jobs\nimport klein"),
+            ("web", "from dalga.web.errors import answer"),
+            ("jobs", "from twisted.internet.interfaces import IReactorTime"),
+            ("cli", "def main():\n from twisted.internet import reactor"),
+            ("jobs", '"""SELECT x FROM t"""\nx = "select one, or UPDATE it; DELETE a job"'),
+        ]:
+            self.assertEqual(offences(room, source), [], source)
+
+    def test_relative_imports_inside_a_package(self) -> None:
+        source = "from ..endpoint import post\nfrom .clock import C"
+        self.assertEqual(offences("store", source, "dalga.store"), ["imports dalga.endpoint.post"])
+
+
+class RunTests(SynchronousTestCase):
+    """``tests/run.py`` does not let a test be left out in silence."""
+
+    def conclude(
+        self, engines: list[str], tests: list[str], skipped: list[str], closing: str | None
+    ) -> tuple[str, int]:
+        report = Report()
+        lines = [f"{test} ... [OK]" for test in tests]
+        if skipped:
+            lines += ["=" * 79, "[SKIPPED]", "no server", "on this machine", "", *skipped]
+        lines += ["-" * 79, f"Ran {len(tests)} tests in 0.1s", ""]
+        for line in [*lines, *([closing] if closing else [])]:
+            report.feed(f"{line}\n")
+        said, failed = conclusion(report, engines)
+        return "\n".join(said), failed
+
+    def test_covered(self) -> None:
+        tests = [
+            "tests.test_a.SQLiteTests.test_x",
+            "tests.test_a.MariaDBTests.test_x",
+            "tests.b.C.t",
+        ]
+        said, failed = self.conclude(["sqlite", "mariadb"], tests, [], "PASSED (successes=3)")
+        self.assertEqual(failed, 0)
+        self.assertIn("engines asked for: sqlite, mariadb", said)
+        self.assertIn("sqlite: 1 tests ran", said)
+        self.assertIn("mariadb: 1 tests ran", said)
+        self.assertTrue(said.endswith("\n3 passed, 0 failed"))
+
+    def test_engine_without_a_test(self) -> None:
+        said, failed = self.conclude(
+            ["mysql"], ["tests.a.SQLiteTests.t"], [], "PASSED (successes=1)"
+        )
+        self.assertEqual(failed, 1)
+        self.assertIn("FAILED: mysql was asked for, and no test ran on it", said)
+        self.assertTrue(said.endswith("\n1 passed, 1 failed"))
+
+    def test_skipped(self) -> None:
+        tests = ["tests.a.MySQLTests.t", "tests.a.MySQLTests.u", "tests.a.SQLiteTests.t"]
+        closing = "PASSED (skips=2, successes=1)"
+        said, failed = self.conclude(["mysql"], tests, tests[1:], closing)
+        self.assertEqual(failed, 1)
+        self.assertIn("mysql: 1 tests ran", said)
+        self.assertIn("SKIPPED, 2 tests: no server on this machine", said)
+        self.assertIn("tests.a.MySQLTests.u (FAILED: its engine was asked for)", said)
+        self.assertIn("tests.a.SQLiteTests.t\n", said)
+
+    def test_failures(self) -> None:
+        closing = "FAILED (failures=1, errors=2, unexpectedSuccesses=1, successes=5)"
+        said, failed = self.conclude([], ["tests.a.B.c"], [], closing)
+        self.assertEqual(failed, 4)
+        self.assertTrue(said.endswith("\n5 passed, 4 failed"))
+
+    def test_trial_broke(self) -> None:
+        said, failed = self.conclude([], ["tests.a.B.c"], [], None)
+        self.assertEqual(failed, 1)
+        self.assertIn("FAILED: trial ended before the tests did", said)
+        self.assertTrue(said.endswith("\n0 passed, 1 failed"))
+
+    def test_closing_line_from_a_test(self) -> None:
+        """A test may print what it likes."""
+        report = Report()
+        for line in ("tests.a.B.c ... PASSED", "PASSED", "PASSED (successes=1)"):
+            report.feed(line)
+        self.assertIsNone(report.counts)
+
+    def test_names(self) -> None:
+        for test, engine in [
+            ("tests.test_store.MariaDBTests.test_x", "mariadb"),
+            ("tests.test_store.ContractOnSQLite.test_x", "sqlite"),
+            ("tests.test_store.StoreMySQLTests.test_x", "mysql"),
+            ("tests.test_store.StoreTests.test_MySQL", None),
+        ]:
+            self.assertEqual(engine_of(test), engine, test)
+        self.assertEqual(asked_for({}), ["sqlite"])
+        asked = asked_for({"DALGA_TEST_ENGINES": "SQLite, mariadb,"})
+        self.assertEqual(asked, ["sqlite", "mariadb"])
