@@ -42,7 +42,9 @@ class Options(UsageOptions):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Take the Go original's single-dash spellings as well: ``-config``, ``-create-table``."""
         given = sys.argv[1:] if options is None else list(options)
-        super().parseOptions([_two_dashes(word) for word in given])
+        super().parseOptions(  # type: ignore[no-untyped-call]
+            [_two_dashes(word) for word in given]
+        )
 
     def parseArgs(self) -> None:
         """There are no arguments beside the options."""
@@ -82,7 +84,7 @@ def makeService(options: Options) -> IService:
         sys.exit(0)
     except (ConfigError, StartupError) as error:
         sys.exit(f"dalga: {error}")
-    reactor.callWhenRunning(_take_signals, reactor)  # type: ignore[attr-defined]
+    reactor.callWhenRunning(_take_signals, reactor)
     return service
 
 
@@ -103,7 +105,7 @@ def _take_signals(reactor: Any) -> None:
     twistd's own handlers would have it killed by the same signal once more after all is done.
     A second one is not waited for: the process ends at once, and leaves its runs to their leases.
     """
-    asked = []
+    asked: list[int] = []
 
     def stop(number: int, frame: object) -> None:
         if asked:
@@ -121,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :return: the exit status.
     """
-    options = Options()
+    options = Options()  # type: ignore[no-untyped-call]
     try:
         options.parseOptions(argv)
     except UsageError as error:
@@ -131,13 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from twisted.internet import reactor
 
-    globalLogBeginner.beginLoggingTo(
-        [textFileLogObserver(sys.stdout)], redirectStandardIO=False
-    )
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     service.privilegedStartService()
     service.startService()
-    reactor.addSystemEventTrigger(  # type: ignore[attr-defined]
-        "before", "shutdown", service.stopService
-    )
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
     return 0

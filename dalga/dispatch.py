@@ -289,7 +289,9 @@ class Scheduler:
         for due in dues:
             self._agenda.add(due)
         if dropped:
-            self._more = True  # scheduled anew during the run, maybe for a time that has come by now
+            self._more = (
+                True  # scheduled anew during the run, maybe for a time that has come by now
+            )
         for run in dropped:
             log.info(
                 "{path!r} {body!r}: the end of run {run_id} changes nothing, "
@@ -327,7 +329,7 @@ class _Database:
     def failed(self, error: Exception) -> None:
         """Log what is new, and make a pause."""
         if not isinstance(error, StoreUnavailable):
-            log.failure("a transaction broke", Failure(error))  # type: ignore[no-untyped-call]
+            log.failure("a transaction broke", Failure(error))
         elif not self._away:
             log.error("{error}; waiting for it to come back", error=error)
             self._away = True
@@ -409,13 +411,11 @@ class _Recorder:
         self._recorded([due for due in dues if due is not None], dropped)
         self._write()
 
-    async def _one_by_one(
-        self, batch: list[tuple[Run, Verdict]], error: Exception
-    ) -> list[Run]:
+    async def _one_by_one(self, batch: list[tuple[Run, Verdict]], error: Exception) -> list[Run]:
         """One verdict that the store chokes on must not hold up the others: it is left to its lease."""
         if len(batch) == 1:
             ((run, _),) = batch
-            failure = Failure(error)  # type: ignore[no-untyped-call]
+            failure = Failure(error)
             log.failure("{path!r} {body!r}: not recorded", failure, **_fields(run))
             return [run]
         dropped = []

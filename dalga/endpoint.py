@@ -170,9 +170,7 @@ class _Post:
         self._route = route
         self._pool = pool
         self._began: float = reactor.seconds()
-        self._deadline = reactor.callLater(
-            timeout, self._fail, f"no answer within {timeout:g} s"
-        )
+        self._deadline = reactor.callLater(timeout, self._too_late)
         self._answer: Deferred[Any] | None = None
         self._connection: _Connection | None = None
         self._ended = False
@@ -220,7 +218,12 @@ class _Post:
     def _connected(self, connection: _Connection) -> _Connection:
         self._connection = connection
         connection.carrying = True
-        # TODO guard
+        # The deadline's timer is not enough. A process that was stopped while it connected sees to its
+        # sockets first and to its timers then; and where the other side has spoken meanwhile (some
+        # send a 408 to the silent), one event both makes the connection and sends what is written.
+        if self._reactor.seconds() >= self._deadline.getTime():
+            self._too_late()
+            raise TimeoutError  # so that nothing is written
         return connection
 
     # What comes of it
@@ -251,6 +254,9 @@ class _Post:
             log.failure("a POST to {route} failed in an unexpected way", failure, route=self._route)
             error = f"{type(failure.value).__name__}: {failure.getErrorMessage():.200}"
         self._fail(error)
+
+    def _too_late(self) -> None:
+        self._fail(f"no answer within {self._timeout:g} s")
 
     def _fail(self, error: str) -> None:
         self._end(None, error, None, drop=True)

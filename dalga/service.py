@@ -117,9 +117,7 @@ class DalgaService(Service):
             RunPolicy(randomization_factor=config.jobs.randomization_factor),
             SystemRandom(),
         )
-        self._jobs = Jobs(
-            store, reactor, self._scheduler.expect, lambda: self._scheduler.running
-        )
+        self._jobs = Jobs(store, reactor, self._scheduler.expect, lambda: self._scheduler.running)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -129,7 +127,7 @@ class DalgaService(Service):
 
     def startService(self) -> None:
         """Listen, and begin to claim."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         host, port = self.address
         self._port = self._reactor.adoptStreamPort(
             self._listener.fileno(), self._listener.family, make_site(self._jobs, self._reactor)
@@ -151,7 +149,7 @@ class DalgaService(Service):
         Stop listening, stop claiming, let running POSTs end, record them, close the connections: one
         after the other. What still runs after the configured time is left to its lease.
         """
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

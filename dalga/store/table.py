@@ -224,7 +224,15 @@ class JobsTable:
             token = self._token()
             cursor.execute(
                 self._sql.take(len(order)),
-                (self._dialect.instant(now + lease), token, token, RESCHEDULED, NOTHING, *order, at),
+                (
+                    self._dialect.instant(now + lease),
+                    token,
+                    token,
+                    RESCHEDULED,
+                    NOTHING,
+                    *order,
+                    at,
+                ),
             )
             # Only now are the rows this transaction's own: what is read here is what was taken.
             cursor.execute(self._sql.read_taken(len(order)), (*order, token))
@@ -298,7 +306,9 @@ class JobsTable:
                 (self._sql.release_rows, overtaken),
             ):
                 if items:
-                    cursor.execute(statement(len(items)), [value for item in items for value in item])
+                    cursor.execute(
+                        statement(len(items)), [value for item in items for value in item]
+                    )
                     if cursor.rowcount != len(items):
                         raise Conflict("a lease changed hands between two statements")
             return dropped

@@ -129,9 +129,7 @@ class Transactions:
 
     def _worth_another(self, error: Exception, attempt: int) -> bool:
         """:raises StoreUnavailable: where the database can't be used now."""
-        trouble = (
-            Trouble.CONFLICT if isinstance(error, Conflict) else self._dialect.trouble(error)
-        )
+        trouble = Trouble.CONFLICT if isinstance(error, Conflict) else self._dialect.trouble(error)
         if trouble is None:
             return False
         if trouble is Trouble.CONFLICT and attempt < CONFLICT_ATTEMPTS:

@@ -7,17 +7,17 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from klein import Klein
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.routing import BaseConverter
 
 from dalga.jobs import Jobs
+from dalga.log import logger
 from dalga.web.errors import problem_of, unexpected
 from dalga.web.parameters import JSON, job_key, schedule_request
 from dalga.web.presentation import job_json, status_json
 from dalga.web.request import ApiRequest
 
-log = Logger()
+log = logger(__name__)
 
 CONTENT_TYPE = f"{JSON}; charset=utf-8"
 
