@@ -1,10 +1,10 @@
 """
 The in-memory heap of next-run times.
 
-It tells when to wake without asking the database. It holds instants only, of the near future only, and
-decides nothing: what runs is what the claim finds in the database. So a time whose job was deleted or
-moved does no harm (one claim that finds nothing), and a time that is missing costs at most the wait
-until the next scan.
+It tells when to wake without asking the database. It holds instants only, of the near future only,
+and decides nothing: what runs is what the claim finds in the database. So a time whose job was
+deleted or moved does no harm (one claim that finds nothing), and a time that is missing costs at
+most the wait until the next scan.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Agenda:
     """
     Due times up to a horizon, earliest first, each once.
 
-    Beyond the horizon nothing is kept: the scan that moves the horizon on brings what lies there. That
-    bounds the memory, together with `limit`: what would be more than so many instants pulls the horizon
-    in instead.
+    Beyond the horizon nothing is kept: the scan that moves the horizon on brings what lies there.
+    That bounds the memory, together with `limit`: what would be more than so many instants pulls
+    the horizon in instead.
     """
 
     def __init__(self, limit: int = 10_000) -> None:

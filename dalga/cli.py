@@ -65,8 +65,8 @@ def _two_dashes(word: str) -> str:
 
 def makeService(options: Options) -> IService:
     """
-    The service, for twistd. It ends the process with one line where it can't be built, which is what
-    twistd's own errors at this point do not do.
+    The service, for twistd. It ends the process with one line where it can't be built, which is
+    what twistd's own errors at this point do not do.
     """
     from twisted.internet import reactor
 
@@ -92,8 +92,8 @@ def _use_steady_clock(reactor: Any) -> None:
     """
     Have the reactor's timers go by a clock that can't be set.
 
-    Twisted takes time.time, so that setting the machine's clock back by an hour would hold every timer
-    for an hour (P8).
+    Twisted takes time.time, so that setting the machine's clock back by an hour would hold every
+    timer for an hour (P8).
     """
     reactor.seconds = steady_seconds
 

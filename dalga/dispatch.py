@@ -1,12 +1,12 @@
 """
 The scheduler: claim what is due, POST it, record what came of it.
 
-One timer wakes it, for the earliest time on the agenda. A scan fills the agenda, now and again, with
-what the near future holds. A claim, not the agenda, decides what runs. Outcomes are written in batches:
-those that come while one is being written go together into the next.
+One timer wakes it, for the earliest time on the agenda. A scan fills the agenda, now and again,
+with what the near future holds. A claim, not the agenda, decides what runs. Outcomes are written in
+batches: those that come while one is being written go together into the next.
 
-All of this goes on whatever the database does: what fails because of it is logged once, and tried again
-until it works (P5). Nothing here reads the machine's wall clock (P8).
+All of this goes on whatever the database does: what fails because of it is logged once, and tried
+again until it works (P5). Nothing here reads the machine's wall clock (P8).
 """
 
 from __future__ import annotations
@@ -248,7 +248,8 @@ class Scheduler:
 
     def _start(self, run: Run) -> None:
         if self._reactor.seconds() + self._pace.timeout > run.lease_ends:
-            # Asleep or cut off since the claim: by the time that we'd be done another may have begun.
+            # Asleep or cut off since the claim: by the time that we'd be done another may have
+            # begun.
             log.warn(
                 "{path!r} {body!r}: not started, its lease would end before the POST could",
                 **_fields(run),
@@ -344,9 +345,11 @@ class _Database:
 
 class _Recorder:
     """
-    Writes verdicts in batches, one transaction at a time, and keeps those that can't be written yet.
+    Writes verdicts in batches, one transaction at a time, and keeps those that can't be written
+    yet.
 
-    :param recorded: is told the due times that a batch wrote, and the runs whose verdict was dropped.
+    :param recorded: is told the due times that a batch wrote, and the runs whose verdict was
+        dropped.
     """
 
     def __init__(
@@ -412,7 +415,7 @@ class _Recorder:
         self._write()
 
     async def _one_by_one(self, batch: list[tuple[Run, Verdict]], error: Exception) -> list[Run]:
-        """One verdict that the store chokes on must not hold up the others: it is left to its lease."""
+        """One verdict that the store chokes on must not hold up the others: left to its lease."""
         if len(batch) == 1:
             ((run, _),) = batch
             failure = Failure(error)

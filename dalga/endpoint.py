@@ -218,9 +218,10 @@ class _Post:
     def _connected(self, connection: _Connection) -> _Connection:
         self._connection = connection
         connection.carrying = True
-        # The deadline's timer is not enough. A process that was stopped while it connected sees to its
-        # sockets first and to its timers then; and where the other side has spoken meanwhile (some
-        # send a 408 to the silent), one event both makes the connection and sends what is written.
+        # The deadline's timer is not enough. A process that was stopped while it connected sees to
+        # its sockets first and to its timers then; and where the other side has spoken meanwhile
+        # (some send a 408 to the silent), one event both makes the connection and sends what is
+        # written.
         if self._reactor.seconds() >= self._deadline.getTime():
             self._too_late()
             raise TimeoutError  # so that nothing is written

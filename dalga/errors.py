@@ -1,9 +1,9 @@
 """
 What can go wrong: one exception for each thing that a caller can act on.
 
-The sentence of an exception is written for the person who reads it: it names what was wrong, what was
-given and what would do. ``dalga.web.errors`` turns exceptions into HTTP answers, ``dalga.service`` into
-the one line with which a daemon that can't start ends.
+The sentence of an exception is written for the person who reads it: it names what was wrong, what
+was given and what would do. ``dalga.web.errors`` turns exceptions into HTTP answers,
+``dalga.service`` into the one line with which a daemon that can't start ends.
 """
 
 from __future__ import annotations

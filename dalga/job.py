@@ -40,8 +40,8 @@ class Job:
     schedule: Schedule
     #: The time for which the run that is pending, or running, is scheduled.
     scheduled: datetime
-    #: When the row may next be taken: the scheduled time, a retry's time, or the end of the lease of
-    #: the run that is under way. None where the row has been set aside.
+    #: When the row may next be taken: the scheduled time, a retry's time, or the end of the lease
+    #: of the run that is under way. None where the row has been set aside.
     due: datetime | None
     #: How often the pending run has been POSTed, or was about to be.
     attempts: int = 0

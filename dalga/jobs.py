@@ -91,8 +91,8 @@ class Jobs:
 
     async def trigger(self, key: JobKey) -> Job:
         """
-        Have a job run now, or, if a run is under way, once more as soon as that has ended. A periodic
-        job goes on from there.
+        Have a job run now, or, if a run is under way, once more as soon as that has ended. A
+        periodic job goes on from there.
 
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
@@ -122,8 +122,8 @@ class Jobs:
 
     def _shielded(self, work: Deferred[T]) -> Deferred[T]:
         """
-        Wait for `work`, but not for ever, and let it go on to its end even where nobody waits any more:
-        the time is over, or the client hung up and Klein cancelled its handler.
+        Wait for `work`, but not for ever, and let it go on to its end even where nobody waits any
+        more: the time is over, or the client hung up and Klein cancelled its handler.
         """
         waiting: Deferred[T] = Deferred()
 

@@ -1,6 +1,7 @@
 """
-When a failed run is tried again. A pure policy: the attempt's number and a source of randomness in, a
-delay out. The attempt's number is kept in the table, so the backoff goes on where it was after a restart.
+When a failed run is tried again. A pure policy: the attempt's number and a source of randomness in,
+a delay out. The attempt's number is kept in the table, so the backoff goes on where it was after a
+restart.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ class RetryPolicy:
     """
     Exponential backoff with jitter, for ever.
 
-    The defaults are those of the Go original's first release: half a second, half as long again each
-    time, a minute at most, each varied by up to a half.
+    The defaults are those of the Go original's first release: half a second, half as long again
+    each time, a minute at most, each varied by up to a half.
     """
 
     interval: timedelta = timedelta(seconds=0.5)

@@ -42,7 +42,8 @@ def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Rand
     """
     The store that the configuration asks for, not opened yet.
 
-    :param reactor: the real one, or what is enough of it for adbapi; its ``seconds`` measure leases.
+    :param reactor: the real one, or what is enough of it for adbapi; its ``seconds`` measure
+        leases.
     """
     clock = DatabaseClock(lambda: float(reactor.seconds()))
 
@@ -65,8 +66,8 @@ def bind(host: str, port: int) -> socket.socket:
     """
     A listening socket.
 
-    It is opened before the daemon detaches or gives up its privileges, so that what is in its way is
-    said to the person who started it.
+    It is opened before the daemon detaches or gives up its privileges, so that what is in its way
+    is said to the person who started it.
 
     :raises StartupError: if the address can't be had.
     """
@@ -86,7 +87,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def instance_name() -> str:
-    """What this instance calls itself towards the endpoint: its host, its process, and a random part."""
+    """
+    What this instance calls itself towards the endpoint: its host, its process, and a random part.
+    """
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
@@ -146,8 +149,8 @@ class DalgaService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, stop claiming, let running POSTs end, record them, close the connections: one
-        after the other. What still runs after the configured time is left to its lease.
+        Stop listening, stop claiming, let running POSTs end, record them, close the connections:
+        one after the other. What still runs after the configured time is left to its lease.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())

@@ -223,7 +223,11 @@ class DaemonTestCase(EngineTestCase):
         )
         environment["PYTHONUNBUFFERED"] = "1"
         self.reactor.spawnProcess(
-            daemon, sys.executable, [sys.executable, "-m", module, *arguments], environment, self.folder
+            daemon,
+            sys.executable,
+            [sys.executable, "-m", module, *arguments],
+            environment,
+            self.folder,
         )
         self.daemons.append(daemon)
         return daemon

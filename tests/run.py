@@ -4,9 +4,9 @@ Run the tests with trial and say what they covered.
 
     DALGA_TEST_ENGINES=sqlite,mariadb .venv/bin/python tests/run.py [NAME ...]
 
-The engines asked for (sqlite where the variable is missing) have to be covered: an engine on which
-no test ran is a failure, and so is a skipped test that belongs to one. A test belongs to an engine
-by its class's name, which has SQLite, MariaDB or MySQL in it. The last line is
+The engines asked for (sqlite and mariadb where the variable is missing) have to be covered: an
+engine on which no test ran is a failure, and so is a skipped test that belongs to one. A test
+belongs to an engine by its class's name, which has SQLite, MariaDB or MySQL in it. The last line is
 ``N passed, N failed``.
 """
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def asked_for(environ: Mapping[str, str]) -> list[str]:
     """The engines that are to be covered."""
-    names = environ.get("DALGA_TEST_ENGINES", "sqlite").split(",")
+    names = environ.get("DALGA_TEST_ENGINES", "sqlite,mariadb").split(",")
     return [name.strip().lower() for name in names if name.strip()]
 
 

@@ -2,8 +2,8 @@
 Stores for tests, over each engine that the run was asked to cover.
 
 ``DALGA_TEST_ENGINES`` names the engines (a comma list of sqlite, mariadb and mysql). A server is
-started once, when the first test needs it, and ends with the process; each test has a database of its
-own. A server that can't be had is an error, never a skipped test.
+started once, when the first test needs it, and ends with the process; each test has a database of
+its own. A server that can't be had is an error, never a skipped test.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ class EngineTestCase(TestCase):
         return job
 
 
-def each_engine(namespace: dict[str, Any], only: Sequence[str] = tuple(LABELS)) -> Callable[[type], type]:
+def each_engine(
+    namespace: dict[str, Any], only: Sequence[str] = tuple(LABELS)
+) -> Callable[[type], type]:
     """
     Put a subclass for each engine that was asked for into a test module.
 
@@ -152,7 +154,9 @@ def each_engine(namespace: dict[str, Any], only: Sequence[str] = tuple(LABELS)) 
                 continue
             name = f"{LABELS[engine]}{case.__name__}"
             namespace[name] = type(
-                name, (case,), {"engine": engine, "__module__": case.__module__, "__doc__": case.__doc__}
+                name,
+                (case,),
+                {"engine": engine, "__module__": case.__module__, "__doc__": case.__doc__},
             )
         # The case itself has no engine, so trial must not find it.
         return type(case.__name__, (), {})

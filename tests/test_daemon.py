@@ -26,7 +26,9 @@ class MainJobTests(DaemonTestCase):
         _, url = await self.start()
         status, _ = await self.call("PUT", f"{url}/jobs/check_feed/1234?interval=1")
         self.assertEqual(status, 201)
-        status, answer = await self.call("PUT", f"{url}/jobs/a%2Fb/c%20d+e?one-off=true&immediate=true")
+        status, answer = await self.call(
+            "PUT", f"{url}/jobs/a%2Fb/c%20d+e?one-off=true&immediate=true"
+        )
         self.assertEqual(status, 201)
         self.assertIn('"path":"a/b","body":"c d+e","interval":0', answer)
         feeds = lambda: [hit for hit in self.endpoint.hits if hit.path == "check_feed"]  # noqa: E731
@@ -48,7 +50,9 @@ class MainJobTests(DaemonTestCase):
         self.assertEqual(len(feeds()), count)
 
     async def test_at_a_time(self) -> None:
-        """P7: a one-off at a time between two scans arrives within milliseconds of it, not at a scan."""
+        """
+        P7: a one-off at a time between two scans arrives within milliseconds of it, not at a scan.
+        """
         _, url = await self.start(jobs={"scanFrequency": "30s"})
         await self.call("PUT", f"{url}/jobs/warm/up?one-off=1&immediate=1")
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
@@ -69,14 +73,18 @@ class MainJobTests(DaemonTestCase):
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
 
     async def test_retries_and_removal(self) -> None:
-        """P2: a failing run is POSTed again as the same run until it is well; a 204 removes the job."""
+        """
+        P2: a failing run is POSTed again as the same run until it is well; a 204 removes the job.
+        """
         self.endpoint.answer = lambda hit: 500 if hit.attempt < 3 else 204
         _, url = await self.start()
         await self.call("PUT", f"{url}/jobs/flaky/x?interval=3600&immediate=yes")
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 3)
         self.assertEqual([hit.attempt for hit in self.endpoint.hits], [1, 2, 3])
-        self.assertEqual(len({(hit.run, hit.headers["dalga-sched"]) for hit in self.endpoint.hits}), 1)
+        self.assertEqual(
+            len({(hit.run, hit.headers["dalga-sched"]) for hit in self.endpoint.hits}), 1
+        )
         await self.pause(0.5)
         status, _ = await self.call("GET", f"{url}/jobs/flaky/x")
         self.assertEqual(status, 404)
@@ -116,7 +124,9 @@ class FaultTests(DaemonTestCase):
             await self.pause(0.1)
 
     async def test_sigkill_in_the_middle(self) -> None:
-        """P2, P3, P5: after a SIGKILL amid POSTs the next daemon runs every job, none twice at a time."""
+        """
+        P2, P3, P5: after a SIGKILL amid POSTs the next daemon runs every job, none twice at a time.
+        """
         self.endpoint.answer = lambda hit: Deferred()  # never
         first, url = await self.start(endpoint={"timeout": "1500ms"}, jobs={"maxRunning": 10})
         await self.put_now(url, 30)
@@ -139,7 +149,9 @@ class FaultTests(DaemonTestCase):
         self.assertEqual(self.endpoint.overlaps(), [])
 
     async def test_sigstop_past_the_lease(self) -> None:
-        """P3: an instance that slept past its lease does not start what it had claimed, nor record it."""
+        """
+        P3: an instance that slept past its lease does not start what it had claimed, nor record it.
+        """
         if self.engine == "sqlite":
             return  # there is no second daemon to take over; the pause is covered by the unit tests
         answers: list[Deferred[int]] = []
@@ -163,7 +175,9 @@ class FaultTests(DaemonTestCase):
         await self.until_empty(url)
 
     async def test_sigterm(self) -> None:
-        """A SIGTERM lets running POSTs end, records them, and exits 0; meanwhile nobody is let in."""
+        """
+        A SIGTERM lets running POSTs end, records them, and exits 0; meanwhile nobody is let in.
+        """
         release: Deferred[int] = Deferred()
         self.endpoint.answer = lambda hit: release if len(self.endpoint.hits) == 1 else 200
         daemon, url = await self.start(jobs={"maxRunning": 1})
@@ -181,7 +195,10 @@ class FaultTests(DaemonTestCase):
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE token IS NULL"), [(1,)])
 
     async def test_sigterm_with_an_endpoint_that_hangs(self) -> None:
-        """What still runs when the time is over is left to its lease; the exit status is 0 all the same."""
+        """
+        What still runs when the time is over is left to its lease; the exit status is 0 all the
+        same.
+        """
         self.endpoint.answer = lambda hit: Deferred()
         daemon, url = await self.start(jobs={"shutdownTimeout": "300ms"})
         await self.put_now(url, 3)
@@ -257,7 +274,9 @@ class SharedTableTests(DaemonTestCase):
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
 
     async def test_the_server_comes_and_goes(self) -> None:
-        """P5: a database that goes away is waited for: 503 meanwhile, and all is well afterwards."""
+        """
+        P5: a database that goes away is waited for: 503 meanwhile, and all is well afterwards.
+        """
         own = start_server(self.engine)
         self.addCleanup(own.stop)
         name = own.create_database()
@@ -315,7 +334,9 @@ class StartTests(StartTestsBase):
             port = taken.getsockname()[1]
             ini = self.ini(listen={"port": port})
             self.assertIn(f"127.0.0.1:{port}", await self.refused("--config", ini))
-            line = await self.refused("-n", "--pidfile=", "dalga", "--config", ini, module="twisted")
+            line = await self.refused(
+                "-n", "--pidfile=", "dalga", "--config", ini, module="twisted"
+            )
             self.assertIn(f"127.0.0.1:{port}", line)
 
     async def test_bad_configuration(self) -> None:

@@ -321,6 +321,6 @@ class RunTests(SynchronousTestCase):
             ("tests.test_store.StoreTests.test_MySQL", None),
         ]:
             self.assertEqual(engine_of(test), engine, test)
-        self.assertEqual(asked_for({}), ["sqlite"])
+        self.assertEqual(asked_for({}), ["sqlite", "mariadb"])
         asked = asked_for({"DALGA_TEST_ENGINES": "SQLite, mariadb,"})
         self.assertEqual(asked, ["sqlite", "mariadb"])

@@ -37,7 +37,10 @@ class ScheduleTests(EngineTestCase):
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(1,)])
 
     async def test_put_again(self) -> None:
-        """A second put of the same key reschedules the one job and forgets what the first went through."""
+        """
+        A second put of the same key reschedules the one job and forgets what the first went
+        through.
+        """
         store = self.open_store()
         await store.put(KEY, NOW)
         (run,) = (await store.claim(9, LONG)).runs
@@ -49,8 +52,23 @@ class ScheduleTests(EngineTestCase):
     async def test_keys_are_exact(self) -> None:
         """Keys that differ in a byte are different jobs; the longest ones fit."""
         store = self.open_store()
-        names = ["job", "Job", "job ", " job", "jób", "jo\u0301b", "ß", "ss", "\U0001f600" * 255, "0", "00"]
-        keys = [JobKey(name, name) for name in names] + [JobKey("job", "Job"), JobKey("a", "x\0y\n")]
+        names = [
+            "job",
+            "Job",
+            "job ",
+            " job",
+            "jób",
+            "jo\u0301b",
+            "ß",
+            "ss",
+            "\U0001f600" * 255,
+            "0",
+            "00",
+        ]
+        keys = [JobKey(name, name) for name in names] + [
+            JobKey("job", "Job"),
+            JobKey("a", "x\0y\n"),
+        ]
         for number, key in enumerate(keys, start=1):
             await store.put(key, ScheduleRequest(interval=number))
         for number, key in enumerate(keys, start=1):
@@ -97,7 +115,9 @@ class ScheduleTests(EngineTestCase):
         await store.put(KEY, EACH_MINUTE)
         job = await store.trigger(KEY)
         (run,) = (await store.claim(9, LONG)).runs
-        self.assertEqual((run.key, run.schedule, run.scheduled), (KEY, Every(MINUTE), job.scheduled))
+        self.assertEqual(
+            (run.key, run.schedule, run.scheduled), (KEY, Every(MINUTE), job.scheduled)
+        )
         self.assertLess(abs(job.scheduled - store.clock.now()), timedelta(seconds=5))
 
     async def test_counts(self) -> None:
@@ -157,7 +177,9 @@ class ClaimTests(EngineTestCase):
         self.assertTrue((await self.job(store, JobKey("a", "body"))).running)
 
     async def test_a_lease_ends(self) -> None:
-        """P5, P2: a lease that is over lets the next one take the same run: same id, one attempt more."""
+        """
+        P5, P2: a lease that is over lets the next one take the same run: same id, one attempt more.
+        """
         store, other = self.open_store(), self.open_store()
         self.in_the_past("a")
         (first,) = (await store.claim(9, OVER)).runs
@@ -180,12 +202,16 @@ class ClaimTests(EngineTestCase):
         self.assertLess(abs(left_here - LONG.total_seconds()), 5)
 
     async def test_a_crowd_of_claims(self) -> None:
-        """P3: instances that claim at once share the work; nothing is lost and nothing taken twice."""
+        """
+        P3: instances that claim at once share the work; nothing is lost and nothing taken twice.
+        """
         stores = [self.open_store(), self.open_store()]
         keys = self.in_the_past(*(f"job{number}" for number in range(60)))
         taken = []
         while len(taken) < 60:
-            answers = await gatherResults([s.claim(7, LONG) for s in stores * 2], consumeErrors=True)
+            answers = await gatherResults(
+                [s.claim(7, LONG) for s in stores * 2], consumeErrors=True
+            )
             new = [run.key for claimed in answers for run in claimed.runs]
             self.assertTrue(new, "rows are due but nobody gets them")
             taken += new
@@ -243,7 +269,9 @@ class ClaimTests(EngineTestCase):
             cursor = connection.cursor()
             if self.engine != "sqlite":
                 cursor.execute("SET SESSION sql_mode = ''")
-            cursor.execute(f"UPDATE dalga SET scheduled = '{none}', due = '{none}' WHERE path = 'bad'")
+            cursor.execute(
+                f"UPDATE dalga SET scheduled = '{none}', due = '{none}' WHERE path = 'bad'"
+            )
             connection.commit()
         self.assertTrue((await store.upcoming(MINUTE, 9)).times)
         self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [good])
@@ -255,7 +283,10 @@ class RecordTests(EngineTestCase):
     """What the end of a run writes."""
 
     async def test_reschedule(self) -> None:
-        """A done run of a periodic job leaves it due at its next time, with a clean slate and a new id."""
+        """
+        A done run of a periodic job leaves it due at its next time, with a clean slate and a new
+        id.
+        """
         store = self.open_store()
         self.in_the_past("a")
         (run,) = (await store.claim(9, LONG)).runs
@@ -272,7 +303,9 @@ class RecordTests(EngineTestCase):
         self.assertEqual(following.attempt, 1)
 
     async def test_retry(self) -> None:
-        """P2: a failed run is due again at its retry, as the same run: same id, same scheduled time."""
+        """
+        P2: a failed run is due again at its retry, as the same run: same id, same scheduled time.
+        """
         store = self.open_store()
         self.in_the_past("a")
         (run,) = (await store.claim(9, LONG)).runs
@@ -322,7 +355,9 @@ class RecordTests(EngineTestCase):
         self.assertEqual(await other.record([(held, Delete())]), [])
 
     async def test_a_lease_that_nobody_wanted(self) -> None:
-        """P2: an outcome that comes after the lease's end still counts if nobody has taken the row."""
+        """
+        P2: an outcome that comes after the lease's end still counts if nobody has taken the row.
+        """
         store = self.open_store()
         self.in_the_past("a")
         (run,) = (await store.claim(9, OVER)).runs
@@ -338,7 +373,9 @@ class RecordTests(EngineTestCase):
             put = await store.put(KEY, ScheduleRequest(interval=7, immediate=True))
             self.assertEqual((put.running, put.schedule.seconds), (True, 7))
             self.assertEqual((await store.claim(9, LONG)).runs, [])
-            self.assertEqual(await store.record([(run, verdict or Retry(run.claimed, "500"))]), [run])
+            self.assertEqual(
+                await store.record([(run, verdict or Retry(run.claimed, "500"))]), [run]
+            )
             (again,) = (await store.claim(9, LONG)).runs
             self.assertEqual((again.schedule.seconds, again.scheduled), (7, put.scheduled))
             self.assertEqual(again.attempt, 1)
@@ -366,7 +403,9 @@ class RecordTests(EngineTestCase):
             await self.assertFailure(store.get(KEY), JobNotFound)
             await self.assertFailure(store.trigger(KEY), JobNotFound)
             await store.delete(KEY)
-            self.assertEqual(await store.record([(run, verdict or Retry(run.claimed, "500"))]), [run])
+            self.assertEqual(
+                await store.record([(run, verdict or Retry(run.claimed, "500"))]), [run]
+            )
             self.assertEqual((await store.counts()).total, 0)
 
     async def test_delete_during_a_run_that_dies(self) -> None:
@@ -412,7 +451,10 @@ class RecordTests(EngineTestCase):
         self.assertEqual(await store.get(KEY), put)
 
     async def test_a_crowd(self) -> None:
-        """Claims, records, puts and deletes of the same rows at once end well: no error, nothing stuck."""
+        """
+        Claims, records, puts and deletes of the same rows at once end well: no error, nothing
+        stuck.
+        """
         stores = [self.open_store(), self.open_store()]
         keys = [JobKey("crowd", str(number)) for number in range(20)]
         for key in keys:
@@ -430,9 +472,7 @@ class RecordTests(EngineTestCase):
                     consumeErrors=True,
                 )
 
-        await gatherResults(
-            [Deferred.fromCoroutine(work(n)) for n in range(4)], consumeErrors=True
-        )
+        await gatherResults([Deferred.fromCoroutine(work(n)) for n in range(4)], consumeErrors=True)
         for key in keys:
             await stores[0].put(key, NOW)
         self.assertEqual(len((await stores[0].claim(50, LONG)).runs), 20)
@@ -440,5 +480,3 @@ class RecordTests(EngineTestCase):
     def end_leases(self) -> None:
         """As if the time had gone by."""
         self.sql("UPDATE dalga SET due = '2020-01-01 00:00:00.000000' WHERE token IS NOT NULL")
-
-

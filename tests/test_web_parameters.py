@@ -1,4 +1,6 @@
-"""What the API reads from a request: paths, parameters, and the sentence for each that is refused."""
+"""
+What the API reads from a request: paths, parameters, and the sentence for each that is refused.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,7 @@ class IntervalTests(SynchronousTestCase):
     def test_anything_else_is_refused_by_name(self) -> None:
         for value in [
             *("-5", "+5", "abc", "1.5", "", " ", " 5", "5 ", "5\n", "1_000", "1e3", "0x10"),
-            *("１２", "٣", "²", "True", str(MAX_INTERVAL + 1), "99999999999", "9" * 5000),
+            *("\uff11\uff12", "٣", "²", "True", str(MAX_INTERVAL + 1), "99999999999", "9" * 5000),
         ]:
             error = self.assertRaises(InvalidRequest, interval, "interval", value)
             self.assertIn("interval is ", str(error))
@@ -163,7 +165,7 @@ class FirstRunTests(SynchronousTestCase):
             ("2030-01-31T09:00:00+24:00", example),
             ("2030-01-31T09:00:00+03:60", example),
             ("2030-01-31T09:00:00Z\n", example),
-            ("２030-01-31T09:00:00Z", example),
+            ("\uff12030-01-31T09:00:00Z", example),
             ("2030-01-31T09:00:00", "the zone is missing"),
             ("2030-01-31T09:00:00.5", "the zone is missing"),
             ("2030-01-31T09:00:00 03:00", "write the plus of a zone as %2B"),
@@ -183,9 +185,8 @@ class FirstRunTests(SynchronousTestCase):
             self.assertIn(hint, str(error), value)
 
     @examples
-    @given(st.datetimes(timezones=st.timezones(allow_prefix=False)))
+    @given(st.datetimes(timezones=st.just(UTC)))
     def test_what_is_written_is_read(self, moment: datetime) -> None:
-        moment = moment.replace(tzinfo=UTC)
         self.assertEqual(instant("first-run", moment.isoformat()), moment)
 
 
@@ -199,7 +200,7 @@ class BooleanTests(SynchronousTestCase):
                 self.assertIs(boolean("one-off", value), expected, value)
 
     def test_anything_else_is_refused(self) -> None:
-        for value in ["", " ", "t", "y", "2", "-1", "01", "true ", "enabled", "１"]:
+        for value in ["", " ", "t", "y", "2", "-1", "01", "true ", "enabled", "\uff11"]:
             error = self.assertRaises(InvalidRequest, boolean, "one-off", value)
             self.assertIn(f"one-off is {value!r}: it takes true", str(error))
 
@@ -258,10 +259,7 @@ class ParametersTests(SynchronousTestCase):
             (b"Interval=60",),
             (b"interval =60",),
             (b"=60",),
-            (b"interval=60;one-off=1;x",),
-            (b"interval=60", FORM, b"x=1"),
-            (b"", JSON, b'{"interval":60,"first_run":"x"}'),
-        ][:4]:
+        ]:
             self.assertIn("interval, first-run, one-off, immediate", self.refusal(*request))
         self.assertIn("no parameter 'x'", self.refusal(b"interval=60", FORM, b"x=1"))
         self.assertIn("no parameter 'first_run'", self.refusal(b"", JSON, b'{"first_run":"x"}'))

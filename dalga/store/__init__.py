@@ -1,8 +1,8 @@
 """
 The jobs table behind one interface.
 
-Each method is one transaction, or one statement that is one by itself; no cursor leaves this room. All
-times are the database's (P8), as aware UTC datetimes.
+Each method is one transaction, or one statement that is one by itself; no cursor leaves this room.
+All times are the database's (P8), as aware UTC datetimes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class Store(Protocol):
         """
         Write a job, new or over the one that is there.
 
-        A run that is under way keeps its lease (P3); its end then leaves the new schedule as it is (P4).
+        A run that is under way keeps its lease (P3); its end then leaves the new schedule as it is
+        (P4).
 
         :raises InvalidRequest: where `request` is refused by `dalga.job.plan`.
         """

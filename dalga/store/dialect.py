@@ -80,7 +80,8 @@ class Dialect(Protocol):
         """
         SQL that changes `count` rows, each by its ``row_id`` and ``row_token``.
 
-        :param columns: what comes with each row, after those two; `assignments` may use their names.
+        :param columns: what comes with each row, after those two; `assignments` may use their
+            names.
         :param condition: what has to hold of a row besides.
         """
 

@@ -12,8 +12,8 @@ from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble, as_utc
 from dalga.store.schema import COMMENT, definition
 
-# Seconds. A connection that is not there is noticed well before a caller's patience is over; an answer
-# may take as long as a lock wait and a slow fsync together.
+# Seconds. A connection that is not there is noticed well before a caller's patience is over; an
+# answer may take as long as a lock wait and a slow fsync together.
 CONNECT_TIMEOUT = 3
 READ_TIMEOUT = 10
 LOCK_WAIT_TIMEOUT = 3

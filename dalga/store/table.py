@@ -2,13 +2,14 @@
 The jobs table: what is done to it, in SQL that all engines take.
 
 A claim is a lease in the ``due`` column: it moves ``due`` to the lease's end and writes a fresh
-``token``. A row is *leased* while it has a token and its due time is to come. Nothing here rests on row
-locks, nor on SKIP LOCKED: each write compares what it goes by, and a transaction that finds something
-else runs again (`Conflict`).
+``token``. A row is *leased* while it has a token and its due time is to come. Nothing here rests on
+row locks, nor on SKIP LOCKED: each write compares what it goes by, and a transaction that finds
+something else runs again (`Conflict`).
 
 One trap decides the order of some SET lists. MySQL assigns from left to right, so that a later
-expression sees an earlier column's new value; SQLite, as the standard has it, shows old values only.
-Where both have to come to the same, ``token`` stands first, then ``superseded``, then ``due``.
+expression sees an earlier column's new value; SQLite, as the standard has it, shows old values
+only. Where both have to come to the same, ``token`` stands first, then ``superseded``, then
+``due``.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class JobsTable:
     """
     The `dalga.store.Store` over a dialect.
 
-    Claims and records have connections of their own, so that a crowd at the API can't keep a due job
-    waiting; an embedded database has but one connection for all.
+    Claims and records have connections of their own, so that a crowd at the API can't keep a due
+    job waiting; an embedded database has but one connection for all.
 
     :param run_lane: transactions for the scheduler.
     :param api_lane: transactions for the API; may be the same object.
@@ -101,7 +102,7 @@ class JobsTable:
         return f"created the table {self._dialect.table} in {self._dialect.where()}"
 
     def _first(self, work: Callable[[Cursor], None]) -> None:
-        """Run one transaction, blocking, on a connection for that; say in one sentence what fails."""
+        """Run one transaction, blocking, on its own connection; say in one sentence what fails."""
         if self._guard is not None:
             self._guard.acquire()
         try:
@@ -267,7 +268,8 @@ class JobsTable:
         """See `Store.record`."""
         if not verdicts:
             return succeed([])
-        # In the order of the primary key, as every transaction that holds several rows: no deadlocks.
+        # In the order of the primary key, as every transaction that holds several rows: no
+        # deadlocks.
         verdicts = sorted(verdicts, key=lambda item: item[0].row)
 
         def work(cursor: Cursor, now: datetime, since: float) -> list[Run]:

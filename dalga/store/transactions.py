@@ -1,9 +1,10 @@
 """
 Run a function in a database transaction, in one of adbapi's threads, and again where that helps.
 
-A conflict with another transaction, or an idle connection that the server has closed, is nothing that
-a caller should see. What can't be mended here and now becomes `StoreUnavailable`. Nothing sleeps in a
-thread, and nothing waits for the database to come back: callers know better how long that may take.
+A conflict with another transaction, or an idle connection that the server has closed, is nothing
+that a caller should see. What can't be mended here and now becomes `StoreUnavailable`. Nothing
+sleeps in a thread, and nothing waits for the database to come back: callers know better how long
+that may take.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Conflict(Exception):
 
 
 class _Connection(adbapi.Connection):
-    """A connection that is thrown away when it can't be rolled back, which is how a dead one shows."""
+    """
+    A connection that is thrown away when it can't be rolled back, which is how a dead one shows.
+    """
 
     _connection: Any
 
@@ -86,8 +89,8 @@ class Transactions:
 
     def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:
         """
-        :param work: called in a thread with a cursor, the database's time, and a moment of the steady
-            clock (seconds) that is no later than that time. It may be called more than once.
+        :param work: called in a thread with a cursor, the database's time, and a moment of the
+            steady clock (seconds) that is no later than that time. It may be called more than once.
         :raises StoreUnavailable: if the database can't do it now.
         """
         if self._closed:

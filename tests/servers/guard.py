@@ -12,6 +12,7 @@ that started the server, and would fire when a thread of a pool ends.)
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -25,10 +26,9 @@ PR_SET_PDEATHSIG = 1
 
 
 def say(line: str) -> None:
-    try:
+    # If nobody listens any more, the end of the input comes next.
+    with contextlib.suppress(BrokenPipeError):
         os.write(sys.stdout.fileno(), f"{line}\n".encode())
-    except BrokenPipeError:
-        pass  # nobody listens any more; the end of the input comes next
 
 
 def start(command: list[str], log: str) -> subprocess.Popen[bytes]:

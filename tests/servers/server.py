@@ -288,8 +288,11 @@ class _Guard:
 
     def _order(self, **order: object) -> None:
         assert self._process.stdin is not None
-        with self._lock:
-            self._process.stdin.write(f"{json.dumps(order)}\n".encode())
+        try:
+            with self._lock:
+                self._process.stdin.write(f"{json.dumps(order)}\n".encode())
+        except BrokenPipeError as error:
+            raise ServerError("the server's guard has died") from error
 
     def _next_line(self, timeout: float) -> str | None:
         assert self._process.stdout is not None

@@ -1,0 +1,71 @@
+# "make" alone says what there is. Needs Python 3.11 or later; all else is fetched into .venv and .cache.
+
+PYTHON ?= python3
+BIN = .venv/bin
+RUN = $(BIN)/python tests/run.py
+
+.PHONY: help venv demo engines mysql-engine test test-mysql test-quick lint format bench clean
+
+help:
+	@echo 'make demo        run Dalga with an example endpoint and watch the POSTs arrive'
+	@echo 'make test        all tests, on SQLite and a private MariaDB'
+	@echo 'make test-mysql  all tests, on a private MySQL'
+	@echo 'make test-quick  all tests that need no database server'
+	@echo 'make lint        ruff and mypy'
+	@echo 'make format      let ruff lay out the code'
+	@echo 'make bench       measure the throughput'
+	@echo 'make venv        only set up the virtual environment, .venv'
+	@echo 'make engines     only fetch MariaDB for the tests, into .cache'
+	@echo 'make clean       remove what these have made'
+
+venv: .venv/made
+
+# editable_mode=compat: other editable installs hide the twistd plugin.
+.venv/made: pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo 'Dalga needs Python 3.11 or later as $(PYTHON); name another one with: make PYTHON=python3.12' >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo 'Python has no venv module here; install it with: apt install python3-venv' >&2; \
+	    exit 1; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --config-settings editable_mode=compat --editable '.[dev]'
+	touch $@
+
+demo: venv
+	@$(BIN)/python demo/demo.py
+
+# Both do nothing where the server is there and runs.
+engines: venv
+	$(BIN)/python tests/servers/fetch.py mariadb .cache/mariadb
+
+mysql-engine: venv
+	$(BIN)/python tests/servers/fetch.py mysql .cache/mysql
+
+test: engines
+	@DALGA_TEST_ENGINES=sqlite,mariadb $(RUN)
+
+test-mysql: mysql-engine
+	@DALGA_TEST_ENGINES=mysql $(RUN)
+
+test-quick: venv
+	@DALGA_TEST_ENGINES=sqlite $(RUN)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict dalga
+
+format: venv
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: venv
+	@$(BIN)/python bench/bench.py
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name dropin.cache -delete

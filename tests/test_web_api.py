@@ -1,0 +1,710 @@
+"""
+The HTTP interface over a real socket, with the real `Jobs` and a store in memory.
+
+What is compared is octets: clients of the original read them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tracemalloc
+from collections.abc import Callable
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+from twisted.internet import reactor as real_reactor
+from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from dalga.errors import JobNotFound, StoreUnavailable
+from dalga.job import Job, JobKey, ScheduleRequest, UnreadableJob, plan
+from dalga.jobs import Jobs
+from dalga.store import Counts
+from dalga.web import make_site
+from dalga.web import request as request_module
+from dalga.web.request import IDLE_TIMEOUT, LINGER, MAX_BODY
+
+reactor: Any = real_reactor
+
+NOW = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)
+FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
+JSON = b"Content-Type: application/json\r\n"
+
+
+class MemoryStore:
+    """What `Jobs` asks of a store, in a dict. `stall` and `broken` make it slow and failing."""
+
+    def __init__(self) -> None:
+        self.rows: dict[JobKey, Job | UnreadableJob] = {}
+        self.calls: list[str] = []
+        self.now = NOW
+        #: Where set, answers wait for it.
+        self.stall: Deferred[None] | None = None
+        #: Where set, every call fails with it.
+        self.broken: Exception | None = None
+        #: Fires after the first call that waits for `stall`.
+        self.called: Deferred[None] = Deferred()
+
+    def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Any]:
+        def put() -> Job:
+            schedule, first = plan(request, self.now)
+            job = self.rows[key] = Job(key, schedule, first, first)
+            return job
+
+        return self._call("put", put)
+
+    def get(self, key: JobKey) -> Deferred[Any]:
+        return self._call("get", lambda: self._find(key))
+
+    def trigger(self, key: JobKey) -> Deferred[Any]:
+        def trigger() -> Job:
+            schedule = self._find(key).schedule
+            job = self.rows[key] = Job(key, schedule, self.now, self.now)
+            return job
+
+        return self._call("trigger", trigger)
+
+    def delete(self, key: JobKey) -> Deferred[Any]:
+        return self._call("delete", lambda: self.rows.pop(key, None))
+
+    def counts(self) -> Deferred[Any]:
+        return self._call("counts", lambda: Counts(len(self.rows), 0, 0))
+
+    def _find(self, key: JobKey) -> Any:
+        try:
+            return self.rows[key]
+        except KeyError:
+            raise JobNotFound(f"there is no job {key}") from None
+
+    def _call(self, name: str, work: Callable[[], Any]) -> Deferred[Any]:
+        self.calls.append(name)
+        if self.broken is not None:
+            return fail(self.broken)
+        if self.stall is None:
+            return maybeDeferred(work)
+        # Not at once: the caller is not waiting yet.
+        reactor.callLater(0, self.called.callback, None)
+        return self.stall.addCallback(lambda _: work())
+
+
+@implementer(IHalfCloseableProtocol)
+class Client(Protocol):
+    """A connection that sends octets as they are and reads answers by their Content-Length."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.made: Deferred[None] = Deferred()
+        self.lost: Deferred[None] = Deferred()
+        self.reason: Failure | None = None
+        self.closed_by_server = False
+        self._waiting: list[tuple[bool, Deferred[bytes]]] = []
+
+    def connectionMade(self) -> None:
+        self.made.callback(None)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self._look()
+
+    def readConnectionLost(self) -> None:
+        self.closed_by_server = True
+        self._look()
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.closed_by_server = True
+        self.reason = reason
+        self._look()
+        self.lost.callback(None)
+
+    def send(self, octets: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(octets)
+
+    def answer(self, to_head: bool = False) -> Deferred[bytes]:
+        """The next answer, from its status line to the end of its body."""
+        waiting: Deferred[bytes] = Deferred()
+        self._waiting.append((to_head, waiting))
+        self._look()
+        return waiting
+
+    def _look(self) -> None:
+        while self._waiting:
+            to_head, waiting = self._waiting[0]
+            head, end, rest = self.received.partition(b"\r\n\r\n")
+            length = re.search(rb"\r\nContent-Length: (\d+)", head)
+            size = int(length[1]) if length and not to_head else 0
+            if end and len(rest) >= size:
+                del self._waiting[0]
+                self.received = rest[size:]
+                waiting.callback(head + end + rest[:size])
+            elif self.closed_by_server:
+                del self._waiting[0]
+                waiting.errback(AssertionError(f"closed after {self.received!r}"))
+            else:
+                break
+
+
+class Connecting(ClientFactory[Client]):
+    protocol = Client
+    noisy = False
+
+
+class APITestCase(TestCase):
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.store = MemoryStore()
+        self.announced: list[datetime] = []
+        store: Any = self.store
+        self.jobs = Jobs(store, self.clock, self.announced.append, lambda: 7)
+        self.site = make_site(self.jobs, self.clock)
+        #: Fires for each connection when the server has lost it.
+        self.server_lost: list[Deferred[None]] = []
+        self.channels: list[Any] = []
+        self._note_connections()
+        self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        self.clients: list[Client] = []
+
+    def _note_connections(self) -> None:
+        build = self.site.buildProtocol
+
+        def build_protocol(address: Any) -> Any:
+            channel: Any = build(address)
+            lost: Deferred[None] = Deferred()
+            connection_lost = channel.connectionLost
+
+            def note(reason: Failure) -> None:
+                connection_lost(reason)
+                lost.callback(None)
+
+            channel.connectionLost = note
+            self.channels.append(channel)
+            self.server_lost.append(lost)
+            return channel
+
+        self.site.buildProtocol = build_protocol  # type: ignore[method-assign]
+
+    async def tearDown(self) -> None:
+        await self.port.stopListening()
+        for client in self.clients:
+            client.transport.abortConnection()  # type: ignore[union-attr]
+        await gatherResults([client.lost for client in self.clients])
+        await gatherResults(self.server_lost)
+
+    async def connect(self) -> Client:
+        client = Client()
+        factory = Connecting.forProtocol(lambda: client)  # type: ignore[arg-type]
+        reactor.connectTCP("127.0.0.1", self.port.getHost().port, factory)
+        await client.made
+        self.clients.append(client)
+        return client
+
+    async def ask(self, line: bytes, headers: bytes = b"", body: bytes = b"") -> bytes:
+        """
+        Ask on a connection of its own.
+
+        :param line: the method and the request target.
+        :return: the answer's octets, the Date's value replaced by "...".
+        """
+        client = await self.connect()
+        if body:
+            headers += b"Content-Length: %d\r\n" % len(body)
+        client.send(line + b" HTTP/1.1\r\nHost: dalga\r\n" + headers + b"\r\n" + body)
+        answer = await client.answer(to_head=line.startswith(b"HEAD "))
+        return without_date(answer)
+
+    async def refusal(self, *request: bytes) -> tuple[int, str]:
+        """Ask for what is refused: the status and the detail, once all else about it is checked."""
+        answer = await self.ask(*request)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        status = int(answer[9:12])
+        self.assertIn(b"\r\nContent-Type: application/problem+json\r\n", head)
+        self.assertNotIn(b"\r\nServer:", head)
+        problem = json.loads(body)
+        self.assertEqual(list(problem), ["type", "title", "status", "detail"])
+        self.assertEqual(problem["type"], "about:blank")
+        self.assertEqual(problem["status"], status)
+        self.assertIn(b" %d %s\r\n" % (status, problem["title"].encode()), head)
+        return status, problem["detail"]
+
+
+def without_date(answer: bytes) -> bytes:
+    return re.sub(
+        rb"\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n", b"\r\nDate: ...\r\n", answer
+    )
+
+
+def check_feed(next_run: bytes, interval: bytes = b"60") -> bytes:
+    members = b'{"path":"check_feed","body":"1234","interval":%s,"next_run":"%s"}'
+    return members % (interval, next_run)
+
+
+class TranscriptTests(APITestCase):
+    """The transcript in the README of the Go original."""
+
+    async def test_put(self) -> None:
+        self.assertEqual(
+            await self.ask(b"PUT /jobs/check_feed/1234?interval=60"),
+            b"HTTP/1.1 201 Created\r\n"
+            b"Content-Type: application/json; charset=utf-8\r\n"
+            b"Date: ...\r\n"
+            b"Content-Length: 83\r\n"
+            b"\r\n" + check_feed(b"2014-11-11T22:11:40Z"),
+        )
+        self.assertEqual(self.announced, [datetime(2014, 11, 11, 22, 11, 40, tzinfo=UTC)])
+
+    async def test_get(self) -> None:
+        await self.ask(b"PUT /jobs/check_feed/1234?interval=60")
+        self.assertEqual(
+            await self.ask(b"GET /jobs/check_feed/1234"),
+            b"HTTP/1.1 200 OK\r\n"
+            b"Content-Type: application/json; charset=utf-8\r\n"
+            b"Date: ...\r\n"
+            b"Content-Length: 83\r\n"
+            b"\r\n" + check_feed(b"2014-11-11T22:11:40Z"),
+        )
+
+    async def test_delete(self) -> None:
+        await self.ask(b"PUT /jobs/check_feed/1234?interval=60")
+        for _ in range(2):
+            self.assertEqual(
+                await self.ask(b"DELETE /jobs/check_feed/1234"),
+                b"HTTP/1.1 204 No Content\r\nDate: ...\r\n\r\n",
+            )
+        self.assertEqual(self.store.rows, {})
+
+    async def test_post_of_a_one_off(self) -> None:
+        await self.ask(b"PUT /jobs/check_feed/1234?one-off=true&interval=60")
+        self.assertEqual(
+            await self.ask(b"POST /jobs/check_feed/1234"),
+            b"HTTP/1.1 200 OK\r\n"
+            b"Content-Type: application/json\r\n"
+            b"Date: ...\r\n"
+            b"Content-Length: 82\r\n"
+            b"\r\n" + check_feed(b"2014-11-11T22:10:40Z", b"0"),
+        )
+
+    async def test_status(self) -> None:
+        self.assertEqual(
+            await self.ask(b"GET /status"),
+            b"HTTP/1.1 200 OK\r\n"
+            b"Content-Type: application/json; charset=utf-8\r\n"
+            b"Date: ...\r\n"
+            b"Content-Length: 69\r\n"
+            b"\r\n"
+            b'{"running_jobs":7,"total_jobs":0,"pending_jobs":0,"set_aside_jobs":0}',
+        )
+
+
+class TargetTests(APITestCase):
+    async def test_an_escaped_slash_stays_inside_its_segment(self) -> None:
+        answer = await self.ask(b"PUT /jobs/a%2Fb/c%20d+e?interval=60")
+        self.assertIn(b'{"path":"a/b","body":"c d+e",', answer)
+        self.assertEqual(list(self.store.rows), [JobKey("a/b", "c d+e")])
+        self.assertTrue((await self.ask(b"GET /jobs/a%2fb/c%20d%2Be")).startswith(b"HTTP/1.1 200"))
+
+    async def test_text_is_answered_as_utf_8(self) -> None:
+        answer = await self.ask(b"PUT /jobs/j%C3%B6b/%F0%9F%90%B0?interval=60")
+        self.assertIn('"path":"jöb","body":"🐰"'.encode(), answer)
+
+    async def test_absolute_form(self) -> None:
+        for target in [b"http://dalga:1", b"HTTP://user@other.example", b"https://[::1]:8"]:
+            answer = await self.ask(b"PUT " + target + b"/jobs/a%2Fb/c?interval=60")
+            self.assertIn(b'{"path":"a/b","body":"c",', answer)
+        self.assertEqual((await self.refusal(b"GET http://dalga"))[0], 404)
+
+    async def test_empty_segments_are_refused_and_not_merged(self) -> None:
+        for target, what in [(b"//b", "path"), (b"/a/", "body"), (b"//", "path")]:
+            for method in [b"PUT", b"GET", b"POST", b"DELETE"]:
+                status, detail = await self.refusal(method + b" /jobs" + target + b"?interval=60")
+                self.assertEqual(status, 400)
+                self.assertIn(f"the job's {what} is empty", detail)
+        self.assertEqual(self.store.calls, [])
+
+    async def test_what_is_no_utf_8_or_a_broken_escape_is_refused_without_a_traceback(self) -> None:
+        for target in [b"%ff/b", b"a/%C3", b"\x80/b", b"%zz/b", b"a/%4", b"a/%"]:
+            for method in [b"PUT", b"GET", b"POST", b"DELETE"]:
+                status, _ = await self.refusal(method + b" /jobs/" + target + b"?interval=60")
+                self.assertEqual(status, 400)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_keys_are_256_characters_too_long_for_every_method(self) -> None:
+        for method in [b"PUT", b"GET", b"POST", b"DELETE"]:
+            for target in [b"/jobs/" + b"a" * 256 + b"/b", b"/jobs/a/" + b"%C3%B6" * 256]:
+                status, detail = await self.refusal(method + b" " + target + b"?interval=60")
+                self.assertEqual(status, 400)
+                self.assertIn("has 256 characters", detail)
+        longest = b"/jobs/" + b"%C3%B6" * 255 + b"/" + b"%F0%9F%90%B0" * 255
+        self.assertIn(b" 201 ", await self.ask(b"PUT " + longest + b"?interval=60"))
+
+    async def test_a_path_that_leaves_the_endpoint_is_refused_at_put_but_can_be_deleted(
+        self,
+    ) -> None:
+        for path in [b"..", b".", b"a%2F..%2Fb", b"%00", b"a%0D%0Ab", b"%7F", b"%C2%85"]:
+            status, detail = await self.refusal(b"PUT /jobs/" + path + b"/b?interval=60")
+            self.assertEqual(status, 400)
+            self.assertIn("the job's path has the", detail)
+            self.assertEqual((await self.refusal(b"GET /jobs/" + path + b"/b"))[0], 404)
+            self.assertIn(b" 204 ", await self.ask(b"DELETE /jobs/" + path + b"/b"))
+        for path in [b"%2F%2Fevil.example%2Fx", b"@evil.example", b"%3Fx", b"%23x", b"#x"]:
+            self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/" + path + b"/b?interval=60"))
+        # A body may hold any text.
+        self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a/%00%0D%0A..?interval=60"))
+
+    async def test_other_segments_are_not_found_and_say_how_to_write_a_slash(self) -> None:
+        for target in [b"/jobs/", b"/jobs/a", b"/jobs/a/b/c", b"/jobs/a/b/", b"//jobs/a/b"]:
+            status, detail = await self.refusal(b"GET " + target)
+            self.assertEqual(status, 404)
+            self.assertIn("%2F", detail)
+
+    async def test_unknown_routes(self) -> None:
+        for target in [b"/", b"/jobs", b"/status/", b"/x", b"/jobs%2Fa%2Fb", b"*", b"/%ff"]:
+            status, detail = await self.refusal(b"GET " + target)
+            self.assertEqual(status, 404)
+            self.assertIn("/jobs/<path>/<body>", detail)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_a_host_header_that_is_no_host_name_does_no_harm(self) -> None:
+        for host in [b"a..b", b"\xff", b"x" * 300, b""]:
+            client = await self.connect()
+            client.send(b"GET /status HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+            self.assertIn(b" 200 ", await client.answer())
+
+
+class MethodTests(APITestCase):
+    async def test_a_wrong_method_is_told_the_right_ones(self) -> None:
+        for target, methods in [
+            (b"/jobs/a/b", b"GET, HEAD, PUT, POST, DELETE"),
+            (b"/status", b"GET, HEAD"),
+        ]:
+            for method in [b"PATCH", b"OPTIONS", b"TRACE", b"BREW"]:
+                answer = await self.ask(method + b" " + target)
+                self.assertTrue(answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n"), answer)
+                self.assertIn(b"\r\nAllow: " + methods + b"\r\n", answer)
+        self.assertEqual((await self.refusal(b"DELETE /status"))[0], 405)
+
+    async def test_head_is_get_without_the_body(self) -> None:
+        await self.ask(b"PUT /jobs/check_feed/1234?interval=60")
+        for target in [b"/jobs/check_feed/1234", b"/status", b"/jobs/a/b", b"/x", b"/jobs//b"]:
+            head, end, _ = (await self.ask(b"GET " + target)).partition(b"\r\n\r\n")
+            self.assertEqual(await self.ask(b"HEAD " + target), head + end)
+            self.assertEqual(self.clients[-1].received, b"")
+
+    async def test_a_job_that_is_not_there(self) -> None:
+        for method in [b"GET", b"POST"]:
+            status, detail = await self.refusal(method + b" /jobs/a/b")
+            self.assertEqual(status, 404)
+            self.assertIn("'a' 'b'", detail)
+
+    async def test_an_unreadable_row_is_shown(self) -> None:
+        key = JobKey("a", "b")
+        self.store.rows[key] = UnreadableJob(key, "interval is 'x'")
+        answer = await self.ask(b"GET /jobs/a/b")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertIn(b'"next_run":null,"problem":"interval is \'x\'"}', answer)
+
+    async def test_only_put_has_parameters(self) -> None:
+        await self.ask(b"PUT /jobs/a/b?interval=60")
+        for line in [b"POST /jobs/a/b", b"GET /jobs/a/b", b"GET /status", b"DELETE /jobs/a/b"]:
+            answer = await self.ask(
+                line + b"?interval=%ff&x=%zz", b"Content-Type: x/y\r\n", b"\xff"
+            )
+            self.assertIn(answer[9:12], [b"200", b"204"], line)
+
+
+class ParameterTests(APITestCase):
+    async def test_from_the_query_a_form_or_json(self) -> None:
+        for request in [
+            (b"PUT /jobs/check_feed/1234?interval=60",),
+            (b"PUT /jobs/check_feed/1234", FORM, b"interval=60"),
+            (b"PUT /jobs/check_feed/1234", JSON, b'{"interval":60}'),
+            (b"PUT /jobs/check_feed/1234?immediate=no", FORM, b"interval=60"),
+        ]:
+            answer = await self.ask(*request)
+            self.assertIn(check_feed(b"2014-11-11T22:11:40Z"), answer)
+
+    async def test_what_is_refused_is_named_and_nothing_is_written(self) -> None:
+        for request, name in [
+            ((b"PUT /jobs/a/b",), "interval"),
+            ((b"PUT /jobs/a/b?interval=0",), "interval"),
+            ((b"PUT /jobs/a/b?interval=-5",), "interval is '-5'"),
+            ((b"PUT /jobs/a/b?one-off=maybe",), "one-off is 'maybe'"),
+            ((b"PUT /jobs/a/b?interval=60&interval=60",), "interval is given twice"),
+            ((b"PUT /jobs/a/b?interval=60&x=1",), "no parameter 'x'"),
+            ((b"PUT /jobs/a/b?interval=60", FORM, b"interval=60"), "interval is given twice"),
+            ((b"PUT /jobs/a/b?interval=60&first-run=2015-01-01T00:00:00",), "first-run"),
+            ((b"PUT /jobs/a/b", JSON, b'{"interval":60'), "JSON"),
+        ]:
+            status, detail = await self.refusal(*request)
+            self.assertEqual(status, 400)
+            self.assertIn(name, detail)
+        self.assertEqual(self.store.calls, [])
+
+    async def test_what_the_store_refuses_is_refused_too(self) -> None:
+        query = b"one-off=1&interval=4294967295"
+        self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a/b?" + query))
+        self.store.now = datetime.max.replace(tzinfo=UTC)
+        status, detail = await self.refusal(b"PUT /jobs/a/b?" + query)
+        self.assertEqual(status, 400)
+        self.assertIn("interval is 4294967295", detail)
+
+    async def test_another_content_type_is_415(self) -> None:
+        for headers in [b"", b"Content-Type: text/plain\r\n", b"Content-Type: \xff\r\n"]:
+            status, detail = await self.refusal(b"PUT /jobs/a/b", headers, b"interval=60")
+            self.assertEqual(status, 415)
+            self.assertIn("application/x-www-form-urlencoded or application/json", detail)
+
+
+class FailureTests(APITestCase):
+    async def test_an_unreachable_database_is_503_with_retry_after(self) -> None:
+        self.store.broken = StoreUnavailable("the database can't be reached: refused")
+        for line in [
+            b"PUT /jobs/a/b?interval=60",
+            b"GET /jobs/a/b",
+            b"POST /jobs/a/b",
+            b"DELETE /jobs/a/b",
+            b"GET /status",
+        ]:
+            answer = await self.ask(line)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"), answer)
+            self.assertIn(b"\r\nRetry-After: 1\r\n", answer)
+            self.assertIn(b"can't be reached", answer)
+
+    async def test_a_slow_database_is_503_once_patience_is_over(self) -> None:
+        self.store.stall = Deferred()
+        client = await self.connect()
+        client.send(b"PUT /jobs/a/b?interval=60 HTTP/1.1\r\n\r\n")
+        await self.store.called
+        self.clock.advance(3.9)
+        self.assertEqual(client.received, b"")
+        self.clock.advance(0.1)
+        answer = await client.answer()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 503 "), answer)
+        self.assertIn(b"\r\nRetry-After: 1\r\n", answer)
+        # What was begun goes on to its end.
+        self.store.stall.callback(None)
+        self.assertEqual(list(self.store.rows), [JobKey("a", "b")])
+
+    async def test_an_unexpected_error_is_logged_and_tells_the_client_nothing(self) -> None:
+        self.store.broken = RuntimeError("password=s3cret")
+        status, detail = await self.refusal(b"GET /jobs/a/b")
+        self.assertEqual(status, 500)
+        self.assertNotIn("s3cret", detail)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    async def test_a_client_that_hangs_up_leaves_no_trace_but_its_job(self) -> None:
+        """P1, P4: what was asked for is written and made known, whoever waits for it."""
+        self.store.stall = Deferred()
+        client = await self.connect()
+        client.send(b"PUT /jobs/a/b?interval=60 HTTP/1.1\r\n\r\n")
+        await self.store.called
+        warnings: list[Any] = []
+        globalLogPublisher.addObserver(warnings.append)
+        self.addCleanup(globalLogPublisher.removeObserver, warnings.append)
+        client.transport.abortConnection()  # type: ignore[union-attr]
+        await self.server_lost[0]
+        self.store.stall.callback(None)
+        self.assertEqual(list(self.store.rows), [JobKey("a", "b")])
+        self.assertEqual(len(self.announced), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual([e for e in warnings if e["log_level"].name not in ("debug", "info")], [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_a_client_that_hangs_up_while_the_database_is_away(self) -> None:
+        self.store.stall = Deferred()
+        client = await self.connect()
+        client.send(b"GET /jobs/a/b HTTP/1.1\r\n\r\n")
+        await self.store.called
+        client.transport.abortConnection()  # type: ignore[union-attr]
+        await self.server_lost[0]
+        self.clock.advance(5)
+        self.store.stall.errback(StoreUnavailable("away"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class ConnectionTests(APITestCase):
+    async def test_a_connection_is_kept_after_success_and_refusal(self) -> None:
+        client = await self.connect()
+        request = b"PUT /jobs/a/b HTTP/1.1\r\n" + FORM + b"Content-Length: %d\r\n\r\n%s"
+        bodies = [b"interval=60", b"interval=x", b"x=1", b"interval=61"]
+        for body in bodies:
+            client.send(request % (len(body), body))
+        statuses = [(await client.answer())[9:12] for _ in bodies]
+        self.assertEqual(statuses, [b"201", b"400", b"400", b"201"])
+        self.assertEqual(len(self.server_lost), 1)
+
+    async def test_an_idle_connection_is_closed(self) -> None:
+        client = await self.connect()
+        client.send(b"GET /status HTTP/1.1\r\n\r\n")
+        await client.answer()
+        self.clock.advance(IDLE_TIMEOUT - 1)
+        client.send(b"GET /status HTTP/1.1\r\n\r\n")
+        self.assertIn(b" 200 ", await client.answer())
+        self.clock.advance(IDLE_TIMEOUT)
+        await self.server_lost[0]
+
+    async def test_http_1_0(self) -> None:
+        client = await self.connect()
+        client.send(b"GET /status HTTP/1.0\r\n\r\n")
+        self.assertTrue((await client.answer()).startswith(b"HTTP/1.0 200 OK\r\n"))
+        await self.server_lost[0]
+
+    async def test_there_is_no_access_log_and_no_timer_for_one(self) -> None:
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        await self.ask(b"GET /status")
+        self.assertEqual([event for event in events if "/status" in str(event)], [])
+        calls = {call.getTime() for call in self.clock.getDelayedCalls()}
+        self.assertEqual(calls, {IDLE_TIMEOUT})
+
+    async def test_a_request_that_is_not_http_is_400(self) -> None:
+        for octets in [
+            b"GARBAGE\r\n\r\n",
+            b"GET /jobs/j\xc3\xb6b/b HTTP/1.1\r\n\r\n",
+            b"GET /status HTTP/1.1\r\nno colon\r\n\r\n",
+            b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"PUT /jobs/a/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        ]:
+            client = await self.connect()
+            client.send(octets)
+            self.assertTrue((await client.answer()).startswith(b"HTTP/1.1 400 Bad Request\r\n"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+TEN_MB = 10_000_000
+
+
+class BodySizeTests(APITestCase):
+    """P10: a request's size is not the daemon's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        held = self.held = [0]
+
+        class CountedBytesIO(BytesIO):
+            def write(self, data: Any) -> int:
+                held[0] += len(data)
+                return super().write(data)
+
+        self.patch(request_module, "BytesIO", CountedBytesIO)
+
+    def check_413(self, answer: bytes) -> None:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 413 Content Too Large\r\n"), answer)
+        self.assertIn(b"\r\nConnection: close\r\n", head)
+        self.assertEqual(json.loads(body)["status"], 413)
+        self.assertIn(f"{MAX_BODY} bytes at most", json.loads(body)["detail"])
+
+    async def send_10_mb_and_close(self, client: Client, octets: bytes) -> None:
+        """Were the connection not read on, this would end in a reset."""
+        client.send(octets)
+        client.transport.loseConnection()  # type: ignore[union-attr]
+        await client.lost
+        assert client.reason is not None
+        self.assertIsInstance(client.reason.value, ConnectionDone)
+        self.assertEqual(self.store.calls, [])
+        await self.server_lost[0]
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_a_content_length_above_the_cap_is_refused_before_any_of_the_body(self) -> None:
+        for method in [b"PUT", b"POST", b"GET", b"DELETE"]:
+            client = await self.connect()
+            client.send(
+                method + b" /jobs/a/b?interval=60 HTTP/1.1\r\n"
+                b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % TEN_MB
+            )
+            # Not 100 Continue.
+            self.check_413(await client.answer())
+            self.assertEqual(self.held, [0])
+        self.assertEqual(self.store.calls, [])
+
+    async def test_a_client_that_sends_it_all_the_same_reads_the_413_and_no_reset(self) -> None:
+        client = await self.connect()
+        client.send(b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % TEN_MB)
+        self.check_413(await client.answer())
+        await self.send_10_mb_and_close(client, b"x" * TEN_MB)
+        self.assertEqual(self.held, [0])
+
+    async def test_a_chunked_body_is_refused_as_soon_as_it_grows_past_the_cap(self) -> None:
+        client = await self.connect()
+        client.send(b"PUT /jobs/a/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        chunk = b"1000\r\n" + b"x" * 0x1000 + b"\r\n"
+        client.send(chunk * (MAX_BODY // 0x1000) + b"1\r\nx\r\n")
+        self.check_413(await client.answer())
+        self.assertLessEqual(self.held[0], MAX_BODY)
+        await self.send_10_mb_and_close(client, chunk * (TEN_MB // 0x1000) + b"0\r\n\r\n")
+        self.assertLessEqual(self.held[0], MAX_BODY)
+
+    async def test_a_chunk_of_10_mb(self) -> None:
+        client = await self.connect()
+        client.send(b"PUT /jobs/a/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.send(b"%x\r\n" % TEN_MB + b"x" * (MAX_BODY + 1))
+        self.check_413(await client.answer())
+        rest = b"x" * (TEN_MB - MAX_BODY - 1) + b"\r\n0\r\n\r\n"
+        await self.send_10_mb_and_close(client, rest)
+        self.assertLessEqual(self.held[0], MAX_BODY)
+
+    async def test_a_content_length_of_more_digits_than_a_number_takes(self) -> None:
+        client = await self.connect()
+        length = b"Content-Length: " + b"9" * 5000
+        client.send(b"PUT /jobs/a/b?interval=5 HTTP/1.1\r\n" + length + b"\r\nA: b\r\n\r\nx")
+        self.check_413(await client.answer())
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(self.store.calls, [])
+
+    async def test_the_cap_itself_is_taken(self) -> None:
+        form = b"interval=" + b"60".zfill(MAX_BODY - len(b"interval="))
+        self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a/b", FORM, form))
+        client = await self.connect()
+        client.send(b"PUT /jobs/a/b HTTP/1.1\r\n" + FORM + b"Transfer-Encoding: chunked\r\n\r\n")
+        client.send(b"%x\r\n" % MAX_BODY + form + b"\r\n0\r\n\r\n")
+        self.assertIn(b" 201 ", await client.answer())
+
+    async def test_a_small_body_that_nobody_reads_does_no_harm(self) -> None:
+        for line in [b"GET /status", b"DELETE /jobs/a/b"]:
+            self.assertIn((await self.ask(line, b"", b"x" * 1000))[9:12], [b"200", b"204"])
+
+    async def test_a_client_that_never_stops_sending_is_cut_off(self) -> None:
+        client = await self.connect()
+        client.send(b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % TEN_MB)
+        self.check_413(await client.answer())
+        self.clock.advance(LINGER - 0.1)
+        self.assertFalse(self.server_lost[0].called)
+        self.clock.advance(0.1)
+        await self.server_lost[0]
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_memory_does_not_grow_with_the_body(self) -> None:
+        chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % TEN_MB
+        for headers in [chunked, b"Content-Length: %d\r\n\r\n" % TEN_MB]:
+            channel: Any = make_site(self.jobs, self.clock).buildProtocol(None)  # type: ignore[arg-type]
+            transport: Any = StringTransport()
+            transport.loseWriteConnection = lambda: None
+            channel.makeConnection(transport)
+            piece = b"x" * 65536
+            tracemalloc.start()
+            try:
+                channel.dataReceived(b"PUT /jobs/a/b HTTP/1.1\r\n" + headers)
+                for _ in range(TEN_MB // len(piece)):
+                    channel.dataReceived(piece)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            channel.connectionLost(Failure(ConnectionDone()))
+            self.assertIn(b" 413 ", transport.value())
+            self.assertLess(peak, 8 * MAX_BODY)
