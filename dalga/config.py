@@ -338,6 +338,10 @@ class _Ini(configparser.RawConfigParser):
         # No section is special: a [DEFAULT], of which others inherit, is one more unknown section.
         super().__init__(delimiters=("=",), default_section="", interpolation=None)
 
+    def optionxform(self, optionstr: str) -> str:
+        """Keys stay as they were written, to be named so where they are refused."""
+        return optionstr
+
 
 def _read_file(path: str) -> _Sections:
     try:
@@ -387,21 +391,23 @@ def _read_file(path: str) -> _Sections:
             raise ConfigError(
                 f"{path}: the section [{section}] is there twice, put its keys together"
             )
-        sections[section] = {
-            value.key: value
-            for value in (_from_file(path, section, key, raw) for key, raw in parser.items(header))
-        }
+        values = sections[section] = {}
+        for written, raw in parser.items(header):
+            value = _from_file(path, section, written, raw)
+            if value.key in values:
+                raise ConfigError(f"{value.where} is there twice, leave one of them")
+            values[value.key] = value
     return sections
 
 
 def _from_file(path: str, section: str, key: str, raw: str) -> _Value:
     """:param raw: the text after the equals sign."""
     known = {name.lower(): name for name in KEYS[section]}
-    if key not in known:
+    if key.lower() not in known:
         raise ConfigError(
             f"{path}: [{section}] has no key {_shown(key)}{_instead(key, KEYS[section], '{}')}"
         )
-    name = known[key]
+    name = known[key.lower()]
     value = _Value(section, name, raw, f"{path}: [{section}] {name}")
     if raw.startswith('"'):
         quoted = re.fullmatch(r'"((?:[^"\\]|\\["\\])*)"(?:\s+[;#].*)?', raw)

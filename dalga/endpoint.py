@@ -24,6 +24,7 @@ from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import (
@@ -55,6 +56,7 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResp
 from zope.interface import implementer
 
 from dalga import __version__
+from dalga.errors import ConfigError
 from dalga.job import Outcome, Run, target_path
 
 log = Logger()
@@ -84,6 +86,14 @@ CLOSING = 1.0
 MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
 
 
+#: The URL that treq is given. It would put the real one through IDNA, which refuses IPv6 addresses
+#: and the underscores in containers' names.
+STAND_IN = EncodedURL.from_text("http://endpoint/")
+
+#: What `_NamedHost` takes: ASCII labels (RFC 1035 section 2.3.4), in which an underscore may be.
+HOST_NAME = re.compile(r"(?=.{1,254}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+
+
 class Endpoint:
     """
     The application's endpoint, to which jobs are POSTed.
@@ -94,6 +104,7 @@ class Endpoint:
     :param timeout: how long one POST may take in all, in seconds: connect, headers and body.
     :param instance: what this instance calls itself, for the ``dalga-instance`` header.
     :param slots: how many POSTs are under way at most; as many connections are kept.
+    :raises ConfigError: where `baseurl`'s scheme or host can't be used.
     """
 
     def __init__(
@@ -118,7 +129,7 @@ class Endpoint:
         """
         post = _Post(self._reactor, self._timeout, self._route, self._pool)
         client = HTTPClient(post, self._no_cookies, _Body)
-        post.watch(maybeDeferred(self._send, client, run))
+        post.watch(maybeDeferred(self._send, post, client, run))
         return post.outcome
 
     def close(self) -> Deferred[None]:
@@ -129,7 +140,8 @@ class Endpoint:
         """
         return self._pool.close()
 
-    def _send(self, client: HTTPClient, run: Run) -> Deferred[Any]:
+    def _send(self, post: _Post, client: HTTPClient, run: Run) -> Deferred[Any]:
+        post.url = (self._baseurl + target_path(run.key.path)).encode()
         scheduled = run.scheduled.astimezone(UTC).replace(tzinfo=None)
         headers = {
             b"content-type": [b"text/plain"],
@@ -140,8 +152,7 @@ class Endpoint:
             b"dalga-attempt": [b"%d" % run.attempt],
         }
         return client.post(
-            # Parsed once, and not normalised: what is percent-encoded stays so.
-            EncodedURL.from_text(self._baseurl + target_path(run.key.path)),
+            STAND_IN,
             data=run.key.body.encode(),
             headers=Headers(headers),
             cookies=self._no_cookies,
@@ -163,6 +174,9 @@ class _Post:
 
     #: Asked by Agent, as of its pool.
     persistent = True
+
+    #: What is POSTed to.
+    url: bytes
 
     def __init__(self, reactor: Any, timeout: float, route: _Route, pool: _Pool) -> None:
         self._reactor = reactor
@@ -194,12 +208,12 @@ class _Post:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Send the request as treq made it, but for compression (P10)."""
+        """Send the request as treq made it, but for the URL, and for compression (P10)."""
         headers = Headers() if headers is None else headers
-        # treq invites gzip, always, and inflates what comes.
+        # treq always invites gzip, and inflates what comes.
         headers.setRawHeaders(b"accept-encoding", [b"identity"])
         agent = Agent.usingEndpointFactory(self._reactor, self._route, self)
-        sent: Deferred[IResponse] = agent.request(method, uri, headers, bodyProducer)
+        sent: Deferred[IResponse] = agent.request(method, self.url, headers, bodyProducer)
         return sent.addCallback(self._as_it_came)
 
     def _as_it_came(self, response: Any) -> Any:
@@ -291,18 +305,26 @@ class _Route:
 
     def __init__(self, reactor: Any, baseurl: str, timeout: float) -> None:
         parts = urlsplit(baseurl)
+        if parts.scheme not in ("http", "https"):
+            raise ConfigError(f"baseurl is {baseurl!r}: it takes an http:// or https:// URL")
         tls = parts.scheme == "https"
-        if not parts.hostname or parts.scheme not in ("http", "https"):
-            raise ValueError(f"not an http or https URL with a host: {baseurl!r}")
-        self.host = parts.hostname
+        self.host = parts.hostname or ""
+        if not isIPv6Address(self.host) and not HOST_NAME.fullmatch(self.host):
+            raise ConfigError(f"baseurl is {baseurl!r}: {self.host!r} can't be a host's name")
         port = parts.port or (443 if tls else 80)
         self._name = f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
-        endpoint: Any = HostnameEndpoint(
+        endpoint: Any = _NamedHost(
             reactor, self.host, port, timeout=timeout, attemptDelay=NEXT_ADDRESS
         )
         if tls:
-            # The platform's trust is loaded here, once, and not for each connection.
-            endpoint = wrapClientTLS(optionsForClientTLS(self.host), endpoint)
+            try:
+                # The platform's trust, as it is now.
+                creator = optionsForClientTLS(self.host)
+            except ValueError:  # what IDNA refuses, no certificate can be for
+                raise ConfigError(
+                    f"baseurl is {baseurl!r}: {self.host!r} can't be a host's name in https"
+                ) from None
+            endpoint = wrapClientTLS(creator, endpoint)
         self._endpoint: IStreamClientEndpoint = endpoint
 
     def __str__(self) -> str:
@@ -311,6 +333,15 @@ class _Route:
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See `IAgentEndpointFactory`."""
         return self._endpoint
+
+
+class _NamedHost(HostnameEndpoint):
+    """Takes a name as it is. Twisted would put it through IDNA, which refuses an underscore."""
+
+    @staticmethod
+    def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
+        text = host if isinstance(host, str) else host.decode("ascii")
+        return False, text.encode("ascii"), text
 
 
 class _Pool(HTTPConnectionPool):

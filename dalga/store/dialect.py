@@ -17,8 +17,8 @@ class Trouble(Enum):
 
     #: Another transaction was in the way; the same again will do.
     CONFLICT = "conflict"
-    #: The connection is gone; the same again on a new one may do.
-    LOST = "lost"
+    #: The connection is gone, or a lock was waited for in vain: once more may do.
+    ONCE_MORE = "once more"
     #: The database can't do it now: down, full, read-only, too many connections.
     UNAVAILABLE = "unavailable"
 

@@ -18,8 +18,9 @@ CONNECT_TIMEOUT = 3
 READ_TIMEOUT = 10
 LOCK_WAIT_TIMEOUT = 3
 
-_CONFLICTS = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CHECKREAD}
-_LOST = {
+_CONFLICTS = {ER.LOCK_DEADLOCK, ER.CHECKREAD}
+_ONCE_MORE = {
+    ER.LOCK_WAIT_TIMEOUT,
     CR.CR_SERVER_GONE_ERROR,
     CR.CR_SERVER_LOST,
     ER.SERVER_SHUTDOWN,
@@ -173,14 +174,14 @@ class MySQL:
 
     def trouble(self, error: Exception) -> Trouble | None:
         if isinstance(error, pymysql.err.InterfaceError):
-            return Trouble.LOST  # "(0, '')": the connection was closed under us
+            return Trouble.ONCE_MORE  # "(0, '')": the connection was closed under us
         if not isinstance(error, pymysql.err.MySQLError):
-            return Trouble.LOST if isinstance(error, OSError) else None
+            return Trouble.ONCE_MORE if isinstance(error, OSError) else None
         code = error.args[0] if error.args else None
         if code in _CONFLICTS:
             return Trouble.CONFLICT
-        if code in _LOST:
-            return Trouble.LOST
+        if code in _ONCE_MORE:
+            return Trouble.ONCE_MORE
         return Trouble.UNAVAILABLE if code in _UNAVAILABLE else None
 
     def explain(self, error: Exception) -> str | None:

@@ -17,7 +17,7 @@ from dalga.store.schema import VERSION, definition
 BUSY_TIMEOUT = 3.0
 
 # https://www.sqlite.org/rescode.html, primary codes
-_CONFLICTS = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNAVAILABLE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -148,9 +148,8 @@ class SQLite:
         if not isinstance(error, sqlite3.Error):
             return None
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _CONFLICTS:
-            # The busy time-out has been waited for already: once more is enough.
-            return Trouble.LOST
+        if code in _BUSY:
+            return Trouble.ONCE_MORE  # the busy time-out has been waited for already
         return Trouble.UNAVAILABLE if code in _UNAVAILABLE else None
 
     def explain(self, error: Exception) -> str | None:

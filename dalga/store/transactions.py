@@ -31,7 +31,7 @@ T = TypeVar("T")
 CONFLICT_ATTEMPTS = 10
 #: How often one that lost its connection is: an idle connection may have died unseen, a new one
 #: that dies at once tells of more.
-LOST_ATTEMPTS = 2
+OTHER_ATTEMPTS = 2
 
 
 class Conflict(Exception):
@@ -137,7 +137,7 @@ class Transactions:
             return False
         if trouble is Trouble.CONFLICT and attempt < CONFLICT_ATTEMPTS:
             return True
-        if trouble is Trouble.LOST and attempt < LOST_ATTEMPTS:
+        if trouble is Trouble.ONCE_MORE and attempt < OTHER_ATTEMPTS:
             return True
         raise StoreUnavailable(
             f"the database {self._dialect.where()} can't be used now: {describe(error)}"

@@ -1,0 +1,293 @@
+"""What the store does when the database, or another session, gets in its way."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from dalga.errors import StartupError, StoreUnavailable, TableExists
+from dalga.job import Delete, JobKey, Reschedule
+from dalga.store.sqlite import SQLite
+from dalga.store.table import JobsTable
+from tests.servers import start_server
+from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine
+
+KEY = JobKey("check_feed", "1234")
+HOUR = timedelta(hours=1)
+
+
+@each_engine(globals())
+class ClockTests(EngineTestCase):
+    """P8: whose clock counts."""
+
+    async def test_the_databases_clock_decides(self) -> None:
+        """P8: with a database an hour ahead, first runs and claims go by its time."""
+        store = self.make_store()
+        dialect: Any = store._dialect
+        ahead = datetime.now(UTC) + HOUR
+        if isinstance(dialect, SQLite):
+            dialect._wall_clock = lambda: ahead
+        else:
+            set_up = dialect.set_up
+
+            def set_up_ahead(connection: Any) -> None:
+                set_up(connection)
+                connection.cursor().execute(f"SET SESSION timestamp = {ahead.timestamp():.6f}")
+
+            # adbapi has taken the method already.
+            dialect.set_up = set_up_ahead
+            store._runs._pool.openfun = store._api._pool.openfun = set_up_ahead
+            store.create_table()
+        store.open()
+        job = await store.put(KEY, EACH_MINUTE)
+        self.assertLess(abs(job.scheduled - ahead - timedelta(minutes=1)), timedelta(seconds=5))
+        self.assertLess(abs(store.clock.now() - ahead), timedelta(seconds=5))
+        # Due half an hour from now here, half an hour ago there.
+        half = (ahead - HOUR / 2).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+        self.sql("UPDATE dalga SET due = %s, scheduled = %s", (half, half))
+        (run,) = (await store.claim(9, LONG)).runs
+        self.assertLess(abs(run.claimed - ahead), timedelta(seconds=5))
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class ConcurrencyTests(EngineTestCase):
+    """Sessions that meet on the same rows."""
+
+    async def test_a_claim_does_not_rest_on_locks(self) -> None:
+        """P3: rows that another takes between finding and taking are not taken twice."""
+        keys = self.claimable("a", "b", "c")
+        store, other = self.open_store_without_locks(), self.stores[0]
+        taken: list[Any] = []
+
+        def between() -> bytes:
+            # In the claim's thread, after it has found its rows and before it takes them.
+            with closing(self.connect()) as connection:
+                cursor = connection.cursor()
+                cursor.execute(
+                    "UPDATE dalga SET token = 'somebody else 16', "
+                    "due = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR WHERE path IN ('a', 'b')"
+                )
+                connection.commit()
+            taken.append(True)
+            return b"0123456789abcdef"
+
+        store._token = between
+        runs = (await store.claim(9, LONG)).runs
+        self.assertTrue(taken)
+        self.assertEqual([run.key for run in runs], keys[2:])
+        self.assertEqual((await other.claim(9, LONG)).runs, [])
+
+    async def test_a_claim_reads_what_it_has_taken(self) -> None:
+        """P4: a job that was scheduled anew between finding and taking runs as it is now."""
+        self.claimable("a")
+        store = self.open_store_without_locks()
+
+        def between() -> bytes:
+            with closing(self.connect()) as connection:
+                connection.cursor().execute("UPDATE dalga SET `interval` = '7'")
+                connection.commit()
+            return b"0123456789abcdef"
+
+        store._token = between
+        (run,) = (await store.claim(9, LONG)).runs
+        self.assertEqual(run.schedule.seconds, 7)
+
+    async def test_locked_rows_are_passed_over(self) -> None:
+        """P6: rows that a stranger has locked hold up neither the claim nor the other rows."""
+        keys = self.claimable("a", "b")
+        store = self.stores[0]
+        with closing(self.connect()) as stranger:
+            stranger.cursor().execute("SELECT * FROM dalga WHERE path = 'a' FOR UPDATE")
+            self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], keys[1:])
+            stranger.rollback()
+        self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], keys[:1])
+
+    async def test_a_lock_that_is_held_too_long(self) -> None:
+        """A put that waits for a stranger's lock in vain is refused; it goes through later."""
+        self.claimable("a")
+        store = self.stores[0]
+        key = JobKey("a", "body")
+        with closing(self.connect()) as stranger:
+            stranger.cursor().execute("SELECT * FROM dalga WHERE path = 'a' FOR UPDATE")
+            await self.assertFailure(store.put(key, NOW), StoreUnavailable)
+            stranger.rollback()
+        await store.put(key, NOW)
+
+    async def test_a_deadlock_is_run_again(self) -> None:
+        """A transaction that loses a deadlock is run again, unseen by its caller."""
+        self.claimable("a", "b")
+        store = self.stores[0]
+        runs = (await store.claim(9, LONG)).runs
+        with closing(self.connect()) as stranger:
+            cursor = stranger.cursor()
+            # Heavier than the store's transaction, so that the store is the one that loses.
+            cursor.execute(
+                "INSERT INTO dalga (path, body, `interval`, scheduled, due) "
+                "SELECT CONCAT('x', seq.n), 'x', '', UTC_TIMESTAMP(6), NULL FROM "
+                "(SELECT a.n + 10 * b.n AS n FROM "
+                + " CROSS JOIN ".join(
+                    f"(SELECT 0 AS n {' '.join(f'UNION SELECT {n}' for n in range(1, 10))}) AS {x}"
+                    for x in "ab"
+                )
+                + ") AS seq"
+            )
+            cursor.execute("SELECT id FROM dalga WHERE path = 'b' FOR UPDATE")
+            recording = store.record([(run, Reschedule(run.claimed)) for run in runs])
+            await self.until_waiting()
+
+            def close_the_circle() -> None:
+                cursor.execute("SELECT id FROM dalga WHERE path = 'a' FOR UPDATE")
+                stranger.rollback()
+
+            await deferToThread(close_the_circle)
+            self.assertEqual(await recording, [])
+
+    async def test_killed_connections(self) -> None:
+        """P5: connections that die are replaced, unseen by the caller."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        await store.claim(0, LONG)
+        with closing(self.connect()) as stranger:
+            cursor = stranger.cursor()
+            cursor.execute(
+                "SELECT id FROM information_schema.processlist "
+                "WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            )
+            victims = [row[0] for row in cursor.fetchall()]
+            self.assertEqual(len(victims), 2)
+            for victim in victims:
+                cursor.execute(f"KILL {int(victim)}")
+        await store.get(KEY)
+        (run,) = (await store.claim(9, LONG)).runs
+        self.assertEqual(await store.record([(run, Delete())]), [])
+
+    async def test_sessions_are_set_up(self) -> None:
+        """The store's sessions read committed data only, in UTC, and don't wait long for locks."""
+        store = self.open_store()
+        name = "tx_isolation" if self.engine == "mariadb" else "transaction_isolation"
+
+        def look(cursor: Any, now: datetime, since: float) -> Any:
+            cursor.execute(
+                f"SELECT @@{name}, @@time_zone, @@innodb_lock_wait_timeout, @@autocommit"
+            )
+            return cursor.fetchall()
+
+        ((isolation, zone, wait, autocommit),) = await store._runs.run(look)
+        self.assertEqual((isolation, zone, wait, autocommit), ("READ-COMMITTED", "+00:00", 3, 0))
+
+    def claimable(self, *names: str) -> list[JobKey]:
+        """Overdue jobs in an opened store's table."""
+        self.open_store()
+        return self.in_the_past(*names)
+
+    def open_store_without_locks(self) -> JobsTable:
+        """A store on an engine that knows no locking reads."""
+        store = self.make_store()
+        store._sql.find_due = store._sql.find_due.replace(" FOR UPDATE SKIP LOCKED", "")
+        store.open()
+        return store
+
+    async def until_waiting(self) -> None:
+        """Wait until some session waits for a lock."""
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        from tests.stores import server
+
+        with closing(server(self.engine).connect_as_root()) as root:
+            cursor = root.cursor()
+            for _ in range(500):
+                cursor.execute(
+                    "SELECT COUNT(*) FROM information_schema.innodb_trx "
+                    "WHERE trx_state = 'LOCK WAIT'"
+                )
+                if cursor.fetchall() != ((0,),):
+                    return
+                await deferLater(reactor, 0.02)
+        self.fail("nobody waits for a lock")
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class ServerTests(EngineTestCase):
+    """A server of one's own that dies."""
+
+    async def test_a_server_that_dies(self) -> None:
+        """P1, P5: what was acknowledged outlives a kill; calls fail soon, then all is well."""
+        own = start_server(self.engine)
+        self.addCleanup(own.stop)
+        name = own.create_database()
+        self.config = type(self.config)(own.host, own.port, name, "dalga", own.user, own.password)
+        store = self.make_store()
+        store.create_table()
+        store.open()
+        await store.put(KEY, NOW)
+        (run,) = (await store.claim(9, LONG)).runs
+        await store.put(JobKey("other", "job"), EACH_MINUTE)
+        own.kill()
+        error = await self.assertFailure(store.get(KEY), StoreUnavailable)
+        self.assertIn(f"{own.host}:{own.port}", str(error))
+        await self.assertFailure(store.claim(9, LONG), StoreUnavailable)
+        await self.assertFailure(store.record([(run, Delete())]), StoreUnavailable)
+        await deferToThread(own.start)
+        self.assertEqual((await store.counts()).total, 2)
+        self.assertEqual(await store.record([(run, Delete())]), [])
+        self.assertEqual((await store.counts()).total, 1)
+
+
+@each_engine(globals(), only=("sqlite",))
+class FileTests(EngineTestCase):
+    """The embedded database."""
+
+    async def test_durable_settings(self) -> None:
+        """P1: write-ahead log, and an fsync with each commit."""
+        store = self.open_store()
+
+        def look(cursor: Any, now: datetime, since: float) -> Any:
+            answers = []
+            for pragma in ("journal_mode", "synchronous"):
+                cursor.execute(f"PRAGMA {pragma}")
+                answers += cursor.fetchall()
+            return answers
+
+        self.assertEqual(await store._runs.run(look), [(b"wal",), (2,)])
+
+    def test_one_daemon_a_file(self) -> None:
+        """A second daemon is refused, also by another name of the file, until the first is gone."""
+        import os
+
+        first, second = self.make_store(guarded=True), self.make_store(guarded=True)
+        first.open()
+        error = self.assertRaises(StartupError, second.open)
+        self.assertIn("in use by another dalga", str(error))
+        alias = f"{self.config.path}-alias"
+        os.symlink(self.config.path, alias)
+        self.config = type(self.config)(alias)
+        self.assertRaises(StartupError, self.make_store(guarded=True).open)
+        assert first._guard is not None
+        first._guard.release()
+        second.open()
+
+    def test_a_newer_file(self) -> None:
+        """A file of another version is left alone."""
+        self.make_store().open()
+        self.sql("PRAGMA user_version = 99")
+        error = self.assertRaises(StartupError, self.make_store().open)
+        self.assertIn("schema version 99", str(error))
+
+    def test_create_table_twice(self) -> None:
+        """The second time it is there already."""
+        self.make_store().create_table()
+        self.assertRaises(TableExists, self.make_store().create_table)
+
+    async def test_busy(self) -> None:
+        """A stranger who holds the file makes calls fail after a while; then all is well."""
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        with closing(self.connect()) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")
+            await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
+            stranger.rollback()
+        await store.put(KEY, EACH_MINUTE)
