@@ -62,8 +62,9 @@ format: venv
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: venv
-	@$(BIN)/python bench/bench.py
+# Its options: make bench BENCH='--engine sqlite'
+bench: engines
+	@$(BIN)/python -m bench.drain $(BENCH)
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info

@@ -37,7 +37,6 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import optionsForClientTLS
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 # A pool's connection has no public home.
@@ -58,8 +57,9 @@ from zope.interface import implementer
 from dalga import __version__
 from dalga.errors import ConfigError
 from dalga.job import Outcome, Run, target_path
+from dalga.log import logger
 
-log = Logger()
+log = logger(__name__)
 
 #: How much of an answer's body is read, in bytes. Nobody wants what comes after it: the connection
 #: is dropped, and the status decides.

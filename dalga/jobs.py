@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from dalga.errors import StoreUnavailable
+from dalga.errors import DalgaError, StoreUnavailable
 from dalga.job import (
     Job,
     JobKey,
@@ -79,7 +79,13 @@ class Jobs:
         check_path(key.path)
         check_request(request)
         job = await self._shielded(self._store.put(key, request).addCallback(self._announce))
-        log.info("scheduled {job.key}: {job.schedule}, first run {job.next_run}", job=job)
+        log.info(
+            "{path!r} {body!r}: scheduled {how}, first run {first:%Y-%m-%dT%H:%M:%SZ}",
+            path=key.path,
+            body=key.body,
+            how=f"every {job.schedule.seconds} s" if job.schedule.seconds else "once",
+            first=job.scheduled,
+        )
         return job
 
     async def get(self, key: JobKey) -> Job | UnreadableJob:
@@ -98,7 +104,7 @@ class Jobs:
         :raises StoreUnavailable: if the database can't be reached.
         """
         job = await self._shielded(self._store.trigger(key).addCallback(self._announce))
-        log.info("triggered {job.key}", job=job)
+        log.info("{path!r} {body!r}: triggered", path=key.path, body=key.body)
         return job
 
     async def cancel(self, key: JobKey) -> None:
@@ -108,7 +114,7 @@ class Jobs:
         :raises StoreUnavailable: if the database can't be reached.
         """
         await self._shielded(self._store.delete(key))
-        log.info("cancelled {key}", key=key)
+        log.info("{path!r} {body!r}: cancelled", path=key.path, body=key.body)
 
     async def status(self) -> Status:
         """:raises StoreUnavailable: if the database can't be reached."""
@@ -145,7 +151,7 @@ class Jobs:
                 timer.cancel()
             if not waiting.called:
                 waiting.errback(failure)
-            elif not isinstance(failure.value, StoreUnavailable):
+            elif not isinstance(failure.value, DalgaError):
                 log.failure("a request that nobody waits for any more failed", failure)
 
         work.addCallbacks(succeeded, failed)

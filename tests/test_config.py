@@ -285,7 +285,8 @@ class FileRefusalTests(ConfigTestCase):
         for text, expected in [
             ("[jobs]\n[jobs]", "ini, line 2: the section [jobs] is there twice, put its keys"),
             ("[jobs]\n[Jobs]", "ini: the section [jobs] is there twice, put its keys together"),
-            ("[mysql]\nhost=a\nHOST=a", "ini, line 3: [mysql] host is there twice, leave one"),
+            ("[mysql]\nhost=a\nhost=a", "ini, line 3: [mysql] host is there twice, leave one"),
+            ("[mysql]\nhost=a\nHOST=a", "ini: [mysql] host is there twice, leave one"),
         ]:
             self.assertIn(expected, self.refusal(text))
 
@@ -312,7 +313,7 @@ class FileRefusalTests(ConfigTestCase):
     def test_unknown_key(self) -> None:
         for section, key, expected in [
             ("mysql", "pasword", "has no key 'pasword', did you mean password?"),
-            ("jobs", "MaxRuning", "has no key 'maxruning', did you mean maxRunning?"),
+            ("jobs", "MaxRuning", "has no key 'MaxRuning', did you mean maxRunning?"),
             ("listen", "baseurl", "has no key 'baseurl', there is host, port"),
             ("sqlite", "table", "has no key 'table', there is path"),
         ]:

@@ -177,6 +177,16 @@ class HouseTests(SynchronousTestCase):
         for path in (ROOT / "dalga").rglob("*.sql"):
             self.assertEqual(path.parent.name, "store", path)
 
+    def test_no_wall_clock(self) -> None:
+        """P8: nobody asks this machine what time it is, but for the file that lives on it."""
+        asking = re.compile(r"\btime\.time\(|\bnow\(UTC\)|\butcnow\(|\bdatetime\.now\(|\btoday\(")
+        found = {
+            path.relative_to(ROOT).as_posix()
+            for path in (ROOT / "dalga").rglob("*.py")
+            if asking.search(path.read_text(encoding="utf-8"))
+        }
+        self.assertEqual(found, {"dalga/store/sqlite.py"})
+
     def test_plugin_folder(self) -> None:
         """With an ``__init__.py``, it would stand in for Twisted itself, or hide its plugins."""
         self.assertEqual(list((ROOT / "twisted").rglob("__init__.py")), [])

@@ -106,6 +106,8 @@ class Client(Protocol):
         self.made: Deferred[None] = Deferred()
         self.lost: Deferred[None] = Deferred()
         self.reason: Failure | None = None
+        #: Fires when the server has closed its side.
+        self.eof: Deferred[None] = Deferred()
         self.closed_by_server = False
         self._waiting: list[tuple[bool, Deferred[bytes]]] = []
 
@@ -118,6 +120,7 @@ class Client(Protocol):
 
     def readConnectionLost(self) -> None:
         self.closed_by_server = True
+        self.eof.callback(None)
         self._look()
 
     def writeConnectionLost(self) -> None:
@@ -425,6 +428,12 @@ class MethodTests(APITestCase):
             )
             self.assertIn(answer[9:12], [b"200", b"204"], line)
 
+    async def test_a_body_of_post_is_not_even_looked_at(self) -> None:
+        await self.ask(b"PUT /jobs/a/b?interval=60")
+        for content_type in [b"multipart/form-data; boundary=x", b"multipart/form-data"]:
+            headers = b"Content-Type: " + content_type + b"\r\n"
+            self.assertIn(b" 200 ", await self.ask(b"POST /jobs/a/b", headers, b"--x\r\nno"))
+
 
 class ParameterTests(APITestCase):
     async def test_from_the_query_a_form_or_json(self) -> None:
@@ -612,6 +621,7 @@ class BodySizeTests(APITestCase):
 
     async def send_10_mb_and_close(self, client: Client, octets: bytes) -> None:
         """Were the connection not read on, this would end in a reset."""
+        await client.eof
         client.send(octets)
         client.transport.loseConnection()  # type: ignore[union-attr]
         await client.lost
@@ -620,6 +630,7 @@ class BodySizeTests(APITestCase):
         self.assertEqual(self.store.calls, [])
         await self.server_lost[0]
         self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_a_content_length_above_the_cap_is_refused_before_any_of_the_body(self) -> None:
         for method in [b"PUT", b"POST", b"GET", b"DELETE"]:

@@ -82,6 +82,7 @@ class PathTests(SynchronousTestCase):
             b"/jobs/a/b/",
             b"/jobs/a//b",
             b"//jobs/a/b",
+            b"a/b",
             b"/jobs%2Fa/b/c",
             b"*",
         ]:

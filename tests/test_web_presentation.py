@@ -57,6 +57,8 @@ class JobTests(SynchronousTestCase):
             job_json(job),
             PLAIN + b',"failing":{"attempts":3,"error":"500 Internal Server Error"}}',
         )
+        # What is said of a row that was set aside is no failure of a run.
+        self.assertEqual(job_json(replace(JOB, error="interval is 'x'")), PLAIN + b"}")
         # A first attempt that is under way has not failed.
         self.assertEqual(job_json(replace(JOB, attempts=1, running=True)), PLAIN + b"}")
 

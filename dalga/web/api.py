@@ -34,8 +34,6 @@ class Api:
 
     app = Klein()
     app.url_map.converters["rest"] = _Rest
-    # Klein's Map answers a double slash with a redirect otherwise.
-    app.url_map.merge_slashes = False
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs

@@ -40,8 +40,6 @@ _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 class ApiRequest(Request):
     """One request and its answer."""
 
-    # twisted.web would put text/html where no Content-Type was set.
-    defaultContentType = None
     path: bytes
     content: BytesIO
     channel: ApiChannel
@@ -190,6 +188,7 @@ class ApiSite(Site):
     """
 
     protocol = ApiChannel  # type: ignore[assignment]
+    noisy = False
 
     def __init__(self, resource: IResource, reactor: IReactorTime) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
@@ -201,13 +200,10 @@ class ApiSite(Site):
         )
 
     def startFactory(self) -> None:
-        """Twisted's keeps the time for an access log, once a second; there is none."""
+        """Twisted's opens an access log and keeps the time for it, once a second; there is none."""
 
     def stopFactory(self) -> None:
         """There is no access log to be closed."""
-
-    def log(self, request: object) -> None:
-        """There is no access log."""
 
 
 def _too_large() -> BodyTooLarge:

@@ -1,0 +1,361 @@
+"""
+A store in memory and an endpoint that answers when it is told to, for tests of what stands on them.
+
+`FakeStore` has the leases of the real one; `tests.test_dispatch` drives both through one scenario and
+wants the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from dalga.errors import JobNotFound, StoreUnavailable
+from dalga.job import (
+    Delete,
+    Job,
+    JobKey,
+    Outcome,
+    Reschedule,
+    Retry,
+    Run,
+    ScheduleRequest,
+    UnreadableJob,
+    Verdict,
+    plan,
+)
+from dalga.schedule import Once, Schedule
+from dalga.store import Claimed, Counts, Dues
+from dalga.store.clock import DatabaseClock
+
+T = TypeVar("T")
+
+#: The fake database's time when the steady clock is at 0.
+EPOCH = datetime(2014, 11, 11, 22, 0, 0, tzinfo=UTC)
+
+# What the user has said during a lease.
+NOTHING, RESCHEDULED, DELETED = 0, 1, 2
+
+
+@dataclass
+class Row:
+    """A row of the table."""
+
+    id: int
+    key: JobKey
+    schedule: Schedule
+    scheduled: datetime
+    due: datetime
+    token: bytes | None = None
+    run: bytes | None = None
+    attempts: int = 0
+    superseded: int = NOTHING
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the store, as it was made."""
+
+    method: str
+    #: The steady clock's seconds.
+    at: float
+    #: A claim's limit, a record's verdicts.
+    argument: Any
+
+
+class FakeStore:
+    """
+    `dalga.store.Store` over a dict.
+
+    :param seconds: the steady clock.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.clock = DatabaseClock(seconds)
+        #: How far the database's clock has been set since.
+        self.set_by = timedelta(0)
+        self.rows: dict[int, Row] = {}
+        self.calls: list[Call] = []
+        #: The methods that fail with StoreUnavailable, having done nothing.
+        self.away: set[str] = set()
+        #: The rows whose verdict breaks the transaction that holds it.
+        self.poison: set[int] = set()
+        self._held: dict[str, list[tuple[Deferred[Any], Any]]] = {}
+        self._seconds = seconds
+        self._tokens = 0
+        self._last_row = 0
+        self._read_clock()
+
+    @property
+    def now(self) -> datetime:
+        """The database's time."""
+        return EPOCH + self.set_by + timedelta(seconds=self._seconds())
+
+    def called(self, method: str) -> list[Call]:
+        """The calls of one method."""
+        return [call for call in self.calls if call.method == method]
+
+    def hold(self, method: str) -> None:
+        """From now on, what `method` does is done, but its answer waits for `release`."""
+        self._held.setdefault(method, [])
+
+    def release(self, method: str) -> None:
+        """Give the answers that were held back, and hold no more."""
+        for answer, result in self._held.pop(method):
+            answer.callback(result)
+
+    def insert(
+        self, path: str, due: datetime | None = None, schedule: Schedule | None = None
+    ) -> JobKey:
+        """A row that another instance has written; due now unless said otherwise."""
+        key = JobKey(path, "body")
+        self._insert(key, schedule or Once(), due or self.now)
+        return key
+
+    def find(self, key: JobKey) -> Row | None:
+        """The row of a job that has not been deleted."""
+        for row in self.rows.values():
+            if row.key == key and row.superseded != DELETED:
+                return row
+        return None
+
+    # Store
+
+    def open(self) -> None:
+        """See `Store.open`."""
+
+    def create_table(self) -> str:
+        """See `Store.create_table`."""
+        return "created"
+
+    def close(self) -> Deferred[None]:
+        """See `Store.close`."""
+        return succeed(None)
+
+    def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
+        """See `Store.put`."""
+
+        def work() -> Job:
+            schedule, first = plan(request, self.now)
+            row = next((row for row in self.rows.values() if row.key == key), None)
+            if row is None:
+                return self._job(self._insert(key, schedule, first))
+            self._overtake(row, first)
+            row.schedule = schedule
+            return self._job(row)
+
+        return self._run("put", key, work)
+
+    def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+        """See `Store.get`."""
+        return self._run("get", key, lambda: self._job(self._expect(key)))
+
+    def trigger(self, key: JobKey) -> Deferred[Job]:
+        """See `Store.trigger`."""
+
+        def work() -> Job:
+            row = self._expect(key)
+            self._overtake(row, self.now)
+            return self._job(row)
+
+        return self._run("trigger", key, work)
+
+    def delete(self, key: JobKey) -> Deferred[None]:
+        """See `Store.delete`."""
+
+        def work() -> None:
+            row = self.find(key)
+            if row is not None and self._leased(row):
+                row.superseded = DELETED
+            elif row is not None:
+                del self.rows[row.id]
+
+        return self._run("delete", key, work)
+
+    def counts(self) -> Deferred[Counts]:
+        """See `Store.counts`."""
+
+        def work() -> Counts:
+            pending = sum(row.due <= self.now for row in self.rows.values())
+            return Counts(len(self.rows), pending, set_aside=0)
+
+        return self._run("counts", None, work)
+
+    def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
+        """See `Store.upcoming`."""
+
+        def work() -> Dues:
+            horizon = self.now + within
+            dues = sorted(row.due for row in self.rows.values() if row.due <= horizon)[:limit]
+            return Dues(dues, dues[-1] if len(dues) == limit else horizon)
+
+        return self._run("upcoming", limit, work)
+
+    def claim(self, limit: int, lease: timedelta) -> Deferred[Claimed]:
+        """See `Store.claim`."""
+
+        def work() -> Claimed:
+            now = self.now
+            due = [row for row in self.rows.values() if row.due <= now]
+            due = sorted(due, key=lambda row: (row.due, row.id))[:limit]
+            self._tokens += 1
+            token = b"%016d" % self._tokens
+            runs = []
+            for row in due:
+                if row.superseded == DELETED:
+                    del self.rows[row.id]
+                elif row.scheduled > now:
+                    row.due, row.token, row.run, row.attempts = row.scheduled, None, None, 0
+                    row.superseded = NOTHING
+                else:
+                    row.due, row.token, row.run = now + lease, token, row.run or token
+                    row.attempts, row.superseded = row.attempts + 1, NOTHING
+                    runs.append(self._taken(row, now, lease))
+            return Claimed(runs, now, full=len(due) == limit)
+
+        return self._run("claim", limit, work)
+
+    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[list[Run]]:
+        """See `Store.record`."""
+
+        def work() -> list[Run]:
+            if any(run.row in self.poison for run, _ in verdicts):
+                raise RuntimeError("poison")
+            return [run for run, verdict in verdicts if not self._close(run, verdict)]
+
+        return self._run("record", list(verdicts), work)
+
+    # Within a transaction
+
+    def _run(self, method: str, argument: Any, work: Callable[[], T]) -> Deferred[T]:
+        self.calls.append(Call(method, self._seconds(), argument))
+        if method in self.away:
+            return fail(StoreUnavailable("the database is away"))
+        try:
+            result = work()
+        except Exception as error:
+            return fail(error)
+        self._read_clock()
+        if method not in self._held:
+            return succeed(result)
+        answer: Deferred[T] = Deferred()
+        self._held[method].append((answer, result))
+        return answer
+
+    def _read_clock(self) -> None:
+        self.clock.observe(self.now, self._seconds(), self._seconds())
+
+    def _insert(self, key: JobKey, schedule: Schedule, due: datetime) -> Row:
+        self._last_row += 1
+        row = self.rows[self._last_row] = Row(self._last_row, key, schedule, due, due)
+        return row
+
+    def _leased(self, row: Row) -> bool:
+        return row.token is not None and row.due > self.now
+
+    def _overtake(self, row: Row, first: datetime) -> None:
+        """The user has spoken: a run that is under way keeps its lease, but its end has no say."""
+        if self._leased(row):
+            row.superseded = RESCHEDULED
+        else:
+            row.superseded, row.token, row.due = NOTHING, None, first
+        row.scheduled, row.run, row.attempts, row.error = first, None, 0, None
+
+    def _taken(self, row: Row, now: datetime, lease: timedelta) -> Run:
+        assert row.token is not None and row.run is not None
+        return Run(
+            row=row.id,
+            token=row.token,
+            key=row.key,
+            schedule=row.schedule,
+            scheduled=row.scheduled,
+            id=f"{row.run.decode()}-{row.id}",
+            attempt=row.attempts,
+            claimed=now,
+            lease_ends=self._seconds() + lease.total_seconds(),
+        )
+
+    def _close(self, run: Run, verdict: Verdict) -> bool:
+        """Whether the verdict was written."""
+        row = self.rows.get(run.row)
+        if row is None or row.token != run.token:
+            return False
+        if row.superseded == DELETED:
+            del self.rows[row.id]
+            return False
+        row.token = None
+        if row.superseded == RESCHEDULED:
+            row.superseded, row.due = NOTHING, row.scheduled
+            return False
+        match verdict:
+            case Delete():
+                del self.rows[row.id]
+            case Reschedule(scheduled):
+                row.scheduled = row.due = scheduled
+                row.run, row.attempts, row.error = None, 0, None
+            case Retry(due, error):
+                row.due, row.error = due, error
+        return True
+
+    def _expect(self, key: JobKey) -> Row:
+        row = self.find(key)
+        if row is None:
+            raise JobNotFound(f"there is no job {key}")
+        return row
+
+    def _job(self, row: Row) -> Job:
+        running = self._leased(row)
+        return Job(row.key, row.schedule, row.scheduled, row.due, row.attempts, running, row.error)
+
+
+class FakeEndpoint:
+    """
+    An endpoint that notes each POST and answers when it is told to.
+
+    :param seconds: the steady clock.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        #: Each POST that was begun, with the steady clock's seconds.
+        self.posts: list[tuple[Run, float]] = []
+        self._open: list[tuple[Run, Deferred[Outcome]]] = []
+
+    def post(self, run: Run) -> Deferred[Outcome]:
+        """See `dalga.endpoint.Endpoint.post`."""
+        if any(other.key == run.key for other, _ in self._open):
+            raise AssertionError(f"{run.key} is POSTed twice at a time (P3)")
+        self.posts.append((run, self._seconds()))
+        answer: Deferred[Outcome] = Deferred()
+        self._open.append((run, answer))
+        return answer
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all POSTs, in the order in which they were begun."""
+        return [run.key.path for run, _ in self.posts]
+
+    @property
+    def under_way(self) -> list[str]:
+        """The paths of the POSTs that have not been answered."""
+        return [run.key.path for run, _ in self._open]
+
+    def answer(self, path: str, status: int = 200) -> None:
+        """Answer the POST to a path."""
+        self._take(path).callback(Outcome(status, 0.0))
+
+    def break_off(self, path: str, error: Exception) -> None:
+        """Fail in a way that no endpoint should."""
+        self._take(path).errback(error)
+
+    def _take(self, path: str) -> Deferred[Outcome]:
+        for position, (run, answer) in enumerate(self._open):
+            if run.key.path == path:
+                del self._open[position]
+                return answer
+        raise AssertionError(f"no POST to {path} is under way, but to {self.under_way}")

@@ -1,0 +1,641 @@
+"""The scheduler: what it claims when, what it POSTs, and that every outcome is written."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.dispatch import AWAY_PAUSE, LEASE_MARGIN, RECORD_LIMIT, SCAN_LIMIT, Pace, Scheduler
+from dalga.errors import JobNotFound
+from dalga.job import Delete, Job, JobKey, Reschedule, Retry, Run, RunPolicy, ScheduleRequest
+from dalga.retry import RetryPolicy
+from dalga.schedule import Every
+from dalga.store import Store
+from tests.fakes import EPOCH, FakeEndpoint, FakeStore
+from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase
+
+TIMEOUT = 10.0
+MINUTE = timedelta(minutes=1)
+
+
+def seconds(count: float) -> timedelta:
+    return timedelta(seconds=count)
+
+
+class SchedulerTestCase(SynchronousTestCase):
+    """A scheduler on a clock of the test's, with a fake store and a fake endpoint."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.store = FakeStore(self.clock.seconds)
+        self.endpoint = FakeEndpoint(self.clock.seconds)
+        self.events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def start(self, slots: int = 10, scan: float = 1.0, jitter: float = 0.0) -> None:
+        """Start a scheduler, and let it claim for the first time."""
+        self.scheduler = Scheduler(
+            self.clock,
+            self.store,
+            self.endpoint,
+            Pace(slots=slots, timeout=TIMEOUT, scan=scan),
+            RunPolicy(RetryPolicy(jitter=jitter)),
+            Random(20141111),
+        )
+        self.scheduler.start()
+        self.go(0)
+
+    def go(self, duration: float) -> None:
+        """Let time go by, from one timer to the next; no timer may be busy without end."""
+        end = self.clock.seconds() + duration
+        for _ in range(2000):
+            times = [call.getTime() for call in self.clock.getDelayedCalls()]
+            if not times or min(times) > end:
+                self.clock.advance(max(0.0, end - self.clock.seconds()))
+                return
+            self.clock.advance(max(0.0, min(times) - self.clock.seconds()))
+        self.fail("the timers never come to rest")
+
+    def logged(self, level: LogLevel) -> list[str]:
+        """What dalga logged at a level, as format strings."""
+        return [
+            event["log_format"]
+            for event in self.events
+            if event["log_level"] is level and event["log_namespace"].startswith("dalga")
+        ]
+
+    def drain(self, grace: float) -> Deferred[int]:
+        self.scheduler.stop_claiming()
+        return Deferred.fromCoroutine(self.scheduler.drain(grace))
+
+    def recorded(self) -> list[list[str]]:
+        """The paths of each record, in the order in which the store was given them."""
+        return [[run.key.path for run, _ in call.argument] for call in self.store.called("record")]
+
+
+class ClaimTests(SchedulerTestCase):
+    """When rows are claimed, and which."""
+
+    def test_on_time(self) -> None:
+        """P7: a due job is claimed at its time, not at the next scan."""
+        for number, after in enumerate((5.25, 5.375, 7.125)):
+            self.store.insert(f"job{number}", self.store.now + seconds(after))
+        self.start()
+        began = self.clock.seconds()
+        self.go(8)
+        times = [at - began for _, at in self.endpoint.posts]
+        for at, due in zip(times, (5.25, 5.375, 7.125), strict=True):
+            self.assertLess(abs(at - due), 0.001)
+
+    def test_nothing_due_no_claim(self) -> None:
+        """P10: where nothing is due the database is asked by scans only, not by claims."""
+        self.store.insert("far", self.store.now + timedelta(hours=1))
+        self.start()
+        self.go(20)
+        self.assertEqual(len(self.store.called("claim")), 1)
+        self.assertLess(len(self.store.called("upcoming")), 23)
+
+    def test_own_job(self) -> None:
+        """P7: a job that this instance has written is POSTed at its time, not at the next scan."""
+        self.start()
+        self.go(0.125)
+        due = self.store.now + seconds(0.25)
+        self.store.insert("mine", due)
+        self.scheduler.expect(due)
+        self.go(0.25)
+        self.assertEqual(self.endpoint.paths, ["mine"])
+
+    def test_own_job_that_is_due(self) -> None:
+        """P7: one that is due already is POSTed at once."""
+        self.start()
+        self.go(0.125)
+        self.store.insert("mine")
+        self.scheduler.expect(self.store.now)
+        self.go(0)
+        self.assertEqual(self.endpoint.paths, ["mine"])
+
+    def test_anothers_job(self) -> None:
+        """P5: a job that another instance has written is seen by the next scan."""
+        self.start()
+        self.go(0.125)
+        self.store.insert("theirs")
+        self.go(1)
+        self.assertEqual(self.endpoint.paths, ["theirs"])
+
+    def test_retry_on_time(self) -> None:
+        """P7, P2: a failed run is POSTed again at its retry's time, as the same run."""
+        self.store.insert("a")
+        self.start()
+        self.endpoint.answer("a", 500)
+        self.go(0.5)
+        (first, began), (second, again) = self.endpoint.posts
+        self.assertLess(abs(again - began - 0.5), 0.001)
+        self.assertEqual((first.id, first.attempt + 1), (second.id, second.attempt))
+
+    def test_next_run_on_time(self) -> None:
+        """P7: a periodic job's next run is at its time, though it comes before the next scan."""
+        self.store.insert("a", schedule=Every(seconds(1)))
+        self.start(scan=5)
+        self.go(0.5)
+        self.endpoint.answer("a")
+        self.go(0.5)
+        times = [at for _, at in self.endpoint.posts]
+        self.assertLess(abs(times[1] - times[0] - 1), 0.001)
+
+    def test_oldest_first(self) -> None:
+        """P6: due jobs start in due order, however they were written."""
+        for late in (3, 1, 4, 2, 5):
+            self.store.insert(f"late{late}", self.store.now - seconds(late))
+        self.start(slots=2)
+        while self.endpoint.under_way:
+            self.endpoint.answer(self.endpoint.under_way[0])
+            self.go(0.05)
+        self.assertEqual(self.endpoint.paths, ["late5", "late4", "late3", "late2", "late1"])
+
+    def test_slots(self) -> None:
+        """P10: never are more POSTs under way than there are slots, and none stays empty."""
+        for number in range(30):
+            self.store.insert(f"job{number}")
+        self.start(slots=7)
+        random = Random(1)
+        while self.endpoint.under_way:
+            self.assertLessEqual(len(self.endpoint.under_way), 7)
+            self.assertEqual(self.scheduler.running, len(self.endpoint.under_way))
+            self.endpoint.answer(random.choice(self.endpoint.under_way))
+            self.go(0.05)
+            left = 30 - len(self.endpoint.posts)
+            if left:
+                self.assertEqual(len(self.endpoint.under_way), 7)
+        self.assertEqual(len(self.endpoint.posts), 30)
+
+    def test_a_claim_asks_for_the_free_slots(self) -> None:
+        """P5, P10: no more rows are claimed than can be POSTed now."""
+        for number in range(5):
+            self.store.insert(f"job{number}")
+        self.start(slots=4)
+        self.endpoint.answer("job1")
+        self.go(0.05)
+        self.assertEqual([call.argument for call in self.store.called("claim")], [4, 1])
+
+    def test_company(self) -> None:
+        """P10: while most slots are taken, one claim fills several, not one claim each."""
+        for number in range(40):
+            self.store.insert(f"job{number}")
+        self.start(slots=20)
+        for path in self.endpoint.under_way[:4]:
+            self.endpoint.answer(path)
+            self.go(0.001)
+        self.go(0.05)
+        self.assertEqual([call.argument for call in self.store.called("claim")], [20, 4])
+
+    def test_backlog(self) -> None:
+        """P6: a backlog is claimed until a claim is not full; then a scan sees what comes next."""
+        for number in range(SCAN_LIMIT * 2):
+            self.store.insert(f"job{number}", self.store.now - seconds(1))
+        soon = self.store.now + seconds(0.25)
+        self.store.insert("soon", soon)
+        self.start(slots=SCAN_LIMIT - 1, scan=60)
+        for _ in range(2):
+            for path in self.endpoint.under_way:
+                self.endpoint.answer(path)
+            self.go(0.02)
+        for path in self.endpoint.under_way:
+            self.endpoint.answer(path)
+        self.go(0.25)
+        self.assertEqual(len(self.endpoint.posts), SCAN_LIMIT * 2 + 1)
+        self.assertLess(abs(self.endpoint.posts[-1][1] - 1000.25), 0.001)
+        self.assertLess(len(self.store.called("claim")), 8)
+
+    def test_claim_failure(self) -> None:
+        """P5: a claim that fails is made again after a pause, and again; logged once."""
+        self.start()
+        self.store.away = {"claim", "upcoming"}
+        self.store.insert("a")
+        self.scheduler.expect(self.store.now)
+        self.go(5)
+        times = [call.at for call in self.store.called("claim")[1:]]
+        self.assertGreater(len(times), 3)
+        for earlier, later in pairwise(times):
+            self.assertGreaterEqual(later - earlier, AWAY_PAUSE)
+        self.assertEqual(len(self.logged(LogLevel.error)), 1)
+        self.store.away = set()
+        self.go(AWAY_PAUSE)
+        self.assertEqual(self.endpoint.paths, ["a"])
+        self.assertIn("the database is back", self.logged(LogLevel.info))
+
+    def test_claim_failure_alone(self) -> None:
+        """P5: the pause holds, and the log keeps quiet, where scans go on working meanwhile."""
+        self.store.away = {"claim"}
+        self.store.insert("a")
+        self.start()
+        self.go(4.5)
+        times = [call.at for call in self.store.called("claim")]
+        self.assertLessEqual(len(times), 5)
+        self.assertEqual(len(self.logged(LogLevel.error)), 1)
+
+    def test_scan_failure(self) -> None:
+        """P5: a scan that fails is made again after a pause."""
+        self.store.away = {"upcoming"}
+        self.start()
+        self.go(5)
+        self.store.away = set()
+        self.store.insert("a", self.store.now + seconds(2.5))
+        self.go(2.5)
+        self.assertEqual(self.endpoint.paths, ["a"])
+
+    def test_claim_breaks(self) -> None:
+        """P5: not even a mistake of ours ends the claims."""
+        claim = self.store.claim
+        self.store.claim = lambda limit, lease: 1 / 0  # type: ignore[assignment, return-value]
+        self.store.insert("a")
+        self.start()
+        self.assertGreaterEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.store.claim = claim  # type: ignore[method-assign]
+        self.go(AWAY_PAUSE)
+        self.assertEqual(self.endpoint.paths, ["a"])
+
+    def test_a_late_claim(self) -> None:
+        """P3: a claim that comes back too late for a POST within its lease is not POSTed."""
+        self.store.insert("late")
+        self.store.hold("claim")
+        self.start()
+        self.clock.advance(LEASE_MARGIN + 0.001)
+        self.store.release("claim")
+        self.assertEqual(self.endpoint.posts, [])
+        self.assertEqual(self.scheduler.running, 0)
+        # P5: its lease ends and it runs, with one attempt more.
+        self.go(TIMEOUT + 2)
+        self.assertEqual([run.attempt for run, _ in self.endpoint.posts], [2])
+
+    def test_a_claim_just_in_time(self) -> None:
+        """P3: one that leaves the POST all its time is."""
+        self.store.insert("late")
+        self.store.hold("claim")
+        self.start()
+        self.clock.advance(LEASE_MARGIN)
+        self.store.release("claim")
+        self.assertEqual(self.endpoint.paths, ["late"])
+
+    def test_the_lease_covers_the_post(self) -> None:
+        """P3: the lease that a claim asks for is longer than a POST takes at most."""
+        self.store.insert("a")
+        self.start()
+        ((run, _),) = self.endpoint.posts
+        self.assertGreater(run.lease_ends, self.clock.seconds() + TIMEOUT)
+        row = self.store.find(run.key)
+        assert row is not None
+        self.assertGreater(row.due, self.store.now + seconds(TIMEOUT))
+
+    def test_still_running(self) -> None:
+        """P3, P8: a row whose lease the database's clock has jumped over is not started twice."""
+        self.store.insert("a")
+        self.start()
+        self.store.set_by = timedelta(hours=1)
+        self.go(5)
+        self.assertGreater(len(self.store.called("claim")), 1)
+        self.assertEqual(self.endpoint.paths, ["a"])
+        self.assertEqual(self.scheduler.running, 1)
+        self.assertTrue(any("still running" in line for line in self.logged(LogLevel.warn)))
+
+    def test_the_databases_clock(self) -> None:
+        """P8: when the database's clock is set back, its time decides, from the next scan on."""
+        self.start()
+        self.store.set_by = timedelta(hours=-1)
+        self.store.insert("a", self.store.now + seconds(2.5))
+        self.go(2.375)
+        self.assertEqual(self.endpoint.posts, [])
+        self.go(0.25)
+        self.assertEqual(self.endpoint.paths, ["a"])
+        self.assertLess(len(self.store.called("claim")), 5)
+
+    def test_after_an_outage(self) -> None:
+        """P9: a periodic job that was due for an hour runs once, then at its regular time."""
+        began = self.store.now
+        self.store.insert("a", began - timedelta(hours=1, seconds=-10), Every(MINUTE))
+        self.start()
+        for _ in range(100):
+            if self.endpoint.under_way:
+                self.endpoint.answer("a")
+            self.go(1)
+        scheduled = [run.scheduled for run, _ in self.endpoint.posts]
+        late = began - timedelta(hours=1, seconds=-10)
+        self.assertEqual(scheduled, [late, began + seconds(10), began + seconds(70)])
+
+
+class RecordTests(SchedulerTestCase):
+    """What becomes of outcomes."""
+
+    def test_done(self) -> None:
+        """P2: what was done is recorded: a one-off is gone, a periodic job has its next time."""
+        once = self.store.insert("once")
+        each = self.store.insert("each", schedule=Every(MINUTE))
+        self.start()
+        self.endpoint.answer("once")
+        self.endpoint.answer("each")
+        self.assertIsNone(self.store.find(once))
+        row = self.store.find(each)
+        assert row is not None
+        self.assertEqual((row.due, row.token), (self.store.now + MINUTE, None))
+
+    def test_an_outcome_that_cannot_be_written(self) -> None:
+        """P2, P5: outcomes are kept and tried again after a pause, in order, none dropped."""
+        keys = [self.store.insert(f"job{number}") for number in range(4)]
+        self.start()
+        self.store.away = {"record"}
+        for key in keys:
+            self.endpoint.answer(key.path)
+            self.go(0.75)
+        self.go(5)
+        attempts = [call.at for call in self.store.called("record")]
+        for earlier, later in pairwise(attempts):
+            self.assertGreaterEqual(later - earlier, AWAY_PAUSE)
+        self.store.away = set()
+        self.go(AWAY_PAUSE)
+        self.assertEqual(self.recorded()[-1], [key.path for key in keys])
+        self.assertEqual(self.store.rows, {})
+        self.assertEqual(self.endpoint.paths, [key.path for key in keys])
+
+    def test_logged_once(self) -> None:
+        """An outage leaves one line when it begins and one when it ends, however long it is."""
+        self.store.insert("a")
+        self.start()
+        self.store.away = {"record", "claim", "upcoming"}
+        self.endpoint.answer("a")
+        self.go(60)
+        self.assertEqual(len(self.logged(LogLevel.error)), 1)
+        self.store.away = set()
+        self.go(AWAY_PAUSE)
+        self.assertEqual(self.logged(LogLevel.info).count("the database is back"), 1)
+
+    def test_one_batch_at_a_time(self) -> None:
+        """Outcomes that come while a record is under way go together into the next one."""
+        for number in range(5):
+            self.store.insert(f"job{number}")
+        self.start()
+        self.store.hold("record")
+        for number in range(5):
+            self.endpoint.answer(f"job{number}")
+            self.go(0.1)
+        self.assertEqual(self.recorded(), [["job0"]])
+        self.store.release("record")
+        self.assertEqual(self.recorded(), [["job0"], ["job1", "job2", "job3", "job4"]])
+
+    def test_batches_are_bounded(self) -> None:
+        """P10: no transaction takes more outcomes than the limit, and the rest follow."""
+        count = RECORD_LIMIT + 11
+        for number in range(count):
+            self.store.insert(f"job{number}")
+        self.start(slots=count)
+        self.store.hold("record")
+        for number in range(count):
+            self.endpoint.answer(f"job{number}")
+        self.store.release("record")
+        self.assertEqual([len(paths) for paths in self.recorded()], [1, RECORD_LIMIT, 10])
+
+    def test_one_verdict_breaks(self) -> None:
+        """P5: a verdict that the store chokes on is left to its lease; the others are written."""
+        keys = [self.store.insert(name) for name in ("a", "bad", "b", "c")]
+        self.start()
+        self.store.poison = {2}
+        self.store.hold("record")
+        self.endpoint.answer("a")
+        for name in ("bad", "b", "c"):
+            self.endpoint.answer(name)
+        self.store.release("record")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual([row.key for row in self.store.rows.values()], [keys[1]])
+        self.store.poison = set()
+        self.go(TIMEOUT + LEASE_MARGIN + 2)
+        self.assertEqual([run.attempt for run, _ in self.endpoint.posts], [1, 1, 1, 1, 2])
+
+    def test_dropped(self) -> None:
+        """P4, P7: a job that was put during its run runs again as soon as that has ended."""
+        key = self.store.insert("a", schedule=Every(MINUTE))
+        self.start(scan=60)
+        self.go(1)
+        self.store.put(key, NOW)
+        self.scheduler.expect(self.store.now)
+        self.go(1)
+        self.assertEqual(self.endpoint.paths, ["a"])
+        self.endpoint.answer("a")
+        self.go(0.05)
+        self.assertEqual(self.endpoint.paths, ["a", "a"])
+
+    def test_a_broken_attempt(self) -> None:
+        """P5: an attempt that breaks in our own code is tried again, like any that failed."""
+        self.store.insert("a")
+        self.start()
+        self.endpoint.break_off("a", ZeroDivisionError())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.go(1)
+        self.assertEqual([run.attempt for run, _ in self.endpoint.posts], [1, 2])
+
+    def test_a_post_that_raises(self) -> None:
+        """P5, P10: a POST that can't even be begun holds no slot, and the others start."""
+        post = self.endpoint.post
+
+        def broken(run: Run) -> Any:
+            if run.key.path == "bad":
+                raise ZeroDivisionError
+            return post(run)
+
+        self.endpoint.post = broken  # type: ignore[method-assign]
+        self.store.insert("bad")
+        self.store.insert("good")
+        self.start()
+        self.assertGreaterEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.scheduler.running, self.endpoint.paths), (1, ["good"]))
+
+
+class DrainTests(SchedulerTestCase):
+    """How it stops."""
+
+    def test_no_more_claims(self) -> None:
+        """Once stopped, nothing is claimed any more, whatever becomes due."""
+        self.start()
+        self.scheduler.stop_claiming()
+        self.store.insert("a")
+        self.scheduler.expect(self.store.now)
+        self.go(100)
+        self.assertEqual(self.endpoint.posts, [])
+        self.assertEqual(len(self.store.called("claim")), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_idle(self) -> None:
+        """Where nothing runs the drain is over at once."""
+        self.start()
+        self.assertEqual(self.successResultOf(self.drain(10)), 0)
+
+    def test_running(self) -> None:
+        """P2: the drain waits for what runs, and for its record."""
+        self.store.insert("a")
+        self.store.insert("b")
+        self.start()
+        self.store.hold("record")
+        drained = self.drain(10)
+        self.endpoint.answer("a")
+        self.endpoint.answer("b", 500)
+        self.go(1)
+        self.assertNoResult(drained)
+        self.store.release("record")
+        self.assertEqual(self.successResultOf(drained), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_unrecorded(self) -> None:
+        """P2: it waits for outcomes that could not be written yet, too."""
+        self.store.insert("a")
+        self.start()
+        self.store.away = {"record"}
+        self.endpoint.answer("a")
+        drained = self.drain(10)
+        self.go(5)
+        self.assertNoResult(drained)
+        self.store.away = set()
+        self.go(AWAY_PAUSE)
+        self.assertEqual(self.successResultOf(drained), 0)
+        self.assertEqual(self.store.rows, {})
+
+    def test_grace(self) -> None:
+        """It gives up after the grace, and says how many runs it leaves to their leases."""
+        for name in ("a", "b", "c"):
+            self.store.insert(name)
+        self.start()
+        self.store.away = {"record"}
+        self.endpoint.answer("a")
+        drained = self.drain(10)
+        self.go(9.5)
+        self.assertNoResult(drained)
+        self.go(0.5)
+        self.assertEqual(self.successResultOf(drained), 3)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        calls = len(self.store.calls)
+        self.endpoint.answer("b")
+        self.go(5)
+        self.assertEqual(len(self.store.calls), calls)
+
+    def test_a_claim_under_way(self) -> None:
+        """P5: what a claim brings that was under way is POSTed and recorded all the same."""
+        self.store.insert("a")
+        self.store.hold("claim")
+        self.start()
+        drained = self.drain(10)
+        self.assertNoResult(drained)
+        self.store.release("claim")
+        self.assertNoResult(drained)
+        self.endpoint.answer("a")
+        self.assertEqual(self.successResultOf(drained), 0)
+
+    def test_a_claim_that_comes_after_the_grace(self) -> None:
+        """P3: nothing is POSTed any more once the drain is over."""
+        self.store.insert("a")
+        self.store.hold("claim")
+        self.start()
+        drained = self.drain(5)
+        self.go(5)
+        self.successResultOf(drained)
+        self.store.release("claim")
+        self.assertEqual(self.endpoint.posts, [])
+
+    def test_outcomes_that_wait_when_the_grace_is_over(self) -> None:
+        """Once the drain is over, nothing more is written: what it left was counted."""
+        for name in ("a", "b"):
+            self.store.insert(name)
+        self.start()
+        self.store.hold("record")
+        self.endpoint.answer("a")
+        self.endpoint.answer("b")
+        drained = self.drain(5)
+        self.go(5)
+        self.assertEqual(self.successResultOf(drained), 2)
+        self.store.release("record")
+        self.assertEqual(self.recorded(), [["a"]])
+
+
+class FakeStoreTests(EngineTestCase):
+    """The fake store has the leases of the real one."""
+
+    engine = "sqlite"
+
+    async def test_same_answers(self) -> None:
+        """P2, P3, P4, P5: both stores answer the same scenario in the same way."""
+        real = await scenario(self.open_store())
+        fake = await scenario(FakeStore(Clock().seconds))
+        self.assertEqual(fake, real)
+        self.assertEqual(len(real), 50)
+
+
+async def scenario(store: Store) -> list[object]:
+    """Puts, claims and records in all their order, and what can be seen of them."""
+    seen: list[object] = []
+    key = JobKey("check_feed", "1234")
+    at = EPOCH - timedelta(days=1)
+
+    async def claim(lease: timedelta) -> list[Run]:
+        claimed = await store.claim(2, lease)
+        seen.append([(run.key, run.attempt, run.schedule) for run in claimed.runs])
+        seen.append(claimed.full)
+        return claimed.runs
+
+    async def look() -> None:
+        try:
+            job = await store.get(key)
+        except JobNotFound:
+            seen.append("gone")
+        else:
+            assert isinstance(job, Job)
+            waits = job.due is not None and job.due > store.clock.now()
+            seen.append((job.schedule, job.attempts, job.running, job.error, waits))
+        counts = await store.counts()
+        seen.append((counts.total, counts.pending))
+
+    # Oldest first, as many as asked for.
+    for day, name in enumerate(("a", "b", "c")):
+        first = at + timedelta(minutes=day)
+        await store.put(JobKey(name, "x"), ScheduleRequest(first_run=first, one_off=True))
+    seen.append((await store.upcoming(MINUTE, 2)).times)
+    a, b = await claim(LONG)
+    (c,) = await claim(OVER)
+    (again,) = await claim(LONG)
+    seen.append(c.id == again.id)
+    seen.append(await store.record([(c, Delete())]) == [c])
+    seen.append(await store.record([(a, Delete()), (b, Delete()), (again, Delete())]))
+    # Each way a run can end, with what the user may have said meanwhile.
+    for verdict in (Delete(), Retry(at, "500"), Reschedule(at)):
+        await store.put(key, NOW)
+        (run,) = await claim(LONG)
+        seen.append(await store.record([(run, verdict)]))
+        await look()
+    await store.put(key, NOW)
+    (run,) = await claim(LONG)
+    await store.put(key, EACH_MINUTE)
+    await look()
+    seen.append(await store.record([(run, Delete())]) == [run])
+    await look()
+    await store.trigger(key)
+    (run,) = await claim(LONG)
+    await store.trigger(key)
+    await claim(LONG)
+    seen.append(await store.record([(run, Delete())]) == [run])
+    (run,) = await claim(LONG)
+    await store.delete(key)
+    await look()
+    seen.append(await store.record([(run, Retry(at, "500"))]) == [run])
+    await look()
+    # Said during a run whose instance died.
+    await store.put(key, NOW)
+    await store.claim(1, OVER)
+    await store.put(key, EACH_MINUTE)
+    await claim(LONG)
+    await look()
+    await store.delete(key)
+    await look()
+    return seen

@@ -1,0 +1,200 @@
+"""What the API can do to jobs, and how long it waits for the database."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.errors import InvalidRequest, JobNotFound, StoreUnavailable
+from dalga.job import Job, JobKey, ScheduleRequest
+from dalga.jobs import Jobs, Status
+from dalga.schedule import Every, Once
+from tests.fakes import FakeStore
+
+T = TypeVar("T")
+
+KEY = JobKey("check_feed", "1234")
+EACH_MINUTE = ScheduleRequest(interval=60)
+MINUTE = timedelta(minutes=1)
+PATIENCE = 4.0
+
+
+class JobsTestCase(SynchronousTestCase):
+    """`Jobs` over a fake store."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.store = FakeStore(self.clock.seconds)
+        self.told: list[datetime] = []
+        self.jobs = Jobs(self.store, self.clock, self.told.append, lambda: 3)
+
+    def ask(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        return Deferred.fromCoroutine(work)
+
+
+class CallTests(JobsTestCase):
+    """The calls, with a database that answers."""
+
+    def test_schedule(self) -> None:
+        """P1, P7: a job is in the store when the call returns, and the scheduler knows of it."""
+        job = self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        row = self.store.find(KEY)
+        assert row is not None
+        self.assertEqual((job.schedule, job.due), (Every(MINUTE), row.due))
+        self.assertEqual(self.told, [self.store.now + MINUTE])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_not_before_the_commit(self) -> None:
+        """P1: the call does not return, nor is the scheduler told, before the store answers."""
+        self.store.hold("put")
+        asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+        self.assertNoResult(asked)
+        self.assertEqual(self.told, [])
+        self.store.release("put")
+        self.successResultOf(asked)
+
+    def test_during_a_run(self) -> None:
+        """P3, P7: the scheduler is told the new first run, not the end of the lease."""
+        self.store.insert("check_feed")
+        key = JobKey("check_feed", "body")
+        self.successResultOf(self.store.claim(9, MINUTE))
+        self.clock.advance(1)
+        now = ScheduleRequest(one_off=True, immediate=True)
+        job = self.successResultOf(self.ask(self.jobs.schedule(key, now)))
+        self.assertTrue(job.running)
+        self.successResultOf(self.ask(self.jobs.trigger(key)))
+        self.assertEqual(self.told, [self.store.now, self.store.now])
+
+    def test_invalid(self) -> None:
+        """P11: a key or a request that is refused never gets to the store."""
+        for key, request in (
+            (JobKey("", "b"), EACH_MINUTE),
+            (JobKey("a", ""), EACH_MINUTE),
+            (JobKey("a" * 256, "b"), EACH_MINUTE),
+            (JobKey("a", "b" * 256), EACH_MINUTE),
+            (JobKey("../a", "b"), EACH_MINUTE),
+            (JobKey("a\r\nx: y", "b"), EACH_MINUTE),
+            (KEY, ScheduleRequest()),
+            (KEY, ScheduleRequest(interval=0)),
+        ):
+            self.failureResultOf(self.ask(self.jobs.schedule(key, request)), InvalidRequest)
+        self.assertEqual((self.store.calls, self.told), ([], []))
+
+    def test_get_and_trigger_and_cancel(self) -> None:
+        """The other calls find the job, run it now and remove it, or say that there is none."""
+        self.failureResultOf(self.ask(self.jobs.get(KEY)), JobNotFound)
+        self.failureResultOf(self.ask(self.jobs.trigger(KEY)), JobNotFound)
+        self.successResultOf(self.ask(self.jobs.cancel(KEY)))
+        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        job = self.successResultOf(self.ask(self.jobs.get(KEY)))
+        assert isinstance(job, Job)
+        self.assertEqual(job.due, self.store.now + MINUTE)
+        triggered = self.successResultOf(self.ask(self.jobs.trigger(KEY)))
+        self.assertEqual(triggered.due, self.store.now)
+        self.assertEqual(self.told[1:], [self.store.now])
+        self.successResultOf(self.ask(self.jobs.cancel(KEY)))
+        self.assertIsNone(self.store.find(KEY))
+
+    def test_status(self) -> None:
+        """The counts of the table, and how many runs this instance has under way."""
+        self.store.insert("a")
+        self.store.insert("b", self.store.now + MINUTE)
+        status = self.successResultOf(self.ask(self.jobs.status()))
+        self.assertEqual(status, Status(3, 2, 1, 0))
+
+
+class PatienceTests(JobsTestCase):
+    """With a database that does not answer, or a client that hangs up."""
+
+    def test_patience(self) -> None:
+        """A caller waits four seconds; the work goes on, and the scheduler is told (P7)."""
+        self.store.hold("put")
+        asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+        self.clock.advance(PATIENCE - 0.01)
+        self.assertNoResult(asked)
+        self.clock.advance(0.01)
+        self.failureResultOf(asked, StoreUnavailable)
+        self.assertEqual(self.told, [])
+        self.clock.advance(60)
+        self.store.release("put")
+        row = self.store.find(KEY)
+        assert row is not None
+        self.assertEqual(self.told, [row.due])
+
+    def test_patience_of_all(self) -> None:
+        """Each call has the same patience."""
+        self.store.insert("a")
+        key = JobKey("a", "body")
+        for method, call in (
+            ("get", self.jobs.get(key)),
+            ("trigger", self.jobs.trigger(key)),
+            ("delete", self.jobs.cancel(key)),
+            ("counts", self.jobs.status()),
+        ):
+            self.store.hold(method)
+            asked: Deferred[object] = Deferred.fromCoroutine(call)
+            self.clock.advance(PATIENCE)
+            self.failureResultOf(asked, StoreUnavailable)
+            self.store.release(method)
+
+    def test_unavailable(self) -> None:
+        """A database that can't be reached is said so at once, and the scheduler is not told."""
+        self.store.away = {"put"}
+        self.failureResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)), StoreUnavailable)
+        self.assertEqual((self.told, self.clock.getDelayedCalls()), ([], []))
+
+    def test_the_client_hangs_up(self) -> None:
+        """P1, P7: a client that hangs up stops its waiting, not the work, nor the telling."""
+        cancelled: list[object] = []
+        answer: Deferred[Job] = Deferred(cancelled.append)
+        self.store.put = lambda key, request: answer  # type: ignore[method-assign, assignment]
+        asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertEqual(cancelled, [])
+        answer.callback(Job(KEY, Once(), self.store.now, self.store.now))
+        self.assertEqual(self.told, [self.store.now])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_client_hangs_up_and_the_time_is_over(self) -> None:
+        """Both ends of the waiting in a row do no harm."""
+        self.store.hold("put")
+        asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.clock.advance(PATIENCE)
+        self.store.release("put")
+        self.assertEqual(len(self.told), 1)
+
+    def test_a_late_failure(self) -> None:
+        """What fails when nobody waits any more is logged, unless it is the database's absence."""
+        for error, logged in ((ZeroDivisionError(), 1), (StoreUnavailable("away"), 0)):
+            answer: Deferred[Job] = Deferred()
+            self.store.put = lambda key, request, answer=answer: answer  # type: ignore
+            asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+            self.clock.advance(PATIENCE)
+            self.failureResultOf(asked, StoreUnavailable)
+            answer.errback(error)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), logged)
+
+    def test_a_late_refusal(self) -> None:
+        """A refusal that nobody waits for any more is the client's affair, no failure to log."""
+        for error in (JobNotFound("no job"), InvalidRequest("year 9999")):
+            answer: Deferred[Job] = Deferred()
+            self.store.trigger = lambda key, answer=answer: answer  # type: ignore
+            asked = self.ask(self.jobs.trigger(KEY))
+            asked.cancel()
+            self.failureResultOf(asked, CancelledError)
+            answer.errback(error)
+            self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_other_errors(self) -> None:
+        """A mistake of ours comes to the caller as it is, once."""
+        self.store.put = lambda key, request: fail(ZeroDivisionError())  # type: ignore
+        self.failureResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)), ZeroDivisionError)
+        self.assertEqual(self.flushLoggedErrors(), [])

@@ -1,0 +1,69 @@
+"""When a failed run is tried again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.retry import RetryPolicy
+
+EXACT = RetryPolicy(jitter=0)
+MINUTE = timedelta(minutes=1)
+
+#: Attempt, and seconds without jitter.
+BACKOFF = [(1, 0.5), (2, 0.75), (3, 1.125), (4, 1.6875), (12, 43.248779), (13, 60), (10**6, 60)]
+
+
+class Extreme(Random):
+    """A source of randomness that gives one end of what it is asked for."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__()
+        self.end = end
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a, b)[self.end]
+
+
+class DelayTests(SynchronousTestCase):
+    """The delay after an attempt."""
+
+    def test_backoff(self) -> None:
+        """Half a second, half as long again each time, a minute at most, and for ever (P5)."""
+        for attempt, seconds in BACKOFF:
+            delay = EXACT.delay(attempt, Random())
+            self.assertAlmostEqual(delay.total_seconds(), seconds, places=5, msg=str(attempt))
+
+    def test_jitter(self) -> None:
+        """The delay is drawn from half to one and a half times the backoff."""
+        for attempt, seconds in BACKOFF:
+            for end, factor in ((0, 0.5), (1, 1.5)):
+                delay = RetryPolicy().delay(attempt, Extreme(end))
+                self.assertAlmostEqual(delay.total_seconds(), seconds * factor, places=5)
+
+    def test_jitter_spreads(self) -> None:
+        """Jobs that fail together are not tried again together."""
+        random = Random(1)
+        delays = [RetryPolicy().delay(20, random).total_seconds() for _ in range(200)]
+        self.assertLess(min(delays), 36)
+        self.assertGreater(max(delays), 84)
+
+    @given(st.integers(1, 10**9), st.randoms(use_true_random=False))
+    def test_bounds(self, attempt: int, random: Random) -> None:
+        """P5: whatever the attempt's number, there is a delay, and it is within the bounds."""
+        delay = RetryPolicy().delay(attempt, random)
+        self.assertGreaterEqual(delay, timedelta(seconds=0.25))
+        self.assertLessEqual(delay, 1.5 * MINUTE)
+
+    def test_retry_after(self) -> None:
+        """Retry-After is a lower bound, honoured up to the longest interval."""
+        for asked, seconds in ((-100, 0.5), (0, 0.5), (0.25, 0.5), (7, 7), (60, 60), (86400, 60)):
+            delay = EXACT.delay(1, Random(), timedelta(seconds=asked))
+            self.assertEqual(delay.total_seconds(), seconds, asked)
+        self.assertEqual(EXACT.delay(99, Random(), timedelta.max), MINUTE)
+        # What jitter makes longer than was asked for stays so.
+        self.assertEqual(RetryPolicy().delay(99, Extreme(1), 70 * MINUTE), 1.5 * MINUTE)
