@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -42,6 +42,9 @@ RECORD_LIMIT = 500
 #: How long a claim waits for company while most slots are taken, in seconds: transactions for one
 #: row each would cost more than the wait.
 LINGER = 0.01
+
+# What is asked of the database, as the log names it.
+CLAIM, SCAN, RECORD = "a claim", "a scan", "a record"
 
 #: Between two attempts to reach a database that is away, in seconds.
 AWAY_PAUSE = 1.0
@@ -105,6 +108,7 @@ class Scheduler:
         self._next_scan = 0.0
         self._timer: IDelayedCall | None = None
         self._stopping = False
+        self._over = False
         self._drained: Deferred[None] | None = None
 
     def start(self) -> None:
@@ -132,6 +136,7 @@ class Scheduler:
             await drained
             if timer.active():
                 timer.cancel()
+        self._over = True
         return len(self._running) + self._recorder.abandon()
 
     @property
@@ -165,10 +170,12 @@ class Scheduler:
             at += self._store.clock.until(due)
         if self._free * 4 < self._pace.slots:
             at = max(at, self._linger_until)
-        return max(at, self._database.not_before)
+        return max(at, self._database.not_before(CLAIM))
 
     def _scan_at(self) -> float | None:
-        return None if self._scanning else max(self._next_scan, self._database.not_before)
+        if self._scanning:
+            return None
+        return max(self._next_scan, self._database.not_before(SCAN))
 
     def _set_timer(self) -> None:
         if self._stopping:
@@ -203,13 +210,13 @@ class Scheduler:
             within = timedelta(seconds=2 * self._pace.scan)
             self._look_at(await self._store.upcoming(within, SCAN_LIMIT))
         except Exception as error:
-            self._database.failed(error)
+            self._database.failed(SCAN, error)
         finally:
             self._scanning = False
             self._set_timer()
 
     def _look_at(self, dues: Dues) -> None:
-        self._database.answered()
+        self._database.answered(SCAN)
         self._agenda.fill(dues.times, dues.horizon)
         if self._agenda.horizon is None:
             return
@@ -226,14 +233,14 @@ class Scheduler:
             self._take_in(await self._store.claim(self._free, self._pace.lease))
         except Exception as error:
             self._more = True
-            self._database.failed(error)
+            self._database.failed(CLAIM, error)
         finally:
             self._claiming = False
             self._set_timer()
             self._check_drained()
 
     def _take_in(self, claimed: Claimed) -> None:
-        self._database.answered()
+        self._database.answered(CLAIM)
         now = self._reactor.seconds()
         self._linger_until = now + LINGER
         self._more = claimed.full
@@ -247,6 +254,8 @@ class Scheduler:
     # POST
 
     def _start(self, run: Run) -> None:
+        if self._over:
+            return  # the claim came back after the stop: left to its lease
         if self._reactor.seconds() + self._pace.timeout > run.lease_ends:
             # Asleep or cut off since the claim: by the time that we'd be done another may have
             # begun.
@@ -261,7 +270,7 @@ class Scheduler:
             return
         self._running[run.row] = run
         log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **_fields(run))
-        ended = self._endpoint.post(run)
+        ended = maybeDeferred(self._endpoint.post, run)
         ended.addErrback(self._broken, run)
         ended.addCallback(self._ended, run)
         ended.addErrback(self._lost, run)
@@ -319,28 +328,34 @@ class Scheduler:
 
 
 class _Database:
-    """Whether the database answers, and when to ask it again if it does not."""
+    """
+    Whether the database answers, and when to ask it again if it does not.
+
+    Claims, scans and records each make a pause of their own: one of them may fail while the others
+    go well, where a table is locked or a disk is full.
+    """
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._away = False
-        #: Ask nothing before then, in the reactor's seconds.
-        self.not_before = 0.0
+        #: What fails at present, and until when it pauses, in the reactor's seconds.
+        self._away: dict[str, float] = {}
 
-    def failed(self, error: Exception) -> None:
-        """Log what is new, and make a pause."""
+    def not_before(self, what: str) -> float:
+        """When to try again, in the reactor's seconds."""
+        return self._away.get(what, 0.0)
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Make a pause, and log what is new."""
         if not isinstance(error, StoreUnavailable):
-            log.failure("a transaction broke", Failure(error))
+            log.failure("{what} broke", Failure(error), what=what)
         elif not self._away:
             log.error("{error}; waiting for it to come back", error=error)
-            self._away = True
-        self.not_before = self._reactor.seconds() + AWAY_PAUSE
+        self._away[what] = self._reactor.seconds() + AWAY_PAUSE
 
-    def answered(self) -> None:
-        if self._away:
+    def answered(self, what: str) -> None:
+        """The pause is over; it is news once nothing fails any more."""
+        if self._away.pop(what, None) is not None and not self._away:
             log.info("the database is back")
-            self._away = False
-        self.not_before = 0.0
 
 
 class _Recorder:
@@ -388,7 +403,9 @@ class _Recorder:
         return self.pending
 
     def _write(self) -> None:
-        if self._writing or not self._waiting or (self._retry is not None and self._retry.active()):
+        if self._abandoned or self._writing or not self._waiting:
+            return
+        if self._retry is not None and self._retry.active():
             return
         self._writing, self._waiting = self._waiting[:RECORD_LIMIT], self._waiting[RECORD_LIMIT:]
         _own(self._batch(self._writing))
@@ -402,12 +419,12 @@ class _Recorder:
             except Exception as error:
                 dropped = await self._one_by_one(batch, error)
         except StoreUnavailable as error:
-            self._database.failed(error)
+            self._database.failed(RECORD, error)
             self._writing, self._waiting = [], batch + self._waiting
             if not self._abandoned:
                 self._retry = self._reactor.callLater(AWAY_PAUSE, self._write)
             return
-        self._database.answered()
+        self._database.answered(RECORD)
         self._writing = []
         lost = {run.row for run in dropped}
         dues = [_due(verdict) for run, verdict in batch if run.row not in lost]

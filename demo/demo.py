@@ -77,7 +77,8 @@ def check_free(port: int, who: str) -> None:
     except OSError as error:
         sys.exit(
             f"The demo needs port {port} of {HOST} for {who}, and can't have it "
-            f"({os.strerror(error.errno).lower()}): end the program that uses it, and try again."
+            f"({os.strerror(error.errno or 0).lower()}): end the program that uses it, and "
+            "try again."
         )
 
 

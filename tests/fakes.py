@@ -1,8 +1,8 @@
 """
 A store in memory and an endpoint that answers when it is told to, for tests of what stands on them.
 
-`FakeStore` has the leases of the real one; `tests.test_dispatch` drives both through one scenario and
-wants the same answers.
+`FakeStore` has the leases of the real one; `tests.test_dispatch` drives both through one scenario
+and wants the same answers.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga import dispatch
 from dalga.dispatch import AWAY_PAUSE, LEASE_MARGIN, RECORD_LIMIT, SCAN_LIMIT, Pace, Scheduler
 from dalga.errors import JobNotFound
 from dalga.job import Delete, Job, JobKey, Reschedule, Retry, Run, RunPolicy, ScheduleRequest
@@ -348,6 +349,7 @@ class RecordTests(SchedulerTestCase):
 
     def test_an_outcome_that_cannot_be_written(self) -> None:
         """P2, P5: outcomes are kept and tried again after a pause, in order, none dropped."""
+        self.patch(dispatch, "RECORD_LIMIT", 2)
         keys = [self.store.insert(f"job{number}") for number in range(4)]
         self.start()
         self.store.away = {"record"}
@@ -360,7 +362,7 @@ class RecordTests(SchedulerTestCase):
             self.assertGreaterEqual(later - earlier, AWAY_PAUSE)
         self.store.away = set()
         self.go(AWAY_PAUSE)
-        self.assertEqual(self.recorded()[-1], [key.path for key in keys])
+        self.assertEqual(self.recorded()[-2:], [["job0", "job1"], ["job2", "job3"]])
         self.assertEqual(self.store.rows, {})
         self.assertEqual(self.endpoint.paths, [key.path for key in keys])
 

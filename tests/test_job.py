@@ -198,7 +198,8 @@ class JudgeTests(SynchronousTestCase):
             (PAST, 0.5),
             (datetime.min.replace(tzinfo=UTC), 0.5),
         ):
-            verdict = self.judge(Outcome(503, 0.1, retry_after=asked))
+            run = replace(RUN, claimed=PAST)
+            verdict = self.judge(Outcome(503, 0.1, retry_after=asked), run)
             assert isinstance(verdict, Retry)
             self.assertEqual(verdict.due, NOW + timedelta(seconds=seconds), asked)
 
