@@ -20,7 +20,6 @@ from dalga.config import load_config
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.log import log_debug
 from dalga.service import create_table, make_service
-from dalga.store.clock import steady_seconds
 
 
 class Options(UsageOptions):
@@ -77,7 +76,6 @@ def makeService(options: Options) -> IService:
             sys.exit(0)
         if options["debug"]:
             log_debug()
-        _use_steady_clock(reactor)
         service = make_service(config, reactor)
     except TableExists as error:
         print(error)
@@ -86,16 +84,6 @@ def makeService(options: Options) -> IService:
         sys.exit(f"dalga: {error}")
     reactor.callWhenRunning(_take_signals, reactor)
     return service
-
-
-def _use_steady_clock(reactor: Any) -> None:
-    """
-    Have the reactor's timers go by a clock that can't be set.
-
-    Twisted takes time.time, so that setting the machine's clock back by an hour would hold every
-    timer for an hour (P8).
-    """
-    reactor.seconds = steady_seconds
 
 
 def _take_signals(reactor: Any) -> None:

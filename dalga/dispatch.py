@@ -156,7 +156,9 @@ class Scheduler:
 
     @property
     def _free(self) -> int:
-        return self._pace.slots - len(self._running)
+        # Verdicts that can't be written pile up no further than this (P10).
+        unwritten = max(0, self._recorder.pending - RECORD_LIMIT)
+        return self._pace.slots - len(self._running) - unwritten
 
     def _claim_at(self, now: float) -> float | None:
         """When the next claim is to be made, in the reactor's seconds; None for not yet known."""

@@ -21,6 +21,10 @@ class JobNotFound(DalgaError):
     """There is no job with this path and body."""
 
 
+class JobSetAside(DalgaError):
+    """The job's row can't be understood, so it can't be run."""
+
+
 class StoreUnavailable(DalgaError):
     """The database can't be reached or did not answer in time; the same call may do later."""
 

@@ -78,15 +78,7 @@ class Jobs:
         check_length("body", key.body)
         check_path(key.path)
         check_request(request)
-        job = await self._shielded(self._store.put(key, request).addCallback(self._announce))
-        log.info(
-            "{path!r} {body!r}: scheduled {how}, first run {first:%Y-%m-%dT%H:%M:%SZ}",
-            path=key.path,
-            body=key.body,
-            how=f"every {job.schedule.seconds} s" if job.schedule.seconds else "once",
-            first=job.scheduled,
-        )
-        return job
+        return await self._shielded(self._store.put(key, request).addCallback(self._scheduled))
 
     async def get(self, key: JobKey) -> Job | UnreadableJob:
         """
@@ -103,9 +95,7 @@ class Jobs:
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        job = await self._shielded(self._store.trigger(key).addCallback(self._announce))
-        log.info("{path!r} {body!r}: triggered", path=key.path, body=key.body)
-        return job
+        return await self._shielded(self._store.trigger(key).addCallback(self._triggered))
 
     async def cancel(self, key: JobKey) -> None:
         """
@@ -113,18 +103,34 @@ class Jobs:
 
         :raises StoreUnavailable: if the database can't be reached.
         """
-        await self._shielded(self._store.delete(key))
-        log.info("{path!r} {body!r}: cancelled", path=key.path, body=key.body)
+        await self._shielded(self._store.delete(key).addCallback(self._cancelled, key))
 
     async def status(self) -> Status:
         """:raises StoreUnavailable: if the database can't be reached."""
         counts = await self._shielded(self._store.counts())
         return Status(self._running(), counts.total, counts.pending, counts.set_aside)
 
-    def _announce(self, job: Job) -> Job:
+    # Called after the commit, whether or not anybody still waits for the answer.
+
+    def _scheduled(self, job: Job) -> Job:
+        log.info(
+            "{path!r} {body!r}: scheduled {how}, first run {first:%Y-%m-%dT%H:%M:%SZ}",
+            path=job.key.path,
+            body=job.key.body,
+            how=f"every {job.schedule.seconds} s" if job.schedule.seconds else "once",
+            first=job.scheduled,
+        )
         # Not the due time, which is the lease's end where a run is under way.
         self._written(job.scheduled)
         return job
+
+    def _triggered(self, job: Job) -> Job:
+        log.info("{path!r} {body!r}: triggered", path=job.key.path, body=job.key.body)
+        self._written(job.scheduled)
+        return job
+
+    def _cancelled(self, _: None, key: JobKey) -> None:
+        log.info("{path!r} {body!r}: cancelled", path=key.path, body=key.body)
 
     def _shielded(self, work: Deferred[T]) -> Deferred[T]:
         """

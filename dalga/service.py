@@ -22,7 +22,7 @@ from dalga.errors import StartupError
 from dalga.job import RunPolicy
 from dalga.jobs import Jobs
 from dalga.log import logger
-from dalga.store.clock import DatabaseClock
+from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Dialect
 from dalga.store.mysql import MySQL
 from dalga.store.sqlite import FileGuard, SQLite
@@ -77,9 +77,10 @@ def bind(host: str, port: int) -> socket.socket:
         )
         family, _, _, _, address = found[0]
         listener = socket.create_server(address[:2], family=family, backlog=1024)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "that is no host name"
         raise StartupError(
-            f"can't listen on {host}:{port}: {error.strerror or error}; "
+            f"can't listen on {host}:{port}: {reason}; "
             "choose another address with host and port in [listen]"
         ) from error
     listener.setblocking(False)
@@ -109,9 +110,14 @@ class DalgaService(Service):
         self._store = store
         self._listener = listener
         self._port: IListeningPort | None = None
+
+    def startService(self) -> None:
+        """Build the rest, listen, and begin to claim."""
+        super().startService()  # type: ignore[no-untyped-call]
+        config, reactor, store = self._config, self._reactor, self._store
         timeout, slots = config.endpoint.timeout, config.jobs.max_running
-        self._instance = instance_name()
-        self._endpoint = Endpoint(reactor, config.endpoint.baseurl, timeout, self._instance, slots)
+        instance = instance_name()  # of the process that twistd may have forked by now
+        self._endpoint = Endpoint(reactor, config.endpoint.baseurl, timeout, instance, slots)
         self._scheduler = Scheduler(
             reactor,
             store,
@@ -120,27 +126,17 @@ class DalgaService(Service):
             RunPolicy(randomization_factor=config.jobs.randomization_factor),
             SystemRandom(),
         )
-        self._jobs = Jobs(store, reactor, self._scheduler.expect, lambda: self._scheduler.running)
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where the HTTP interface is."""
+        jobs = Jobs(store, reactor, self._scheduler.expect, lambda: self._scheduler.running)
         host, port = self._listener.getsockname()[:2]
-        return host, port
-
-    def startService(self) -> None:
-        """Listen, and begin to claim."""
-        super().startService()  # type: ignore[no-untyped-call]
-        host, port = self.address
-        self._port = self._reactor.adoptStreamPort(
-            self._listener.fileno(), self._listener.family, make_site(self._jobs, self._reactor)
+        self._port = reactor.adoptStreamPort(
+            self._listener.fileno(), self._listener.family, make_site(jobs, reactor)
         )
         self._scheduler.start()
         log.info(
             "dalga {version} ({instance}) listens on http://{host}:{port}/, "
             "keeps jobs in {where} and POSTs them to {baseurl}",
             version=__version__,
-            instance=self._instance,
+            instance=instance,
             host=f"[{host}]" if ":" in host else host,
             port=port,
             where=self._store.where(),
@@ -158,20 +154,22 @@ class DalgaService(Service):
     async def _stop(self) -> None:
         grace = self._config.jobs.shutdown_timeout
         self._scheduler.stop_claiming()
-        if self._port is not None:
-            await _maybe(self._port.stopListening())
-        self._listener.close()
-        if self._scheduler.running:
-            log.info(
-                "stopping: waiting up to {grace:g} s for {count} runs",
-                grace=grace,
-                count=self._scheduler.running,
-            )
-        left = await self._scheduler.drain(grace)
-        if left:
-            log.warn("{count} runs are left to their leases", count=left)
-        await self._endpoint.close()
-        await self._store.close()
+        try:
+            if self._port is not None:
+                await _maybe(self._port.stopListening())
+            self._listener.close()
+            if self._scheduler.running:
+                log.info(
+                    "stopping: waiting up to {grace:g} s for {count} runs",
+                    grace=grace,
+                    count=self._scheduler.running,
+                )
+            left = await self._scheduler.drain(grace)
+            if left:
+                log.warn("{count} runs are left to their leases", count=left)
+            await self._endpoint.close()
+        finally:
+            await self._store.close()
         log.info("stopped")
 
 
@@ -186,6 +184,9 @@ def make_service(config: Config, reactor: Any) -> DalgaService:
 
     :raises StartupError: if the database, the table or the address can't be used.
     """
+    # Twisted's timers go by time.time, so that setting the machine's clock back by an hour would
+    # hold each of them for an hour (P8). Leases are measured with the same clock.
+    reactor.seconds = steady_seconds
     store = build_store(config.database, reactor, SystemRandom())
     listener = bind(config.listen.host, config.listen.port)
     try:

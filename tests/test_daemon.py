@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import socket
 from datetime import UTC, datetime
@@ -48,6 +50,98 @@ class MainJobTests(DaemonTestCase):
         count = len(feeds())
         await self.pause(1.5)
         self.assertEqual(len(feeds()), count)
+
+    async def test_the_originals_transcript(self) -> None:
+        """
+        The bytes of the original's README, dates apart: PUT, GET, DELETE, POST of a one-off.
+
+        (Its POST shows 82 octets of JSON under a length of 83; with a body of five digits the
+        length is right.)
+        """
+        _, url = await self.start()
+        feed = "/jobs/check_feed/1234"
+        date = "Date: DATE\r\n"
+        plain = "Content-Type: application/json; charset=utf-8\r\n" + date
+        job = '{"path":"check_feed","body":"1234","interval":60,"next_run":"TIME"}'
+        length = "Content-Length: 83\r\n\r\n"
+        self.assertEqual(
+            await self.exchange(url, "PUT", f"{feed}?interval=60"),
+            f"HTTP/1.1 201 Created\r\n{plain}{length}{job}",
+        )
+        self.assertEqual(
+            await self.exchange(url, "GET", feed), f"HTTP/1.1 200 OK\r\n{plain}{length}{job}"
+        )
+        self.assertEqual(
+            await self.exchange(url, "DELETE", feed), f"HTTP/1.1 204 No Content\r\n{date}\r\n"
+        )
+        await self.exchange(url, "PUT", "/jobs/check_feed/12345?one-off=true&interval=60")
+        self.assertEqual(
+            await self.exchange(url, "POST", "/jobs/check_feed/12345?interval=60"),
+            f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{date}{length}"
+            '{"path":"check_feed","body":"12345","interval":0,"next_run":"TIME"}',
+        )
+
+    async def exchange(self, url: str, method: str, target: str) -> str:
+        """One request over a socket of its own; the answer's bytes, with dates and times masked."""
+
+        def talk() -> bytes:
+            host, port = url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: dalga\r\n\r\n".encode())
+                answer = b""
+                while b"\r\n\r\n" not in answer:
+                    answer += connection.recv(4096)
+                head, _, body = answer.partition(b"\r\n\r\n")
+                length = re.search(rb"Content-Length: (\d+)", head)
+                while length and len(body) < int(length[1]):
+                    body += connection.recv(4096)
+                connection.settimeout(0.05)
+                with contextlib.suppress(TimeoutError):
+                    body += connection.recv(1)  # there must be no more
+                return head + b"\r\n\r\n" + body
+
+        answer = (await deferToThread(talk)).decode()
+        answer = re.sub(r"Date: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT", "Date: DATE", answer)
+        return re.sub(r'"\d{4}-\d\d-\d\dT[\d:]{8}Z"', '"TIME"', answer)
+
+    async def test_what_is_accepted_and_what_is_refused(self) -> None:
+        """Each row of the parameters' table, over the whole way to the database."""
+        _, url = await self.start()
+        past, future = "2001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
+        for parameters, expected, first in (
+            ("interval=60", 201, None),
+            (f"interval=60&first-run={future}", 201, future),
+            (f"interval=60&first-run={past}", 201, past),
+            ("interval=60&first-run=0001-01-01T00:00:00Z", 201, "0001-01-01T00:00:00Z"),
+            ("interval=60&first-run=9999-01-01T02:00:00.5%2B03:00", 201, "9998-12-31T23:00:00Z"),
+            ("interval=60&immediate=ON", 201, None),
+            ("one-off=yes&interval=60", 201, None),
+            ("one-off=1&interval=0", 201, None),
+            (f"one-off=True&first-run={future}", 201, future),
+            ("one-off=on&immediate=1", 201, None),
+            ("", 400, "interval"),
+            (f"first-run={future}", 400, "interval"),
+            ("interval=0", 400, "interval"),
+            ("interval=-5", 400, "interval"),
+            ("interval=1.5", 400, "interval"),
+            ("interval=9999999999999", 400, "interval"),
+            (f"interval=60&immediate=1&first-run={future}", 400, "first-run"),
+            ("one-off=1", 400, "interval"),
+            (f"one-off=1&interval=60&first-run={future}", 400, "first-run"),
+            ("one-off=1&immediate=1&interval=60", 400, "interval"),
+            ("interval=60&first-run=0001-01-01T00:00:00%2B03:00", 400, "first-run"),
+            ("interval=60&first-run=2030-01-01T00:00:00", 400, "first-run"),
+            ("interval=60&one-off=maybe", 400, "one-off"),
+            ("interval=60&interval=60", 400, "interval"),
+            ("interval=60&intervall=60", 400, "intervall"),
+        ):
+            status, answer = await self.call(
+                "PUT", f"{url}/jobs/table/{len(parameters)}?{parameters}"
+            )
+            self.assertEqual(status, expected, (parameters, answer))
+            if first is not None:
+                self.assertIn(first, answer)
+        await self.pause(0)
 
     async def test_at_a_time(self) -> None:
         """

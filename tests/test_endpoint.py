@@ -23,7 +23,9 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.internet.tcp import Client
 from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
@@ -150,6 +152,34 @@ class EndpointCase(TestCase):
         self.addCleanup(endpoint.close)
         return endpoint
 
+    def resolve(self, name: str, *ports: int) -> None:
+        """Have a name resolve to ports of this machine: to as many addresses of the host."""
+
+        @implementer(IHostnameResolver)
+        class Network:
+            def resolveHostName(self, receiver: Any, hostName: str, *_: Any, **__: Any) -> None:
+                receiver.resolutionBegan(self)
+                if hostName == name:
+                    for port in ports:
+                        receiver.addressResolved(IPv4Address("TCP", "127.0.0.1", port))
+                receiver.resolutionComplete()
+
+        self.addCleanup(reactor.installNameResolver, reactor.installNameResolver(Network()))
+
+    def a_full_port(self) -> int:
+        """A port where a connect gets no answer at all, as too many wait for the accept."""
+        listening = socket.socket()
+        self.addCleanup(listening.close)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            filler = socket.socket()
+            self.addCleanup(filler.close)
+            filler.setblocking(False)
+            filler.connect_ex(listening.getsockname())
+        port: int = listening.getsockname()[1]
+        return port
+
     def post(
         self, answer: Answer, timeout: float = LONG, run: Run | None = None
     ) -> Deferred[Outcome]:
@@ -190,6 +220,21 @@ class RequestTests(EndpointCase):
             ),
         )
         self.assertEqual(request.split(b"\r\n\r\n")[1], b"1234")
+
+    @inlineCallbacks
+    def test_nothing_is_logged(self) -> Any:
+        """What is to be said of a POST is in its outcome: no factory starts or stops in the log."""
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        server = self.serve(keeps_silent)
+        endpoint = self.endpoint(server.baseurl)
+        server.answer = says(OK)
+        events.clear()  # the server's own
+        yield endpoint.post(a_run())
+        yield endpoint.close()
+        yield server.connections[0].lost
+        self.assertEqual(events, [])
 
     @inlineCallbacks
     def test_any_text_is_a_body(self) -> Any:
@@ -291,21 +336,19 @@ class RequestTests(EndpointCase):
     def test_a_host_name_with_an_underscore(self) -> Any:
         """Containers are called so, and their network resolves what IDNA would refuse."""
         server = self.serve(says(OK))
-
-        @implementer(IHostnameResolver)
-        class Network:
-            def resolveHostName(
-                self, receiver: Any, hostName: str, portNumber: int = 0, *_: Any, **__: Any
-            ) -> Any:
-                receiver.resolutionBegan(self)
-                if hostName == "my_app":
-                    receiver.addressResolved(IPv4Address("TCP", "127.0.0.1", portNumber))
-                receiver.resolutionComplete()
-
-        self.addCleanup(reactor.installNameResolver, reactor.installNameResolver(Network()))
+        self.resolve("my_app", server.port)
         outcome = yield self.endpoint(f"http://my_app:{server.port}/").post(a_run())
         self.assertEqual((outcome.status, outcome.error), (200, ""))
         self.assertIn(b"Host: my_app:%d\r\n" % server.port, server.requests[0])
+
+    @inlineCallbacks
+    def test_a_host_with_an_address_that_does_not_answer(self) -> Any:
+        """The next address is tried soon, as a due POST has no time to lose."""
+        server = self.serve(says(OK))
+        self.resolve("app", self.a_full_port(), server.port)
+        outcome = yield self.endpoint("http://app/").post(a_run())
+        self.assertEqual((outcome.status, outcome.error), (200, ""))
+        self.assertTrue(outcome.elapsed < 2, outcome)
 
     def test_only_http_is_spoken(self) -> None:
         """P11: a URL of another scheme, or without a proper host, makes no endpoint."""
@@ -380,9 +423,10 @@ class AnswerTests(EndpointCase):
             if len(server.requests) == 1:
                 head = b"HTTP/1.1 204 No Content\r\nContent-Length: %d\r\n\r\n" % len(forged)
                 conversation.transport.write(head)
-                reactor.callLater(0, conversation.transport.write, forged)
-            else:
-                conversation.transport.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+                return
+            if conversation is server.connections[0]:
+                conversation.transport.write(forged)  # the body, late
+            conversation.transport.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
 
         server.answer = answer
         endpoint = self.endpoint(server.baseurl)
@@ -500,16 +544,7 @@ class FailureTests(EndpointCase):
     @inlineCallbacks
     def test_no_accept(self) -> Any:
         """The time-out covers the connect too: a full backlog answers nothing at all."""
-        listening = socket.socket()
-        self.addCleanup(listening.close)
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            self.addCleanup(filler.close)
-            filler.setblocking(False)
-            filler.connect_ex(listening.getsockname())
-        baseurl = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        baseurl = f"http://127.0.0.1:{self.a_full_port()}/"
         outcome = yield self.endpoint(baseurl, SHORT).post(a_run())
         self.assertEqual((outcome.status, outcome.error), (None, "no answer within 0.2 s"))
 
@@ -673,6 +708,10 @@ class FailureTests(EndpointCase):
         early.cancel()
         outcome = self.successResultOf(early)
         self.assertEqual(outcome.error, "given up before there was an answer")
+        server.answer = says(OK)
+        yield endpoint.post(a_run(attempt=2))
+        [request] = server.requests
+        self.assertIn(b"Dalga-Attempt: 2\r\n", request)
 
         for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"):
             server = self.serve(keeps_silent)
@@ -787,11 +826,11 @@ class ConnectionTests(EndpointCase):
     @inlineCallbacks
     def test_an_idle_connection_is_not_kept_for_long(self) -> Any:
         """It is closed from this side, before servers do it: a POST might cross their closing."""
-        self.patch(dalga_endpoint._Pool, "cachedConnectionTimeout", SHORT)
         server = self.serve(says(OK))
         yield self.endpoint(server.baseurl).post(a_run())
+        seconds = reactor.seconds
+        self.patch(reactor, "seconds", lambda: seconds() + 2)
         yield server.connections[0].lost
-        self.assertTrue(0.5 < dalga_endpoint.IDLE < 2)
 
     @inlineCallbacks
     def test_a_post_is_never_sent_twice(self) -> Any:
@@ -819,6 +858,9 @@ class ConnectionTests(EndpointCase):
         yield idle.lost
         self.assertNoResult(posted)
         self.assertFalse(conversation.lost.called)
+        # On this side too the one is left.
+        sockets = {*reactor.getReaders(), *reactor.getWriters()}
+        self.assertEqual(len([s for s in sockets if isinstance(s, Client)]), 1)
         conversation.transport.write(OK)
         outcome = yield posted
         self.assertEqual(outcome.status, 200)
@@ -894,6 +936,18 @@ class TlsTests(EndpointCase):
             outcome = yield endpoint.post(a_run())
             self.assertEqual(outcome.error, "no answer within 0.2 s")
             yield server.connections[0].lost
+
+    @inlineCallbacks
+    def test_close_waits_for_nobody_for_long(self) -> Any:
+        """Under TLS a close wants the other side's consent; one that gives none is cut off."""
+        server = self.serve(says(OK), a_certificate("localhost", trust=self))
+        endpoint = self.endpoint(f"https://localhost:{server.port}/")
+        yield endpoint.post(a_run())
+        server.connections[0].transport.pauseProducing()
+        seconds = reactor.seconds
+        closed = endpoint.close()
+        self.patch(reactor, "seconds", lambda: seconds() + 2)
+        yield closed
 
 
 class RetryAfterTests(SynchronousTestCase):

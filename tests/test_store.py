@@ -8,7 +8,7 @@ from random import Random
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from dalga.errors import InvalidRequest, JobNotFound
+from dalga.errors import InvalidRequest, JobNotFound, JobSetAside
 from dalga.job import Delete, JobKey, Reschedule, Retry, ScheduleRequest, UnreadableJob
 from dalga.schedule import Every, Once
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
@@ -250,6 +250,45 @@ class ClaimTests(EngineTestCase):
         self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [healed.key])
         await store.delete(keys[1])
         self.assertEqual((await store.counts()).set_aside, 3)
+
+    async def test_odd_values(self) -> None:
+        """P6: a value that no Dalga has written is poison too, and a full counter stays full."""
+        store = self.open_store()
+        odd = []  # where columns have types of their own, there is less to go wrong
+        if self.engine == "sqlite":
+            odd += [
+                "run = 'short'",
+                "run = 1.5",
+                "run = 1000000000000000",
+                "attempts = 9e999",
+                "attempts = 'many'",
+            ]
+        keys = self.in_the_past(*(f"odd{number}" for number in range(len(odd))), "full", "said")
+        for number, assignment in enumerate(odd):
+            self.sql(f"UPDATE dalga SET {assignment} WHERE path = %s", (self.key(f"odd{number}"),))
+        self.sql("UPDATE dalga SET attempts = 4294967295 WHERE path = 'full'")
+        self.sql("UPDATE dalga SET superseded = 3 WHERE path = 'said'")
+        runs = (await store.claim(99, LONG)).runs
+        self.assertEqual([run.key for run in runs], keys[-2:])
+        self.assertEqual(runs[0].attempt, 4294967295)
+        self.assertEqual((await store.counts()).set_aside, len(odd))
+        self.assertEqual(await store.record([(run, Delete()) for run in runs]), [])
+
+    async def test_an_error_that_is_no_text(self) -> None:
+        """P6: what stands in for an error message does not keep a job from being shown."""
+        store = self.open_store()
+        self.in_the_past("a")
+        bad = "CAST(x'ff' AS TEXT)" if self.engine == "sqlite" else "'\ufffd'"
+        self.sql(f"UPDATE dalga SET error = {bad}")
+        self.assertEqual((await self.job(store, JobKey("a", "body"))).error, "\ufffd")
+
+    async def test_trigger_what_is_set_aside(self) -> None:
+        """A job that can't be understood can't be triggered, and the refusal says why."""
+        store = self.open_store()
+        (key,) = self.in_the_past("bad")
+        self.sql("UPDATE dalga SET `interval` = 'often'")
+        error = await self.assertFailure(store.trigger(key), JobSetAside)
+        self.assertIn("'often'", str(error))
 
     async def test_bytes_that_are_no_text(self) -> None:
         """P6: a key that is not UTF-8 is set aside like any other poison."""

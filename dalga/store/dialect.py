@@ -17,8 +17,10 @@ class Trouble(Enum):
 
     #: Another transaction was in the way; the same again will do.
     CONFLICT = "conflict"
-    #: The connection is gone, or a lock was waited for in vain: once more may do.
-    ONCE_MORE = "once more"
+    #: A lock was waited for in vain; once more may do.
+    BUSY = "busy"
+    #: The connection is gone; the same again on a new one may do.
+    LOST = "lost"
     #: The database can't do it now: down, full, read-only, too many connections.
     UNAVAILABLE = "unavailable"
 
@@ -31,8 +33,6 @@ class Dialect(Protocol):
     `prepare` turns that into what the driver takes.
     """
 
-    #: The engine's name as shown to people.
-    name: str
     #: The table's name, quoted.
     table: str
     #: Behind a SELECT of rows that are to be claimed.

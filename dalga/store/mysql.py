@@ -19,8 +19,7 @@ READ_TIMEOUT = 10
 LOCK_WAIT_TIMEOUT = 3
 
 _CONFLICTS = {ER.LOCK_DEADLOCK, ER.CHECKREAD}
-_ONCE_MORE = {
-    ER.LOCK_WAIT_TIMEOUT,
+_LOST = {
     CR.CR_SERVER_GONE_ERROR,
     CR.CR_SERVER_LOST,
     ER.SERVER_SHUTDOWN,
@@ -40,6 +39,16 @@ _UNAVAILABLE = {
     ER.DISK_FULL,
     ER.RECORD_FILE_FULL,
     ER.OPTION_PREVENTS_STATEMENT,  # read-only
+    ER.UNKNOWN_COM_ERROR,  # also Galera's "not yet prepared node for application use"
+    ER.ERROR_DURING_COMMIT,
+    ER.GET_ERRNO,  # the storage engine's own error, such as a full disk's
+    ER.USER_LIMIT_REACHED,
+    1637,  # ER_TOO_MANY_CONCURRENT_TRXS
+    1820,  # ER_MUST_CHANGE_PASSWORD
+    1862,  # ER_MUST_CHANGE_PASSWORD_LOGIN
+    1969,  # ER_STATEMENT_TIMEOUT, MariaDB
+    3024,  # ER_QUERY_TIMEOUT, MySQL
+    3169,  # ER_SESSION_WAS_KILLED, MySQL
     1792,  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
     1836,  # ER_READ_ONLY_MODE
     ER.QUERY_INTERRUPTED,
@@ -55,7 +64,6 @@ _UNAVAILABLE = {
 class MySQL:
     """See `dalga.store.dialect.Dialect`."""
 
-    name = "mysql"
     skip_locked = " FOR UPDATE SKIP LOCKED"
     on_conflict = "ON DUPLICATE KEY UPDATE"
 
@@ -128,6 +136,15 @@ class MySQL:
                 f"the table {self.table} in {self.where()} is not a table of this version of Dalga "
                 f"(its comment is {comment!r}, not {COMMENT!r}): name another with table in [mysql]"
             )
+        try:
+            cursor.execute(f"SELECT id FROM {self.table} WHERE id = 0{self.skip_locked}")
+        except pymysql.err.ProgrammingError:
+            cursor.execute("SELECT VERSION()")
+            ((version,),) = cursor.fetchall()
+            raise StartupError(
+                f"{self.where()} runs {version}, which has no SKIP LOCKED: Dalga needs "
+                "MariaDB 10.6 or MySQL 8, or later"
+            ) from None
 
     def create_table(self, cursor: Cursor) -> None:
         comment = self._comment(cursor)
@@ -174,17 +191,21 @@ class MySQL:
 
     def trouble(self, error: Exception) -> Trouble | None:
         if isinstance(error, pymysql.err.InterfaceError):
-            return Trouble.ONCE_MORE  # "(0, '')": the connection was closed under us
+            return Trouble.LOST  # "(0, '')": the connection was closed under us
         if not isinstance(error, pymysql.err.MySQLError):
-            return Trouble.ONCE_MORE if isinstance(error, OSError) else None
+            return Trouble.LOST if isinstance(error, OSError) else None
         code = error.args[0] if error.args else None
         if code in _CONFLICTS:
             return Trouble.CONFLICT
-        if code in _ONCE_MORE:
-            return Trouble.ONCE_MORE
+        if code == ER.LOCK_WAIT_TIMEOUT:
+            return Trouble.BUSY
+        if code in _LOST:
+            return Trouble.LOST
         return Trouble.UNAVAILABLE if code in _UNAVAILABLE else None
 
     def explain(self, error: Exception) -> str | None:
+        if isinstance(error, UnicodeError):
+            return f"can't reach {self.where()}: {self._host!r} is no host name"
         if not isinstance(error, pymysql.err.MySQLError | OSError):
             return None
         code = error.args[0] if error.args else 0

@@ -14,6 +14,12 @@ from dalga.errors import InvalidRequest
 from dalga.job import Job, JobKey, Run, UnreadableJob, check_length, check_path
 from dalga.schedule import schedule_from_text
 
+#: The length of a claim's token, in bytes.
+TOKEN_LENGTH = 16
+
+#: The largest count of attempts that a column of any engine holds; it is stayed at.
+MAX_COUNT = 2**32 - 1
+
 
 class Unreadable(ValueError):
     """A row that can't be understood; the sentence says why."""
@@ -49,9 +55,9 @@ def read_job(
     row: JobRow, key: JobKey, now: datetime, read_instant: Callable[[object], datetime]
 ) -> Job | UnreadableJob:
     """The job in a row that was looked up by its key."""
-    error = None if row.error is None else text("error", row.error)
+    error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
     if row.due is None:
-        return UnreadableJob(key, error or "the row has no due time")
+        return UnreadableJob(key, str(error or "the row has no due time"))
     try:
         due = instant("due", row.due, read_instant)
         return Job(
@@ -59,9 +65,9 @@ def read_job(
             schedule=schedule_from_text(text("interval", row.interval)),
             scheduled=instant("scheduled", row.scheduled, read_instant),
             due=due,
-            attempts=int(row.attempts),
+            attempts=count("attempts", row.attempts),
             running=row.token is not None and due > now,
-            error=error,
+            error=None if error is None else str(error),
         )
     except ValueError as problem:
         return UnreadableJob(key, str(problem))
@@ -90,13 +96,27 @@ def read_run(
             key=key,
             schedule=schedule_from_text(text("interval", row.interval)),
             scheduled=instant("scheduled", row.scheduled, read_instant),
-            id=f"{bytes(row.run).hex()}-{row.id}",
-            attempt=int(row.attempts),
+            id=f"{run_token(row.run).hex()}-{row.id}",
+            attempt=count("attempts", row.attempts),
             claimed=now,
             lease_ends=lease_ends,
         )
     except (ValueError, InvalidRequest) as problem:
         raise Unreadable(str(problem)) from None
+
+
+def run_token(value: object) -> bytes:
+    """:raises Unreadable: if the value is not the token of a claim."""
+    if not isinstance(value, bytes) or len(value) != TOKEN_LENGTH:
+        raise Unreadable(f"run is {value!r:.40}, which is not {TOKEN_LENGTH} bytes")
+    return value
+
+
+def count(column: str, value: object) -> int:
+    """:raises Unreadable: if the value is not a count."""
+    if not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
+        raise Unreadable(f"{column} is {value!r:.40}, which is not a count")
+    return value
 
 
 def text(column: str, value: object) -> str:

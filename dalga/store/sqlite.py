@@ -42,7 +42,6 @@ class SQLite:
         datetime, and is called in a database thread.
     """
 
-    name = "sqlite"
     table = '"dalga"'
     skip_locked = ""  # there is but one writer
     on_conflict = "ON CONFLICT (path, body) DO UPDATE SET"
@@ -149,7 +148,7 @@ class SQLite:
             return None
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BUSY:
-            return Trouble.ONCE_MORE  # the busy time-out has been waited for already
+            return Trouble.BUSY  # the busy time-out has been waited for already
         return Trouble.UNAVAILABLE if code in _UNAVAILABLE else None
 
     def explain(self, error: Exception) -> str | None:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from dalga.errors import JobNotFound, StartupError
+from dalga.errors import JobNotFound, JobSetAside, StartupError
 from dalga.job import (
     Delete,
     Job,
@@ -39,7 +39,15 @@ from dalga.log import logger
 from dalga.store import Claimed, Counts, Dues
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.rows import JobRow, RunRow, Unreadable, read_job, read_run
+from dalga.store.rows import (
+    MAX_COUNT,
+    TOKEN_LENGTH,
+    JobRow,
+    RunRow,
+    Unreadable,
+    read_job,
+    read_run,
+)
 from dalga.store.transactions import Conflict, Transactions
 
 log = logger(__name__)
@@ -70,7 +78,7 @@ class JobsTable:
 
     :param run_lane: transactions for the scheduler.
     :param api_lane: transactions for the API; may be the same object.
-    :param token: makes the random token of a claim, 16 bytes.
+    :param token: makes the random token of a claim, `TOKEN_LENGTH` bytes.
     """
 
     def __init__(
@@ -80,7 +88,7 @@ class JobsTable:
         run_lane: Transactions,
         api_lane: Transactions,
         guard: Guard | None = None,
-        token: Callable[[], bytes] = lambda: os.urandom(16),
+        token: Callable[[], bytes] = lambda: os.urandom(TOKEN_LENGTH),
     ) -> None:
         self.clock = clock
         self._dialect = dialect
@@ -229,8 +237,6 @@ class JobsTable:
                     self._dialect.instant(now + lease),
                     token,
                     token,
-                    RESCHEDULED,
-                    NOTHING,
                     *order,
                     at,
                 ),
@@ -333,7 +339,7 @@ class JobsTable:
         """Read a job that has to be readable, or the write before it is undone."""
         job = self._read(cursor, key, now)
         if isinstance(job, UnreadableJob):
-            raise JobNotFound(
+            raise JobSetAside(
                 f"the job with path {key.path!r} and body {key.body!r} can't be understood "
                 f"({job.problem}): schedule it anew with PUT, or delete it"
             )
@@ -408,8 +414,9 @@ class _Statements:
     def take(self, count: int) -> str:
         return self._dialect.prepare(f"""
             UPDATE {self._table} SET
-                due = %s, token = %s, run = COALESCE(run, %s), attempts = attempts + 1,
-                superseded = CASE superseded WHEN %s THEN %s ELSE superseded END
+                due = %s, token = %s, run = COALESCE(run, %s),
+                attempts = CASE WHEN attempts < {MAX_COUNT} THEN attempts + 1 ELSE attempts END,
+                superseded = CASE superseded WHEN {DELETED} THEN {DELETED} ELSE {NOTHING} END
             WHERE id IN ({_places(count)}) AND due <= %s
             """)
 

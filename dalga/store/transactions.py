@@ -29,9 +29,11 @@ T = TypeVar("T")
 
 #: How often a transaction that met a conflict is run in all.
 CONFLICT_ATTEMPTS = 10
-#: How often one that lost its connection is: an idle connection may have died unseen, a new one
-#: that dies at once tells of more.
-OTHER_ATTEMPTS = 2
+#: How often one that waited for a lock in vain is.
+BUSY_ATTEMPTS = 2
+#: How long one that loses its connection is run again, in seconds: as many times as there are
+#: connections that may have died unseen while they were idle, unless the server is slow to say so.
+LOST_PATIENCE = 3.0
 
 
 class Conflict(Exception):
@@ -39,21 +41,34 @@ class Conflict(Exception):
 
 
 class _Connection(adbapi.Connection):
-    """
-    A connection that is thrown away when it can't be rolled back, which is how a dead one shows.
-    """
+    """A connection that is thrown away where it is of no more use, instead of rolled back."""
 
     _connection: Any
+    #: Set by who knows that a new connection may do better: this one is dead, or its server has
+    #: become one that only reads.
+    useless = False
 
     def rollback(self) -> None:
         try:
-            self._connection.rollback()
+            if not self.useless:
+                self._connection.rollback()
+                return
         except Exception:
-            self._pool.disconnect(self._connection)
+            pass  # dead, as it turns out
+        self._pool.disconnect(self._connection)
+
+
+class _Transaction(adbapi.Transaction):
+    _connection: _Connection
+
+    def drop_connection(self) -> None:
+        """Have the connection thrown away at the end of this transaction, which fails."""
+        self._connection.useless = True
 
 
 class _Pool(adbapi.ConnectionPool):
     connectionFactory = _Connection
+    transactionFactory = _Transaction
 
 
 class Transactions:
@@ -73,6 +88,7 @@ class Transactions:
         self._dialect = dialect
         self._clock = clock
         self._random = random
+        self._threads = threads
         self._running: set[Deferred[Any]] = set()
         self._closed = False
         self._read_time = dialect.prepare("SELECT UTC_TIMESTAMP(6)")
@@ -115,12 +131,13 @@ class Transactions:
 
     async def _run(self, work: Callable[[Cursor, datetime, float], T]) -> T:
         attempt = 0
+        began = self._clock.seconds()
         while True:
             attempt += 1
             try:
                 result, now, sent, received = await self._pool.runInteraction(self._timed, work)
             except Exception as error:
-                if not self._worth_another(error, attempt):
+                if not self._worth_another(error, attempt, self._clock.seconds() - began):
                     raise
                 log.debug("transaction runs again after {error}", error=error)
             else:
@@ -130,15 +147,19 @@ class Transactions:
             pause = self._random.uniform(0, 0.005 * 2 ** min(attempt, 6))
             await deferLater(self._reactor, pause)
 
-    def _worth_another(self, error: Exception, attempt: int) -> bool:
+    def _worth_another(self, error: Exception, attempt: int, elapsed: float) -> bool:
         """:raises StoreUnavailable: where the database can't be used now."""
-        trouble = Trouble.CONFLICT if isinstance(error, Conflict) else self._dialect.trouble(error)
-        if trouble is None:
-            return False
-        if trouble is Trouble.CONFLICT and attempt < CONFLICT_ATTEMPTS:
-            return True
-        if trouble is Trouble.ONCE_MORE and attempt < OTHER_ATTEMPTS:
-            return True
+        if isinstance(error, Conflict):
+            return attempt < CONFLICT_ATTEMPTS
+        match self._dialect.trouble(error):
+            case None:
+                return False
+            case Trouble.CONFLICT if attempt < CONFLICT_ATTEMPTS:
+                return True
+            case Trouble.BUSY if attempt < BUSY_ATTEMPTS:
+                return True
+            case Trouble.LOST if attempt <= self._threads and elapsed < LOST_PATIENCE:
+                return True
         raise StoreUnavailable(
             f"the database {self._dialect.where()} can't be used now: {describe(error)}"
         ) from error
@@ -146,13 +167,18 @@ class Transactions:
     def _timed(
         self, cursor: Cursor, work: Callable[[Cursor, datetime, float], T]
     ) -> tuple[T, datetime, float, float]:
-        self._dialect.begin(cursor)
-        sent = self._clock.seconds()
-        cursor.execute(self._read_time)
-        ((value,),) = cursor.fetchall()
-        received = self._clock.seconds()
-        now = self._dialect.read_instant(value)
-        return work(cursor, now, sent), now, sent, received
+        try:
+            self._dialect.begin(cursor)
+            sent = self._clock.seconds()
+            cursor.execute(self._read_time)
+            ((value,),) = cursor.fetchall()
+            received = self._clock.seconds()
+            now = self._dialect.read_instant(value)
+            return work(cursor, now, sent), now, sent, received
+        except Exception as error:
+            if self._dialect.trouble(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
+                cursor.drop_connection()
+            raise
 
 
 def _pass_on(result: T, then: Deferred[None]) -> T:

@@ -11,7 +11,13 @@ from types import MappingProxyType
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from dalga.errors import DalgaError, InvalidRequest, JobNotFound, StoreUnavailable
+from dalga.errors import (
+    DalgaError,
+    InvalidRequest,
+    JobNotFound,
+    JobSetAside,
+    StoreUnavailable,
+)
 
 
 class UnknownResource(DalgaError):
@@ -31,6 +37,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
     {
         InvalidRequest: HTTPStatus.BAD_REQUEST,
         JobNotFound: HTTPStatus.NOT_FOUND,
+        JobSetAside: HTTPStatus.CONFLICT,
         UnknownResource: HTTPStatus.NOT_FOUND,
         NotFound: HTTPStatus.NOT_FOUND,
         MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
