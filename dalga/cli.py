@@ -20,6 +20,11 @@ from dalga.config import load_config
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.log import log_debug
 from dalga.service import create_table, make_service
+from dalga.store.clock import steady_seconds
+
+#: Signals so close together, in seconds, are one request: timeout(1) and shells send it to the
+#: process and to its group.
+AT_ONCE = 0.5
 
 
 class Options(UsageOptions):
@@ -45,8 +50,10 @@ class Options(UsageOptions):
             [_two_dashes(word) for word in given]
         )
 
-    def parseArgs(self) -> None:
+    def parseArgs(self, *arguments: str) -> None:
         """There are no arguments beside the options."""
+        if arguments:
+            raise UsageError(f"{arguments[0]!r} is no option, and there is nothing else to give")
 
     def opt_version(self) -> NoReturn:
         """Show the version, and end."""
@@ -93,13 +100,16 @@ def _take_signals(reactor: Any) -> None:
     twistd's own handlers would have it killed by the same signal once more after all is done.
     A second one is not waited for: the process ends at once, and leaves its runs to their leases.
     """
-    asked: list[int] = []
+    first: list[float] = []
 
     def stop(number: int, frame: object) -> None:
-        if asked:
+        now = steady_seconds()
+        if not first:
+            first.append(now)
+            reactor.callFromThread(reactor.stop)
+        elif now - first[0] > AT_ONCE:
+            os.write(2, b"dalga: asked to stop again: not waiting any longer\n")
             os._exit(128 + number)
-        asked.append(number)
-        reactor.callFromThread(reactor.stop)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -111,7 +121,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :return: the exit status.
     """
+    # Until the daemon runs there is nothing to end in order.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = Options()  # type: ignore[no-untyped-call]
+    options.synopsis = f"Usage: dalga {options.synopsis}"
     try:
         options.parseOptions(argv)
     except UsageError as error:

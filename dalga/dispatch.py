@@ -25,6 +25,7 @@ from dalga.agenda import Agenda
 from dalga.errors import StoreUnavailable
 from dalga.job import Delete, Outcome, Reschedule, Retry, Run, RunPolicy, Verdict, judge
 from dalga.log import logger
+from dalga.schedule import timestamp
 from dalga.store import Claimed, Dues, Store
 
 log = logger(__name__)
@@ -479,9 +480,9 @@ def _log_end(run: Run, outcome: Outcome, verdict: Verdict) -> None:
     """The one line that each attempt leaves in the log."""
     match verdict:
         case Reschedule(scheduled):
-            then = f"next run {scheduled:%Y-%m-%dT%H:%M:%SZ}"
+            then = f"next run {timestamp(scheduled)}"
         case Retry(due):
-            then = f"again at {due:%Y-%m-%dT%H:%M:%SZ}"
+            then = f"again at {timestamp(due)}"
         case Delete():
             then = "job deleted: the endpoint does not know it" if outcome.gone else "job done"
     emit = log.info if outcome.done or outcome.gone else log.warn

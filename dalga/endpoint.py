@@ -58,6 +58,7 @@ from dalga import __version__
 from dalga.errors import ConfigError
 from dalga.job import Outcome, Run, target_path
 from dalga.log import logger
+from dalga.schedule import timestamp
 
 log = logger(__name__)
 
@@ -142,11 +143,10 @@ class Endpoint:
 
     def _send(self, post: _Post, client: HTTPClient, run: Run) -> Deferred[Any]:
         post.url = (self._baseurl + target_path(run.key.path)).encode()
-        scheduled = run.scheduled.astimezone(UTC).replace(tzinfo=None)
         headers = {
             b"content-type": [b"text/plain"],
             b"user-agent": [f"dalga/{__version__}".encode()],
-            b"dalga-sched": [f"{scheduled.isoformat(timespec='seconds')}Z".encode()],
+            b"dalga-sched": [timestamp(run.scheduled).encode()],
             b"dalga-instance": [self._instance],
             b"dalga-run": [run.id.encode()],
             b"dalga-attempt": [b"%d" % run.attempt],

@@ -24,6 +24,7 @@ from dalga.job import (
     check_request,
 )
 from dalga.log import logger
+from dalga.schedule import timestamp
 from dalga.store import Store
 
 log = logger(__name__)
@@ -114,11 +115,11 @@ class Jobs:
 
     def _scheduled(self, job: Job) -> Job:
         log.info(
-            "{path!r} {body!r}: scheduled {how}, first run {first:%Y-%m-%dT%H:%M:%SZ}",
+            "{path!r} {body!r}: scheduled {how}, first run {first}",
             path=job.key.path,
             body=job.key.body,
             how=f"every {job.schedule.seconds} s" if job.schedule.seconds else "once",
-            first=job.scheduled,
+            first=timestamp(job.scheduled),
         )
         # Not the due time, which is the lease's end where a run is under way.
         self._written(job.scheduled)

@@ -82,6 +82,12 @@ def schedule_from_text(text: str) -> Schedule:
     return Every(timedelta(seconds=int(text)))
 
 
+def timestamp(instant: datetime) -> str:
+    """An instant in RFC 3339, UTC, cut off to whole seconds."""
+    # Not strftime(), which leaves a year before 1000 unpadded.
+    return instant.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
 def add(instant: datetime, delay: timedelta) -> datetime | None:
     """`instant` plus `delay`, or None where that is past the year 9999."""
     try:

@@ -78,9 +78,11 @@ def bind(host: str, port: int) -> socket.socket:
         family, _, _, _, address = found[0]
         listener = socket.create_server(address[:2], family=family, backlog=1024)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "that is no host name"
+        # Twice in words where create_server has put the address into them.
+        reason = str(getattr(error, "strerror", None) or "that is no host name")
+        reason = reason.partition(" (while attempting")[0]
         raise StartupError(
-            f"can't listen on {host}:{port}: {reason}; "
+            f"can't listen on {f'[{host}]' if ':' in host else host}:{port}: {reason}; "
             "choose another address with host and port in [listen]"
         ) from error
     listener.setblocking(False)

@@ -212,8 +212,10 @@ class DaemonTestCase(EngineTestCase):
                 file.writelines(f"{key} = {value}\n" for key, value in keys.items())
         return os.path.abspath(path)
 
-    def spawn(self, *arguments: str, module: str = "dalga") -> Daemon:
-        """Start ``python -m module arguments``."""
+    def spawn(self, *arguments: str, twistd: bool = False) -> Daemon:
+        """Start ``dalga arguments``, or ``twistd arguments``, from this checkout."""
+        run_twistd = "from twisted.scripts.twistd import run; run()"
+        program = ["-c", run_twistd] if twistd else ["-m", "dalga"]
         daemon = Daemon()
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("DALGA_")
@@ -225,7 +227,7 @@ class DaemonTestCase(EngineTestCase):
         self.reactor.spawnProcess(
             daemon,
             sys.executable,
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, *program, *arguments],
             environment,
             self.folder,
         )

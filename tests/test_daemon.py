@@ -311,6 +311,9 @@ class FaultTests(DaemonTestCase):
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
         daemon.send(signal.SIGINT)
         await daemon.says("stopping: waiting")
+        daemon.send(signal.SIGINT)  # at once: the same request
+        await self.pause(0.8)
+        self.assertIsNone(daemon.status)
         daemon.send(signal.SIGINT)
         self.assertEqual(await daemon.ended, 130)
 
@@ -319,7 +322,7 @@ class FaultTests(DaemonTestCase):
         ini = self.ini()
         if self.engine != "sqlite":
             self.make_store().create_table()
-        daemon = self.spawn("-n", "--pidfile=", "dalga", "--config", ini, module="twisted")
+        daemon = self.spawn("-n", "--pidfile=", "dalga", "--config", ini, twistd=True)
         url = await daemon.url()
         await self.put_now(url, 3)
         await self.until_empty(url)
@@ -406,9 +409,9 @@ class SharedTableTests(DaemonTestCase):
 class StartTestsBase(DaemonTestCase):
     """What keeps a daemon from starting is one clear line, and an exit status that is not 0."""
 
-    async def refused(self, *arguments: str, module: str = "dalga") -> str:
+    async def refused(self, *arguments: str, twistd: bool = False) -> str:
         """The one line with which it ends."""
-        daemon = self.spawn(*arguments, module=module)
+        daemon = self.spawn(*arguments, twistd=twistd)
         status = await daemon.ended
         self.assertNotEqual(status, 0, daemon.output)
         self.assertNotIn("Traceback", daemon.output)
@@ -428,9 +431,7 @@ class StartTests(StartTestsBase):
             port = taken.getsockname()[1]
             ini = self.ini(listen={"port": port})
             self.assertIn(f"127.0.0.1:{port}", await self.refused("--config", ini))
-            line = await self.refused(
-                "-n", "--pidfile=", "dalga", "--config", ini, module="twisted"
-            )
+            line = await self.refused("-n", "--pidfile=", "dalga", "--config", ini, twistd=True)
             self.assertIn(f"127.0.0.1:{port}", line)
 
     async def test_bad_configuration(self) -> None:

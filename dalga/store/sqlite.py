@@ -171,11 +171,16 @@ class FileGuard:
 
     def acquire(self) -> None:
         """:raises StartupError: if another process has it, or the folder can't be written."""
+        if os.path.isdir(self._path):
+            raise StartupError(
+                f"SQLite file {self._path!r} is a folder; name a file in it with path in [sqlite]"
+            )
         try:
             descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise StartupError(
-                f"can't use SQLite file {self._path!r}: {self._lock!r}: {error.strerror}"
+                f"can't make {self._lock!r} beside the SQLite file: {error.strerror}; "
+                "choose a folder that dalga may write to with path in [sqlite]"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

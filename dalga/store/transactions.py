@@ -161,7 +161,7 @@ class Transactions:
             case Trouble.LOST if attempt <= self._threads and elapsed < LOST_PATIENCE:
                 return True
         raise StoreUnavailable(
-            f"the database {self._dialect.where()} can't be used now: {describe(error)}"
+            f"{self._dialect.where()} can't be used now: {describe(error)}"
         ) from error
 
     def _timed(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from dalga.job import Job, UnreadableJob
 from dalga.jobs import Status
+from dalga.schedule import timestamp
 from dalga.web.errors import Problem
 
 
@@ -43,12 +43,6 @@ def problem_json(problem: Problem) -> bytes:
             "detail": problem.detail,
         }
     )
-
-
-def timestamp(instant: datetime) -> str:
-    """An instant in RFC 3339, UTC, cut off to whole seconds."""
-    # Not strftime(), which leaves a year before 1000 unpadded.
-    return instant.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def _json(value: Any) -> bytes:
