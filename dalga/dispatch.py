@@ -26,7 +26,7 @@ from dalga.errors import StoreUnavailable
 from dalga.job import Delete, Outcome, Reschedule, Retry, Run, RunPolicy, Verdict, judge
 from dalga.log import logger
 from dalga.schedule import timestamp
-from dalga.store import Claimed, Dues, Store
+from dalga.store import Claimed, Dues, Recorded, Store
 
 log = logger(__name__)
 
@@ -46,6 +46,9 @@ LINGER = 0.01
 
 # What is asked of the database, as the log names it.
 CLAIM, SCAN, RECORD = "a claim", "a scan", "a record"
+
+#: Until a row that somebody else has locked is tried again, in seconds.
+LOCKED_PAUSE = 0.25
 
 #: Between two attempts to reach a database that is away, in seconds.
 AWAY_PAUSE = 1.0
@@ -104,6 +107,8 @@ class Scheduler:
         self._more = True
         self._running: dict[int, Run] = {}
         self._claiming = False
+        #: Due times that became known during the claim under way.
+        self._meanwhile: list[datetime] = []
         self._scanning = False
         self._linger_until = 0.0
         self._next_scan = 0.0
@@ -147,11 +152,16 @@ class Scheduler:
 
     def expect(self, due: datetime) -> None:
         """This instance has written a job that is due then: be there."""
-        if due <= self._store.clock.now():
+        self._note(due)
+        self._set_timer()
+
+    def _note(self, due: datetime) -> None:
+        if self._claiming:
+            self._meanwhile.append(due)  # the claim under way may have looked before it was there
+        elif due <= self._store.clock.now():
             self._more = True
-            self._set_timer()
-        elif self._agenda.add(due):
-            self._set_timer()
+        else:
+            self._agenda.add(due)
 
     # When to do what
 
@@ -163,7 +173,7 @@ class Scheduler:
 
     def _claim_at(self, now: float) -> float | None:
         """When the next claim is to be made, in the reactor's seconds; None for not yet known."""
-        if self._claiming or self._free <= 0:
+        if self._claiming or self._free <= 0 or self._recorder.held_up:
             return None
         at = now
         if not self._more:
@@ -198,6 +208,7 @@ class Scheduler:
         claim_at, scan_at = self._claim_at(now), self._scan_at()
         if claim_at is not None and claim_at <= now:
             self._claiming = True
+            self._more = False
             _own(self._claim())
         if scan_at is not None and scan_at <= now:
             self._scanning = True
@@ -239,6 +250,9 @@ class Scheduler:
             self._database.failed(CLAIM, error)
         finally:
             self._claiming = False
+            meanwhile, self._meanwhile = self._meanwhile, []
+            for due in meanwhile:
+                self._note(due)
             self._set_timer()
             self._check_drained()
 
@@ -246,10 +260,10 @@ class Scheduler:
         self._database.answered(CLAIM)
         now = self._reactor.seconds()
         self._linger_until = now + LINGER
-        self._more = claimed.full
+        self._more = self._more or claimed.full
         self._agenda.forget_until(claimed.now)
         horizon = self._agenda.horizon
-        if not claimed.full and horizon is not None and horizon <= claimed.now:
+        if claimed.runs and not claimed.full and horizon is not None and horizon <= claimed.now:
             self._next_scan = now  # caught up with a backlog: see what comes next
         for run in claimed.runs:
             self._start(run)
@@ -300,7 +314,7 @@ class Scheduler:
     def _recorded(self, dues: list[datetime], dropped: list[Run]) -> None:
         """What a batch has written: the due times of the runs to come, and the runs overtaken."""
         for due in dues:
-            self._agenda.add(due)
+            self._note(due)
         if dropped:
             self._more = (
                 True  # scheduled anew during the run, maybe for a time that has come by now
@@ -384,12 +398,22 @@ class _Recorder:
         self._waiting: list[tuple[Run, Verdict]] = []
         self._writing: list[tuple[Run, Verdict]] = []
         self._retry: IDelayedCall | None = None
+        self._postponed: dict[IDelayedCall, list[tuple[Run, Verdict]]] = {}
         self._abandoned = False
 
     @property
     def pending(self) -> int:
         """How many verdicts are not written yet."""
-        return len(self._waiting) + len(self._writing)
+        postponed = sum(map(len, self._postponed.values()))
+        return len(self._waiting) + len(self._writing) + postponed
+
+    @property
+    def held_up(self) -> bool:
+        """
+        Whether verdicts could not be written at the last attempt. To claim before they are would be
+        to take the same runs again, where their leases have ended meanwhile.
+        """
+        return self._retry is not None
 
     def add(self, run: Run, verdict: Verdict) -> None:
         """Have a verdict written."""
@@ -401,26 +425,22 @@ class _Recorder:
     def abandon(self) -> int:
         """Write no more. Gives how many verdicts are left unwritten."""
         self._abandoned = True
-        if self._retry is not None and self._retry.active():
-            self._retry.cancel()
+        for timer in (self._retry, *self._postponed):
+            if timer is not None and timer.active():
+                timer.cancel()
         return self.pending
 
     def _write(self) -> None:
         if self._abandoned or self._writing or not self._waiting:
             return
         if self._retry is not None and self._retry.active():
-            return
+            return  # everything waits for that
         self._writing, self._waiting = self._waiting[:RECORD_LIMIT], self._waiting[RECORD_LIMIT:]
         _own(self._batch(self._writing))
 
     async def _batch(self, batch: list[tuple[Run, Verdict]]) -> None:
         try:
-            try:
-                dropped = await self._store.record(batch)
-            except StoreUnavailable:
-                raise
-            except Exception as error:
-                dropped = await self._one_by_one(batch, error)
+            recorded, broken = await self._record(batch)
         except StoreUnavailable as error:
             self._database.failed(RECORD, error)
             self._writing, self._waiting = [], batch + self._waiting
@@ -428,28 +448,49 @@ class _Recorder:
                 self._retry = self._reactor.callLater(AWAY_PAUSE, self._write)
             return
         self._database.answered(RECORD)
-        self._writing = []
-        lost = {run.row for run in dropped}
-        dues = [_due(verdict) for run, verdict in batch if run.row not in lost]
-        self._recorded([due for due in dues if due is not None], dropped)
+        self._writing, self._retry = [], None
+        postponed = {run.row for run in recorded.postponed}
+        if postponed and not self._abandoned:
+            later = [item for item in batch if item[0].row in postponed]
+            timer = self._reactor.callLater(LOCKED_PAUSE, lambda: self._again(timer))
+            self._postponed[timer] = later
+        unwritten = postponed | broken | {run.row for run in recorded.dropped}
+        dues = [_due(verdict) for run, verdict in batch if run.row not in unwritten]
+        self._recorded([due for due in dues if due is not None], recorded.dropped)
         self._write()
 
-    async def _one_by_one(self, batch: list[tuple[Run, Verdict]], error: Exception) -> list[Run]:
-        """One verdict that the store chokes on must not hold up the others: left to its lease."""
-        if len(batch) == 1:
-            ((run, _),) = batch
-            failure = Failure(error)
-            log.failure("{path!r} {body!r}: not recorded", failure, **_fields(run))
-            return [run]
-        dropped = []
+    def _again(self, timer: IDelayedCall) -> None:
+        self._waiting += self._postponed.pop(timer)
+        self._write()
+
+    async def _record(self, batch: list[tuple[Run, Verdict]]) -> tuple[Recorded, set[int]]:
+        """
+        Write a batch; where that breaks, its verdicts one by one, so that one that the store chokes
+        on holds up no other. It is logged and left to its lease.
+
+        :return: also the rows of those that broke.
+        :raises StoreUnavailable: if the database can't be used now.
+        """
+        try:
+            return await self._store.record(batch), set()
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            if len(batch) == 1:
+                run = batch[0][0]
+                log.failure(
+                    "{path!r} {body!r}: not recorded, left to its lease",
+                    Failure(error),
+                    **_fields(run),
+                )
+                return Recorded([], []), {run.row}
+        dropped, postponed, broken = [], [], set()
         for item in batch:
-            try:
-                dropped += await self._store.record([item])
-            except StoreUnavailable:
-                raise
-            except Exception as error:
-                dropped += await self._one_by_one([item], error)
-        return dropped
+            recorded, failed = await self._record([item])
+            dropped += recorded.dropped
+            postponed += recorded.postponed
+            broken |= failed
+        return Recorded(dropped, postponed), broken
 
 
 def _own(work: Coroutine[Deferred[Any], Any, None]) -> None:

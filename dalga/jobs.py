@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -135,15 +135,22 @@ class Jobs:
 
     def _shielded(self, work: Deferred[T]) -> Deferred[T]:
         """
-        Wait for `work`, but not for ever, and let it go on to its end even where nobody waits any
-        more: the time is over, or the client hung up and Klein cancelled its handler.
+        Wait for `work`, but not for ever, and let it go on to its end where the client hung up and
+        Klein cancelled its handler.
+
+        When the time is over it is abandoned: the client is told that it failed, and may say
+        something else, which a late end of this must not undo (P4).
         """
         waiting: Deferred[T] = Deferred()
 
         def give_up() -> None:
-            waiting.errback(
-                StoreUnavailable(f"the database did not answer within {self._patience:g} seconds")
-            )
+            if not waiting.called:
+                waiting.errback(
+                    StoreUnavailable(
+                        f"the database did not answer within {self._patience:g} seconds"
+                    )
+                )
+            work.cancel()
 
         timer = self._reactor.callLater(self._patience, give_up)
 
@@ -158,7 +165,7 @@ class Jobs:
                 timer.cancel()
             if not waiting.called:
                 waiting.errback(failure)
-            elif not isinstance(failure.value, DalgaError):
+            elif not isinstance(failure.value, DalgaError | CancelledError):
                 log.failure("a request that nobody waits for any more failed", failure)
 
         work.addCallbacks(succeeded, failed)

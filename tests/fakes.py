@@ -29,7 +29,7 @@ from dalga.job import (
     plan,
 )
 from dalga.schedule import Once, Schedule
-from dalga.store import Claimed, Counts, Dues
+from dalga.store import Claimed, Counts, Dues, Recorded
 from dalga.store.clock import DatabaseClock
 
 T = TypeVar("T")
@@ -85,6 +85,8 @@ class FakeStore:
         self.away: set[str] = set()
         #: The rows whose verdict breaks the transaction that holds it.
         self.poison: set[int] = set()
+        #: Rows that somebody else has locked.
+        self.locked: set[int] = set()
         self._held: dict[str, list[tuple[Deferred[Any], Any]]] = {}
         self._seconds = seconds
         self._tokens = 0
@@ -220,13 +222,16 @@ class FakeStore:
 
         return self._run("claim", limit, work)
 
-    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[list[Run]]:
+    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
         """See `Store.record`."""
 
-        def work() -> list[Run]:
+        def work() -> Recorded:
             if any(run.row in self.poison for run, _ in verdicts):
                 raise RuntimeError("poison")
-            return [run for run, verdict in verdicts if not self._close(run, verdict)]
+            locked = [run for run, _ in verdicts if run.row in self.locked]
+            open_ = [item for item in verdicts if item[0] not in locked]
+            dropped = [run for run, verdict in open_ if not self._close(run, verdict)]
+            return Recorded(dropped, locked)
 
         return self._run("record", list(verdicts), work)
 

@@ -21,7 +21,7 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from dalga.config import MySQLConfig, SQLiteConfig
-from dalga.job import Job, JobKey, ScheduleRequest
+from dalga.job import Job, JobKey, Run, ScheduleRequest, Verdict
 from dalga.service import build_store
 from dalga.store.table import JobsTable
 from tests.servers import Server, start_server
@@ -90,6 +90,12 @@ class EngineTestCase(TestCase):
             store.create_table()
         store.open()
         return store
+
+    async def record(self, store: JobsTable, verdicts: list[tuple[Run, Verdict]]) -> list[Run]:
+        """Record where nothing is locked; gives the runs whose verdict was dropped."""
+        recorded = await store.record(verdicts)
+        self.assertEqual(recorded.postponed, [])
+        return recorded.dropped
 
     async def close_stores(self) -> None:
         for store in self.stores:

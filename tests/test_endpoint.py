@@ -855,12 +855,11 @@ class ConnectionTests(EndpointCase):
         conversation = yield asked
         [idle] = [other for other in server.connections if other is not conversation]
         yield endpoint.close()
+        sockets = {*reactor.getReaders(), *reactor.getWriters()}
+        self.assertEqual(len([s for s in sockets if isinstance(s, Client)]), 1)
         yield idle.lost
         self.assertNoResult(posted)
         self.assertFalse(conversation.lost.called)
-        # On this side too the one is left.
-        sockets = {*reactor.getReaders(), *reactor.getWriters()}
-        self.assertEqual(len([s for s in sockets if isinstance(s, Client)]), 1)
         conversation.transport.write(OK)
         outcome = yield posted
         self.assertEqual(outcome.status, 200)

@@ -9,8 +9,17 @@ from random import Random
 from twisted.internet.defer import Deferred, gatherResults
 
 from dalga.errors import InvalidRequest, JobNotFound, JobSetAside
-from dalga.job import Delete, JobKey, Reschedule, Retry, ScheduleRequest, UnreadableJob
+from dalga.job import (
+    Delete,
+    JobKey,
+    Reschedule,
+    Retry,
+    Run,
+    ScheduleRequest,
+    UnreadableJob,
+)
 from dalga.schedule import Every, Once
+from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
 
 KEY = JobKey("check_feed", "1234")
@@ -44,7 +53,7 @@ class ScheduleTests(EngineTestCase):
         store = self.open_store()
         await store.put(KEY, NOW)
         (run,) = (await store.claim(9, LONG)).runs
-        await store.record([(run, Retry(run.claimed, "500"))])
+        await self.record(store, [(run, Retry(run.claimed, "500"))])
         job = await store.put(KEY, EACH_MINUTE)
         self.assertEqual((job.schedule, job.attempts, job.error), (Every(MINUTE), 0, None))
         self.assertEqual((await store.counts()).total, 1)
@@ -272,7 +281,7 @@ class ClaimTests(EngineTestCase):
         self.assertEqual([run.key for run in runs], keys[-2:])
         self.assertEqual(runs[0].attempt, 4294967295)
         self.assertEqual((await store.counts()).set_aside, len(odd))
-        self.assertEqual(await store.record([(run, Delete()) for run in runs]), [])
+        self.assertEqual(await self.record(store, [(run, Delete()) for run in runs]), [])
 
     async def test_an_error_that_is_no_text(self) -> None:
         """P6: what stands in for an error message does not keep a job from being shown."""
@@ -329,10 +338,10 @@ class RecordTests(EngineTestCase):
         store = self.open_store()
         self.in_the_past("a")
         (run,) = (await store.claim(9, LONG)).runs
-        await store.record([(run, Retry(run.claimed, "500"))])
+        await self.record(store, [(run, Retry(run.claimed, "500"))])
         (run,) = (await store.claim(9, LONG)).runs
         later = run.claimed + MINUTE
-        self.assertEqual(await store.record([(run, Reschedule(later))]), [])
+        self.assertEqual(await self.record(store, [(run, Reschedule(later))]), [])
         job = await self.job(store, run.key)
         self.assertEqual((job.due, job.scheduled, job.attempts, job.error), (later, later, 0, None))
         self.assertFalse(job.running)
@@ -348,7 +357,7 @@ class RecordTests(EngineTestCase):
         store = self.open_store()
         self.in_the_past("a")
         (run,) = (await store.claim(9, LONG)).runs
-        self.assertEqual(await store.record([(run, Retry(run.claimed, "x" * 999))]), [])
+        self.assertEqual(await self.record(store, [(run, Retry(run.claimed, "x" * 999))]), [])
         job = await self.job(store, run.key)
         self.assertEqual((job.due, job.attempts, job.error), (run.claimed, 1, "x" * 255))
         (again,) = (await store.claim(9, LONG)).runs
@@ -359,7 +368,7 @@ class RecordTests(EngineTestCase):
         store = self.open_store()
         self.in_the_past("a")
         (run,) = (await store.claim(9, LONG)).runs
-        self.assertEqual(await store.record([(run, Delete())]), [])
+        self.assertEqual(await self.record(store, [(run, Delete())]), [])
         await self.assertFailure(store.get(run.key), JobNotFound)
 
     async def test_many_at_once(self) -> None:
@@ -373,7 +382,7 @@ class RecordTests(EngineTestCase):
             for n, run in enumerate(runs)
         ]
         Random(1).shuffle(verdicts)
-        self.assertEqual(await store.record(verdicts), [])
+        self.assertEqual(await self.record(store, verdicts), [])
         for n, run in enumerate(runs):
             if n % 3 == 0:
                 await self.assertFailure(store.get(run.key), JobNotFound)
@@ -389,9 +398,9 @@ class RecordTests(EngineTestCase):
         (lost,) = (await store.claim(9, OVER)).runs
         (held,) = (await other.claim(9, LONG)).runs
         for verdict in (Delete(), Reschedule(lost.claimed), Retry(lost.claimed, "500")):
-            self.assertEqual(await store.record([(lost, verdict)]), [lost])
+            self.assertEqual(await self.record(store, [(lost, verdict)]), [lost])
         self.assertTrue((await self.job(store, held.key)).running)
-        self.assertEqual(await other.record([(held, Delete())]), [])
+        self.assertEqual(await self.record(other, [(held, Delete())]), [])
 
     async def test_a_lease_that_nobody_wanted(self) -> None:
         """
@@ -400,7 +409,7 @@ class RecordTests(EngineTestCase):
         store = self.open_store()
         self.in_the_past("a")
         (run,) = (await store.claim(9, OVER)).runs
-        self.assertEqual(await store.record([(run, Delete())]), [])
+        self.assertEqual(await self.record(store, [(run, Delete())]), [])
         self.assertEqual((await store.counts()).total, 0)
 
     async def test_put_during_a_run(self) -> None:
@@ -413,13 +422,13 @@ class RecordTests(EngineTestCase):
             self.assertEqual((put.running, put.schedule.seconds), (True, 7))
             self.assertEqual((await store.claim(9, LONG)).runs, [])
             self.assertEqual(
-                await store.record([(run, verdict or Retry(run.claimed, "500"))]), [run]
+                await self.record(store, [(run, verdict or Retry(run.claimed, "500"))]), [run]
             )
             (again,) = (await store.claim(9, LONG)).runs
             self.assertEqual((again.schedule.seconds, again.scheduled), (7, put.scheduled))
             self.assertEqual(again.attempt, 1)
             self.assertNotEqual(again.id, run.id)
-            self.assertEqual(await store.record([(again, Delete())]), [])
+            self.assertEqual(await self.record(store, [(again, Delete())]), [])
 
     async def test_put_during_a_run_that_dies(self) -> None:
         """P4, P5: if the instance dies, the lease's end brings the new schedule, not a run."""
@@ -443,7 +452,7 @@ class RecordTests(EngineTestCase):
             await self.assertFailure(store.trigger(KEY), JobNotFound)
             await store.delete(KEY)
             self.assertEqual(
-                await store.record([(run, verdict or Retry(run.claimed, "500"))]), [run]
+                await self.record(store, [(run, verdict or Retry(run.claimed, "500"))]), [run]
             )
             self.assertEqual((await store.counts()).total, 0)
 
@@ -465,7 +474,7 @@ class RecordTests(EngineTestCase):
         await store.delete(KEY)
         put = await store.put(KEY, NOW)
         self.assertEqual((await store.claim(9, LONG)).runs, [])
-        self.assertEqual(await store.record([(run, Delete())]), [run])
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
         (again,) = (await store.claim(9, LONG)).runs
         self.assertEqual((again.scheduled, again.schedule), (put.scheduled, Once()))
 
@@ -476,7 +485,7 @@ class RecordTests(EngineTestCase):
         (run,) = (await store.claim(9, LONG)).runs
         self.assertTrue((await store.trigger(KEY)).running)
         self.assertEqual((await store.claim(9, LONG)).runs, [])
-        self.assertEqual(await store.record([(run, Delete())]), [run])
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
         self.assertEqual(len((await store.claim(9, LONG)).runs), 1)
 
     async def test_put_after_the_lease(self) -> None:
@@ -486,7 +495,7 @@ class RecordTests(EngineTestCase):
         (run,) = (await store.claim(9, OVER)).runs
         put = await store.put(KEY, EACH_MINUTE)
         self.assertFalse(put.running)
-        self.assertEqual(await store.record([(run, Delete())]), [run])
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
         self.assertEqual(await store.get(KEY), put)
 
     async def test_a_crowd(self) -> None:
@@ -499,6 +508,11 @@ class RecordTests(EngineTestCase):
         for key in keys:
             await stores[0].put(key, NOW)
 
+        async def record_all(store: JobsTable, runs: list[Run]) -> None:
+            while runs:
+                verdicts = [(run, Reschedule(run.claimed)) for run in runs]
+                runs = (await store.record(verdicts)).postponed
+
         async def work(number: int) -> None:
             store, random = stores[number % 2], Random(number)
             for _ in range(6):
@@ -507,7 +521,7 @@ class RecordTests(EngineTestCase):
                 await gatherResults(
                     [store.put(key, NOW) for key in touched[:3]]
                     + [store.delete(touched[3])]
-                    + [store.record([(run, Reschedule(run.claimed)) for run in runs])],
+                    + [Deferred.fromCoroutine(record_all(store, runs))],
                     consumeErrors=True,
                 )
 

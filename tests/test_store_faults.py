@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.threads import deferToThread
 
 from dalga.errors import StartupError, StoreUnavailable, TableExists
-from dalga.job import Delete, JobKey, Reschedule
+from dalga.job import Delete, JobKey
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from tests.servers import start_server
-from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine
+from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine, server
 
 KEY = JobKey("check_feed", "1234")
 HOUR = timedelta(hours=1)
@@ -106,6 +107,20 @@ class ConcurrencyTests(EngineTestCase):
             stranger.rollback()
         self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], keys[:1])
 
+    async def test_a_locked_row_holds_up_no_other_record(self) -> None:
+        """P2: verdicts are written around a row that a stranger has locked, and that one later."""
+        self.claimable("a", "b")
+        store = self.stores[0]
+        locked, free = (await store.claim(9, LONG)).runs
+        with closing(self.connect()) as stranger:
+            stranger.cursor().execute("SELECT * FROM dalga WHERE path = 'a' FOR UPDATE")
+            recorded = await store.record([(locked, Delete()), (free, Delete())])
+            self.assertEqual((recorded.dropped, recorded.postponed), ([], [locked]))
+            stranger.rollback()
+        self.assertEqual((await store.counts()).total, 1)
+        self.assertEqual(await self.record(store, [(locked, Delete())]), [])
+        self.assertEqual((await store.counts()).total, 0)
+
     async def test_a_lock_that_is_held_too_long(self) -> None:
         """A put that waits for a stranger's lock in vain is refused; it goes through later."""
         self.claimable("a")
@@ -121,22 +136,23 @@ class ConcurrencyTests(EngineTestCase):
         """A transaction that loses a deadlock is run again, unseen by its caller."""
         self.claimable("a", "b")
         store = self.stores[0]
-        runs = (await store.claim(9, LONG)).runs
+        tried: list[bool] = []
+
+        def one_after_the_other(cursor: Any, now: datetime, since: float) -> None:
+            tried.append(True)
+            for path in ("a", "b"):
+                cursor.execute("UPDATE dalga SET error = 'x' WHERE path = %s", (path,))
+
         with closing(self.connect()) as stranger:
             cursor = stranger.cursor()
             # Heavier than the store's transaction, so that the store is the one that loses.
-            cursor.execute(
-                "INSERT INTO dalga (path, body, `interval`, scheduled, due) "
-                "SELECT CONCAT('x', seq.n), 'x', '', UTC_TIMESTAMP(6), NULL FROM "
-                "(SELECT a.n + 10 * b.n AS n FROM "
-                + " CROSS JOIN ".join(
-                    f"(SELECT 0 AS n {' '.join(f'UNION SELECT {n}' for n in range(1, 10))}) AS {x}"
-                    for x in "ab"
+            for number in range(100):
+                cursor.execute(
+                    "INSERT INTO dalga (path, body, `interval`, scheduled) "
+                    f"VALUES ('x', {number}, '', UTC_TIMESTAMP(6))"
                 )
-                + ") AS seq"
-            )
             cursor.execute("SELECT id FROM dalga WHERE path = 'b' FOR UPDATE")
-            recording = store.record([(run, Reschedule(run.claimed)) for run in runs])
+            updating = store._runs.run(one_after_the_other)
             await self.until_waiting()
 
             def close_the_circle() -> None:
@@ -144,7 +160,9 @@ class ConcurrencyTests(EngineTestCase):
                 stranger.rollback()
 
             await deferToThread(close_the_circle)
-            self.assertEqual(await recording, [])
+            await updating
+        self.assertEqual(len(tried), 2)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE error = 'x'"), [(2,)])
 
     async def test_killed_connections(self) -> None:
         """P5: connections that die are replaced, unseen by the caller."""
@@ -165,7 +183,44 @@ class ConcurrencyTests(EngineTestCase):
                 cursor.execute(f"KILL {int(victim)}")
         await store.get(KEY)
         (run,) = (await store.claim(9, LONG)).runs
-        self.assertEqual(await store.record([(run, Delete())]), [])
+        self.assertEqual(await self.record(store, [(run, Delete())]), [])
+
+    async def test_a_commit_whose_reply_is_lost(self) -> None:
+        """P4: what may have been written is not written again: it may have run and be gone."""
+        store = self.open_store()
+        tried: list[bool] = []
+
+        def work(cursor: Any, now: datetime, since: float) -> None:
+            tried.append(True)
+            cursor.execute("SELECT CONNECTION_ID()")
+            ((connection,),) = cursor.fetchall()
+            with closing(server(self.engine).connect_as_root()) as root:
+                root.cursor().execute(f"KILL {int(connection)}")
+
+        await self.assertFailure(store._api.run(work), StoreUnavailable)
+        self.assertEqual(len(tried), 1)
+
+    async def test_what_is_abandoned_is_not_written(self) -> None:
+        """P4: a write whose caller has given up leaves no trace, wherever it was then."""
+        store = self.open_store()
+        begun, go_on = Event(), Event()
+        kept: list[Any] = []
+
+        def work(cursor: Any, now: datetime, since: float) -> None:
+            begun.set()
+            go_on.wait(10)
+            cursor.execute("DELETE FROM dalga")
+
+        await store.put(KEY, EACH_MINUTE)
+        writing = [store._api.run(work) for _ in range(9)]
+        await deferToThread(begun.wait, 10)
+        for write in writing:
+            write.addErrback(lambda failure: kept.append(failure.trap(CancelledError)))
+            write.cancel()
+        self.assertEqual(len(kept), 9)
+        go_on.set()
+        await store.close()
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(1,)])
 
     async def test_a_server_that_only_reads(self) -> None:
         """P5: a connection whose server takes no writes any more is left for a new one."""
@@ -215,8 +270,6 @@ class ConcurrencyTests(EngineTestCase):
         from twisted.internet import reactor
         from twisted.internet.task import deferLater
 
-        from tests.stores import server
-
         with closing(server(self.engine).connect_as_root()) as root:
             cursor = root.cursor()
             for _ in range(500):
@@ -253,7 +306,7 @@ class ServerTests(EngineTestCase):
         await self.assertFailure(store.record([(run, Delete())]), StoreUnavailable)
         await deferToThread(own.start)
         self.assertEqual((await store.counts()).total, 2)
-        self.assertEqual(await store.record([(run, Delete())]), [])
+        self.assertEqual(await self.record(store, [(run, Delete())]), [])
         self.assertEqual((await store.counts()).total, 1)
 
 

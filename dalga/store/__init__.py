@@ -48,6 +48,16 @@ class Dues:
     horizon: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a record did not write."""
+
+    #: Runs whose verdict counts no more: the lease was lost, or the user has spoken meanwhile (P4).
+    dropped: list[Run]
+    #: Runs whose row is locked by somebody; to be recorded later.
+    postponed: list[Run]
+
+
 class Store(Protocol):
     """
     The jobs table. What gives a Deferred may fail with `StoreUnavailable`, `close` apart.
@@ -112,10 +122,5 @@ class Store(Protocol):
         Rows that can't be understood are set aside on the way and logged (P6).
         """
 
-    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[list[Run]]:
-        """
-        Write what became of runs, all in one transaction.
-
-        :return: the runs whose verdict was dropped: the lease was lost, or the user has spoken
-            meanwhile (P4).
-        """
+    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
+        """Write what became of runs, all in one transaction. A locked row holds up no other."""

@@ -36,7 +36,7 @@ from dalga.job import (
     plan,
 )
 from dalga.log import logger
-from dalga.store import Claimed, Counts, Dues
+from dalga.store import Claimed, Counts, Dues, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.rows import (
@@ -270,18 +270,24 @@ class JobsTable:
 
         return self._runs.run(work).addCallback(report)
 
-    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[list[Run]]:
+    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
         """See `Store.record`."""
         if not verdicts:
-            return succeed([])
+            return succeed(Recorded([], []))
         # In the order of the primary key, as every transaction that holds several rows: no
         # deadlocks.
         verdicts = sorted(verdicts, key=lambda item: item[0].row)
 
-        def work(cursor: Cursor, now: datetime, since: float) -> list[Run]:
+        def work(cursor: Cursor, now: datetime, since: float) -> Recorded:
             rows = [run.row for run, _ in verdicts]
             cursor.execute(self._sql.read_leases(len(rows)), rows)
             leases = {row: (bytes(token or b""), said) for row, token, said in cursor.fetchall()}
+            locked: set[int] = set()
+            if missing := [row for row in rows if row not in leases]:
+                cursor.execute(self._sql.read_tokens(len(missing)), missing)
+                held = {row: bytes(token or b"") for row, token in cursor.fetchall()}
+                locked = {run.row for run, _ in verdicts if held.get(run.row) == run.token}
+            postponed: list[Run] = []
             dropped: list[Run] = []
             deleted: list[tuple[Any, ...]] = []
             rescheduled: list[tuple[Any, ...]] = []
@@ -291,7 +297,9 @@ class JobsTable:
             for run, verdict in verdicts:
                 token, said = leases.get(run.row, (b"", NOTHING))
                 mine = (run.row, run.token)
-                if token != run.token:
+                if run.row in locked:
+                    postponed.append(run)
+                elif token != run.token:
                     dropped.append(run)
                 elif said == RESCHEDULED:
                     dropped.append(run)
@@ -319,7 +327,7 @@ class JobsTable:
                     )
                     if cursor.rowcount != len(items):
                         raise Conflict("a lease changed hands between two statements")
-            return dropped
+            return Recorded(dropped, postponed)
 
         return self._runs.run(work)
 
@@ -427,8 +435,14 @@ class _Statements:
             """)
 
     def read_leases(self, count: int) -> str:
+        return self._dialect.prepare(f"""
+            SELECT id, token, superseded FROM {self._table}
+            WHERE id IN ({_places(count)}){self._dialect.skip_locked}
+            """)
+
+    def read_tokens(self, count: int) -> str:
         return self._dialect.prepare(
-            f"SELECT id, token, superseded FROM {self._table} WHERE id IN ({_places(count)})"
+            f"SELECT id, token FROM {self._table} WHERE id IN ({_places(count)})"
         )
 
     def delete_rows(self, said: int) -> Callable[[int], str]:

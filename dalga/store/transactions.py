@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from random import Random
+from threading import Lock
 from typing import Any, TypeVar
 
 from twisted.enterprise import adbapi
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
@@ -38,6 +39,35 @@ LOST_PATIENCE = 3.0
 
 class Conflict(Exception):
     """What was read is no longer what is there: run the transaction again."""
+
+
+class Abandoned(Exception):
+    """Nobody wants the transaction any more; it is rolled back."""
+
+
+class _Call:
+    """How far a transaction has come, as its thread and its caller tell each other."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._abandoned = False
+        self.committing = False
+
+    def abandon(self) -> None:
+        """The caller has given up: called in the reactor's thread."""
+        with self._lock:
+            self._abandoned = True
+
+    def commit(self) -> None:
+        """
+        The next thing will be the COMMIT: called in the database's thread.
+
+        :raises Abandoned: if the caller has given up.
+        """
+        with self._lock:
+            if self._abandoned:
+                raise Abandoned
+            self.committing = True
 
 
 class _Connection(adbapi.Connection):
@@ -89,7 +119,7 @@ class Transactions:
         self._clock = clock
         self._random = random
         self._threads = threads
-        self._running: set[Deferred[Any]] = set()
+        self._free = DeferredSemaphore(threads)
         self._closed = False
         self._read_time = dialect.prepare("SELECT UTC_TIMESTAMP(6)")
         module, arguments = dialect.connection_arguments()
@@ -105,39 +135,35 @@ class Transactions:
 
     def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:
         """
+        Cancelling the Deferred abandons the transaction: it is not begun any more, not run again,
+        and rolled back, unless its COMMIT is already under way. Without that, a write that its
+        caller has given up could undo a later one.
+
         :param work: called in a thread with a cursor, the database's time, and a moment of the
             steady clock (seconds) that is no later than that time. It may be called more than once.
         :raises StoreUnavailable: if the database can't do it now.
         """
-        if self._closed:
-            return fail(StoreUnavailable("this instance is stopping"))
-        done = Deferred.fromCoroutine(self._run(work))
-        self._running.add(done)
-
-        def forget(result: Any) -> Any:
-            self._running.discard(done)
-            return result
-
-        return done.addBoth(forget)
+        return Deferred.fromCoroutine(self._run(work, _Call()))
 
     async def close(self) -> None:
-        """Wait for what is running, then close the connections."""
+        """Begin no more, wait for what is in the threads, then close the connections."""
+        if self._closed:
+            return
         self._closed = True
-        while self._running:
-            ended: Deferred[None] = Deferred()
-            next(iter(self._running)).addBoth(_pass_on, ended)
-            await ended
+        for _ in range(self._threads):
+            await self._free.acquire()
         self._pool.close()
 
-    async def _run(self, work: Callable[[Cursor, datetime, float], T]) -> T:
+    async def _run(self, work: Callable[[Cursor, datetime, float], T], call: _Call) -> T:
         attempt = 0
         began = self._clock.seconds()
         while True:
             attempt += 1
+            await self._free.acquire()
             try:
-                result, now, sent, received = await self._pool.runInteraction(self._timed, work)
+                result, now, sent, received = await self._in_thread(work, call)
             except Exception as error:
-                if not self._worth_another(error, attempt, self._clock.seconds() - began):
+                if not self._worth_another(error, call, attempt, self._clock.seconds() - began):
                     raise
                 log.debug("transaction runs again after {error}", error=error)
             else:
@@ -147,10 +173,30 @@ class Transactions:
             pause = self._random.uniform(0, 0.005 * 2 ** min(attempt, 6))
             await deferLater(self._reactor, pause)
 
-    def _worth_another(self, error: Exception, attempt: int, elapsed: float) -> bool:
+    def _in_thread(
+        self, work: Callable[[Cursor, datetime, float], T], call: _Call
+    ) -> Deferred[Any]:
+        """Run it once. The thread is free when it is through, not when nobody waits any more."""
+        if self._closed:
+            self._free.release()
+            return fail(StoreUnavailable("this instance is stopping"))
+        waiting: Deferred[Any] = Deferred(lambda _: call.abandon())
+
+        def ended(result: Any) -> None:
+            self._free.release()
+            if not waiting.called:
+                waiting.callback(result)
+
+        self._pool.runInteraction(self._timed, work, call).addBoth(ended)
+        return waiting
+
+    def _worth_another(self, error: Exception, call: _Call, attempt: int, elapsed: float) -> bool:
         """:raises StoreUnavailable: where the database can't be used now."""
         if isinstance(error, Conflict):
             return attempt < CONFLICT_ATTEMPTS
+        # If the reply to a COMMIT is lost, nobody knows what became of it. What it wrote may have
+        # run and be gone by now: once more would be one time too many.
+        may_be_done = call.committing
         match self._dialect.trouble(error):
             case None:
                 return False
@@ -159,14 +205,16 @@ class Transactions:
             case Trouble.BUSY if attempt < BUSY_ATTEMPTS:
                 return True
             case Trouble.LOST if attempt <= self._threads and elapsed < LOST_PATIENCE:
-                return True
+                if not may_be_done:
+                    return True
         raise StoreUnavailable(
             f"{self._dialect.where()} can't be used now: {describe(error)}"
         ) from error
 
     def _timed(
-        self, cursor: Cursor, work: Callable[[Cursor, datetime, float], T]
+        self, cursor: Cursor, work: Callable[[Cursor, datetime, float], T], call: _Call
     ) -> tuple[T, datetime, float, float]:
+        call.committing = False
         try:
             self._dialect.begin(cursor)
             sent = self._clock.seconds()
@@ -174,16 +222,13 @@ class Transactions:
             ((value,),) = cursor.fetchall()
             received = self._clock.seconds()
             now = self._dialect.read_instant(value)
-            return work(cursor, now, sent), now, sent, received
+            result = work(cursor, now, sent)
+            call.commit()
+            return result, now, sent, received
         except Exception as error:
             if self._dialect.trouble(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
                 cursor.drop_connection()
             raise
-
-
-def _pass_on(result: T, then: Deferred[None]) -> T:
-    then.callback(None)
-    return result
 
 
 def describe(error: Exception) -> str:
