@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+from contextlib import closing
 from datetime import UTC, datetime
 
 import treq
@@ -418,6 +419,41 @@ class StartTestsBase(DaemonTestCase):
         lines = [line for line in daemon.output.splitlines() if line.strip()]
         self.assertEqual(len(lines), 1, daemon.output)
         return lines[0]
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class StalledServerTests(DaemonTestCase):
+    """A server that says nothing any more, as a frozen machine does."""
+
+    async def test_stop(self) -> None:
+        """Requests are answered by 503 within 5 s, and a stop ends, though the server is silent."""
+        own = start_server(self.engine)
+        self.addCleanup(own.stop)
+        name = own.create_database()
+        self.config = type(self.config)(own.host, own.port, name, "dalga", own.user, own.password)
+        daemon, url = await self.start(jobs={"shutdownTimeout": "1s"})
+        await self.call("PUT", f"{url}/jobs/tick/x?interval=1")
+        await self.endpoint.until(lambda: bool(self.endpoint.hits))
+        own.signal(signal.SIGSTOP)
+        try:
+            before = self.reactor.seconds()
+            requests = [
+                Deferred.fromCoroutine(self.call("PUT", f"{url}/jobs/many/{n}?interval=1"))
+                for n in range(30)
+            ]
+            self.assertEqual({status for status, _ in await gatherResults(requests)}, {503})
+            self.assertLess(self.reactor.seconds() - before, 5)
+            daemon.send(signal.SIGTERM)
+            before = self.reactor.seconds()
+            self.assertEqual(await daemon.ended, 0)
+            self.assertLess(self.reactor.seconds() - before, 14)
+        finally:
+            own.signal(signal.SIGCONT)
+        self.assertNotIn("Traceback", daemon.output)
+        with closing(own.connect(database=name)) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT COUNT(*) FROM dalga WHERE path = 'many'")
+            self.assertEqual(cursor.fetchall(), ((0,),))
 
 
 @each_engine(globals())

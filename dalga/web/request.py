@@ -30,6 +30,10 @@ MAX_BODY = 64 * 1024
 #: How long a client that sends nothing keeps its connection, in seconds.
 IDLE_TIMEOUT = 60
 
+#: How long a request may take to arrive, from its first byte to its last, in seconds. Without that,
+#: a byte now and then would hold a connection for ever.
+ARRIVAL_TIMEOUT = 30
+
 #: How long a client whose body was refused may go on sending before it reads why, in seconds.
 LINGER = 15
 
@@ -123,6 +127,26 @@ class ApiChannel(HTTPChannel):
     transport: ITCPTransport
     _refused = False
     _lingering: IDelayedCall | None = None
+    _arriving: IDelayedCall | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Called with whatever comes."""
+        if self._arriving is None:
+            self._arriving = self.site.reactor.callLater(ARRIVAL_TIMEOUT, self._too_slow)
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def allContentReceived(self) -> None:
+        """Called when a request is there to its end."""
+        self._arrived()
+        super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def _too_slow(self) -> None:
+        self.transport.abortConnection()
+
+    def _arrived(self) -> None:
+        if self._arriving is not None and self._arriving.active():
+            self._arriving.cancel()
+        self._arriving = None
 
     def lineReceived(self, line: bytes) -> None:
         """Called with each line up to the end of the headers."""
@@ -166,6 +190,7 @@ class ApiChannel(HTTPChannel):
         """Called when the connection is closed."""
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
+        self._arrived()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     def _refuse(self, error: BodyTooLarge) -> None:
