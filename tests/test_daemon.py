@@ -200,8 +200,7 @@ class MainJobTests(DaemonTestCase):
         self.assertIn('"interval":77', answer)
 
 
-@each_engine(globals())
-class FaultTests(DaemonTestCase):
+class FaultTestsBase(DaemonTestCase):
     """What dies, and what becomes of the jobs."""
 
     async def put_now(self, url: str, count: int) -> None:
@@ -217,6 +216,40 @@ class FaultTests(DaemonTestCase):
         """Wait until the table holds no job any more."""
         while '"total_jobs":0' not in (await self.call("GET", f"{url}/status"))[1]:
             await self.pause(0.1)
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class TakeOverTests(FaultTestsBase):
+    """What another instance takes over."""
+
+    async def test_sigstop_past_the_lease(self) -> None:
+        """
+        P3: an instance that slept past its lease does not start what it had claimed, nor record it.
+        """
+        answers: list[Deferred[int]] = []
+
+        def never(hit: Hit) -> Deferred[int]:
+            answers.append(Deferred())
+            return answers[-1]
+
+        self.endpoint.answer = never
+        first, url = await self.start(endpoint={"timeout": "1500ms"})
+        await self.put_now(url, 5)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 5)
+        first.send(signal.SIGSTOP)
+        self.endpoint.answer = lambda hit: 200
+        _, url = await self.start(endpoint={"timeout": "1500ms"})
+        await self.until_empty(url)
+        first.send(signal.SIGCONT)
+        await self.pause(1)
+        self.assertEqual(len(self.endpoint.hits), 10)
+        self.assertEqual(len({hit.run for hit in self.endpoint.hits}), 5)
+        await self.until_empty(url)
+
+
+@each_engine(globals())
+class FaultTests(FaultTestsBase):
+    """What becomes of one daemon's jobs."""
 
     async def test_sigkill_in_the_middle(self) -> None:
         """
@@ -242,32 +275,6 @@ class FaultTests(DaemonTestCase):
             {run: attempt + 1 for run, attempt in attempts.items()},
         )
         self.assertEqual(self.endpoint.overlaps(), [])
-
-    async def test_sigstop_past_the_lease(self) -> None:
-        """
-        P3: an instance that slept past its lease does not start what it had claimed, nor record it.
-        """
-        if self.engine == "sqlite":
-            return  # there is no second daemon to take over; the pause is covered by the unit tests
-        answers: list[Deferred[int]] = []
-
-        def never(hit: Hit) -> Deferred[int]:
-            answers.append(Deferred())
-            return answers[-1]
-
-        self.endpoint.answer = never
-        first, url = await self.start(endpoint={"timeout": "1500ms"})
-        await self.put_now(url, 5)
-        await self.endpoint.until(lambda: len(self.endpoint.hits) == 5)
-        first.send(signal.SIGSTOP)
-        self.endpoint.answer = lambda hit: 200
-        _, url = await self.start(endpoint={"timeout": "1500ms"})
-        await self.until_empty(url)
-        first.send(signal.SIGCONT)
-        await self.pause(1)
-        self.assertEqual(len(self.endpoint.hits), 10)
-        self.assertEqual(len({hit.run for hit in self.endpoint.hits}), 5)
-        await self.until_empty(url)
 
     async def test_sigterm(self) -> None:
         """
