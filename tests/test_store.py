@@ -378,6 +378,21 @@ class RecordTests(EngineTestCase):
         self.assertEqual(await self.record(store, [(run, Delete())]), [])
         await self.assertFailure(store.get(run.key), JobNotFound)
 
+    async def test_a_retry_is_no_lease(self) -> None:
+        """P4: between two attempts a job is not running: put and delete act at once."""
+        store = self.open_store()
+        self.in_the_past("a", "b")
+        runs = (await store.claim(9, LONG)).runs
+        later = runs[0].claimed + MINUTE
+        self.assertEqual(await self.record(store, [(run, Retry(later, "500")) for run in runs]), [])
+        a, b = (run.key for run in runs)
+        job = await self.job(store, a)
+        self.assertEqual((job.due, job.running), (later, False))
+        put = await store.put(a, EACH_MINUTE)
+        self.assertEqual((put.due, put.running), (put.scheduled, False))
+        await store.delete(b)
+        self.assertEqual((await store.counts()).total, 1)
+
     async def test_many_at_once(self) -> None:
         """One batch closes runs of all kinds, each as it should."""
         store = self.open_store()

@@ -8,12 +8,17 @@ from threading import Event
 from typing import Any
 
 from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 
+from dalga.config import Config, ListenConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
 from dalga.job import Delete, JobKey
+from dalga.service import make_service
+from dalga.store.clock import steady_seconds
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
+from dalga.store.transactions import Conflict
 from tests.servers import start_server
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine, server
 
@@ -69,8 +74,9 @@ class ConcurrencyTests(EngineTestCase):
             with closing(self.connect()) as connection:
                 cursor = connection.cursor()
                 cursor.execute(
-                    "UPDATE dalga SET token = 'somebody else 16', "
-                    "due = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR WHERE path IN ('a', 'b')"
+                    "UPDATE dalga SET token = 'somebody else 16', run = 'somebody else 16', "
+                    "attempts = 1, due = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR "
+                    "WHERE path IN ('a', 'b')"
                 )
                 connection.commit()
             taken.append(True)
@@ -96,6 +102,35 @@ class ConcurrencyTests(EngineTestCase):
         store._token = between
         (run,) = (await store.claim(9, LONG)).runs
         self.assertEqual(run.schedule.seconds, 7)
+
+    async def test_a_conflict_is_run_again(self) -> None:
+        """P3: a transaction that finds something else than it went by is undone and runs again."""
+        store = self.open_store()
+        tried: list[bool] = []
+
+        def work(cursor: Any, now: datetime, since: float) -> int:
+            tried.append(True)
+            if len(tried) == 1:
+                cursor.execute(
+                    "INSERT INTO dalga (path, body, `interval`, scheduled)"
+                    " VALUES ('a', 'b', '', '2020-01-01 00:00:00.000000')"
+                )
+                raise Conflict("first time")
+            return len(tried)
+
+        self.assertEqual(await store._runs.run(work), 2)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+
+    async def test_rows_that_matched_are_counted(self) -> None:
+        """What rowcount says is how many rows matched, not how many look different."""
+        store = self.open_store()
+        self.in_the_past("a")
+
+        def work(cursor: Any, now: datetime, since: float) -> int:
+            cursor.execute("UPDATE dalga SET attempts = attempts")
+            return int(cursor.rowcount)
+
+        self.assertEqual(await store._runs.run(work), 1)
 
     async def test_locked_rows_are_passed_over(self) -> None:
         """P6: rows that a stranger has locked hold up neither the claim nor the other rows."""
@@ -327,6 +362,27 @@ class FileTests(EngineTestCase):
             return answers
 
         self.assertEqual(await store._runs.run(look), [(b"wal",), (2,)])
+
+    def test_durable_whatever_sqlite_was_built_with(self) -> None:
+        """P1: an fsync with each commit is asked for, not left to SQLite's default."""
+        store = self.make_store()
+        pragmas = ("synchronous", "fullfsync")
+        with closing(self.connect()) as connection:
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma} = OFF")
+            store._dialect.set_up(connection)
+            found = [connection.execute(f"PRAGMA {pragma}").fetchall() for pragma in pragmas]
+        self.assertEqual(found, [[(2,)], [(1,)]])
+
+    def test_the_steady_clock(self) -> None:
+        """P8: the reactor's timers and the leases go by a clock that nobody sets."""
+        reactor = MemoryReactorClock()
+        service = make_service(Config(database=self.config, listen=ListenConfig(port=0)), reactor)
+        self.addCleanup(service._listener.close)
+        self.addCleanup(service._store._guard.release)
+        self.assertIs(reactor.seconds, steady_seconds)
+        before = steady_seconds()
+        self.assertTrue(before <= service._store.clock.seconds() <= steady_seconds())
 
     def test_one_daemon_a_file(self) -> None:
         """A second daemon is refused, also by another name of the file, until the first is gone."""
