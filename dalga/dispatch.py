@@ -23,7 +23,19 @@ from twisted.python.failure import Failure
 
 from dalga.agenda import Agenda
 from dalga.errors import StoreUnavailable
-from dalga.job import Delete, Outcome, Reschedule, Retry, Run, RunPolicy, Verdict, judge
+from dalga.job import (
+    Delete,
+    Outcome,
+    Reschedule,
+    Retry,
+    Run,
+    RunPolicy,
+    Skip,
+    Stop,
+    Verdict,
+    judge,
+    missed,
+)
 from dalga.log import logger
 from dalga.schedule import timestamp
 from dalga.store import Claimed, Dues, Recorded, Store
@@ -44,8 +56,11 @@ RECORD_LIMIT = 500
 #: row each would cost more than the wait.
 LINGER = 0.01
 
+#: How often an instance gives a sign of life, in seconds.
+SIGN_OF_LIFE = 10.0
+
 # What is asked of the database, as the log names it.
-CLAIM, SCAN, RECORD = "a claim", "a scan", "a record"
+CLAIM, SCAN, RECORD, SIGN = "a claim", "a scan", "a record", "a sign of life"
 
 #: Until a row that somebody else has locked is tried again, in seconds.
 LOCKED_PAUSE = 0.25
@@ -82,6 +97,7 @@ class Scheduler:
     """
     :param reactor: its ``seconds`` have to be the steady clock that the store's leases are in.
     :param random: for jitter.
+    :param instance: what this instance calls itself.
     """
 
     def __init__(
@@ -92,9 +108,11 @@ class Scheduler:
         pace: Pace,
         policy: RunPolicy,
         random: Random,
+        instance: str = "",
     ) -> None:
         self._reactor = reactor
         self._store = store
+        self._instance = instance
         self._endpoint = endpoint
         self._pace = pace
         self._policy = policy
@@ -112,6 +130,7 @@ class Scheduler:
         self._scanning = False
         self._linger_until = 0.0
         self._next_scan = 0.0
+        self._next_sign = 0.0
         self._timer: IDelayedCall | None = None
         self._stopping = False
         self._over = False
@@ -225,9 +244,24 @@ class Scheduler:
             self._look_at(await self._store.upcoming(within, SCAN_LIMIT))
         except Exception as error:
             self._database.failed(SCAN, error)
+        else:
+            await self._give_sign_of_life()
         finally:
             self._scanning = False
             self._set_timer()
+
+    async def _give_sign_of_life(self) -> None:
+        """For the count of instances only: no lease depends on it."""
+        now = self._reactor.seconds()
+        if now < max(self._next_sign, self._database.not_before(SIGN)):
+            return
+        self._next_sign = now + SIGN_OF_LIFE
+        try:
+            await self._store.announce(self._instance)
+        except Exception as error:
+            self._database.failed(SIGN, error)
+        else:
+            self._database.answered(SIGN)
 
     def _look_at(self, dues: Dues) -> None:
         self._database.answered(SCAN)
@@ -273,6 +307,11 @@ class Scheduler:
     def _start(self, run: Run) -> None:
         if self._over:
             return  # the claim came back after the stop: left to its lease
+        too_late = missed(run)
+        if too_late is not None:
+            _log_skip(run, too_late)
+            self._recorder.add(run, too_late)
+            return
         if self._reactor.seconds() + self._pace.timeout > run.lease_ends:
             # Asleep or cut off since the claim: by the time that we'd be done another may have
             # begun.
@@ -500,11 +539,11 @@ def _own(work: Coroutine[Deferred[Any], Any, None]) -> None:
 
 def _due(verdict: Verdict) -> datetime | None:
     match verdict:
-        case Reschedule(scheduled):
+        case Reschedule(scheduled) | Skip(scheduled):
             return scheduled
         case Retry(due):
             return due
-        case Delete():
+        case Stop() | Delete():
             return None
 
 
@@ -517,13 +556,31 @@ def _fields(run: Run) -> dict[str, Any]:
     }
 
 
+def _log_skip(run: Run, verdict: Skip | Delete) -> None:
+    match verdict:
+        case Skip(scheduled):
+            then = f"next run {timestamp(scheduled)}"
+        case Delete():
+            then = "job done"
+    log.warn(
+        "{path!r} {body!r}: skipped, {late:.0f} s late; {then}",
+        late=(run.claimed - run.scheduled).total_seconds(),
+        then=then,
+        **_fields(run),
+    )
+
+
 def _log_end(run: Run, outcome: Outcome, verdict: Verdict) -> None:
     """The one line that each attempt leaves in the log."""
     match verdict:
-        case Reschedule(scheduled):
+        case Reschedule(scheduled, _, None):
             then = f"next run {timestamp(scheduled)}"
+        case Reschedule(scheduled) | Skip(scheduled):
+            then = f"given up, next run {timestamp(scheduled)}"
         case Retry(due):
             then = f"again at {timestamp(due)}"
+        case Stop():
+            then = "given up, and the job has stopped"
         case Delete():
             then = "job deleted: the endpoint does not know it" if outcome.gone else "job done"
     emit = log.info if outcome.done or outcome.gone else log.warn

@@ -25,6 +25,10 @@ class JobSetAside(DalgaError):
     """The job's row can't be understood, so it can't be run."""
 
 
+class JobDisabled(DalgaError):
+    """The job is disabled, so it can't be run."""
+
+
 class StoreUnavailable(DalgaError):
     """The database can't be reached or did not answer in time; the same call may do later."""
 

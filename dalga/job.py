@@ -6,19 +6,35 @@ Pure: instants are aware UTC datetimes and come in as arguments; "now" is always
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
 from http import HTTPStatus
 from random import Random
 from urllib.parse import quote
 
+from dalga.duration import Duration
 from dalga.errors import InvalidRequest
 from dalga.retry import RetryPolicy
-from dalga.schedule import Every, Once, Schedule, add
+from dalga.schedule import Calendar, Cron, Every, Once, Schedule, add, periodic, timestamp
+from dalga.zone import Gap, Occurrence, Overlap, Zone
 
 #: The longest path and body, in characters.
 MAX_KEY_LENGTH = 255
+
+#: How late a run may begin where catch-up is skip and nothing else was said.
+SKIP_LATENESS = timedelta(seconds=60)
+
+#: Runs that are counted ahead at most, to see when a job with a count will be done.
+MAX_COUNTED = 1000
+
+#: The shortest interval of a periodic job.
+MIN_INTERVAL = timedelta(seconds=1)
+
+_INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,28 +48,102 @@ class JobKey:
         return f"{self.path!r} {self.body!r}"
 
 
+class CatchUp(StrEnum):
+    """What is done about times that went by while nobody could run the job."""
+
+    #: One late run stands for all of them.
+    ONE = "one"
+    #: None is run.
+    SKIP = "skip"
+    #: Each is run, one after the other.
+    ALL = "all"
+
+
+class OnFailure(StrEnum):
+    """What a periodic job does after a run that was given up."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+class Failed(IntEnum):
+    """Whether the last run was given up."""
+
+    NO = 0
+    #: It was, and the job went on to its next run.
+    CONTINUED = 1
+    #: It was, and the job waits for somebody to trigger or schedule it.
+    STOPPED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What else was asked for when a job was scheduled; the defaults are what holds otherwise."""
+
+    #: No run is scheduled for a later time (aware, UTC).
+    until: datetime | None = None
+    #: After so many successful runs the job is removed.
+    count: int | None = None
+    catch_up: CatchUp = CatchUp.ONE
+    #: A run that would begin later than this after its time is skipped.
+    max_lateness: timedelta | None = None
+    on_failure: OnFailure = OnFailure.CONTINUE
+
+    @property
+    def lateness(self) -> timedelta | None:
+        """How late a run may begin; None for as late as it may be."""
+        if self.max_lateness is None and self.catch_up is CatchUp.SKIP:
+            return SKIP_LATENESS
+        return self.max_lateness
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as it stands in the table."""
 
     key: JobKey
     schedule: Schedule
+    options: Options
+    #: What intervals are counted from.
+    anchor: datetime
     #: The time for which the run that is pending, or running, is scheduled.
     scheduled: datetime
     #: When the row may next be taken: the scheduled time, a retry's time, or the end of the lease
-    #: of the run that is under way. None where the row has been set aside.
+    #: of the run that is under way. None where the job is disabled or has stopped.
     due: datetime | None
     #: How often the pending run has been POSTed, or was about to be.
     attempts: int = 0
     #: Whether a run is under way.
     running: bool = False
-    #: What the last attempt of the pending run came to, or why the row was set aside.
+    #: What the last attempt came to: of the pending run, or of one that was given up.
     error: str | None = None
+    #: How many runs succeeded since the job was scheduled.
+    successes: int = 0
+    #: How many runs were skipped as too late since then.
+    skipped: int = 0
+    failed: Failed = Failed.NO
+    disabled: bool = False
 
     @property
     def next_run(self) -> datetime | None:
         """When the job is next POSTed, or was, if that POST is under way; None if it won't be."""
+        if self.disabled:
+            return None
         return self.scheduled if self.running else self.due
+
+    def upcoming(self, after: datetime) -> Iterator[Occurrence]:
+        """
+        The times of the runs after `after`, as they are if all goes well from now on.
+
+        The pending run comes at its scheduled time. A job that is disabled or has stopped has none.
+
+        :raises InvalidRequest: where `after` is too far ahead to count the runs of a job that has
+            but so many.
+        """
+        if self.next_run is None:
+            return iter(())
+        plan = Plan(self.schedule, self.options, self.anchor, self.scheduled)
+        return plan.times(after, self.successes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +162,16 @@ class Run:
     token: bytes
     key: JobKey
     schedule: Schedule
+    options: Options
+    anchor: datetime
     #: The same on every attempt, as is `id`.
     scheduled: datetime
     id: str
     attempt: int
+    #: When its first attempt was claimed.
+    started: datetime
+    #: How many runs of the job succeeded before this one.
+    successes: int
     #: When it was claimed, by the database's clock.
     claimed: datetime
     #: When the lease ends, in seconds of the steady clock (see `dalga.store.clock`).
@@ -120,6 +216,16 @@ class Reschedule:
     """This run is over; the next is scheduled for `scheduled`."""
 
     scheduled: datetime
+    anchor: datetime
+    #: Why this run was given up; None where it succeeded.
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """This run was too late to begin; the next is scheduled for `scheduled`."""
+
+    scheduled: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +237,18 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """This run was given up, and the job has no other until somebody says so."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """This job has no more runs."""
 
 
-Verdict = Reschedule | Retry | Delete
+Verdict = Reschedule | Skip | Retry | Stop | Delete
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,36 +258,135 @@ class RunPolicy:
     retry: RetryPolicy = RetryPolicy()
     #: 0 to keep to the grid; f to draw each interval from [1-f, 1+f] times the job's.
     randomization_factor: float = 0.0
+    #: Whether intervals are counted from the anchor, or else from the end of the run before.
+    fixed_intervals: bool = True
 
 
 def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: Random) -> Verdict:
     """What becomes of a job after one attempt of a run."""
     if outcome.gone:
         return Delete()
-    if not outcome.done:
-        retry_after = outcome.retry_after
-        if isinstance(retry_after, datetime):
-            retry_after = retry_after - now
-        delay = policy.retry.delay(run.attempt, random, retry_after)
-        return Retry(add(now, delay) or now, outcome.reason)
-    following = _next_scheduled(run, now, policy.randomization_factor, random)
-    return Delete() if following is None else Reschedule(following)
+    if outcome.done:
+        count = run.options.count
+        following = _following(run, now, policy, random)
+        if following is None or (count is not None and run.successes + 1 >= count):
+            return Delete()
+        return Reschedule(*following)
+    retry_after = outcome.retry_after
+    if isinstance(retry_after, datetime):
+        retry_after = retry_after - now
+    due = add(now, policy.retry.delay(run.attempt, random, retry_after)) or now
+    if not policy.retry.gives_up(run.started, due):
+        return Retry(due, outcome.reason)
+    following = _following(run, now, policy, random)
+    if following is None or run.options.on_failure is OnFailure.STOP:
+        return Stop(outcome.reason)
+    return Reschedule(*following, outcome.reason)
 
 
-def _next_scheduled(run: Run, now: datetime, factor: float, random: Random) -> datetime | None:
-    if factor and isinstance(run.schedule, Every):
-        return add(run.claimed, run.schedule.interval * random.uniform(1 - factor, 1 + factor))
-    return run.schedule.next_after(run.scheduled, now)
+def missed(run: Run) -> Skip | Delete | None:
+    """
+    What becomes of a run that is claimed too late to begin; None where it is to be POSTed.
+
+    A run that has begun is never too late: it is tried again until it is done or given up.
+    """
+    limit = run.options.lateness
+    if limit is None or run.attempt > 1 or run.claimed - run.scheduled <= limit:
+        return None
+    # The first time that is not too late, if it is late.
+    after = max(run.scheduled, run.claimed - limit - _INSTANT)
+    following = _within(run.options, run.schedule.next_after(run.anchor, after))
+    return Delete() if following is None else Skip(following)
+
+
+def _following(
+    run: Run, now: datetime, policy: RunPolicy, random: Random
+) -> tuple[datetime, datetime] | None:
+    """When the next run is scheduled, and its anchor; None where there is none."""
+    schedule, factor = run.schedule, policy.randomization_factor
+    if factor and isinstance(schedule, Every):
+        varied = schedule.interval * random.uniform(1 - factor, 1 + factor)
+        drawn = _within(run.options, add(run.claimed if policy.fixed_intervals else now, varied))
+        return None if drawn is None else (drawn, drawn)
+    if not policy.fixed_intervals and isinstance(schedule, Every | Calendar):
+        following = _within(run.options, schedule.next_after(now, now))
+        return None if following is None else (following, now)
+    after = run.scheduled
+    if run.options.catch_up is not CatchUp.ALL:
+        after = max(after, now)
+    following = _within(run.options, schedule.next_after(run.anchor, after))
+    return None if following is None else (following, run.anchor)
+
+
+def _within(options: Options, time: Occurrence | datetime | None) -> datetime | None:
+    """A run's time, unless it is past the last one that there may be."""
+    at = time.at if isinstance(time, Occurrence) else time
+    if at is None or (options.until is not None and at > options.until):
+        return None
+    return at
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRequest:
     """What a PUT asks for, parameter by parameter; None where it was not given."""
 
-    interval: int | None = None
+    interval: Duration | None = None
+    cron: str | None = None
+    location: str | None = None
     first_run: datetime | None = None
     one_off: bool = False
     immediate: bool = False
+    until: datetime | None = None
+    count: int | None = None
+    catch_up: CatchUp | None = None
+    max_lateness: timedelta | None = None
+    on_failure: OnFailure | None = None
+    dst_gap: Gap | None = None
+    dst_overlap: Overlap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request comes to."""
+
+    schedule: Schedule
+    options: Options
+    anchor: datetime
+    first: datetime
+
+    def times(self, after: datetime, successes: int = 0) -> Iterator[Occurrence]:
+        """
+        The times of the runs after `after` in order, each once.
+
+        :param successes: how many runs there were already, of those that `Options.count` allows.
+        :raises InvalidRequest: where that takes more than `MAX_COUNTED` steps up to `after`.
+        """
+        following: Occurrence | None = self._first()
+        left = math.inf
+        if self.options.count is not None:
+            left = self.options.count - successes
+            for _ in range(MAX_COUNTED):
+                if following is None or following.at > after or left <= 0:
+                    break
+                following = self.schedule.next_after(self.anchor, following.at)
+                left -= 1
+            else:
+                raise InvalidRequest(
+                    f"after is {timestamp(after)}: that is more than {MAX_COUNTED} runs ahead, too "
+                    "far to count them; give an earlier time"
+                )
+        elif self.first <= after:
+            following = self.schedule.next_after(self.anchor, after)
+        while left > 0 and _within(self.options, following) is not None:
+            assert following is not None
+            yield following
+            left -= 1
+            following = self.schedule.next_after(self.anchor, following.at)
+
+    def _first(self) -> Occurrence:
+        """The first run; it may be one of the schedule's own times, which a clock change chose."""
+        own = self.schedule.next_after(self.anchor, self.first - _INSTANT)
+        return own if own is not None and own.at == self.first else Occurrence(self.first)
 
 
 def check_request(request: ScheduleRequest) -> None:
@@ -183,57 +395,143 @@ def check_request(request: ScheduleRequest) -> None:
 
     :raises InvalidRequest: with a sentence that names the parameters.
     """
+    if request.cron is not None and request.interval is not None:
+        raise InvalidRequest(
+            "cron and interval both say how often the job runs; give just one of them"
+        )
+    if request.one_off:
+        _check_one_off(request)
+    elif request.interval is None and request.cron is None:
+        raise InvalidRequest(
+            "interval is missing: give the seconds between two runs, an ISO 8601 duration, "
+            "cron, or one-off=true"
+        )
+    elif request.interval is not None and not request.interval:
+        raise InvalidRequest(
+            "interval is 0: a periodic job takes 1 second or more; one-off=true runs it once"
+        )
+    elif (
+        request.interval is not None
+        and request.interval.is_exact
+        and request.interval.exact < MIN_INTERVAL
+    ):
+        raise InvalidRequest(
+            f"interval is {request.interval.text!r}: a periodic job takes 1 second or more"
+        )
+    elif request.immediate and request.first_run is not None:
+        raise InvalidRequest(
+            "immediate and first-run both say when the job first runs; give just one of them"
+        )
+    if not _goes_by_the_clock(request):
+        for name, value in (("dst-gap", request.dst_gap), ("dst-overlap", request.dst_overlap)):
+            if value is not None:
+                raise InvalidRequest(
+                    f"{name} goes with cron or with an interval that has days in it, such as P1D: "
+                    f"elapsed time knows no clock changes; leave {name} out"
+                )
+    if request.until and request.first_run and request.until < request.first_run:
+        raise InvalidRequest(
+            f"until ({timestamp(request.until)}) is before first-run "
+            f"({timestamp(request.first_run)}): the job would never run"
+        )
+
+
+def _check_one_off(request: ScheduleRequest) -> None:
     interval, first_run = request.interval, request.first_run
-    if request.one_off and request.immediate:
+    for name, value in (
+        ("cron", request.cron),
+        ("until", request.until),
+        ("count", request.count),
+        ("catch-up", request.catch_up),
+        ("on-failure", request.on_failure),
+    ):
+        if value is not None:
+            raise InvalidRequest(
+                f"{name} is for jobs that run more than once; leave {name} or one-off out"
+            )
+    if request.immediate:
         if interval is not None or first_run is not None:
             given = "interval" if interval is not None else "first-run"
             raise InvalidRequest(
                 f"{given} can't go with one-off and immediate, which run the job once and now; "
                 f"leave {given} or immediate out"
             )
-    elif request.one_off:
-        if interval is not None and first_run is not None:
-            raise InvalidRequest(
-                "interval and first-run both say when a one-off job runs; give just one of them"
-            )
-        if interval is None and first_run is None:
-            raise InvalidRequest(
-                "a one-off job needs a time: give interval (seconds from now), "
-                "first-run (RFC 3339) or immediate=true"
-            )
-    elif interval is None:
+    elif interval is not None and first_run is not None:
         raise InvalidRequest(
-            "interval is missing: give the seconds between two runs, or one-off=true"
+            "interval and first-run both say when a one-off job runs; give just one of them"
         )
-    elif interval == 0:
+    elif interval is None and first_run is None:
         raise InvalidRequest(
-            "interval is 0: a periodic job takes 1 second or more; one-off=true runs it once"
-        )
-    elif request.immediate and first_run is not None:
-        raise InvalidRequest(
-            "immediate and first-run both say when the job first runs; give just one of them"
+            "a one-off job needs a time: give interval (from now), first-run (RFC 3339) or "
+            "immediate=true"
         )
 
 
-def plan(request: ScheduleRequest, now: datetime) -> tuple[Schedule, datetime]:
+def _goes_by_the_clock(request: ScheduleRequest) -> bool:
+    """Whether what a clock on the wall shows has a part in it."""
+    interval = request.interval
+    return request.cron is not None or (interval is not None and not interval.is_exact)
+
+
+def plan(request: ScheduleRequest, now: datetime) -> Plan:
     """
-    The schedule that a request asks for, and the time of its first run.
+    What a request comes to: the schedule, and the time of the first run.
 
     :param now: the database's time.
-    :raises InvalidRequest: where the combination is refused, or the first run would be past the
-        year 9999.
+    :raises InvalidRequest: where the combination is refused, or there would be no run.
     """
     check_request(request)
-    interval = timedelta(seconds=request.interval or 0)
-    schedule: Schedule = Once() if request.one_off else Every(interval)
-    if request.immediate:
-        return schedule, now
-    first = request.first_run or add(now, interval)
+    zone = Zone(request.location or "UTC", request.dst_gap, request.dst_overlap)
+    options = Options(
+        until=request.until,
+        count=request.count,
+        catch_up=request.catch_up or CatchUp.ONE,
+        max_lateness=request.max_lateness,
+        on_failure=request.on_failure or OnFailure.CONTINUE,
+    )
+    schedule, anchor, first = _first_run(request, zone, now)
     if first is None:
+        given = "interval" if request.cron is None else "cron"
+        text = request.cron if request.interval is None else request.interval.text
+        raise InvalidRequest(f"{given} is {text!r}: the first run would be past the year 9999")
+    if options.until is not None and first > options.until:
         raise InvalidRequest(
-            f"interval is {request.interval}: the first run would be past the year 9999"
+            f"until is {timestamp(options.until)}, before the first run at {timestamp(first)}: "
+            "the job would never run"
         )
-    return schedule, first
+    return Plan(schedule, options, anchor, first)
+
+
+def _first_run(
+    request: ScheduleRequest, zone: Zone, now: datetime
+) -> tuple[Schedule, datetime, datetime | None]:
+    """The schedule, its anchor and the first run, which is None where it can't be."""
+    start = request.first_run or now
+    if request.cron is not None:
+        cron = Cron(request.cron, zone)
+        if request.immediate:
+            return cron, now, now
+        # first-run is the first time that will do, if it is to come.
+        return cron, start, _at(cron.next_after(start, max(start - _INSTANT, now)))
+    interval = request.interval
+    once = Once(zone)
+    schedule: Schedule = once if interval is None or not interval else _periodic(interval, zone)
+    if request.immediate or request.first_run is not None or schedule is once:
+        first: datetime | None = now if request.immediate else start
+    else:
+        first = _at(schedule.next_after(now, now))
+    return (once if request.one_off else schedule), start, first
+
+
+def _periodic(interval: Duration, zone: Zone) -> Every | Calendar:
+    try:
+        return periodic(interval, zone)
+    except ValueError as problem:
+        raise InvalidRequest(f"interval is {interval.text!r}, which {problem}") from None
+
+
+def _at(time: Occurrence | None) -> datetime | None:
+    return None if time is None else time.at
 
 
 def check_length(name: str, text: str) -> None:

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from dalga.errors import DalgaError, StoreUnavailable
+from dalga.errors import DalgaError, JobSetAside, StoreUnavailable
 from dalga.job import (
     Job,
     JobKey,
@@ -22,27 +23,47 @@ from dalga.job import (
     check_length,
     check_path,
     check_request,
+    plan,
 )
 from dalga.log import logger
-from dalga.schedule import timestamp
+from dalga.schedule import Cron, Every, Once, Schedule, timestamp
 from dalga.store import Store
+from dalga.zone import Occurrence, Zone
 
 log = logger(__name__)
 T = TypeVar("T")
+
+_INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """Counts of the moment."""
 
+    #: What this instance calls itself towards the endpoint.
+    instance_id: str
     #: Runs that this instance has under way.
+    instance_running_jobs: int
+    #: Runs that are under way in all instances.
     running_jobs: int
     #: Rows in the table, those set aside included.
     total_jobs: int
     #: Jobs that are due and that no instance has taken yet.
     pending_jobs: int
+    #: Instances on this table that showed signs of life of late.
+    total_instances: int
+    #: For how long the oldest of the pending jobs has been due, in seconds.
+    lag: float
     #: Rows that could not be understood and won't run until they are scheduled anew or deleted.
     set_aside_jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """The times of runs to come, and whose clock they are shown by."""
+
+    zone: Zone
+    times: list[Occurrence]
 
 
 class Jobs:
@@ -50,6 +71,7 @@ class Jobs:
     :param store: an opened store.
     :param written: is told when a job that was written is to run, so that the scheduler is there.
     :param running: the number of runs that this instance has under way.
+    :param instance: what this instance calls itself.
     :param patience: how long a caller waits for the database, in seconds.
     """
 
@@ -59,12 +81,14 @@ class Jobs:
         reactor: IReactorTime,
         written: Callable[[datetime], None],
         running: Callable[[], int],
+        instance: str = "",
         patience: float = 4.0,
     ) -> None:
         self._store = store
         self._reactor = reactor
         self._written = written
         self._running = running
+        self._instance = instance
         self._patience = patience
 
     async def schedule(self, key: JobKey, request: ScheduleRequest) -> Job:
@@ -90,13 +114,64 @@ class Jobs:
 
     async def trigger(self, key: JobKey) -> Job:
         """
-        Have a job run now, or, if a run is under way, once more as soon as that has ended. A
-        periodic job goes on from there.
+        Have a job run now, or, if a run is under way, once more as soon as that has ended. An
+        interval goes on from there. A job that has stopped on a failed run tries that run again.
+
+        :raises JobNotFound: if there is none.
+        :raises JobDisabled: if it is not to run.
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.trigger(key).addCallback(self._triggered))
+
+    async def enable(self, key: JobKey) -> Job | UnreadableJob:
+        """
+        Let a disabled job run again; if it is overdue its catch-up rule says what happens.
 
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        return await self._shielded(self._store.trigger(key).addCallback(self._triggered))
+        return await self._shielded(self._store.enable(key).addCallback(self._enabled))
+
+    async def disable(self, key: JobKey) -> Job | UnreadableJob:
+        """
+        Keep a job, but don't run it. A run that is under way goes on to its end.
+
+        :raises JobNotFound: if there is none.
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.disable(key).addCallback(self._disabled))
+
+    async def upcoming(self, key: JobKey, count: int, after: datetime | None) -> Upcoming:
+        """
+        The next `count` run times of a job after `after`, or after now.
+
+        :raises JobNotFound: if there is none.
+        :raises JobSetAside: if it can't be understood.
+        :raises InvalidRequest: see `Job.upcoming`.
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        job = await self.get(key)
+        if isinstance(job, UnreadableJob):
+            raise JobSetAside(
+                f"the job with path {key.path!r} and body {key.body!r} can't be understood "
+                f"({job.problem}): schedule it anew with PUT, or delete it"
+            )
+        times = job.upcoming(after or self._store.clock.now())
+        return Upcoming(job.schedule.zone, list(islice(times, count)))
+
+    async def preview(
+        self, request: ScheduleRequest, count: int, after: datetime | None
+    ) -> Upcoming:
+        """
+        The first `count` run times after `after` of a job that would be scheduled now.
+
+        :raises InvalidRequest: for a request that is refused.
+        :raises StoreUnavailable: if the database, whose clock counts, can't be reached.
+        """
+        now = await self._shielded(self._store.now())
+        planned = plan(request, now)
+        times = planned.times(now - _INSTANT if after is None else after)
+        return Upcoming(planned.schedule.zone, list(islice(times, count)))
 
     async def cancel(self, key: JobKey) -> None:
         """
@@ -109,7 +184,16 @@ class Jobs:
     async def status(self) -> Status:
         """:raises StoreUnavailable: if the database can't be reached."""
         counts = await self._shielded(self._store.counts())
-        return Status(self._running(), counts.total, counts.pending, counts.set_aside)
+        return Status(
+            instance_id=self._instance,
+            instance_running_jobs=self._running(),
+            running_jobs=counts.running,
+            total_jobs=counts.total,
+            pending_jobs=counts.pending,
+            total_instances=counts.instances,
+            lag=counts.lag.total_seconds(),
+            set_aside_jobs=counts.set_aside,
+        )
 
     # Called after the commit, whether or not anybody still waits for the answer.
 
@@ -118,7 +202,7 @@ class Jobs:
             "{path!r} {body!r}: scheduled {how}, first run {first}",
             path=job.key.path,
             body=job.key.body,
-            how=f"every {job.schedule.seconds} s" if job.schedule.seconds else "once",
+            how=_how(job.schedule),
             first=timestamp(job.scheduled),
         )
         # Not the due time, which is the lease's end where a run is under way.
@@ -128,6 +212,16 @@ class Jobs:
     def _triggered(self, job: Job) -> Job:
         log.info("{path!r} {body!r}: triggered", path=job.key.path, body=job.key.body)
         self._written(job.scheduled)
+        return job
+
+    def _enabled(self, job: Job | UnreadableJob) -> Job | UnreadableJob:
+        log.info("{path!r} {body!r}: enabled", path=job.key.path, body=job.key.body)
+        if isinstance(job, Job) and job.due is not None:
+            self._written(job.scheduled)
+        return job
+
+    def _disabled(self, job: Job | UnreadableJob) -> Job | UnreadableJob:
+        log.info("{path!r} {body!r}: disabled", path=job.key.path, body=job.key.body)
         return job
 
     def _cancelled(self, _: None, key: JobKey) -> None:
@@ -170,3 +264,16 @@ class Jobs:
 
         work.addCallbacks(succeeded, failed)
         return waiting
+
+
+def _how(schedule: Schedule) -> str:
+    """A schedule, as the log has it."""
+    match schedule:
+        case Once():
+            return "once"
+        case Every():
+            return f"every {schedule.interval.total_seconds():g} s"
+        case Cron():
+            return f"at {schedule.text!r} in {schedule.zone.location}"
+        case _:
+            return f"every {schedule.text} in {schedule.zone.location}"

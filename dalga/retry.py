@@ -7,23 +7,25 @@ restart.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """
-    Exponential backoff with jitter, for ever.
+    Exponential backoff with jitter; a `multiplier` of 1 makes it constant.
 
     The defaults are those of the Go original's first release: half a second, half as long again
-    each time, a minute at most, each varied by up to a half.
+    each time, a minute at most, each varied by up to a half, for ever.
     """
 
     interval: timedelta = timedelta(seconds=0.5)
     multiplier: float = 1.5
     max_interval: timedelta = timedelta(seconds=60)
     jitter: float = 0.5
+    #: Since the run's first attempt; None: never given up.
+    stop_after: timedelta | None = None
 
     def delay(
         self, attempt: int, random: Random, retry_after: timedelta | None = None
@@ -46,3 +48,12 @@ class RetryPolicy:
         if retry_after is None:
             return varied
         return max(varied, min(retry_after, self.max_interval))
+
+    def gives_up(self, started: datetime, due: datetime) -> bool:
+        """
+        Whether a run is not tried again.
+
+        :param started: when its first attempt was.
+        :param due: when its next attempt would be.
+        """
+        return self.stop_after is not None and due - started > self.stop_after

@@ -1,31 +1,47 @@
 """
 When a job runs. Pure arithmetic on aware UTC datetimes: no clock, no I/O.
 
-A schedule answers one question: which time comes after a time? It is stored as a short text
-(`Schedule.text`), which is what the table's ``interval`` column holds.
+A schedule answers one question: which time comes after a time? Its grid begins at an *anchor*: the
+instant at which the job was scheduled, or was to run first. A schedule is stored as a short text
+(`Schedule.text`), which is what the table's ``schedule`` column holds.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import calendar
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import count
+
+from cronsim import CronSim, CronSimError
+
+from dalga.duration import Duration, duration_from_text
+from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
 
 #: The last instant that a schedule can name; year 9999 is where datetime and DATETIME both end.
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
-#: The longest interval, in seconds: that of a 32-bit count (136 years), as in the Go releases.
+#: The longest exact interval, in seconds: that of a 32-bit count (136 years), as in the Go
+#: releases.
 MAX_INTERVAL = 2**32 - 1
+
+#: The longest text of a schedule, in characters.
+MAX_TEXT = 255
+
+_UTC = Zone()
 
 
 @dataclass(frozen=True, slots=True)
 class Once:
     """Runs once; nothing comes after."""
 
+    zone: Zone = _UTC
     text = ""
-    seconds = 0
 
-    def next_after(self, scheduled: datetime, now: datetime) -> datetime | None:
+    def next_after(self, anchor: datetime, after: datetime) -> Occurrence | None:
         """There is no next run."""
         return None
 
@@ -33,53 +49,249 @@ class Once:
 @dataclass(frozen=True, slots=True)
 class Every:
     """
-    Runs each `interval`, counted from the scheduled time of the run before, so it does not drift.
-
-    The interval is elapsed time: a minute is sixty seconds whatever the clocks on the wall do.
+    Runs each `interval`, which is elapsed time: a minute is sixty seconds whatever the clocks on
+    the wall do.
     """
 
     interval: timedelta
-
-    @property
-    def seconds(self) -> int:
-        return round(self.interval.total_seconds())
+    zone: Zone = _UTC
 
     @property
     def text(self) -> str:
-        return str(self.seconds)
+        whole, fraction = divmod(self.interval, timedelta(seconds=1))
+        return (
+            str(whole)
+            if not fraction
+            else f"PT{whole}.{fraction.microseconds:06}".rstrip("0") + "S"
+        )
 
-    def next_after(self, scheduled: datetime, now: datetime) -> datetime | None:
+    def next_after(self, anchor: datetime, after: datetime) -> Occurrence | None:
         """
-        The first time of the grid ``scheduled + n * interval`` (n >= 1) that is later than `now`.
+        The first time of the grid ``anchor + n * interval`` (n >= 1) that is later than `after`.
 
         Times that went by meanwhile are passed over in one step, however many they are.
 
-        :return: an aware UTC datetime; None where it would be past the year 9999.
+        :return: None where it would be past the year 9999.
         """
-        missed = max(0, (now - scheduled) // self.interval)
+        passed = max(0, (after - anchor) // self.interval)
         try:
-            return scheduled + (missed + 1) * self.interval
+            return Occurrence(anchor + (passed + 1) * self.interval)
         except OverflowError:
             return None
 
 
-Schedule = Once | Every
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """
+    Runs each `duration` that has a calendar part: days and what is longer are wall-clock time in
+    `zone`, the rest is elapsed time on top of it.
+
+    Every run is counted from the anchor, so that ends of months do not drift: 31 January and a
+    month each time are 28 February, 31 March, 30 April.
+    """
+
+    duration: Duration
+    zone: Zone = _UTC
+
+    @property
+    def text(self) -> str:
+        return self.duration.text
+
+    def next_after(self, anchor: datetime, after: datetime) -> Occurrence | None:
+        """
+        The first time ``anchor + n * duration`` (n >= 1) that is later than `after`.
+
+        Found by bisection, in a few steps however many times went by.
+
+        :return: None where it would be past the year 9999.
+        """
+        try:
+            start = self.zone.wall(anchor)
+        except OverflowError:
+            return None
+        fewest, most = self._steps((after - anchor).days)
+        # An overlap has times that come later than those of the next days; it is a day at most.
+        later = bisect_right(range(most), after, lo=fewest, key=lambda n: self._earliest(start, n))
+        best: Occurrence | None = None
+        for n in count(max(1, later - 2)):
+            earliest = self._earliest(start, n)
+            if earliest == END_OF_TIME or (best is not None and earliest >= best.at):
+                break
+            for found in self._times(start, n, self.zone):
+                if found.at > after and (best is None or found.at < best.at):
+                    best = found
+        return best
+
+    def _steps(self, days: int) -> tuple[int, int]:
+        """Between which counts of durations so many days are, with room for any clock change."""
+        shortest = 28 * self.duration.months + self.duration.days
+        longest = 31 * self.duration.months + self.duration.days + self.duration.exact.days + 1
+        return max(0, (days - 3) // longest), max(0, (days + 3) // shortest) + 2
+
+    def _earliest(self, start: datetime, n: int) -> datetime:
+        """When the `n`-th time would be if all were shifted and the first; this grows with `n`."""
+        times = self._times(start, n, Zone(self.zone.location))
+        return times[0].at if times else END_OF_TIME
+
+    def _times(self, start: datetime, n: int, zone: Zone) -> list[Occurrence]:
+        try:
+            wall = _add_months(start, n * self.duration.months) + timedelta(
+                days=n * self.duration.days
+            )
+            exact = n * self.duration.exact
+            return [Occurrence(at + exact, dst) for at, dst in zone.instants(wall)]
+        except (OverflowError, ValueError):
+            return []
 
 
-def schedule_from_text(text: str) -> Schedule:
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """
+    Runs when the clock of `zone` shows a time that a cron expression names.
+
+    The expression is of five fields, or six with seconds in front; crontab(5) of Debian has the
+    rules, among them cron(8)'s for clock changes: where the minute or the hour begins with a star
+    the job goes by elapsed time, so that it skips what does not exist and runs in both passes of
+    what exists twice, as far as the zone's rules do not say otherwise.
+
+    :param text: as `cron_from_text` lets it pass.
+    """
+
+    text: str
+    zone: Zone = _UTC
+
+    def next_after(self, anchor: datetime, after: datetime) -> Occurrence | None:
+        """
+        The first time that is later than `after`; the anchor plays no part.
+
+        :return: None where there is none in fifty years, or before the year 9999.
+        """
+        try:
+            wall = self.zone.wall(after)
+        except OverflowError:
+            return None
+        zone = self._clock
+        best = self._first(zone, wall, after)
+        repeated = zone.repeated(wall)
+        if repeated and not wall.fold and zone.overlap in (Overlap.LAST, Overlap.BOTH):
+            # What this pass of an overlap has behind it is still to come in the second.
+            second = self._first(zone, wall - repeated, after)
+            if second is not None and (best is None or second.at < best.at):
+                best = second
+        if best is None:
+            return None
+        return Occurrence(best.at, best.dst if self._is_named(zone, best) else None)
+
+    @property
+    def _by_elapsed_time(self) -> bool:
+        minute, hour = self.text.split()[-5:-3]
+        return minute.startswith("*") or hour.startswith("*")
+
+    @property
+    def _clock(self) -> Zone:
+        """The zone with Debian's rules where nobody has chosen others."""
+        if not self._by_elapsed_time:
+            return self.zone
+        return replace(
+            self.zone, gap=self.zone.gap or Gap.SKIP, overlap=self.zone.overlap or Overlap.BOTH
+        )
+
+    def _first(self, zone: Zone, wall: datetime, after: datetime) -> Occurrence | None:
+        for following in self._walls(wall):
+            for found in zone.instants(following):
+                if found.at > after:
+                    return found
+        return None
+
+    def _walls(self, wall: datetime) -> Iterator[datetime]:
+        """The wall times after `wall`, in order."""
+        try:
+            yield from CronSim(self.text, wall.replace(fold=0))
+        except OverflowError:
+            return
+
+    def _is_named(self, zone: Zone, found: Occurrence) -> bool:
+        """Whether a clock change has had a part in it that the user should hear of."""
+        if found.dst is Dst.GAP:
+            # Unless the time that it moved to is one of the schedule's own.
+            wall = zone.wall(found.at)
+            return next(self._walls(wall - timedelta(seconds=1)), None) != wall
+        return not self._by_elapsed_time or self.zone.overlap is not None
+
+
+Schedule = Once | Every | Calendar | Cron
+
+
+@lru_cache(maxsize=4096)
+def schedule_from_text(text: str, zone: Zone = _UTC) -> Schedule:
     """
     Read back what `Schedule.text` wrote.
 
+    :param text: a cron expression, if it has a space in it; else a duration, or nothing for a
+        one-off job.
     :raises ValueError: with a sentence on what was found instead.
     """
     if text == "":
-        return Once()
-    if not re.fullmatch(r"[0-9]{1,10}", text) or not 0 < int(text) <= MAX_INTERVAL:
+        return Once(zone)
+    try:
+        if " " in text:
+            return Cron(cron_from_text(text), zone)
+        return periodic(duration_from_text(text), zone)
+    except ValueError as problem:
+        raise ValueError(f"schedule is {text[:40]!r}, which {problem}") from None
+
+
+def periodic(duration: Duration, zone: Zone = _UTC) -> Every | Calendar:
+    """
+    :param duration: more than nothing.
+    :raises ValueError: for nothing, or too much; the text follows on "it ...".
+    """
+    if not duration:
+        raise ValueError("is no time at all")
+    if not duration.is_exact:
+        return Calendar(duration, zone)
+    if duration.exact > timedelta(seconds=MAX_INTERVAL):
+        raise ValueError(f"is longer than {MAX_INTERVAL} seconds")
+    return Every(duration.exact, zone)
+
+
+def cron_from_text(text: str) -> str:
+    """
+    Make sure of a cron expression.
+
+    :return: the expression, with one space between two fields.
+    :raises ValueError: for what is none, or never comes; the text follows on "it ...".
+    """
+    expression = " ".join(text.split())
+    if len(expression) > MAX_TEXT:
+        raise ValueError(f"has {len(expression)} characters, and {MAX_TEXT} are the most")
+    if len(expression.split()) not in (5, 6):
         raise ValueError(
-            f"interval is {text[:40]!r}: it takes whole seconds from 1 to {MAX_INTERVAL}, "
-            "or nothing for a one-off job"
+            "has not five fields (minute, hour, day of month, month, day of week), nor six with "
+            "seconds in front"
         )
-    return Every(timedelta(seconds=int(text)))
+    # Days without month lengths repeat every 28 years from here; cronsim looks 50 years ahead.
+    start = datetime(2000, 1, 1)
+    try:
+        if next(CronSim(expression, start), None) is None:
+            raise ValueError("names a time that never comes")
+    except CronSimError as error:
+        field = str(error).removeprefix("Bad ")
+        if field == "day-of-month" and _never_comes(expression):
+            raise ValueError("names a time that never comes") from None
+        raise ValueError(f"has a {field} field that can't be read") from None
+    return expression
+
+
+def _never_comes(expression: str) -> bool:
+    """Whether the day of the month is all right by itself, but no month in question has it."""
+    fields = expression.split()
+    fields[-2] = "*"
+    try:
+        CronSim(" ".join(fields), datetime(2000, 1, 1))
+    except CronSimError:
+        return False
+    return True
 
 
 def timestamp(instant: datetime) -> str:
@@ -94,3 +306,13 @@ def add(instant: datetime, delay: timedelta) -> datetime | None:
         return instant + delay
     except OverflowError:
         return None
+
+
+def _add_months(wall: datetime, months: int) -> datetime:
+    """:raises ValueError: past the year 9999."""
+    years, month = divmod(wall.month - 1 + months, 12)
+    year = wall.year + years
+    if year > 9999:
+        raise ValueError
+    day = min(wall.day, calendar.monthrange(year, month + 1)[1])
+    return wall.replace(year=year, month=month + 1, day=day)

@@ -25,6 +25,12 @@ class Counts:
     #: Due and not claimed.
     pending: int
     set_aside: int
+    #: Under a lease.
+    running: int
+    #: Instances that were heard of lately.
+    instances: int
+    #: For how long the oldest of the pending rows has been due.
+    lag: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,24 @@ class Store(Protocol):
 
     def trigger(self, key: JobKey) -> Deferred[Job]:
         """
-        Make a job due now, or, if a run is under way, as soon as that has ended.
+        Make a job due now, or, if a run is under way, as soon as that has ended. Where it has
+        stopped on a failed run, that run is due again.
+
+        :raises JobNotFound: if there is none.
+        :raises JobDisabled: if it is not to run.
+        :raises JobSetAside: if its row can't be understood.
+        """
+
+    def enable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+        """
+        Make a disabled job due at its scheduled time again; others stay as they are.
+
+        :raises JobNotFound: if there is none.
+        """
+
+    def disable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+        """
+        Let a job be due no more, or not after the run that is under way (P3, P4).
 
         :raises JobNotFound: if there is none.
         """
@@ -111,6 +134,15 @@ class Store(Protocol):
 
     def counts(self) -> Deferred[Counts]:
         """Count the rows."""
+
+    def now(self) -> Deferred[datetime]:
+        """The database's time."""
+
+    def announce(self, instance: str) -> Deferred[None]:
+        """Note that an instance is alive, and forget those that were not heard of for long."""
+
+    def depart(self, instance: str) -> Deferred[None]:
+        """Note that an instance stops."""
 
     def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
         """The due times from the oldest on up to `within` from now, at most `limit` of them."""

@@ -33,8 +33,10 @@ class Dialect(Protocol):
     `prepare` turns that into what the driver takes.
     """
 
-    #: The table's name, quoted.
+    #: The jobs table's name, quoted.
     table: str
+    #: The name of the table of instances, quoted.
+    heartbeats: str
     #: Behind a SELECT of rows that are to be claimed.
     skip_locked: str
     #: Between the INSERT and its SET list, for a row that is there already.

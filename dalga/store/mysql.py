@@ -10,7 +10,7 @@ from pymysql.constants import CLIENT, CR, ER
 
 from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble, as_utc
-from dalga.store.schema import COMMENT, definition
+from dalga.store.schema import COMMENT, HEARTBEATS, definitions
 
 # Seconds. A connection that is not there is noticed well before a caller's patience is over; an
 # answer may take as long as a lock wait and a slow fsync together.
@@ -77,6 +77,7 @@ class MySQL:
         self._user = user
         self._password = password
         self.table = f"`{table}`"
+        self.heartbeats = f"`{table}{HEARTBEATS}`"
 
     def prepare(self, sql: str) -> str:
         return " ".join(sql.split())
@@ -152,7 +153,8 @@ class MySQL:
             raise TableExists(f"the table {self.table} is there already, in {self.where()}")
         if comment is not None:
             self.check_table(cursor)
-        cursor.execute(definition("mysql", self.table))
+        for statement in definitions("mysql", self._name):
+            cursor.execute(statement)
 
     def _comment(self, cursor: Cursor) -> str | None:
         cursor.execute(

@@ -6,13 +6,27 @@ Anybody may write to the table by SQL, so nothing in a row is taken for granted 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dalga.errors import InvalidRequest
-from dalga.job import Job, JobKey, Run, UnreadableJob, check_length, check_path
-from dalga.schedule import schedule_from_text
+from dalga.job import (
+    CatchUp,
+    Failed,
+    Job,
+    JobKey,
+    OnFailure,
+    Options,
+    Run,
+    UnreadableJob,
+    check_length,
+    check_path,
+)
+from dalga.schedule import Schedule, schedule_from_text
+from dalga.zone import Gap, Overlap, Zone, check_location
 
 #: The length of a claim's token, in bytes.
 TOKEN_LENGTH = 16
@@ -28,13 +42,18 @@ class Unreadable(ValueError):
 class JobRow(NamedTuple):
     """The columns that make a job, as the driver gives them."""
 
-    path: Any
-    body: Any
-    interval: Any
+    schedule: Any
+    location: Any
+    options: Any
+    anchor: Any
     scheduled: Any
     due: Any
     attempts: Any
     error: Any
+    successes: Any
+    skipped: Any
+    failed: Any
+    disabled: Any
     token: Any
 
 
@@ -44,11 +63,17 @@ class RunRow(NamedTuple):
     id: int
     path: Any
     body: Any
-    interval: Any
+    schedule: Any
+    location: Any
+    options: Any
+    anchor: Any
     scheduled: Any
     run: Any
+    started: Any
     attempts: Any
+    successes: Any
     superseded: Any
+    disabled: Any
 
 
 def read_job(
@@ -56,18 +81,27 @@ def read_job(
 ) -> Job | UnreadableJob:
     """The job in a row that was looked up by its key."""
     error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
-    if row.due is None:
-        return UnreadableJob(key, str(error or "the row has no due time"))
     try:
-        due = instant("due", row.due, read_instant)
+        disabled = bool(count("disabled", row.disabled))
+        failed = _failed(row.failed)
+        if row.due is None and not disabled and failed is not Failed.STOPPED:
+            return UnreadableJob(key, str(error or "the row has no due time"))
+        due = None if row.due is None else instant("due", row.due, read_instant)
+        schedule, options = _terms(row)
         return Job(
             key=key,
-            schedule=schedule_from_text(text("interval", row.interval)),
+            schedule=schedule,
+            options=options,
+            anchor=instant("anchor", row.anchor, read_instant),
             scheduled=instant("scheduled", row.scheduled, read_instant),
             due=due,
             attempts=count("attempts", row.attempts),
-            running=row.token is not None and due > now,
+            running=row.token is not None and due is not None and due > now,
             error=None if error is None else str(error),
+            successes=count("successes", row.successes),
+            skipped=count("skipped", row.skipped),
+            failed=failed,
+            disabled=disabled,
         )
     except ValueError as problem:
         return UnreadableJob(key, str(problem))
@@ -90,19 +124,106 @@ def read_run(
         check_length("path", key.path)
         check_length("body", key.body)
         check_path(key.path)
+        schedule, options = _terms(row)
         return Run(
             row=row.id,
             token=token,
             key=key,
-            schedule=schedule_from_text(text("interval", row.interval)),
+            schedule=schedule,
+            options=options,
+            anchor=instant("anchor", row.anchor, read_instant),
             scheduled=instant("scheduled", row.scheduled, read_instant),
             id=f"{run_token(row.run).hex()}-{row.id}",
             attempt=count("attempts", row.attempts),
+            started=instant("started", row.started, read_instant),
+            successes=count("successes", row.successes),
             claimed=now,
             lease_ends=lease_ends,
         )
     except (ValueError, InvalidRequest) as problem:
         raise Unreadable(str(problem)) from None
+
+
+def terms_text(schedule: Schedule, options: Options) -> tuple[str, str, str]:
+    """What the columns schedule, location and options hold."""
+    chosen = {
+        "until": options.until and options.until.isoformat(),
+        "count": options.count,
+        "catch-up": None if options.catch_up is CatchUp.ONE else options.catch_up,
+        "max-lateness": options.max_lateness and options.max_lateness.total_seconds(),
+        "on-failure": None if options.on_failure is OnFailure.CONTINUE else options.on_failure,
+        "dst-gap": schedule.zone.gap,
+        "dst-overlap": schedule.zone.overlap,
+    }
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    text = json.dumps(chosen, separators=(",", ":")) if chosen else ""
+    return schedule.text, schedule.zone.location, text
+
+
+def _terms(row: JobRow | RunRow) -> tuple[Schedule, Options]:
+    """:raises ValueError: with what is wrong with them."""
+    return _terms_from_text(
+        text("schedule", row.schedule),
+        text("location", row.location),
+        text("options", row.options),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _terms_from_text(schedule: str, location: str, options: str) -> tuple[Schedule, Options]:
+    """
+    What `terms_text` wrote.
+
+    :raises ValueError: with what is wrong with it.
+    """
+    try:
+        check_location(location)
+    except ValueError as problem:
+        raise Unreadable(f"location is {location[:40]!r}, which {problem}") from None
+    if not options:
+        return schedule_from_text(schedule, Zone(location)), Options()
+    try:
+        given = json.loads(options)
+        chosen = {name: read(given.pop(name)) for name, read in _OPTIONS if name in given}
+        if given:
+            raise ValueError(f"there is no option {next(iter(given))!r}")
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+        raise Unreadable(f"options is {options[:40]!r}, which can't be read: {problem}") from None
+    zone = Zone(location, chosen.pop("dst-gap", None), chosen.pop("dst-overlap", None))
+    fields = {name.replace("-", "_"): value for name, value in chosen.items()}
+    return schedule_from_text(schedule, zone), Options(**fields)
+
+
+def _aware(value: str) -> datetime:
+    instant = datetime.fromisoformat(value)
+    if instant.tzinfo is None:
+        raise ValueError(f"{value!r} has no zone")
+    return instant.astimezone(UTC)
+
+
+def _positive(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r:.40} is not a count of runs")
+    return value
+
+
+_OPTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("until", _aware),
+    ("count", _positive),
+    ("catch-up", CatchUp),
+    ("max-lateness", lambda value: timedelta(seconds=value)),
+    ("on-failure", OnFailure),
+    ("dst-gap", Gap),
+    ("dst-overlap", Overlap),
+)
+
+
+def _failed(value: object) -> Failed:
+    """:raises Unreadable: if the value is none."""
+    try:
+        return Failed(count("failed", value))
+    except ValueError:
+        raise Unreadable(f"failed is {value!r:.40}, which is not 0, 1 or 2") from None
 
 
 def run_token(value: object) -> bytes:

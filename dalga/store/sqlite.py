@@ -11,7 +11,10 @@ from typing import Any
 
 from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble
-from dalga.store.schema import VERSION, definition
+from dalga.store.schema import HEARTBEATS, VERSION, definitions
+
+#: The jobs table's name; a file has but one.
+TABLE = "dalga"
 
 #: How long a transaction waits for another program that holds the file, in seconds.
 BUSY_TIMEOUT = 3.0
@@ -42,7 +45,8 @@ class SQLite:
         datetime, and is called in a database thread.
     """
 
-    table = '"dalga"'
+    table = f'"{TABLE}"'
+    heartbeats = f'"{TABLE}{HEARTBEATS}"'
     skip_locked = ""  # there is but one writer
     on_conflict = "ON CONFLICT (path, body) DO UPDATE SET"
 
@@ -98,7 +102,9 @@ class SQLite:
         self._create(cursor)
 
     def _version(self, cursor: Cursor) -> int | None:
-        cursor.execute("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'dalga'")
+        cursor.execute(
+            "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (TABLE,)
+        )
         if cursor.fetchall() == [(0,)]:
             return None
         cursor.execute("PRAGMA user_version")
@@ -106,8 +112,8 @@ class SQLite:
         return int(version)
 
     def _create(self, cursor: Cursor) -> None:
-        cursor.execute(definition("sqlite", self.table))
-        cursor.execute(f"CREATE INDEX dalga_due ON {self.table} (due)")
+        for statement in definitions("sqlite", TABLE):
+            cursor.execute(statement)
         cursor.execute(f"PRAGMA user_version = {VERSION}")
 
     def key(self, text: str) -> object:

@@ -22,15 +22,18 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from dalga.errors import JobNotFound, JobSetAside, StartupError
+from dalga.errors import JobDisabled, JobNotFound, JobSetAside, StartupError
 from dalga.job import (
     Delete,
+    Failed,
     Job,
     JobKey,
     Reschedule,
     Retry,
     Run,
     ScheduleRequest,
+    Skip,
+    Stop,
     UnreadableJob,
     Verdict,
     plan,
@@ -47,6 +50,7 @@ from dalga.store.rows import (
     Unreadable,
     read_job,
     read_run,
+    terms_text,
 )
 from dalga.store.transactions import Conflict, Transactions
 
@@ -54,6 +58,12 @@ log = logger(__name__)
 
 # What the user has said during a lease: the values of the column superseded.
 NOTHING, RESCHEDULED, DELETED = 0, 1, 2
+
+#: No lease is longer.
+MAX_LEASE = timedelta(hours=2)
+
+#: An instance that was not heard of for so long is gone.
+ALIVE = timedelta(seconds=30)
 
 #: The longest error text that is kept, in characters.
 MAX_ERROR = 255
@@ -149,12 +159,13 @@ class JobsTable:
         """See `Store.put`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
-            schedule, first = plan(request, now)
-            at, first_run = self._dialect.instant(now), self._dialect.instant(first)
-            new = (schedule.text, first_run)
+            planned = plan(request, now)
+            at, first = self._dialect.instant(now), self._dialect.instant(planned.first)
+            terms = terms_text(planned.schedule, planned.options)
+            new = (*terms, self._dialect.instant(planned.anchor), first)
             cursor.execute(
                 self._sql.put,
-                (*self._key(key), *new, first_run, at, at, at, first_run, *new),
+                (*self._key(key), *new, first, at, at, at, first, *new),
             )
             return self._expect(cursor, key, now)
 
@@ -169,8 +180,37 @@ class JobsTable:
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
             at = self._dialect.instant(now)
-            cursor.execute(self._sql.trigger, (at, at, at, at, at, *self._key(key)))
-            return self._expect(cursor, key, now)
+            cursor.execute(self._sql.trigger, (at, at, at, at, at, at, *self._key(key)))
+            triggered = cursor.rowcount
+            job = self._expect(cursor, key, now)
+            if triggered:
+                return job
+            if job.disabled:
+                raise JobDisabled(
+                    f"the job with path {key.path!r} and body {key.body!r} is disabled: enable it "
+                    "first, with PATCH and enable=true"
+                )
+            raise Conflict("enabled between two statements")
+
+        return self._api.run(work)
+
+    def enable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+        """See `Store.enable`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
+            at = self._dialect.instant(now)
+            cursor.execute(self._sql.enable, (at, at, at, *self._key(key)))
+            return self._read(cursor, key, now)
+
+        return self._api.run(work)
+
+    def disable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+        """See `Store.disable`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
+            at = self._dialect.instant(now)
+            cursor.execute(self._sql.disable, (at, at, at, *self._key(key)))
+            return self._read(cursor, key, now)
 
         return self._api.run(work)
 
@@ -191,17 +231,46 @@ class JobsTable:
 
         return self._api.run(work)
 
+    def now(self) -> Deferred[datetime]:
+        """See `Store.now`."""
+        return self._api.run(lambda cursor, now, since: now)
+
     def counts(self) -> Deferred[Counts]:
         """See `Store.counts`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Counts:
-            cursor.execute(self._sql.counts, (self._dialect.instant(now),))
-            ((total, pending, set_aside),) = cursor.fetchall()
-            return Counts(total, pending, set_aside)
+            at = self._dialect.instant(now)
+            last = self._dialect.instant(now + MAX_LEASE)
+            alive = self._dialect.instant(now - ALIVE)
+            cursor.execute(self._sql.counts, (at, at, last, alive, at))
+            ((total, pending, set_aside, running, instances, oldest),) = cursor.fetchall()
+            try:
+                lag = now - self._dialect.read_instant(oldest)
+            except ValueError:
+                lag = timedelta()  # nothing is pending
+            return Counts(total, pending, set_aside, running, instances, lag)
 
         return self._api.run(work)
 
     # What the scheduler does
+
+    def announce(self, instance: str) -> Deferred[None]:
+        """See `Store.announce`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> None:
+            at, alive = self._dialect.instant(now), self._dialect.instant(now - ALIVE)
+            cursor.execute(self._sql.announce, (self._dialect.key(instance), at))
+            cursor.execute(self._sql.forget, (alive,))
+
+        return self._runs.run(work)
+
+    def depart(self, instance: str) -> Deferred[None]:
+        """See `Store.depart`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> None:
+            cursor.execute(self._sql.depart, (self._dialect.key(instance),))
+
+        return self._runs.run(work)
 
     def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
         """See `Store.upcoming`."""
@@ -237,6 +306,7 @@ class JobsTable:
                     self._dialect.instant(now + lease),
                     token,
                     token,
+                    at,
                     *order,
                     at,
                 ),
@@ -249,6 +319,9 @@ class JobsTable:
             for row in (taken[id] for id in order if id in taken):
                 if row.superseded == DELETED:
                     cursor.execute(self._sql.drop, (row.id, token))
+                    continue
+                if row.disabled:
+                    cursor.execute(self._sql.park, (row.id, token))
                     continue
                 try:
                     run = read_run(row, token, now, lease_ends, self._dialect.read_instant)
@@ -291,7 +364,9 @@ class JobsTable:
             dropped: list[Run] = []
             deleted: list[tuple[Any, ...]] = []
             rescheduled: list[tuple[Any, ...]] = []
+            skipped: list[tuple[Any, ...]] = []
             retried: list[tuple[Any, ...]] = []
+            stopped: list[tuple[Any, ...]] = []
             overtaken: list[tuple[Any, ...]] = []
             buried: list[tuple[Any, ...]] = []
             for run, verdict in verdicts:
@@ -310,15 +385,22 @@ class JobsTable:
                 elif isinstance(verdict, Delete):
                     deleted.append(mine)
                 elif isinstance(verdict, Reschedule):
-                    rescheduled.append((*mine, self._dialect.instant(verdict.scheduled)))
+                    times = map(self._dialect.instant, (verdict.scheduled, verdict.anchor))
+                    rescheduled.append((*mine, *times, verdict.error and verdict.error[:MAX_ERROR]))
+                elif isinstance(verdict, Skip):
+                    skipped.append((*mine, self._dialect.instant(verdict.scheduled)))
                 elif isinstance(verdict, Retry):
                     due = self._dialect.instant(verdict.due)
                     retried.append((*mine, due, verdict.error[:MAX_ERROR]))
+                elif isinstance(verdict, Stop):
+                    stopped.append((*mine, verdict.error[:MAX_ERROR]))
             for statement, items in (
                 (self._sql.delete_rows(NOTHING), deleted),
                 (self._sql.delete_rows(DELETED), buried),
                 (self._sql.reschedule_rows, rescheduled),
+                (self._sql.skip_rows, skipped),
                 (self._sql.retry_rows, retried),
+                (self._sql.stop_rows, stopped),
                 (self._sql.release_rows, overtaken),
             ):
                 if items:
@@ -360,30 +442,56 @@ class _Statements:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._table = table = dialect.table
+        heartbeats = dialect.heartbeats
         prepare = dialect.prepare
         leased = "token IS NOT NULL AND due > %s"
 
         self.put = prepare(f"""
-            INSERT INTO {table} (path, body, `interval`, scheduled, due)
-            VALUES (%s, %s, %s, %s, %s)
+            INSERT INTO {table} (path, body, schedule, location, options, anchor, scheduled, due)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
             {dialect.on_conflict}
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {leased} THEN {RESCHEDULED} ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due ELSE %s END,
-                `interval` = %s, scheduled = %s,
-                run = NULL, attempts = 0, error = NULL
+                schedule = %s, location = %s, options = %s, anchor = %s, scheduled = %s,
+                run = NULL, started = NULL, attempts = 0, error = NULL,
+                successes = 0, skipped = 0, failed = {Failed.NO}, disabled = 0
             """)
+        # A run that the job has stopped on is run again, as the same; else it is a new one.
         self.trigger = prepare(f"""
             UPDATE {table} SET
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {leased} THEN {RESCHEDULED} ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due ELSE %s END,
-                scheduled = %s,
-                run = NULL, attempts = 0, error = NULL
-            WHERE path = %s AND body = %s AND superseded <> {DELETED}
+                anchor = CASE failed WHEN {Failed.STOPPED} THEN anchor ELSE %s END,
+                scheduled = CASE failed WHEN {Failed.STOPPED} THEN scheduled ELSE %s END,
+                run = CASE failed WHEN {Failed.STOPPED} THEN run END,
+                attempts = CASE failed WHEN {Failed.STOPPED} THEN attempts ELSE 0 END,
+                error = CASE failed WHEN {Failed.CONTINUED} THEN error END,
+                started = NULL,
+                failed = CASE failed WHEN {Failed.STOPPED} THEN {Failed.NO} ELSE failed END
+            WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled = 0
+            """)
+        self.enable = prepare(f"""
+            UPDATE {table} SET
+                token = CASE WHEN due > %s THEN token END,
+                superseded = CASE WHEN {leased} THEN superseded ELSE {NOTHING} END,
+                due = CASE WHEN {leased} THEN due
+                    WHEN failed <> {Failed.STOPPED} THEN scheduled END,
+                started = NULL, disabled = 0
+            WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled <> 0
+            """)
+        self.disable = prepare(f"""
+            UPDATE {table} SET
+                token = CASE WHEN due > %s THEN token END,
+                superseded = CASE WHEN {leased} THEN superseded ELSE {NOTHING} END,
+                due = CASE WHEN {leased} THEN due END,
+                disabled = 1
+            WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled = 0
             """)
         self.get = prepare(f"""
-            SELECT path, body, `interval`, scheduled, due, attempts, error, token
+            SELECT schedule, location, options, anchor, scheduled, due, attempts, error,
+                successes, skipped, failed, disabled, token
             FROM {table} WHERE path = %s AND body = %s AND superseded <> {DELETED}
             """)
         self.delete_idle = prepare(f"""
@@ -401,8 +509,15 @@ class _Statements:
         self.counts = prepare(f"""
             SELECT (SELECT COUNT(*) FROM {table}),
                    (SELECT COUNT(*) FROM {table} WHERE due <= %s),
-                   (SELECT COUNT(*) FROM {table} WHERE due IS NULL)
+                   (SELECT COUNT(*) FROM {table} WHERE due IS NULL
+                    AND disabled = 0 AND failed <> {Failed.STOPPED}),
+                   (SELECT COUNT(*) FROM {table} WHERE {leased} AND due <= %s),
+                   (SELECT COUNT(*) FROM {heartbeats} WHERE seen > %s),
+                   (SELECT MIN(due) FROM {table} WHERE due <= %s)
             """)
+        self.announce = prepare(f"REPLACE INTO {heartbeats} (id, seen) VALUES (%s, %s)")
+        self.forget = prepare(f"DELETE FROM {heartbeats} WHERE seen <= %s")
+        self.depart = prepare(f"DELETE FROM {heartbeats} WHERE id = %s")
         self.upcoming = prepare(f"""
             SELECT due FROM {table} WHERE due <= %s ORDER BY due LIMIT %s
             """)
@@ -413,16 +528,22 @@ class _Statements:
         mine = "WHERE id = %s AND token = %s"
         self.drop = prepare(f"DELETE FROM {table} {mine}")
         self.set_aside = prepare(f"""
-            UPDATE {table} SET error = %s, token = NULL, due = NULL, run = NULL, attempts = 0 {mine}
+            UPDATE {table} SET error = %s, token = NULL, due = NULL,
+                run = NULL, started = NULL, attempts = 0, failed = {Failed.NO} {mine}
             """)
         self.release = prepare(f"""
-            UPDATE {table} SET due = scheduled, token = NULL, run = NULL, attempts = 0 {mine}
+            UPDATE {table} SET due = scheduled, token = NULL,
+                run = NULL, started = NULL, attempts = 0 {mine}
+            """)
+        # Disabled during a run of which nothing was heard.
+        self.park = prepare(f"""
+            UPDATE {table} SET due = NULL, token = NULL, attempts = attempts - 1 {mine}
             """)
 
     def take(self, count: int) -> str:
         return self._dialect.prepare(f"""
             UPDATE {self._table} SET
-                due = %s, token = %s, run = COALESCE(run, %s),
+                due = %s, token = %s, run = COALESCE(run, %s), started = COALESCE(started, %s),
                 attempts = CASE WHEN attempts < {MAX_COUNT} THEN attempts + 1 ELSE attempts END,
                 superseded = CASE superseded WHEN {DELETED} THEN {DELETED} ELSE {NOTHING} END
             WHERE id IN ({_places(count)}) AND due <= %s
@@ -430,7 +551,8 @@ class _Statements:
 
     def read_taken(self, count: int) -> str:
         return self._dialect.prepare(f"""
-            SELECT id, path, body, `interval`, scheduled, run, attempts, superseded
+            SELECT id, path, body, schedule, location, options, anchor, scheduled,
+                run, started, attempts, successes, superseded, disabled
             FROM {self._table} WHERE id IN ({_places(count)}) AND token = %s
             """)
 
@@ -448,11 +570,27 @@ class _Statements:
     def delete_rows(self, said: int) -> Callable[[int], str]:
         return lambda count: self._dialect.delete_rows(f"superseded = {said}", count)
 
+    # What the end of a run writes. A job that was disabled meanwhile is due no more (P4).
+
     def reschedule_rows(self, count: int) -> str:
         return self._dialect.update_rows(
+            ("next_scheduled", "next_anchor", "last_error"),
+            f"due = {_unless_disabled('next_scheduled')}, scheduled = next_scheduled, "
+            "anchor = next_anchor, token = NULL, run = NULL, started = NULL, attempts = 0, "
+            f"successes = CASE WHEN last_error IS NULL AND successes < {MAX_COUNT} "
+            "THEN successes + 1 ELSE successes END, "
+            "error = last_error, "
+            f"failed = CASE WHEN last_error IS NULL THEN {Failed.NO} ELSE {Failed.CONTINUED} END",
+            f"superseded = {NOTHING}",
+            count,
+        )
+
+    def skip_rows(self, count: int) -> str:
+        return self._dialect.update_rows(
             ("next_scheduled",),
-            "due = next_scheduled, scheduled = next_scheduled, token = NULL, run = NULL, "
-            "attempts = 0, error = NULL",
+            f"due = {_unless_disabled('next_scheduled')}, scheduled = next_scheduled, "
+            "token = NULL, run = NULL, started = NULL, attempts = 0, "
+            f"skipped = CASE WHEN skipped < {MAX_COUNT} THEN skipped + 1 ELSE skipped END",
             f"superseded = {NOTHING}",
             count,
         )
@@ -460,7 +598,15 @@ class _Statements:
     def retry_rows(self, count: int) -> str:
         return self._dialect.update_rows(
             ("next_due", "last_error"),
-            "due = next_due, error = last_error, token = NULL",
+            f"due = {_unless_disabled('next_due')}, error = last_error, token = NULL",
+            f"superseded = {NOTHING}",
+            count,
+        )
+
+    def stop_rows(self, count: int) -> str:
+        return self._dialect.update_rows(
+            ("last_error",),
+            f"due = NULL, error = last_error, token = NULL, failed = {Failed.STOPPED}",
             f"superseded = {NOTHING}",
             count,
         )
@@ -468,10 +614,14 @@ class _Statements:
     def release_rows(self, count: int) -> str:
         return self._dialect.update_rows(
             (),
-            f"due = scheduled, token = NULL, superseded = {NOTHING}",
+            f"due = {_unless_disabled('scheduled')}, token = NULL, superseded = {NOTHING}",
             f"superseded = {RESCHEDULED}",
             count,
         )
+
+
+def _unless_disabled(due: str) -> str:
+    return f"CASE disabled WHEN 0 THEN {due} END"
 
 
 def _places(count: int) -> str:
