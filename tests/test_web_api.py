@@ -10,7 +10,8 @@ import json
 import re
 import tracemalloc
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 
@@ -26,10 +27,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from dalga.errors import JobNotFound, StoreUnavailable
+from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.job import Job, JobKey, ScheduleRequest, UnreadableJob, plan
 from dalga.jobs import Jobs
 from dalga.store import Counts
+from dalga.store.clock import DatabaseClock
 from dalga.web import make_site
 from dalga.web import request as request_module
 from dalga.web.request import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER, MAX_BODY, ApiChannel
@@ -47,7 +49,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: dict[JobKey, Job | UnreadableJob] = {}
         self.calls: list[str] = []
-        self.now = NOW
+        #: What the database's clock shows.
+        self.time = NOW
         #: Where set, answers wait for it.
         self.stall: Deferred[None] | None = None
         #: Where set, every call fails with it.
@@ -55,11 +58,24 @@ class MemoryStore:
         #: Fires after the first call that waits for `stall`.
         self.called: Deferred[None] = Deferred()
 
+    @property
+    def clock(self) -> DatabaseClock:
+        clock = DatabaseClock(lambda: 0.0)
+        clock.observe(self.time, 0.0, 0.0)
+        return clock
+
     def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Any]:
         def put() -> Job:
-            schedule, first = plan(request, self.now)
-            job = self.rows[key] = Job(key, schedule, first, first)
-            return job
+            planned = plan(request, self.time)
+            job = Job(
+                key,
+                planned.schedule,
+                planned.options,
+                planned.anchor,
+                scheduled=planned.first,
+                due=planned.first,
+            )
+            return self._write(job)
 
         return self._call("put", put)
 
@@ -68,17 +84,52 @@ class MemoryStore:
 
     def trigger(self, key: JobKey) -> Deferred[Any]:
         def trigger() -> Job:
-            schedule = self._find(key).schedule
-            job = self.rows[key] = Job(key, schedule, self.now, self.now)
-            return job
+            job = self._find(key)
+            if job.disabled:
+                raise JobDisabled(f"the job {key} is disabled: enable it first")
+            return self._write(replace(job, scheduled=self.time, due=self.time))
 
         return self._call("trigger", trigger)
+
+    def enable(self, key: JobKey) -> Deferred[Any]:
+        def enable() -> Job | UnreadableJob:
+            job = self._find(key)
+            if isinstance(job, UnreadableJob) or not job.disabled:
+                return job
+            return self._write(replace(job, disabled=False, due=job.scheduled))
+
+        return self._call("enable", enable)
+
+    def disable(self, key: JobKey) -> Deferred[Any]:
+        def disable() -> Job | UnreadableJob:
+            job = self._find(key)
+            if isinstance(job, UnreadableJob):
+                return job
+            return self._write(replace(job, disabled=True, due=None))
+
+        return self._call("disable", disable)
 
     def delete(self, key: JobKey) -> Deferred[Any]:
         return self._call("delete", lambda: self.rows.pop(key, None))
 
     def counts(self) -> Deferred[Any]:
-        return self._call("counts", lambda: Counts(len(self.rows), 0, 0))
+        def counts() -> Counts:
+            return Counts(len(self.rows), 0, 0, running=8, instances=2, lag=timedelta(seconds=1.5))
+
+        return self._call("counts", counts)
+
+    def now(self) -> Deferred[Any]:
+        return self._call("now", lambda: self.time)
+
+    def announce(self, instance: str) -> Deferred[Any]:
+        return self._call("announce", lambda: None)
+
+    def depart(self, instance: str) -> Deferred[Any]:
+        return self._call("depart", lambda: None)
+
+    def _write(self, job: Job) -> Job:
+        self.rows[job.key] = job
+        return job
 
     def _find(self, key: JobKey) -> Any:
         try:
@@ -173,7 +224,7 @@ class APITestCase(TestCase):
         self.store = MemoryStore()
         self.announced: list[datetime] = []
         store: Any = self.store
-        self.jobs = Jobs(store, self.clock, self.announced.append, lambda: 7)
+        self.jobs = Jobs(store, self.clock, self.announced.append, lambda: 7, "host-1")
         self.site = make_site(self.jobs, self.clock)
         #: Fires for each connection when the server has lost it.
         self.server_lost: list[Deferred[None]] = []
@@ -307,9 +358,10 @@ class TranscriptTests(APITestCase):
             b"HTTP/1.1 200 OK\r\n"
             b"Content-Type: application/json; charset=utf-8\r\n"
             b"Date: ...\r\n"
-            b"Content-Length: 69\r\n"
+            b"Content-Length: 146\r\n"
             b"\r\n"
-            b'{"running_jobs":7,"total_jobs":0,"pending_jobs":0,"set_aside_jobs":0}',
+            b'{"instance_id":"host-1","instance_running_jobs":7,"running_jobs":8,"total_jobs":0,'
+            b'"pending_jobs":0,"total_instances":2,"lag":1,"set_aside_jobs":0}',
         )
 
 
@@ -369,13 +421,27 @@ class TargetTests(APITestCase):
         self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a/%00%0D%0A..?interval=60"))
 
     async def test_other_segments_are_not_found_and_say_how_to_write_a_slash(self) -> None:
-        for target in [b"/jobs/", b"/jobs/a", b"/jobs/a/b/c", b"/jobs/a/b/", b"//jobs/a/b"]:
+        for target in [
+            *(b"/jobs/", b"/jobs/a", b"/jobs/a/b/c", b"/jobs/a/b/", b"//jobs/a/b"),
+            *(b"/jobs/a/b/upcoming/", b"/jobs/a/b/c/upcoming", b"/jobs/a/b/Upcoming"),
+            *(b"/jobs/a/b/upcomin%67", b"/jobs/a/b/upcoming%2F", b"/jobs/a/b//upcoming"),
+        ]:
             status, detail = await self.refusal(b"GET " + target)
             self.assertEqual(status, 404)
             self.assertIn("%2F", detail)
 
     async def test_unknown_routes(self) -> None:
-        for target in [b"/", b"/jobs", b"/status/", b"/x", b"/jobs%2Fa%2Fb", b"*", b"/%ff"]:
+        for target in [
+            b"/",
+            b"/jobs",
+            b"/status/",
+            b"/preview/",
+            b"/upcoming",
+            b"/x",
+            b"/jobs%2Fa%2Fb",
+            b"*",
+            b"/%ff",
+        ]:
             status, detail = await self.refusal(b"GET " + target)
             self.assertEqual(status, 404)
             self.assertIn("/jobs/<path>/<body>", detail)
@@ -391,25 +457,44 @@ class TargetTests(APITestCase):
 class MethodTests(APITestCase):
     async def test_a_wrong_method_is_told_the_right_ones(self) -> None:
         for target, methods in [
-            (b"/jobs/a/b", b"GET, HEAD, PUT, POST, DELETE"),
+            (b"/jobs/a/b", b"GET, HEAD, PUT, POST, PATCH, DELETE"),
+            (b"/jobs/a/upcoming", b"GET, HEAD, PUT, POST, PATCH, DELETE"),
+            (b"/jobs/a/b/upcoming", b"GET, HEAD"),
+            (b"/preview", b"GET, HEAD"),
             (b"/status", b"GET, HEAD"),
         ]:
-            for method in [b"PATCH", b"OPTIONS", b"TRACE", b"BREW"]:
+            for method in [b"OPTIONS", b"TRACE", b"BREW"]:
                 answer = await self.ask(method + b" " + target)
                 self.assertTrue(answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n"), answer)
                 self.assertIn(b"\r\nAllow: " + methods + b"\r\n", answer)
-        self.assertEqual((await self.refusal(b"DELETE /status"))[0], 405)
+        for target in [b"/status", b"/preview", b"/jobs/a/b/upcoming", b"/jobs///upcoming"]:
+            for method in [b"PUT", b"POST", b"PATCH", b"DELETE"]:
+                self.assertEqual(
+                    await self.refusal(method + b" " + target + b"?interval=60"),
+                    (405, "the method is not one that works here: it takes GET, HEAD"),
+                )
+        self.assertEqual(self.store.calls, [])
 
     async def test_head_is_get_without_the_body(self) -> None:
         await self.ask(b"PUT /jobs/check_feed/1234?interval=60")
-        for target in [b"/jobs/check_feed/1234", b"/status", b"/jobs/a/b", b"/x", b"/jobs//b"]:
+        for target in [
+            *(b"/jobs/check_feed/1234", b"/status", b"/jobs/a/b", b"/x", b"/jobs//b"),
+            *(b"/jobs/check_feed/1234/upcoming", b"/preview?interval=60", b"/preview"),
+            *(b"/jobs/a/b/upcoming", b"/jobs//b/upcoming", b"/jobs/check_feed/1234/upcoming?x=1"),
+        ]:
             head, end, _ = (await self.ask(b"GET " + target)).partition(b"\r\n\r\n")
             self.assertEqual(await self.ask(b"HEAD " + target), head + end)
             self.assertEqual(self.clients[-1].received, b"")
 
     async def test_a_job_that_is_not_there(self) -> None:
-        for method in [b"GET", b"POST"]:
-            status, detail = await self.refusal(method + b" /jobs/a/b")
+        for line in [
+            b"GET /jobs/a/b",
+            b"POST /jobs/a/b",
+            b"PATCH /jobs/a/b?enable=true",
+            b"PATCH /jobs/a/b?disable=true",
+            b"GET /jobs/a/b/upcoming",
+        ]:
+            status, detail = await self.refusal(line)
             self.assertEqual(status, 404)
             self.assertIn("'a' 'b'", detail)
 
@@ -420,7 +505,7 @@ class MethodTests(APITestCase):
         self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"))
         self.assertIn(b'"next_run":null,"problem":"interval is \'x\'"}', answer)
 
-    async def test_only_put_has_parameters(self) -> None:
+    async def test_parameters_of_the_originals_other_calls_are_ignored(self) -> None:
         await self.ask(b"PUT /jobs/a/b?interval=60")
         for line in [b"POST /jobs/a/b", b"GET /jobs/a/b", b"GET /status", b"DELETE /jobs/a/b"]:
             answer = await self.ask(
@@ -466,16 +551,329 @@ class ParameterTests(APITestCase):
     async def test_what_the_store_refuses_is_refused_too(self) -> None:
         query = b"one-off=1&interval=4294967295"
         self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a/b?" + query))
-        self.store.now = datetime.max.replace(tzinfo=UTC)
+        self.store.time = datetime.max.replace(tzinfo=UTC)
         status, detail = await self.refusal(b"PUT /jobs/a/b?" + query)
         self.assertEqual(status, 400)
-        self.assertIn("interval is 4294967295", detail)
+        self.assertEqual(
+            detail, "interval is '4294967295': the first run would be past the year 9999"
+        )
 
     async def test_another_content_type_is_415(self) -> None:
-        for headers in [b"", b"Content-Type: text/plain\r\n", b"Content-Type: \xff\r\n"]:
-            status, detail = await self.refusal(b"PUT /jobs/a/b", headers, b"interval=60")
-            self.assertEqual(status, 415)
-            self.assertIn("application/x-www-form-urlencoded or application/json", detail)
+        for line in [b"PUT /jobs/a/b", b"PATCH /jobs/a/b"]:
+            for headers in [b"", b"Content-Type: text/plain\r\n", b"Content-Type: \xff\r\n"]:
+                status, detail = await self.refusal(line, headers, b"interval=60")
+                self.assertEqual(status, 415)
+                self.assertIn("application/x-www-form-urlencoded or application/json", detail)
+
+    async def test_all_parameters_as_json(self) -> None:
+        body = {
+            "cron": "30 3 * * *",
+            "location": "Europe/Riga",
+            "first-run": "2015-01-01T00:00:00Z",
+            "until": "2016-01-01T00:00:00Z",
+            "count": 3,
+            "catch-up": "all",
+            "max-lateness": 1.5,
+            "on-failure": "stop",
+            "dst-gap": "skip",
+            "dst-overlap": "last",
+            "one-off": False,
+            "immediate": 0,
+        }
+        answer = await self.ask(b"PUT /jobs/a/b", JSON, json.dumps(body).encode())
+        self.assertEqual(
+            answer.partition(b"\r\n\r\n")[2].decode(),
+            '{"path":"a","body":"b","interval":null,"next_run":"2015-01-01T01:30:00Z",'
+            '"cron":"30 3 * * *","location":"Europe/Riga","dst_gap":"skip","dst_overlap":"last",'
+            '"until":"2016-01-01T00:00:00Z","count":3,"successes":0,"catch_up":"all",'
+            '"max_lateness":1.5,"on_failure":"stop"}',
+        )
+
+    async def test_numbers_as_json(self) -> None:
+        for body, further in [
+            (b'{"interval":60,"count":3}', b',"count":3,"successes":0}'),
+            (b'{"interval":60,"max-lateness":300}', b',"max_lateness":300}'),
+        ]:
+            answer = await self.ask(b"PUT /jobs/check_feed/1234", JSON, body)
+            members = check_feed(b"2014-11-11T22:11:40Z").removesuffix(b"}")
+            self.assertTrue(answer.endswith(b"\r\n\r\n" + members + further), answer)
+
+    async def test_bad_input_is_400_and_one_sentence(self) -> None:
+        duration = "it takes whole seconds from 0 to 4294967295, or an ISO 8601 duration"
+        lateness = (
+            "it takes seconds from 0 to 315360000, or a duration such as 5m, 1h30m, PT90S or P1D"
+        )
+        cron = "it takes five or six fields, such as 30 9 * * MON-FRI"
+        counts = "it takes a whole number from 1 to 4294967295"
+        for query, sentence in [
+            (
+                b"cron=0+9+*+*+*&interval=60",
+                "cron and interval both say how often the job runs; give just one of them",
+            ),
+            (
+                b"interval=60&first-run=2016-01-01T00:00:00Z&until=2015-01-01T00:00:00Z",
+                "until (2015-01-01T00:00:00Z) is before first-run (2016-01-01T00:00:00Z): "
+                "the job would never run",
+            ),
+            (
+                b"interval=60&until=2014-01-01T00:00:00Z",
+                "until is 2014-01-01T00:00:00Z, before the first run at 2014-11-11T22:11:40Z: "
+                "the job would never run",
+            ),
+            (b"interval=60&count=0", f"count is '0': {counts}"),
+            (b"interval=60&count=", f"count is '': {counts}"),
+            (b"interval=60&count=4294967296", f"count is '4294967296': {counts}"),
+            (
+                b"cron=0+0+30+2+*",
+                f"cron is '0 0 30 2 *', which names a time that never comes; {cron}",
+            ),
+            (
+                b"cron=0+25+*+*+*",
+                f"cron is '0 25 * * *', which has a hour field that can't be read; {cron}",
+            ),
+            (
+                b"interval=60&location=Mars/Phobos",
+                "location is 'Mars/Phobos', which is no time zone of the IANA database; "
+                "such as Europe/Istanbul or UTC",
+            ),
+            (b"interval=P0D", f"interval is 'P0D', which is no time at all; {duration}"),
+            (
+                b"interval=-P1D",
+                f"interval is '-P1D', which is negative: time only goes forward; {duration}",
+            ),
+            (
+                b"interval=P1M2W",
+                "interval is 'P1M2W', which mixes weeks with other units, which ISO 8601 does "
+                f"not: write days; {duration}",
+            ),
+            (b"interval=P8000Y", "interval is 'P8000Y': the first run would be past the year 9999"),
+            (
+                b"interval=" + b"9" * 5000,
+                f"interval is '{'9' * 39}…': {duration}",
+            ),
+            (
+                b"interval=60&max-lateness=-5m",
+                f"max-lateness is '-5m', which is negative: time only goes forward; {lateness}",
+            ),
+            (
+                b"interval=60&max-lateness=P1M",
+                "max-lateness is 'P1M', which has years or months, which are not always as long; "
+                f"{lateness}",
+            ),
+            (b"interval=60&catch-up=two", "catch-up is 'two': it takes one, skip or all"),
+            (b"interval=60&on-failure=", "on-failure is '': it takes continue or stop"),
+            (b"cron=0+9+*+*+*&dst-gap=x", "dst-gap is 'x': it takes shift or skip"),
+            (
+                b"interval=60&dst-overlap=both",
+                "dst-overlap goes with cron or with an interval that has days in it, such as P1D: "
+                "elapsed time knows no clock changes; leave dst-overlap out",
+            ),
+            (
+                b"one-off=true&interval=60&count=3",
+                "count is for jobs that run more than once; leave count or one-off out",
+            ),
+            (
+                b"interval=60&count=1&count=1",
+                "count is given twice, as '1' and as '1': give it once",
+            ),
+            (
+                b"interval=60&timezone=UTC",
+                "there is no parameter 'timezone': a job takes interval, cron, location, "
+                "first-run, one-off, immediate, until, count, catch-up, max-lateness, on-failure, "
+                "dst-gap, dst-overlap",
+            ),
+        ]:
+            self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))
+            if b"count" not in query and b"timezone" not in query:
+                self.assertEqual(await self.refusal(b"GET /preview?" + query), (400, sentence))
+        self.assertEqual(self.store.rows, {})
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class EnablementTests(APITestCase):
+    async def test_disable_and_enable_again(self) -> None:
+        """However often."""
+        await self.ask(b"PUT /jobs/check_feed/1234?interval=60")
+        enabled = check_feed(b"2014-11-11T22:11:40Z")
+        disabled = (
+            b'{"path":"check_feed","body":"1234","interval":60,"next_run":null,'
+            b'"next_sched":"2014-11-11T22:11:40Z","disabled":true}'
+        )
+        for line, members in [
+            (b"PATCH /jobs/check_feed/1234?disable=true", disabled),
+            (b"PATCH /jobs/check_feed/1234?disable=true", disabled),
+            (b"GET /jobs/check_feed/1234", disabled),
+            (b"PATCH /jobs/check_feed/1234?enable=true", enabled),
+            (b"PATCH /jobs/check_feed/1234?enable=true", enabled),
+            (b"GET /jobs/check_feed/1234", enabled),
+        ]:
+            self.assertEqual(
+                await self.ask(line),
+                b"HTTP/1.1 200 OK\r\n"
+                b"Content-Type: application/json; charset=utf-8\r\n"
+                b"Date: ...\r\n"
+                b"Content-Length: %d\r\n"
+                b"\r\n%s" % (len(members), members),
+            )
+
+    async def test_from_the_query_a_form_or_json(self) -> None:
+        await self.ask(b"PUT /jobs/a/b?interval=60")
+        for request in [
+            (b"PATCH /jobs/a/b?disable=true",),
+            (b"PATCH /jobs/a/b", FORM, b"disable=yes"),
+            (b"PATCH /jobs/a/b", JSON, b'{"disable":true}'),
+        ]:
+            self.assertIn(b'"disabled":true', await self.ask(*request))
+            self.assertNotIn(b"disabled", await self.ask(b"PATCH /jobs/a/b?enable=1"))
+
+    async def test_what_is_refused_changes_nothing(self) -> None:
+        both = "enable and disable are both given; give just one of them, as true"
+        for query, sentence in [
+            (b"", "there is nothing to change: give enable=true or disable=true"),
+            (b"?enable=false", "enable is false: use disable=true for that"),
+            (b"?disable=false", "disable is false: use enable=true for that"),
+            (b"?enable=true&disable=true", both),
+            (b"?interval=5", "there is no parameter 'interval': a change takes enable, disable"),
+        ]:
+            self.assertEqual(await self.refusal(b"PATCH /jobs/a/b" + query), (400, sentence))
+        self.assertEqual((await self.refusal(b"PATCH /jobs//b?enable=true"))[0], 400)
+        self.assertEqual((await self.refusal(b"PATCH /jobs/a?enable=true"))[0], 404)
+        self.assertEqual(self.store.calls, [])
+
+    async def test_a_disabled_job_is_not_triggered(self) -> None:
+        await self.ask(b"PUT /jobs/a/b?interval=60")
+        await self.ask(b"PATCH /jobs/a/b?disable=true")
+        self.assertEqual(
+            await self.refusal(b"POST /jobs/a/b"),
+            (409, "the job 'a' 'b' is disabled: enable it first"),
+        )
+
+    async def test_an_unreadable_row_is_shown(self) -> None:
+        key = JobKey("a", "b")
+        self.store.rows[key] = UnreadableJob(key, "interval is 'x'")
+        for query in [b"enable=true", b"disable=true"]:
+            answer = await self.ask(b"PATCH /jobs/a/b?" + query)
+            self.assertIn(b'"problem":"interval is \'x\'"}', answer)
+
+
+class UpcomingTests(APITestCase):
+    async def times(self, target: bytes) -> list[str]:
+        """The run times that are listed."""
+        answer = await self.ask(b"GET " + target)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
+        return [run["at"] for run in json.loads(answer.partition(b"\r\n\r\n")[2])["runs"]]
+
+    async def test_a_jobs_next_runs(self) -> None:
+        await self.ask(
+            b"PUT /jobs/a/b?cron=30+3+*+*+*&location=Europe/Riga&first-run=2021-03-27T12:00:00Z"
+        )
+        members = (
+            b'{"runs":[{"at":"2021-03-28T01:00:00Z","local":"2021-03-28T04:00:00+03:00","dst":"gap"}'
+            b',{"at":"2021-03-29T00:30:00Z","local":"2021-03-29T03:30:00+03:00"}]}'
+        )
+        self.assertEqual(
+            await self.ask(b"GET /jobs/a/b/upcoming?count=2"),
+            b"HTTP/1.1 200 OK\r\n"
+            b"Content-Type: application/json; charset=utf-8\r\n"
+            b"Date: ...\r\n"
+            b"Content-Length: %d\r\n"
+            b"\r\n%s" % (len(members), members),
+        )
+
+    async def test_ten_after_now_unless_said_otherwise(self) -> None:
+        await self.ask(b"PUT /jobs/a/b?interval=60")
+        times = await self.times(b"/jobs/a/b/upcoming")
+        self.assertEqual(times, [f"2014-11-11T22:{minute}:40Z" for minute in range(11, 21)])
+        self.store.time += timedelta(seconds=90)
+        self.assertEqual(await self.times(b"/jobs/a/b/upcoming?count=1"), ["2014-11-11T22:12:40Z"])
+        self.assertEqual(
+            await self.times(b"/jobs/a/b/upcoming?count=2&after=2015-01-01T00:00:00%2B01:00"),
+            ["2014-12-31T23:00:40Z", "2014-12-31T23:01:40Z"],
+        )
+        self.assertEqual(len(await self.times(b"/jobs/a/b/upcoming?count=100")), 100)
+
+    async def test_a_job_ends_and_a_disabled_one_has_no_runs(self) -> None:
+        for query, expected in [
+            (b"one-off=true&interval=60", ["2014-11-11T22:11:40Z"]),
+            (b"interval=60&count=2", ["2014-11-11T22:11:40Z", "2014-11-11T22:12:40Z"]),
+            (b"interval=60&until=2014-11-11T22:12:39Z", ["2014-11-11T22:11:40Z"]),
+        ]:
+            await self.ask(b"PUT /jobs/a/b?" + query)
+            self.assertEqual(await self.times(b"/jobs/a/b/upcoming"), expected)
+        await self.ask(b"PATCH /jobs/a/b?disable=true")
+        self.assertEqual(await self.times(b"/jobs/a/b/upcoming"), [])
+
+    async def test_a_job_whose_body_is_upcoming(self) -> None:
+        for target in [b"/jobs/x/upcoming", b"/jobs/upcoming/upcoming"]:
+            self.assertIn(
+                b'"body":"upcoming","interval":60',
+                await self.ask(b"PUT " + target + b"?interval=60"),
+            )
+            for method in [b"GET", b"POST"]:
+                self.assertIn(
+                    b'"body":"upcoming","interval":60', await self.ask(method + b" " + target)
+                )
+            self.assertEqual(
+                await self.times(target + b"/upcoming?count=1"), ["2014-11-11T22:11:40Z"]
+            )
+            self.assertIn(b" 204 ", await self.ask(b"DELETE " + target))
+
+    async def test_the_path_is_read_as_a_jobs(self) -> None:
+        await self.ask(b"PUT /jobs/a%2Fb/c%20d?interval=60")
+        for target in [b"/jobs/a%2Fb/c%20d/upcoming", b"http://x/jobs/a%2fb/c%20d/upcoming"]:
+            self.assertEqual(len(await self.times(target)), 10)
+        for target, sentence in [
+            (b"/jobs//b/upcoming", "the job's path is empty: give 1 to 255 characters"),
+            (b"/jobs/a//upcoming", "the job's body is empty: give 1 to 255 characters"),
+            (b"/jobs/%ff/b/upcoming", "the job's path is not UTF-8: the octet 0xFF can't be there"),
+        ]:
+            self.assertEqual(await self.refusal(b"GET " + target), (400, sentence))
+
+    async def test_what_is_refused(self) -> None:
+        await self.ask(b"PUT /jobs/a/b?interval=60&count=5000")
+        key = JobKey("c", "d")
+        self.store.rows[key] = UnreadableJob(key, "schedule is 'x'")
+        counts = "it takes a whole number from 1 to 100"
+        for target, status, sentence in [
+            (b"/jobs/a/b/upcoming?count=0", 400, f"count is '0': {counts}"),
+            (b"/jobs/a/b/upcoming?count=101", 400, f"count is '101': {counts}"),
+            (
+                b"/jobs/a/b/upcoming?limit=5",
+                400,
+                "there is no parameter 'limit': a list of run times takes count, after",
+            ),
+            (
+                b"/jobs/a/b/upcoming?after=9999-01-01T00:00:00Z",
+                400,
+                "after is 9999-01-01T00:00:00Z: that is more than 1000 runs ahead, too far to "
+                "count them; give an earlier time",
+            ),
+            (
+                b"/jobs/c/d/upcoming",
+                409,
+                "the job with path 'c' and body 'd' can't be understood (schedule is 'x'): "
+                "schedule it anew with PUT, or delete it",
+            ),
+        ]:
+            self.assertEqual(await self.refusal(b"GET " + target), (status, sentence))
+
+    async def test_a_preview_writes_nothing(self) -> None:
+        self.assertEqual(
+            await self.times(b"/preview?interval=P1M&first-run=2015-01-31T09:00:00Z&count=3"),
+            ["2015-01-31T09:00:00Z", "2015-02-28T09:00:00Z", "2015-03-31T09:00:00Z"],
+        )
+        self.assertEqual(
+            await self.times(b"/preview?interval=60&immediate=true&count=1"),
+            ["2014-11-11T22:10:40Z"],
+        )
+        self.assertEqual(
+            await self.times(b"/preview?interval=60&after=2015-01-01T00:00:00Z&count=1"),
+            ["2015-01-01T00:00:40Z"],
+        )
+        self.assertEqual(len(await self.times(b"/preview?cron=*+*+*+*+*")), 10)
+        # A body is not looked at.
+        self.assertIn(b" 200 ", await self.ask(b"GET /preview?interval=60", b"", b"count=0"))
+        self.assertEqual(self.store.rows, {})
 
 
 class FailureTests(APITestCase):
@@ -486,6 +884,10 @@ class FailureTests(APITestCase):
             b"GET /jobs/a/b",
             b"POST /jobs/a/b",
             b"DELETE /jobs/a/b",
+            b"PATCH /jobs/a/b?enable=true",
+            b"PATCH /jobs/a/b?disable=true",
+            b"GET /jobs/a/b/upcoming",
+            b"GET /preview?interval=60",
             b"GET /status",
         ]:
             answer = await self.ask(line)
@@ -578,7 +980,7 @@ class ConnectionTests(APITestCase):
             receive(channel, data)
 
         self.patch(ApiChannel, "dataReceived", count)
-        for number in range(ARRIVAL_TIMEOUT - 1):
+        for number in range(int(ARRIVAL_TIMEOUT) - 1):
             client.send(b"x")
             while len(arrived) <= number:
                 await self.turn()
@@ -593,6 +995,25 @@ class ConnectionTests(APITestCase):
         self.clock.advance(ARRIVAL_TIMEOUT)
         client.send(b"GET /status HTTP/1.1\r\n\r\n")
         self.assertIn(b" 200 ", await client.answer())
+
+    def test_the_time_outs_can_be_chosen(self) -> None:
+        for octets, idle, arrival, ends in [
+            (b"", 5.5, 30.0, 5.5),
+            (b"GET", 5.5, 30.0, 5.5),
+            (b"GET", 60.0, 2.5, 2.5),
+        ]:
+            clock = Clock()
+            site = make_site(self.jobs, clock, idle_timeout=idle, arrival_timeout=arrival)
+            channel: Any = site.buildProtocol(None)  # type: ignore[arg-type]
+            transport = StringTransport()
+            channel.makeConnection(transport)
+            if octets:
+                channel.dataReceived(octets)
+            clock.advance(ends - 0.1)
+            self.assertFalse(transport.disconnecting or transport.disconnected)
+            clock.advance(0.1)
+            self.assertTrue(transport.disconnecting or transport.disconnected)
+            channel.connectionLost(Failure(ConnectionDone()))
 
     async def turn(self) -> None:
         """Let the reactor look after its sockets once."""

@@ -5,7 +5,7 @@ What the API reads from a request: paths, parameters, and the sentence for each 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -13,24 +13,52 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.duration import Duration, duration_from_text
+from dalga.duration import seconds as whole_seconds
 from dalga.errors import InvalidRequest
-from dalga.job import JobKey, ScheduleRequest, plan
-from dalga.schedule import MAX_INTERVAL, Every, Once
+from dalga.job import CatchUp, JobKey, OnFailure, ScheduleRequest, plan
+from dalga.schedule import MAX_INTERVAL
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.web.parameters import (
     FORM,
     JSON,
+    MAX_COUNT,
+    MAX_LATENESS,
+    Listing,
     boolean,
+    count,
+    cron,
+    enablement,
     instant,
     interval,
     job_key,
+    lateness,
+    listing,
+    location,
+    one_of,
+    preview,
     schedule_request,
 )
+from dalga.zone import Gap, Overlap
 
 NOW = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)
 LATER = datetime(2015, 1, 1, tzinfo=UTC)
 
 examples = settings(max_examples=300, database=None, derandomize=True, deadline=None)
+
+#: What a PUT takes.
+NAMES = [
+    *("interval", "cron", "location", "first-run", "one-off", "immediate", "until", "count"),
+    *("catch-up", "max-lateness", "on-failure", "dst-gap", "dst-overlap"),
+]
+
+#: What comes close to durations, cron expressions and timestamps.
+GRAMMARS = [
+    r"-?P([0-9]{1,11}[YMWD]){0,3}(T([0-9]{1,11}([.,][0-9]{1,7})?[HMS]){0,3})?",
+    r"([0-9]{1,11}(\.[0-9]{1,7})?(h|m|s|ms)?){1,4}",
+    r"([0-9*LlA-F]{1,3}([-/,#][0-9]{1,2})?[ \t+]){4,5}[0-7*SUNMO]{1,3}([-/,#][0-9])?",
+    r"[0-9]{4}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9](Z|[+-][0-2][0-9]:[0-6]0)",
+]
 
 #: What a path's segment may be: text that UTF-8 can carry.
 segments = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=255)
@@ -104,7 +132,14 @@ class PathTests(SynchronousTestCase):
             pass
 
 
+#: How each refusal of an interval ends.
+INTERVAL_TAKES = "it takes whole seconds from 0 to 4294967295, or an ISO 8601 duration"
+
+
 class IntervalTests(SynchronousTestCase):
+    def refusal(self, value: str) -> str:
+        return str(self.assertRaises(InvalidRequest, interval, "interval", value))
+
     def test_whole_seconds(self) -> None:
         for value, expected in [
             ("0", 0),
@@ -113,23 +148,220 @@ class IntervalTests(SynchronousTestCase):
             ("0" * 50 + "7", 7),
             (str(MAX_INTERVAL), MAX_INTERVAL),
         ]:
+            self.assertEqual(interval("interval", value), whole_seconds(expected))
+
+    def test_iso_8601_durations(self) -> None:
+        for value, expected in [
+            ("PT60S", whole_seconds(60)),
+            ("pt1m", whole_seconds(60)),
+            ("PT1.5S", Duration(exact=timedelta(seconds=1.5), text="PT1.5S")),
+            ("P1M", Duration(months=1, text="P1M")),
+            ("P2W", Duration(days=14, text="P2W")),
+            (
+                "P1Y2M10DT2H30M",
+                Duration(14, 10, timedelta(hours=2, minutes=30), "P1Y2M10DT2H30M"),
+            ),
+        ]:
             self.assertEqual(interval("interval", value), expected)
 
-    def test_anything_else_is_refused_by_name(self) -> None:
-        for value in [
-            *("-5", "+5", "abc", "1.5", "", " ", " 5", "5 ", "5\n", "1_000", "1e3", "0x10"),
-            *("\uff11\uff12", "٣", "²", "True", str(MAX_INTERVAL + 1), "99999999999", "9" * 5000),
+    def test_anything_else_is_refused_in_a_sentence(self) -> None:
+        for value in [str(MAX_INTERVAL + 1), "99999999999"]:
+            self.assertEqual(self.refusal(value), f"interval is '{value}': {INTERVAL_TAKES}")
+        none = "is no ISO 8601 duration, such as PT90S, P1D or P1Y2M10DT2H30M"
+        for value, problem in [
+            ("-5", "is negative: time only goes forward"),
+            ("-P1D", "is negative: time only goes forward"),
+            ("P-1D", "is negative: time only goes forward"),
+            ("P0D", "is no time at all"),
+            ("PT0S", "is no time at all"),
+            (
+                "P1M2W",
+                "mixes weeks with other units, which ISO 8601 does not: write days",
+            ),
+            ("PT4294967296S", "is longer than 4294967295 seconds"),
+            ("P1DT9999999999H", "is longer than 4294967295 seconds"),
+            ("", none),
+            ("P", none),
+            ("PT", none),
+            ("P1DT", none),
+            ("P0.5D", none),
+            ("P1S", none),
+            ("P1H", none),
+            ("PT5M1H", none),
+            ("P99999999999Y", none),
+            *((value, none) for value in ("+5", "abc", "1.5", " ", " 5", "5 ", "1_000", "1e3")),
+            *((value, none) for value in ("0x10", "\uff11\uff12", "٣", "²", "True", "P²D")),
         ]:
-            error = self.assertRaises(InvalidRequest, interval, "interval", value)
-            self.assertIn("interval is ", str(error))
-            self.assertIn(f"whole seconds from 0 to {MAX_INTERVAL}", str(error))
+            self.assertEqual(
+                self.refusal(value), f"interval is '{value}', which {problem}; {INTERVAL_TAKES}"
+            )
 
     def test_what_was_given_is_repeated_but_not_at_length(self) -> None:
-        error = self.assertRaises(InvalidRequest, interval, "interval", "-5")
-        self.assertIn("interval is '-5':", str(error))
-        error = self.assertRaises(InvalidRequest, interval, "interval", "x\n" * 5000)
+        for value in ["x\n" * 5000, "9" * 5000, "P" + "9" * 5000 + "D", "5\n"]:
+            self.assertLess(len(self.refusal(value)), 250)
+            self.assertNotIn("\n", self.refusal(value))
+
+
+class CronTests(SynchronousTestCase):
+    def test_an_expression_has_one_space_between_two_fields(self) -> None:
+        for value, expected in [
+            ("*/5 * * * *", "*/5 * * * *"),
+            ("  30  9 * * mon-fri\t", "30 9 * * mon-fri"),
+            ("15 0 12 L * *", "15 0 12 L * *"),
+            ("0 0 * * 5#2", "0 0 * * 5#2"),
+        ]:
+            self.assertEqual(cron("cron", value), expected)
+
+    def test_anything_else_is_refused_in_a_sentence(self) -> None:
+        fields = (
+            "has not five fields (minute, hour, day of month, month, day of week), nor six with "
+            "seconds in front"
+        )
+        for value, problem in [
+            ("", fields),
+            ("@daily", fields),
+            ("* * * *", fields),
+            ("* * * * * * *", fields),
+            ("0 0 30 2 *", "names a time that never comes"),
+            ("0 0 31 4,6,9,11 *", "names a time that never comes"),
+            ("60 * * * *", "has a minute field that can't be read"),
+            ("*/0 * * * *", "has a minute field that can't be read"),
+            ("² * * * *", "has a minute field that can't be read"),
+            ("٣ * * * *", "has a minute field that can't be read"),
+            ("0 24 * * *", "has a hour field that can't be read"),
+            ("0 0 32 * *", "has a day-of-month field that can't be read"),
+            ("0 0 * 13 *", "has a month field that can't be read"),
+            ("0 0 * * 1#6", "has a day-of-week field that can't be read"),
+            ("60 * * * * *", "has a second field that can't be read"),
+        ]:
+            self.assertEqual(
+                str(self.assertRaises(InvalidRequest, cron, "cron", value)),
+                f"cron is {value!r}, which {problem}; "
+                "it takes five or six fields, such as 30 9 * * MON-FRI",
+            )
+        error = self.assertRaises(InvalidRequest, cron, "cron", "*," * 30_000 + "* * * * *")
+        self.assertIn("which has 60009 characters, and 255 are the most;", str(error))
+        self.assertLess(len(str(error)), 200)
+
+
+class LocationTests(SynchronousTestCase):
+    def test_names_of_the_iana_database(self) -> None:
+        for value in ["UTC", "Europe/Istanbul", "America/Argentina/Buenos_Aires", "Etc/GMT+3"]:
+            self.assertEqual(location("location", value), value)
+
+    def test_anything_else_is_refused_in_a_sentence(self) -> None:
+        such = "such as Europe/Istanbul or UTC"
+        for value, advice in [
+            ("Mars/Phobos", such),
+            ("", such),
+            ("/etc/passwd", such),
+            ("\0", such),
+            ("europe/istanbul", "did you mean Europe/Istanbul?"),
+            ("Europe/Instanbul", "did you mean Europe/Istanbul?"),
+        ]:
+            self.assertEqual(
+                str(self.assertRaises(InvalidRequest, location, "location", value)),
+                f"location is {value!r}, which is no time zone of the IANA database; {advice}",
+            )
+        error = self.assertRaises(InvalidRequest, location, "location", "x" * 60_000)
         self.assertLess(len(str(error)), 150)
-        self.assertNotIn("\n", str(error))
+
+
+class CountTests(SynchronousTestCase):
+    def test_whole_numbers(self) -> None:
+        for value, expected in [("1", 1), ("007", 7), (str(MAX_COUNT), MAX_COUNT)]:
+            self.assertEqual(count("count", value), expected)
+
+    def test_anything_else_is_refused_in_a_sentence(self) -> None:
+        for value in ["0", "-1", "1.5", "", "1e3", "٣", str(MAX_COUNT + 1), "99999999999"]:
+            self.assertEqual(
+                str(self.assertRaises(InvalidRequest, count, "count", value)),
+                f"count is {value!r}: it takes a whole number from 1 to 4294967295",
+            )
+
+
+class LatenessTests(SynchronousTestCase):
+    def test_seconds_iso_8601_and_as_go_writes_it(self) -> None:
+        for value, expected in [
+            ("0", timedelta()),
+            ("0s", timedelta()),
+            ("90", timedelta(seconds=90)),
+            ("1.5", timedelta(seconds=1.5)),
+            ("0.000001", timedelta(microseconds=1)),
+            ("5m", timedelta(minutes=5)),
+            ("1h30m", timedelta(hours=1, minutes=30)),
+            ("1.5h", timedelta(hours=1, minutes=30)),
+            ("2h3m4s500ms", timedelta(hours=2, minutes=3, seconds=4, milliseconds=500)),
+            ("PT90S", timedelta(seconds=90)),
+            ("pt0.5s", timedelta(seconds=0.5)),
+            ("P1D", timedelta(hours=24)),
+            ("P2W", timedelta(days=14)),
+            ("P1DT12H", timedelta(hours=36)),
+            ("P3650D", MAX_LATENESS),
+            ("87600h", MAX_LATENESS),
+            ("315360000", MAX_LATENESS),
+        ]:
+            self.assertEqual(lateness("max-lateness", value), expected, value)
+
+    def test_anything_else_is_refused_in_a_sentence(self) -> None:
+        none = "is no ISO 8601 duration, such as PT90S, P1D or P1Y2M10DT2H30M"
+        longer = "is longer than 10 years"
+        for value, problem in [
+            ("", none),
+            ("m", none),
+            ("5M", none),
+            ("1m1h", none),
+            ("1d", none),
+            ("1.1234567", none),
+            (".5", none),
+            ("5 m", none),
+            ("٣", none),
+            ("-5", "is negative: time only goes forward"),
+            ("-5m", "is negative: time only goes forward"),
+            ("PT0S", "is no time at all"),
+            ("P1M", "has years or months, which are not always as long"),
+            ("P1Y", "has years or months, which are not always as long"),
+            ("P1M2W", "mixes weeks with other units, which ISO 8601 does not: write days"),
+            ("315360000.000001", longer),
+            ("9999999999h9999999999m", longer),
+            ("P3651D", longer),
+            ("P9999999999D", longer),
+            ("P999999999DT24H", longer),
+            ("PT9999999999H", longer),
+        ]:
+            self.assertEqual(
+                str(self.assertRaises(InvalidRequest, lateness, "max-lateness", value)),
+                f"max-lateness is {value!r}, which {problem}; "
+                "it takes seconds from 0 to 315360000, or a duration such as 5m, 1h30m, PT90S "
+                "or P1D",
+            )
+
+
+class ChoiceTests(SynchronousTestCase):
+    def test_in_any_case(self) -> None:
+        for kind, value, expected in [
+            (CatchUp, "one", CatchUp.ONE),
+            (CatchUp, "SKIP", CatchUp.SKIP),
+            (CatchUp, "All", CatchUp.ALL),
+            (OnFailure, "continue", OnFailure.CONTINUE),
+            (OnFailure, "sTOP", OnFailure.STOP),
+            (Gap, "Shift", Gap.SHIFT),
+            (Gap, "skip", Gap.SKIP),
+            (Overlap, "first", Overlap.FIRST),
+            (Overlap, "LAST", Overlap.LAST),
+            (Overlap, "both", Overlap.BOTH),
+        ]:
+            self.assertIs(one_of(kind)("x", value), expected)
+
+    def test_anything_else_is_refused_with_the_choices(self) -> None:
+        for query, sentence in [
+            (b"catch-up=", "catch-up is '': it takes one, skip or all"),
+            (b"catch-up=true", "catch-up is 'true': it takes one, skip or all"),
+            (b"on-failure=retry", "on-failure is 'retry': it takes continue or stop"),
+            (b"dst-gap=first", "dst-gap is 'first': it takes shift or skip"),
+            (b"dst-overlap=last+", "dst-overlap is 'last ': it takes first, last or both"),
+        ]:
+            self.assertEqual(str(self.assertRaises(InvalidRequest, asked, query)), sentence)
 
 
 class FirstRunTests(SynchronousTestCase):
@@ -220,13 +452,37 @@ class ParametersTests(SynchronousTestCase):
 
     def test_all_of_them_from_a_query_a_form_or_json(self) -> None:
         members: dict[str, Any] = {
-            "interval": 60,
+            "interval": "P1D",
+            "cron": "0 9 * * *",
+            "location": "Europe/Riga",
             "first-run": "2014-12-31T21:00:00-03:00",
             "one-off": True,
             "immediate": False,
+            "until": "2016-01-01T00:00:00Z",
+            "count": 3,
+            "catch-up": "skip",
+            "max-lateness": 90.5,
+            "on-failure": "stop",
+            "dst-gap": "skip",
+            "dst-overlap": "last",
         }
         pairs = urlencode(members).encode()
-        expected = ScheduleRequest(60, LATER, True, False)
+        # Whether they go together is not judged here.
+        expected = ScheduleRequest(
+            interval=Duration(days=1, text="P1D"),
+            cron="0 9 * * *",
+            location="Europe/Riga",
+            first_run=LATER,
+            one_off=True,
+            immediate=False,
+            until=datetime(2016, 1, 1, tzinfo=UTC),
+            count=3,
+            catch_up=CatchUp.SKIP,
+            max_lateness=timedelta(seconds=90.5),
+            on_failure=OnFailure.STOP,
+            dst_gap=Gap.SKIP,
+            dst_overlap=Overlap.LAST,
+        )
         self.assertEqual(asked(pairs), expected)
         self.assertEqual(asked(b"", FORM, pairs), expected)
         self.assertEqual(asked(b"", JSON, json.dumps(members).encode()), expected)
@@ -234,7 +490,7 @@ class ParametersTests(SynchronousTestCase):
         self.assertEqual(asked(b"", JSON, json.dumps(texts).encode()), expected)
 
     def test_query_and_body_together(self) -> None:
-        expected = ScheduleRequest(interval=60, immediate=True)
+        expected = ScheduleRequest(interval=whole_seconds(60), immediate=True)
         self.assertEqual(asked(b"interval=60", FORM, b"immediate=on"), expected)
         self.assertEqual(asked(b"interval=60", JSON, b'{"immediate":1}'), expected)
 
@@ -245,25 +501,37 @@ class ParametersTests(SynchronousTestCase):
 
     def test_a_media_type_has_parameters_and_no_case(self) -> None:
         for content_type in [f"{FORM}; charset=utf-8", f"{FORM.upper()} ;charset=UTF-8"]:
-            self.assertEqual(asked(b"", content_type, b"interval=5").interval, 5)
+            self.assertEqual(asked(b"", content_type, b"interval=5").interval.text, "5")
 
     def test_another_media_type_is_refused_naming_the_two(self) -> None:
         for content_type in [None, "", "text/plain", "multipart/form-data; boundary=x"]:
             error = self.assertRaises(UnsupportedMediaType, asked, b"", content_type, b"interval=5")
             self.assertIn(FORM, str(error))
             self.assertIn(JSON, str(error))
-        self.assertEqual(asked(b"interval=5", "text/plain", b"").interval, 5)
+        self.assertEqual(asked(b"interval=5", "text/plain", b"").interval.text, "5")
 
-    def test_unknown_parameters_are_refused_by_name(self) -> None:
-        for request in [
-            (b"intervall=60",),
-            (b"Interval=60",),
-            (b"interval =60",),
-            (b"=60",),
+    def test_unknown_parameters_are_refused_by_name_with_a_guess(self) -> None:
+        takes = (
+            "a job takes interval, cron, location, first-run, one-off, immediate, until, count, "
+            "catch-up, max-lateness, on-failure, dst-gap, dst-overlap"
+        )
+        for request, shown, guess in [
+            ((b"intervall=60",), "'intervall'", "interval"),
+            ((b"Interval=60",), "'Interval'", "interval"),
+            ((b"interval =60",), "'interval '", "interval"),
+            ((b"", JSON, b'{"first_run":"x"}'), "'first_run'", "first-run"),
+            ((b"catchup=all",), "'catchup'", "catch-up"),
+            ((b"dst_gap=all",), "'dst_gap'", "dst-gap"),
+            ((b"=60",), "''", ""),
+            ((b"interval=60", FORM, b"x=1"), "'x'", ""),
+            ((b"enable=true",), "'enable'", ""),
+            ((b"after=x",), "'after'", ""),
+            ((b"x" * 5000 + b"=1",), "'" + "x" * 39 + "…'", ""),
         ]:
-            self.assertIn("interval, first-run, one-off, immediate", self.refusal(*request))
-        self.assertIn("no parameter 'x'", self.refusal(b"interval=60", FORM, b"x=1"))
-        self.assertIn("no parameter 'first_run'", self.refusal(b"", JSON, b'{"first_run":"x"}'))
+            meant = f" (did you mean {guess}?)" if guess else ""
+            self.assertEqual(
+                self.refusal(*request), f"there is no parameter {shown}{meant}: {takes}"
+            )
         # A semicolon separates nothing.
         self.assertIn("interval is '60;one-off=1'", self.refusal(b"interval=60;one-off=1"))
 
@@ -275,7 +543,9 @@ class ParametersTests(SynchronousTestCase):
             (b"interval=60", JSON, b'{"interval":61}'),
             (b"", JSON, b'{"interval":60,"interval":61}'),
         ]:
-            self.assertIn("interval is given twice, as '60' and as", self.refusal(*request))
+            sentence = self.refusal(*request)
+            self.assertIn("interval is given twice, as '60' and as '6", sentence)
+            self.assertTrue(sentence.endswith("': give it once"), sentence)
 
     def test_what_is_not_text_is_refused(self) -> None:
         for request, sentence in [
@@ -309,6 +579,13 @@ class ParametersTests(SynchronousTestCase):
             (b'{"interval":true}', "interval is 'true'"),
             (b'{"interval":' + b"9" * 10_000 + b"}", "interval is '999"),
             (b'{"one-off":2}', "one-off is '2'"),
+            (b'{"count":0}', "count is '0'"),
+            (b'{"count":3.0}', "count is '3.0'"),
+            (b'{"max-lateness":-1}', "max-lateness is '-1'"),
+            (b'{"max-lateness":1e400}', "max-lateness is '1e400'"),
+            (b'{"cron":5}', "cron is '5'"),
+            (b'{"cron":"\\ud800 * * * *"}', "cron is '\\ud800 * * * *'"),
+            (b'{"location":"\\ud800"}', "location is '\\ud800'"),
             (b'{"one-off":"\\ud800"}', "one-off is '\\ud800'"),
         ]:
             self.assertIn(sentence, self.refusal(b"", JSON, body), body[:50])
@@ -325,16 +602,125 @@ class ParametersTests(SynchronousTestCase):
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(["interval", "first-run", "one-off", "immediate"]),
-                st.text(st.characters(exclude_categories=["Cs"])),
-            )
+                st.sampled_from(NAMES),
+                st.text(st.characters(exclude_categories=["Cs"]))
+                | st.text("P0123456789YMWDTHS.,-*/#L hms", max_size=20),
+            ),
+            unique_by=lambda pair: pair[0],
         )
     )
-    def test_any_text_is_read_or_refused(self, pairs: list[tuple[str, str]]) -> None:
+    def test_any_text_is_read_or_refused_in_a_sentence(self, pairs: list[tuple[str, str]]) -> None:
+        query = urlencode(pairs).encode()
+        for read in (asked, preview):
+            try:
+                read(query)
+            except InvalidRequest as refusal:
+                self.assertLess(len(str(refusal)), 300)
+                self.assertNotIn("\n", str(refusal))
+
+    @examples
+    @given(
+        st.sampled_from(NAMES),
+        st.one_of(
+            *(st.from_regex(grammar, fullmatch=True) for grammar in GRAMMARS),
+        ),
+    )
+    def test_what_looks_right_is_read_or_refused(self, name: str, value: str) -> None:
+        """And what is read can be planned, or is refused in a sentence."""
         try:
-            asked(urlencode(pairs).encode())
+            request = asked(urlencode({name: value}).encode())
+            plan(request, NOW)
         except InvalidRequest:
             pass
+
+
+class EnablementTests(SynchronousTestCase):
+    def test_exactly_one_and_true(self) -> None:
+        for request, expected in [
+            ((b"enable=true", None, b""), True),
+            ((b"disable=true", None, b""), False),
+            ((b"disable=ON", None, b""), False),
+            ((b"", FORM, b"enable=1"), True),
+            ((b"", JSON, b'{"disable":true}'), False),
+        ]:
+            self.assertIs(enablement(*request), expected)
+
+    def test_anything_else_is_refused_in_a_sentence(self) -> None:
+        takes = "it takes true, yes, on or 1, or false, no, off or 0"
+        both = "enable and disable are both given; give just one of them, as true"
+        for query, sentence in [
+            (b"", "there is nothing to change: give enable=true or disable=true"),
+            (b"enable=true&disable=true", both),
+            (b"enable=true&disable=false", both),
+            (b"enable=false", "enable is false: use disable=true for that"),
+            (b"disable=no", "disable is false: use enable=true for that"),
+            (b"enable", f"enable is '': {takes}"),
+            (b"disable=maybe", f"disable is 'maybe': {takes}"),
+            (b"enable=1&enable=1", "enable is given twice, as '1' and as '1': give it once"),
+            (
+                b"enabled=true",
+                "there is no parameter 'enabled' (did you mean enable?): "
+                "a change takes enable, disable",
+            ),
+            (
+                b"interval=60&enable=true",
+                "there is no parameter 'interval': a change takes enable, disable",
+            ),
+        ]:
+            error = self.assertRaises(InvalidRequest, enablement, query, None, b"")
+            self.assertEqual(str(error), sentence)
+        self.assertRaises(UnsupportedMediaType, enablement, b"", "text/plain", b"enable=true")
+
+
+class ListingTests(SynchronousTestCase):
+    def test_ten_from_now_on_unless_said_otherwise(self) -> None:
+        for query, expected in [
+            (b"", Listing(10, None)),
+            (b"count=1", Listing(1, None)),
+            (b"count=100&after=2015-01-01T00:00:00Z", Listing(100, LATER)),
+        ]:
+            self.assertEqual(listing(query), expected)
+            self.assertEqual(preview(query), (ScheduleRequest(), expected))
+
+    def test_anything_else_is_refused_in_a_sentence(self) -> None:
+        takes = "it takes a whole number from 1 to 100"
+        for query, sentence in [
+            (b"count=0", f"count is '0': {takes}"),
+            (b"count=101", f"count is '101': {takes}"),
+            (b"count=-1", f"count is '-1': {takes}"),
+            (b"count=", f"count is '': {takes}"),
+            (b"count=1&count=1", "count is given twice, as '1' and as '1': give it once"),
+            (
+                b"after=now",
+                "after is 'now': it takes an RFC 3339 timestamp with a zone, such as "
+                "2030-01-31T09:00:00Z",
+            ),
+        ]:
+            for read in (listing, preview):
+                self.assertEqual(str(self.assertRaises(InvalidRequest, read, query)), sentence)
+        self.assertEqual(
+            str(self.assertRaises(InvalidRequest, listing, b"before=now")),
+            "there is no parameter 'before': a list of run times takes count, after",
+        )
+
+    def test_a_preview_takes_what_a_put_takes(self) -> None:
+        """But for count, which says how many times to list."""
+        query = b"interval=P1M&location=Europe/Riga&count=3&after=2015-01-01T00:00:00Z&catch-up=all"
+        self.assertEqual(
+            preview(query),
+            (
+                ScheduleRequest(
+                    interval=duration_from_text("P1M"),
+                    location="Europe/Riga",
+                    catch_up=CatchUp.ALL,
+                ),
+                Listing(3, LATER),
+            ),
+        )
+        self.assertEqual(
+            str(self.assertRaises(InvalidRequest, preview, b"x=1")),
+            f"there is no parameter 'x': a preview takes {', '.join([*NAMES, 'after'])}",
+        )
 
 
 class CombinationTests(SynchronousTestCase):
@@ -342,20 +728,24 @@ class CombinationTests(SynchronousTestCase):
 
     def test_each_row(self) -> None:
         minute = NOW.replace(minute=11)
-        for query, seconds, first in [
-            (b"interval=60", 60, minute),
-            (b"interval=60&first-run=2015-01-01T00:00:00Z", 60, LATER),
-            (b"interval=60&immediate=true", 60, NOW),
-            (b"one-off=true&interval=60", 0, minute),
-            (b"one-off=true&interval=0", 0, NOW),
-            (b"one-off=true&first-run=2015-01-01T00:00:00Z", 0, LATER),
-            (b"one-off=true&immediate=true", 0, NOW),
-            (b"one-off=true&first-run=1985-04-12T23:20:50Z", 0, datetime(1985, 4, 12, 23, 20, 50)),
+        for query, text, first in [
+            (b"interval=60", "60", minute),
+            (b"interval=PT1M", "60", minute),
+            (b"interval=60&first-run=2015-01-01T00:00:00Z", "60", LATER),
+            (b"interval=60&immediate=true", "60", NOW),
+            (b"one-off=true&interval=60", "", minute),
+            (b"one-off=true&interval=0", "", NOW),
+            (b"one-off=true&first-run=2015-01-01T00:00:00Z", "", LATER),
+            (b"one-off=true&immediate=true", "", NOW),
+            (b"one-off=true&first-run=1985-04-12T23:20:50Z", "", datetime(1985, 4, 12, 23, 20, 50)),
+            (b"interval=P1D", "P1D", NOW.replace(day=12)),
+            (b"cron=0+9+*+*+*&location=Europe/Istanbul", "0 9 * * *", datetime(2014, 11, 12, 7)),
+            (b"cron=0+9+*+*+*&first-run=2015-01-01T00:00:00Z", "0 9 * * *", LATER.replace(hour=9)),
+            (b"cron=0+9+*+*+*&immediate=true", "0 9 * * *", NOW),
         ]:
-            schedule, when = plan(asked(query), NOW)
-            self.assertEqual(type(schedule), Every if seconds else Once, query)
-            self.assertEqual(schedule.seconds, seconds, query)
-            self.assertEqual(when, first.replace(tzinfo=UTC), query)
+            planned = plan(asked(query), NOW)
+            self.assertEqual(planned.schedule.text, text, query)
+            self.assertEqual(planned.first, first.replace(tzinfo=UTC), query)
 
     def test_each_refused_combination_names_a_parameter(self) -> None:
         first = b"first-run=2015-01-01T00:00:00Z"
@@ -371,6 +761,17 @@ class CombinationTests(SynchronousTestCase):
             (b"one-off=true&immediate=true&interval=60", "interval"),
             (b"one-off=true&immediate=true&interval=0", "interval"),
             (b"one-off=true&immediate=true&" + first, "first-run"),
+            (b"cron=0+9+*+*+*&interval=60", "cron and interval"),
+            (b"cron=0+9+*+*+*&immediate=1&" + first, "first-run"),
+            (b"one-off=true&interval=60&cron=0+9+*+*+*", "cron"),
+            (b"one-off=true&interval=60&count=3", "count"),
+            (b"one-off=true&interval=60&catch-up=all", "catch-up"),
+            (b"one-off=true&interval=60&on-failure=stop", "on-failure"),
+            (b"interval=60&dst-gap=skip", "dst-gap"),
+            (b"interval=PT24H&dst-overlap=both", "dst-overlap"),
+            (b"interval=60&until=2014-12-31T00:00:00Z&" + first, "until"),
+            (b"interval=60&until=2014-01-01T00:00:00Z", "until"),
+            (b"interval=P8000Y", "interval is 'P8000Y'"),
         ]:
             error = self.assertRaises(InvalidRequest, plan, asked(query), NOW)
             self.assertIn(name, str(error), query)

@@ -6,14 +6,27 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from itertools import islice
+from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from dalga.errors import ConfigError, DalgaError, InvalidRequest, JobNotFound, StoreUnavailable
-from dalga.job import Job, JobKey, UnreadableJob
-from dalga.jobs import Status
-from dalga.schedule import Every, Once
+from dalga.duration import duration_from_text
+from dalga.errors import (
+    ConfigError,
+    DalgaError,
+    InvalidRequest,
+    JobDisabled,
+    JobNotFound,
+    JobSetAside,
+    StoreUnavailable,
+)
+from dalga.job import CatchUp, Failed, Job, JobKey, OnFailure, Options, UnreadableJob
+from dalga.jobs import Status, Upcoming
+from dalga.schedule import Calendar, Cron, Every, Once, Schedule
 from dalga.web.errors import (
     BodyTooLarge,
     UnknownResource,
@@ -21,10 +34,13 @@ from dalga.web.errors import (
     problem_of,
     unexpected,
 )
-from dalga.web.presentation import job_json, problem_json, status_json, timestamp
+from dalga.web.presentation import job_json, problem_json, status_json, timestamp, upcoming_json
+from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
+
+examples = settings(max_examples=300, database=None, derandomize=True, deadline=None)
 
 WHEN = datetime(2014, 11, 11, 22, 11, 40, tzinfo=UTC)
-JOB = Job(JobKey("check_feed", "1234"), Every(timedelta(seconds=60)), WHEN, WHEN)
+JOB = Job(JobKey("check_feed", "1234"), Every(timedelta(seconds=60)), Options(), WHEN, WHEN, WHEN)
 PLAIN = b'{"path":"check_feed","body":"1234","interval":60,"next_run":"2014-11-11T22:11:40Z"'
 
 
@@ -33,8 +49,17 @@ class JobTests(SynchronousTestCase):
         self.assertEqual(job_json(JOB), PLAIN + b"}")
         self.assertEqual(len(job_json(JOB)), 83)
 
-    def test_a_one_off_jobs_interval_is_0(self) -> None:
-        self.assertIn(b'"interval":0,', job_json(replace(JOB, schedule=Once())))
+    def test_the_interval_of_each_kind_of_schedule(self) -> None:
+        for schedule, text in [
+            (Once(), "0"),
+            (Every(timedelta(seconds=60)), "60"),
+            (Every(timedelta(days=3)), "259200"),
+            (Every(timedelta(seconds=1.5)), '"PT1.5S"'),
+            (Calendar(duration_from_text("P1M")), '"P1M"'),
+            (Calendar(duration_from_text("p1dt2h")), '"P1DT2H"'),
+            (Cron("0 9 * * *"), "null"),
+        ]:
+            self.assertIn(f'"interval":{text},', job_json(replace(JOB, schedule=schedule)).decode())
 
     def test_text_stays_text(self) -> None:
         job = replace(JOB, key=JobKey('jöb/"\\', "🐰\0\n<\u2028"))
@@ -44,23 +69,134 @@ class JobTests(SynchronousTestCase):
     def test_what_is_no_utf_8_does_not_get_out(self) -> None:
         job_json(replace(JOB, attempts=1, error="\ud800")).decode("utf-8")
 
-    def test_a_set_aside_job_has_no_next_run(self) -> None:
-        self.assertTrue(job_json(replace(JOB, due=None)).endswith(b'"next_run":null}'))
+    def check_further(self, further: str, **changes: Any) -> None:
+        """What is said of JOB, changed, behind the four keys of the original."""
+        expected = PLAIN.decode() + (f",{further}" if further else "") + "}"
+        self.assertEqual(job_json(replace(JOB, **changes)).decode(), expected)
 
     def test_a_running_jobs_next_run_is_its_scheduled_time_and_not_its_leases_end(self) -> None:
-        lease_end = WHEN + timedelta(seconds=20)
-        self.assertEqual(job_json(replace(JOB, due=lease_end, running=True)), PLAIN + b"}")
+        self.check_further("", due=WHEN + timedelta(seconds=20), running=True)
+
+    def test_a_scheduled_time_that_is_not_the_next_run_is_shown(self) -> None:
+        self.check_further(
+            '"next_sched":"2014-11-11T22:10:40Z",'
+            '"failing":{"attempts":1,"error":"500 Internal Server Error"}',
+            scheduled=WHEN - timedelta(seconds=60),
+            attempts=1,
+            error="500 Internal Server Error",
+        )
+        # Not where it looks the same.
+        self.check_further("", scheduled=WHEN + timedelta(microseconds=5))
+
+    def test_where_and_how_a_schedule_is_read(self) -> None:
+        for schedule, interval, further in [
+            (Cron("0 9 * * *"), None, '"cron":"0 9 * * *"'),
+            (
+                Cron("0 9 * * *", Zone("Europe/Riga", Gap.SKIP, Overlap.BOTH)),
+                None,
+                '"cron":"0 9 * * *","location":"Europe/Riga","dst_gap":"skip","dst_overlap":"both"',
+            ),
+            (
+                Calendar(duration_from_text("P1D"), Zone("UTC", Gap.SHIFT)),
+                "P1D",
+                '"dst_gap":"shift"',
+            ),
+            (
+                Calendar(duration_from_text("P1D"), Zone("Asia/Kathmandu", None, Overlap.FIRST)),
+                "P1D",
+                '"location":"Asia/Kathmandu","dst_overlap":"first"',
+            ),
+            (Every(timedelta(seconds=60), Zone("Europe/Riga")), 60, '"location":"Europe/Riga"'),
+            (Once(Zone("Europe/Riga")), 0, '"location":"Europe/Riga"'),
+        ]:
+            shown = PLAIN.replace(
+                b'"interval":60', b'"interval":%s' % json.dumps(interval).encode()
+            )
+            self.assertEqual(
+                job_json(replace(JOB, schedule=schedule)).decode(), f"{shown.decode()},{further}}}"
+            )
+
+    def test_what_else_was_asked_for(self) -> None:
+        for options, further in [
+            (Options(until=WHEN), '"until":"2014-11-11T22:11:40Z"'),
+            (Options(count=3), '"count":3,"successes":2'),
+            (Options(catch_up=CatchUp.SKIP), '"catch_up":"skip"'),
+            (Options(catch_up=CatchUp.ALL), '"catch_up":"all"'),
+            (Options(max_lateness=timedelta()), '"max_lateness":0'),
+            (Options(max_lateness=timedelta(minutes=5)), '"max_lateness":300'),
+            (Options(max_lateness=timedelta(seconds=1.5)), '"max_lateness":1.5'),
+            (Options(on_failure=OnFailure.STOP), '"on_failure":"stop"'),
+            (
+                Options(WHEN, 3, CatchUp.ALL, timedelta(hours=1), OnFailure.STOP),
+                '"until":"2014-11-11T22:11:40Z","count":3,"successes":2,"catch_up":"all",'
+                '"max_lateness":3600,"on_failure":"stop"',
+            ),
+        ]:
+            self.check_further(further, options=options, successes=2)
+        self.check_further("", successes=2)
 
     def test_a_failing_job_says_so(self) -> None:
-        job = replace(JOB, attempts=3, error="500 Internal Server Error")
-        self.assertEqual(
-            job_json(job),
-            PLAIN + b',"failing":{"attempts":3,"error":"500 Internal Server Error"}}',
-        )
+        error = "500 Internal Server Error"
+        for attempts, running in [(1, False), (3, False), (2, True)]:
+            self.check_further(
+                f'"failing":{{"attempts":{attempts},"error":"{error}"}}',
+                attempts=attempts,
+                error=error,
+                running=running,
+            )
         # What is said of a row that was set aside is no failure of a run.
-        self.assertEqual(job_json(replace(JOB, error="interval is 'x'")), PLAIN + b"}")
+        self.check_further("", error="interval is 'x'")
         # A first attempt that is under way has not failed.
-        self.assertEqual(job_json(replace(JOB, attempts=1, running=True)), PLAIN + b"}")
+        self.check_further("", attempts=1, running=True)
+
+    def test_a_run_that_was_given_up_is_shown_while_the_job_goes_on(self) -> None:
+        given_up = '"failed":{"error":"500 Internal Server Error"}'
+        changes: dict[str, Any] = {"failed": Failed.CONTINUED, "error": "500 Internal Server Error"}
+        self.check_further(given_up, **changes)
+        # The next one's first attempt is under way.
+        self.check_further(given_up, **changes, attempts=1, running=True)
+        # It has failed too: the one error that is kept is this run's.
+        for attempts, running in [(1, False), (2, True)]:
+            self.check_further(
+                f'"failing":{{"attempts":{attempts},"error":"500 Internal Server Error"}},'
+                '"failed":{"error":null}',
+                **changes,
+                attempts=attempts,
+                running=running,
+            )
+
+    def test_a_disabled_job_a_stopped_one_and_both_can_be_told_apart(self) -> None:
+        disabled = '"disabled":true'
+        failed = '"failed":{"attempts":5,"error":"no answer"}'
+        stopped: dict[str, Any] = {
+            "failed": Failed.STOPPED,
+            "attempts": 5,
+            "error": "no answer",
+            "due": None,
+        }
+        for changes, further in [
+            ({"disabled": True, "due": None}, disabled),
+            (stopped, failed),
+            ({**stopped, "disabled": True}, f"{disabled},{failed}"),
+            # Disabled while its retry is still to come.
+            (
+                {"disabled": True, "due": None, "attempts": 2, "error": "no answer"},
+                f'{disabled},"failing":{{"attempts":2,"error":"no answer"}}',
+            ),
+            ({**stopped, "skipped": 3}, f'{failed},"skipped":3'),
+        ]:
+            without = PLAIN.replace(b'"2014-11-11T22:11:40Z"', b"null").decode()
+            self.assertEqual(
+                job_json(replace(JOB, **changes)).decode(),
+                f'{without},"next_sched":"2014-11-11T22:11:40Z",{further}}}',
+            )
+
+    def test_a_disabled_job_that_still_runs_has_no_next_run(self) -> None:
+        job = replace(JOB, due=WHEN + timedelta(seconds=20), running=True, disabled=True)
+        self.assertIn(b'"next_run":null,"next_sched":"2014-11-11T22:11:40Z",', job_json(job))
+
+    def test_skipped_runs_are_counted(self) -> None:
+        self.check_further('"skipped":7', skipped=7)
 
     def test_an_unreadable_row_is_shown_with_its_problem(self) -> None:
         row = UnreadableJob(JobKey("p", "b"), "interval is 'x'")
@@ -78,12 +214,83 @@ class JobTests(SynchronousTestCase):
             self.assertEqual(timestamp(instant), text)
 
 
+class UpcomingTests(SynchronousTestCase):
+    def times(self, schedule: Schedule, after: datetime, count: int) -> Upcoming:
+        def following() -> Any:
+            at = after
+            while (time := schedule.next_after(after, at)) is not None:
+                yield time
+                at = time.at
+
+        return Upcoming(schedule.zone, list(islice(following(), count)))
+
+    def test_a_time_in_utc_and_in_the_jobs_location(self) -> None:
+        for zone, local in [
+            (Zone(), "2014-11-11T22:11:40+00:00"),
+            (Zone("Europe/Istanbul"), "2014-11-12T00:11:40+02:00"),
+            (Zone("Asia/Kathmandu"), "2014-11-12T03:56:40+05:45"),
+            (Zone("America/St_Johns"), "2014-11-11T18:41:40-03:30"),
+        ]:
+            self.assertEqual(
+                upcoming_json(Upcoming(zone, [Occurrence(WHEN)])).decode(),
+                f'{{"runs":[{{"at":"2014-11-11T22:11:40Z","local":"{local}"}}]}}',
+            )
+        self.assertEqual(upcoming_json(Upcoming(Zone(), [])), b'{"runs":[]}')
+
+    def test_what_a_clock_change_did_is_named(self) -> None:
+        """03:30 in Riga: not there on 28 March 2021, twice on 31 October."""
+        riga = Zone("Europe/Riga", None, Overlap.BOTH)
+        for day, runs in [
+            (
+                datetime(2021, 3, 27, 12, tzinfo=UTC),
+                '{"at":"2021-03-28T01:00:00Z","local":"2021-03-28T04:00:00+03:00","dst":"gap"},'
+                '{"at":"2021-03-29T00:30:00Z","local":"2021-03-29T03:30:00+03:00"}',
+            ),
+            (
+                datetime(2021, 10, 30, 12, tzinfo=UTC),
+                '{"at":"2021-10-31T00:30:00Z","local":"2021-10-31T03:30:00+03:00","dst":"overlap"},'
+                '{"at":"2021-10-31T01:30:00Z","local":"2021-10-31T03:30:00+02:00","dst":"overlap"}',
+            ),
+        ]:
+            upcoming = self.times(Cron("30 3 * * *", riga), day, 2)
+            self.assertEqual(upcoming_json(upcoming).decode(), f'{{"runs":[{runs}]}}')
+
+    def test_whole_seconds_and_minutes_of_offset_are_all_that_rfc_3339_has(self) -> None:
+        for at, zone, local in [
+            (WHEN.replace(microsecond=999_999), "UTC", "2014-11-11T22:11:40+00:00"),
+            # +01:56:56 until 1910
+            (datetime(1900, 1, 1, tzinfo=UTC), "Europe/Istanbul", "1900-01-01T01:56:56+01:57"),
+            # -07:52:58 until 1883
+            (datetime(1800, 1, 1, tzinfo=UTC), "America/Los_Angeles", "1799-12-31T16:07:02-07:53"),
+            # A year that the location has not is shown in UTC.
+            (datetime.max.replace(tzinfo=UTC), "Asia/Kathmandu", "9999-12-31T23:59:59+00:00"),
+        ]:
+            answer = json.loads(upcoming_json(Upcoming(Zone(zone), [Occurrence(at)])))
+            self.assertEqual(answer["runs"][0]["local"], local)
+
+    @examples
+    @given(
+        st.datetimes(datetime(1980, 1, 1), datetime(2060, 1, 1)),
+        st.sampled_from(["UTC", "Europe/Riga", "Australia/Lord_Howe", "Pacific/Apia"]),
+    )
+    def test_both_are_the_same_instant(self, moment: datetime, location: str) -> None:
+        at = moment.replace(tzinfo=UTC)
+        answer = upcoming_json(Upcoming(Zone(location), [Occurrence(at, Dst.GAP)]))
+        [run] = json.loads(answer)["runs"]
+        self.assertEqual(list(run), ["at", "local", "dst"])
+        for name in ("at", "local"):
+            self.assertEqual(datetime.fromisoformat(run[name]), at.replace(microsecond=0))
+
+
 class StatusTests(SynchronousTestCase):
     def test_the_originals_keys_come_first(self) -> None:
-        self.assertEqual(
-            status_json(Status(1, 2, 3, 4)),
-            b'{"running_jobs":1,"total_jobs":2,"pending_jobs":3,"set_aside_jobs":4}',
-        )
+        for lag, shown in [(0.0, 0), (7.0, 7), (7.999, 7)]:
+            self.assertEqual(
+                status_json(Status("host-1", 1, 2, 3, 4, 5, lag, 6)).decode(),
+                '{"instance_id":"host-1","instance_running_jobs":1,"running_jobs":2,'
+                '"total_jobs":3,"pending_jobs":4,"total_instances":5,'
+                f'"lag":{shown},"set_aside_jobs":6}}',
+            )
 
 
 class ProblemTests(SynchronousTestCase):
@@ -91,6 +298,8 @@ class ProblemTests(SynchronousTestCase):
         for error, status in [
             (InvalidRequest("x"), 400),
             (JobNotFound("x"), 404),
+            (JobSetAside("x"), 409),
+            (JobDisabled("x"), 409),
             (UnknownResource("x"), 404),
             (NotFound(), 404),
             (MethodNotAllowed(["GET"]), 405),

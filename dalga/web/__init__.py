@@ -13,14 +13,21 @@ from twisted.web.server import Site
 
 from dalga.jobs import Jobs
 from dalga.web.api import Api
-from dalga.web.request import ApiSite
+from dalga.web.request import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, ApiSite
 
 __all__ = ["make_site"]
 
 
-def make_site(jobs: Jobs, reactor: IReactorTime) -> Site:
+def make_site(
+    jobs: Jobs,
+    reactor: IReactorTime,
+    idle_timeout: float = IDLE_TIMEOUT,
+    arrival_timeout: float = ARRIVAL_TIMEOUT,
+) -> Site:
     """
     :param reactor: for the time-outs of connections.
+    :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
+    :param arrival_timeout: how long a request may take to arrive, in seconds.
     :return: the factory to listen with.
     """
-    return ApiSite(Api(jobs).app.resource(), reactor)
+    return ApiSite(Api(jobs).app.resource(), reactor, idle_timeout, arrival_timeout)

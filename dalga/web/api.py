@@ -13,8 +13,16 @@ from werkzeug.routing import BaseConverter
 from dalga.jobs import Jobs
 from dalga.log import logger
 from dalga.web.errors import problem_of, unexpected
-from dalga.web.parameters import JSON, job_key, schedule_request
-from dalga.web.presentation import job_json, status_json
+from dalga.web.parameters import (
+    JSON,
+    UPCOMING,
+    enablement,
+    job_key,
+    listing,
+    preview,
+    schedule_request,
+)
+from dalga.web.presentation import job_json, status_json, upcoming_json
 from dalga.web.request import ApiRequest
 
 log = logger(__name__)
@@ -22,10 +30,17 @@ log = logger(__name__)
 CONTENT_TYPE = f"{JSON}; charset=utf-8"
 
 
-class _Rest(BaseConverter):
-    """The rest of the path, whatever it is; `job_key` takes it apart."""
+class _Job(BaseConverter):
+    """The rest of the path, but for a job's run times; `job_key` takes it apart."""
 
-    regex = ".*"
+    regex = r"(?![^/]*/[^/]*/upcoming\Z).*"
+    part_isolating = False
+
+
+class _TwoSegments(BaseConverter):
+    """What a job's run times are under."""
+
+    regex = "[^/]*/[^/]*"
     part_isolating = False
 
 
@@ -33,12 +48,13 @@ class Api:
     """The HTTP interface to `jobs`."""
 
     app = Klein()
-    app.url_map.converters["rest"] = _Rest
+    app.url_map.converters.update(job=_Job, two=_TwoSegments)
+    app.url_map.merge_slashes = False  # an empty segment is refused, not redirected
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
-    @app.route("/jobs/<rest:target>", methods=["PUT"])
+    @app.route("/jobs/<job:target>", methods=["PUT"])
     async def schedule(self, request: ApiRequest, target: str) -> bytes:
         """Write a job, new or over the one that is there."""
         key = job_key(request.path)
@@ -46,24 +62,49 @@ class Api:
         job = await self._jobs.schedule(key, parameters)
         return request.answer(HTTPStatus.CREATED, CONTENT_TYPE, job_json(job))
 
-    @app.route("/jobs/<rest:target>", methods=["GET"])
+    @app.route("/jobs/<job:target>", methods=["GET"])
     async def get(self, request: ApiRequest, target: str) -> bytes:
         """Show a job."""
         job = await self._jobs.get(job_key(request.path))
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job))
 
-    @app.route("/jobs/<rest:target>", methods=["POST"])
+    @app.route("/jobs/<job:target>", methods=["POST"])
     async def trigger(self, request: ApiRequest, target: str) -> bytes:
         """Run a job now. Parameters and body are ignored, as in the Go original."""
         job = await self._jobs.trigger(job_key(request.path))
         # The original says no charset here.
         return request.answer(HTTPStatus.OK, JSON, job_json(job))
 
-    @app.route("/jobs/<rest:target>", methods=["DELETE"])
+    @app.route("/jobs/<job:target>", methods=["DELETE"])
     async def cancel(self, request: ApiRequest, target: str) -> bytes:
         """Delete a job, or make sure that there is none."""
         await self._jobs.cancel(job_key(request.path))
         return request.answer(HTTPStatus.NO_CONTENT)
+
+    @app.route("/jobs/<job:target>", methods=["PATCH"])
+    async def enable(self, request: ApiRequest, target: str) -> bytes:
+        """Let a job run again, or keep it from running."""
+        key = job_key(request.path)
+        if enablement(request.query, request.content_type, request.body):
+            job = await self._jobs.enable(key)
+        else:
+            job = await self._jobs.disable(key)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job))
+
+    @app.route("/jobs/<two:target>/upcoming", methods=["GET"])
+    async def upcoming(self, request: ApiRequest, target: str) -> bytes:
+        """List a job's next run times."""
+        key = job_key(request.path.removesuffix(UPCOMING))
+        asked = listing(request.query)
+        upcoming = await self._jobs.upcoming(key, asked.count, asked.after)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, upcoming_json(upcoming))
+
+    @app.route("/preview", methods=["GET"])
+    async def preview(self, request: ApiRequest) -> bytes:
+        """List the run times that a job would have."""
+        parameters, asked = preview(request.query)
+        upcoming = await self._jobs.preview(parameters, asked.count, asked.after)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, upcoming_json(upcoming))
 
     @app.route("/status", methods=["GET"])
     async def status(self, request: ApiRequest) -> bytes:

@@ -14,6 +14,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from dalga.errors import (
     DalgaError,
     InvalidRequest,
+    JobDisabled,
     JobNotFound,
     JobSetAside,
     StoreUnavailable,
@@ -38,6 +39,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
         InvalidRequest: HTTPStatus.BAD_REQUEST,
         JobNotFound: HTTPStatus.NOT_FOUND,
         JobSetAside: HTTPStatus.CONFLICT,
+        JobDisabled: HTTPStatus.CONFLICT,
         UnknownResource: HTTPStatus.NOT_FOUND,
         NotFound: HTTPStatus.NOT_FOUND,
         MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
@@ -51,7 +53,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
 _TITLES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}
 
 #: The order in which `Allow` names them.
-_METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
+_METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 
 #: When to ask again after a 503, in seconds.
 RETRY_AFTER = 1
@@ -90,7 +92,10 @@ def unexpected() -> Problem:
 
 def _detail(error: BaseException) -> str:
     if isinstance(error, NotFound):
-        return "there is nothing here: jobs are at /jobs/<path>/<body>, the counts at /status"
+        return (
+            "there is nothing here: jobs are at /jobs/<path>/<body>, their next runs at "
+            "/jobs/<path>/<body>/upcoming, those of a job to be at /preview, the counts at /status"
+        )
     if isinstance(error, MethodNotAllowed):
         return f"the method is not one that works here: it takes {_allowed(error)}"
     return str(error)

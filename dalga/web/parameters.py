@@ -1,31 +1,54 @@
 """
-What a request asks for: its path -> `JobKey`, its query and body -> `ScheduleRequest`.
+What a request asks for: its path -> `JobKey`, its query and body -> `ScheduleRequest` and the like.
 
 Pure. What is refused is refused with one sentence that names the part, what was given and what
-would do. Which parameters go together is not judged here, but in `dalga.job.check_request`.
+would do. Which of a job's parameters go together is not judged here, but in
+`dalga.job.check_request`.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from dalga.duration import Duration, duration_from_text, seconds
 from dalga.errors import InvalidRequest
-from dalga.job import JobKey, ScheduleRequest, check_length
-from dalga.schedule import MAX_INTERVAL
+from dalga.job import CatchUp, JobKey, OnFailure, ScheduleRequest, check_length
+from dalga.schedule import MAX_INTERVAL, cron_from_text
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
+from dalga.zone import Gap, Overlap, check_location
 
-T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+#: Reads one parameter: its name and what was given -> its value.
+Reader = Callable[[str, str], Any]
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
 JOBS = b"/jobs/"
+
+#: What follows on a job's path where its next run times are.
+UPCOMING = b"/upcoming"
+
+#: How many run times are listed at most, and where nothing was said.
+MAX_LISTED = 100
+LISTED = 10
+
+#: The most that `count` takes, as many as `interval` has seconds.
+MAX_COUNT = 2**32 - 1
+
+#: The longest max-lateness.
+MAX_LATENESS = timedelta(days=3650)
 
 #: How much of what was given is repeated in an answer, in characters.
 SHOWN = 40
@@ -45,6 +68,13 @@ _TIMESTAMP = re.compile(
 _NO_ZONE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?", re.ASCII)
 _SPACE_FOR_PLUS = re.compile(_NO_ZONE.pattern + r" \d\d:\d\d", re.ASCII)
 _EXAMPLE = "2030-01-31T09:00:00Z"
+
+_NUMBER = r"([0-9]{1,10}(?:\.[0-9]{1,6})?)"
+#: Seconds, or what Go writes: the units from hours to milliseconds, in this order.
+_ELAPSED = re.compile(
+    rf"{_NUMBER}|(?=.)(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?"
+)
+_UNITS = (1_000_000, 3_600_000_000, 60_000_000, 1_000_000, 1_000)  # in microseconds
 
 
 def job_key(path: bytes) -> JobKey:
@@ -73,25 +103,59 @@ def schedule_request(query: bytes, content_type: str | None, body: bytes) -> Sch
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
-    given: dict[str, str] = {}
-    for name, value in [*_form_pairs(query), *_body_pairs(content_type, body)]:
-        if name not in _READERS:
-            raise InvalidRequest(
-                f"there is no parameter {shown(name)}: a job takes {', '.join(_READERS)}"
-            )
-        if name in given:
-            raise InvalidRequest(
-                f"{name} is given twice, as {shown(given[name])} and as {shown(value)}: "
-                "give it once, in the query or in the body"
-            )
-        given[name] = value
-    values = {name: _READERS[name](name, value) for name, value in given.items()}
-    return ScheduleRequest(
-        interval=values.get("interval"),
-        first_run=values.get("first-run"),
-        one_off=values.get("one-off", False),
-        immediate=values.get("immediate", False),
-    )
+    pairs = [*_form_pairs(query), *_body_pairs(content_type, body)]
+    return _request(_values(pairs, _SCHEDULE, "a job takes"))
+
+
+def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
+    """
+    Read the parameters of a PATCH from its query and its body together.
+
+    :return: whether the job is to be enabled, or else disabled.
+    :raises InvalidRequest: where it says neither, or both, or one but not that it is true.
+    :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
+    """
+    pairs = [*_form_pairs(query), *_body_pairs(content_type, body)]
+    values = _values(pairs, _ENABLEMENT, "a change takes")
+    if not values:
+        raise InvalidRequest("there is nothing to change: give enable=true or disable=true")
+    if len(values) > 1:
+        raise InvalidRequest("enable and disable are both given; give just one of them, as true")
+    [(name, value)] = values.items()
+    if not value:
+        other = "disable" if name == "enable" else "enable"
+        raise InvalidRequest(f"{name} is false: use {other}=true for that")
+    return name == "enable"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which of a job's run times are asked for."""
+
+    count: int = LISTED
+    #: None for now.
+    after: datetime | None = None
+
+
+def listing(query: bytes) -> Listing:
+    """
+    Read the parameters of a GET of a job's run times.
+
+    :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
+    """
+    return Listing(**_values(_form_pairs(query), _LISTING, "a list of run times takes"))
+
+
+def preview(query: bytes) -> tuple[ScheduleRequest, Listing]:
+    """
+    Read the parameters of a GET of the run times of a job that is not there: those of a PUT, where
+    count is how many to list, and after.
+
+    :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
+    """
+    values = _values(_form_pairs(query), _PREVIEW, "a preview takes")
+    which = {name: values.pop(name) for name in _LISTING if name in values}
+    return _request(values), Listing(**which)
 
 
 def shown(text: str) -> str:
@@ -99,14 +163,96 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
-def interval(name: str, value: str) -> int:
-    """:return: whole seconds, 0 to `MAX_INTERVAL`."""
+def interval(name: str, value: str) -> Duration:
+    """:return: whole seconds, 0 to `MAX_INTERVAL`, or what an ISO 8601 duration says."""
+    takes = f"it takes whole seconds from 0 to {MAX_INTERVAL}, or an ISO 8601 duration"
     # Not left to int(), which takes "1_000", " 5" and other scripts' digits.
-    if not re.fullmatch(r"0*[0-9]{1,10}", value) or int(value[-11:]) > MAX_INTERVAL:
+    if re.fullmatch(r"[0-9]+", value):
+        return seconds(_whole(name, value, 0, MAX_INTERVAL, takes))
+    try:
+        duration = duration_from_text(value)
+        if duration.exact > timedelta(seconds=MAX_INTERVAL):
+            raise ValueError(f"is longer than {MAX_INTERVAL} seconds")
+    except ValueError as problem:
+        raise InvalidRequest(f"{name} is {shown(value)}, which {problem}; {takes}") from None
+    return duration
+
+
+def cron(name: str, value: str) -> str:
+    """:return: a cron expression, with one space between two fields."""
+    try:
+        return cron_from_text(value)
+    except ValueError as problem:
         raise InvalidRequest(
-            f"{name} is {shown(value)}: it takes whole seconds from 0 to {MAX_INTERVAL}"
-        )
-    return int(value[-11:])
+            f"{name} is {shown(value)}, which {problem}; "
+            "it takes five or six fields, such as 30 9 * * MON-FRI"
+        ) from None
+
+
+def location(name: str, value: str) -> str:
+    """:return: the name of a time zone."""
+    try:
+        check_location(value)
+    except ValueError as problem:
+        raise InvalidRequest(f"{name} is {shown(value)}, which {problem}") from None
+    return value
+
+
+def count(name: str, value: str) -> int:
+    """:return: a whole number, 1 to `MAX_COUNT`."""
+    return _whole(name, value, 1, MAX_COUNT, f"it takes a whole number from 1 to {MAX_COUNT}")
+
+
+def listed(name: str, value: str) -> int:
+    """:return: a whole number, 1 to `MAX_LISTED`."""
+    return _whole(name, value, 1, MAX_LISTED, f"it takes a whole number from 1 to {MAX_LISTED}")
+
+
+def lateness(name: str, value: str) -> timedelta:
+    """
+    :return: elapsed time from 0 to `MAX_LATENESS`, of seconds, an ISO 8601 duration whose days are
+        24 hours, or one as Go writes it.
+    """
+    takes = (
+        f"it takes seconds from 0 to {MAX_LATENESS.total_seconds():.0f}, "
+        "or a duration such as 5m, 1h30m, PT90S or P1D"
+    )
+    found = _ELAPSED.fullmatch(value)
+    if found is not None:
+        parts = zip(found.groups(), _UNITS, strict=True)
+        elapsed = timedelta(microseconds=round(sum(Fraction(n or 0) * unit for n, unit in parts)))
+    else:
+        elapsed = _elapsed(name, value, takes)
+    if elapsed > MAX_LATENESS:
+        raise InvalidRequest(f"{name} is {shown(value)}, which is longer than 10 years; {takes}")
+    return elapsed
+
+
+def _elapsed(name: str, value: str, takes: str) -> timedelta:
+    try:
+        duration = duration_from_text(value)
+        if duration.months:
+            raise ValueError("has years or months, which are not always as long")
+        return timedelta(days=duration.days) + duration.exact
+    except OverflowError:
+        return timedelta.max
+    except ValueError as problem:
+        raise InvalidRequest(f"{name} is {shown(value)}, which {problem}; {takes}") from None
+
+
+def one_of(kind: type[E]) -> Callable[[str, str], E]:
+    """:return: a reader of the values of an enumeration, in any case."""
+    *others, last = kind
+
+    def read(name: str, value: str) -> E:
+        try:
+            return kind(value.lower())
+        except ValueError:
+            raise InvalidRequest(
+                f"{name} is {shown(value)}: it takes {', '.join(others)} or {last}"
+            ) from None
+
+    return read
 
 
 def instant(name: str, value: str) -> datetime:
@@ -154,9 +300,75 @@ def boolean(name: str, value: str) -> bool:
 
 
 #: What a PUT takes, in the order of the documentation.
-_READERS: Mapping[str, Callable[[str, str], Any]] = MappingProxyType(
-    {"interval": interval, "first-run": instant, "one-off": boolean, "immediate": boolean}
+_SCHEDULE: Mapping[str, Reader] = MappingProxyType(
+    {
+        "interval": interval,
+        "cron": cron,
+        "location": location,
+        "first-run": instant,
+        "one-off": boolean,
+        "immediate": boolean,
+        "until": instant,
+        "count": count,
+        "catch-up": one_of(CatchUp),
+        "max-lateness": lateness,
+        "on-failure": one_of(OnFailure),
+        "dst-gap": one_of(Gap),
+        "dst-overlap": one_of(Overlap),
+    }
 )
+
+#: What a PATCH takes.
+_ENABLEMENT: Mapping[str, Reader] = MappingProxyType({"enable": boolean, "disable": boolean})
+
+#: What a GET of run times takes.
+_LISTING: Mapping[str, Reader] = MappingProxyType({"count": listed, "after": instant})
+
+#: What a GET of the run times of a job to be takes.
+_PREVIEW: Mapping[str, Reader] = MappingProxyType({**_SCHEDULE, **_LISTING})
+
+
+def _values(
+    pairs: Iterable[tuple[str, str]], readers: Mapping[str, Reader], takes: str
+) -> dict[str, Any]:
+    """
+    Read each parameter that was given.
+
+    :param takes: how a list of all the parameters begins.
+    """
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in readers:
+            raise InvalidRequest(
+                f"there is no parameter {shown(name)}{_guess(name, readers)}: "
+                f"{takes} {', '.join(readers)}"
+            )
+        if name in given:
+            raise InvalidRequest(
+                f"{name} is given twice, as {shown(given[name])} and as {shown(value)}: "
+                "give it once"
+            )
+        given[name] = value
+    return {name: readers[name](name, value) for name, value in given.items()}
+
+
+def _guess(name: str, readers: Iterable[str]) -> str:
+    """What may have been meant."""
+    spelled = name[:SHOWN].lower().replace("_", "-")
+    close = difflib.get_close_matches(spelled, readers, n=1, cutoff=0.7)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _request(values: Mapping[str, Any]) -> ScheduleRequest:
+    return ScheduleRequest(**{name.replace("-", "_"): value for name, value in values.items()})
+
+
+def _whole(name: str, value: str, least: int, most: int, takes: str) -> int:
+    """A whole number, however many zeros it begins with."""
+    digits = value[-11:]
+    if not re.fullmatch(r"0*[0-9]{1,10}", value) or not least <= int(digits) <= most:
+        raise InvalidRequest(f"{name} is {shown(value)}: {takes}")
+    return int(digits)
 
 
 def _timestamp_advice(value: str) -> str:

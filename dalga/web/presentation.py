@@ -7,13 +7,18 @@ Without spaces and with the keys in a fixed order, as the Go original writes it.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from dalga.job import Job, UnreadableJob
-from dalga.jobs import Status
-from dalga.schedule import timestamp
+from dalga.job import CatchUp, Failed, Job, OnFailure, UnreadableJob
+from dalga.jobs import Status, Upcoming
+from dalga.schedule import Cron, Once, Schedule, timestamp
 from dalga.web.errors import Problem
+from dalga.zone import Occurrence, Zone
+
+_MINUTE = timedelta(minutes=1)
 
 
 def job_json(job: Job | UnreadableJob) -> bytes:
@@ -21,16 +26,98 @@ def job_json(job: Job | UnreadableJob) -> bytes:
     members: dict[str, Any] = {"path": job.key.path, "body": job.key.body}
     if isinstance(job, UnreadableJob):
         return _json({**members, "next_run": None, "problem": job.problem})
-    members["interval"] = job.schedule.seconds
+    members["interval"] = _interval(job.schedule)
     members["next_run"] = None if job.next_run is None else timestamp(job.next_run)
-    if job.attempts > 0 and job.error is not None:
+    scheduled = timestamp(job.scheduled)
+    if scheduled != members["next_run"]:
+        members["next_sched"] = scheduled
+    return _json({**members, **_schedule(job.schedule), **_options(job), **_state(job)})
+
+
+def _interval(schedule: Schedule) -> int | str | None:
+    """Whole seconds as a number, 0 for once; another duration as ISO 8601 has it."""
+    if isinstance(schedule, Cron):
+        return None
+    if isinstance(schedule, Once):
+        return 0
+    return int(schedule.text) if schedule.text.isdecimal() else schedule.text
+
+
+def _schedule(schedule: Schedule) -> dict[str, Any]:
+    """What an interval does not say of when a job runs."""
+    zone = schedule.zone
+    members = {
+        "cron": schedule.text if isinstance(schedule, Cron) else None,
+        "location": None if zone.location == "UTC" else zone.location,
+        "dst_gap": zone.gap,
+        "dst_overlap": zone.overlap,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _options(job: Job) -> dict[str, Any]:
+    """What else was asked for."""
+    options = job.options
+    members: dict[str, Any] = {}
+    if options.until is not None:
+        members["until"] = timestamp(options.until)
+    if options.count is not None:
+        members["count"] = options.count
+        members["successes"] = job.successes
+    if options.catch_up is not CatchUp.ONE:
+        members["catch_up"] = options.catch_up
+    if options.max_lateness is not None:
+        members["max_lateness"] = _seconds(options.max_lateness)
+    if options.on_failure is not OnFailure.CONTINUE:
+        members["on_failure"] = options.on_failure
+    return members
+
+
+def _state(job: Job) -> dict[str, Any]:
+    """What has become of the job; a disabled one and a failed one are two things."""
+    members: dict[str, Any] = {}
+    # Of the pending run, which may be under way: then that attempt is counted, but is not over.
+    has_failed = job.attempts - job.running > 0 and job.error is not None
+    if job.disabled:
+        members["disabled"] = True
+    if has_failed and job.failed is not Failed.STOPPED:
         members["failing"] = {"attempts": job.attempts, "error": job.error}
-    return _json(members)
+    if job.failed is Failed.STOPPED:
+        members["failed"] = {"attempts": job.attempts, "error": job.error}
+    elif job.failed is Failed.CONTINUED:
+        # The error of the run that was given up makes way for one of the run after it.
+        members["failed"] = {"error": None if has_failed else job.error}
+    if job.skipped:
+        members["skipped"] = job.skipped
+    return members
+
+
+def upcoming_json(upcoming: Upcoming) -> bytes:
+    """The times of runs to come."""
+    return _json({"runs": [_run(upcoming.zone, time) for time in upcoming.times]})
+
+
+def _run(zone: Zone, time: Occurrence) -> dict[str, str]:
+    members = {"at": timestamp(time.at), "local": _local(zone.local(time.at))}
+    return members if time.dst is None else {**members, "dst": time.dst}
+
+
+def _local(local: datetime) -> str:
+    """A place's time in RFC 3339, whose offsets have no seconds; those of long ago had."""
+    offset = local.utcoffset()
+    assert offset is not None
+    whole = timezone(round(offset / _MINUTE) * _MINUTE)
+    return local.replace(tzinfo=whole).isoformat(timespec="seconds")
+
+
+def _seconds(duration: timedelta) -> int | float:
+    seconds = duration.total_seconds()
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def status_json(status: Status) -> bytes:
     """The counts, by the names and in the order of `Status`."""
-    return _json(asdict(status))
+    return _json({**asdict(status), "lag": math.floor(status.lag)})
 
 
 def problem_json(problem: Problem) -> bytes:

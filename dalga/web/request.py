@@ -27,12 +27,12 @@ from dalga.web.presentation import problem_json
 #: The largest request body that is taken, in bytes; all parameters together take some hundreds.
 MAX_BODY = 64 * 1024
 
-#: How long a client that sends nothing keeps its connection, in seconds.
-IDLE_TIMEOUT = 60
+#: How long a client that sends nothing keeps its connection, in seconds; the default.
+IDLE_TIMEOUT = 60.0
 
-#: How long a request may take to arrive, from its first byte to its last, in seconds. Without that,
-#: a byte now and then would hold a connection for ever.
-ARRIVAL_TIMEOUT = 30
+#: How long a request may take to arrive, from its first byte to its last, in seconds; the default.
+#: Without that, a byte now and then would hold a connection for ever.
+ARRIVAL_TIMEOUT = 30.0
 
 #: How long a client whose body was refused may go on sending before it reads why, in seconds.
 LINGER = 15
@@ -123,7 +123,7 @@ class ApiChannel(HTTPChannel):
     reset it, and the client might never see the answer.
     """
 
-    site: Site
+    site: ApiSite
     transport: ITCPTransport
     _refused = False
     _lingering: IDelayedCall | None = None
@@ -132,7 +132,7 @@ class ApiChannel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """Called with whatever comes."""
         if self._arriving is None:
-            self._arriving = self.site.reactor.callLater(ARRIVAL_TIMEOUT, self._too_slow)
+            self._arriving = self.site.reactor.callLater(self.site.arrival_timeout, self._too_slow)
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
     def allContentReceived(self) -> None:
@@ -210,16 +210,25 @@ class ApiSite(Site):
     The factory of connections.
 
     :param reactor: for their time-outs.
+    :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
+    :param arrival_timeout: how long a request may take to arrive, in seconds.
     """
 
     protocol = ApiChannel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, resource: IResource, reactor: IReactorTime) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        idle_timeout: float = IDLE_TIMEOUT,
+        arrival_timeout: float = ARRIVAL_TIMEOUT,
+    ) -> None:
+        self.arrival_timeout = arrival_timeout
         super().__init__(  # type: ignore[no-untyped-call]
             resource,
             requestFactory=ApiRequest,
-            timeout=IDLE_TIMEOUT,
+            timeout=idle_timeout,
             reactor=reactor,
             parsePOSTFormSubmission=False,
         )
