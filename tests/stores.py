@@ -21,6 +21,7 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from dalga.config import MySQLConfig, SQLiteConfig
+from dalga.duration import seconds
 from dalga.job import Job, JobKey, Run, ScheduleRequest, Verdict
 from dalga.service import build_store
 from dalga.store.table import JobsTable
@@ -38,7 +39,7 @@ OVER = timedelta(0)
 LONG = timedelta(minutes=10)
 
 NOW = ScheduleRequest(one_off=True, immediate=True)
-EACH_MINUTE = ScheduleRequest(interval=60)
+EACH_MINUTE = ScheduleRequest(interval=seconds(60))
 
 _servers: dict[str, Server] = {}
 
@@ -126,9 +127,9 @@ class EngineTestCase(TestCase):
             text = self.key(name)
             due = f"2020-01-01 00:00:{number:02}.000000"
             self.sql(
-                "INSERT INTO dalga (path, body, `interval`, scheduled, due)"
-                " VALUES (%s, %s, '', %s, %s)",
-                (text, self.key("body"), due, due),
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+                " VALUES (%s, %s, '', %s, %s, %s)",
+                (text, self.key("body"), due, due, due),
             )
             made.append(key)
         return made

@@ -8,6 +8,7 @@ from random import Random
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from dalga.duration import seconds
 from dalga.errors import InvalidRequest, JobNotFound, JobSetAside
 from dalga.job import (
     Delete,
@@ -23,7 +24,8 @@ from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
 
 KEY = JobKey("check_feed", "1234")
-MINUTE = timedelta(minutes=1)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+IN_2030 = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @each_engine(globals())
@@ -79,9 +81,11 @@ class ScheduleTests(EngineTestCase):
             JobKey("a", "x\0y\n"),
         ]
         for number, key in enumerate(keys, start=1):
-            await store.put(key, ScheduleRequest(interval=number))
+            await store.put(key, ScheduleRequest(interval=seconds(number)))
         for number, key in enumerate(keys, start=1):
-            self.assertEqual((await self.job(store, key)).schedule.seconds, number)
+            self.assertEqual(
+                (await self.job(store, key)).schedule, Every(timedelta(seconds=number))
+            )
 
     async def test_times_to_the_ends(self) -> None:
         """The first and the last instants that a request can name are kept to the microsecond."""
@@ -134,7 +138,7 @@ class ScheduleTests(EngineTestCase):
         store = self.open_store()
         self.in_the_past("a", "b", "c")
         await store.put(KEY, EACH_MINUTE)
-        self.sql("UPDATE dalga SET `interval` = 'often' WHERE path = %s", (self.key("a"),))
+        self.sql("UPDATE dalga SET schedule = 'often' WHERE path = %s", (self.key("a"),))
         await store.claim(1, LONG)
         counts = await store.counts()
         self.assertEqual((counts.total, counts.pending, counts.set_aside), (4, 2, 1))
@@ -237,7 +241,7 @@ class ClaimTests(EngineTestCase):
         """The due times up to a horizon, in order; a full list ends where it ends."""
         store = self.open_store()
         self.in_the_past("a", "b", "c")
-        await store.put(KEY, ScheduleRequest(interval=1))
+        await store.put(KEY, ScheduleRequest(interval=seconds(1)))
         await store.put(JobKey("far", "off"), EACH_MINUTE)
         dues = await store.upcoming(timedelta(seconds=30), 100)
         self.assertEqual(len(dues.times), 4)
@@ -251,8 +255,8 @@ class ClaimTests(EngineTestCase):
         """P6: rows that can't be understood are set aside and shown; the others run on."""
         store = self.open_store()
         keys = self.in_the_past("bad", "../x", "good", "a\nb", "empty", "fine", "much")
-        self.sql("UPDATE dalga SET `interval` = 'often' WHERE path = %s", (self.key("bad"),))
-        self.sql("UPDATE dalga SET `interval` = '-1' WHERE path = %s", (self.key("much"),))
+        self.sql("UPDATE dalga SET schedule = 'often' WHERE path = %s", (self.key("bad"),))
+        self.sql("UPDATE dalga SET schedule = '-1' WHERE path = %s", (self.key("much"),))
         self.sql("UPDATE dalga SET body = '' WHERE path = %s", (self.key("empty"),))
         claimed = await store.claim(9, LONG)
         self.assertEqual([run.key.path for run in claimed.runs], ["good", "fine"])
@@ -302,7 +306,7 @@ class ClaimTests(EngineTestCase):
         """A job that can't be understood can't be triggered, and the refusal says why."""
         store = self.open_store()
         (key,) = self.in_the_past("bad")
-        self.sql("UPDATE dalga SET `interval` = 'often'")
+        self.sql("UPDATE dalga SET schedule = 'often'")
         error = await self.assertFailure(store.trigger(key), JobSetAside)
         self.assertIn("'often'", str(error))
 
@@ -348,7 +352,7 @@ class RecordTests(EngineTestCase):
         await self.record(store, [(run, Retry(run.claimed, "500"))])
         (run,) = (await store.claim(9, LONG)).runs
         later = run.claimed + MINUTE
-        self.assertEqual(await self.record(store, [(run, Reschedule(later))]), [])
+        self.assertEqual(await self.record(store, [(run, Reschedule(later, later))]), [])
         job = await self.job(store, run.key)
         self.assertEqual((job.due, job.scheduled, job.attempts, job.error), (later, later, 0, None))
         self.assertFalse(job.running)
@@ -400,7 +404,7 @@ class RecordTests(EngineTestCase):
         runs = (await store.claim(50, LONG)).runs
         later = runs[0].claimed + MINUTE
         verdicts = [
-            (run, (Delete(), Reschedule(later + n * MINUTE), Retry(later, str(n)))[n % 3])
+            (run, (Delete(), Reschedule(later + n * MINUTE, later), Retry(later, str(n)))[n % 3])
             for n, run in enumerate(runs)
         ]
         Random(1).shuffle(verdicts)
@@ -419,7 +423,11 @@ class RecordTests(EngineTestCase):
         self.in_the_past("a")
         (lost,) = (await store.claim(9, OVER)).runs
         (held,) = (await other.claim(9, LONG)).runs
-        for verdict in (Delete(), Reschedule(lost.claimed), Retry(lost.claimed, "500")):
+        for verdict in (
+            Delete(),
+            Reschedule(lost.claimed, lost.claimed),
+            Retry(lost.claimed, "500"),
+        ):
             self.assertEqual(await self.record(store, [(lost, verdict)]), [lost])
         self.assertTrue((await self.job(store, held.key)).running)
         self.assertEqual(await self.record(other, [(held, Delete())]), [])
@@ -437,17 +445,17 @@ class RecordTests(EngineTestCase):
     async def test_put_during_a_run(self) -> None:
         """P4: the new schedule survives the end of the run. P3: it waits for that end."""
         store = self.open_store()
-        for verdict in (Delete(), Reschedule(datetime(2030, 1, 1, tzinfo=UTC)), None):
+        for verdict in (Delete(), Reschedule(IN_2030, IN_2030), None):
             await store.put(KEY, NOW)
             (run,) = (await store.claim(9, LONG)).runs
-            put = await store.put(KEY, ScheduleRequest(interval=7, immediate=True))
-            self.assertEqual((put.running, put.schedule.seconds), (True, 7))
+            put = await store.put(KEY, ScheduleRequest(interval=seconds(7), immediate=True))
+            self.assertEqual((put.running, put.schedule), (True, Every(7 * SECOND)))
             self.assertEqual((await store.claim(9, LONG)).runs, [])
             self.assertEqual(
                 await self.record(store, [(run, verdict or Retry(run.claimed, "500"))]), [run]
             )
             (again,) = (await store.claim(9, LONG)).runs
-            self.assertEqual((again.schedule.seconds, again.scheduled), (7, put.scheduled))
+            self.assertEqual((again.schedule, again.scheduled), (Every(7 * SECOND), put.scheduled))
             self.assertEqual(again.attempt, 1)
             self.assertNotEqual(again.id, run.id)
             self.assertEqual(await self.record(store, [(again, Delete())]), [])
@@ -466,7 +474,7 @@ class RecordTests(EngineTestCase):
     async def test_delete_during_a_run(self) -> None:
         """P4: a job that was deleted during its run stays deleted, however the run ends."""
         store = self.open_store()
-        for verdict in (Delete(), Reschedule(datetime(2030, 1, 1, tzinfo=UTC)), None):
+        for verdict in (Delete(), Reschedule(IN_2030, IN_2030), None):
             await store.put(KEY, NOW)
             (run,) = (await store.claim(9, LONG)).runs
             await store.delete(KEY)
@@ -532,7 +540,7 @@ class RecordTests(EngineTestCase):
 
         async def record_all(store: JobsTable, runs: list[Run]) -> None:
             while runs:
-                verdicts = [(run, Reschedule(run.claimed)) for run in runs]
+                verdicts = [(run, Reschedule(run.claimed, run.claimed)) for run in runs]
                 runs = (await store.record(verdicts)).postponed
 
         async def work(number: int) -> None:

@@ -95,13 +95,13 @@ class ConcurrencyTests(EngineTestCase):
 
         def between() -> bytes:
             with closing(self.connect()) as connection:
-                connection.cursor().execute("UPDATE dalga SET `interval` = '7'")
+                connection.cursor().execute("UPDATE dalga SET schedule = '7'")
                 connection.commit()
             return b"0123456789abcdef"
 
         store._token = between
         (run,) = (await store.claim(9, LONG)).runs
-        self.assertEqual(run.schedule.seconds, 7)
+        self.assertEqual(run.schedule.text, "7")
 
     async def test_a_conflict_is_run_again(self) -> None:
         """P3: a transaction that finds something else than it went by is undone and runs again."""
@@ -112,8 +112,9 @@ class ConcurrencyTests(EngineTestCase):
             tried.append(True)
             if len(tried) == 1:
                 cursor.execute(
-                    "INSERT INTO dalga (path, body, `interval`, scheduled)"
-                    " VALUES ('a', 'b', '', '2020-01-01 00:00:00.000000')"
+                    "INSERT INTO dalga (path, body, schedule, anchor, scheduled)"
+                    " VALUES ('a', 'b', '', '2020-01-01 00:00:00.000000',"
+                    " '2020-01-01 00:00:00.000000')"
                 )
                 raise Conflict("first time")
             return len(tried)
@@ -183,8 +184,8 @@ class ConcurrencyTests(EngineTestCase):
             # Heavier than the store's transaction, so that the store is the one that loses.
             for number in range(100):
                 cursor.execute(
-                    "INSERT INTO dalga (path, body, `interval`, scheduled) "
-                    f"VALUES ('x', {number}, '', UTC_TIMESTAMP(6))"
+                    "INSERT INTO dalga (path, body, schedule, anchor, scheduled) "
+                    f"VALUES ('x', {number}, '', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))"
                 )
             cursor.execute("SELECT id FROM dalga WHERE path = 'b' FOR UPDATE")
             updating = store._runs.run(one_after_the_other)
