@@ -128,6 +128,7 @@ class Scheduler:
         #: Due times that became known during the claim under way.
         self._meanwhile: list[datetime] = []
         self._scanning = False
+        self._signing = False
         self._linger_until = 0.0
         self._next_scan = 0.0
         self._next_sign = 0.0
@@ -138,7 +139,7 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin to claim. The store has to be open."""
-        self._next_scan = self._reactor.seconds()
+        self._next_scan = self._next_sign = self._reactor.seconds()
         self._set_timer()
 
     def stop_claiming(self) -> None:
@@ -209,11 +210,17 @@ class Scheduler:
             return None
         return max(self._next_scan, self._database.not_before(SCAN))
 
+    def _sign_at(self) -> float | None:
+        if self._signing:
+            return None
+        return max(self._next_sign, self._database.not_before(SIGN))
+
     def _set_timer(self) -> None:
         if self._stopping:
             return
         now = self._reactor.seconds()
-        times = [at for at in (self._claim_at(now), self._scan_at()) if at is not None]
+        wanted = (self._claim_at(now), self._scan_at(), self._sign_at())
+        times = [at for at in wanted if at is not None]
         if not times:
             return  # the end of what is under way comes here again
         delay = max(0.0, min(times) - now)
@@ -224,7 +231,7 @@ class Scheduler:
 
     def _wake(self) -> None:
         now = self._reactor.seconds()
-        claim_at, scan_at = self._claim_at(now), self._scan_at()
+        claim_at, scan_at, sign_at = self._claim_at(now), self._scan_at(), self._sign_at()
         if claim_at is not None and claim_at <= now:
             self._claiming = True
             self._more = False
@@ -233,6 +240,9 @@ class Scheduler:
             self._scanning = True
             self._next_scan = now + self._pace.scan
             _own(self._scan())
+        if sign_at is not None and sign_at <= now:
+            self._signing = True
+            _own(self._give_sign_of_life())
         self._set_timer()
 
     # Scan
@@ -244,24 +254,9 @@ class Scheduler:
             self._look_at(await self._store.upcoming(within, SCAN_LIMIT))
         except Exception as error:
             self._database.failed(SCAN, error)
-        else:
-            await self._give_sign_of_life()
         finally:
             self._scanning = False
             self._set_timer()
-
-    async def _give_sign_of_life(self) -> None:
-        """For the count of instances only: no lease depends on it."""
-        now = self._reactor.seconds()
-        if now < max(self._next_sign, self._database.not_before(SIGN)):
-            return
-        self._next_sign = now + SIGN_OF_LIFE
-        try:
-            await self._store.announce(self._instance)
-        except Exception as error:
-            self._database.failed(SIGN, error)
-        else:
-            self._database.answered(SIGN)
 
     def _look_at(self, dues: Dues) -> None:
         self._database.answered(SCAN)
@@ -273,6 +268,21 @@ class Scheduler:
             self._more = True  # more are due than a scan lists
         elif ahead < self._pace.scan:
             self._next_scan = min(self._next_scan, self._reactor.seconds() + ahead)
+
+    # Sign of life
+
+    async def _give_sign_of_life(self) -> None:
+        """For the count of instances only: no lease depends on it."""
+        try:
+            await self._store.announce(self._instance)
+        except Exception as error:
+            self._database.failed(SIGN, error)
+        else:
+            self._database.answered(SIGN)
+            self._next_sign = self._reactor.seconds() + SIGN_OF_LIFE
+        finally:
+            self._signing = False
+            self._set_timer()
 
     # Claim
 

@@ -32,8 +32,9 @@ from dalga.web import make_site
 
 log = logger(__name__)
 
-#: Connections for claims, records and scans, of which each has at most one transaction at a time.
-RUN_THREADS = 3
+#: Connections for claims, records, scans and signs of life, of which each has at most one
+#: transaction at a time.
+RUN_THREADS = 4
 #: Connections for the API.
 API_THREADS = 4
 

@@ -14,16 +14,20 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from dalga.errors import JobNotFound, StoreUnavailable
+from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.job import (
     Delete,
+    Failed,
     Job,
     JobKey,
+    Options,
     Outcome,
     Reschedule,
     Retry,
     Run,
     ScheduleRequest,
+    Skip,
+    Stop,
     UnreadableJob,
     Verdict,
     plan,
@@ -48,13 +52,20 @@ class Row:
     id: int
     key: JobKey
     schedule: Schedule
+    options: Options
+    anchor: datetime
     scheduled: datetime
-    due: datetime
+    due: datetime | None
     token: bytes | None = None
     run: bytes | None = None
+    started: datetime | None = None
     attempts: int = 0
     superseded: int = NOTHING
     error: str | None = None
+    successes: int = 0
+    skipped: int = 0
+    failed: Failed = Failed.NO
+    disabled: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,8 @@ class FakeStore:
         self.poison: set[int] = set()
         #: Rows that somebody else has locked.
         self.locked: set[int] = set()
+        #: When each instance was last heard of.
+        self.heard_of: dict[str, datetime] = {}
         self._held: dict[str, list[tuple[Deferred[Any], Any]]] = {}
         self._seconds = seconds
         self._tokens = 0
@@ -94,7 +107,7 @@ class FakeStore:
         self._read_clock()
 
     @property
-    def now(self) -> datetime:
+    def time(self) -> datetime:
         """The database's time."""
         return EPOCH + self.set_by + timedelta(seconds=self._seconds())
 
@@ -112,11 +125,15 @@ class FakeStore:
             answer.callback(result)
 
     def insert(
-        self, path: str, due: datetime | None = None, schedule: Schedule | None = None
+        self,
+        path: str,
+        due: datetime | None = None,
+        schedule: Schedule | None = None,
+        options: Options | None = None,
     ) -> JobKey:
         """A row that another instance has written; due now unless said otherwise."""
-        key = JobKey(path, "body")
-        self._insert(key, schedule or Once(), due or self.now)
+        key, due = JobKey(path, "body"), due or self.time
+        self._insert(key, schedule or Once(), options or Options(), due, due)
         return key
 
     def find(self, key: JobKey) -> Row | None:
@@ -143,12 +160,20 @@ class FakeStore:
         """See `Store.put`."""
 
         def work() -> Job:
-            schedule, first = plan(request, self.now)
+            planned = plan(request, self.time)
             row = next((row for row in self.rows.values() if row.key == key), None)
             if row is None:
-                return self._job(self._insert(key, schedule, first))
-            self._overtake(row, first)
-            row.schedule = schedule
+                row = self._insert(
+                    key, planned.schedule, planned.options, planned.anchor, planned.first
+                )
+                return self._job(row)
+            self._overtake(row, planned.first)
+            row.schedule, row.options, row.anchor = (
+                planned.schedule,
+                planned.options,
+                planned.anchor,
+            )
+            row.successes, row.skipped, row.failed, row.disabled = 0, 0, Failed.NO, False
             return self._job(row)
 
         return self._run("put", key, work)
@@ -162,10 +187,44 @@ class FakeStore:
 
         def work() -> Job:
             row = self._expect(key)
-            self._overtake(row, self.now)
+            if row.disabled:
+                raise JobDisabled(f"the job {key} is disabled")
+            kept = (row.scheduled, row.anchor, row.run, row.attempts)
+            error = row.error if row.failed is Failed.CONTINUED else None
+            self._overtake(row, self.time)
+            row.anchor, row.error = self.time, error
+            if row.failed is Failed.STOPPED:
+                row.scheduled, row.anchor, row.run, row.attempts = kept
+                row.failed = Failed.NO
             return self._job(row)
 
         return self._run("trigger", key, work)
+
+    def enable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+        """See `Store.enable`."""
+
+        def work() -> Job:
+            row = self._expect(key)
+            if row.disabled:
+                row.disabled, row.started = False, None
+                if not self._leased(row):
+                    row.token, row.superseded = None, NOTHING
+                    row.due = None if row.failed is Failed.STOPPED else row.scheduled
+            return self._job(row)
+
+        return self._run("enable", key, work)
+
+    def disable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+        """See `Store.disable`."""
+
+        def work() -> Job:
+            row = self._expect(key)
+            row.disabled = True
+            if not self._leased(row):
+                row.token, row.superseded, row.due = None, NOTHING, None
+            return self._job(row)
+
+        return self._run("disable", key, work)
 
     def delete(self, key: JobKey) -> Deferred[None]:
         """See `Store.delete`."""
@@ -183,17 +242,40 @@ class FakeStore:
         """See `Store.counts`."""
 
         def work() -> Counts:
-            pending = sum(row.due <= self.now for row in self.rows.values())
-            return Counts(len(self.rows), pending, set_aside=0)
+            pending = [row.due for row in self._due(self.time)]
+            return Counts(
+                total=len(self.rows),
+                pending=len(pending),
+                set_aside=0,
+                running=sum(self._leased(row) for row in self.rows.values()),
+                instances=len(self.heard_of),
+                lag=self.time - min(pending, default=self.time),
+            )
 
         return self._run("counts", None, work)
+
+    def now(self) -> Deferred[datetime]:
+        """See `Store.now`."""
+        return self._run("now", None, lambda: self.time)
+
+    def announce(self, instance: str) -> Deferred[None]:
+        """See `Store.announce`."""
+        return self._run("announce", instance, lambda: self.heard_of.update({instance: self.time}))
+
+    def depart(self, instance: str) -> Deferred[None]:
+        """See `Store.depart`."""
+
+        def work() -> None:
+            self.heard_of.pop(instance, None)
+
+        return self._run("depart", instance, work)
 
     def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
         """See `Store.upcoming`."""
 
         def work() -> Dues:
-            horizon = self.now + within
-            dues = sorted(row.due for row in self.rows.values() if row.due <= horizon)[:limit]
+            horizon = self.time + within
+            dues = [row.due for row in self._due(horizon)][:limit]
             return Dues(dues, dues[-1] if len(dues) == limit else horizon)
 
         return self._run("upcoming", limit, work)
@@ -202,21 +284,24 @@ class FakeStore:
         """See `Store.claim`."""
 
         def work() -> Claimed:
-            now = self.now
-            due = [row for row in self.rows.values() if row.due <= now]
-            due = sorted(due, key=lambda row: (row.due, row.id))[:limit]
+            now = self.time
+            due = self._due(now)[:limit]
             self._tokens += 1
             token = b"%016d" % self._tokens
             runs = []
             for row in due:
                 if row.superseded == DELETED:
                     del self.rows[row.id]
+                    continue
+                row.superseded = NOTHING
+                if row.disabled:
+                    row.due, row.token = None, None
                 elif row.scheduled > now:
                     row.due, row.token, row.run, row.attempts = row.scheduled, None, None, 0
-                    row.superseded = NOTHING
+                    row.started = None
                 else:
                     row.due, row.token, row.run = now + lease, token, row.run or token
-                    row.attempts, row.superseded = row.attempts + 1, NOTHING
+                    row.started, row.attempts = row.started or now, row.attempts + 1
                     runs.append(self._taken(row, now, lease))
             return Claimed(runs, now, full=len(due) == limit)
 
@@ -253,15 +338,28 @@ class FakeStore:
         return answer
 
     def _read_clock(self) -> None:
-        self.clock.observe(self.now, self._seconds(), self._seconds())
+        self.clock.observe(self.time, self._seconds(), self._seconds())
 
-    def _insert(self, key: JobKey, schedule: Schedule, due: datetime) -> Row:
+    def _insert(
+        self,
+        key: JobKey,
+        schedule: Schedule,
+        options: Options,
+        anchor: datetime,
+        first: datetime,
+    ) -> Row:
         self._last_row += 1
-        row = self.rows[self._last_row] = Row(self._last_row, key, schedule, due, due)
+        row = Row(self._last_row, key, schedule, options, anchor, first, first)
+        self.rows[row.id] = row
         return row
 
+    def _due(self, until: datetime) -> list[Any]:
+        """The rows that are due until then, in due order."""
+        due = [row for row in self.rows.values() if row.due is not None and row.due <= until]
+        return sorted(due, key=lambda row: (row.due, row.id))
+
     def _leased(self, row: Row) -> bool:
-        return row.token is not None and row.due > self.now
+        return row.token is not None and row.due is not None and row.due > self.time
 
     def _overtake(self, row: Row, first: datetime) -> None:
         """The user has spoken: a run that is under way keeps its lease, but its end has no say."""
@@ -269,18 +367,23 @@ class FakeStore:
             row.superseded = RESCHEDULED
         else:
             row.superseded, row.token, row.due = NOTHING, None, first
-        row.scheduled, row.run, row.attempts, row.error = first, None, 0, None
+        row.scheduled, row.run, row.started, row.attempts = first, None, None, 0
+        row.error = None
 
     def _taken(self, row: Row, now: datetime, lease: timedelta) -> Run:
-        assert row.token is not None and row.run is not None
+        assert row.token is not None and row.run is not None and row.started is not None
         return Run(
             row=row.id,
             token=row.token,
             key=row.key,
             schedule=row.schedule,
+            options=row.options,
+            anchor=row.anchor,
             scheduled=row.scheduled,
             id=f"{row.run.decode()}-{row.id}",
             attempt=row.attempts,
+            started=row.started,
+            successes=row.successes,
             claimed=now,
             lease_ends=self._seconds() + lease.total_seconds(),
         )
@@ -296,16 +399,33 @@ class FakeStore:
         row.token = None
         if row.superseded == RESCHEDULED:
             row.superseded, row.due = NOTHING, row.scheduled
+            self._unless_disabled(row)
             return False
         match verdict:
             case Delete():
                 del self.rows[row.id]
-            case Reschedule(scheduled):
-                row.scheduled = row.due = scheduled
-                row.run, row.attempts, row.error = None, 0, None
+            case Reschedule(scheduled, anchor, error):
+                self._next(row, scheduled)
+                row.anchor, row.error = anchor, error
+                row.failed = Failed.NO if error is None else Failed.CONTINUED
+                row.successes += error is None
+            case Skip(scheduled):
+                self._next(row, scheduled)
+                row.skipped += 1
             case Retry(due, error):
                 row.due, row.error = due, error
+            case Stop(error):
+                row.due, row.error, row.failed = None, error, Failed.STOPPED
+        self._unless_disabled(row)
         return True
+
+    def _next(self, row: Row, scheduled: datetime) -> None:
+        row.scheduled = row.due = scheduled
+        row.run, row.started, row.attempts = None, None, 0
+
+    def _unless_disabled(self, row: Row) -> None:
+        if row.disabled:
+            row.due = None
 
     def _expect(self, key: JobKey) -> Row:
         row = self.find(key)
@@ -314,8 +434,21 @@ class FakeStore:
         return row
 
     def _job(self, row: Row) -> Job:
-        running = self._leased(row)
-        return Job(row.key, row.schedule, row.scheduled, row.due, row.attempts, running, row.error)
+        return Job(
+            key=row.key,
+            schedule=row.schedule,
+            options=row.options,
+            anchor=row.anchor,
+            scheduled=row.scheduled,
+            due=row.due,
+            attempts=row.attempts,
+            running=self._leased(row),
+            error=row.error,
+            successes=row.successes,
+            skipped=row.skipped,
+            failed=row.failed,
+            disabled=row.disabled,
+        )
 
 
 class FakeEndpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
 from random import Random
@@ -14,8 +15,24 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import dispatch
 from dalga.dispatch import AWAY_PAUSE, LEASE_MARGIN, RECORD_LIMIT, SCAN_LIMIT, Pace, Scheduler
-from dalga.errors import JobNotFound
-from dalga.job import Delete, Job, JobKey, Reschedule, Retry, Run, RunPolicy, ScheduleRequest
+from dalga.errors import JobDisabled, JobNotFound
+from dalga.job import (
+    CatchUp,
+    Delete,
+    Failed,
+    Job,
+    JobKey,
+    OnFailure,
+    Options,
+    Reschedule,
+    Retry,
+    Run,
+    RunPolicy,
+    ScheduleRequest,
+    Skip,
+    Stop,
+    Verdict,
+)
 from dalga.retry import RetryPolicy
 from dalga.schedule import Every
 from dalga.store import Claimed, Store
@@ -42,15 +59,22 @@ class SchedulerTestCase(SynchronousTestCase):
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
 
-    def start(self, slots: int = 10, scan: float = 1.0, jitter: float = 0.0) -> None:
+    def start(
+        self,
+        slots: int = 10,
+        scan: float = 1.0,
+        jitter: float = 0.0,
+        retry: RetryPolicy | None = None,
+    ) -> None:
         """Start a scheduler, and let it claim for the first time."""
         self.scheduler = Scheduler(
             self.clock,
             self.store,
             self.endpoint,
             Pace(slots=slots, timeout=TIMEOUT, scan=scan),
-            RunPolicy(RetryPolicy(jitter=jitter)),
+            RunPolicy(retry or RetryPolicy(jitter=jitter)),
             Random(20141111),
+            "web1",
         )
         self.scheduler.start()
         self.go(0)
@@ -89,7 +113,7 @@ class ClaimTests(SchedulerTestCase):
     def test_on_time(self) -> None:
         """P7: a due job is claimed at its time, not at the next scan."""
         for number, after in enumerate((5.25, 5.375, 7.125)):
-            self.store.insert(f"job{number}", self.store.now + seconds(after))
+            self.store.insert(f"job{number}", self.store.time + seconds(after))
         self.start()
         began = self.clock.seconds()
         self.go(8)
@@ -99,7 +123,7 @@ class ClaimTests(SchedulerTestCase):
 
     def test_nothing_due_no_claim(self) -> None:
         """P10: where nothing is due the database is asked by scans only, not by claims."""
-        self.store.insert("far", self.store.now + timedelta(hours=1))
+        self.store.insert("far", self.store.time + timedelta(hours=1))
         self.start()
         self.go(20)
         self.assertEqual(len(self.store.called("claim")), 1)
@@ -109,7 +133,7 @@ class ClaimTests(SchedulerTestCase):
         """P7: a job that this instance has written is POSTed at its time, not at the next scan."""
         self.start()
         self.go(0.125)
-        due = self.store.now + seconds(0.25)
+        due = self.store.time + seconds(0.25)
         self.store.insert("mine", due)
         self.scheduler.expect(due)
         self.go(0.25)
@@ -120,7 +144,7 @@ class ClaimTests(SchedulerTestCase):
         self.start()
         self.go(0.125)
         self.store.insert("mine")
-        self.scheduler.expect(self.store.now)
+        self.scheduler.expect(self.store.time)
         self.go(0)
         self.assertEqual(self.endpoint.paths, ["mine"])
 
@@ -138,10 +162,10 @@ class ClaimTests(SchedulerTestCase):
         self.go(0.125)
         self.store.insert("first")
         self.store.hold("claim")
-        self.scheduler.expect(self.store.now)
+        self.scheduler.expect(self.store.time)
         self.go(0.001)
         self.store.insert("second")
-        self.scheduler.expect(self.store.now)
+        self.scheduler.expect(self.store.time)
         self.store.release("claim")
         self.go(0)
         self.assertEqual(self.endpoint.paths, ["first", "second"])
@@ -149,12 +173,12 @@ class ClaimTests(SchedulerTestCase):
     def test_locked_rows_are_not_claimed_busily(self) -> None:
         """P10: due rows that nobody can take cost a claim at a scan, not one after the other."""
         for number in range(SCAN_LIMIT + 1):
-            self.store.insert(f"job{number}", self.store.now - seconds(5))
+            self.store.insert(f"job{number}", self.store.time - seconds(5))
         claims: list[int] = []
 
         def nothing(limit: int, lease: timedelta) -> Deferred[Claimed]:
             claims.append(limit)
-            return succeed(Claimed([], self.store.now, full=False))
+            return succeed(Claimed([], self.store.time, full=False))
 
         self.store.claim = nothing  # type: ignore[method-assign]
         self.start()
@@ -185,7 +209,7 @@ class ClaimTests(SchedulerTestCase):
     def test_oldest_first(self) -> None:
         """P6: due jobs start in due order, however they were written."""
         for late in (3, 1, 4, 2, 5):
-            self.store.insert(f"late{late}", self.store.now - seconds(late))
+            self.store.insert(f"late{late}", self.store.time - seconds(late))
         self.start(slots=2)
         while self.endpoint.under_way:
             self.endpoint.answer(self.endpoint.under_way[0])
@@ -231,8 +255,8 @@ class ClaimTests(SchedulerTestCase):
     def test_backlog(self) -> None:
         """P6: a backlog is claimed until a claim is not full; then a scan sees what comes next."""
         for number in range(SCAN_LIMIT * 2):
-            self.store.insert(f"job{number}", self.store.now - seconds(1))
-        soon = self.store.now + seconds(0.25)
+            self.store.insert(f"job{number}", self.store.time - seconds(1))
+        soon = self.store.time + seconds(0.25)
         self.store.insert("soon", soon)
         self.start(slots=SCAN_LIMIT - 1, scan=60)
         for _ in range(2):
@@ -251,7 +275,7 @@ class ClaimTests(SchedulerTestCase):
         self.start()
         self.store.away = {"claim", "upcoming"}
         self.store.insert("a")
-        self.scheduler.expect(self.store.now)
+        self.scheduler.expect(self.store.time)
         self.go(5)
         times = [call.at for call in self.store.called("claim")[1:]]
         self.assertGreater(len(times), 3)
@@ -279,7 +303,7 @@ class ClaimTests(SchedulerTestCase):
         self.start()
         self.go(5)
         self.store.away = set()
-        self.store.insert("a", self.store.now + seconds(2.5))
+        self.store.insert("a", self.store.time + seconds(2.5))
         self.go(2.5)
         self.assertEqual(self.endpoint.paths, ["a"])
 
@@ -324,7 +348,7 @@ class ClaimTests(SchedulerTestCase):
         self.assertGreater(run.lease_ends, self.clock.seconds() + TIMEOUT)
         row = self.store.find(run.key)
         assert row is not None
-        self.assertGreater(row.due, self.store.now + seconds(TIMEOUT))
+        self.assertGreater(row.due, self.store.time + seconds(TIMEOUT))
 
     def test_still_running(self) -> None:
         """P3, P8: a row whose lease the database's clock has jumped over is not started twice."""
@@ -341,7 +365,7 @@ class ClaimTests(SchedulerTestCase):
         """P8: when the database's clock is set back, its time decides, from the next scan on."""
         self.start()
         self.store.set_by = timedelta(hours=-1)
-        self.store.insert("a", self.store.now + seconds(2.5))
+        self.store.insert("a", self.store.time + seconds(2.5))
         self.go(2.375)
         self.assertEqual(self.endpoint.posts, [])
         self.go(0.25)
@@ -350,7 +374,7 @@ class ClaimTests(SchedulerTestCase):
 
     def test_after_an_outage(self) -> None:
         """P9: a periodic job that was due for an hour runs once, then at its regular time."""
-        began = self.store.now
+        began = self.store.time
         self.store.insert("a", began - timedelta(hours=1, seconds=-10), Every(MINUTE))
         self.start()
         for _ in range(100):
@@ -361,9 +385,141 @@ class ClaimTests(SchedulerTestCase):
         late = began - timedelta(hours=1, seconds=-10)
         self.assertEqual(scheduled, [late, began + seconds(10), began + seconds(70)])
 
+    def test_catching_up_on_all(self) -> None:
+        """
+        P3, P6: where each missed time is made up for, they are run one after the other without a
+        wait, and others have their turn in between.
+        """
+        began = self.store.time
+        every = Options(catch_up=CatchUp.ALL)
+        self.store.insert("all", began - seconds(29.5), Every(seconds(1)), every)
+        self.store.insert("other", began - seconds(10))
+        self.start(slots=1)
+        while self.endpoint.under_way:
+            self.endpoint.answer(self.endpoint.under_way[0])
+            self.go(0.125)
+        self.assertLess(self.store.time - began, seconds(5))
+        scheduled = [run.scheduled for run, _ in self.endpoint.posts if run.key.path == "all"]
+        self.assertEqual(scheduled[:30], [began - seconds(29.5 - n) for n in range(30)])
+        self.assertEqual(self.endpoint.paths.index("other"), 20)
+
+    def test_too_late(self) -> None:
+        """A run that is too late is skipped and counted, and the next one is on time."""
+        began = self.store.time
+        options = Options(max_lateness=seconds(5))
+        key = self.store.insert("a", began - seconds(30), Every(MINUTE), options)
+        once = self.store.insert("once", began - seconds(30), options=options)
+        self.start()
+        self.assertEqual(self.endpoint.posts, [])
+        self.assertIsNone(self.store.find(once))
+        row = self.store.find(key)
+        assert row is not None
+        self.assertEqual((row.scheduled, row.skipped, row.successes), (began + seconds(30), 1, 0))
+        self.assertEqual(len([line for line in self.logged(LogLevel.warn) if "skipped" in line]), 2)
+        self.go(30)
+        self.assertEqual(self.endpoint.paths, ["a"])
+
+    def test_a_run_that_has_begun_is_not_too_late(self) -> None:
+        """P2: what was POSTed once is tried until it is done, however late that is."""
+        self.store.insert("a", schedule=Every(MINUTE), options=Options(max_lateness=seconds(5)))
+        self.start()
+        self.go(8)
+        self.endpoint.answer("a", 500)
+        self.go(1)
+        self.assertEqual([run.attempt for run, _ in self.endpoint.posts], [1, 2])
+
+
+class SignTests(SchedulerTestCase):
+    """Signs of life, which others count."""
+
+    def test_now_and_again(self) -> None:
+        """An instance is heard of at once and every ten seconds, however seldom it scans."""
+        self.start(scan=3600.0)
+        self.go(35)
+        began = self.clock.seconds() - 35
+        signs = [(call.argument, call.at - began) for call in self.store.called("announce")]
+        self.assertEqual(signs, [("web1", 0), ("web1", 10), ("web1", 20), ("web1", 30)])
+
+    def test_not_heard(self) -> None:
+        """P7: a sign of life that nobody answers, or that fails, holds up no scan and no claim."""
+        for trouble in ("held", "away"):
+            if trouble == "held":
+                self.store.hold("announce")
+            else:
+                self.store.away = {"announce"}
+            self.start()
+            self.go(2.125)
+            self.store.insert("theirs")
+            self.go(1)
+            self.assertEqual(self.endpoint.under_way, ["theirs"], trouble)
+            self.endpoint.answer("theirs")
+            self.scheduler.stop_claiming()
+            self.store._held.clear()
+
+    def test_heard_again(self) -> None:
+        """What failed is tried again after a pause."""
+        self.store.away = {"announce"}
+        self.start()
+        self.store.away = set()
+        self.go(AWAY_PAUSE)
+        self.assertEqual(list(self.store.heard_of), ["web1"])
+
 
 class RecordTests(SchedulerTestCase):
     """What becomes of outcomes."""
+
+    def test_given_up(self) -> None:
+        """
+        A run that has been tried for long enough is given up: a periodic job goes on with the next,
+        or stops, as does a one-off, and shows it; a trigger tries the same run again.
+        """
+        stop = Options(on_failure=OnFailure.STOP)
+        self.store.insert("each", schedule=Every(MINUTE))
+        self.store.insert("stops", schedule=Every(MINUTE), options=stop)
+        self.store.insert("once")
+        self.start(retry=RetryPolicy(jitter=0, stop_after=seconds(2)))
+        for _ in range(20):
+            for path in self.endpoint.under_way:
+                self.endpoint.answer(path, 500)
+            self.go(0.25)
+        rows = {row.key.path: row for row in self.store.rows.values()}
+        began = rows["once"].scheduled
+        self.assertEqual(
+            {path: (row.failed, row.due, row.error) for path, row in rows.items()},
+            {
+                "each": (Failed.CONTINUED, began + MINUTE, "500 Internal Server Error"),
+                "stops": (Failed.STOPPED, None, "500 Internal Server Error"),
+                "once": (Failed.STOPPED, None, "500 Internal Server Error"),
+            },
+        )
+        first = self.endpoint.posts[0][0]
+        attempts = [run.attempt for run, _ in self.endpoint.posts if run.key == first.key]
+        self.assertEqual(attempts, [1, 2, 3])
+        given_up = len(self.endpoint.posts)
+        self.go(30)
+        self.assertEqual(len(self.endpoint.posts), given_up)
+        self.store.trigger(rows["once"].key)
+        self.scheduler.expect(self.store.time)
+        self.go(0)
+        again = self.endpoint.posts[-1][0]
+        self.assertEqual((again.scheduled, again.attempt), (began, 4))
+        self.assertIn(again.id, [run.id for run, _ in self.endpoint.posts[:given_up]])
+        self.endpoint.answer("once")
+        self.assertNotIn("once", [row.key.path for row in self.store.rows.values()])
+
+    def test_disabled_meanwhile(self) -> None:
+        """P4: a job that was disabled during its run stays disabled, whatever the run's end."""
+        for number, status in enumerate((200, 500)):
+            key = self.store.insert(f"job{number}", schedule=Every(MINUTE))
+            self.start()
+            self.store.disable(key)
+            self.endpoint.answer(key.path, status)
+            self.go(120)
+            row = self.store.find(key)
+            assert row is not None
+            self.assertEqual((row.disabled, row.due), (True, None))
+            self.scheduler.stop_claiming()
+        self.assertEqual(self.endpoint.paths, ["job0", "job1"])
 
     def test_done(self) -> None:
         """P2: what was done is recorded: a one-off is gone, a periodic job has its next time."""
@@ -375,7 +531,7 @@ class RecordTests(SchedulerTestCase):
         self.assertIsNone(self.store.find(once))
         row = self.store.find(each)
         assert row is not None
-        self.assertEqual((row.due, row.token), (self.store.now + MINUTE, None))
+        self.assertEqual((row.due, row.token), (self.store.time + MINUTE, None))
 
     def test_an_outcome_that_cannot_be_written(self) -> None:
         """P2, P5: outcomes are kept and tried again after a pause, in order, none dropped."""
@@ -496,7 +652,7 @@ class RecordTests(SchedulerTestCase):
         self.start(scan=60)
         self.go(1)
         self.store.put(key, NOW)
-        self.scheduler.expect(self.store.now)
+        self.scheduler.expect(self.store.time)
         self.go(1)
         self.assertEqual(self.endpoint.paths, ["a"])
         self.endpoint.answer("a")
@@ -537,7 +693,7 @@ class DrainTests(SchedulerTestCase):
         self.start()
         self.scheduler.stop_claiming()
         self.store.insert("a")
-        self.scheduler.expect(self.store.now)
+        self.scheduler.expect(self.store.time)
         self.go(100)
         self.assertEqual(self.endpoint.posts, [])
         self.assertEqual(len(self.store.called("claim")), 1)
@@ -640,14 +796,19 @@ class FakeStoreTests(EngineTestCase):
 
     async def test_same_answers(self) -> None:
         """P2, P3, P4, P5: both stores answer the same scenario in the same way."""
-        real = await scenario(self.open_store())
-        fake = await scenario(FakeStore(Clock().seconds))
+        clock = Clock()
+        real = await scenario(self.open_store(), lambda: None)
+        fake = await scenario(FakeStore(clock.seconds), lambda: clock.advance(0.001))
         self.assertEqual(fake, real)
-        self.assertEqual(len(real), 50)
+        self.assertEqual(len(real), 480)
 
 
-async def scenario(store: Store) -> list[object]:
-    """Puts, claims and records in all their order, and what can be seen of them."""
+async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
+    """
+    Puts, claims and records in all their order, and what can be seen of them.
+
+    :param tick: lets a little time go by, where it does not by itself.
+    """
     seen: list[object] = []
     key = JobKey("check_feed", "1234")
     at = EPOCH - timedelta(days=1)
@@ -667,8 +828,9 @@ async def scenario(store: Store) -> list[object]:
             assert isinstance(job, Job)
             waits = job.due is not None and job.due > store.clock.now()
             seen.append((job.schedule, job.attempts, job.running, job.error, waits))
+            seen.append((job.successes, job.skipped, job.failed, job.disabled, job.due is None))
         counts = await store.counts()
-        seen.append((counts.total, counts.pending))
+        seen.append((counts.total, counts.pending, counts.running, counts.instances))
 
     # Oldest first, as many as asked for.
     for day, name in enumerate(("a", "b", "c")):
@@ -682,7 +844,7 @@ async def scenario(store: Store) -> list[object]:
     seen.append((await store.record([(c, Delete())])).dropped == [c])
     seen.append((await store.record([(a, Delete()), (b, Delete()), (again, Delete())])).dropped)
     # Each way a run can end, with what the user may have said meanwhile.
-    for verdict in (Delete(), Retry(at, "500"), Reschedule(at)):
+    for verdict in (Delete(), Retry(at, "500"), Reschedule(at, at)):
         await store.put(key, NOW)
         (run,) = await claim(LONG)
         seen.append((await store.record([(run, verdict)])).dropped)
@@ -711,4 +873,68 @@ async def scenario(store: Store) -> list[object]:
     await look()
     await store.delete(key)
     await look()
+    # Each way a run can end, where the job is disabled before, during or after it.
+    verdicts: list[Verdict] = [
+        Retry(at, "500"),
+        Reschedule(at, at),
+        Reschedule(at, at, "given up"),
+        Skip(at),
+        Stop("given up"),
+    ]
+    for verdict in verdicts:
+        for during in (None, store.disable, store.enable):
+            await store.put(key, NOW)
+            (run,) = await claim(LONG)
+            if during is not None:
+                await store.disable(key)
+                await during(key)
+            await look()
+            seen.append((await store.record([(run, verdict)])).dropped)
+            await look()
+            again = await claim(LONG)
+            seen.append([other.id == run.id for other in again])
+            await store.record([(other, Retry(at, "500")) for other in again])
+            await store.disable(key)
+            await look()
+            seen.append(await refused(store.trigger(key)))
+            await store.enable(key)
+            await look()
+            tick()
+            await store.trigger(key)
+            (again,) = await claim(OVER)
+            seen.append((again.id == run.id, again.attempt, again.scheduled == run.scheduled))
+            await store.disable(key)
+            await claim(LONG)
+            await look()
+    # Disabled during a run whose instance died, scheduled anew while it is disabled.
+    await store.put(key, NOW)
+    await claim(OVER)
+    await store.disable(key)
+    await claim(LONG)
+    await look()
+    await store.put(key, NOW)
+    (run,) = await claim(LONG)
+    await store.disable(key)
+    await store.put(key, EACH_MINUTE)
+    await look()
+    await store.disable(key)
+    seen.append((await store.record([(run, Delete())])).dropped == [run])
+    await look()
+    await store.delete(key)
+    # Signs of life.
+    for instance in ("one", "One", "one"):
+        await store.announce(instance)
+    await look()
+    await store.depart("One")
+    await store.depart("nobody")
+    await look()
     return seen
+
+
+async def refused(answer: Deferred[Job]) -> bool:
+    """Whether a trigger is refused as the job is disabled."""
+    try:
+        await answer
+    except JobDisabled:
+        return True
+    return False

@@ -10,6 +10,7 @@ import gzip
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -34,7 +35,7 @@ from dalga import __version__
 from dalga import endpoint as dalga_endpoint
 from dalga.endpoint import MAX_BODY, MAX_HEAD, MAX_RETRY_AFTER, Endpoint, parse_retry_after
 from dalga.errors import ConfigError
-from dalga.job import JobKey, Outcome, Run
+from dalga.job import JobKey, Options, Outcome, Run
 from dalga.schedule import Once
 
 reactor: Any = real_reactor
@@ -49,7 +50,21 @@ Answer = Callable[["Conversation", bytes], None]
 
 
 def a_run(path: str = "check_feed", body: str = "1234", attempt: int = 1) -> Run:
-    return Run(1, b"t", JobKey(path, body), Once(), SCHEDULED, "0a1b", attempt, SCHEDULED, 100.0)
+    return Run(
+        row=1,
+        token=b"t",
+        key=JobKey(path, body),
+        schedule=Once(),
+        options=Options(),
+        anchor=SCHEDULED,
+        scheduled=SCHEDULED,
+        id="0a1b",
+        attempt=attempt,
+        started=SCHEDULED,
+        successes=0,
+        claimed=SCHEDULED,
+        lease_ends=100.0,
+    )
 
 
 def says(answer: bytes, close: bool = False) -> Answer:
@@ -254,9 +269,7 @@ class RequestTests(EndpointCase):
             datetime(2014, 11, 12, 1, 11, 40, tzinfo=timezone(timedelta(hours=3))),
             datetime(33, 4, 3, 15, 0, tzinfo=UTC),
         ):
-            run = a_run()
-            run = Run(1, b"t", run.key, run.schedule, scheduled, "r", 1, SCHEDULED, 100.0)
-            yield endpoint.post(run)
+            yield endpoint.post(replace(a_run(), scheduled=scheduled))
         self.assertIn(b"Dalga-Sched: 2014-11-11T22:11:40Z\r\n", server.requests[0])
         self.assertIn(b"Dalga-Sched: 0033-04-03T15:00:00Z\r\n", server.requests[1])
 

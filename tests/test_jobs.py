@@ -6,12 +6,19 @@ from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.errors import InvalidRequest, JobNotFound, StoreUnavailable
-from dalga.job import Job, JobKey, ScheduleRequest
+from dalga.duration import seconds
+from dalga.errors import (
+    InvalidRequest,
+    JobDisabled,
+    JobNotFound,
+    JobSetAside,
+    StoreUnavailable,
+)
+from dalga.job import Job, JobKey, Options, ScheduleRequest, Stop, UnreadableJob
 from dalga.jobs import Jobs, Status
 from dalga.schedule import Every, Once
 from tests.fakes import FakeStore
@@ -19,7 +26,7 @@ from tests.fakes import FakeStore
 T = TypeVar("T")
 
 KEY = JobKey("check_feed", "1234")
-EACH_MINUTE = ScheduleRequest(interval=60)
+EACH_MINUTE = ScheduleRequest(interval=seconds(60))
 MINUTE = timedelta(minutes=1)
 PATIENCE = 4.0
 
@@ -31,7 +38,7 @@ class JobsTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.store = FakeStore(self.clock.seconds)
         self.told: list[datetime] = []
-        self.jobs = Jobs(self.store, self.clock, self.told.append, lambda: 3)
+        self.jobs = Jobs(self.store, self.clock, self.told.append, lambda: 3, "web1")
 
     def ask(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         return Deferred.fromCoroutine(work)
@@ -46,7 +53,7 @@ class CallTests(JobsTestCase):
         row = self.store.find(KEY)
         assert row is not None
         self.assertEqual((job.schedule, job.due), (Every(MINUTE), row.due))
-        self.assertEqual(self.told, [self.store.now + MINUTE])
+        self.assertEqual(self.told, [self.store.time + MINUTE])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_not_before_the_commit(self) -> None:
@@ -68,7 +75,7 @@ class CallTests(JobsTestCase):
         job = self.successResultOf(self.ask(self.jobs.schedule(key, now)))
         self.assertTrue(job.running)
         self.successResultOf(self.ask(self.jobs.trigger(key)))
-        self.assertEqual(self.told, [self.store.now, self.store.now])
+        self.assertEqual(self.told, [self.store.time, self.store.time])
 
     def test_invalid(self) -> None:
         """P11: a key or a request that is refused never gets to the store."""
@@ -80,7 +87,7 @@ class CallTests(JobsTestCase):
             (JobKey("../a", "b"), EACH_MINUTE),
             (JobKey("a\r\nx: y", "b"), EACH_MINUTE),
             (KEY, ScheduleRequest()),
-            (KEY, ScheduleRequest(interval=0)),
+            (KEY, ScheduleRequest(interval=seconds(0))),
         ):
             self.failureResultOf(self.ask(self.jobs.schedule(key, request)), InvalidRequest)
         self.assertEqual((self.store.calls, self.told), ([], []))
@@ -93,19 +100,100 @@ class CallTests(JobsTestCase):
         self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
         job = self.successResultOf(self.ask(self.jobs.get(KEY)))
         assert isinstance(job, Job)
-        self.assertEqual(job.due, self.store.now + MINUTE)
+        self.assertEqual(job.due, self.store.time + MINUTE)
         triggered = self.successResultOf(self.ask(self.jobs.trigger(KEY)))
-        self.assertEqual(triggered.due, self.store.now)
-        self.assertEqual(self.told[1:], [self.store.now])
+        self.assertEqual(triggered.due, self.store.time)
+        self.assertEqual(self.told[1:], [self.store.time])
         self.successResultOf(self.ask(self.jobs.cancel(KEY)))
         self.assertIsNone(self.store.find(KEY))
 
     def test_status(self) -> None:
         """The counts of the table, and how many runs this instance has under way."""
         self.store.insert("a")
-        self.store.insert("b", self.store.now + MINUTE)
+        self.store.insert("b", self.store.time + MINUTE)
+        self.store.insert("c")
+        self.store.claim(1, MINUTE)
+        self.store.announce("another")
+        self.clock.advance(2.5)
         status = self.successResultOf(self.ask(self.jobs.status()))
-        self.assertEqual(status, Status(3, 2, 1, 0))
+        self.assertEqual(
+            status,
+            Status(
+                instance_id="web1",
+                instance_running_jobs=3,
+                running_jobs=1,
+                total_jobs=3,
+                pending_jobs=1,
+                total_instances=1,
+                lag=2.5,
+                set_aside_jobs=0,
+            ),
+        )
+
+    def test_disable_and_enable(self) -> None:
+        """
+        P7: the scheduler is told of a job that is enabled, and of nothing when one is disabled or
+        was enabled already.
+        """
+        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        self.told.clear()
+        disabled = self.successResultOf(self.ask(self.jobs.disable(KEY)))
+        assert isinstance(disabled, Job)
+        self.assertEqual((disabled.disabled, disabled.next_run), (True, None))
+        self.failureResultOf(self.ask(self.jobs.trigger(KEY)), JobDisabled)
+        self.assertEqual(self.told, [])
+        enabled = self.successResultOf(self.ask(self.jobs.enable(KEY)))
+        assert isinstance(enabled, Job)
+        self.assertEqual((enabled.disabled, enabled.next_run), (False, self.store.time + MINUTE))
+        self.assertEqual(self.told, [self.store.time + MINUTE])
+
+    def test_enable_what_is_not_there(self) -> None:
+        """There is no job to change."""
+        self.failureResultOf(self.ask(self.jobs.enable(KEY)), JobNotFound)
+        self.failureResultOf(self.ask(self.jobs.disable(KEY)), JobNotFound)
+
+    def test_enable_a_job_that_has_stopped(self) -> None:
+        """A job that stopped on a failed run has no time to be told of."""
+        self.store.insert(KEY.path)
+        key = JobKey(KEY.path, "body")
+        (run,) = self.successResultOf(self.store.claim(1, MINUTE)).runs
+        self.store.record([(run, Stop("500"))])
+        self.successResultOf(self.ask(self.jobs.disable(key)))
+        self.successResultOf(self.ask(self.jobs.enable(key)))
+        self.assertEqual(self.told, [])
+
+    def test_upcoming(self) -> None:
+        """The times of a job's next runs, after now or after another time."""
+        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        self.clock.advance(90)
+        first = self.store.time + MINUTE / 2
+        for after, expected in (
+            (None, [first, first + MINUTE]),
+            (first, [first + MINUTE, first + 2 * MINUTE]),
+        ):
+            upcoming = self.successResultOf(self.ask(self.jobs.upcoming(KEY, 2, after)))
+            self.assertEqual([time.at for time in upcoming.times], expected)
+        self.failureResultOf(
+            self.ask(self.jobs.upcoming(JobKey("no", "job"), 2, None)), JobNotFound
+        )
+
+    def test_upcoming_of_what_is_set_aside(self) -> None:
+        """A job that can't be understood has no times, and the refusal says why."""
+        self.store.get = lambda key: succeed(UnreadableJob(key, "often"))  # type: ignore
+        refusal = self.failureResultOf(self.ask(self.jobs.upcoming(KEY, 2, None)), JobSetAside)
+        self.assertIn("often", str(refusal.value))
+
+    def test_preview(self) -> None:
+        """P8: a preview counts from the database's time, and writes nothing."""
+        self.clock.advance(5)
+        asked = self.jobs.preview(EACH_MINUTE, 2, None)
+        preview = self.successResultOf(self.ask(asked))
+        now = self.store.time
+        self.assertEqual([time.at for time in preview.times], [now + MINUTE, now + 2 * MINUTE])
+        self.assertEqual(self.store.rows, {})
+        self.failureResultOf(
+            self.ask(self.jobs.preview(ScheduleRequest(), 2, None)), InvalidRequest
+        )
 
 
 class PatienceTests(JobsTestCase):
@@ -156,8 +244,8 @@ class PatienceTests(JobsTestCase):
         asked.cancel()
         self.failureResultOf(asked, CancelledError)
         self.assertEqual(cancelled, [])
-        answer.callback(Job(KEY, Once(), self.store.now, self.store.now))
-        self.assertEqual(self.told, [self.store.now])
+        answer.callback(Job(KEY, Once(), Options(), *[self.store.time] * 3))
+        self.assertEqual(self.told, [self.store.time])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_the_client_hangs_up_and_the_time_is_over(self) -> None:
