@@ -1,5 +1,5 @@
 """
-The configuration: ``dalga.ini`` and ``DALGA_*`` variables in, a frozen `Config` out.
+The configuration: a file (ini, TOML or YAML) and ``DALGA_*`` variables in, a frozen `Config` out.
 
 Whatever is not understood is refused by name. The sentence says where it stands (file, section and
 key, or variable), what was given and what would do; the value of a password is never part of it.
@@ -7,15 +7,17 @@ key, or variable), what was given and what would do; the value of a password is 
 
 from __future__ import annotations
 
-import configparser
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
+from dalga.configfile import Kind, named, read_file, shown
 from dalga.errors import ConfigError
+from dalga.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,10 @@ class JobsConfig:
 
     #: 0 keeps periodic jobs on their grid; f draws each interval from [1-f, 1+f] times the job's.
     randomization_factor: float = 0.0
+    #: Whether intervals are counted from the job's own times, or else from the end of each run.
+    fixed_intervals: bool = True
+    #: When a failed run is tried again.
+    retry: RetryPolicy = RetryPolicy()
     #: How many runs this instance has under way at most.
     max_running: int = 100
     #: Seconds between two scans for jobs that other instances wrote.
@@ -43,6 +49,13 @@ class MySQLConfig:
     table: str = "dalga"
     user: str = "root"
     password: str = field(default="", repr=False)
+    #: How many connections there are at most; 0 for as many as are of use.
+    max_open_conns: int = 8
+    #: Seconds until a connection has to be there, and until an answer has to come and a statement
+    #: has to be sent on it.
+    dial_timeout: float = 3.0
+    read_timeout: float = 10.0
+    write_timeout: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,10 @@ class ListenConfig:
     host: str = "127.0.0.1"
     #: 0 takes any free port.
     port: int = 34006
+    #: Seconds that a client which sends nothing keeps its connection.
+    idle_timeout: float = 60.0
+    #: Seconds that a request may take to arrive.
+    read_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +97,57 @@ class Config:
     database: MySQLConfig | SQLiteConfig = SQLiteConfig()
     listen: ListenConfig = ListenConfig()
     endpoint: EndpointConfig = EndpointConfig()
+    #: Sentences on what was given and is not needed, for the log.
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 #: Sections and their keys, as they are documented; read in any case.
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "jobs": ("randomizationFactor", "maxRunning", "scanFrequency", "shutdownTimeout"),
-    "mysql": ("host", "port", "db", "table", "user", "password"),
+    "jobs": (
+        "randomizationFactor",
+        "fixedIntervals",
+        "retryInterval",
+        "retryMultiplier",
+        "retryMaxInterval",
+        "retryJitter",
+        "retryStopAfter",
+        "maxRunning",
+        "scanFrequency",
+        "shutdownTimeout",
+    ),
+    "mysql": (
+        "host",
+        "port",
+        "db",
+        "table",
+        "user",
+        "password",
+        "maxOpenConns",
+        "dialTimeout",
+        "readTimeout",
+        "writeTimeout",
+    ),
     "sqlite": ("path",),
-    "listen": ("host", "port"),
+    "listen": ("host", "port", "idleTimeout", "readTimeout"),
     "endpoint": ("baseurl", "timeout"),
+}
+
+#: Where else the Go releases have a key of ours.
+ELSEWHERE: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("listen", "shutdownTimeout"): ("jobs", "shutdownTimeout"),
+}
+
+#: Keys of the Go releases that Dalga has no need of, and why: their files are taken as they are.
+UNNEEDED: Mapping[tuple[str, str], str] = {
+    ("mysql", "skipLocked"): "Dalga passes over rows that somebody has locked in any case",
+    (
+        "mysql",
+        "transactionIsolationParamName",
+    ): "Dalga finds out by itself what the server calls it",
+    (
+        "listen",
+        "writeTimeout",
+    ): "an answer is there within 5 s, and who does not take it is cut off by idleTimeout",
 }
 
 
@@ -96,26 +155,24 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
     """
     Read the configuration: a variable goes before the file, the file before the default.
 
-    :param path: an ini file; None for none.
+    :param path: a file, as `dalga.configfile.read_file` takes it; None for none.
     :param environ: the environment; of it, what starts with ``DALGA_`` and the name of a section.
     :raises ConfigError: with one sentence on the first thing that won't do.
     """
-    sections = {} if path is None else _read_file(path)
-    # What makes each section be there: its heading, also with nothing below, or a first variable.
-    origins = {section: f"[{section}] in {path}" for section in sections}
-    for variable in _variables(environ):
-        origins.setdefault(variable.section, variable.where)
-        sections.setdefault(variable.section, {})[variable.key] = variable
-    if "mysql" in sections and "sqlite" in sections:
+    given = _Given()
+    if path is not None:
+        given.add_file(path)
+    given.add_variables(environ)
+    if "mysql" in given.origins and "sqlite" in given.origins:
         raise ConfigError(
-            f"{origins['mysql']} and {origins['sqlite']} each choose a database: leave one of them "
-            "out to say whether jobs live in MySQL or in SQLite"
+            f"{given.origins['mysql']} and {given.origins['sqlite']} each choose a database: leave "
+            "one of them out to say whether jobs live in MySQL or in SQLite"
         )
 
-    jobs, mysql, sqlite, listen, endpoint = (_Section(sections.get(name, {})) for name in KEYS)
+    jobs, mysql, sqlite, listen, endpoint = (_Section(given.of(name)) for name in KEYS)
     default = Config()
     database: MySQLConfig | SQLiteConfig
-    if "mysql" in sections:
+    if "mysql" in given.origins:
         of_mysql = MySQLConfig()
         database = MySQLConfig(
             host=mysql.text("host", of_mysql.host, _check_host),
@@ -124,30 +181,68 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
             table=mysql.text("table", of_mysql.table, _check_table),
             user=mysql.text("user", of_mysql.user, _check_user),
             password=mysql.text("password", of_mysql.password, _check_nothing),
+            max_open_conns=mysql.integer("maxOpenConns", of_mysql.max_open_conns, 0, 10_000),
+            # A stop, and requests after an outage, may have to wait for as long as these.
+            dial_timeout=mysql.duration("dialTimeout", of_mysql.dial_timeout, "100ms", "5m"),
+            # Longer than the shortest time that a server waits for a lock.
+            read_timeout=mysql.duration("readTimeout", of_mysql.read_timeout, "2s", "5m"),
+            write_timeout=mysql.duration("writeTimeout", of_mysql.write_timeout, "2s", "5m"),
         )
     else:
         database = SQLiteConfig(path=sqlite.text("path", SQLiteConfig().path, _check_path))
     return Config(
         jobs=JobsConfig(
-            randomization_factor=jobs.fraction(
-                "randomizationFactor", default.jobs.randomization_factor
+            randomization_factor=jobs.number(
+                "randomizationFactor", default.jobs.randomization_factor, 0, 1, "0.25"
             ),
+            fixed_intervals=jobs.boolean("fixedIntervals", default.jobs.fixed_intervals),
+            retry=_retry_policy(jobs),
             max_running=jobs.integer("maxRunning", default.jobs.max_running, 1, 10_000),
             scan_frequency=jobs.duration("scanFrequency", default.jobs.scan_frequency),
-            shutdown_timeout=jobs.duration(
-                "shutdownTimeout", default.jobs.shutdown_timeout, zero=True
-            ),
+            shutdown_timeout=jobs.duration("shutdownTimeout", default.jobs.shutdown_timeout, "0"),
         ),
         database=database,
         listen=ListenConfig(
             host=listen.text("host", default.listen.host, _check_listen_host),
             port=listen.integer("port", default.listen.port, 0, 65535),
+            idle_timeout=listen.duration("idleTimeout", default.listen.idle_timeout, "1s"),
+            read_timeout=listen.duration("readTimeout", default.listen.read_timeout, "1s"),
         ),
         endpoint=EndpointConfig(
             baseurl=endpoint.text("baseurl", default.endpoint.baseurl, _check_baseurl),
             timeout=endpoint.duration("timeout", default.endpoint.timeout),
         ),
+        notes=tuple(given.notes()),
     )
+
+
+def _retry_policy(jobs: _Section) -> RetryPolicy:
+    default = RetryPolicy()
+    interval = jobs.duration(
+        "retryInterval", default.interval.total_seconds(), longest=_LONGEST_RETRY
+    )
+    # Where only one of the two is given, the other gives way to it.
+    longest = jobs.duration(
+        "retryMaxInterval",
+        max(interval, default.max_interval.total_seconds()),
+        longest=_LONGEST_RETRY,
+    )
+    if "retryInterval" in jobs and longest < interval:
+        raise jobs["retryMaxInterval"].refuse(
+            f"it takes a duration no shorter than retryInterval, which is {interval:g} s"
+        )
+    stop_after = jobs.duration("retryStopAfter", 0.0, "0", _LONGEST_RETRY)
+    return RetryPolicy(
+        interval=timedelta(seconds=min(interval, longest)),
+        multiplier=jobs.number("retryMultiplier", default.multiplier, 1, 100, "1.5"),
+        max_interval=timedelta(seconds=longest),
+        jitter=jobs.number("retryJitter", default.jitter, 0, 1, "0.5"),
+        stop_after=None if stop_after == 0 else timedelta(seconds=stop_after),
+    )
+
+
+#: A year.
+_LONGEST_RETRY = "8760h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +254,107 @@ class _Value:
     text: str
     #: The file, section and key, or the variable.
     where: str
+    kind: Kind = Kind.TEXT
 
     def refuse(self, why: str) -> ConfigError:
         """:param why: what follows the colon: what would do, or what is in the way."""
+        if self.kind not in (Kind.TEXT, Kind.NUMBER, Kind.BOOLEAN):
+            given = f" is {self.kind.value}"
         # A URL with an @ may have a password in it, too.
-        secret = self.key == "password" or "@" in self.text
-        given = " (not shown)" if secret else f" is {_shown(self.text)}"
+        elif self.key == "password" or "@" in self.text:
+            given = " (not shown)"
+        else:
+            given = f" is {shown(self.text)}"
         return ConfigError(f"{self.where}{given}: {why}")
 
 
-_Sections = dict[str, dict[str, _Value]]
+class _Given:
+    """What a file and the variables say, by section and key; what is added later goes first."""
+
+    def __init__(self) -> None:
+        #: What makes each section be there: its heading, also with nothing below, or a variable.
+        self.origins: dict[str, str] = {}
+        self._values: dict[tuple[str, str], _Value] = {}
+
+    def of(self, section: str) -> dict[str, _Value]:
+        """A section's values by their keys."""
+        return {key: value for (within, key), value in self._values.items() if within == section}
+
+    def notes(self) -> Iterable[str]:
+        """A sentence for each value that changes nothing."""
+        for place, why in UNNEEDED.items():
+            # What Dalga does anyway is not worth one.
+            if place in self._values and self._values[place].text.lower() != "true":
+                yield f"{self._values[place].where} is ignored: {why}"
+
+    def add_file(self, path: str) -> None:
+        """:raises ConfigError: for what is not known, there twice, or can't be read."""
+        values: dict[tuple[str, str], _Value] = {}
+        for written in read_file(path):
+            section = written.name.lower()
+            if section not in KEYS:
+                raise ConfigError(
+                    f"{path}: there is no section [{named(written.name)}]"
+                    f"{_instead(written.name, KEYS, '[{}]')}"
+                )
+            if section in self.origins:
+                raise ConfigError(
+                    f"{path}: the section [{section}] is there twice, put its keys together"
+                )
+            self.origins[section] = f"[{section}] in {path}"
+            known = _known(section)
+            for entry in written.entries:
+                if entry.key.lower() not in known:
+                    raise ConfigError(
+                        f"{path}: [{section}] has no key {shown(entry.key)}"
+                        f"{_instead(entry.key, KEYS[section], '{}')}"
+                    )
+                key = known[entry.key.lower()]
+                where = f"{path}: [{section}] {key}"
+                value = _Value(section, key, entry.text, where, entry.kind)
+                if entry.problem is not None:
+                    raise value.refuse(entry.problem)
+                _add(values, value)
+        self._values.update(values)
+
+    def add_variables(self, environ: Mapping[str, str]) -> None:
+        """
+        Take the values of ``DALGA_<SECTION>_<KEY>``, literally; other variables are not ours.
+
+        :raises ConfigError: for what is not known.
+        """
+        values: dict[tuple[str, str], _Value] = {}
+        for variable, text in sorted(environ.items()):
+            prefix, _, rest = variable.partition("_")
+            section, separator, key = rest.partition("_")
+            if prefix != "DALGA" or section.lower() not in KEYS or section != section.upper():
+                continue
+            known = {name.upper(): name for name in _known(section.lower()).values()}
+            if not separator or key not in known:
+                names = [f"DALGA_{section}_{name.upper()}" for name in KEYS[section.lower()]]
+                raise ConfigError(
+                    f"{variable} is not a variable of Dalga's{_instead(variable, names, '{}')}"
+                )
+            self.origins.setdefault(section.lower(), variable)
+            _add(values, _Value(section.lower(), known[key], text, variable))
+        self._values.update(values)
+
+
+def _known(section: str) -> dict[str, str]:
+    """A section's keys, those of the Go releases included, by their names in lower case."""
+    more = [key for within, key in (*ELSEWHERE, *UNNEEDED) if within == section]
+    return {name.lower(): name for name in (*KEYS[section], *more)}
+
+
+def _add(values: dict[tuple[str, str], _Value], value: _Value) -> None:
+    """:raises ConfigError: if the file, or the environment, has it already."""
+    place = ELSEWHERE.get((value.section, value.key), (value.section, value.key))
+    other = values.setdefault(place, value)
+    if other is value:
+        return
+    if other.where == value.where:
+        raise ConfigError(f"{value.where} is there twice, leave one of them")
+    raise ConfigError(f"{other.where} and {value.where} say the same, leave one of them")
 
 
 class _Section:
@@ -177,11 +363,19 @@ class _Section:
     def __init__(self, values: Mapping[str, _Value]) -> None:
         self._values = values
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def __getitem__(self, key: str) -> _Value:
+        return self._values[key]
+
     def text(self, key: str, default: str, check: Callable[[str], str | None]) -> str:
         """:param check: says why a text won't do; None where it will."""
         value = self._values.get(key)
         if value is None:
             return default
+        if value.kind is not Kind.TEXT:
+            raise value.refuse("it takes text, so put it in double quotes")
         if why := _undisplayable(value.text) or check(value.text):
             raise value.refuse(why)
         return value.text
@@ -195,33 +389,47 @@ class _Section:
             return int(value.text)
         raise value.refuse(f"it takes a whole number from {low} to {high}")
 
-    def fraction(self, key: str, default: float) -> float:
+    def number(self, key: str, default: float, low: int, high: int, example: str) -> float:
         value = self._values.get(key)
         if value is None:
             return default
         # A narrower grammar than float's, which takes "nan", "inf" and "1_0".
-        if re.fullmatch(_NUMBER, value.text) and float(value.text) <= 1:
+        if re.fullmatch(_NUMBER, value.text) and low <= float(value.text) <= high:
             return float(value.text)
-        raise value.refuse("it takes a number from 0 to 1, such as 0.25")
+        raise value.refuse(f"it takes a number from {low} to {high}, such as {example}")
 
-    def duration(self, key: str, default: float, zero: bool = False) -> float:
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self._values.get(key)
+        if value is None:
+            return default
+        if value.text.lower() in _BOOLEANS:
+            return _BOOLEANS[value.text.lower()]
+        raise value.refuse("it takes true or false")
+
+    def duration(
+        self, key: str, default: float, shortest: str = "1ms", longest: str = "1h"
+    ) -> float:
         """
-        :param zero: whether 0 will do; an hour always is the most.
+        :param shortest: the least, as a duration; so is `longest`, the most.
         :return: seconds.
         """
         value = self._values.get(key)
         if value is None:
             return default
-        seconds = _seconds(value.text)
-        if seconds is not None and seconds <= 3600 and (seconds > 0 or zero):
+        seconds, low, high = _seconds(value.text), _seconds(shortest), _seconds(longest)
+        assert low is not None and high is not None
+        if seconds is not None and low <= seconds <= high:
             return seconds
-        least = "0" if zero else "more than 0"
         raise value.refuse(
-            f"it takes a duration from {least} to an hour, in seconds (10, 2.5) or with a unit "
-            "(500ms, 10s, 5m, 1h)"
+            f"it takes a duration from {shortest} to {longest}, in seconds (10, 2.5) or with a "
+            "unit (500ms, 10s, 5m, 1h30m)"
         )
 
 
+#: As the parameters of the HTTP interface have them.
+_BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "0"), False
+)
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -262,9 +470,10 @@ def _check_user(text: str) -> str | None:
 
 
 def _check_table(text: str) -> str | None:
-    if re.fullmatch(r"[A-Za-z0-9_$-]{1,64}", text):
+    # Of the 64 characters that a name may have, 11 are for the tables beside it.
+    if re.fullmatch(r"[A-Za-z0-9_$-]{1,53}", text):
         return None
-    return "it takes 1 to 64 ASCII letters, digits, _, $ and -"
+    return "it takes 1 to 53 ASCII letters, digits, _, $ and -"
 
 
 def _check_path(text: str) -> str | None:
@@ -325,122 +534,6 @@ def _check_baseurl(text: str) -> str | None:
     return None
 
 
-# The file.
-
-# As configparser's own, but only a comment may follow on the line: the rest would be ignored.
-_HEADER = re.compile(r"\[\s*(?P<header>[^\]]+?)\s*\]\s*(?:[;#].*)?$")
-
-
-class _Ini(configparser.RawConfigParser):
-    SECTCRE = _HEADER
-
-    def __init__(self) -> None:
-        # No section is special: a [DEFAULT], of which others inherit, is one more unknown section.
-        super().__init__(delimiters=("=",), default_section="", interpolation=None)
-
-    def optionxform(self, optionstr: str) -> str:
-        """Keys stay as they were written, to be named so where they are refused."""
-        return optionstr
-
-
-def _read_file(path: str) -> _Sections:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not UTF-8 text (byte {error.start}): it takes an ini file such as "
-            "dalga.ini.example"
-        ) from None
-    except (OSError, ValueError) as error:  # ValueError: the path has a NUL
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(
-            f"can't read the configuration file {_shown(path)} ({reason}): give the path of an ini "
-            "file such as dalga.ini.example, or none for the defaults"
-        ) from None
-    parser = _Ini()
-    try:
-        # Without its indentation, which would make a line part of the value above it.
-        parser.read_string("\n".join(line.strip() for line in text.split("\n")), path)
-    except configparser.DuplicateSectionError as error:
-        raise ConfigError(
-            f"{path}, line {error.lineno}: the section [{error.section}] is there twice, put its "
-            "keys together"
-        ) from None
-    except configparser.DuplicateOptionError as error:
-        raise ConfigError(
-            f"{path}, line {error.lineno}: [{error.section}] {error.option} is there twice, leave "
-            "one of them"
-        ) from None
-    except configparser.ParsingError as error:
-        # Not the line itself: it may hold a password.
-        lineno = getattr(error, "lineno", None) or error.errors[0][0]
-        raise ConfigError(
-            f"{path}, line {lineno}: this is not an ini file's line, which is a [section], a "
-            "key = value in one, or a comment after ; or #"
-        ) from None
-
-    sections: _Sections = {}
-    for header in parser.sections():
-        section = header.lower()
-        if section not in KEYS:
-            raise ConfigError(
-                f"{path}: there is no section [{header}]{_instead(header, KEYS, '[{}]')}"
-            )
-        if section in sections:
-            raise ConfigError(
-                f"{path}: the section [{section}] is there twice, put its keys together"
-            )
-        values = sections[section] = {}
-        for written, raw in parser.items(header):
-            value = _from_file(path, section, written, raw)
-            if value.key in values:
-                raise ConfigError(f"{value.where} is there twice, leave one of them")
-            values[value.key] = value
-    return sections
-
-
-def _from_file(path: str, section: str, key: str, raw: str) -> _Value:
-    """:param raw: the text after the equals sign."""
-    known = {name.lower(): name for name in KEYS[section]}
-    if key.lower() not in known:
-        raise ConfigError(
-            f"{path}: [{section}] has no key {_shown(key)}{_instead(key, KEYS[section], '{}')}"
-        )
-    name = known[key.lower()]
-    value = _Value(section, name, raw, f"{path}: [{section}] {name}")
-    if raw.startswith('"'):
-        quoted = re.fullmatch(r'"((?:[^"\\]|\\["\\])*)"(?:\s+[;#].*)?', raw)
-        if quoted is None:
-            raise value.refuse(
-                'what starts with " ends with " (and maybe a comment), with \\" for a quote and '
-                "\\\\ for a backslash between them"
-            )
-        text = re.sub(r"\\(.)", r"\1", quoted[1])
-    else:
-        text = re.sub(r"(?:^|\s+)[;#].*", "", raw)
-        if name == "password" and text != raw:
-            # A comment, or part of the password? A guess would end as "access denied".
-            raise value.refuse("put it in double quotes, as it has a ; or # that starts a comment")
-    return _Value(section, name, text, value.where)
-
-
-def _variables(environ: Mapping[str, str]) -> Iterable[_Value]:
-    """The values of ``DALGA_<SECTION>_<KEY>``, taken literally; other variables are not ours."""
-    for variable, text in sorted(environ.items()):
-        prefix, _, rest = variable.partition("_")
-        section, separator, key = rest.partition("_")
-        if prefix != "DALGA" or section.lower() not in KEYS or section != section.upper():
-            continue
-        known = {name.upper(): name for name in KEYS[section.lower()]}
-        if not separator or key not in known:
-            names = [f"DALGA_{section}_{name}" for name in known]
-            raise ConfigError(
-                f"{variable} is not a variable of Dalga's{_instead(variable, names, '{}')}"
-            )
-        yield _Value(section.lower(), known[key], text, variable)
-
-
 def _instead(given: str, known: Iterable[str], form: str) -> str:
     """The end of a sentence on something unknown: what may have been meant, or what there is."""
     by_lower = {name.lower(): name for name in known}
@@ -448,8 +541,3 @@ def _instead(given: str, known: Iterable[str], form: str) -> str:
     if close:
         return f", did you mean {form.format(by_lower[close[0]])}?"
     return ", there is " + ", ".join(form.format(name) for name in by_lower.values())
-
-
-def _shown(text: str) -> str:
-    """`text` in quotes, on one line and not too long for it."""
-    return repr(text if len(text) <= 80 else text[:80] + "...")

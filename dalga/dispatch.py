@@ -59,6 +59,9 @@ LINGER = 0.01
 #: How often an instance gives a sign of life, in seconds.
 SIGN_OF_LIFE = 10.0
 
+#: How long a stop waits until it is counted no more, in seconds. It is forgotten by itself later.
+DEPARTURE = 1.0
+
 # What is asked of the database, as the log names it.
 CLAIM, SCAN, RECORD, SIGN = "a claim", "a scan", "a record", "a sign of life"
 
@@ -136,6 +139,7 @@ class Scheduler:
         self._stopping = False
         self._over = False
         self._drained: Deferred[None] | None = None
+        self._signed: Deferred[None] | None = None
 
     def start(self) -> None:
         """Begin to claim. The store has to be open."""
@@ -164,6 +168,22 @@ class Scheduler:
                 timer.cancel()
         self._over = True
         return len(self._running) + self._recorder.abandon()
+
+    async def depart(self) -> None:
+        """After `drain`: be counted no more, unless the database is away."""
+        if self._database.away:
+            return
+        departed = Deferred.fromCoroutine(self._depart())
+        try:
+            await departed.addTimeout(DEPARTURE, self._reactor)
+        except Exception as error:
+            log.debug("not taken off the list of instances: {error!r}", error=error)
+
+    async def _depart(self) -> None:
+        if self._signing:  # it would put us on the list again
+            self._signed = Deferred()
+            await self._signed
+        await self._store.depart(self._instance)
 
     @property
     def running(self) -> int:
@@ -282,6 +302,9 @@ class Scheduler:
             self._next_sign = self._reactor.seconds() + SIGN_OF_LIFE
         finally:
             self._signing = False
+            signed, self._signed = self._signed, None
+            if signed is not None:
+                signed.callback(None)
             self._set_timer()
 
     # Claim
@@ -405,6 +428,11 @@ class _Database:
         self._reactor = reactor
         #: What fails at present, and until when it pauses, in the reactor's seconds.
         self._away: dict[str, float] = {}
+
+    @property
+    def away(self) -> bool:
+        """Whether anything that was asked of it failed, and has not gone well since."""
+        return bool(self._away)
 
     def not_before(self, what: str) -> float:
         """When to try again, in the reactor's seconds."""

@@ -39,6 +39,19 @@ RUN_THREADS = 4
 API_THREADS = 4
 
 
+def lanes(limit: int) -> tuple[int, int]:
+    """
+    How many connections are for runs and how many for the API: each half, but no more than it uses.
+
+    :param limit: how many there may be in all; 0 for no limit.
+    :return: 1 and 0 where both have to share the only one.
+    """
+    if limit == 0:
+        return RUN_THREADS, API_THREADS
+    runs = max(1, min(RUN_THREADS, limit // 2))
+    return runs, min(API_THREADS, limit - runs)
+
+
 def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Random) -> JobsTable:
     """
     The store that the configuration asks for, not opened yet.
@@ -57,10 +70,25 @@ def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Rand
         # One file, one writer: one connection, so that they queue here and not in SQLite.
         only = lane(sqlite, 1)
         return JobsTable(sqlite, clock, only, only, FileGuard(path))
-    mysql = MySQL(
-        database.host, database.port, database.db, database.table, database.user, database.password
+    mysql = server(database)
+    for_runs, for_api = lanes(database.max_open_conns)
+    runs = lane(mysql, for_runs)
+    return JobsTable(mysql, clock, runs, lane(mysql, for_api) if for_api else runs)
+
+
+def server(database: MySQLConfig) -> MySQL:
+    """The MySQL or MariaDB that the configuration names."""
+    return MySQL(
+        database.host,
+        database.port,
+        database.db,
+        database.table,
+        database.user,
+        database.password,
+        database.dial_timeout,
+        database.read_timeout,
+        database.write_timeout,
     )
-    return JobsTable(mysql, clock, lane(mysql, RUN_THREADS), lane(mysql, API_THREADS))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -126,14 +154,20 @@ class DalgaService(Service):
             store,
             self._endpoint,
             Pace(slots=slots, timeout=timeout, scan=config.jobs.scan_frequency),
-            RunPolicy(randomization_factor=config.jobs.randomization_factor),
+            RunPolicy(
+                retry=config.jobs.retry,
+                randomization_factor=config.jobs.randomization_factor,
+                fixed_intervals=config.jobs.fixed_intervals,
+            ),
             SystemRandom(),
+            instance,
         )
-        jobs = Jobs(store, reactor, self._scheduler.expect, lambda: self._scheduler.running)
+        jobs = Jobs(
+            store, reactor, self._scheduler.expect, lambda: self._scheduler.running, instance
+        )
+        site = make_site(jobs, reactor, config.listen.idle_timeout, config.listen.read_timeout)
         host, port = self._listener.getsockname()[:2]
-        self._port = reactor.adoptStreamPort(
-            self._listener.fileno(), self._listener.family, make_site(jobs, reactor)
-        )
+        self._port = reactor.adoptStreamPort(self._listener.fileno(), self._listener.family, site)
         self._scheduler.start()
         log.info(
             "dalga {version} ({instance}) listens on http://{host}:{port}/, "
@@ -145,11 +179,14 @@ class DalgaService(Service):
             where=self._store.where(),
             baseurl=self._config.endpoint.baseurl,
         )
+        for note in config.notes:
+            log.warn("{note}", note=note)
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, stop claiming, let running POSTs end, record them, close the connections:
-        one after the other. What still runs after the configured time is left to its lease.
+        Stop listening, stop claiming, let running POSTs end, record them, leave the list of
+        instances, close the connections: one after the other. What still runs after the configured
+        time is left to its lease.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
@@ -170,6 +207,7 @@ class DalgaService(Service):
             left = await self._scheduler.drain(grace)
             if left:
                 log.warn("{count} runs are left to their leases", count=left)
+            await self._scheduler.depart()
             await self._endpoint.close()
         finally:
             await self._store.close()

@@ -14,7 +14,15 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import dispatch
-from dalga.dispatch import AWAY_PAUSE, LEASE_MARGIN, RECORD_LIMIT, SCAN_LIMIT, Pace, Scheduler
+from dalga.dispatch import (
+    AWAY_PAUSE,
+    DEPARTURE,
+    LEASE_MARGIN,
+    RECORD_LIMIT,
+    SCAN_LIMIT,
+    Pace,
+    Scheduler,
+)
 from dalga.errors import JobDisabled, JobNotFound
 from dalga.job import (
     CatchUp,
@@ -463,6 +471,44 @@ class SignTests(SchedulerTestCase):
         self.store.away = set()
         self.go(AWAY_PAUSE)
         self.assertEqual(list(self.store.heard_of), ["web1"])
+
+    def depart(self) -> Deferred[None]:
+        """Stop, as `dalga.service` does, up to the departure."""
+        self.scheduler.stop_claiming()
+        return Deferred.fromCoroutine(self.scheduler.depart())
+
+    def test_departure(self) -> None:
+        """An instance that stops is counted no more."""
+        self.start()
+        self.assertEqual(list(self.store.heard_of), ["web1"])
+        self.successResultOf(self.depart())
+        self.assertEqual(list(self.store.heard_of), [])
+
+    def test_departure_during_a_sign_of_life(self) -> None:
+        """The sign, written later, would put it on the list again."""
+        self.store.hold("announce")
+        self.start()
+        departed = self.depart()
+        self.assertNoResult(departed)
+        self.store.release("announce")
+        self.successResultOf(departed)
+        self.assertEqual(list(self.store.heard_of), [])
+
+    def test_departure_unheard(self) -> None:
+        """A stop waits for a database that says nothing for a second, for one that is away not."""
+        for held in ("depart", "announce"):
+            self.store.hold(held)
+            self.start()
+            departed = self.depart()
+            self.go(DEPARTURE - 0.125)
+            self.assertNoResult(departed)
+            self.go(0.125)
+            self.successResultOf(departed)
+            self.store.release(held)
+        self.store.away = {"upcoming"}
+        self.store.hold("depart")
+        self.start()
+        self.successResultOf(self.depart())
 
 
 class RecordTests(SchedulerTestCase):

@@ -19,7 +19,17 @@ from tests.run import Report, asked_for, conclusion, engine_of
 ROOT = Path(__file__).parent.parent
 
 #: Each room comes after the rooms that it may import from.
-PURE = ("errors", "schedule", "retry", "job", "agenda", "config")
+PURE = (
+    "errors",
+    "duration",
+    "zone",
+    "schedule",
+    "retry",
+    "job",
+    "agenda",
+    "configfile",
+    "config",
+)
 ADAPTERS = ("store", "endpoint")
 APPLICATION = ("dispatch", "jobs", "web", "service", "cli", "__main__")
 # `log` has Twisted's logger in it, so no pure room has it; all after them do.

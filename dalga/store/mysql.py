@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Any
 
@@ -12,10 +13,7 @@ from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble, as_utc
 from dalga.store.schema import COMMENT, HEARTBEATS, definitions
 
-# Seconds. A connection that is not there is noticed well before a caller's patience is over; an
-# answer may take as long as a lock wait and a slow fsync together.
-CONNECT_TIMEOUT = 3
-READ_TIMEOUT = 10
+#: Seconds that a statement waits for a lock, where the time-out of reads leaves it so many.
 LOCK_WAIT_TIMEOUT = 3
 
 _CONFLICTS = {ER.LOCK_DEADLOCK, ER.CHECKREAD}
@@ -62,13 +60,32 @@ _UNAVAILABLE = {
 
 
 class MySQL:
-    """See `dalga.store.dialect.Dialect`."""
+    """
+    See `dalga.store.dialect.Dialect`.
+
+    No caller waits for as long as these time-outs: they say when a thread is free again that waits
+    for a server which says nothing.
+
+    :param dial_timeout: until a connection has to be there, in seconds.
+    :param read_timeout: until an answer has to come, in seconds, at least 2: it may take a lock
+        wait and a slow fsync together.
+    :param write_timeout: until a statement has to be sent, in seconds.
+    """
 
     skip_locked = " FOR UPDATE SKIP LOCKED"
     on_conflict = "ON DUPLICATE KEY UPDATE"
 
     def __init__(
-        self, host: str, port: int, database: str, table: str, user: str, password: str
+        self,
+        host: str,
+        port: int,
+        database: str,
+        table: str,
+        user: str,
+        password: str,
+        dial_timeout: float = 3.0,
+        read_timeout: float = 10.0,
+        write_timeout: float = 10.0,
     ) -> None:
         self._host = host
         self._port = port
@@ -76,6 +93,12 @@ class MySQL:
         self._name = table
         self._user = user
         self._password = password
+        self._dial_timeout = dial_timeout
+        self._read_timeout = read_timeout
+        self._write_timeout = write_timeout
+        # Whole seconds, and over before the answer is given up: that a row is locked is no reason
+        # to think that the connection is lost.
+        self._lock_wait = max(1, min(LOCK_WAIT_TIMEOUT, math.ceil(read_timeout) - 1))
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
 
@@ -90,9 +113,9 @@ class MySQL:
             "password": self._password,
             "database": self._database,
             "charset": "utf8mb4",
-            "connect_timeout": CONNECT_TIMEOUT,
-            "read_timeout": READ_TIMEOUT,
-            "write_timeout": READ_TIMEOUT,
+            "connect_timeout": self._dial_timeout,
+            "read_timeout": self._read_timeout,
+            "write_timeout": self._write_timeout,
             # Count the rows that matched, not those that looked different afterwards.
             "client_flag": CLIENT.FOUND_ROWS,
         }
@@ -107,7 +130,7 @@ class MySQL:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SET SESSION time_zone = '+00:00', SESSION sql_mode = 'STRICT_ALL_TABLES', "
-                f"SESSION innodb_lock_wait_timeout = {LOCK_WAIT_TIMEOUT}"
+                f"SESSION innodb_lock_wait_timeout = {self._lock_wait}"
             )
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             # MariaDB had but the one name until 11.1, MySQL 8 has but the other.

@@ -1,0 +1,385 @@
+"""
+Configuration files as they stand: sections, and in them keys and values, from ini, TOML or YAML.
+
+What a key means, and which there are, is not known here; `dalga.config` says that once, for all
+three. Whatever can't be read is refused with the number of its line, but never with the line
+itself, which may hold a password.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import yaml
+
+from dalga.errors import ConfigError
+
+#: The largest file that is read, in bytes: one with all keys and comments has some thousands.
+MAX_FILE = 64 * 1024
+
+
+class Kind(Enum):
+    """What a value is in its file, in words. In an ini file, and as a variable, all are text."""
+
+    TEXT = "text"
+    NUMBER = "a number"
+    BOOLEAN = "true or false"
+    DATE = "a date or a time"
+    LIST = "a list"
+    TABLE = "a table"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key and its value."""
+
+    key: str
+    #: The value, its quotes and comments gone; of a number, how it was written, where that can be
+    #: told. Empty for what is neither text nor a number, true or false.
+    text: str
+    kind: Kind = Kind.TEXT
+    #: Why the value can't be taken, as the end of a sentence; None where it can.
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSection:
+    """A section; each name as it was written, and maybe there more than once."""
+
+    name: str
+    entries: list[Entry]
+
+
+def read_file(path: str) -> list[FileSection]:
+    """
+    Read a file in the format that its ending names: TOML for ``.toml``, YAML for ``.yaml`` and
+    ``.yml``, and ini for any other.
+
+    :raises ConfigError: if it can't be read.
+    """
+    if path.lower().endswith(".toml"):
+        return _read_toml(path, _text_of(path, "a TOML file"))
+    if path.lower().endswith((".yaml", ".yml")):
+        return list(_read_yaml(path, _text_of(path, "a YAML file")))
+    return list(_read_ini(path, _text_of(path, "an ini file")))
+
+
+def _text_of(path: str, what: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: the path has a NUL
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"can't read the configuration file {shown(path)} ({reason}): give the path of an ini "
+            "file such as dalga.ini.example, of a .toml or a .yaml file, or none for the defaults"
+        ) from None
+    if len(content) > MAX_FILE:
+        raise ConfigError(
+            f"{path} is too large for a configuration file: it takes {MAX_FILE} bytes at most"
+        )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8 text (byte {error.start}): it takes {what}"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def shown(text: str) -> str:
+    """`text` in quotes, on one line and not too long for it."""
+    return repr(text if len(text) <= 80 else text[:80] + "...")
+
+
+def named(text: str) -> str:
+    """`text` without quotes, but on one line and not too long for it either."""
+    return shown(text)[1:-1]
+
+
+# ini
+
+# As configparser's own, but only a comment may follow on the line: the rest would be ignored.
+_HEADER = re.compile(r"\[\s*(?P<header>[^\]]+?)\s*\]\s*(?:[;#].*)?$")
+
+
+class _Ini(configparser.RawConfigParser):
+    SECTCRE = _HEADER
+
+    def __init__(self) -> None:
+        # No section is special: a [DEFAULT], of which others inherit, is one more unknown section.
+        super().__init__(delimiters=("=",), default_section="", interpolation=None)
+
+    def optionxform(self, optionstr: str) -> str:
+        """Keys stay as they were written, to be named so where they are refused."""
+        return optionstr
+
+
+def _read_ini(path: str, text: str) -> Iterator[FileSection]:
+    parser = _Ini()
+    try:
+        # Without its indentation, which would make a line part of the value above it.
+        parser.read_string("\n".join(line.strip() for line in text.split("\n")), path)
+    except configparser.DuplicateSectionError as error:
+        raise ConfigError(
+            f"{path}, line {error.lineno}: the section [{error.section}] is there twice, put its "
+            "keys together"
+        ) from None
+    except configparser.DuplicateOptionError as error:
+        raise ConfigError(
+            f"{path}, line {error.lineno}: [{error.section}] {error.option} is there twice, leave "
+            "one of them"
+        ) from None
+    except configparser.ParsingError as error:
+        lineno = getattr(error, "lineno", None) or error.errors[0][0]
+        raise ConfigError(
+            f"{path}, line {lineno}: this is not an ini file's line, which is a [section], a "
+            "key = value in one, or a comment after ; or #"
+        ) from None
+    for header in parser.sections():
+        yield FileSection(header, [_ini_entry(key, raw) for key, raw in parser.items(header)])
+
+
+def _ini_entry(key: str, raw: str) -> Entry:
+    """:param raw: the text after the equals sign."""
+    if raw.startswith('"'):
+        quoted = re.fullmatch(r'"((?:[^"\\]|\\["\\])*)"(?:\s+[;#].*)?', raw)
+        if quoted is None:
+            return Entry(
+                key,
+                raw,
+                problem='what starts with " ends with " (and maybe a comment), with \\" for a '
+                "quote and \\\\ for a backslash between them",
+            )
+        return Entry(key, re.sub(r"\\(.)", r"\1", quoted[1]))
+    text = re.sub(r"(?:^|\s+)[;#].*", "", raw)
+    if key.lower() == "password" and text != raw:
+        # A comment, or part of the password? A guess would end as "access denied".
+        return Entry(
+            key, raw, problem="put it in double quotes, as it has a ; or # that starts a comment"
+        )
+    return Entry(key, text)
+
+
+# TOML
+
+
+def _read_toml(path: str, text: str) -> list[FileSection]:
+    try:
+        # A number with a point stays as it is written: "nan" and "1e9" are for others to refuse.
+        document = tomllib.loads(text, parse_float=_Written)
+        return [_toml_section(path, name, value) for name, value in document.items()]
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"\(at line (\d+)", str(error))
+        where = f"{path}, line {line[1]}" if line else f"{path}, at its end"
+        if str(error).startswith(("Cannot", "Duplicate")):
+            raise ConfigError(
+                f"{where}: a section or a key is there twice, leave one of them"
+            ) from None
+        raise ConfigError(
+            f"{where}: this is not TOML, which has [section] lines, key = value lines below them, "
+            "and text in double quotes"
+        ) from None
+    except (ValueError, RecursionError):
+        # Of integers past Python's limit of digits, and of lists in lists.
+        raise ConfigError(
+            f"{path}: a number has too many digits, or lists or tables are too deep in each other"
+        ) from None
+
+
+def _toml_section(path: str, name: str, value: object) -> FileSection:
+    if not isinstance(value, dict):
+        raise _not_a_section(path, name, _toml_kind(value))
+    return FileSection(name, [_toml_entry(key, each) for key, each in value.items()])
+
+
+class _Written(str):
+    """A number with a point, an exponent or a name, as it was written."""
+
+
+def _toml_entry(key: str, value: object) -> Entry:
+    kind = _toml_kind(value)
+    match kind:
+        case Kind.BOOLEAN:
+            return Entry(key, str(value).lower(), kind)
+        case Kind.TEXT | Kind.NUMBER:
+            return Entry(key, str(value), kind)
+        case _:
+            return Entry(key, "", kind)
+
+
+def _toml_kind(value: object) -> Kind:
+    match value:
+        case bool():
+            return Kind.BOOLEAN
+        case int() | _Written():
+            return Kind.NUMBER
+        case str():
+            return Kind.TEXT
+        case list():
+            return Kind.LIST
+        case dict():
+            return Kind.TABLE
+        case _:
+            return Kind.DATE
+
+
+# YAML
+
+#: How deep lists and tables may be in each other, where one is passed over.
+_DEPTH = 8
+
+
+def _read_yaml(path: str, text: str) -> Iterator[FileSection]:
+    reader = _Yaml(path, yaml.parse(text, Loader=yaml.SafeLoader))
+    try:
+        yield from reader.sections()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        if mark is not None:
+            line = mark.line + 1
+        else:  # a character that YAML has no place for
+            line = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        raise ConfigError(
+            f"{path}, line {line}: this is not YAML, which has section: lines, and indented "
+            "key: value lines below them"
+        ) from None
+
+
+class _Yaml:
+    """
+    A YAML file, read from events and not from objects: they show what is there twice and how a
+    number was written, and reading ends at what has no place here, before that takes memory or
+    time.
+    """
+
+    def __init__(self, path: str, events: Iterator[yaml.Event]) -> None:
+        self._path = path
+        self._events = events
+
+    def sections(self) -> Iterator[FileSection]:
+        self._next()  # the stream's start
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            return  # nothing but comments
+        top = self._next()
+        if isinstance(top, yaml.MappingStartEvent):
+            yield from self._top()
+        elif _yaml_kind(top) is not Kind.NOTHING:
+            raise self._refusal(
+                top,
+                f"this is {_yaml_kind(top).value}, it takes section: lines, and indented "
+                "key: value lines below them",
+            )
+        self._next()  # the document's end
+        after = self._next()
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise self._refusal(after, "a second document starts here, put all sections into one")
+
+    def _top(self) -> Iterator[FileSection]:
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            name = self._key(event)
+            value = self._next()
+            if isinstance(value, yaml.MappingStartEvent):
+                yield FileSection(name, list(self._entries()))
+            elif _yaml_kind(value) is Kind.NOTHING:
+                yield FileSection(name, [])
+            else:
+                raise _not_a_section(self._path, name, _yaml_kind(value))
+
+    def _entries(self) -> Iterator[Entry]:
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            key = self._key(event)
+            value = self._next()
+            if isinstance(value, yaml.ScalarEvent):
+                yield _yaml_entry(key, value)
+            else:
+                self._pass_over()
+                yield Entry(key, "", _yaml_kind(value))
+
+    def _pass_over(self) -> None:
+        """Up to the end of the list or table that has begun."""
+        depth = 1
+        while depth:
+            event = self._next()
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > _DEPTH:
+                raise self._refusal(event, "lists or tables are too deep in each other")
+
+    def _key(self, event: yaml.Event) -> str:
+        if not isinstance(event, yaml.ScalarEvent):
+            raise self._refusal(event, f"{_yaml_kind(event).value} can't be a key")
+        return event.value
+
+    def _next(self) -> yaml.Event:
+        event = next(self._events)
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise self._refusal(
+                event,
+                "what & and * stand for is not read here, write the value itself, in quotes if it "
+                "starts with one of them",
+            )
+        if getattr(event, "tag", None) is not None:
+            raise self._refusal(
+                event,
+                "what ! stands for is not read here, leave it out, or put a value that starts with "
+                "it in quotes",
+            )
+        return event
+
+    def _refusal(self, event: yaml.Event, why: str) -> ConfigError:
+        mark = event.start_mark
+        assert mark is not None
+        return ConfigError(f"{self._path}, line {mark.line + 1}: {why}")
+
+
+#: Says what a value without quotes is.
+_RESOLVER = yaml.resolver.Resolver()
+_KINDS = {
+    "int": Kind.NUMBER,
+    "float": Kind.NUMBER,
+    "bool": Kind.BOOLEAN,
+    "null": Kind.NOTHING,
+    "timestamp": Kind.DATE,
+}
+
+
+def _yaml_kind(event: yaml.Event) -> Kind:
+    match event:
+        case yaml.SequenceStartEvent():
+            return Kind.LIST
+        case yaml.MappingStartEvent():
+            return Kind.TABLE
+        case yaml.ScalarEvent(style=None, value=value):
+            tag: object = _RESOLVER.resolve(yaml.ScalarNode, value, (True, False))  # type: ignore[no-untyped-call]
+            return _KINDS.get(str(tag).rpartition(":")[2], Kind.TEXT)
+        case _:
+            return Kind.TEXT
+
+
+def _yaml_entry(key: str, value: yaml.ScalarEvent) -> Entry:
+    kind = _yaml_kind(value)
+    if kind in (Kind.NOTHING, Kind.DATE):
+        return Entry(key, "", kind)
+    problem = None
+    if kind is Kind.NUMBER and re.match(r"[-+]?0[0-9]", value.value):
+        problem = "YAML reads a number that starts with 0 as octal, leave the 0 out or use quotes"
+    return Entry(key, value.value, kind, problem)
+
+
+# Both
+
+
+def _not_a_section(path: str, name: str, kind: Kind) -> ConfigError:
+    return ConfigError(
+        f"{path}: {named(name)} is {kind.value}, not a section: keys stand in sections, such as "
+        "host in mysql"
+    )
