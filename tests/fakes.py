@@ -406,6 +406,7 @@ class FakeStore:
                 del self.rows[row.id]
             case Reschedule(scheduled, anchor, error):
                 self._next(row, scheduled)
+                row.due = max(scheduled, self.time)
                 row.anchor, row.error = anchor, error
                 row.failed = Failed.NO if error is None else Failed.CONTINUED
                 row.successes += error is None

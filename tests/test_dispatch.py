@@ -106,6 +106,10 @@ class SchedulerTestCase(SynchronousTestCase):
             if event["log_level"] is level and event["log_namespace"].startswith("dalga")
         ]
 
+    def times(self) -> list[float]:
+        """When each POST was begun, in seconds of the clock."""
+        return [at for _, at in self.endpoint.posts]
+
     def drain(self, grace: float) -> Deferred[int]:
         self.scheduler.stop_claiming()
         return Deferred.fromCoroutine(self.scheduler.drain(grace))
@@ -396,20 +400,25 @@ class ClaimTests(SchedulerTestCase):
     def test_catching_up_on_all(self) -> None:
         """
         P3, P6: where each missed time is made up for, they are run one after the other without a
-        wait, and others have their turn in between.
+        wait, and what is due besides has its turn before the next of them.
         """
         began = self.store.time
         every = Options(catch_up=CatchUp.ALL)
         self.store.insert("all", began - seconds(29.5), Every(seconds(1)), every)
-        self.store.insert("other", began - seconds(10))
-        self.start(slots=1)
-        while self.endpoint.under_way:
+        self.store.insert("overdue", began - seconds(10))
+        self.store.insert("soon", began + seconds(1.25))
+        self.start(slots=1, scan=60)
+        for _ in range(32):
+            self.assertEqual(len(self.endpoint.under_way), 1)
             self.endpoint.answer(self.endpoint.under_way[0])
-            self.go(0.125)
-        self.assertLess(self.store.time - began, seconds(5))
+            self.go(0.0625)
+        posts = dict(zip(self.endpoint.paths, self.times(), strict=True))
+        self.assertEqual(self.endpoint.paths[:3], ["all", "overdue", "all"])
+        self.assertLess(posts["soon"] - self.times()[0], 1.25 + 2 * 0.0625)
         scheduled = [run.scheduled for run, _ in self.endpoint.posts if run.key.path == "all"]
         self.assertEqual(scheduled[:30], [began - seconds(29.5 - n) for n in range(30)])
-        self.assertEqual(self.endpoint.paths.index("other"), 20)
+        self.go(60)
+        self.assertEqual(len(self.endpoint.posts), 33)
 
     def test_too_late(self) -> None:
         """A run that is too late is skipped and counted, and the next one is on time."""

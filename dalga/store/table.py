@@ -385,13 +385,15 @@ class JobsTable:
                 elif isinstance(verdict, Delete):
                     deleted.append(mine)
                 elif isinstance(verdict, Reschedule):
-                    times = map(self._dialect.instant, (verdict.scheduled, verdict.anchor))
+                    # One that went by already goes behind those who wait: they have a turn (P6).
+                    due = max(verdict.scheduled, now)
+                    times = map(self._dialect.instant, (verdict.scheduled, verdict.anchor, due))
                     rescheduled.append((*mine, *times, verdict.error and verdict.error[:MAX_ERROR]))
                 elif isinstance(verdict, Skip):
                     skipped.append((*mine, self._dialect.instant(verdict.scheduled)))
                 elif isinstance(verdict, Retry):
-                    due = self._dialect.instant(verdict.due)
-                    retried.append((*mine, due, verdict.error[:MAX_ERROR]))
+                    again = self._dialect.instant(verdict.due)
+                    retried.append((*mine, again, verdict.error[:MAX_ERROR]))
                 elif isinstance(verdict, Stop):
                     stopped.append((*mine, verdict.error[:MAX_ERROR]))
             for statement, items in (
@@ -574,8 +576,8 @@ class _Statements:
 
     def reschedule_rows(self, count: int) -> str:
         return self._dialect.update_rows(
-            ("next_scheduled", "next_anchor", "last_error"),
-            f"due = {_unless_disabled('next_scheduled')}, scheduled = next_scheduled, "
+            ("next_scheduled", "next_anchor", "next_due", "last_error"),
+            f"due = {_unless_disabled('next_due')}, scheduled = next_scheduled, "
             "anchor = next_anchor, token = NULL, run = NULL, started = NULL, attempts = 0, "
             f"successes = CASE WHEN last_error IS NULL AND successes < {MAX_COUNT} "
             "THEN successes + 1 ELSE successes END, "
