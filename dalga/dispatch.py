@@ -333,7 +333,10 @@ class Scheduler:
         if claimed.runs and not claimed.full and horizon is not None and horizon <= claimed.now:
             self._next_scan = now  # caught up with a backlog: see what comes next
         for run in claimed.runs:
-            self._start(run)
+            try:
+                self._start(run)
+            except Exception:
+                self._lost(Failure(), run)  # a mistake of ours: it takes no other run with it (P6)
 
     # POST
 
@@ -378,7 +381,9 @@ class Scheduler:
 
     def _lost(self, failure: Failure, run: Run) -> None:
         log.failure("{path!r} {body!r}: left to its lease", failure, **_fields(run))
-        self._running.pop(run.row, None)
+        if self._running.get(run.row) is run:
+            del self._running[run.row]
+        self._set_timer()
         self._check_drained()
 
     # Record
@@ -428,6 +433,8 @@ class _Database:
         self._reactor = reactor
         #: What fails at present, and until when it pauses, in the reactor's seconds.
         self._away: dict[str, float] = {}
+        #: What fails at present by a mistake of ours.
+        self._broken: set[str] = set()
 
     @property
     def away(self) -> bool:
@@ -441,13 +448,16 @@ class _Database:
     def failed(self, what: str, error: Exception) -> None:
         """Make a pause, and log what is new."""
         if not isinstance(error, StoreUnavailable):
-            log.failure("{what} broke", Failure(error), what=what)
+            if what not in self._broken:
+                log.failure("{what} broke", Failure(error), what=what)
+            self._broken.add(what)
         elif not self._away:
             log.error("{error}; waiting for it to come back", error=error)
         self._away[what] = self._reactor.seconds() + AWAY_PAUSE
 
     def answered(self, what: str) -> None:
         """The pause is over; it is news once nothing fails any more."""
+        self._broken.discard(what)
         if self._away.pop(what, None) is not None and not self._away:
             log.info("the database is back")
 

@@ -18,6 +18,7 @@ from dalga.dispatch import (
     AWAY_PAUSE,
     DEPARTURE,
     LEASE_MARGIN,
+    LINGER,
     RECORD_LIMIT,
     SCAN_LIMIT,
     Pace,
@@ -329,6 +330,34 @@ class ClaimTests(SchedulerTestCase):
         self.store.claim = claim  # type: ignore[method-assign]
         self.go(AWAY_PAUSE)
         self.assertEqual(self.endpoint.paths, ["a"])
+
+    def test_claim_breaks_for_long(self) -> None:
+        """P10: the same mistake over and over leaves one line in the log, until all was well."""
+        self.store.claim = lambda limit, lease: 1 / 0  # type: ignore[assignment, return-value]
+        self.store.insert("a")
+        self.start()
+        self.go(30)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_run_that_breaks(self) -> None:
+        """P6: a run that our arithmetic chokes on is left to its lease; the others start."""
+        keys = [self.store.insert(name) for name in ("a", "bad", "b")]
+        self.patch(dispatch, "missed", lambda run: 1 / 0 if run.key == keys[1] else None)
+        self.start()
+        self.assertEqual(self.endpoint.paths, ["a", "b"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.scheduler.running, 2)
+
+    def test_an_end_that_breaks(self) -> None:
+        """P6: so is one whose end it chokes on; its slot is free at once."""
+        self.patch(dispatch, "judge", lambda *arguments: 1 / 0)
+        self.store.insert("bad")
+        self.store.insert("good")
+        self.start(slots=1, scan=60)
+        self.endpoint.answer("bad")
+        self.go(LINGER)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.endpoint.under_way, ["good"])
 
     def test_a_late_claim(self) -> None:
         """P3: a claim that comes back too late for a POST within its lease is not POSTed."""
