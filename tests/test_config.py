@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import operator
 import re
+import signal
+import string
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga import service
 from dalga.config import (
+    ELSEWHERE,
     KEYS,
+    UNNEEDED,
     Config,
     EndpointConfig,
     JobsConfig,
@@ -18,13 +36,24 @@ from dalga.config import (
     SQLiteConfig,
     load_config,
 )
+from dalga.configfile import MAX_FILE
 from dalga.errors import ConfigError
+from dalga.retry import RetryPolicy
+from dalga.store.schema import HEARTBEATS
+from tests.daemons import Daemon, DaemonTestCase
+from tests.stores import EngineTestCase, each_engine
 
 EXAMPLE = Path(__file__).parent.parent / "dalga.ini.example"
 
 #: Each key with a value that is not its default, where `Config` has it and as what.
 EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("jobs", "randomizationFactor", "0.25", "randomization_factor", 0.25),
+    ("jobs", "fixedIntervals", "false", "fixed_intervals", False),
+    ("jobs", "retryInterval", "1m30s", "retry.interval", timedelta(seconds=90)),
+    ("jobs", "retryMultiplier", "1", "retry.multiplier", 1.0),
+    ("jobs", "retryMaxInterval", "2h", "retry.max_interval", timedelta(hours=2)),
+    ("jobs", "retryJitter", "0", "retry.jitter", 0.0),
+    ("jobs", "retryStopAfter", "72h", "retry.stop_after", timedelta(days=3)),
     ("jobs", "maxRunning", "7", "max_running", 7),
     ("jobs", "scanFrequency", "500ms", "scan_frequency", 0.5),
     ("jobs", "shutdownTimeout", "0", "shutdown_timeout", 0.0),
@@ -34,9 +63,15 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("mysql", "table", "my_jobs$-1", "table", "my_jobs$-1"),
     ("mysql", "user", "dalga", "user", "dalga"),
     ("mysql", "password", "s3cr%t", "password", "s3cr%t"),
+    ("mysql", "maxOpenConns", "3", "max_open_conns", 3),
+    ("mysql", "dialTimeout", "500ms", "dial_timeout", 0.5),
+    ("mysql", "readTimeout", "30s", "read_timeout", 30.0),
+    ("mysql", "writeTimeout", "20", "write_timeout", 20.0),
     ("sqlite", "path", "/var/lib/jobs.sqlite", "path", "/var/lib/jobs.sqlite"),
     ("listen", "host", "::1", "host", "::1"),
     ("listen", "port", "0", "port", 0),
+    ("listen", "idleTimeout", "90s", "idle_timeout", 90.0),
+    ("listen", "readTimeout", "10s", "read_timeout", 10.0),
     ("endpoint", "baseurl", "https://example.org:8443/in/", "baseurl", ...),
     ("endpoint", "timeout", "1m30s", "timeout", 90.0),
 ]
@@ -47,9 +82,12 @@ def part(config: Config, section: str) -> Any:
 
 
 class ConfigTestCase(SynchronousTestCase):
+    #: That of the files that are written.
+    ending = ".ini"
+
     def write(self, text: str | bytes) -> str:
-        """:return: the path of an ini file with that text."""
-        path = Path(self.mktemp()).with_suffix(".ini")
+        """:return: the path of a file with that text."""
+        path = Path(self.mktemp()).with_suffix(self.ending)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return str(path)
@@ -58,12 +96,12 @@ class ConfigTestCase(SynchronousTestCase):
         return load_config(self.write(text), variables)
 
     def refusal(self, text: str | bytes | None, **variables: str) -> str:
-        """:return: the sentence with which this is refused, with its file called "ini"."""
+        """:return: the sentence with which this is refused, its file named by its ending."""
         path = None if text is None else self.write(text)
         error = self.assertRaises(ConfigError, load_config, path, variables)
         sentence = str(error)
         self.assertNotIn("\n", sentence)
-        return sentence.replace(str(path), "ini")
+        return sentence.replace(str(path), self.ending[1:])
 
 
 class ReadTests(ConfigTestCase):
@@ -71,9 +109,9 @@ class ReadTests(ConfigTestCase):
         """The defaults are the original's, and the database is the embedded one."""
         config = load_config(None, {})
         self.assertEqual(config, Config())
-        self.assertEqual(config.jobs, JobsConfig(0.0, 100, 1.0, 10.0))
+        self.assertEqual(config.jobs, JobsConfig(0.0, True, RetryPolicy(), 100, 1.0, 10.0))
         self.assertEqual(config.database, SQLiteConfig("dalga.sqlite"))
-        self.assertEqual(config.listen, ListenConfig("127.0.0.1", 34006))
+        self.assertEqual(config.listen, ListenConfig("127.0.0.1", 34006, 60.0, 30.0))
         self.assertEqual(config.endpoint, EndpointConfig("http://127.0.0.1:5000/", 10.0))
         self.assertEqual(MySQLConfig(), MySQLConfig("127.0.0.1", 3306, "test", "dalga", "root", ""))
 
@@ -85,13 +123,13 @@ class ReadTests(ConfigTestCase):
         for section, key, text, attribute, value in EVERY_KEY:
             for spelling in (key, key.lower(), key.upper()):
                 config = self.load(f"[{section}]\n{spelling} = {text}\n")
-                got = getattr(part(config, section), attribute)
+                got = operator.attrgetter(attribute)(part(config, section))
                 self.assertEqual(got, text if value is ... else value, key)
 
     def test_every_key_from_a_variable(self) -> None:
         for section, key, text, attribute, value in EVERY_KEY:
             config = load_config(None, {f"DALGA_{section}_{key}".upper(): text})
-            got = getattr(part(config, section), attribute)
+            got = operator.attrgetter(attribute)(part(config, section))
             self.assertEqual(got, text if value is ... else value, key)
 
     def test_values_not_the_defaults(self) -> None:
@@ -99,7 +137,9 @@ class ReadTests(ConfigTestCase):
         for section, _key, text, attribute, value in EVERY_KEY:
             default = MySQLConfig() if section == "mysql" else part(Config(), section)
             self.assertNotEqual(
-                getattr(default, attribute), text if value is ... else value, attribute
+                operator.attrgetter(attribute)(default),
+                text if value is ... else value,
+                attribute,
             )
 
     def test_variable_before_file(self) -> None:
@@ -251,7 +291,8 @@ class FileRefusalTests(ConfigTestCase):
             self.assertEqual(
                 str(error),
                 f"can't read the configuration file {path!r} ({reason}): give the path of an ini "
-                "file such as dalga.ini.example, or none for the defaults",
+                "file such as dalga.ini.example, of a .toml or a .yaml file, or none for the "
+                "defaults",
             )
 
     def test_not_utf8(self) -> None:
@@ -314,7 +355,11 @@ class FileRefusalTests(ConfigTestCase):
         for section, key, expected in [
             ("mysql", "pasword", "has no key 'pasword', did you mean password?"),
             ("jobs", "MaxRuning", "has no key 'MaxRuning', did you mean maxRunning?"),
-            ("listen", "baseurl", "has no key 'baseurl', there is host, port"),
+            (
+                "listen",
+                "baseurl",
+                "has no key 'baseurl', there is host, port, idleTimeout, readTimeout",
+            ),
             ("sqlite", "table", "has no key 'table', there is path"),
         ]:
             refusal = self.refusal(f"[{section}]\n{key} = x")
@@ -360,6 +405,7 @@ class ValueRefusalTests(ConfigTestCase):
         bad = ["", "abc", "1.5", "1e2", "+1", " 1", "1_0", "0x1", "-1", "nan", "٣", "9" * 18]
         for section, key, low, high in [
             ("mysql", "port", 1, 65535),
+            ("mysql", "maxOpenConns", 0, 10_000),
             ("listen", "port", 0, 65535),
             ("jobs", "maxRunning", 1, 10_000),
         ]:
@@ -371,44 +417,53 @@ class ValueRefusalTests(ConfigTestCase):
                 f"it takes a whole number from {low} to {high}",
             )
 
-    def test_factor(self) -> None:
-        self.check(
-            "jobs",
-            "randomizationFactor",
-            ["", "-0.1", "1.01", "2", "nan", "inf", "-inf", "1e-3", "0,5", "10%", "."],
-            ["0", "1", "1.0", ".5", "0.25"],
-            "it takes a number from 0 to 1, such as 0.25",
-        )
+    def test_numbers(self) -> None:
+        bad = ["", "-0.1", "nan", "inf", "-inf", "1e-3", "0,5", "10%", ".", "0x1", "1_0"]
+        for key, low, high, example in [
+            ("randomizationFactor", 0, 1, "0.25"),
+            ("retryJitter", 0, 1, "0.5"),
+            ("retryMultiplier", 1, 100, "1.5"),
+        ]:
+            self.check(
+                "jobs",
+                key,
+                [*bad, str(low - 0.01), str(high + 0.01)],
+                [str(low), str(high), "1", "1.0", "1."],
+                f"it takes a number from {low} to {high}, such as {example}",
+            )
+
+    def test_booleans(self) -> None:
+        bad = ["", "2", "y", "tru", "null", "00", "1.0"]
+        good = ["true", "FALSE", "Yes", "no", "on", "off", "1", "0"]
+        self.check("jobs", "fixedIntervals", bad, good, "it takes true or false")
+        for text in good:
+            config = load_config(None, {"DALGA_JOBS_FIXEDINTERVALS": text})
+            expected = text.lower() in ("true", "yes", "on", "1")
+            self.assertEqual(config.jobs.fixed_intervals, expected)
 
     def test_durations(self) -> None:
-        bad = [
-            "",
-            "abc",
-            "-1",
-            "nan",
-            "inf",
-            "1e1",
-            "10 s",
-            "10S",
-            "s",
-            "1h30",
-            "1d",
-            "3601",
-            "61m",
-        ]
+        bad = ["", "abc", "-1", "nan", "inf", "1e1", "10 s", "10S", "s", "1h30", "1d", "PT1M", "+1"]
         zeros = ["0", "0s", "0.0"]
-        for section, key, zero in [
-            ("jobs", "scanFrequency", False),
-            ("jobs", "shutdownTimeout", True),
-            ("endpoint", "timeout", False),
+        for section, key, low, high, more, good in [
+            ("jobs", "retryInterval", "1ms", "8760h", ["8761h", "0.0009"], ["0.001", "8760h"]),
+            ("jobs", "retryMaxInterval", "1ms", "8760h", ["8761h", "0.0009"], ["0.001", "8760h"]),
+            ("jobs", "retryStopAfter", "0", "8760h", ["8761h"], [*zeros, "1ms", "8760h"]),
+            ("jobs", "scanFrequency", "1ms", "1h", ["3601", "0.0009"], ["0.001", "3600"]),
+            ("jobs", "shutdownTimeout", "0", "1h", ["3601", "61m"], [*zeros, "1h"]),
+            ("mysql", "dialTimeout", "100ms", "5m", ["99ms", "301"], ["0.1", "5m"]),
+            ("mysql", "readTimeout", "2s", "5m", ["1.9", "301"], ["2", "5m"]),
+            ("mysql", "writeTimeout", "2s", "5m", ["1.9", "301"], ["2", "5m"]),
+            ("listen", "idleTimeout", "1s", "1h", ["999ms", "3601"], ["1", "1h"]),
+            ("listen", "readTimeout", "1s", "1h", ["999ms", "3601"], ["1", "1h"]),
+            ("endpoint", "timeout", "1ms", "1h", ["3601", "61m"], ["1h", "3600", "0.001"]),
         ]:
             self.check(
                 section,
                 key,
-                bad if zero else bad + zeros,
-                ["1h", "3600", "0.001", *(zeros if zero else [])],
-                f"it takes a duration from {'0' if zero else 'more than 0'} to an hour, in seconds "
-                "(10, 2.5) or with a unit (500ms, 10s, 5m, 1h)",
+                [*bad, *more, *([] if low == "0" else zeros)],
+                good,
+                f"it takes a duration from {low} to {high}, in seconds (10, 2.5) or with a unit "
+                "(500ms, 10s, 5m, 1h30m)",
             )
 
     def test_duration_spellings(self) -> None:
@@ -441,9 +496,9 @@ class ValueRefusalTests(ConfigTestCase):
         self.check(
             "mysql",
             "table",
-            ["", "a`b", "a b", "a.b", "a;b", "jöbs", "x" * 65, "a\\", '"'],
-            ["a", "x" * 64, "A-z_0$"],
-            "it takes 1 to 64 ASCII letters, digits, _, $ and -",
+            ["", "a`b", "a b", "a.b", "a;b", "jöbs", "x" * 54, "a\\", '"'],
+            ["a", "x" * (64 - len(HEARTBEATS)), "A-z_0$"],
+            "it takes 1 to 53 ASCII letters, digits, _, $ and -",
         )
 
     def test_names(self) -> None:
@@ -545,3 +600,862 @@ class BaseURLTests(ConfigTestCase):
                 "password",
             )
         self.assertNotIn("s3cret", self.refusal("[endpoint]\nbaseurl = ftp://u:s3cret@h/ x"))
+
+
+class RetryTests(ConfigTestCase):
+    """`[jobs] retry...`, as the policy that they make."""
+
+    def policy(self, *lines: str) -> RetryPolicy:
+        return self.load("\n".join(["[jobs]", *lines])).jobs.retry
+
+    def test_policies(self) -> None:
+        def seconds(interval: float, longest: float) -> RetryPolicy:
+            return RetryPolicy(
+                interval=timedelta(seconds=interval), max_interval=timedelta(seconds=longest)
+            )
+
+        for lines, expected in [
+            ([], RetryPolicy()),
+            (["retryInterval = 60s"], seconds(60, 60)),
+            (["retryInterval = 60s", "retryMaxInterval = 60s"], seconds(60, 60)),
+            # What is left out gives way.
+            (["retryInterval = 5m"], seconds(300, 300)),
+            (["retryMaxInterval = 100ms"], seconds(0.1, 0.1)),
+            (["retryStopAfter = 0"], RetryPolicy(stop_after=None)),
+            (["retryStopAfter = 1ms"], RetryPolicy(stop_after=timedelta(milliseconds=1))),
+            # Too short for a timedelta, but not for ever.
+            (["retryStopAfter = 0.0000001"], RetryPolicy(stop_after=timedelta(0))),
+        ]:
+            self.assertEqual(self.policy(*lines), expected, lines)
+
+    def test_shortest_above_longest(self) -> None:
+        do = "it takes a duration no shorter than retryInterval, which is 300 s"
+        text = "[jobs]\nretryInterval = 5m\nretryMaxInterval = 1m"
+        self.assertEqual(self.refusal(text), f"ini: [jobs] retryMaxInterval is '1m': {do}")
+        self.assertEqual(
+            self.refusal("[jobs]\nretryInterval = 5m", DALGA_JOBS_RETRYMAXINTERVAL="1"),
+            f"DALGA_JOBS_RETRYMAXINTERVAL is '1': {do}",
+        )
+        self.assertEqual(
+            self.refusal("[jobs]\nretryMaxInterval = 1m", DALGA_JOBS_RETRYINTERVAL="300"),
+            f"ini: [jobs] retryMaxInterval is '1m': {do}",
+        )
+
+
+class GoFileTests(ConfigTestCase):
+    """Files of the Go releases, taken as they are."""
+
+    def test_ini(self) -> None:
+        """What releases 1 and 2 could have."""
+        config = self.load(
+            "[jobs]\nRandomizationFactor = 0.1\nRetryInterval = 60\n"
+            "[mysql]\nHost = 127.0.0.1\nPort = 3306\nDB = test\nTable = dalga\nUser = root\n"
+            "Password =\nMaxOpenConns = 50\nSkipLocked = true\n"
+            "[listen]\nHost = 0.0.0.0\nPort = 34006\n"
+            "[endpoint]\nBaseURL = http://127.0.0.1:5000/\nTimeout = 10\n"
+        )
+        self.assertEqual(config.notes, ())
+        self.assertEqual(config.jobs.randomization_factor, 0.1)
+        self.assertEqual(config.jobs.retry.interval, timedelta(minutes=1))
+        self.assertEqual(config.database, MySQLConfig(max_open_conns=50))
+        self.assertEqual(config.listen, ListenConfig("0.0.0.0"))
+        self.assertEqual(config.endpoint.timeout, 10.0)
+
+    def test_toml(self) -> None:
+        """All that release 4 knows, with its defaults."""
+        self.ending = ".toml"
+        path = self.write(
+            """
+            [jobs]
+            randomizationFactor = 0.0
+            retryInterval = "60s"
+            retryMultiplier = 1
+            retryMaxInterval = "1m"
+            retryStopAfter = "0s"
+            fixedIntervals = false
+            scanFrequency = "1s"
+            maxRunning = 100
+            [mysql]
+            host = "127.0.0.1"
+            port = 3306
+            db = "test"
+            table = "dalga"
+            user = "root"
+            password = ""
+            maxOpenConns = 50
+            skipLocked = true
+            transactionIsolationParamName = "transaction_isolation"
+            dialTimeout = "30s"
+            readTimeout = "30s"
+            writeTimeout = "30s"
+            [listen]
+            host = "127.0.0.1"
+            port = 34006
+            shutdownTimeout = "20s"
+            idleTimeout = "60s"
+            readTimeout = "10s"
+            writeTimeout = "10s"
+            [endpoint]
+            baseurl = "http://127.0.0.1:5000/"
+            timeout = "10s"
+            """
+        )
+        config = load_config(path, {})
+        minute = timedelta(minutes=1)
+        self.assertEqual(
+            config,
+            Config(
+                JobsConfig(
+                    fixed_intervals=False,
+                    retry=RetryPolicy(interval=minute, multiplier=1.0, max_interval=minute),
+                    shutdown_timeout=20.0,
+                ),
+                MySQLConfig(
+                    max_open_conns=50, dial_timeout=30.0, read_timeout=30.0, write_timeout=30.0
+                ),
+                ListenConfig(read_timeout=10.0),
+            ),
+        )
+        self.assertEqual(
+            [note.replace(path, "toml") for note in config.notes],
+            [
+                "toml: [mysql] transactionIsolationParamName is ignored: Dalga finds out by itself "
+                "what the server calls it",
+                "toml: [listen] writeTimeout is ignored: an answer is there within 5 s, and who "
+                "does not take it is cut off by idleTimeout",
+            ],
+        )
+
+    def test_skip_locked(self) -> None:
+        """It is what Dalga does; that it was asked not to is worth a sentence."""
+        for text, noted in [("true", 0), ("TRUE", 0), ("false", 1)]:
+            self.assertEqual(len(self.load(f"[mysql]\nskipLocked = {text}").notes), noted)
+        self.assertEqual(
+            load_config(None, {"DALGA_MYSQL_SKIPLOCKED": "false"}).notes,
+            (
+                "DALGA_MYSQL_SKIPLOCKED is ignored: Dalga passes over rows that somebody has "
+                "locked in any case",
+            ),
+        )
+
+    def test_elsewhere(self) -> None:
+        """Where the Go releases have a key is as good, but not both places at once."""
+        text = "[listen]\nShutdownTimeout = 3"
+        self.assertEqual(self.load(text).jobs.shutdown_timeout, 3.0)
+        for variable in ("DALGA_JOBS_SHUTDOWNTIMEOUT", "DALGA_LISTEN_SHUTDOWNTIMEOUT"):
+            for name in ("jobs", "listen"):
+                text = f"[{name}]\nshutdownTimeout = 3"
+                self.assertEqual(self.load(text, **{variable: "4"}).jobs.shutdown_timeout, 4.0)
+        self.assertEqual(
+            self.refusal("[jobs]\nshutdownTimeout = 3\n[listen]\nshutdownTimeout = 3"),
+            "ini: [jobs] shutdownTimeout and ini: [listen] shutdownTimeout say the same, leave one "
+            "of them",
+        )
+        self.assertEqual(
+            self.refusal(None, DALGA_JOBS_SHUTDOWNTIMEOUT="3", DALGA_LISTEN_SHUTDOWNTIMEOUT="4"),
+            "DALGA_JOBS_SHUTDOWNTIMEOUT and DALGA_LISTEN_SHUTDOWNTIMEOUT say the same, leave one "
+            "of them",
+        )
+        self.assertEqual(
+            self.refusal("[listen]\nshutdownTimeout = soon"),
+            "ini: [listen] shutdownTimeout is 'soon': it takes a duration from 0 to 1h, in seconds "
+            "(10, 2.5) or with a unit (500ms, 10s, 5m, 1h30m)",
+        )
+
+    def test_not_among_ours(self) -> None:
+        """Else one of the two would never be read."""
+        ours = {(section, key) for section in KEYS for key in KEYS[section]}
+        self.assertEqual(ours & {*ELSEWHERE, *UNNEEDED}, set())
+        self.assertEqual(set(ELSEWHERE.values()) - ours, set())
+
+
+#: A value as it is written without quotes, or text.
+Given = tuple[bool, str]
+
+
+def as_ini(sections: dict[str, dict[str, Given]]) -> str:
+    lines = []
+    for name, keys in sections.items():
+        lines.append(f"[{name}]")
+        for key, (plain, text) in keys.items():
+            quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+            lines.append(f"{key} = {text}" if plain else f'{key} = "{quoted}"')
+    return "\n".join(lines)
+
+
+def as_toml(sections: dict[str, dict[str, Given]]) -> str:
+    lines = []
+    for name, keys in sections.items():
+        lines.append(f"[{name}]")
+        for key, (plain, text) in keys.items():
+            lines.append(f"{key} = {text if plain else json.dumps(text, ensure_ascii=False)}")
+    return "\n".join(lines)
+
+
+def as_yaml(sections: dict[str, dict[str, Given]]) -> str:
+    lines = []
+    for name, keys in sections.items():
+        lines.append(f"{name}:")
+        for key, (plain, text) in keys.items():
+            lines.append(f"  {key}: {text if plain else json.dumps(text, ensure_ascii=False)}")
+    return "\n".join(lines)
+
+
+FORMATS: list[tuple[str, Callable[[dict[str, dict[str, Given]]], str]]] = [
+    (".ini", as_ini),
+    (".toml", as_toml),
+    (".yaml", as_yaml),
+    (".YML", as_yaml),
+]
+
+
+def plain(low: int, high: int) -> st.SearchStrategy[Given]:
+    return st.integers(low, high).map(lambda number: (True, str(number)))
+
+
+def text(*examples: str) -> st.SearchStrategy[Given]:
+    return st.sampled_from(examples).map(lambda example: (False, example))
+
+
+def fraction(low: int, high: int) -> st.SearchStrategy[Given]:
+    return st.integers(low * 100, high * 100).map(lambda number: (True, f"{number / 100}"))
+
+
+def duration(low: int, high: int) -> st.SearchStrategy[Given]:
+    """Seconds, as a number or with a unit."""
+    return st.integers(low, high).flatmap(
+        lambda seconds: st.sampled_from(
+            [(True, str(seconds)), (True, f"{seconds}.0"), (False, f"{seconds}s")]
+            + ([(False, f"{seconds // 60}m{seconds % 60}s")] if seconds >= 60 else [])
+        )
+    )
+
+
+boolean = st.sampled_from([(True, "true"), (True, "false"), (False, "off"), (False, "TRUE")])
+anything = st.text(
+    st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=20
+).map(lambda drawn: (False, drawn))
+
+ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
+    "jobs": {
+        "randomizationFactor": fraction(0, 1),
+        "fixedIntervals": boolean,
+        "retryInterval": duration(1, 3600),
+        "retryMultiplier": fraction(1, 100),
+        "retryMaxInterval": duration(3600, 8760 * 3600),
+        "retryJitter": fraction(0, 1),
+        "retryStopAfter": duration(0, 8760 * 3600),
+        "maxRunning": plain(1, 10_000),
+        "scanFrequency": duration(1, 3600),
+        "shutdownTimeout": duration(0, 3600),
+    },
+    "mysql": {
+        "host": text("db.example", "10.0.0.1", "::1"),
+        "port": plain(1, 65535),
+        "db": anything,
+        "table": st.text(string.ascii_letters + "_$-", min_size=1, max_size=53).map(
+            lambda drawn: (False, drawn)
+        ),
+        "user": anything,
+        "password": anything,
+        "maxOpenConns": plain(0, 10_000),
+        "dialTimeout": duration(1, 300),
+        "readTimeout": duration(2, 300),
+        "writeTimeout": duration(2, 300),
+    },
+    "sqlite": {"path": anything},
+    "listen": {
+        "host": text("0.0.0.0", "::", "localhost"),
+        "port": plain(0, 65535),
+        "idleTimeout": duration(1, 3600),
+        "readTimeout": duration(1, 3600),
+    },
+    "endpoint": {
+        "baseurl": text("http://h/", "https://example.org:8443/a/%20"),
+        "timeout": duration(1, 3600),
+    },
+}
+
+
+@st.composite
+def any_sections(draw: st.DrawFn) -> dict[str, dict[str, Given]]:
+    """Some of the sections, with some of their keys, in any case."""
+    without = draw(st.sampled_from(["mysql", "sqlite"]))
+    chosen = {}
+    for name, keys in ANY_VALUE.items():
+        if name != without and draw(st.booleans()):
+            case = draw(st.sampled_from([str, str.lower, str.upper]))
+            some = draw(st.fixed_dictionaries({}, optional=keys))
+            chosen[case(name)] = {case(key): value for key, value in some.items()}
+    return chosen
+
+
+class FormatTests(ConfigTestCase):
+    """One configuration in three formats."""
+
+    def test_whole(self) -> None:
+        """Else a key would be left out of the property below."""
+        for section, keys in KEYS.items():
+            self.assertEqual(tuple(ANY_VALUE[section]), keys)
+
+    @given(any_sections())
+    def test_equal(self, sections: dict[str, dict[str, Given]]) -> None:
+        """The formats say the same, and so do variables over the empty sections."""
+        configs = []
+        for ending, render in FORMATS:
+            self.ending = ending
+            configs.append(self.load(render(sections)))
+        variables = {
+            f"DALGA_{section}_{key}".upper(): text
+            for section, keys in sections.items()
+            for key, (_, text) in keys.items()
+        }
+        configs.append(self.load(as_yaml({section: {} for section in sections}), **variables))
+        self.assertEqual(configs, configs[:1] * 5)
+
+    def test_every_key(self) -> None:
+        """In each format, and in any case; a number may be in quotes as well."""
+        for ending, render in FORMATS:
+            self.ending = ending
+            for section, key, written, attribute, value in EVERY_KEY:
+                number = re.fullmatch(r"[0-9.]+|false", written) is not None
+                for spelling in (key, key.lower(), key.upper()):
+                    for plain in {number, False}:
+                        config = self.load(render({section: {spelling: (plain, written)}}))
+                        got = operator.attrgetter(attribute)(part(config, section))
+                        self.assertEqual(got, written if value is ... else value, (ending, key))
+
+    def test_empty(self) -> None:
+        """Nothing is the defaults; an empty section is there all the same."""
+        for ending, texts, section in [
+            (".ini", ("", "\n", "; x", "\ufeff"), "[mysql]"),
+            (".toml", ("", "\n", "# x", "\ufeff"), "[mysql]"),
+            (".yaml", ("", "\n", "# x", "\ufeff", "---", "---\n...", "null", "{}"), "mysql:"),
+            (".yaml", (), "mysql: {}"),
+        ]:
+            self.ending = ending
+            for empty in texts:
+                self.assertEqual(self.load(empty), Config(), (ending, empty))
+            self.assertEqual(self.load(section), Config(database=MySQLConfig()))
+
+    def test_variable_before_file(self) -> None:
+        """Also where the file's own value won't do."""
+        for ending, render in FORMATS:
+            self.ending = ending
+            sections = {"listen": {"host": (False, "::1"), "port": (True, "99999")}}
+            config = self.load(render(sections), DALGA_LISTEN_PORT="3")
+            self.assertEqual(config.listen, ListenConfig("::1", 3))
+
+    def test_same_sentences(self) -> None:
+        """What can be said in all three is refused in the same words."""
+        for sections, expected in [
+            (
+                {"jobs": {"maxRunning": (True, "0")}},
+                "[jobs] maxRunning is '0': it takes a whole number from 1 to 10000",
+            ),
+            (
+                {"jobs": {"randomizationFactor": (True, "1.5")}},
+                "[jobs] randomizationFactor is '1.5': it takes a number from 0 to 1, such as 0.25",
+            ),
+            (
+                {"jobs": {"scanFrequency": (True, "true")}},
+                "[jobs] scanFrequency is 'true': it takes a duration from 1ms to 1h, in seconds "
+                "(10, 2.5) or with a unit (500ms, 10s, 5m, 1h30m)",
+            ),
+            (
+                {"jobs": {"fixedIntervals": (True, "2")}},
+                "[jobs] fixedIntervals is '2': it takes true or false",
+            ),
+            (
+                {"mysql": {"password": (False, "s3\x01cret")}},
+                "[mysql] password (not shown): it has the control character U+0001, leave it out",
+            ),
+            (
+                {"mysql": {"host": (False, "a"), "HOST": (False, "a")}},
+                "[mysql] host is there twice, leave one of them",
+            ),
+            (
+                {"jobs": {}, "Jobs": {}},
+                "the section [jobs] is there twice, put its keys together",
+            ),
+            (
+                {"mysql": {"pasword": (False, "x")}},
+                "[mysql] has no key 'pasword', did you mean password?",
+            ),
+            ({"msql": {"host": (False, "x")}}, "there is no section [msql], did you mean [mysql]?"),
+        ]:
+            for ending, render in FORMATS:
+                self.ending = ending
+                written = render(sections)
+                if ending != ".ini":
+                    written = written.replace("\x01", "\\u0001")
+                self.assertEqual(self.refusal(written), f"{ending[1:]}: {expected}")
+
+    def test_two_databases(self) -> None:
+        for ending, render in FORMATS:
+            self.ending = ending
+            self.assertIn(
+                "each choose a database", self.refusal(render({"mysql": {}, "sqlite": {}}))
+            )
+
+    def test_not_utf8(self) -> None:
+        for ending, what in [(".ini", "an ini"), (".toml", "a TOML"), (".yaml", "a YAML")]:
+            self.ending = ending
+            self.assertEqual(
+                self.refusal("# jöb".encode("latin-1")),
+                f"{ending[1:]} is not UTF-8 text (byte 3): it takes {what} file",
+            )
+
+    def test_size(self) -> None:
+        """A file that is none, such as a device or a dump, is not read to its end."""
+        for ending in (".ini", ".toml", ".yaml"):
+            self.ending = ending
+            self.assertEqual(self.load("#" * MAX_FILE), Config())
+            for content in (b"#" * (MAX_FILE + 1), "ş".encode() * MAX_FILE):
+                self.assertEqual(
+                    self.refusal(content),
+                    f"{ending[1:]} is too large for a configuration file: it takes 65536 bytes at "
+                    "most",
+                )
+        error = self.assertRaises(ConfigError, load_config, "/dev/zero", {})
+        self.assertIn("/dev/zero is too large", str(error))
+
+
+class TomlTests(ConfigTestCase):
+    ending = ".toml"
+
+    def test_layout(self) -> None:
+        """Whatever TOML has for it."""
+        for written in (
+            "[mysql]\r\nhost = 'db'\r\nport = 3_307",
+            "mysql = {host = 'db', port = 3307}",
+            "mysql.host = 'db'\nmysql.port = 0xceb",
+            '[mysql]\nhost = """\ndb"""\nport = \'3307\'',
+            '["mysql"]\n"host" = "\\u0064b"\nport = 3307 # x',
+        ):
+            self.assertEqual(self.load(written).database, MySQLConfig("db", 3307), written)
+
+    def test_not_toml(self) -> None:
+        """The line is named, and never shown."""
+        for written, where in [
+            ("[mysql]\npassword = s3cret", "line 2"),
+            ("[mysql]\npassword = 's3cret", "at its end"),
+            ("[mysql]\npassword = 's3cret\nuser = 'x'", "line 2"),
+            ("[mysql]\npassword: 's3cret'", "line 2"),
+            ("[mysql]\npassword = 's3cret' user = 'x'", "line 2"),
+            ('[mysql]\n\npassword = "s3\\cret"', "line 3"),
+            ("; s3cret", "line 1"),
+            ("s3cret", "at its end"),
+            ("[mysql\ns3cret = 1", "line 1"),
+            ("a = \x00", "line 1"),
+            ("[mysql]\npassword = 2021-02-31", "line 2"),
+        ]:
+            self.assertEqual(
+                self.refusal(written),
+                f"toml, {where}: this is not TOML, which has [section] lines, key = value "
+                "lines below them, and text in double quotes",
+                written,
+            )
+
+    def test_twice(self) -> None:
+        for written, where in [
+            ("[mysql]\nhost = 'a'\nhost = 'a'", "at its end"),
+            ("[mysql]\nhost = 'a'\nhost = 'a'\n", "line 3"),
+            ("[mysql]\n[jobs]\n[mysql]", "line 3"),
+            ("mysql = {host = 'a', host = 'b'}", "line 1"),
+            ("[[mysql]]\n[mysql]", "line 2"),
+        ]:
+            self.assertEqual(
+                self.refusal(written),
+                f"toml, {where}: a section or a key is there twice, leave one of them",
+                written,
+            )
+
+    def test_kinds(self) -> None:
+        """What is of another kind than it has to be."""
+        text = "it takes text, so put it in double quotes"
+        number = "it takes a whole number from 1 to 65535"
+        span = (
+            "it takes a duration from 1ms to 1h, in seconds (10, 2.5) or with a unit (500ms, 10s, "
+            "5m, 1h30m)"
+        )
+        for section, key, value, expected in [
+            ("mysql", "db", "123", f"is '123': {text}"),
+            ("mysql", "db", "1.50", f"is '1.50': {text}"),
+            ("mysql", "db", "true", f"is 'true': {text}"),
+            ("mysql", "db", "2021-01-01", f"is a date or a time: {text}"),
+            ("mysql", "db", "['x']", f"is a list: {text}"),
+            ("mysql", "db", "{x = 1}", f"is a table: {text}"),
+            ("mysql", "password", "123", f"(not shown): {text}"),
+            ("mysql", "password", "['s3cret']", f"is a list: {text}"),
+            ("mysql", "password", "{s3cret = 's3cret'}", f"is a table: {text}"),
+            ("mysql", "port", "true", f"is 'true': {number}"),
+            ("mysql", "port", "3306.0", f"is '3306.0': {number}"),
+            ("mysql", "port", "[3306]", f"is a list: {number}"),
+            ("mysql", "port", "{}", f"is a table: {number}"),
+            ("mysql", "port", "12:00:00", f"is a date or a time: {number}"),
+            ("mysql", "port", "-1", f"is '-1': {number}"),
+            ("mysql", "port", "0xFFFFF", f"is '1048575': {number}"),
+            ("endpoint", "timeout", "00:00:10", f"is a date or a time: {span}"),
+            ("endpoint", "timeout", "1e1", f"is '1e1': {span}"),
+            ("endpoint", "timeout", "inf", f"is 'inf': {span}"),
+            ("endpoint", "timeout", "10_000_000_000", f"is '10000000000': {span}"),
+            ("jobs", "fixedIntervals", "[]", "is a list: it takes true or false"),
+            ("jobs", "fixedIntervals", "1.0", "is '1.0': it takes true or false"),
+            (
+                "jobs",
+                "retryMultiplier",
+                "nan",
+                "is 'nan': it takes a number from 1 to 100, such as 1.5",
+            ),
+        ]:
+            self.assertEqual(
+                self.refusal(f"[{section}]\n{key} = {value}"),
+                f"toml: [{section}] {key} {expected}",
+            )
+
+    def test_tables(self) -> None:
+        where = "keys stand in sections, such as host in mysql"
+        for written, expected in [
+            ("host = 's3cret'", f"toml: host is text, not a section: {where}"),
+            ("mysql = 's3cret'", f"toml: mysql is text, not a section: {where}"),
+            ("mysql = 1", f"toml: mysql is a number, not a section: {where}"),
+            ("mysql = false", f"toml: mysql is true or false, not a section: {where}"),
+            ("mysql = 2021-01-01", f"toml: mysql is a date or a time, not a section: {where}"),
+            ("[[mysql]]\nhost = 'x'", f"toml: mysql is a list, not a section: {where}"),
+            ('"a\\nb" = 1', f"toml: a\\nb is a number, not a section: {where}"),
+            ("[mysql.more]\nhost = 'x'", "toml: [mysql] has no key 'more'"),
+            ("['a\tb']", "toml: there is no section [a\\tb]"),
+        ]:
+            self.assertTrue(self.refusal(written).startswith(expected), written)
+
+    def test_without_end(self) -> None:
+        """What would take Python to its limits."""
+        for value in ("9" * 5000, f"0x{'f' * 5000}", "[" * 50_000, "{a = " * 10_000):
+            self.assertEqual(
+                self.refusal(f"[mysql]\nport = {value}"),
+                "toml: a number has too many digits, or lists or tables are too deep in each other",
+            )
+
+
+class YamlTests(ConfigTestCase):
+    ending = ".yaml"
+
+    def test_layout(self) -> None:
+        """Whatever YAML has for it."""
+        for written in (
+            "mysql:\r\n  host: db\r\n  port: 3307",
+            "# x\n---\nmysql: {host: db, port: 3307} # x\n...",
+            '{"mysql": {"host": "\\u0064b", "port": "3307"}}',
+            "%YAML 1.1\n---\nmysql:\n    port: '3307'\n    host:\n        db",
+            "? mysql\n: ? host\n  : db\n  ? port\n  : 3307",
+        ):
+            self.assertEqual(self.load(written).database, MySQLConfig("db", 3307), written)
+
+    def test_block_text(self) -> None:
+        """A block ends in a line end, which no value may have."""
+        refusal = self.refusal("mysql:\n  password: |\n    s3cret\n")
+        self.assertIn("password (not shown): it has the control character U+000A", refusal)
+        config = self.load("mysql:\n  password: |-\n    s3cret\n")
+        self.assertEqual(config.database, MySQLConfig(password="s3cret"))
+
+    def test_not_yaml(self) -> None:
+        """The line is named, and never shown."""
+        for written, line in [
+            ("mysql:\n  password: s3cret: x", 2),
+            ("mysql:\n\tpassword: s3cret", 2),
+            ('mysql:\n  password: "s3cret', 2),
+            ("mysql:\n  password: 's3'cret'", 2),
+            ("mysql:\n  password: @s3cret", 2),
+            ("mysql:\n  password: %s3cret", 2),
+            ("mysql:\n  user: x\n s3cret: y", 3),
+            ("mysql: {password: s3cret", 1),
+            ("mysql:\n  password: s3\x07cret", 2),
+        ]:
+            self.assertEqual(
+                self.refusal(written),
+                f"yaml, line {line}: this is not YAML, which has section: lines, and indented "
+                "key: value lines below them",
+                written,
+            )
+
+    def test_twice(self) -> None:
+        """YAML readers take the last of two in silence."""
+        for written, expected in [
+            ("mysql:\n  host: a\n  host: a", "[mysql] host is there twice, leave one of them"),
+            ("mysql:\njobs:\nmysql:", "the section [mysql] is there twice, put its keys together"),
+        ]:
+            self.assertEqual(self.refusal(written), f"yaml: {expected}")
+
+    def test_kinds(self) -> None:
+        """What is of another kind than it has to be, as YAML 1.1 sees it."""
+        text = "it takes text, so put it in double quotes"
+        number = "it takes a whole number from 1 to 65535"
+        octal = "YAML reads a number that starts with 0 as octal, leave the 0 out or use quotes"
+        for key, value, expected in [
+            ("db", "123", f"is '123': {text}"),
+            ("db", "1.50", f"is '1.50': {text}"),
+            ("db", "no", f"is 'no': {text}"),
+            ("db", "12:30", f"is '12:30': {text}"),
+            ("db", "2021-01-01", f"is a date or a time: {text}"),
+            ("db", "", f"is nothing: {text}"),
+            ("db", "~", f"is nothing: {text}"),
+            ("db", "[x, {y: [z]}]", f"is a list: {text}"),
+            ("db", "{x: [1]}", f"is a table: {text}"),
+            ("db", "\n  - x\n  - y", f"is a list: {text}"),
+            ("password", "123", f"(not shown): {text}"),
+            ("password", "0123", f"(not shown): {octal}"),
+            ("password", "[s3cret]", f"is a list: {text}"),
+            ("password", "", f"is nothing: {text}"),
+            ("port", "yes", f"is 'yes': {number}"),
+            ("port", "3306.0", f"is '3306.0': {number}"),
+            ("port", "[3306]", f"is a list: {number}"),
+            ("port", "2021-01-01", f"is a date or a time: {number}"),
+            ("port", "", f"is nothing: {number}"),
+            ("port", "01234", f"is '01234': {octal}"),
+            ("port", "-01", f"is '-01': {octal}"),
+            ("port", "0x1F90", f"is '0x1F90': {number}"),
+            ("port", "1:30", f"is '1:30': {number}"),
+            ("port", "3_306", f"is '3_306': {number}"),
+            ("port", ".inf", f"is '.inf': {number}"),
+            ("port", "9" * 5000, f"is {'9' * 80 + '...'!r}: {number}"),
+        ]:
+            self.assertEqual(
+                self.refusal(f"mysql:\n  {key}: {value}"), f"yaml: [mysql] {key} {expected}"
+            )
+        # What another list or table in it has is its own.
+        self.assertEqual(
+            self.load("mysql:\n  db: [x, {host: y}]\n  user: z", DALGA_MYSQL_DB="d").database,
+            MySQLConfig(db="d", user="z"),
+        )
+
+    def test_tables(self) -> None:
+        where = "keys stand in sections, such as host in mysql"
+        top = "it takes section: lines, and indented key: value lines below them"
+        for written, expected in [
+            ("host: s3cret", f"yaml: host is text, not a section: {where}"),
+            ("mysql: s3cret", f"yaml: mysql is text, not a section: {where}"),
+            ("mysql: [s3cret]", f"yaml: mysql is a list, not a section: {where}"),
+            ("mysql: 1", f"yaml: mysql is a number, not a section: {where}"),
+            ("\n- mysql", f"yaml, line 2: this is a list, {top}"),
+            ("[mysql]\npassword = s3cret", f"yaml, line 1: this is a list, {top}"),
+            ("s3cret", f"yaml, line 1: this is text, {top}"),
+            ("12", f"yaml, line 1: this is a number, {top}"),
+            ("jobs:\n---\nmysql:", "yaml, line 2: a second document starts here, put all"),
+            ("? [mysql]\n: x", "yaml, line 1: a list can't be a key"),
+            ("mysql:\n  ? {host: x}\n  : y", "yaml, line 2: a table can't be a key"),
+            ("1:", "yaml: there is no section [1]"),
+            ('"a\\nb": {}', "yaml: there is no section [a\\nb]"),
+            ("<<: {}", "yaml: there is no section [<<]"),
+        ]:
+            self.assertTrue(self.refusal(written).startswith(expected), written)
+
+    def test_names_and_types(self) -> None:
+        """No value stands for another, so that a small file is a small configuration."""
+        repeat = "what & and * stand for is not read here, write the value itself, in quotes if it"
+        for written, line in [
+            ("mysql: &a\n  host: x\nlisten: *a", 1),
+            ("mysql:\n  host: &a x", 2),
+            ("mysql:\n  host: *s3cret", 2),
+            ("mysql:\n  <<: *a", 2),
+            ("&a mysql:", 1),
+        ]:
+            refusal = self.refusal(written)
+            self.assertTrue(refusal.startswith(f"yaml, line {line}: {repeat}"), refusal)
+        for written, line in [
+            ("mysql:\n  port: !!int 3306", 2),
+            ("mysql: !!python/object:os.system\n  host: x", 1),
+            ("mysql:\n  password: !s3cret", 2),
+            ("! mysql:", 1),
+        ]:
+            refusal = self.refusal(written)
+            expected = f"yaml, line {line}: what ! stands for is not read here, leave it out"
+            self.assertTrue(refusal.startswith(expected), refusal)
+
+    def test_without_end(self) -> None:
+        """Lists in lists end the reading before it takes long."""
+        for open_one in ("[", "{a: ", "- "):
+            refusal = self.refusal(f"mysql:\n  host:\n    {open_one * 10_000}")
+            self.assertEqual(refusal, "yaml, line 3: lists or tables are too deep in each other")
+
+
+class WiringTests(SynchronousTestCase):
+    """What is configured, as the parts get it."""
+
+    def test_lanes(self) -> None:
+        """Never more connections than may be opened, nor more than are used, and one for each."""
+        most = service.RUN_THREADS + service.API_THREADS
+        self.assertEqual(MySQLConfig().max_open_conns, most)
+        for limit, expected in [
+            (0, (4, 4)),
+            (1, (1, 0)),
+            (2, (1, 1)),
+            (3, (1, 2)),
+            (5, (2, 3)),
+            (7, (3, 4)),
+            (8, (4, 4)),
+            (10_000, (4, 4)),
+        ]:
+            self.assertEqual(service.lanes(limit), expected)
+
+    def test_server(self) -> None:
+        database = MySQLConfig(
+            "db.example", 3307, "work", "jobs", "dalga", "s3cret", 0, 0.5, 30.0, 20.0
+        )
+        server = service.server(database)
+        _, arguments = server.connection_arguments()
+        del arguments["client_flag"], arguments["charset"]
+        self.assertEqual(
+            arguments,
+            {
+                "host": "db.example",
+                "port": 3307,
+                "database": "work",
+                "user": "dalga",
+                "password": "s3cret",
+                "connect_timeout": 0.5,
+                "read_timeout": 30.0,
+                "write_timeout": 20.0,
+            },
+        )
+        self.assertEqual(server.table, "`jobs`")
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class ConnectionTests(EngineTestCase):
+    """What is configured, as the server gets it."""
+
+    async def test_lock_wait(self) -> None:
+        """A lock is waited for no longer than an answer, and three seconds at most."""
+        assert isinstance(self.config, MySQLConfig)
+        for timeout, expected in [(2.0, 1), (2.5, 2), (3.0, 2), (3.5, 3), (10.0, 3), (300.0, 3)]:
+            dialect = service.server(replace(self.config, read_timeout=timeout))
+            with closing(dialect.connect()) as connection, connection.cursor() as cursor:
+                cursor.execute("SELECT @@SESSION.innodb_lock_wait_timeout")
+                self.assertEqual(cursor.fetchall(), ((expected,),))
+
+    async def test_connections(self) -> None:
+        """There are never more than may be, and one will do for all."""
+        assert isinstance(self.config, MySQLConfig)
+        for limit, expected in [(1, 1), (3, 3), (0, 8)]:
+            self.config = replace(self.config, max_open_conns=limit)
+            store = self.make_store()
+            if limit == 1:
+                store.create_table()
+            store.open()
+            others = self.connections()  # some of them closed, but not gone yet
+            await gatherResults(
+                [store.now() for _ in range(30)] + [store.announce("a") for _ in range(30)]
+            )
+            self.assertEqual(len(self.connections() - others), expected)
+            await store.close()
+
+    def connections(self) -> set[int]:
+        """Those to the test's database, but the one that asks."""
+        return {
+            connection
+            for (connection,) in self.sql(
+                "SELECT id FROM information_schema.processlist"
+                " WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            )
+        }
+
+
+class Client(Protocol):
+    """Connects, sends something, and waits until it is cut off."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.cut_off: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(self.data)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.cut_off.callback(None)
+
+
+@each_engine(globals(), only=("sqlite",))
+class DaemonConfigTests(DaemonTestCase):
+    """Daemons that go by a TOML and by a YAML file."""
+
+    async def go(
+        self,
+        ending: str,
+        render: Callable[[dict[str, dict[str, Given]]], str],
+        jobs: dict[str, Given],
+        listen: dict[str, Given],
+    ) -> tuple[Daemon, str]:
+        """Start one; gives it and its URL."""
+        assert isinstance(self.config, SQLiteConfig)
+        path = Path(self.folder, f"dalga{ending}").absolute()
+        path.write_text(
+            render(
+                {
+                    "jobs": jobs,
+                    "sqlite": {"path": (False, self.config.path)},
+                    "listen": {"port": (True, "0"), **listen},
+                    "endpoint": {"baseurl": (False, self.baseurl)},
+                }
+            ),
+            encoding="utf-8",
+        )
+        daemon = self.spawn("--config", str(path))
+        return daemon, await daemon.url()
+
+    async def cut_off(self, url: str, data: bytes) -> None:
+        """Wait until a client is cut off that sends nothing, or nothing after some `data`."""
+        port = int(url.rsplit(":", 1)[1])
+        client = Client(data)
+        await TCP4ClientEndpoint(self.reactor, "127.0.0.1", port).connect(
+            Factory.forProtocol(lambda: client)
+        )
+        await client.cut_off
+
+    async def test_toml(self) -> None:
+        """Retries are as often as it says; an instance has one name and leaves the list."""
+        short = (False, "10ms")
+        daemon, url = await self.go(
+            ".toml",
+            as_toml,
+            {
+                "retryInterval": short,
+                "retryMaxInterval": short,
+                "retryMultiplier": (True, "1"),
+                "retryJitter": (True, "0"),
+            },
+            {"idleTimeout": (False, "1s"), "writeTimeout": (False, "10s")},
+        )
+        await daemon.says("writeTimeout is ignored: an answer is there within 5 s")
+        name = (await daemon.says(r"dalga \S+ \((\S+)\) listens"))[1]
+        status = json.loads((await self.call("GET", f"{url}/status"))[1])
+        self.assertEqual(status["instance_id"], name)
+        self.assertEqual(status["total_instances"], 1)
+        # By default, twenty attempts take minutes.
+        self.endpoint.answer = lambda hit: 500 if hit.attempt < 20 else 200
+        await self.call("PUT", f"{url}/jobs/a/x?one-off=true&immediate=true")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 20)
+        self.assertEqual({hit.instance for hit in self.endpoint.hits}, {name})
+        await self.cut_off(url, b"")
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_heartbeats"), [(0,)])
+
+    async def test_yaml(self) -> None:
+        """Intervals are counted from the end of a run; a request has to arrive in time."""
+        daemon, url = await self.go(
+            ".yaml",
+            as_yaml,
+            {"fixedIntervals": (True, "false")},
+            {"readTimeout": (True, "1")},
+        )
+        self.endpoint.answer = lambda hit: deferLater(self.reactor, 0.5, lambda: 200)
+        await self.call("PUT", f"{url}/jobs/a/x?interval=1&immediate=true")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 2)
+        first, second = self.endpoint.hits
+        assert first.end is not None
+        # With fixed intervals, half a second.
+        self.assertGreater(second.start - first.end, 0.9)
+        await self.cut_off(url, b"GET /status HTTP/1.1\r\n")
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
