@@ -36,7 +36,7 @@ class Options(UsageOptions):
         "endpoint on time. Without --config, jobs live in an SQLite file in the working directory."
     )
     optParameters = [  # noqa: RUF012 - Twisted reads it from the class
-        ["config", "c", None, "The configuration file, as dalga.ini.example."],
+        ["config", "c", None, "The configuration file: as dalga.ini.example, or TOML or YAML."],
     ]
     optFlags = [  # noqa: RUF012
         ["create-table", None, "Create the jobs table, and end."],
