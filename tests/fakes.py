@@ -484,9 +484,11 @@ class FakeEndpoint:
         """The paths of the POSTs that have not been answered."""
         return [run.key.path for run, _ in self._open]
 
-    def answer(self, path: str, status: int = 200) -> None:
+    def answer(
+        self, path: str, status: int = 200, retry_after: timedelta | datetime | None = None
+    ) -> None:
         """Answer the POST to a path."""
-        self._take(path).callback(Outcome(status, 0.0))
+        self._take(path).callback(Outcome(status, 0.0, retry_after=retry_after))
 
     def break_off(self, path: str, error: Exception) -> None:
         """Fail in a way that no endpoint should."""

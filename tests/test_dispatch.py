@@ -465,6 +465,46 @@ class ClaimTests(SchedulerTestCase):
         self.go(30)
         self.assertEqual(self.endpoint.paths, ["a"])
 
+    def test_skip(self) -> None:
+        """Where missed times are to be skipped a run may be a minute late, and no later."""
+        began = self.store.time
+        skip = Options(catch_up=CatchUp.SKIP)
+        for late in (60, 60.5):
+            hourly = Every(timedelta(hours=1))
+            self.store.insert(f"late{late}", began - seconds(late), hourly, skip)
+        self.start()
+        self.assertEqual(self.endpoint.paths, ["late60"])
+        late = self.store.find(JobKey("late60.5", "body"))
+        assert late is not None
+        self.assertEqual(late.due, began + timedelta(hours=1) - seconds(60.5))
+
+    def test_enabled_again(self) -> None:
+        """P9: a job that is enabled after an hour follows its rule, and never loops."""
+        for rule, expected in (
+            (CatchUp.ONE, [30, 3630, 3690]),  # the one run that stands for all, late
+            (CatchUp.SKIP, [3570, 3630, 3690]),  # none that is more than a minute late
+            (CatchUp.ALL, [30 + 60 * n for n in range(62)]),
+        ):
+            began = self.store.time
+            options = Options(catch_up=rule)
+            key = self.store.insert(rule, began + seconds(30), Every(MINUTE), options)
+            posted = len(self.endpoint.posts)
+            self.start(scan=60)
+            self.go(10)
+            self.store.disable(key)
+            self.go(3590)
+            self.assertEqual(len(self.endpoint.posts), posted)
+            self.store.enable(key)
+            self.scheduler.expect(began + seconds(30))
+            for _ in range(1000):
+                if self.endpoint.under_way:
+                    self.endpoint.answer(rule)
+                self.go(0.1)
+            scheduled = [run.scheduled for run, _ in self.endpoint.posts[posted:]]
+            self.assertEqual(scheduled, [began + seconds(after) for after in expected], rule)
+            self.scheduler.stop_claiming()
+            self.store.rows.clear()
+
     def test_a_run_that_has_begun_is_not_too_late(self) -> None:
         """P2: what was POSTed once is tried until it is done, however late that is."""
         self.store.insert("a", schedule=Every(MINUTE), options=Options(max_lateness=seconds(5)))
@@ -551,6 +591,28 @@ class SignTests(SchedulerTestCase):
 
 class RecordTests(SchedulerTestCase):
     """What becomes of outcomes."""
+
+    def test_retry_after(self) -> None:
+        """
+        P8: the endpoint's Retry-After is honoured up to the longest backoff; a date in it is judged
+        by the database's time.
+        """
+        self.store.set_by = timedelta(hours=1)
+        self.store.insert("a")
+        self.start(retry=RetryPolicy(jitter=0, max_interval=seconds(20)))
+        at = self.store.time
+        for retry_after, expected in (
+            (seconds(5), 5),
+            (seconds(86400), 20),
+            (at + seconds(32.25), 7),  # of which 25.25 have gone by
+            (at + seconds(86400), 20),
+            (at, 0.5 * 1.5**4),  # has gone by: the backoff it is
+        ):
+            self.endpoint.answer("a", 503, retry_after)
+            self.go(expected - 0.125)
+            self.assertEqual(self.endpoint.under_way, [], retry_after)
+            self.go(0.25)
+            self.assertEqual(self.endpoint.under_way, ["a"], retry_after)
 
     def test_given_up(self) -> None:
         """
