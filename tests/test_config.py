@@ -877,6 +877,69 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
 }
 
 
+#: What files are made of.
+PIECES = [
+    *(
+        "\n",
+        "\n",
+        "\n  ",
+        "\n\t",
+        "\r",
+        " ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ":",
+        ": ",
+        "=",
+        " = ",
+        "#",
+        " ;",
+    ),
+    *(
+        "mysql",
+        "jobs",
+        "listen",
+        "[mysql]",
+        "[jobs]\n",
+        "mysql:\n",
+        "jobs:\n  ",
+        "host",
+        "port",
+        "1",
+    ),
+    *("password", "password = s3cret", "password: s3cret", "password = 's3cret'", '"s3cret"'),
+    *(
+        "maxRunning = 7",
+        "maxRunning: 7",
+        "retryInterval",
+        "10s",
+        "true",
+        "null",
+        "2021-01-01",
+        "0x1",
+    ),
+    *(
+        "'",
+        '"',
+        "\\",
+        "&a ",
+        "*a",
+        "!",
+        "!!int ",
+        "- ",
+        "? ",
+        "---",
+        "...",
+        "%YAML 1.1\n",
+        "<<",
+        "|\n",
+    ),
+]
+
+
 @st.composite
 def any_sections(draw: st.DrawFn) -> dict[str, dict[str, Given]]:
     """Some of the sections, with some of their keys, in any case."""
@@ -912,6 +975,19 @@ class FormatTests(ConfigTestCase):
         }
         configs.append(self.load(as_yaml({section: {} for section in sections}), **variables))
         self.assertEqual(configs, configs[:1] * 5)
+
+    @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join))
+    def test_any_text(self, text: str) -> None:
+        """Whatever a file has in it is read, or refused in one sentence."""
+        for ending, _ in FORMATS:
+            self.ending = ending
+            content = text.encode("utf-8", "surrogatepass")
+            try:
+                config = self.load(content)
+            except ConfigError as error:
+                self.assertNotIn("\n", str(error))
+            else:
+                self.assertIsInstance(config, Config)
 
     def test_every_key(self) -> None:
         """In each format, and in any case; a number may be in quotes as well."""
