@@ -1,0 +1,195 @@
+"""
+What docs/from-go.md says of Dalga, held against Dalga: each call, parameter, key and option in its
+tables is there if the column Dalga says so, and not if it doesn't.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import fields
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+from werkzeug.exceptions import HTTPException
+
+from dalga.cli import Options
+from dalga.config import Config, load_config
+from dalga.errors import ConfigError, InvalidRequest
+from dalga.jobs import Status
+from dalga.web.api import Api
+from dalga.web.errors import UnknownResource
+from dalga.web.parameters import job_key, schedule_request
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+FROM_GO = (DOCS / "from-go.md").read_text(encoding="utf-8")
+
+#: The columns of most tables there, after the first.
+COLUMNS = ["1.0", "3.1", "4.0", "Dalga", "where it differs, and why"]
+
+
+def tables(heading: str, first: str) -> Iterator[tuple[str, str]]:
+    """
+    The first column and the column Dalga of a table, without its header.
+
+    :param heading: what the table is under, with its number signs.
+    :param first: the heading of its first column.
+    """
+    section = FROM_GO.partition(f"\n{heading}\n")[2]
+    lines = iter(re.split(r"\n#", section)[0].splitlines())
+    header = f"| {' | '.join([first, *COLUMNS])} |"
+    for line in lines:
+        if line == header:
+            break
+    next(lines)
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        cells = cells_of(line)
+        yield cells[0], cells[4]
+
+
+def cells_of(line: str) -> list[str]:
+    """A table's row, cell by cell."""
+    return [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]
+
+
+def code(cell: str) -> str:
+    """What stands between backquotes in a cell, or nothing if it is not all of it."""
+    found = re.fullmatch(r"`([^`]+)`", cell)
+    return found[1] if found else ""
+
+
+def is_there(cell: str) -> bool:
+    """What the column Dalga says."""
+    return cell.startswith(("yes", "differs", "ignored"))
+
+
+class FromGoTests(SynchronousTestCase):
+    """The tables of docs/from-go.md are true of this Dalga."""
+
+    def test_what_dalga_does_is_of_four_kinds(self) -> None:
+        """Each row of six columns says "yes", "no", "differs" or "ignored"."""
+        rows = [cells for line in FROM_GO.splitlines() if len(cells := cells_of(line)) == 6]
+        said = [row[4] for row in rows if row[1:] != COLUMNS and row[4] != "---"]
+        self.assertGreater(len(said), 100)
+        for cell in said:
+            self.assertRegex(cell, r"^(yes|no|differs|ignored)\b")
+
+    def test_calls(self) -> None:
+        """A call is answered by a route exactly if the table says so."""
+        routes = Api.app.url_map.bind("localhost")
+        calls = [(code(cell), answered) for cell, answered in tables("## HTTP", "call")]
+        calls = [(call, answered) for call, answered in calls if call.count("/")]
+        self.assertGreater(len(calls), 8)
+        for call, answered in calls:
+            method, _, path = call.partition(" ")
+            path = path.replace("<path>", "p").replace("<body>", "b")
+            try:
+                routes.match(path, method)
+                if path.startswith("/jobs/"):
+                    job_key(path.removesuffix("/upcoming").encode())
+                found = True
+            except (HTTPException, UnknownResource):
+                found = False
+            self.assertEqual(found, is_there(answered), call)
+
+    def test_parameters(self) -> None:
+        """A PUT knows a parameter exactly if the table says so."""
+        rows = list(tables("## Parameters of PUT", "parameter"))
+        self.assertGreater(len(rows), 10)
+        for cell, known in rows:
+            try:
+                schedule_request(f"{code(cell)}=".encode(), None, b"")
+                sentence = ""
+            except InvalidRequest as error:
+                sentence = str(error)
+            self.assertEqual("there is no parameter" not in sentence, is_there(known), cell)
+
+    def test_no_parameter_is_left_out(self) -> None:
+        """What a PUT knows is in the table."""
+        error = self.assertRaises(InvalidRequest, schedule_request, b"nonsense=1", None, b"")
+        known = str(error).partition("a job takes ")[2].split(", ")
+        rows = [code(cell) for cell, _ in tables("## Parameters of PUT", "parameter")]
+        self.assertEqual(sorted(known), sorted(rows))
+
+    def test_keys(self) -> None:
+        """
+        A configuration key is taken exactly if the table says so, the default that stands there
+        is the one that holds, and what is ignored changes nothing.
+        """
+        rows = list(tables("## Configuration", "key"))
+        keys = [row for row in rows if code(row[0]).startswith("[")]
+        self.assertGreater(len(keys), 30)
+        for cell, taken in keys:
+            section, _, key = code(cell).partition(" ")
+            default = re.search(r"`(.*)`", taken)
+            value = default[1] if default else {"yes": "10s", "ignored": "x"}.get(taken, "")
+            found = self.configured(section, f"{key} = {value}")
+            self.assertEqual(found is not None, is_there(taken), cell)
+            if found is not None:
+                self.assertEqual(found, self.configured(section, ""), cell)
+
+    def test_no_key_is_left_out(self) -> None:
+        """What dalga.ini.example has is in the table."""
+        example = (DOCS.parent / "dalga.ini.example").read_text(encoding="utf-8")
+        known, section = set(), ""
+        for line in example.splitlines():
+            if found := re.fullmatch(r";?(\[\w+\])", line):
+                section = found[1]
+            elif found := re.fullmatch(r";?(\w+) =.*", line):
+                known.add(f"{section} {found[1]}")
+        self.assertGreater(len(known), 20)
+        self.assertEqual(
+            known - {code(cell) for cell, _ in tables("## Configuration", "key")}, set()
+        )
+
+    def configured(self, section: str, line: str) -> Config | None:
+        """What a file of one section with one line comes to; None where it is refused."""
+        with TemporaryDirectory() as folder:
+            path = os.path.join(folder, "dalga.ini")
+            Path(path).write_text(f"{section}\n{line}\n", encoding="utf-8")
+            try:
+                return load_config(path, {})
+            except ConfigError as error:
+                self.assertRegex(str(error), "there is no section|has no key", line)
+                return None
+
+    def test_options(self) -> None:
+        """An option of the command is taken, with one dash, exactly if the table says so."""
+        rows = list(tables("## Command line", "option"))
+        self.assertGreater(len(rows), 4)
+        for cell, taken in rows:
+            words = [code(cell), "FILE"] if code(cell) == "-config" else [code(cell)]
+            options = Options()  # type: ignore[no-untyped-call]
+            try:
+                with redirect_stdout(StringIO()):  # -version
+                    options.parseOptions(words)
+                known = options.get(code(cell)[1:]) in (1, "FILE")
+            except SystemExit:
+                known = True
+            except UsageError:
+                known = False
+            self.assertEqual(known, is_there(taken), cell)
+
+    def test_status(self) -> None:
+        """The keys of GET /status are those of the table, in its order."""
+        rows = [code(cell) for cell, _ in tables("### /status", "key")]
+        self.assertEqual(rows, [field.name for field in fields(Status)])
+
+    def test_settings_of_the_later_releases(self) -> None:
+        """What step 4 of the move says is taken, in an ini file as in TOML."""
+        block = re.search(r"\n( {7}\[jobs\]\n(?: {7}.*\n)+)", FROM_GO)
+        assert block is not None
+        lines = [line.strip() for line in block[1].splitlines()]
+        config = self.configured(lines[0], "\n".join(lines[1:]))
+        assert config is not None
+        self.assertFalse(config.jobs.fixed_intervals)
+        self.assertEqual(config.jobs.retry.interval, config.jobs.retry.max_interval)
+        self.assertEqual((config.jobs.retry.multiplier, config.jobs.retry.jitter), (1, 0))
