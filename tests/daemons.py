@@ -4,12 +4,14 @@ Real daemons in processes of their own, and an endpoint that remembers what it w
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +104,19 @@ class Hit:
     def instance(self) -> str:
         return self.headers["dalga-instance"]
 
+    @property
+    def scheduled(self) -> datetime:
+        """RFC 3339 in whole seconds, and nothing else."""
+        return datetime.strptime(self.headers["dalga-sched"], "%Y-%m-%dT%H:%M:%S%z")
+
 
 @dataclass
 class Recorder(Resource):
-    """The endpoint: answers with what `answer` says, and writes all down."""
+    """
+    The endpoint: answers with what `answer` says, and writes all down.
+
+    :param answer: gives a status, or a status and a Retry-After; or a Deferred of one of these.
+    """
 
     seconds: Callable[[], float]
     answer: Callable[[Hit], Any] = lambda hit: 200
@@ -133,10 +144,13 @@ class Recorder(Resource):
 
         request.notifyFinish().addBoth(over)
 
-        def finish(status: int) -> None:
+        def finish(answer: int | tuple[int, str]) -> None:
             hit.end = self.seconds()
+            status, retry_after = answer if isinstance(answer, tuple) else (answer, None)
             if not gone:
                 request.setResponseCode(status)
+                if retry_after is not None:
+                    request.setHeader("retry-after", retry_after)
                 request.finish()
             self._look()
 
@@ -252,6 +266,40 @@ class DaemonTestCase(EngineTestCase):
         """One HTTP request; gives the status and the body."""
         response = await treq.request(method, url, persistent=False, **keywords)
         return response.code, await response.text("utf-8")
+
+    async def get(self, url: str) -> dict[str, Any]:
+        """What a GET shows, which has to be there."""
+        status, answer = await self.call("GET", url)
+        self.assertEqual(status, 200, answer)
+        shown: dict[str, Any] = json.loads(answer)
+        return shown
+
+    async def until_shown(self, url: str, **members: object) -> dict[str, Any]:
+        """Wait until a GET shows these members, None for one that is not there; gives all."""
+        while True:
+            shown = await self.get(url)
+            if {name: shown.get(name) for name in members} == members:
+                return shown
+            await self.pause(0.05)
+
+    async def until_gone(self, url: str) -> None:
+        """Wait until a GET finds nothing."""
+        while (await self.call("GET", url))[0] != 404:
+            await self.pause(0.05)
+
+    async def put(self, url: str) -> dict[str, Any]:
+        """PUT a job; gives what is shown of it."""
+        status, answer = await self.call("PUT", url)
+        self.assertEqual(status, 201, answer)
+        shown: dict[str, Any] = json.loads(answer)
+        return shown
+
+    async def patch_job(self, url: str, parameters: str) -> dict[str, Any]:
+        """PATCH a job; gives what is shown of it."""
+        status, answer = await self.call("PATCH", f"{url}?{parameters}")
+        self.assertEqual(status, 200, answer)
+        shown: dict[str, Any] = json.loads(answer)
+        return shown
 
     async def pause(self, seconds: float) -> None:
         """Let time go by, for what can only be seen not to happen."""

@@ -8,7 +8,9 @@ import re
 import signal
 import socket
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import pairwise
 
 import treq
 from twisted.internet.defer import Deferred, gatherResults
@@ -18,6 +20,14 @@ from dalga import __version__
 from tests.daemons import DaemonTestCase, Hit
 from tests.servers import start_server
 from tests.stores import each_engine
+
+#: What is shown of a run that the endpoint answered with 500.
+ERROR = "500 Internal Server Error"
+
+
+def ahead(seconds: float) -> datetime:
+    """A time from now, by this machine's clock, which the servers of the tests have as well."""
+    return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
 @each_engine(globals())
@@ -200,6 +210,243 @@ class MainJobTests(DaemonTestCase):
         self.assertIn('"interval":77', answer)
 
 
+@each_engine(globals())
+class ScheduleTests(DaemonTestCase):
+    """What else a job may ask for, over the whole way."""
+
+    async def test_headers(self) -> None:
+        """The POST says for when it was scheduled, as was shown, and which instance sent it."""
+        _, url = await self.start()
+        shown = await self.put(f"{url}/jobs/a/b?interval=1")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 2)
+        first, second = self.endpoint.hits
+        self.assertEqual(first.headers["dalga-sched"], shown["next_run"])
+        self.assertEqual(second.scheduled - first.scheduled, timedelta(seconds=1))
+        status = await self.get(f"{url}/status")
+        self.assertEqual({first.instance, second.instance}, {status["instance_id"]})
+
+    async def test_count_and_until(self) -> None:
+        """A job is removed after so many runs, or after its last time."""
+        _, url = await self.start()
+        until = ahead(1.5).isoformat().replace("+00:00", "Z")
+        for body, last in (("count", "count=2"), ("until", f"until={until}")):
+            await self.put(f"{url}/jobs/ends/{body}?interval=1&immediate=true&{last}")
+        for body in ("count", "until"):
+            await self.until_gone(f"{url}/jobs/ends/{body}")
+        await self.pause(1.2)
+        self.assertEqual(
+            sorted(hit.body for hit in self.endpoint.hits), ["count", "count", "until", "until"]
+        )
+
+    async def test_skip(self) -> None:
+        """A run that is too late is skipped and counted; the next is at its regular time."""
+        _, url = await self.start()
+        first = ahead(-90).replace(microsecond=0)
+        text = first.isoformat().replace("+00:00", "Z")
+        for body, lateness in (("late", "catch-up=skip"), ("run", "max-lateness=2m")):
+            await self.put(f"{url}/jobs/skip/{body}?interval=3600&first-run={text}&{lateness}")
+        following = f"{first + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+        await self.until_shown(f"{url}/jobs/skip/late", next_run=following, skipped=1)
+        await self.until_shown(f"{url}/jobs/skip/run", next_run=following, skipped=None)
+        self.assertEqual([hit.body for hit in self.endpoint.hits], ["run"])
+
+    async def test_disabled_during_a_run(self) -> None:
+        """P3, P4: the run goes on to its end, and no other begins until the job is enabled."""
+        _, url = await self.start()
+        release: Deferred[int] = Deferred()
+        self.endpoint.answer = lambda hit: release if len(self.endpoint.hits) == 1 else 200
+        job = f"{url}/jobs/a/b"
+        await self.put(f"{job}?interval=1&immediate=1")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+        shown = await self.patch_job(job, "disable=true")
+        self.assertEqual((shown["disabled"], shown["next_run"]), (True, None))
+        release.callback(500)
+        shown = await self.until_shown(job, failing={"attempts": 1, "error": ERROR})
+        self.assertEqual((shown["disabled"], shown["next_run"]), (True, None))
+        await self.pause(1.2)
+        self.assertEqual(len(self.endpoint.hits), 1)
+        status, answer = await self.call("POST", job)
+        self.assertEqual(status, 409, answer)
+        shown = await self.patch_job(job, "enable=true")
+        self.assertNotIn("disabled", shown)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 2)
+        first, second = self.endpoint.hits
+        self.assertEqual((second.run, second.attempt), (first.run, 2))
+
+    async def test_enabled_when_overdue(self) -> None:
+        """P9: a job that is enabled follows its catch-up rule, and never loops."""
+        _, url = await self.start()
+        rules = {"one": "catch-up=one", "skip": "max-lateness=0.5", "all": "catch-up=all"}
+        for body, rule in rules.items():
+            await self.put(f"{url}/jobs/a/{body}?interval=1&{rule}")
+            await self.patch_job(f"{url}/jobs/a/{body}", "disable=1")
+        await self.pause(4.25)
+        self.assertEqual(self.endpoint.hits, [])
+        for body in rules:
+            await self.patch_job(f"{url}/jobs/a/{body}", "enable=1")
+        runs = {
+            body: (lambda body=body: [hit for hit in self.endpoint.hits if hit.body == body])
+            for body in rules
+        }
+        await self.endpoint.until(lambda: all(len(hits()) >= 3 for hits in runs.values()))
+        steps = {
+            body: [(b.scheduled - a.scheduled).seconds for a, b in pairwise(hits()[:3])]
+            for body, hits in runs.items()
+        }
+        self.assertEqual(steps["all"], [1, 1])
+        self.assertGreaterEqual(steps["one"][0], 3)
+        self.assertEqual(steps["one"][1], 1)
+        self.assertEqual(steps["skip"], [1, 1])
+        self.assertLess(runs["all"]()[2].start - runs["all"]()[0].start, 0.9)
+        shown = await self.get(f"{url}/jobs/a/skip")
+        self.assertEqual(shown["skipped"], 1)
+        for body, most in (("one", 6), ("skip", 5), ("all", 10)):
+            self.assertLessEqual(len(runs[body]()), most)
+
+    async def test_catching_up(self) -> None:
+        """P3, P6: each missed time is made up for, at once and one at a time; others run too."""
+        _, url = await self.start(jobs={"maxRunning": 1})
+        first = ahead(-300).replace(microsecond=0)
+        text = first.isoformat().replace("+00:00", "Z")
+        began = self.reactor.seconds()
+        await self.put(f"{url}/jobs/catch/up?interval=3&catch-up=all&first-run={text}")
+        await self.put(f"{url}/jobs/be/fore?one-off=1&immediate=1")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 101)
+        self.assertLess(self.reactor.seconds() - began, 20)
+        hits = [hit for hit in self.endpoint.hits if hit.body == "up"]
+        self.assertEqual(
+            [hit.scheduled for hit in hits[:100]],
+            [first + timedelta(seconds=3 * number) for number in range(100)],
+        )
+        self.assertEqual(self.endpoint.overlaps(), [])
+        self.assertLess([hit.body for hit in self.endpoint.hits].index("fore"), 100)
+
+    async def test_intervals_from_the_end(self) -> None:
+        """``fixedIntervals = false``: the next interval is counted from the end of the run."""
+        for fixed, expected in (("true", 1.0), ("false", 1.5)):
+            self.endpoint.hits.clear()
+            self.endpoint.answer = lambda hit: self.after(0.5, 200)
+            daemon, url = await self.start(jobs={"fixedIntervals": fixed})
+            await self.put(f"{url}/jobs/slow/x?interval=1")
+            await self.endpoint.until(lambda: len(self.endpoint.hits) == 3)
+            starts = [hit.start for hit in self.endpoint.hits]
+            for a, b in pairwise(starts):
+                self.assertLess(abs(b - a - expected), 0.25, starts)
+            await self.call("DELETE", f"{url}/jobs/slow/x")
+            daemon.send(signal.SIGTERM)
+            self.assertEqual(await daemon.ended, 0)
+
+    def after(self, seconds: float, answer: int) -> Deferred[int]:
+        """Answer later."""
+        answered: Deferred[int] = Deferred()
+        self.reactor.callLater(seconds, answered.callback, answer)
+        return answered
+
+    async def test_run_times_to_come(self) -> None:
+        """A job's next run times, and those of one that is not there, with clock changes shown."""
+        _, url = await self.start()
+        daily = "interval=P1D&location=Europe/Riga&first-run=2031-03-29T01:30:00Z"
+        runs = [
+            {"at": "2031-03-29T01:30:00Z", "local": "2031-03-29T03:30:00+02:00"},
+            {"at": "2031-03-30T01:00:00Z", "local": "2031-03-30T04:00:00+03:00", "dst": "gap"},
+            {"at": "2031-03-31T00:30:00Z", "local": "2031-03-31T03:30:00+03:00"},
+        ]
+        self.assertEqual(await self.get(f"{url}/preview?{daily}&count=3"), {"runs": runs})
+        await self.put(f"{url}/jobs/a/b?{daily}")
+        after = "after=2031-03-29T12:00:00Z"
+        self.assertEqual(
+            await self.get(f"{url}/jobs/a/b/upcoming?count=2&{after}"), {"runs": runs[1:]}
+        )
+
+
+@each_engine(globals())
+class RetryTests(DaemonTestCase):
+    """Runs that fail, and are tried again or given up."""
+
+    async def test_attempts_survive_a_restart(self) -> None:
+        """P2: after a SIGKILL the same run goes on, one attempt further, with the same backoff."""
+        self.endpoint.answer = lambda hit: 500
+        often = {"retryInterval": "200ms", "retryMultiplier": "2", "retryJitter": "0"}
+        settings = {"jobs": often, "endpoint": {"timeout": "1500ms"}}
+        first, url = await self.start(**settings)
+        await self.put(f"{url}/jobs/a/b?interval=3600&immediate=1")
+        await self.until_shown(f"{url}/jobs/a/b", failing={"attempts": 3, "error": ERROR})
+        first.send(signal.SIGKILL)
+        await first.ended
+        _, url = await self.start(**settings)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 5)
+        hits = self.endpoint.hits
+        self.assertEqual([hit.attempt for hit in hits], [1, 2, 3, 4, 5])
+        self.assertEqual(len({(hit.run, hit.scheduled) for hit in hits}), 1)
+        self.assertEqual(len({hit.instance for hit in hits}), 2)
+        self.assertTrue(1.6 <= hits[4].start - hits[3].start < 2.1)
+
+    async def test_given_up(self) -> None:
+        """
+        A run that failed for long enough is given up and shown as failed, never as disabled; a POST
+        tries the same run again.
+        """
+        self.endpoint.answer = lambda hit: 500
+        quick = {"retryInterval": "50ms", "retryMultiplier": "1", "retryStopAfter": "300ms"}
+        _, url = await self.start(jobs=quick)
+        for body in ("stop", "continue"):
+            await self.put(f"{url}/jobs/a/{body}?interval=3600&immediate=1&on-failure={body}")
+        stopped = await self.until_shown(f"{url}/jobs/a/stop", next_run=None)
+        runs = self.runs("stop")
+        attempts = [hit.attempt for hit in runs]
+        self.assertEqual(attempts, list(range(1, len(runs) + 1)))
+        self.assertEqual(stopped["failed"], {"attempts": len(runs), "error": ERROR})
+        self.assertEqual(stopped["next_sched"], runs[0].headers["dalga-sched"])
+        self.assertNotIn("disabled", stopped)
+        goes_on = await self.until_shown(f"{url}/jobs/a/continue", failed={"error": ERROR})
+        self.assertEqual(
+            goes_on["next_run"], f"{runs[0].scheduled + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+        )
+        self.assertNotIn("disabled", goes_on)
+
+        self.endpoint.answer = lambda hit: 200
+        before = len(self.endpoint.hits)
+        for body in ("stop", "continue"):
+            status, _ = await self.call("POST", f"{url}/jobs/a/{body}")
+            self.assertEqual(status, 200)
+        await self.until_shown(f"{url}/jobs/a/stop", failed=None, failing=None)
+        await self.until_shown(f"{url}/jobs/a/continue", failed=None, failing=None)
+        self.assertEqual(len(self.endpoint.hits), before + 2)
+        again, anew = self.runs("stop")[-1], self.runs("continue")[-1]
+        self.assertEqual((again.run, again.scheduled), (runs[0].run, runs[0].scheduled))
+        self.assertEqual(again.attempt, len(runs) + 1)
+        self.assertNotEqual(anew.run, self.runs("continue")[0].run)
+        self.assertEqual(anew.attempt, 1)
+
+    def runs(self, body: str) -> list[Hit]:
+        """The POSTs with a body."""
+        return [hit for hit in self.endpoint.hits if hit.body == body]
+
+    async def test_retry_after(self) -> None:
+        """A Retry-After in seconds or as a date is honoured up to the longest backoff."""
+
+        def answer(hit: Hit) -> tuple[int, str] | int:
+            asked = {"seconds": "2", "date": date, "year": "31536000"}
+            return 200 if hit.attempt > 1 else (503, asked[hit.body])
+
+        self.endpoint.answer = answer
+        settings = {"retryInterval": "100ms", "retryMaxInterval": "4s", "retryJitter": "0"}
+        _, url = await self.start(jobs=settings)
+        until = (ahead(2) + timedelta(microseconds=999_999)).replace(microsecond=0)
+        date = format_datetime(until, usegmt=True)
+        for body in ("seconds", "date", "year"):
+            await self.put(f"{url}/jobs/a/{body}?one-off=1&immediate=1")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 6)
+        waits = {
+            body: self.runs(body)[1].start - self.runs(body)[0].start
+            for body in ("seconds", "date", "year")
+        }
+        self.assertTrue(2 <= waits["seconds"] < 2.5, waits)
+        self.assertTrue(4 <= waits["year"] < 4.5, waits)
+        late = self.runs("date")[1].start - until.timestamp()
+        self.assertTrue(-0.01 <= late < 0.5, late)
+
+
 class FaultTestsBase(DaemonTestCase):
     """What dies, and what becomes of the jobs."""
 
@@ -368,6 +615,17 @@ class SharedTableTests(DaemonTestCase):
         self.assertEqual(len({hit.key for hit in self.endpoint.hits}), 300)
         self.assertEqual(len({hit.instance for hit in self.endpoint.hits}), 2)
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+
+    async def test_instances(self) -> None:
+        """The instances that run are counted; one that has stopped is not."""
+        first, one = await self.start()
+        _, two = await self.start()
+        for url in (one, two):
+            await self.until_shown(f"{url}/status", total_instances=2)
+        first.send(signal.SIGTERM)
+        self.assertEqual(await first.ended, 0)
+        status = await self.get(f"{two}/status")
+        self.assertEqual(status["total_instances"], 1)
 
     async def test_a_job_put_elsewhere(self) -> None:
         """A job that one instance stored is run by another, if that one is gone, after a scan."""
