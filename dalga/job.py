@@ -19,7 +19,17 @@ from urllib.parse import quote
 from dalga.duration import Duration
 from dalga.errors import InvalidRequest
 from dalga.retry import RetryPolicy
-from dalga.schedule import Calendar, Cron, Every, Once, Schedule, add, periodic, timestamp
+from dalga.schedule import (
+    YEARS_AHEAD,
+    Calendar,
+    Cron,
+    Every,
+    Once,
+    Schedule,
+    add,
+    periodic,
+    timestamp,
+)
 from dalga.zone import Gap, Occurrence, Overlap, Zone
 
 #: The longest path and body, in characters.
@@ -131,19 +141,18 @@ class Job:
             return None
         return self.scheduled if self.running else self.due
 
-    def upcoming(self, after: datetime) -> Iterator[Occurrence]:
+    def upcoming(self, after: datetime, now: datetime) -> Iterator[Occurrence]:
         """
         The times of the runs after `after`, as they are if all goes well from now on.
 
         The pending run comes at its scheduled time. A job that is disabled or has stopped has none.
 
-        :raises InvalidRequest: where `after` is too far ahead to count the runs of a job that has
-            but so many.
+        :raises InvalidRequest: see `Plan.times`.
         """
         if self.next_run is None:
             return iter(())
         plan = Plan(self.schedule, self.options, self.anchor, self.scheduled)
-        return plan.times(after, self.successes)
+        return plan.times(after, now, self.successes, has_begun=self.attempts > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +299,32 @@ def missed(run: Run) -> Skip | Delete | None:
 
     A run that has begun is never too late: it is tried again until it is done or given up.
     """
-    limit = run.options.lateness
-    if limit is None or run.attempt > 1 or run.claimed - run.scheduled <= limit:
+    if run.attempt > 1 or not _is_too_late(run.options, run.scheduled, run.claimed):
         return None
-    # The first time that is not too late, if it is late.
-    after = max(run.scheduled, run.claimed - limit - _INSTANT)
-    following = _within(run.options, run.schedule.next_after(run.anchor, after))
-    return Delete() if following is None else Skip(following)
+    following = _first_in_time(run.options, run.schedule, run.anchor, run.scheduled, run.claimed)
+    at = _within(run.options, following)
+    return Delete() if at is None else Skip(at)
+
+
+def _is_too_late(options: Options, scheduled: datetime, now: datetime) -> bool:
+    return options.lateness is not None and now - scheduled > options.lateness
+
+
+def _first_in_time(
+    options: Options, schedule: Schedule, anchor: datetime, scheduled: datetime, now: datetime
+) -> Occurrence | None:
+    """The first time after one that is too late which is to come, or late but not too late."""
+    assert options.lateness is not None
+    # No earlier than the year 1, as the one that is too late comes before it.
+    return schedule.next_after(anchor, max(scheduled, now - options.lateness - _INSTANT))
+
+
+def _next_time(
+    options: Options, schedule: Schedule, anchor: datetime, scheduled: datetime, now: datetime
+) -> Occurrence | None:
+    """The time after one at which there was a run: the next regular one, unless all are made up."""
+    after = scheduled if options.catch_up is CatchUp.ALL else max(scheduled, now)
+    return schedule.next_after(anchor, after)
 
 
 def _following(
@@ -311,10 +339,8 @@ def _following(
     if not policy.fixed_intervals and isinstance(schedule, Every | Calendar):
         following = _within(run.options, schedule.next_after(now, now))
         return None if following is None else (following, now)
-    after = run.scheduled
-    if run.options.catch_up is not CatchUp.ALL:
-        after = max(after, now)
-    following = _within(run.options, schedule.next_after(run.anchor, after))
+    time = _next_time(run.options, schedule, run.anchor, run.scheduled, now)
+    following = _within(run.options, time)
     return None if following is None else (following, run.anchor)
 
 
@@ -354,38 +380,47 @@ class Plan:
     anchor: datetime
     first: datetime
 
-    def times(self, after: datetime, successes: int = 0) -> Iterator[Occurrence]:
+    def times(
+        self, after: datetime, now: datetime, successes: int = 0, has_begun: bool = False
+    ) -> Iterator[Occurrence]:
         """
         The times of the runs after `after` in order, each once.
 
+        :param now: what is late is late by this.
         :param successes: how many runs there were already, of those that `Options.count` allows.
+        :param has_begun: whether the first run has been attempted, so that it is never too late.
         :raises InvalidRequest: where that takes more than `MAX_COUNTED` steps up to `after`.
         """
-        following: Occurrence | None = self._first()
+        terms = self.options, self.schedule, self.anchor
+        following = self._first()
+        if not has_begun and _is_too_late(self.options, self.first, now):
+            following = _first_in_time(*terms, self.first, now)
         left = math.inf
-        if self.options.count is not None:
+        if self.options.count is None:
+            if following is not None and following.at <= after:
+                following = _next_time(*terms, after, now)
+        else:
             left = self.options.count - successes
             for _ in range(MAX_COUNTED):
                 if following is None or following.at > after or left <= 0:
                     break
-                following = self.schedule.next_after(self.anchor, following.at)
+                following = _next_time(*terms, following.at, now)
                 left -= 1
             else:
                 raise InvalidRequest(
                     f"after is {timestamp(after)}: that is more than {MAX_COUNTED} runs ahead, too "
                     "far to count them; give an earlier time"
                 )
-        elif self.first <= after:
-            following = self.schedule.next_after(self.anchor, after)
         while left > 0 and _within(self.options, following) is not None:
             assert following is not None
             yield following
             left -= 1
-            following = self.schedule.next_after(self.anchor, following.at)
+            following = _next_time(*terms, following.at, now)
 
-    def _first(self) -> Occurrence:
+    def _first(self) -> Occurrence | None:
         """The first run; it may be one of the schedule's own times, which a clock change chose."""
-        own = self.schedule.next_after(self.anchor, self.first - _INSTANT)
+        before = add(self.first, -_INSTANT)
+        own = None if before is None else self.schedule.next_after(self.anchor, before)
         return own if own is not None and own.at == self.first else Occurrence(self.first)
 
 
@@ -490,37 +525,53 @@ def plan(request: ScheduleRequest, now: datetime) -> Plan:
         on_failure=request.on_failure or OnFailure.CONTINUE,
     )
     schedule, anchor, first = _first_run(request, zone, now)
-    if first is None:
-        given = "interval" if request.cron is None else "cron"
-        text = request.cron if request.interval is None else request.interval.text
-        raise InvalidRequest(f"{given} is {text!r}: the first run would be past the year 9999")
-    if options.until is not None and first > options.until:
+    if options.until is not None and options.until < max(first, now):
+        which = f"the first run at {timestamp(first)}" if first > now else "now"
         raise InvalidRequest(
-            f"until is {timestamp(options.until)}, before the first run at {timestamp(first)}: "
-            "the job would never run"
+            f"until is {timestamp(options.until)}, before {which}: the job would never run"
         )
     return Plan(schedule, options, anchor, first)
 
 
 def _first_run(
     request: ScheduleRequest, zone: Zone, now: datetime
-) -> tuple[Schedule, datetime, datetime | None]:
-    """The schedule, its anchor and the first run, which is None where it can't be."""
+) -> tuple[Schedule, datetime, datetime]:
+    """
+    The schedule, its anchor and the first run.
+
+    :raises InvalidRequest: where the schedule has no time.
+    """
     start = request.first_run or now
+    try:
+        zone.wall(start)
+    except OverflowError:
+        raise InvalidRequest(
+            f"first-run is {timestamp(start)}, which in {zone.location} is outside the years 1 to "
+            "9999; give a time that is not"
+        ) from None
     if request.cron is not None:
         cron = Cron(request.cron, zone)
-        if request.immediate:
-            return cron, now, now
         # first-run is the first time that will do, if it is to come.
-        return cron, start, _at(cron.next_after(start, max(start - _INSTANT, now)))
+        following = cron.next_after(start, now if start <= now else start - _INSTANT)
+        if following is None:
+            raise InvalidRequest(
+                f"cron is {request.cron!r}, which names a time that does not come in "
+                f"{zone.location} within {YEARS_AHEAD} years"
+            )
+        return cron, start, now if request.immediate else following.at
     interval = request.interval
-    once = Once(zone)
-    schedule: Schedule = once if interval is None or not interval else _periodic(interval, zone)
-    if request.immediate or request.first_run is not None or schedule is once:
-        first: datetime | None = now if request.immediate else start
-    else:
-        first = _at(schedule.next_after(now, now))
-    return (once if request.one_off else schedule), start, first
+    if interval is None or not interval:
+        return Once(zone), start, start
+    schedule = _periodic(interval, zone)
+    given = request.immediate or request.first_run is not None
+    following = schedule.next_after(start, start)
+    if following is None:
+        which = "second" if given else "first"
+        raise InvalidRequest(
+            f"interval is {interval.text!r}: the {which} run would be past the year 9999"
+        )
+    first = start if given else following.at
+    return (Once(zone) if request.one_off else schedule), start, first
 
 
 def _periodic(interval: Duration, zone: Zone) -> Every | Calendar:
@@ -528,10 +579,6 @@ def _periodic(interval: Duration, zone: Zone) -> Every | Calendar:
         return periodic(interval, zone)
     except ValueError as problem:
         raise InvalidRequest(f"interval is {interval.text!r}, which {problem}") from None
-
-
-def _at(time: Occurrence | None) -> datetime | None:
-    return None if time is None else time.at
 
 
 def check_length(name: str, text: str) -> None:

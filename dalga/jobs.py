@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -66,6 +66,10 @@ class Upcoming:
     times: list[Occurrence]
 
 
+#: Does in another thread what would keep the reactor busy for too long.
+InThread = Callable[[Callable[[], Upcoming]], Deferred[Upcoming]]
+
+
 class Jobs:
     """
     :param store: an opened store.
@@ -73,6 +77,8 @@ class Jobs:
     :param running: the number of runs that this instance has under way.
     :param instance: what this instance calls itself.
     :param patience: how long a caller waits for the database, in seconds.
+    :param in_thread: for lists of run times. Some take a fifth of a second, which no due POST
+        should have to wait for (P7).
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Jobs:
         running: Callable[[], int],
         instance: str = "",
         patience: float = 4.0,
+        in_thread: InThread = maybeDeferred,
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -90,6 +97,9 @@ class Jobs:
         self._running = running
         self._instance = instance
         self._patience = patience
+        self._in_thread = in_thread
+        # One list at a time: each thread that computes slows the reactor's down.
+        self._listing = DeferredLock()
 
     async def schedule(self, key: JobKey, request: ScheduleRequest) -> Job:
         """
@@ -156,8 +166,13 @@ class Jobs:
                 f"the job with path {key.path!r} and body {key.body!r} can't be understood "
                 f"({job.problem}): schedule it anew with PUT, or delete it"
             )
-        times = job.upcoming(after or self._store.clock.now())
-        return Upcoming(job.schedule.zone, list(islice(times, count)))
+        now = self._store.clock.now()
+
+        def work() -> Upcoming:
+            times = job.upcoming(after or now, now)
+            return Upcoming(job.schedule.zone, list(islice(times, count)))
+
+        return await self._listed(work)
 
     async def preview(
         self, request: ScheduleRequest, count: int, after: datetime | None
@@ -169,9 +184,13 @@ class Jobs:
         :raises StoreUnavailable: if the database, whose clock counts, can't be reached.
         """
         now = await self._shielded(self._store.now())
-        planned = plan(request, now)
-        times = planned.times(now - _INSTANT if after is None else after)
-        return Upcoming(planned.schedule.zone, list(islice(times, count)))
+
+        def work() -> Upcoming:
+            planned = plan(request, now)
+            times = planned.times(now - _INSTANT if after is None else after, now)
+            return Upcoming(planned.schedule.zone, list(islice(times, count)))
+
+        return await self._listed(work)
 
     async def cancel(self, key: JobKey) -> None:
         """
@@ -227,7 +246,13 @@ class Jobs:
     def _cancelled(self, _: None, key: JobKey) -> None:
         log.info("{path!r} {body!r}: cancelled", path=key.path, body=key.body)
 
-    def _shielded(self, work: Deferred[T]) -> Deferred[T]:
+    def _listed(self, work: Callable[[], Upcoming]) -> Deferred[Upcoming]:
+        listed = self._listing.run(self._in_thread, work)
+        return self._shielded(listed, "the list of run times was not there")
+
+    def _shielded(
+        self, work: Deferred[T], too_late: str = "the database did not answer"
+    ) -> Deferred[T]:
         """
         Wait for `work`, but not for ever, and let it go on to its end where the client hung up and
         Klein cancelled its handler.
@@ -239,11 +264,7 @@ class Jobs:
 
         def give_up() -> None:
             if not waiting.called:
-                waiting.errback(
-                    StoreUnavailable(
-                        f"the database did not answer within {self._patience:g} seconds"
-                    )
-                )
+                waiting.errback(StoreUnavailable(f"{too_late} within {self._patience:g} seconds"))
             work.cancel()
 
         timer = self._reactor.callLater(self._patience, give_up)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import calendar
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import count
 
@@ -31,6 +30,11 @@ MAX_INTERVAL = 2**32 - 1
 #: The longest text of a schedule, in characters.
 MAX_TEXT = 255
 
+#: How far ahead a cron expression's next time is looked for: cronsim's own limit. All there can be
+#: come sooner; the longest wait is that for a 29 February on a given day of the week, 40 years.
+YEARS_AHEAD = 50
+
+_SECOND = timedelta(seconds=1)
 _UTC = Zone()
 
 
@@ -110,17 +114,16 @@ class Calendar:
         except OverflowError:
             return None
         fewest, most = self._steps((after - anchor).days)
-        # An overlap has times that come later than those of the next days; it is a day at most.
         later = bisect_right(range(most), after, lo=fewest, key=lambda n: self._earliest(start, n))
-        best: Occurrence | None = None
-        for n in count(max(1, later - 2)):
-            earliest = self._earliest(start, n)
-            if earliest == END_OF_TIME or (best is not None and earliest >= best.at):
+        # The one before may be in an overlap, with its second pass still to come.
+        for n in count(max(1, later - 1)):
+            times = self._times(start, n, self.zone)
+            if times is None:
                 break
-            for found in self._times(start, n, self.zone):
-                if found.at > after and (best is None or found.at < best.at):
-                    best = found
-        return best
+            for found in times:
+                if found.at > after:
+                    return found
+        return None
 
     def _steps(self, days: int) -> tuple[int, int]:
         """Between which counts of durations so many days are, with room for any clock change."""
@@ -133,15 +136,16 @@ class Calendar:
         times = self._times(start, n, Zone(self.zone.location))
         return times[0].at if times else END_OF_TIME
 
-    def _times(self, start: datetime, n: int, zone: Zone) -> list[Occurrence]:
+    def _times(self, start: datetime, n: int, zone: Zone) -> list[Occurrence] | None:
+        """The `n`-th time: none, one or two; None where it is past the year 9999."""
         try:
             wall = _add_months(start, n * self.duration.months) + timedelta(
                 days=n * self.duration.days
             )
             exact = n * self.duration.exact
             return [Occurrence(at + exact, dst) for at, dst in zone.instants(wall)]
-        except (OverflowError, ValueError):
-            return []
+        except OverflowError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +153,11 @@ class Cron:
     """
     Runs when the clock of `zone` shows a time that a cron expression names.
 
-    The expression is of five fields, or six with seconds in front; crontab(5) of Debian has the
-    rules, among them cron(8)'s for clock changes: where the minute or the hour begins with a star
-    the job goes by elapsed time, so that it skips what does not exist and runs in both passes of
-    what exists twice, as far as the zone's rules do not say otherwise.
+    The expression is of five fields, or six with seconds in front, as crontab(5) of Debian has it.
+    So are the rules for clock changes, cron(8)'s, where the zone has no others: what runs at a
+    particular time is shifted out of a gap and runs in the first pass of an overlap; where the
+    minute or the hour begins with a star (a wildcard) it skips the gap and runs in both passes, so
+    that an hourly job does not pause.
 
     :param text: as `cron_from_text` lets it pass.
     """
@@ -166,57 +171,64 @@ class Cron:
 
         :return: None where there is none in fifty years, or before the year 9999.
         """
+        zone = self._clock
         try:
-            wall = self.zone.wall(after)
+            wall = zone.wall(after)
+            change = zone.change(wall)
         except OverflowError:
             return None
-        zone = self._clock
         best = self._first(zone, wall, after)
-        repeated = zone.repeated(wall)
-        if repeated and not wall.fold and zone.overlap in (Overlap.LAST, Overlap.BOTH):
-            # What this pass of an overlap has behind it is still to come in the second.
-            second = self._first(zone, wall - repeated, after)
-            if second is not None and (best is None or second.at < best.at):
-                best = second
+        if change and not wall.fold and zone.overlap in (Overlap.LAST, Overlap.BOTH):
+            # What the first pass has behind it is still to come in the second.
+            again = self._first(zone, change.start - _SECOND, after)
+            best = min((found for found in (best, again) if found), default=None)
         if best is None:
             return None
         return Occurrence(best.at, best.dst if self._is_named(zone, best) else None)
 
     @property
-    def _by_elapsed_time(self) -> bool:
+    def _is_wildcard(self) -> bool:
+        """Whether cron(8) counts it among the jobs that have no particular time."""
         minute, hour = self.text.split()[-5:-3]
         return minute.startswith("*") or hour.startswith("*")
 
     @property
     def _clock(self) -> Zone:
         """The zone with Debian's rules where nobody has chosen others."""
-        if not self._by_elapsed_time:
+        if not self._is_wildcard:
             return self.zone
         return replace(
             self.zone, gap=self.zone.gap or Gap.SKIP, overlap=self.zone.overlap or Overlap.BOTH
         )
 
     def _first(self, zone: Zone, wall: datetime, after: datetime) -> Occurrence | None:
-        for following in self._walls(wall):
+        """The first instant later than `after` at which the clock shows a time after `wall`."""
+        last_year = wall.year + YEARS_AHEAD
+        while (following := self._following(wall)) and following.year <= last_year:
             for found in zone.instants(following):
                 if found.at > after:
                     return found
+            # In a gap that is skipped, or an overlap whose pass is over: go on behind it.
+            change = zone.change(following)
+            if change is None:
+                break
+            wall = change.end - _SECOND
         return None
 
-    def _walls(self, wall: datetime) -> Iterator[datetime]:
-        """The wall times after `wall`, in order."""
+    def _following(self, wall: datetime) -> datetime | None:
+        """The first wall time after `wall`."""
         try:
-            yield from CronSim(self.text, wall.replace(fold=0))
+            return next(CronSim(self.text, wall.replace(fold=0)), None)
         except OverflowError:
-            return
+            return None
 
     def _is_named(self, zone: Zone, found: Occurrence) -> bool:
         """Whether a clock change has had a part in it that the user should hear of."""
         if found.dst is Dst.GAP:
             # Unless the time that it moved to is one of the schedule's own.
             wall = zone.wall(found.at)
-            return next(self._walls(wall - timedelta(seconds=1)), None) != wall
-        return not self._by_elapsed_time or self.zone.overlap is not None
+            return self._following(wall - _SECOND) != wall
+        return not self._is_wildcard or self.zone.overlap is not None
 
 
 Schedule = Once | Every | Calendar | Cron
@@ -279,7 +291,11 @@ def cron_from_text(text: str) -> str:
         field = str(error).removeprefix("Bad ")
         if field == "day-of-month" and _never_comes(expression):
             raise ValueError("names a time that never comes") from None
-        raise ValueError(f"has a {field} field that can't be read") from None
+        article = "an" if field == "hour" else "a"
+        raise ValueError(f"has {article} {field} field that can't be read") from None
+    if not expression.isascii():
+        # cronsim takes the names of months and days in capitals, and "\u017f" has an S for one.
+        raise ValueError("has a letter that is not of the English alphabet")
     return expression
 
 
@@ -301,7 +317,7 @@ def timestamp(instant: datetime) -> str:
 
 
 def add(instant: datetime, delay: timedelta) -> datetime | None:
-    """`instant` plus `delay`, or None where that is past the year 9999."""
+    """`instant` plus `delay`, or None where that is outside the years 1 to 9999."""
     try:
         return instant + delay
     except OverflowError:
@@ -309,10 +325,10 @@ def add(instant: datetime, delay: timedelta) -> datetime | None:
 
 
 def _add_months(wall: datetime, months: int) -> datetime:
-    """:raises ValueError: past the year 9999."""
+    """:raises OverflowError: past the year 9999."""
     years, month = divmod(wall.month - 1 + months, 12)
     year = wall.year + years
-    if year > 9999:
-        raise ValueError
+    if year > MAXYEAR:
+        raise OverflowError
     day = min(wall.day, calendar.monthrange(year, month + 1)[1])
     return wall.replace(year=year, month=month + 1, day=day)

@@ -55,6 +55,31 @@ class Occurrence(NamedTuple):
     dst: Dst | None = None
 
 
+class Change(NamedTuple):
+    """A clock change that leaves a gap or an overlap."""
+
+    #: Aware, UTC.
+    at: datetime
+    #: The offsets from UTC before and after it.
+    before: timedelta
+    after: timedelta
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether the clock is set forward."""
+        return self.before < self.after
+
+    @property
+    def start(self) -> datetime:
+        """The first wall time of the gap or overlap (naive)."""
+        return self.at.replace(tzinfo=None) + min(self.before, self.after)
+
+    @property
+    def end(self) -> datetime:
+        """The first wall time that comes after it (naive)."""
+        return self.at.replace(tzinfo=None) + max(self.before, self.after)
+
+
 @dataclass(frozen=True, slots=True)
 class Zone:
     """
@@ -85,10 +110,29 @@ class Zone:
         except OverflowError:
             return instant.astimezone(UTC)
 
-    def repeated(self, wall: datetime) -> timedelta:
-        """How far the clock is set back in the overlap that has `wall`; zero if it is in none."""
-        first, last = _offsets(wall, self.location)
-        return max(timedelta(), first - last)
+    def change(self, wall: datetime) -> Change | None:
+        """
+        The clock change in whose gap or overlap a wall time is.
+
+        :param wall: naive.
+        :return: None where the wall time exists once, as nearly all do.
+        :raises OverflowError: where that is outside the years 1 to 9999.
+        """
+        info = _zone_info(self.location)
+        # What PEP 495 has for each fold, in gaps as in overlaps.
+        before = _offset(wall.replace(tzinfo=info, fold=0))
+        after = _offset(wall.replace(tzinfo=info, fold=1))
+        if before == after:
+            return None
+        # The change is later than this, by what the clock is set forward or back at most.
+        early = _instant(wall.replace(microsecond=0), max(before, after))
+        seconds = range(round(abs(after - before) / _SECOND) + 1)
+        passed = bisect_left(
+            seconds,
+            True,
+            key=lambda n: _offset((early + n * _SECOND).astimezone(info)) != before,
+        )
+        return Change(early + passed * _SECOND, before, after)
 
     def instants(self, wall: datetime) -> list[Occurrence]:
         """
@@ -97,19 +141,24 @@ class Zone:
         :param wall: naive.
         :return: in the order of time; nothing where that is outside the years 1 to 9999.
         """
-        first, last = _offsets(wall, self.location)
         try:
-            if first == last:
-                return [Occurrence(_instant(wall, first))]
-            if first < last:
-                if self.gap is Gap.SKIP:
-                    return []
-                return [Occurrence(_change(wall, first, last, self.location), Dst.GAP)]
-            chosen = {Overlap.LAST: [last], Overlap.BOTH: [first, last]}
-            offsets = chosen.get(self.overlap or Overlap.FIRST, [first])
-            return [Occurrence(_instant(wall, offset), Dst.OVERLAP) for offset in offsets]
+            change = self.change(wall)
+            if change is None:
+                offset = _offset(wall.replace(tzinfo=_zone_info(self.location)))
+                return [Occurrence(_instant(wall, offset))]
+            if change.is_gap:
+                return [] if self.gap is Gap.SKIP else [Occurrence(change.at, Dst.GAP)]
+            first = Occurrence(_instant(wall, change.before), Dst.OVERLAP)
+            last = Occurrence(_instant(wall, change.after), Dst.OVERLAP)
         except OverflowError:
             return []
+        match self.overlap:
+            case Overlap.BOTH:
+                return [first, last]
+            case Overlap.LAST:
+                return [last]
+            case _:
+                return [first]
 
 
 def check_location(name: str) -> None:
@@ -131,28 +180,11 @@ def _zone_info(location: str) -> ZoneInfo:
     return ZoneInfo(location)
 
 
-def _offsets(wall: datetime, location: str) -> tuple[timedelta, timedelta]:
-    """
-    The offsets from UTC before and after the clock change that `wall` is in the gap or overlap of
-    (PEP 495); the same twice where it is in none.
-    """
-    aware = wall.replace(tzinfo=_zone_info(location), fold=0)
-    first, last = aware.utcoffset(), aware.replace(fold=1).utcoffset()
-    assert first is not None and last is not None
-    return first, last
+def _offset(aware: datetime) -> timedelta:
+    offset = aware.utcoffset()
+    assert offset is not None
+    return offset
 
 
 def _instant(wall: datetime, offset: timedelta) -> datetime:
     return (wall - offset).replace(tzinfo=UTC, fold=0)
-
-
-def _change(wall: datetime, before: timedelta, after: timedelta, location: str) -> datetime:
-    """The instant of the clock change in whose gap `wall` is."""
-    info = _zone_info(location)
-    early = _instant(wall.replace(microsecond=0), after)  # still before the change
-    seconds = range(round((after - before) / _SECOND) + 1)
-
-    def changed(second: int) -> bool:
-        return (early + second * _SECOND).astimezone(info).utcoffset() != before
-
-    return early + bisect_left(seconds, True, key=changed) * _SECOND

@@ -629,7 +629,7 @@ class ParameterTests(APITestCase):
             ),
             (
                 b"cron=0+25+*+*+*",
-                f"cron is '0 25 * * *', which has a hour field that can't be read; {cron}",
+                f"cron is '0 25 * * *', which has an hour field that can't be read; {cron}",
             ),
             (
                 b"interval=60&location=Mars/Phobos",

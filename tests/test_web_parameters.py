@@ -228,7 +228,7 @@ class CronTests(SynchronousTestCase):
             ("*/0 * * * *", "has a minute field that can't be read"),
             ("² * * * *", "has a minute field that can't be read"),
             ("٣ * * * *", "has a minute field that can't be read"),
-            ("0 24 * * *", "has a hour field that can't be read"),
+            ("0 24 * * *", "has an hour field that can't be read"),
             ("0 0 32 * *", "has a day-of-month field that can't be read"),
             ("0 0 * 13 *", "has a month field that can't be read"),
             ("0 0 * * 1#6", "has a day-of-week field that can't be read"),
