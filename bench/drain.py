@@ -33,7 +33,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE = 300.0  # seconds for any one step
 
-INSERT = "INSERT INTO dalga (path, body, `interval`, scheduled, due) VALUES (%s, %s, '', %s, %s)"
+INSERT = (
+    "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due) "
+    "VALUES (%s, %s, '', %s, %s, %s)"
+)
 
 
 class Database(ABC):
@@ -55,9 +58,9 @@ class Database(ABC):
         """How many jobs are in the table."""
 
 
-def rows(count: int, due: datetime) -> Iterator[tuple[str, str, str, str]]:
+def rows(count: int, due: datetime) -> Iterator[tuple[str, ...]]:
     at = due.strftime("%Y-%m-%d %H:%M:%S.%f")
-    return (("bench", str(number), at, at) for number in range(count))
+    return (("bench", str(number), at, at, at) for number in range(count))
 
 
 class ServerDatabase(Database):
