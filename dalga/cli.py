@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
@@ -19,7 +20,7 @@ from dalga import __version__
 from dalga.config import load_config
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.log import log_debug
-from dalga.service import create_table, make_service
+from dalga.service import create_table, make_service, upgrade_table
 from dalga.store.clock import steady_seconds
 
 #: Signals so close together, in seconds, are one request: timeout(1) and shells send it to the
@@ -30,7 +31,9 @@ AT_ONCE = 0.5
 class Options(UsageOptions):
     """What stands on the command line."""
 
-    synopsis = "[--config FILE] [--create-table] [--debug] [--version]"
+    synopsis = (
+        "[--config FILE] [--create-table | --upgrade-table [--dry-run]] [--debug] [--version]"
+    )
     longdesc = (
         "Cron as a service. Schedule jobs over HTTP; they are kept in a table and POSTed to your "
         "endpoint on time. Without --config, jobs live in an SQLite file in the working directory."
@@ -40,6 +43,8 @@ class Options(UsageOptions):
     ]
     optFlags = [  # noqa: RUF012
         ["create-table", None, "Create the jobs table, and end."],
+        ["upgrade-table", None, "Upgrade an older jobs table, or one of a Go release, and end."],
+        ["dry-run", None, "With --upgrade-table: only say what that would do."],
         ["debug", "d", "Log more."],
     ]
 
@@ -49,6 +54,16 @@ class Options(UsageOptions):
         super().parseOptions(  # type: ignore[no-untyped-call]
             [_two_dashes(word) for word in given]
         )
+
+    def postOptions(self) -> None:
+        """Refuse options that contradict each other."""
+        if self["create-table"] and self["upgrade-table"]:
+            raise UsageError(
+                "--create-table and --upgrade-table can't go together: --create-table is for a new "
+                "table, --upgrade-table for one that is there"
+            )
+        if self["dry-run"] and not self["upgrade-table"]:
+            raise UsageError("--dry-run goes with --upgrade-table only")
 
     def parseArgs(self, *arguments: str) -> None:
         """There are no arguments beside the options."""
@@ -61,7 +76,7 @@ class Options(UsageOptions):
         sys.exit(0)
 
 
-_LONG = ("config", "create-table", "debug", "version", "help")
+_LONG = ("config", "create-table", "upgrade-table", "dry-run", "debug", "version", "help")
 
 
 def _two_dashes(word: str) -> str:
@@ -80,6 +95,11 @@ def makeService(options: Options) -> IService:
         config = load_config(options["config"], os.environ)
         if options["create-table"]:
             print(create_table(config, reactor))
+            sys.exit(0)
+        if options["upgrade-table"]:
+            with closing(upgrade_table(config, reactor, bool(options["dry-run"]))) as lines:
+                for line in lines:
+                    print(line, flush=True)
             sys.exit(0)
         if options["debug"]:
             log_debug()

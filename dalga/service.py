@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Generator
 from random import Random, SystemRandom
 from typing import Any
 
@@ -246,3 +247,12 @@ def create_table(config: Config, reactor: Any) -> str:
     :raises StartupError: if the database refuses.
     """
     return build_store(config.database, reactor, SystemRandom()).create_table()
+
+
+def upgrade_table(config: Config, reactor: Any, dry_run: bool) -> Generator[str, None, None]:
+    """
+    Upgrade the jobs table, or say what that would do; gives what to print, line by line. Blocks.
+
+    :raises StartupError: if it can't be done.
+    """
+    return build_store(config.database, reactor, SystemRandom()).upgrade_table(dry_run)

@@ -7,6 +7,7 @@ All times are the database's (P8), as aware UTC datetimes.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -87,6 +88,16 @@ class Store(Protocol):
 
         :raises TableExists: where it is there already.
         :raises StartupError: where the database refuses.
+        """
+
+    def upgrade_table(self, dry_run: bool) -> Generator[str, None, None]:
+        """
+        Make an older table, or one of a Go release, into one of the present schema. Blocks, as
+        `open` does.
+
+        :param dry_run: only say what that would do.
+        :return: what is found and done, a line at a time.
+        :raises StartupError: with one sentence that says what is in the way.
         """
 
     def close(self) -> Deferred[None]:

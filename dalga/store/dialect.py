@@ -4,6 +4,8 @@ What differs between the engines, and nothing more; `dalga.store.table` says the
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Protocol
@@ -98,6 +100,45 @@ class Dialect(Protocol):
 
     def where(self) -> str:
         """The database, as a person would name it."""
+
+    # For `dalga.store.upgrade`. A suffix makes another table's name of the jobs table's.
+
+    #: Whether the Go releases know this engine.
+    has_go_tables: bool
+    #: Whether an upgrade is one transaction, so that one that fails leaves no traces.
+    upgrades_at_once: bool
+
+    def upgrading(self) -> AbstractContextManager[Any]:
+        """
+        A connection for an upgrade, of which there can be but one at a time; each statement is
+        committed by itself, or all of them at the end (see `upgrades_at_once`).
+
+        :raises StartupError: if another upgrade is going on, or there is nothing to connect to.
+        """
+
+    def check_engine(self, cursor: Cursor) -> None:
+        """:raises StartupError: if the engine lacks what the daemon needs."""
+
+    def named(self, suffix: str) -> str:
+        """A table's name, quoted."""
+
+    def columns(self, cursor: Cursor, suffix: str) -> dict[str, str]:
+        """
+        The names of a table's columns, in order, with their collations ("" where bytes are
+        compared); nothing if there is no such table.
+        """
+
+    def version(self, cursor: Cursor, suffix: str) -> int | None:
+        """A table's schema version; None if the table is not ours, or not there."""
+
+    def rows(self, connection: Any, select: str) -> Generator[tuple[Any, ...], None, None]:
+        """What a SELECT gives, a row at a time, while other statements run; to be closed."""
+
+    def create(self, cursor: Cursor, suffix: str) -> None:
+        """Create the tables, with the jobs table under another name for now."""
+
+    def rename(self, cursor: Cursor, suffix: str, new: str) -> None:
+        """Give a table another suffix."""
 
 
 def as_utc(value: object) -> datetime:

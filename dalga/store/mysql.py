@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
 import pymysql
 from pymysql.constants import CLIENT, CR, ER
+from pymysql.cursors import SSCursor
 
 from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble, as_utc
-from dalga.store.schema import COMMENT, HEARTBEATS, definitions
+from dalga.store.schema import (
+    BACKUP,
+    HEARTBEATS,
+    VERSION,
+    definitions,
+    go_release,
+    misfit,
+    version_of,
+)
 
 #: Seconds that a statement waits for a lock, where the time-out of reads leaves it so many.
 LOCK_WAIT_TIMEOUT = 3
+
+#: The same for an upgrade's statements, which somebody's open transaction may hold up; and how
+#: long one may take in all, such as removing a large table.
+UPGRADE_LOCK_WAIT = 5
+UPGRADE_TIMEOUT = 600
+
+UPGRADE = "dalga --config FILE --upgrade-table"
 
 _CONFLICTS = {ER.LOCK_DEADLOCK, ER.CHECKREAD}
 _LOST = {
@@ -149,44 +168,36 @@ class MySQL:
         """A connection without autocommit begins by itself."""
 
     def check_table(self, cursor: Cursor) -> None:
-        comment = self._comment(cursor)
-        if comment is None:
+        columns = self.columns(cursor, "")
+        if not columns:
+            self._refuse_half_upgraded(cursor)
             raise StartupError(
                 f"there is no table {self.table} in {self.where()}: create it with "
                 "dalga --config FILE --create-table"
             )
-        if comment != COMMENT:
-            raise StartupError(
-                f"the table {self.table} in {self.where()} is not a table of this version of Dalga "
-                f"(its comment is {comment!r}, not {COMMENT!r}): name another with table in [mysql]"
-            )
-        try:
-            cursor.execute(f"SELECT id FROM {self.table} WHERE id = 0{self.skip_locked}")
-        except pymysql.err.ProgrammingError:
-            cursor.execute("SELECT VERSION()")
-            ((version,),) = cursor.fetchall()
-            raise StartupError(
-                f"{self.where()} runs {version}, which has no SKIP LOCKED: Dalga needs "
-                "MariaDB 10.6 or MySQL 8, or later"
-            ) from None
+        version = self.version(cursor, "")
+        if version != VERSION:
+            release = go_release(columns)
+            another = "name another with table in [mysql]"
+            what = misfit(version, columns, release, another, UPGRADE)
+            raise StartupError(f"the table {self.table} in {self.where()} {what}")
+        self.check_engine(cursor)
 
     def create_table(self, cursor: Cursor) -> None:
-        comment = self._comment(cursor)
-        if comment == COMMENT:
-            raise TableExists(f"the table {self.table} is there already, in {self.where()}")
-        if comment is not None:
+        if self.columns(cursor, ""):
             self.check_table(cursor)
-        for statement in definitions("mysql", self._name):
-            cursor.execute(statement)
+            raise TableExists(f"the table {self.table} is there already, in {self.where()}")
+        self._refuse_half_upgraded(cursor)
+        self.create(cursor, "")
 
-    def _comment(self, cursor: Cursor) -> str | None:
-        cursor.execute(
-            "SELECT table_comment FROM information_schema.tables "
-            "WHERE table_schema = DATABASE() AND table_name = %s",
-            (self._name,),
-        )
-        rows = cursor.fetchall()
-        return str(rows[0][0]) if rows else None
+    def _refuse_half_upgraded(self, cursor: Cursor) -> None:
+        """:raises StartupError: where the jobs are in the old table, under its other name."""
+        if self.columns(cursor, BACKUP):
+            raise StartupError(
+                f"there is no table {self.table} in {self.where()}, but a {self.named(BACKUP)}, as "
+                f"an upgrade leaves it that was interrupted: let it go on with {UPGRADE}, or, if "
+                f"you want a new table, give {self.named(BACKUP)} another name first"
+            )
 
     def key(self, text: str) -> object:
         return text.encode("utf-8")
@@ -246,6 +257,87 @@ class MySQL:
 
     def where(self) -> str:
         return f"database {self._database!r} at {self._host}:{self._port}"
+
+    has_go_tables = True
+    upgrades_at_once = False  # statements like RENAME TABLE end a transaction
+
+    @contextmanager
+    def upgrading(self) -> Iterator[Any]:
+        with closing(self._connect_for_upgrade()) as connection:
+            cursor = connection.cursor()
+            # Let go by the server when the connection ends, however it ends.
+            table = hashlib.sha256(f"{self._database}.{self._name}".encode()).hexdigest()
+            cursor.execute("SELECT GET_LOCK(%s, %s)", (f"dalga.{table[:32]}", UPGRADE_LOCK_WAIT))
+            if cursor.fetchall() != ((1,),):
+                raise StartupError(
+                    f"another upgrade of the table {self.table} in {self.where()} is going on: "
+                    "wait for its end"
+                )
+            yield connection
+
+    def _connect_for_upgrade(self) -> Any:
+        _, arguments = self.connection_arguments()
+        patience = {"read_timeout": UPGRADE_TIMEOUT, "write_timeout": UPGRADE_TIMEOUT}
+        connection = pymysql.connect(**{**arguments, **patience, "autocommit": True})
+        self.set_up(connection)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                # What is no time (2021-02-30) in the old table is none in the new one.
+                "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES', "
+                f"SESSION lock_wait_timeout = {UPGRADE_LOCK_WAIT}, "
+                f"SESSION net_write_timeout = {UPGRADE_TIMEOUT}"
+            )
+        return connection
+
+    def check_engine(self, cursor: Cursor) -> None:
+        try:
+            cursor.execute(f"SELECT 1 FROM (SELECT 1 AS one) AS nothing{self.skip_locked}")
+        except pymysql.err.ProgrammingError:
+            cursor.execute("SELECT VERSION()")
+            ((version,),) = cursor.fetchall()
+            raise StartupError(
+                f"{self.where()} runs {version}, which has no SKIP LOCKED: Dalga needs "
+                "MariaDB 10.6 or MySQL 8, or later"
+            ) from None
+
+    def named(self, suffix: str) -> str:
+        return f"`{self._name}{suffix}`"
+
+    def columns(self, cursor: Cursor, suffix: str) -> dict[str, str]:
+        cursor.execute(
+            "SELECT column_name, collation_name FROM information_schema.columns "
+            "WHERE table_schema = DATABASE() AND table_name = %s ORDER BY ordinal_position",
+            (self._name + suffix,),
+        )
+        return {name.lower(): collation or "" for name, collation in cursor.fetchall()}
+
+    def version(self, cursor: Cursor, suffix: str) -> int | None:
+        cursor.execute(
+            "SELECT table_comment FROM information_schema.tables "
+            "WHERE table_schema = DATABASE() AND table_name = %s",
+            (self._name + suffix,),
+        )
+        rows = cursor.fetchall()
+        return version_of(rows[0][0]) if rows else None
+
+    def rows(self, connection: Any, select: str) -> Generator[tuple[Any, ...], None, None]:
+        # As they come, so that memory does not grow with the table: that keeps a connection busy.
+        with closing(self._connect_for_upgrade()) as reader:
+            cursor = reader.cursor(SSCursor)
+            try:
+                cursor.execute(select)
+                while (row := cursor.fetchone()) is not None:
+                    yield row
+            finally:
+                with suppress(Exception):
+                    cursor.close()
+
+    def create(self, cursor: Cursor, suffix: str) -> None:
+        for statement in definitions("mysql", self._name, suffix):
+            cursor.execute(statement)
+
+    def rename(self, cursor: Cursor, suffix: str, new: str) -> None:
+        cursor.execute(f"RENAME TABLE {self.named(suffix)} TO {self.named(new)}")
 
 
 def _derived(columns: tuple[str, ...], count: int) -> str:

@@ -1,11 +1,13 @@
 """
-The tables' definitions, and their version.
+The tables' definitions, their version, and what an upgrade calls them.
 
 The version stands in the jobs table's comment (MySQL) or the file's ``user_version`` (SQLite).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from importlib.resources import files
 
 VERSION = 2
@@ -14,15 +16,94 @@ COMMENT = f"dalga schema {VERSION}"
 #: What the name of the table of instances adds to that of the jobs table.
 HEARTBEATS = "_heartbeats"
 
+#: What an upgrade adds to the old table's name, and to that of the new one until it is complete.
+BACKUP = f"_before_{VERSION}"
+UNFINISHED = f"_schema_{VERSION}"
 
-def definitions(engine: str, table: str) -> list[str]:
+#: What the name of the Go releases' table of instances adds.
+GO_INSTANCES = "_instances"
+
+#: The columns of the Go releases' tables; the first four are in all of them.
+GO_COLUMNS = (
+    "path",
+    "body",
+    "interval",
+    "next_run",
+    "location",
+    "next_sched",
+    "instance_id",
+    "id",
+)
+
+
+def definitions(engine: str, name: str, suffix: str = "") -> list[str]:
     """
-    The CREATE statements, that of the jobs table last.
+    The CREATE statements, that of the jobs table last but for its indexes.
 
     :param engine: "mysql" or "sqlite": the name of the .sql file beside this module.
-    :param table: the jobs table's name, as `dalga.config` lets it pass.
+    :param name: the jobs table's name, as `dalga.config` lets it pass.
+    :param suffix: what the table is called besides, for the time being.
     """
     text = files(__package__).joinpath(f"{engine}.sql").read_text(encoding="utf-8")
-    text = text.replace("{table}", table).replace("{heartbeats}", table + HEARTBEATS)
-    text = text.replace("{comment}", COMMENT)
+    for word, value in (
+        ("{table}", name + suffix),
+        ("{due}", f"{name}_due"),
+        ("{heartbeats}", name + HEARTBEATS),
+        ("{comment}", COMMENT),
+    ):
+        text = text.replace(word, value)
     return [statement.strip() for statement in text.split(";\n") if statement.strip()]
+
+
+def version_of(comment: str) -> int | None:
+    """The schema's version that a table's comment tells; None if the table is not ours."""
+    found = re.fullmatch(r"dalga schema ([0-9]{1,9})", comment)
+    return None if found is None else int(found[1])
+
+
+def go_release(columns: Collection[str]) -> int | None:
+    """
+    Which of the Go releases made a table, by its columns; None if none did.
+
+    | release | made the columns |
+    |---|---|
+    | 1 | path, body, interval (seconds), next_run |
+    | 2 | and instance_id |
+    | 3 | and location, next_sched; interval is an ISO 8601 duration |
+    | 4 | and id |
+    """
+    names = set(columns)
+    if not names.issuperset(GO_COLUMNS[:4]):
+        return None
+    if "next_sched" in names:
+        return 4 if "id" in names else 3
+    return 2 if "instance_id" in names else 1
+
+
+def misfit(
+    version: int | None, columns: Collection[str], release: int | None, another: str, upgrade: str
+) -> str:
+    """
+    Why a table is not one of this version, and what to do about it; follows on "the table ...".
+
+    :param version: the schema's; None if the table is not ours.
+    :param release: of the Go releases; None if none of them made the table.
+    :param another: how to name another one.
+    :param upgrade: the command that upgrades this one.
+    """
+    if version is not None and version > VERSION:
+        return (
+            f"has schema version {version}, of a later version of Dalga than this one, which has "
+            f"{VERSION}: run that version, or {another}"
+        )
+    if version is not None:
+        return (
+            f"has schema version {version}, of an earlier version of Dalga: upgrade it to version "
+            f"{VERSION} with {upgrade}"
+        )
+    if release is not None:
+        return f"was made by Go release {release} of Dalga: upgrade it with {upgrade}"
+    return (
+        "is not a table of this version of Dalga, nor one that it can upgrade (it has the columns "
+        f"{', '.join(list(columns)[:8])}): {another}"
+    )

@@ -5,19 +5,23 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble
-from dalga.store.schema import HEARTBEATS, VERSION, definitions
+from dalga.store.schema import HEARTBEATS, VERSION, definitions, misfit
 
 #: The jobs table's name; a file has but one.
 TABLE = "dalga"
 
 #: How long a transaction waits for another program that holds the file, in seconds.
 BUSY_TIMEOUT = 3.0
+
+#: An embedded table needs no configuration file.
+UPGRADE = "dalga --config FILE --upgrade-table (without --config FILE, if you have none)"
 
 # https://www.sqlite.org/rescode.html, primary codes
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -86,35 +90,18 @@ class SQLite:
 
     def check_table(self, cursor: Cursor) -> None:
         """An embedded table needs no administrator: it is made when it is not there."""
-        version = self._version(cursor)
-        if version is None:
-            self._create(cursor)
-        elif version != VERSION:
-            raise StartupError(
-                f"{self.where()} has schema version {version}, not {VERSION}: it is not a file of "
-                "this version of Dalga; name another with path in [sqlite]"
-            )
+        columns = self.columns(cursor, "")
+        if not columns:
+            self.create(cursor, "")
+        elif (version := self.version(cursor, "")) != VERSION:
+            what = misfit(version, columns, None, "name another with path in [sqlite]", UPGRADE)
+            raise StartupError(f"the table {self.table} in {self.where()} {what}")
 
     def create_table(self, cursor: Cursor) -> None:
-        if self._version(cursor) is not None:
+        if self.columns(cursor, ""):
             self.check_table(cursor)
             raise TableExists(f"the table {self.table} is there already, in {self.where()}")
-        self._create(cursor)
-
-    def _version(self, cursor: Cursor) -> int | None:
-        cursor.execute(
-            "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (TABLE,)
-        )
-        if cursor.fetchall() == [(0,)]:
-            return None
-        cursor.execute("PRAGMA user_version")
-        ((version,),) = cursor.fetchall()
-        return int(version)
-
-    def _create(self, cursor: Cursor) -> None:
-        for statement in definitions("sqlite", TABLE):
-            cursor.execute(statement)
-        cursor.execute(f"PRAGMA user_version = {VERSION}")
+        self.create(cursor, "")
 
     def key(self, text: str) -> object:
         return text
@@ -162,6 +149,55 @@ class SQLite:
 
     def where(self) -> str:
         return f"SQLite file {self._path!r}"
+
+    has_go_tables = False
+    upgrades_at_once = True
+
+    @contextmanager
+    def upgrading(self) -> Iterator[Any]:
+        """The daemon's guard keeps others away."""
+        if not os.path.exists(self._path):  # connecting would make it
+            raise StartupError(
+                f"there is no {self.where()}: there is nothing to upgrade; dalga makes the file "
+                "when it starts"
+            )
+        with closing(self.connect()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def check_engine(self, cursor: Cursor) -> None:
+        """It comes with Python."""
+
+    def named(self, suffix: str) -> str:
+        return f'"{TABLE}{suffix}"'
+
+    def columns(self, cursor: Cursor, suffix: str) -> dict[str, str]:
+        cursor.execute(f"PRAGMA table_info({self.named(suffix)})")
+        return {bytes(name).decode(): "" for _, name, *_ in cursor.fetchall()}
+
+    def version(self, cursor: Cursor, suffix: str) -> int | None:
+        cursor.execute("PRAGMA user_version")
+        ((version,),) = cursor.fetchall()
+        return int(version) or None
+
+    def rows(self, connection: Any, select: str) -> Generator[tuple[Any, ...], None, None]:
+        with closing(connection.execute(select)) as cursor:
+            yield from cursor
+
+    def create(self, cursor: Cursor, suffix: str) -> None:
+        # An index keeps its name when its table gets another, and there is but one of a name.
+        cursor.execute(f'DROP INDEX IF EXISTS "{TABLE}_due"')
+        for statement in definitions("sqlite", TABLE, suffix):
+            cursor.execute(statement)
+        cursor.execute(f"PRAGMA user_version = {VERSION}")
+
+    def rename(self, cursor: Cursor, suffix: str, new: str) -> None:
+        cursor.execute(f"ALTER TABLE {self.named(suffix)} RENAME TO {self.named(new)}")
 
 
 class FileGuard:

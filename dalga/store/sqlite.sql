@@ -52,4 +52,4 @@ CREATE TABLE "{table}" (
     UNIQUE (path, body)
 );
 
-CREATE INDEX "{table}_due" ON "{table}" (due);
+CREATE INDEX "{due}" ON "{table}" (due);

@@ -15,7 +15,7 @@ only. Where both have to come to the same, ``token`` stands first, then ``supers
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -53,6 +53,7 @@ from dalga.store.rows import (
     terms_text,
 )
 from dalga.store.transactions import Conflict, Transactions
+from dalga.store.upgrade import upgrade
 
 log = logger(__name__)
 
@@ -118,6 +119,16 @@ class JobsTable:
         """See `Store.create_table`."""
         self._first(self._dialect.create_table)
         return f"created the table {self._dialect.table} in {self._dialect.where()}"
+
+    def upgrade_table(self, dry_run: bool) -> Generator[str, None, None]:
+        """See `Store.upgrade_table`."""
+        if self._guard is not None:
+            self._guard.acquire()
+        try:
+            yield from upgrade(self._dialect, dry_run)
+        finally:
+            if self._guard is not None:
+                self._guard.release()
 
     def _first(self, work: Callable[[Cursor], None]) -> None:
         """Run one transaction, blocking, on its own connection; say in one sentence what fails."""
