@@ -41,8 +41,11 @@ TRY_NEXT = f"""
 The next lines are the POSTs as they arrive. Meanwhile, try in another terminal:
 
   schedule  curl -i -X PUT 'http://{HOST}:{DALGA}/jobs/say/hello?interval=10'
+  by cron   curl -i -X PUT 'http://{HOST}:{DALGA}/jobs/report/7?cron=*/2+*+*+*+*'
+  upcoming  curl -i http://{HOST}:{DALGA}/jobs/report/7/upcoming
   get       curl -i http://{HOST}:{DALGA}/jobs/check_feed/1234
   trigger   curl -i -X POST http://{HOST}:{DALGA}/jobs/check_feed/1234
+  disable   curl -i -X PATCH 'http://{HOST}:{DALGA}/jobs/check_feed/1234?disable=true'
   cancel    curl -i -X DELETE http://{HOST}:{DALGA}/jobs/check_feed/1234
   status    curl -i http://{HOST}:{DALGA}/status
 
