@@ -178,16 +178,18 @@ class Jobs:
         self, request: ScheduleRequest, count: int, after: datetime | None
     ) -> Upcoming:
         """
-        The first `count` run times after `after` of a job that would be scheduled now.
+        The first `count` run times after `after` of a job that would be scheduled now; or then, if
+        that is past: to see what clock changes of the past would have done.
 
         :raises InvalidRequest: for a request that is refused.
         :raises StoreUnavailable: if the database, whose clock counts, can't be reached.
         """
         now = await self._shielded(self._store.now())
+        then = now if after is None else min(after, now)
 
         def work() -> Upcoming:
-            planned = plan(request, now)
-            times = planned.times(now - _INSTANT if after is None else after, now)
+            planned = plan(request, then)
+            times = planned.times(now - _INSTANT if after is None else after, then)
             return Upcoming(planned.schedule.zone, list(islice(times, count)))
 
         return await self._listed(work)

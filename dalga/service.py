@@ -14,6 +14,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 
 from dalga import __version__
 from dalga.config import Config, MySQLConfig, SQLiteConfig
@@ -164,7 +165,12 @@ class DalgaService(Service):
             instance,
         )
         jobs = Jobs(
-            store, reactor, self._scheduler.expect, lambda: self._scheduler.running, instance
+            store,
+            reactor,
+            self._scheduler.expect,
+            lambda: self._scheduler.running,
+            instance,
+            in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
         )
         site = make_site(jobs, reactor, config.listen.idle_timeout, config.listen.read_timeout)
         host, port = self._listener.getsockname()[:2]

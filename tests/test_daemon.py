@@ -118,7 +118,7 @@ class MainJobTests(DaemonTestCase):
     async def test_what_is_accepted_and_what_is_refused(self) -> None:
         """Each row of the parameters' table, over the whole way to the database."""
         _, url = await self.start()
-        past, future = "2001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
+        past, future = "2001-01-01T00:00:00Z", "9999-12-31T23:58:59Z"
         for parameters, expected, first in (
             ("interval=60", 201, None),
             (f"interval=60&first-run={future}", 201, future),
@@ -136,6 +136,7 @@ class MainJobTests(DaemonTestCase):
             ("interval=-5", 400, "interval"),
             ("interval=1.5", 400, "interval"),
             ("interval=9999999999999", 400, "interval"),
+            ("interval=60&first-run=9999-12-31T23:59:59Z", 400, "interval"),  # there's no second
             (f"interval=60&immediate=1&first-run={future}", 400, "first-run"),
             ("one-off=1", 400, "interval"),
             (f"one-off=1&interval=60&first-run={future}", 400, "first-run"),
@@ -352,6 +353,19 @@ class ScheduleTests(DaemonTestCase):
             {"at": "2031-03-31T00:30:00Z", "local": "2031-03-31T03:30:00+03:00"},
         ]
         self.assertEqual(await self.get(f"{url}/preview?{daily}&count=3"), {"runs": runs})
+        past = "cron=30+3+*+*+*&location=Europe/Istanbul&count=1&after=2015-03-28T12:00:00Z"
+        self.assertEqual(
+            await self.get(f"{url}/preview?{past}"),
+            {
+                "runs": [
+                    {
+                        "at": "2015-03-29T01:00:00Z",
+                        "local": "2015-03-29T04:00:00+03:00",
+                        "dst": "gap",
+                    }
+                ]
+            },
+        )
         await self.put(f"{url}/jobs/a/b?{daily}")
         after = "after=2031-03-29T12:00:00Z"
         self.assertEqual(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -19,9 +19,9 @@ from dalga.errors import (
     StoreUnavailable,
 )
 from dalga.job import Job, JobKey, Options, ScheduleRequest, Stop, UnreadableJob
-from dalga.jobs import Jobs, Status
+from dalga.jobs import Jobs, Status, Upcoming
 from dalga.schedule import Every, Once
-from tests.fakes import FakeStore
+from tests.fakes import EPOCH, FakeStore
 
 T = TypeVar("T")
 
@@ -190,6 +190,13 @@ class CallTests(JobsTestCase):
         preview = self.successResultOf(self.ask(asked))
         now = self.store.time
         self.assertEqual([time.at for time in preview.times], [now + MINUTE, now + 2 * MINUTE])
+        # A time to come is on the grid from now; a past one is seen as of then.
+        for after, first in (
+            (now + MINUTE / 2, now + MINUTE),
+            (EPOCH - MINUTE / 2, EPOCH + MINUTE / 2),
+        ):
+            preview = self.successResultOf(self.ask(self.jobs.preview(EACH_MINUTE, 2, after)))
+            self.assertEqual([time.at for time in preview.times], [first, first + MINUTE])
         self.assertEqual(self.store.rows, {})
         self.failureResultOf(
             self.ask(self.jobs.preview(ScheduleRequest(), 2, None)), InvalidRequest
@@ -228,6 +235,33 @@ class PatienceTests(JobsTestCase):
             self.clock.advance(PATIENCE)
             self.failureResultOf(asked, StoreUnavailable)
             self.store.release(method)
+
+    def test_lists_of_run_times(self) -> None:
+        """P7: they are made in another thread, one after the other, and not waited for for long."""
+        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        threads: list[tuple[Callable[[], Upcoming], Deferred[Upcoming]]] = []
+
+        def in_thread(work: Callable[[], Upcoming]) -> Deferred[Upcoming]:
+            threads.append((work, Deferred()))
+            return threads[-1][1]
+
+        self.jobs = Jobs(self.store, self.clock, self.told.append, lambda: 0, in_thread=in_thread)
+        first = self.ask(self.jobs.upcoming(KEY, 1, None))
+        second = self.ask(self.jobs.preview(EACH_MINUTE, 1, None))
+        third = self.ask(self.jobs.upcoming(KEY, 1, None))
+        first.cancel()  # the client has hung up, and the thread goes on
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(len(threads), 1)
+        for _ in range(2):
+            work, answer = threads.pop()
+            answer.callback(work())
+        self.assertEqual(
+            [time.at for time in self.successResultOf(second).times], [self.store.time + MINUTE]
+        )
+        self.assertEqual(len(threads), 1)
+        self.clock.advance(PATIENCE)
+        refusal = self.failureResultOf(third, StoreUnavailable)
+        self.assertIn("list of run times", str(refusal.value))
 
     def test_unavailable(self) -> None:
         """A database that can't be reached is said so at once, and the scheduler is not told."""
