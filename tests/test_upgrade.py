@@ -38,6 +38,13 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+def going_back(first: str) -> list[str]:
+    """The block of statements in docs/upgrading.md that begins so, and is about going back."""
+    text = (CHECKOUT / "docs" / "upgrading.md").read_text(encoding="utf-8")
+    block = text[text.index(f"    {first}", text.index("## Going back")) :].partition("\n\n")[0]
+    return [statement.strip() for statement in block.split(";") if statement.strip()]
+
+
 #: What becomes of the jobs of a Go release: schedule, location, scheduled, next run. The last is
 #: None for a job that is disabled.
 Expected = dict[tuple[str, str], tuple[str, str, datetime, datetime | None]]
@@ -245,12 +252,13 @@ class GoReleaseTests(UpgradeTestCase):
         self.assertIn("`dalga_before_2`, `dalga_instances`", said)
 
     def test_going_back(self) -> None:
-        """As docs/upgrading.md says how."""
+        """As docs/upgrading.md says how; and then there and back again."""
         self.run_file("go_3.sql")
         before = self.tables()
         self.upgrade()
-        self.sql("RENAME TABLE dalga TO dalga_new, dalga_before_2 TO dalga")
+        self.sql(going_back("RENAME TABLE")[0])
         self.assertEqual(self.tables()["dalga"], before["dalga"])
+        self.assertIn("done", self.upgrade())
 
     def test_dry_run(self) -> None:
         """It says all that there is to say beforehand, and changes nothing."""
@@ -638,6 +646,19 @@ class OwnSchemaTests(UpgradeTestCase):
             self.sql(f"DROP TABLE {table}")
         self.make_store().create_table()
         self.assertEqual(upgraded, self.definition())
+
+    def test_going_back(self) -> None:
+        """As docs/upgrading.md says how; and then there and back again."""
+        before = self.tables()
+        self.upgrade()
+        first = "BEGIN" if self.engine == "sqlite" else "RENAME TABLE"
+        with closing(self.connect()) as connection:
+            for statement in going_back(first):
+                connection.cursor().execute(statement)
+        after = self.tables()
+        self.assertEqual(after["dalga"][1], before["dalga"][1])
+        self.assertEqual(after.get("", ("", 0))[1], before.get("", ("", 0))[1])
+        self.assertIn("has schema version 1", self.upgrade())
 
     def test_dry_run(self) -> None:
         """It says what it would do, and changes nothing."""
