@@ -49,7 +49,7 @@ class Options(UsageOptions):
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Take the Go original's single-dash spellings as well: ``-config``, ``-create-table``."""
+        """Take the Go original's spellings as well: ``-config``, ``-create-tables``."""
         given = sys.argv[1:] if options is None else list(options)
         super().parseOptions(  # type: ignore[no-untyped-call]
             [_two_dashes(word) for word in given]
@@ -80,8 +80,10 @@ _LONG = ("config", "create-table", "upgrade-table", "dry-run", "debug", "version
 
 
 def _two_dashes(word: str) -> str:
-    name = word[1:].partition("=")[0]
-    return f"-{word}" if word.startswith("-") and name in _LONG else word
+    name = word.lstrip("-")
+    if name == "create-tables":
+        return "--create-table"  # as the later Go releases call it
+    return f"-{word}" if word == f"-{name}" and name.partition("=")[0] in _LONG else word
 
 
 def makeService(options: Options) -> IService:

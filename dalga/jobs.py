@@ -27,7 +27,7 @@ from dalga.job import (
 )
 from dalga.log import logger
 from dalga.schedule import Cron, Every, Once, Schedule, timestamp
-from dalga.store import Store
+from dalga.store import Page, Store
 from dalga.zone import Occurrence, Zone
 
 log = logger(__name__)
@@ -121,6 +121,14 @@ class Jobs:
         :raises StoreUnavailable: if the database can't be reached.
         """
         return await self._shielded(self._store.get(key))
+
+    async def page(self, path: str | None, after: int, limit: int) -> Page:
+        """
+        See `Store.page`.
+
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.page(path, after, limit))
 
     async def trigger(self, key: JobKey) -> Job:
         """

@@ -33,7 +33,7 @@ from dalga.job import (
     plan,
 )
 from dalga.schedule import Once, Schedule
-from dalga.store import Claimed, Counts, Dues, Recorded
+from dalga.store import Claimed, Counts, Dues, Page, Recorded
 from dalga.store.clock import DatabaseClock
 
 T = TypeVar("T")
@@ -181,6 +181,22 @@ class FakeStore:
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
         return self._run("get", key, lambda: self._job(self._expect(key)))
+
+    def page(self, path: str | None, after: int, limit: int) -> Deferred[Page]:
+        """See `Store.page`."""
+
+        def work() -> Page:
+            found = [
+                row
+                for row in self.rows.values()
+                if row.id > after and row.superseded != DELETED and path in (None, row.key.path)
+            ]
+            more = len(found) > limit
+            return Page(
+                [self._job(row) for row in found[:limit]], found[limit - 1].id if more else None
+            )
+
+        return self._run("page", (path, after, limit), work)
 
     def trigger(self, key: JobKey) -> Deferred[Job]:
         """See `Store.trigger`."""

@@ -763,7 +763,12 @@ class StartTests(StartTestsBase):
     async def test_create_table(self) -> None:
         """The table is created; the second time it is there already, which is no failure."""
         ini = self.ini()
-        for option, words in (("--create-table", "created"), ("-create-table", "there already")):
+        for option, words in (
+            ("--create-table", "created"),
+            ("-create-table", "there already"),
+            ("-create-tables", "there already"),
+            ("--create-tables", "there already"),
+        ):
             daemon = self.spawn("-config", ini, option)
             self.assertEqual(await daemon.ended, 0, daemon.output)
             self.assertIn(words, daemon.output)

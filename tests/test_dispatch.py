@@ -946,7 +946,7 @@ class FakeStoreTests(EngineTestCase):
         real = await scenario(self.open_store(), lambda: None)
         fake = await scenario(FakeStore(clock.seconds), lambda: clock.advance(0.001))
         self.assertEqual(fake, real)
-        self.assertEqual(len(real), 480)
+        self.assertEqual(len(real), 569)
 
 
 async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
@@ -975,6 +975,8 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
             waits = job.due is not None and job.due > store.clock.now()
             seen.append((job.schedule, job.attempts, job.running, job.error, waits))
             seen.append((job.successes, job.skipped, job.failed, job.disabled, job.due is None))
+        page = await store.page(None, 0, 1)
+        seen.append(([job.key for job in page.jobs], page.last is None))
         counts = await store.counts()
         seen.append((counts.total, counts.pending, counts.running, counts.instances))
 

@@ -162,6 +162,16 @@ class CallTests(JobsTestCase):
         self.successResultOf(self.ask(self.jobs.enable(key)))
         self.assertEqual(self.told, [])
 
+    def test_page(self) -> None:
+        """Jobs are listed a page at a time, those of a path by themselves."""
+        for path in ("a", "b", "a"):
+            self.store.insert(path)
+        page = self.successResultOf(self.ask(self.jobs.page("a", 0, 1)))
+        self.assertEqual([job.key.path for job in page.jobs], ["a"])
+        assert page.last is not None
+        page = self.successResultOf(self.ask(self.jobs.page("a", page.last, 1)))
+        self.assertEqual(([job.key.path for job in page.jobs], page.last), (["a"], None))
+
     def test_upcoming(self) -> None:
         """The times of a job's next runs, after now or after another time."""
         self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))

@@ -12,6 +12,7 @@ from dalga.duration import seconds
 from dalga.errors import InvalidRequest, JobNotFound, JobSetAside
 from dalga.job import (
     Delete,
+    Job,
     JobKey,
     Reschedule,
     Retry,
@@ -132,6 +133,36 @@ class ScheduleTests(EngineTestCase):
             (run.key, run.schedule, run.scheduled), (KEY, Every(MINUTE), job.scheduled)
         )
         self.assertLess(abs(job.scheduled - store.clock.now()), timedelta(seconds=5))
+
+    async def test_pages(self) -> None:
+        """All jobs, a page at a time, in the order in which they were first scheduled."""
+        store = self.open_store()
+        names = ["c", "a", "d", "b", "e"]
+        self.in_the_past(*names)
+        self.sql("UPDATE dalga SET schedule = 'often' WHERE path = %s", (self.key("a"),))
+        await store.put(JobKey("c", "body"), EACH_MINUTE)  # keeps its place
+        seen, after = [], 0
+        while True:
+            page = await store.page(None, after, 2)
+            seen.append([job.key.path for job in page.jobs])
+            self.assertLessEqual(len(seen), 3)
+            if page.last is None:
+                break
+            after = page.last
+        self.assertEqual(seen, [["c", "a"], ["d", "b"], ["e"]])
+        page = await store.page("a", 0, 9)
+        self.assertEqual((len(page.jobs), page.last), (1, None))
+        self.assertIsInstance(page.jobs[0], UnreadableJob)
+        self.assertEqual((await store.page("A", 0, 9)).jobs, [])
+        # Deleted during its run, and a key that is no text.
+        await store.claim(2, LONG)
+        (running,) = [job for job in (await store.page(None, 0, 9)).jobs if job.key.path == "d"]
+        assert isinstance(running, Job) and running.running
+        await store.delete(running.key)
+        value = "CAST(x'ff' AS TEXT)" if self.engine == "sqlite" else "x'ff'"
+        self.sql(f"UPDATE dalga SET path = {value} WHERE path = %s", (self.key("e"),))
+        page = await store.page(None, 0, 9)
+        self.assertEqual([job.key.path for job in page.jobs], ["c", "a", "b", "\ufffd"])
 
     async def test_counts(self) -> None:
         """All, due, and set aside."""

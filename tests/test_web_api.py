@@ -30,7 +30,7 @@ from zope.interface import implementer
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.job import Job, JobKey, ScheduleRequest, UnreadableJob, plan
 from dalga.jobs import Jobs
-from dalga.store import Counts
+from dalga.store import Counts, Page
 from dalga.store.clock import DatabaseClock
 from dalga.web import make_site
 from dalga.web import request as request_module
@@ -81,6 +81,14 @@ class MemoryStore:
 
     def get(self, key: JobKey) -> Deferred[Any]:
         return self._call("get", lambda: self._find(key))
+
+    def page(self, path: str | None, after: int, limit: int) -> Deferred[Any]:
+        def page() -> Page:
+            rows = [job for job in self.rows.values() if path in (None, job.key.path)]
+            more = len(rows) > after + limit
+            return Page(rows[after : after + limit], after + limit if more else None)
+
+        return self._call("page", page)
 
     def trigger(self, key: JobKey) -> Deferred[Any]:
         def trigger() -> Job:
@@ -433,7 +441,7 @@ class TargetTests(APITestCase):
     async def test_unknown_routes(self) -> None:
         for target in [
             b"/",
-            b"/jobs",
+            b"/jobs/",
             b"/status/",
             b"/preview/",
             b"/upcoming",
@@ -754,6 +762,56 @@ class EnablementTests(APITestCase):
         for query in [b"enable=true", b"disable=true"]:
             answer = await self.ask(b"PATCH /jobs/a/b?" + query)
             self.assertIn(b'"problem":"interval is \'x\'"}', answer)
+
+
+class PageTests(APITestCase):
+    async def page(self, query: bytes) -> tuple[list[str], str | None]:
+        """The bodies of the jobs that are listed, and the cursor."""
+        answer = await self.ask(b"GET /jobs" + query)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
+        found = json.loads(answer.partition(b"\r\n\r\n")[2])
+        return [job["body"] for job in found["jobs"]], found.get("cursor")
+
+    async def test_jobs_as_a_get_of_each_shows_them(self) -> None:
+        await self.ask(b"PUT /jobs/check_feed/1234?interval=60")
+        self.store.rows[JobKey("bad", "x")] = UnreadableJob(JobKey("bad", "x"), "interval is 'x'")
+        answer = await self.ask(b"GET /jobs")
+        self.assertEqual(
+            answer.partition(b"\r\n\r\n")[2],
+            b'{"jobs":[{"path":"check_feed","body":"1234","interval":60,'
+            b'"next_run":"2014-11-11T22:11:40Z"},'
+            b'{"path":"bad","body":"x","next_run":null,"problem":"interval is \'x\'"}]}',
+        )
+
+    async def test_a_page_at_a_time(self) -> None:
+        self.assertEqual(await self.page(b""), ([], None))
+        for body in b"abcde":
+            await self.ask(b"PUT /jobs/%s/%c?interval=60" % (b"odd" if body % 2 else b"even", body))
+        self.assertEqual(await self.page(b""), (["a", "b", "c", "d", "e"], None))
+        bodies, cursor = await self.page(b"?limit=2")
+        self.assertEqual(bodies, ["a", "b"])
+        bodies, cursor = await self.page(f"?limit=2&cursor={cursor}".encode())
+        self.assertEqual(bodies, ["c", "d"])
+        self.assertEqual(await self.page(f"?limit=2&cursor={cursor}".encode()), (["e"], None))
+        self.assertEqual(await self.page(b"?path=even"), (["b", "d"], None))
+
+    async def test_what_is_refused(self) -> None:
+        for query, sentence in [
+            (b"?limit=0", "limit is '0': it takes a whole number from 1 to 1000"),
+            (b"?limit=1001", "limit is '1001': it takes a whole number from 1 to 1000"),
+            (b"?cursor=x", "cursor is 'x': it takes what the page before gave"),
+            (b"?cursor=9223372036854775808", "cursor is '9223372036854775808': it takes what"),
+            (b"?path=", "the job's path is empty: give 1 to 255 characters"),
+            (b"?sort-by=id", "there is no parameter 'sort-by': a list of jobs takes path, limit,"),
+        ]:
+            answer = await self.ask(b"GET /jobs" + query)
+            self.assertIn(b"HTTP/1.1 400 ", answer)
+            self.assertIn(sentence.encode(), answer)
+        self.assertEqual(self.store.calls, [])
+
+    async def test_other_methods_and_a_slash_behind_it(self) -> None:
+        self.assertIn(b"Allow: GET, HEAD\r\n", await self.ask(b"PUT /jobs"))
+        self.assertIn(b"HTTP/1.1 404 ", await self.ask(b"GET /jobs/"))
 
 
 class UpcomingTests(APITestCase):

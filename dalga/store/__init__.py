@@ -47,6 +47,16 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """Some of all jobs."""
+
+    #: In the order in which they were first scheduled.
+    jobs: list[Job | UnreadableJob]
+    #: The last one's row; None where no more come after it.
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Dues:
     """The due times up to a horizon."""
 
@@ -115,6 +125,14 @@ class Store(Protocol):
 
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
         """:raises JobNotFound: if there is none."""
+
+    def page(self, path: str | None, after: int, limit: int) -> Deferred[Page]:
+        """
+        Up to `limit` jobs, in the order in which they were first scheduled.
+
+        :param path: of the jobs; None for all.
+        :param after: the row of the last job that is known already, or 0.
+        """
 
     def trigger(self, key: JobKey) -> Deferred[Job]:
         """

@@ -39,7 +39,7 @@ from dalga.job import (
     plan,
 )
 from dalga.log import logger
-from dalga.store import Claimed, Counts, Dues, Recorded
+from dalga.store import Claimed, Counts, Dues, Page, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.rows import (
@@ -185,6 +185,21 @@ class JobsTable:
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
         return self._api.run(lambda cursor, now, since: self._read(cursor, key, now))
+
+    def page(self, path: str | None, after: int, limit: int) -> Deferred[Page]:
+        """See `Store.page`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Page:
+            where = () if path is None else (self._dialect.key(path),)
+            cursor.execute(self._sql.page(path is not None), (after, *where, limit + 1))
+            rows = cursor.fetchall()
+            jobs = [
+                read_job(JobRow(*columns), _key_of(path, body), now, self._dialect.read_instant)
+                for _, path, body, *columns in rows[:limit]
+            ]
+            return Page(jobs, rows[limit - 1][0] if len(rows) > limit else None)
+
+        return self._api.run(work)
 
     def trigger(self, key: JobKey) -> Deferred[Job]:
         """See `Store.trigger`."""
@@ -449,6 +464,15 @@ class JobsTable:
         return job
 
 
+def _key_of(path: object, body: object) -> JobKey:
+    """The key in a row, to show it: as far as it is text."""
+    shown = (
+        text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+        for text in (path, body)
+    )
+    return JobKey(*shown)
+
+
 class _Statements:
     """The SQL, made ready once for a dialect; what takes a count is made when it is needed."""
 
@@ -507,6 +531,11 @@ class _Statements:
                 successes, skipped, failed, disabled, token
             FROM {table} WHERE path = %s AND body = %s AND superseded <> {DELETED}
             """)
+        self.listing = f"""
+            SELECT id, path, body, schedule, location, options, anchor, scheduled, due, attempts,
+                error, successes, skipped, failed, disabled, token
+            FROM {table} WHERE id > %s AND superseded <> {DELETED}
+            """
         self.delete_idle = prepare(f"""
             DELETE FROM {table} WHERE path = %s AND body = %s
             AND (token IS NULL OR due IS NULL OR due <= %s)
@@ -552,6 +581,10 @@ class _Statements:
         self.park = prepare(f"""
             UPDATE {table} SET due = NULL, token = NULL, attempts = attempts - 1 {mine}
             """)
+
+    def page(self, of_a_path: bool) -> str:
+        which = "AND path = %s" if of_a_path else ""
+        return self._dialect.prepare(f"{self.listing} {which} ORDER BY id LIMIT %s")
 
     def take(self, count: int) -> str:
         return self._dialect.prepare(f"""

@@ -19,10 +19,11 @@ from dalga.web.parameters import (
     enablement,
     job_key,
     listing,
+    paging,
     preview,
     schedule_request,
 )
-from dalga.web.presentation import job_json, status_json, upcoming_json
+from dalga.web.presentation import job_json, page_json, status_json, upcoming_json
 from dalga.web.request import ApiRequest
 
 log = logger(__name__)
@@ -98,6 +99,13 @@ class Api:
         asked = listing(request.query)
         upcoming = await self._jobs.upcoming(key, asked.count, asked.after)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, upcoming_json(upcoming))
+
+    @app.route("/jobs", methods=["GET"])
+    async def page(self, request: ApiRequest) -> bytes:
+        """List jobs, a page at a time."""
+        asked = paging(request.query)
+        page = await self._jobs.page(asked.path, asked.cursor, asked.limit)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page))
 
     @app.route("/preview", methods=["GET"])
     async def preview(self, request: ApiRequest) -> bytes:

@@ -93,8 +93,9 @@ def unexpected() -> Problem:
 def _detail(error: BaseException) -> str:
     if isinstance(error, NotFound):
         return (
-            "there is nothing here: jobs are at /jobs/<path>/<body>, their next runs at "
-            "/jobs/<path>/<body>/upcoming, those of a job to be at /preview, the counts at /status"
+            "there is nothing here: a job is at /jobs/<path>/<body>, its next runs at "
+            "/jobs/<path>/<body>/upcoming, those of a job to be at /preview, all jobs at /jobs, "
+            "the counts at /status"
         )
     if isinstance(error, MethodNotAllowed):
         return f"the method is not one that works here: it takes {_allowed(error)}"

@@ -44,6 +44,10 @@ UPCOMING = b"/upcoming"
 MAX_LISTED = 100
 LISTED = 10
 
+#: How many jobs are on a page at most, and where nothing was said.
+MAX_PAGE = 1000
+PAGE = 100
+
 #: The most that `count` takes, as many as `interval` has seconds.
 MAX_COUNT = 2**32 - 1
 
@@ -146,6 +150,25 @@ def listing(query: bytes) -> Listing:
     return Listing(**_values(_form_pairs(query), _LISTING, "a list of run times takes"))
 
 
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Which of all jobs are asked for."""
+
+    path: str | None = None
+    limit: int = PAGE
+    #: The row of the last job of the page before.
+    cursor: int = 0
+
+
+def paging(query: bytes) -> Paging:
+    """
+    Read the parameters of a GET of all jobs.
+
+    :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
+    """
+    return Paging(**_values(_form_pairs(query), _PAGING, "a list of jobs takes"))
+
+
 def preview(query: bytes) -> tuple[ScheduleRequest, Listing]:
     """
     Read the parameters of a GET of the run times of a job that is not there: those of a PUT, where
@@ -206,6 +229,24 @@ def count(name: str, value: str) -> int:
 def listed(name: str, value: str) -> int:
     """:return: a whole number, 1 to `MAX_LISTED`."""
     return _whole(name, value, 1, MAX_LISTED, f"it takes a whole number from 1 to {MAX_LISTED}")
+
+
+def limit(name: str, value: str) -> int:
+    """:return: a whole number, 1 to `MAX_PAGE`."""
+    return _whole(name, value, 1, MAX_PAGE, f"it takes a whole number from 1 to {MAX_PAGE}")
+
+
+def path(name: str, value: str) -> str:
+    """:return: what may be a job's path."""
+    check_length(name, value)
+    return value
+
+
+def cursor(name: str, value: str) -> int:
+    """:return: what a page of jobs gave for the next."""
+    if not re.fullmatch(r"[0-9]{1,19}", value) or int(value) >= 2**63:
+        raise InvalidRequest(f"{name} is {shown(value)}: it takes what the page before gave")
+    return int(value)
 
 
 def lateness(name: str, value: str) -> timedelta:
@@ -323,6 +364,9 @@ _ENABLEMENT: Mapping[str, Reader] = MappingProxyType({"enable": boolean, "disabl
 
 #: What a GET of run times takes.
 _LISTING: Mapping[str, Reader] = MappingProxyType({"count": listed, "after": instant})
+
+#: What a GET of all jobs takes.
+_PAGING: Mapping[str, Reader] = MappingProxyType({"path": path, "limit": limit, "cursor": cursor})
 
 #: What a GET of the run times of a job to be takes.
 _PREVIEW: Mapping[str, Reader] = MappingProxyType({**_SCHEDULE, **_LISTING})

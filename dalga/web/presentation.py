@@ -15,6 +15,7 @@ from typing import Any
 from dalga.job import CatchUp, Failed, Job, OnFailure, UnreadableJob
 from dalga.jobs import Status, Upcoming
 from dalga.schedule import Cron, Once, Schedule, timestamp
+from dalga.store import Page
 from dalga.web.errors import Problem
 from dalga.zone import Occurrence, Zone
 
@@ -22,16 +23,29 @@ _MINUTE = timedelta(minutes=1)
 
 
 def job_json(job: Job | UnreadableJob) -> bytes:
-    """A job. The keys after ``next_run`` are there only where they have something to say."""
+    """A job."""
+    return _json(_job(job))
+
+
+def page_json(page: Page) -> bytes:
+    """Some jobs, and where there are more, the cursor that leads to them."""
+    members: dict[str, Any] = {"jobs": [_job(job) for job in page.jobs]}
+    if page.last is not None:
+        members["cursor"] = str(page.last)
+    return _json(members)
+
+
+def _job(job: Job | UnreadableJob) -> dict[str, Any]:
+    """The keys after ``next_run`` are there only where they have something to say."""
     members: dict[str, Any] = {"path": job.key.path, "body": job.key.body}
     if isinstance(job, UnreadableJob):
-        return _json({**members, "next_run": None, "problem": job.problem})
+        return {**members, "next_run": None, "problem": job.problem}
     members["interval"] = _interval(job.schedule)
     members["next_run"] = None if job.next_run is None else timestamp(job.next_run)
     scheduled = timestamp(job.scheduled)
     if scheduled != members["next_run"]:
         members["next_sched"] = scheduled
-    return _json({**members, **_schedule(job.schedule), **_options(job), **_state(job)})
+    return {**members, **_schedule(job.schedule), **_options(job), **_state(job)}
 
 
 def _interval(schedule: Schedule) -> int | str | None:
