@@ -1,0 +1,102 @@
+"""Durations as text, and back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.duration import Duration, duration_from_text, seconds
+from tests.strategies import thorough
+
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+SECOND = timedelta(seconds=1)
+
+
+class ReadTests(SynchronousTestCase):
+    """What is read from a text."""
+
+    def test_whole_seconds(self) -> None:
+        """Elapsed time of whole seconds is one duration, however it is written."""
+        for text, count in (
+            ("60", 60),
+            ("0", 0),
+            ("007", 7),
+            ("4294967295", 4294967295),
+            ("PT60S", 60),
+            ("pt60s", 60),
+            ("PT1M", 60),
+            ("PT1H30M", 5400),
+            ("PT36H", 129600),
+            ("PT1H0M5S", 3605),
+            ("P0DT5S", 5),
+            ("PT60.000S", 60),
+        ):
+            duration = duration_from_text(text)
+            self.assertEqual(duration, seconds(count), text)
+            self.assertEqual(duration.text, str(count))
+            self.assertTrue(duration.is_exact)
+
+    def test_parts(self) -> None:
+        """Days and what is longer are of the calendar, the rest is elapsed time."""
+        for text, months, days, exact in (
+            ("P1D", 0, 1, 0 * SECOND),
+            ("P1W", 0, 7, 0 * SECOND),
+            ("P1M", 1, 0, 0 * SECOND),
+            ("P1Y", 12, 0, 0 * SECOND),
+            ("P1Y2M10DT2H30M", 14, 10, 2.5 * HOUR),
+            ("P1DT12H", 0, 1, 12 * HOUR),
+            ("P1MT1M", 1, 0, MINUTE),
+            ("P0Y1D", 0, 1, 0 * SECOND),
+            ("PT0.5S", 0, 0, SECOND / 2),
+            ("PT1.000001S", 0, 0, SECOND + timedelta(microseconds=1)),
+        ):
+            duration = duration_from_text(text)
+            self.assertEqual(duration, Duration(months, days, exact, text))
+            self.assertEqual(duration.is_exact, not months and not days, text)
+            self.assertTrue(duration)
+
+    def test_case_and_comma(self) -> None:
+        """ISO 8601 lets a comma stand for the point; lower case is taken for what it means."""
+        self.assertEqual(duration_from_text("p1dt1,5s"), duration_from_text("P1DT1.5S"))
+        self.assertEqual(duration_from_text("p1dt1,5s").text, "P1DT1.5S")
+
+    def test_refused(self) -> None:
+        """Anything else is refused, with what is wrong."""
+        for problem, texts in (
+            ("is no time at all", ("P0D", "PT0S", "P0Y0M0DT0H0M0S", "P0W", "PT0.0S")),
+            ("is negative", ("-1", "-PT5S", "-P1D", "P-1D", "PT-5S")),
+            ("mixes weeks", ("P1M2W", "P2W1D", "P1Y1W", "P1WT1H")),
+            ("is longer than any calendar", ("9" * 20,)),
+            (
+                "is no ISO 8601 duration",
+                (
+                    *("", " ", "P", "PT", "P1", "P1DT", "1D", "T1S", "+60", "1.5", "1e3", "60s"),
+                    *("P1.5D", "P0.5M", "PT1.5H", "PT.5S", "PT1.S", "PT0.1234567S", "P1D1M"),
+                    *("PT1S1M", "P1H", "PT1D", "P1M1M", " 60", "60\n", "P1D\n", "P1 D", "P1DT-5H"),
+                    *("P\u0663D", "\u0663", "P" + 11 * "9" + "D", "P2026-01-01", "always"),
+                ),
+            ),
+        ):
+            for text in texts:
+                error = self.assertRaises(ValueError, duration_from_text, text)
+                self.assertIn(problem, str(error), repr(text))
+
+    @given(st.text(st.sampled_from("P0123456789YMWDTHS.,-"), max_size=30))
+    @thorough(500)
+    def test_any_text(self, text: str) -> None:
+        """Any text is a duration or refused, and what is read is read again from its own text."""
+        try:
+            duration = duration_from_text(text)
+        except ValueError:
+            return
+        self.assertEqual(duration_from_text(duration.text), duration)
+
+    def test_nothing(self) -> None:
+        """No seconds are no time; more than a calendar has overflow."""
+        self.assertFalse(seconds(0))
+        self.assertTrue(seconds(1))
+        self.assertRaises(OverflowError, seconds, 10**20)
