@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.zone import Change, Dst, Gap, Overlap, Zone, check_location
 
 HOUR = timedelta(hours=1)
+HOWE = "Australia/Lord_Howe"
 
 #: Place, wall time in a gap, and the instant of the clock change.
 GAPS = [
@@ -173,26 +174,10 @@ class LocationTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Others are not, nor what each machine may take for something else."""
         for name in (
-            *(
-                "Mars/Phobos",
-                "",
-                " ",
-                "utc",
-                "europe/istanbul",
-                "Europe/Istanbul ",
-                "+03:00",
-                "EEST",
-            ),
-            *(
-                "EEST",
-                "localtime",
-                "posixrules",
-                "Factory",
-                "../etc/passwd",
-                "/etc/localtime",
-                "Europe",
-            ),
-            *("posix/Europe/Riga", "right/Europe/Riga", "zone.tab", "x" * 10_000, "a\0b", "\ud800"),
+            *("Mars/Phobos", "", " ", "utc", "europe/istanbul", "Europe/Istanbul "),
+            *("+03:00", "EEST", "localtime", "posixrules", "Factory", "Europe", "zone.tab"),
+            *("../etc/passwd", "/etc/localtime", "posix/Europe/Riga", "right/Europe/Riga"),
+            *("x" * 10_000, "a\0b", "\ud800"),
         ):
             error = self.assertRaises(ValueError, check_location, name)
             self.assertIn("is no time zone of the IANA database", str(error), name)
