@@ -18,6 +18,10 @@ class RetryPolicy:
 
     The defaults are those of the Go original's first release: half a second, half as long again
     each time, a minute at most, each varied by up to a half, for ever.
+
+    :param interval: more than nothing; no more than `max_interval`, or that is what holds.
+    :param multiplier: 1 or more.
+    :param jitter: 0 to 1.
     """
 
     interval: timedelta = timedelta(seconds=0.5)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.agenda import Agenda
+from tests.strategies import thorough
 
 START = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)
 
@@ -94,6 +95,7 @@ class AgendaTests(SynchronousTestCase):
         self.assertEqual(drain(agenda), [at(n) for n in range(5)])
 
     @given(st.lists(st.integers(0, 60)), st.integers(2, 20), st.integers(0, 60))
+    @thorough(200)
     def test_all_up_to_the_horizon(self, seconds: list[int], limit: int, horizon: int) -> None:
         """P7, P10: never more than the limit, and up to the horizon nothing is missing."""
         agenda = Agenda(limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 from hypothesis import given
@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.retry import RetryPolicy
+from tests.strategies import thorough
 
 EXACT = RetryPolicy(jitter=0)
 MINUTE = timedelta(minutes=1)
+SECOND = timedelta(seconds=1)
 
 #: Attempt, and seconds without jitter.
 BACKOFF = [(1, 0.5), (2, 0.75), (3, 1.125), (4, 1.6875), (12, 43.248779), (13, 60), (10**6, 60)]
@@ -53,6 +55,7 @@ class DelayTests(SynchronousTestCase):
         self.assertGreater(max(delays), 84)
 
     @given(st.integers(1, 10**9), st.randoms(use_true_random=False))
+    @thorough(100)
     def test_bounds(self, attempt: int, random: Random) -> None:
         """P5: whatever the attempt's number, there is a delay, and it is within the bounds."""
         delay = RetryPolicy().delay(attempt, random)
@@ -67,3 +70,44 @@ class DelayTests(SynchronousTestCase):
         self.assertEqual(EXACT.delay(99, Random(), timedelta.max), MINUTE)
         # What jitter makes longer than was asked for stays so.
         self.assertEqual(RetryPolicy().delay(99, Extreme(1), 70 * MINUTE), 1.5 * MINUTE)
+        # No further than the longest interval, also where each is shorter.
+        short = RetryPolicy(interval=SECOND, multiplier=1, max_interval=5 * SECOND, jitter=0)
+        self.assertEqual(short.delay(1, Random(), MINUTE), 5 * SECOND)
+
+    def test_settings(self) -> None:
+        """Each setting has its part: constant, steep, capped at once, spread down to now."""
+        for policy, delays in (
+            (RetryPolicy(MINUTE, 1.0, MINUTE, jitter=0), [60, 60, 60, 60]),
+            (RetryPolicy(SECOND, 1.0, MINUTE, jitter=0), [1, 1, 1, 1]),
+            (RetryPolicy(SECOND, 2.0, 5 * SECOND, jitter=0), [1, 2, 4, 5]),
+            (RetryPolicy(SECOND, 10.0, MINUTE, jitter=0), [1, 10, 60, 60]),
+            (RetryPolicy(10 * MINUTE, 2.0, MINUTE, jitter=0), [60, 60, 60, 60]),
+        ):
+            found = [policy.delay(attempt, Random()).total_seconds() for attempt in (1, 2, 3, 4)]
+            self.assertEqual(found, delays)
+        spread = RetryPolicy(SECOND, 1.0, MINUTE, jitter=1.0)
+        self.assertEqual(spread.delay(1, Extreme(0)), 0 * SECOND)
+        self.assertEqual(spread.delay(1, Extreme(1)), 2 * SECOND)
+
+
+class GivesUpTests(SynchronousTestCase):
+    """When a run is not tried again."""
+
+    def test_for_ever(self) -> None:
+        """By default a run is never given up."""
+        ever = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+        self.assertFalse(RetryPolicy().gives_up(*ever))
+
+    def test_after_a_while(self) -> None:
+        """A run is given up when its next attempt would be too long after its first."""
+        started = datetime(2026, 1, 1, tzinfo=UTC)
+        for stop_after, waited, expected in (
+            (MINUTE, 0 * SECOND, False),
+            (MINUTE, MINUTE, False),
+            (MINUTE, MINUTE + timedelta(microseconds=1), True),
+            (0 * SECOND, 0 * SECOND, False),
+            (0 * SECOND, SECOND, True),
+            (MINUTE, -MINUTE, False),  # a database whose clock was set back
+        ):
+            policy = RetryPolicy(stop_after=stop_after)
+            self.assertEqual(policy.gives_up(started, started + waited), expected, waited)
