@@ -449,6 +449,29 @@ class GoReleaseTests(UpgradeTestCase):
         self.assertIn("has a path of 1021 bytes, and 1020 are the most", said)
         self.assertEqual(self.tables(), before)
 
+    def test_somebody_writes_to_the_old_table(self) -> None:
+        """Under its new name, during the copy: then the copy is not what it should be."""
+        self.patch(room, "PROGRESS", 1)
+        self.run_file("go_1.sql")
+
+        def write() -> None:
+            for line in room.upgrade(self.dialect(), False):
+                if line.startswith("copied"):
+                    self.sql("INSERT INTO dalga_before_2 VALUES ('a', 'b', 60, NOW())")
+
+        self.assertIn("somebody wrote", str(self.assertRaises(StartupError, write)))
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(7,)])
+        self.assertIn("done", self.upgrade())
+
+    def test_an_old_server(self) -> None:
+        """A server that the daemon could not use is no place for an upgrade."""
+        self.run_file("go_1.sql")
+        before = self.tables()
+        dialect = self.dialect()
+        dialect.skip_locked = " FOR UPDATE IF YOU DARE"
+        self.assertIn("which has no SKIP LOCKED", self.refused(dialect))
+        self.assertEqual(self.tables(), before)
+
     def test_foreign_columns(self) -> None:
         """What somebody added is named; it stays in the old table."""
         self.run_file("go_3.sql")

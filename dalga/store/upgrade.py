@@ -572,12 +572,13 @@ def _replace(
             if copied - said >= PROGRESS:
                 said = copied
                 yield f"copied: {copied} of {total}"
-    if _count(dialect, cursor, UNFINISHED, "TRUE") != total:
+    done = _count(dialect, cursor, UNFINISHED, "TRUE")
+    if done != _count(dialect, cursor, BACKUP, old.is_job):
         raise StartupError(
             f"somebody wrote to {dialect.named(BACKUP)} or {dialect.named(UNFINISHED)} meanwhile"
         )
     dialect.rename(cursor, UNFINISHED, "")
-    return total
+    return done
 
 
 def _copy_own(
