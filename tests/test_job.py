@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from random import Random
 from urllib.parse import unquote, urlsplit
 
@@ -11,34 +12,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.duration import Duration, duration_from_text, seconds
 from dalga.errors import InvalidRequest
 from dalga.job import (
+    MAX_COUNTED,
     MAX_KEY_LENGTH,
+    CatchUp,
     Delete,
+    Failed,
     Job,
     JobKey,
+    OnFailure,
+    Options,
     Outcome,
+    Plan,
     Reschedule,
     Retry,
     Run,
     RunPolicy,
     ScheduleRequest,
+    Skip,
+    Stop,
     check_length,
     check_path,
     check_request,
     judge,
+    missed,
     plan,
     target_path,
 )
 from dalga.retry import RetryPolicy
-from dalga.schedule import MAX_INTERVAL, Every, Once
+from dalga.schedule import END_OF_TIME, MAX_INTERVAL, Calendar, Cron, Every, Once, Schedule
+from dalga.web.parameters import schedule_request
+from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
+from tests.strategies import thorough
 
 NOW = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)
 THEN = datetime(2030, 1, 1, tzinfo=UTC)
 PAST = datetime(2001, 1, 1, tzinfo=UTC)
 LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+SIXTY = seconds(60)
+DAILY = duration_from_text("P1D")
+RIGA = Zone("Europe/Riga")
 
 EXACT = RunPolicy(RetryPolicy(jitter=0))
 
@@ -47,116 +68,547 @@ RUN = Run(
     token=b"token",
     key=JobKey("check_feed", "1234"),
     schedule=Every(MINUTE),
+    options=Options(),
+    anchor=NOW - SECOND,
     scheduled=NOW - SECOND,
     id="1",
     attempt=1,
+    started=NOW,
+    successes=0,
     claimed=NOW,
     lease_ends=20.0,
 )
 OK = Outcome(200, 0.1)
+FAILURE = Outcome(500, 0.1)
+ERROR = "500 Internal Server Error"
+
+
+def asking(**parameters: object) -> ScheduleRequest:
+    """What a PUT asks for; an interval in seconds may be a number."""
+    interval = parameters.get("interval")
+    if isinstance(interval, int):
+        parameters["interval"] = seconds(interval)
+    if isinstance(interval, str):
+        parameters["interval"] = duration_from_text(interval)
+    return ScheduleRequest(**parameters)  # type: ignore[arg-type]
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 class PlanTests(SynchronousTestCase):
     """The parameters of a PUT, row by row of their table."""
 
     def test_accepted(self) -> None:
-        """Each combination that is accepted has its schedule and its first run."""
-        for request, schedule, first in (
+        """Each combination that is accepted has its schedule, its anchor and its first run."""
+        minute, daily, nine = Every(MINUTE), Calendar(DAILY), Cron("0 9 * * *")
+        morning = utc("2014-11-12T09:00")
+        for request, schedule, anchor, first in (
             # periodic
-            (ScheduleRequest(60), Every(MINUTE), NOW + MINUTE),
-            (ScheduleRequest(60, THEN), Every(MINUTE), THEN),
-            (ScheduleRequest(60, PAST), Every(MINUTE), PAST),
-            (ScheduleRequest(60, immediate=True), Every(MINUTE), NOW),
+            (asking(interval=60), minute, NOW, NOW + MINUTE),
+            (asking(interval=60, first_run=THEN), minute, THEN, THEN),
+            (asking(interval=60, first_run=PAST), minute, PAST, PAST),
+            (asking(interval=60, immediate=True), minute, NOW, NOW),
+            (asking(interval="PT60S"), minute, NOW, NOW + MINUTE),
+            (asking(interval="P1D"), daily, NOW, NOW + DAY),
+            (asking(interval="P1D", first_run=THEN), daily, THEN, THEN),
+            (asking(interval="P1D", immediate=True), daily, NOW, NOW),
+            (asking(cron="0 9 * * *"), nine, NOW, morning),
+            (asking(cron="0 9 * * *", first_run=THEN), nine, THEN, THEN + 9 * HOUR),
+            (asking(cron="0 0 * * *", first_run=THEN), Cron("0 0 * * *"), THEN, THEN),
+            (asking(cron="0 9 * * *", first_run=PAST), nine, PAST, morning),
+            (asking(cron="0 9 * * *", first_run=EARLIEST), nine, EARLIEST, morning),
+            (asking(cron="0 9 * * *", immediate=True), nine, NOW, NOW),
             # one-off
-            (ScheduleRequest(60, one_off=True), Once(), NOW + MINUTE),
-            (ScheduleRequest(0, one_off=True), Once(), NOW),
-            (ScheduleRequest(None, THEN, one_off=True), Once(), THEN),
-            (ScheduleRequest(None, PAST, one_off=True), Once(), PAST),
-            (ScheduleRequest(one_off=True, immediate=True), Once(), NOW),
+            (asking(interval=60, one_off=True), Once(), NOW, NOW + MINUTE),
+            (asking(interval=0, one_off=True), Once(), NOW, NOW),
+            (asking(interval="P1D", one_off=True), Once(), NOW, NOW + DAY),
+            (asking(first_run=THEN, one_off=True), Once(), THEN, THEN),
+            (asking(first_run=PAST, one_off=True), Once(), PAST, PAST),
+            (asking(one_off=True, immediate=True), Once(), NOW, NOW),
         ):
-            self.assertEqual(plan(request, NOW), (schedule, first), request)
+            check_request(request)
+            self.assertEqual(plan(request, NOW), Plan(schedule, Options(), anchor, first), request)
+
+    def test_places(self) -> None:
+        """Days, months and cron go by the clock of the location, and by the rules that it got."""
+        lisbon = {"location": "Europe/Lisbon", "dst_gap": Gap.SKIP, "dst_overlap": Overlap.LAST}
+        zone = Zone("Europe/Lisbon", Gap.SKIP, Overlap.LAST)
+        now = utc("2026-03-28T12:00")  # the clocks are set forward in the night that follows
+        for parameters, schedule, first in (
+            ({"interval": "P1D"}, Calendar(DAILY, zone), "2026-03-29T11:00"),
+            ({"cron": "0 9 * * *"}, Cron("0 9 * * *", zone), "2026-03-29T08:00"),
+            ({"cron": "30 1 * * *"}, Cron("30 1 * * *", zone), "2026-03-30T00:30"),
+            ({"interval": "P1D", "one_off": True}, Once(zone), "2026-03-29T11:00"),
+        ):
+            planned = plan(asking(**parameters, **lisbon), now)
+            self.assertEqual((planned.schedule, planned.first), (schedule, utc(first)))
+        elapsed = plan(asking(interval=86400, location="Europe/Lisbon"), now)
+        self.assertEqual(elapsed.first, now + DAY)
+
+    def test_options(self) -> None:
+        """What else was asked for is kept; what was not is the default."""
+        self.assertEqual(plan(asking(interval=60), NOW).options, Options())
+        given = {
+            "until": THEN,
+            "count": 3,
+            "catch_up": CatchUp.ALL,
+            "max_lateness": MINUTE,
+            "on_failure": OnFailure.STOP,
+        }
+        self.assertEqual(
+            plan(asking(interval=60, **given), NOW).options,
+            Options(THEN, 3, CatchUp.ALL, MINUTE, OnFailure.STOP),
+        )
+        once = plan(asking(one_off=True, immediate=True, max_lateness=MINUTE), NOW)
+        self.assertEqual(once.options, Options(max_lateness=MINUTE))
 
     def test_refused(self) -> None:
         """Each combination that contradicts itself is refused, naming the parameter."""
-        for request, named in (
-            (ScheduleRequest(), "interval"),
-            (ScheduleRequest(0), "interval"),
-            (ScheduleRequest(0, THEN), "interval"),
-            (ScheduleRequest(None, THEN), "interval"),
-            (ScheduleRequest(immediate=True), "interval"),
-            (ScheduleRequest(0, immediate=True), "interval"),
-            (ScheduleRequest(None, THEN, immediate=True), "interval"),
-            (ScheduleRequest(60, THEN, immediate=True), "first-run"),
-            (ScheduleRequest(one_off=True), "interval"),
-            (ScheduleRequest(60, THEN, one_off=True), "first-run"),
-            (ScheduleRequest(0, THEN, one_off=True), "first-run"),
-            (ScheduleRequest(60, one_off=True, immediate=True), "interval"),
-            (ScheduleRequest(0, one_off=True, immediate=True), "interval"),
-            (ScheduleRequest(None, THEN, one_off=True, immediate=True), "first-run"),
-            (ScheduleRequest(60, THEN, one_off=True, immediate=True), "interval"),
+        for named, requests in (
+            (
+                "interval",
+                (
+                    asking(),
+                    asking(interval=0),
+                    asking(interval="PT0.5S"),
+                    asking(interval=0, first_run=THEN),
+                    asking(first_run=THEN),
+                    asking(immediate=True),
+                    asking(interval=0, immediate=True),
+                    asking(first_run=THEN, immediate=True),
+                    asking(one_off=True),
+                    asking(interval=60, one_off=True, immediate=True),
+                    asking(interval=0, one_off=True, immediate=True),
+                    asking(interval=60, first_run=THEN, one_off=True, immediate=True),
+                ),
+            ),
+            (
+                "first-run",
+                (
+                    asking(interval=60, first_run=THEN, immediate=True),
+                    asking(cron="0 9 * * *", first_run=THEN, immediate=True),
+                    asking(interval=60, first_run=THEN, one_off=True),
+                    asking(interval=0, first_run=THEN, one_off=True),
+                    asking(first_run=THEN, one_off=True, immediate=True),
+                ),
+            ),
+            (
+                "cron",
+                (
+                    asking(cron="0 9 * * *", interval=60),
+                    asking(cron="0 9 * * *", interval=60, one_off=True),
+                    asking(cron="0 9 * * *", one_off=True),
+                    asking(cron="0 9 * * *", one_off=True, immediate=True),
+                ),
+            ),
+            (
+                "one-off",
+                (
+                    asking(one_off=True, immediate=True, until=THEN),
+                    asking(one_off=True, immediate=True, count=1),
+                    asking(one_off=True, immediate=True, catch_up=CatchUp.ONE),
+                    asking(one_off=True, immediate=True, on_failure=OnFailure.STOP),
+                ),
+            ),
+            (
+                "dst-gap",
+                (
+                    asking(interval=86400, dst_gap=Gap.SHIFT),
+                    asking(interval="PT24H", dst_gap=Gap.SKIP, dst_overlap=Overlap.LAST),
+                    asking(first_run=THEN, one_off=True, dst_gap=Gap.SKIP),
+                ),
+            ),
+            ("dst-overlap", (asking(interval=60, dst_overlap=Overlap.FIRST),)),
+            ("until", (asking(interval=60, first_run=THEN, until=THEN - SECOND),)),
         ):
-            error = self.assertRaises(InvalidRequest, check_request, request)
-            self.assertIn(named, str(error), request)
-            self.assertRaises(InvalidRequest, plan, request, NOW)
+            for request in requests:
+                error = self.assertRaises(InvalidRequest, check_request, request)
+                self.assertIn(named, str(error), request)
+                self.assertRaises(InvalidRequest, plan, request, NOW)
+
+    def test_no_run(self) -> None:
+        """A request whose job would never run, or never again, is refused."""
+        gap_only = {"cron": "30 2 * MAR SUN#2", "location": "America/Los_Angeles"}
+        for request, now, problem in (
+            (asking(interval=60), LAST, "the first run would be past the year 9999"),
+            (asking(interval=60, one_off=True), LAST, "the first run would be past the year 9999"),
+            (asking(interval="P8000Y"), NOW, "the first run would be past the year 9999"),
+            (asking(interval="P8000Y", immediate=True), NOW, "the second run would be past the"),
+            (asking(interval="P1D", first_run=LAST), NOW, "the second run would be past the year"),
+            (asking(interval=f"PT{MAX_INTERVAL + 1}S"), NOW, "is longer than 4294967295 seconds"),
+            (asking(cron="0 9 * * *"), LAST, "which names a time that does not come in UTC"),
+            (
+                asking(**gap_only, dst_gap=Gap.SKIP),
+                NOW,
+                "does not come in America/Los_Angeles within 50 years",
+            ),
+            (
+                asking(**gap_only, dst_gap=Gap.SKIP, immediate=True),
+                NOW,
+                "does not come in America/Los_Angeles within 50 years",
+            ),
+            (
+                asking(interval="P1D", first_run=EARLIEST, location="America/Lima"),
+                NOW,
+                "first-run is 0001-01-01T00:00:00Z, which in America/Lima is outside the years",
+            ),
+            (
+                asking(cron="0 9 * * *", first_run=END_OF_TIME, location="Asia/Tokyo"),
+                NOW,
+                "first-run is 9999-12-31T23:59:59Z, which in Asia/Tokyo is outside the years",
+            ),
+            (asking(interval=60, until=NOW + MINUTE - SECOND), NOW, "before the first run at"),
+            (asking(cron="0 9 * * *", until=NOW + HOUR), NOW, "before the first run at"),
+            (asking(interval=60, until=PAST), NOW, "before the first run at 2014-11-11T22:11:40Z"),
+            (asking(interval=60, immediate=True, until=PAST), NOW, "before now"),
+            (asking(interval=60, first_run=PAST, until=NOW - SECOND), NOW, "before now"),
+        ):
+            error = self.assertRaises(InvalidRequest, plan, request, now)
+            self.assertIn(problem, str(error))
+        for request in (
+            asking(**gap_only),
+            asking(interval=60, until=NOW + MINUTE),
+            asking(interval=60, immediate=True, until=NOW),
+            asking(interval=60, first_run=PAST, until=NOW),
+            asking(interval="P1D", first_run=EARLIEST, location="Asia/Tokyo"),
+        ):
+            plan(request, NOW)
+
+    def test_bad_input(self) -> None:
+        """Whatever is wrong with a parameter, its reader or the plan refuses it in a sentence."""
+        for query in (
+            *("interval=", "interval=x", "interval=-1", "interval=1.5", "interval=P0D"),
+            *("interval=-P1D", "interval=P-1D", "interval=P1M2W", "interval=PT", "interval=P1"),
+            *("interval=P8000Y", "interval=P99999999999Y", "interval=PT4294967296S"),
+            *(
+                "interval=4294967296",
+                f"interval={'9' * 300}",
+                "interval=P1D&immediate=1&first-run=x",
+            ),
+            *("cron=", "cron=x", "cron=0 0 30 2 *", "cron=0 0 31 4 *", "cron=* * * *"),
+            *("cron=0 9 * * *&interval=60", f"cron={'9 ' * 200}", "cron=60 * * * *"),
+            *("interval=60&location=Mars/Phobos", "interval=60&location=", "cron=@daily"),
+            *("interval=60&count=0", "interval=60&count=-1", "interval=60&count=1.0"),
+            *("interval=60&count=99999999999", "interval=60&until=tomorrow"),
+            "interval=60&first-run=2030-01-02T00:00:00Z&until=2030-01-01T00:00:00Z",
+            *("interval=60&until=2000-01-01T00:00:00Z", "interval=60&until="),
+            *(
+                "interval=60&max-lateness=-1",
+                "interval=60&max-lateness=P1M",
+                "interval=60&catch-up=2",
+            ),
+            *("interval=60&max-lateness=", "interval=60&max-lateness=99999999999999999999"),
+            *(
+                "interval=60&dst-gap=skip",
+                "cron=0 9 * * *&dst-gap=x",
+                "cron=0 9 * * *&dst-overlap=",
+            ),
+            *("interval=60&on-failure=never", "interval=60&interval=60", "interval=60&jitter=1"),
+        ):
+            error = self.assertRaises(InvalidRequest, self._ask, query)
+            self.assertLess(len(str(error)), 300)
+            self.assertNotIn("\n", str(error))
+
+    def _ask(self, query: str) -> Plan:
+        return plan(schedule_request(query.replace(" ", "+").encode(), None, b""), NOW)
 
     @given(
-        st.sampled_from([None, 0, 1, 60, MAX_INTERVAL]),
-        st.sampled_from([None, PAST, THEN, LAST]),
+        st.sampled_from(
+            [None, "0", "1", "60", "PT0.5S", str(MAX_INTERVAL), "P1D", "P1M", "P8000Y"]
+        ),
+        st.sampled_from([None, "* * * * *", "0 0 29 2 *", "30 2 * MAR SUN#2"]),
+        st.sampled_from([None, EARLIEST + SECOND, PAST, NOW, THEN, LAST, END_OF_TIME]),
+        st.sampled_from([None, EARLIEST, PAST, THEN, LAST, END_OF_TIME]),
         st.booleans(),
         st.booleans(),
-        st.sampled_from([NOW, LAST]),
+        st.sampled_from([None, "Asia/Tokyo", "America/Los_Angeles"]),
+        st.sampled_from([None, *Gap]),
+        st.sampled_from([EARLIEST + DAY, NOW, LAST, END_OF_TIME]),
     )
+    @thorough(500)
     def test_all_combinations(
         self,
-        interval: int | None,
+        interval: str | None,
+        cron: str | None,
         first_run: datetime | None,
+        until: datetime | None,
         one_off: bool,
         immediate: bool,
+        location: str | None,
+        gap: Gap | None,
         now: datetime,
     ) -> None:
-        """A request has a first run or is refused; nothing else happens."""
-        request = ScheduleRequest(interval, first_run, one_off, immediate)
+        """A request has a first run, and times that go on from there, or is refused."""
+        request = ScheduleRequest(
+            interval=None
+            if interval is None
+            else Duration()
+            if interval == "0"
+            else duration_from_text(interval),
+            cron=cron,
+            location=location,
+            first_run=first_run,
+            one_off=one_off,
+            immediate=immediate,
+            until=until,
+            dst_gap=gap,
+        )
         try:
-            schedule, first = plan(request, now)
+            planned = plan(request, now)
         except InvalidRequest:
             return
-        self.assertEqual(schedule.seconds, 0 if one_off else interval)
-        if first != first_run:
-            self.assertIn(first - now, (timedelta(0), timedelta(seconds=interval or 0)))
+        self.assertEqual(isinstance(planned.schedule, Once), one_off)
+        self.assertTrue(until is None or planned.first <= until)
+        self.assertTrue(planned.first >= now or planned.first == first_run)
+        times = [time.at for time in islice(planned.times(planned.first - SECOND, now), 5)]
+        self.assertEqual(times[0], planned.first)
+        self.assertEqual(times, sorted(set(times)))
 
-    def test_past_the_end_of_time(self) -> None:
-        """A first run past the year 9999 is refused."""
-        for one_off in (False, True):
-            error = self.assertRaises(
-                InvalidRequest, plan, ScheduleRequest(60, one_off=one_off), LAST
-            )
-            self.assertIn("9999", str(error))
+
+class TimesTests(SynchronousTestCase):
+    """The run times to come of a plan, and of a job."""
+
+    def times(
+        self, request: ScheduleRequest, after: datetime, now: datetime = NOW, most: int = 4
+    ) -> list[str]:
+        times = islice(plan(request, now).times(after, now), most)
+        return [f"{time.at:%m-%d %H:%M}{' ' + time.dst if time.dst else ''}" for time in times]
+
+    def test_examples(self) -> None:
+        """The first run and those after it, until the end that was asked for."""
+        before = NOW - SECOND
+        now = utc("2026-01-31T09:00")
+        for parameters, after, expected in (
+            ({"interval": 3600}, now, "01-31 10:00, 01-31 11:00, 01-31 12:00, 01-31 13:00"),
+            ({"interval": "P1M", "immediate": True}, before, "01-31, 02-28, 03-31, 04-30"),
+            ({"interval": "P1M"}, now + 40 * DAY, "03-31, 04-30, 05-31, 06-30"),
+            ({"interval": "P1M", "first_run": now + DAY}, now, "02-01, 03-01, 04-01, 05-01"),
+            ({"interval": "P1M", "until": utc("2026-03-31T09:00")}, now, "02-28, 03-31"),
+            ({"interval": "P1M", "until": utc("2026-03-31T08:59")}, now, "02-28"),
+            ({"interval": "P1M", "until": utc("2026-03-31")}, now + 90 * DAY, ""),
+            ({"interval": "P1M", "count": 3}, now, "02-28, 03-31, 04-30"),
+            ({"interval": "P1M", "count": 3}, utc("2026-03-31T09:00"), "04-30"),
+            ({"interval": "P1M", "count": 3}, utc("2026-04-30T09:00"), ""),
+            ({"interval": "P1M", "count": 2, "immediate": True}, now - DAY, "01-31, 02-28"),
+            ({"first_run": now + DAY, "one_off": True}, now, "02-01"),
+            ({"first_run": now + DAY, "one_off": True}, now + DAY, ""),
+            ({"one_off": True, "immediate": True}, now - DAY, "01-31"),
+        ):
+            found = ", ".join(self.times(asking(**parameters), after, now))
+            self.assertEqual(found.replace(" 09:00", ""), expected, parameters)
+
+    def test_clock_changes(self) -> None:
+        """A run that a clock change moved or chose is marked, the first one too."""
+        now = utc("2021-03-27T12:00")
+        for parameters, expected in (
+            ({"cron": "30 3 * * *"}, ["03-28 01:00 gap", "03-29 00:30"]),
+            ({"cron": "30 3 * * *", "dst_gap": Gap.SKIP}, ["03-29 00:30", "03-30 00:30"]),
+            (
+                {"interval": "P1D", "first_run": utc("2021-03-27T01:30")},
+                ["03-28 01:00 gap", "03-29 00:30"],
+            ),
+        ):
+            found = self.times(asking(location="Europe/Riga", **parameters), now, now, 2)
+            self.assertEqual(found, expected)
+
+    def test_a_first_run_in_the_past(self) -> None:
+        """It runs late and once; then come the regular times, and no count of those gone by."""
+        count = {"interval": 60, "first_run": PAST, "count": 3}
+        regular = ["11-11 22:11", "11-11 22:12"]
+        self.assertEqual(self.times(asking(**count), NOW), regular)
+        self.assertEqual(self.times(asking(**count), PAST - SECOND), ["01-01 00:00", *regular])
+
+    def test_catch_up(self) -> None:
+        """A late job's times are those that it will run at, by what it does about missed ones."""
+        now = utc("2026-01-01T12:30")
+        hourly = Job(
+            RUN.key,
+            Every(HOUR),
+            Options(),
+            anchor=now - 3.5 * HOUR,
+            scheduled=now - 3.5 * HOUR,  # 09:00
+            due=now - 3.5 * HOUR,
+        )
+        late, regular = "09:00", ["13:00", "14:00", "15:00"]
+        for options, attempts, expected in (
+            (Options(), 0, [late, *regular]),
+            (Options(catch_up=CatchUp.SKIP), 0, regular),
+            (Options(catch_up=CatchUp.SKIP), 1, [late, *regular]),
+            (Options(catch_up=CatchUp.ALL), 0, [late, "10:00", "11:00", "12:00"]),
+            (Options(max_lateness=HOUR), 0, ["12:00", *regular]),
+            (Options(catch_up=CatchUp.ALL, max_lateness=2 * HOUR), 0, ["11:00", "12:00", "13:00"]),
+            (Options(count=2), 0, [late, "13:00"]),
+            (Options(count=2, catch_up=CatchUp.SKIP), 0, ["13:00", "14:00"]),
+            (Options(count=2, catch_up=CatchUp.ALL), 0, [late, "10:00"]),
+            (Options(until=now - 2 * HOUR), 0, [late]),
+        ):
+            job = replace(hourly, options=options, attempts=attempts)
+            times = islice(job.upcoming(now - 4 * HOUR, now), 9)
+            found = [f"{time.at:%H:%M}" for time in times]
+            self.assertEqual(found[: len(expected)], expected, options)
+            # Those up to now are left out where only what is to come was asked for.
+            to_come = [f"{time.at:%H:%M}" for time in islice(job.upcoming(now, now), 3)]
+            self.assertEqual(to_come, [time for time in found if time > "12:30"][:3])
+
+    def test_a_job(self) -> None:
+        """A job has its pending run, and as many more as its count leaves it."""
+        job = Job(
+            RUN.key,
+            Calendar(DAILY, RIGA),
+            Options(count=5),
+            anchor=utc("2021-03-26T01:30"),
+            scheduled=utc("2021-03-28T01:00"),
+            due=utc("2021-03-28T01:00"),
+            successes=2,
+        )
+        now = utc("2021-03-27T12:00")
+        self.assertEqual(
+            list(job.upcoming(now, now)),
+            [
+                Occurrence(utc("2021-03-28T01:00"), Dst.GAP),
+                Occurrence(utc("2021-03-29T00:30")),
+                Occurrence(utc("2021-03-30T00:30")),
+            ],
+        )
+        self.assertEqual(list(replace(job, successes=5).upcoming(now, now)), [])
+        for over in (
+            replace(job, disabled=True),
+            replace(job, disabled=True, due=None),
+            replace(job, failed=Failed.STOPPED, due=None),
+        ):
+            self.assertEqual(list(over.upcoming(now, now)), [])
+
+    def test_too_far_to_count(self) -> None:
+        """P10: what takes too many steps to count is refused; without a count it is no work."""
+        many = asking(interval=60, count=10**6)
+        self.assertEqual(len(self.times(many, NOW + (MAX_COUNTED - 1) * MINUTE)), 4)
+        error = self.assertRaises(InvalidRequest, self.times, many, THEN)
+        self.assertIn("after is 2030-01-01T00:00:00Z", str(error))
+        self.assertEqual(len(self.times(asking(interval=60), THEN)), 4)
+        # A count that is over before is no work either.
+        self.assertEqual(self.times(asking(interval=60, count=10), THEN), [])
+
+    def test_both_ends_of_time(self) -> None:
+        """A first run at the beginning of time is no error, nor are times at its end."""
+        once = asking(first_run=EARLIEST, one_off=True)
+        self.assertEqual(list(plan(once, NOW).times(EARLIEST, NOW)), [])
+        last = list(plan(asking(interval=60), LAST - 2.5 * MINUTE).times(NOW, LAST - 2.5 * MINUTE))
+        self.assertEqual([time.at for time in last], [LAST - 1.5 * MINUTE, LAST - 0.5 * MINUTE])
 
 
 class JudgeTests(SynchronousTestCase):
     """What becomes of a job after an attempt."""
 
-    def judge(self, outcome: Outcome, run: Run = RUN, now: datetime = NOW) -> object:
-        return judge(run, outcome, now, EXACT, Random(1))
+    def judge(
+        self,
+        outcome: Outcome,
+        run: Run = RUN,
+        now: datetime = NOW,
+        policy: RunPolicy = EXACT,
+        random: Random | None = None,
+    ) -> object:
+        return judge(run, outcome, now, policy, random or Random(1))
 
     def test_done(self) -> None:
         """A 200 ends the run: a periodic job goes on from its scheduled time (no drift)."""
-        self.assertEqual(self.judge(OK), Reschedule(RUN.scheduled + MINUTE))
+        self.assertEqual(self.judge(OK), Reschedule(RUN.scheduled + MINUTE, RUN.anchor))
         self.assertEqual(self.judge(OK, replace(RUN, schedule=Once())), Delete())
+
+    def test_calendar_and_cron(self) -> None:
+        """They go on from the anchor, and by the clock on the wall."""
+        anchor = utc("2021-01-31T01:30")
+        for schedule, expected in (
+            (Calendar(duration_from_text("P1M"), RIGA), "2021-03-31T00:30"),
+            (Cron("30 3 L * *", RIGA), "2021-03-31T00:30"),
+        ):
+            run = replace(RUN, schedule=schedule, anchor=anchor, scheduled=utc("2021-02-28T01:30"))
+            verdict = self.judge(OK, run, utc("2021-02-28T01:31"))
+            self.assertEqual(verdict, Reschedule(utc(expected), anchor))
 
     def test_after_an_outage(self) -> None:
         """P9: however many runs were missed, the next is the next regular time."""
-        week = replace(RUN, scheduled=NOW - timedelta(days=7, seconds=1))
-        self.assertEqual(self.judge(OK, week), Reschedule(NOW + MINUTE - SECOND))
+        week = NOW - timedelta(days=7, seconds=1)
+        run = replace(RUN, anchor=week, scheduled=week)
+        self.assertEqual(self.judge(OK, run), Reschedule(NOW + MINUTE - SECOND, week))
+        for schedule, following in (
+            (Calendar(DAILY), NOW + DAY - SECOND),
+            (Cron("0 9 * * *"), utc("2014-11-12T09:00")),
+        ):
+            verdict = self.judge(OK, replace(run, schedule=schedule))
+            self.assertEqual(verdict, Reschedule(following, week))
 
-    def test_the_last_run(self) -> None:
-        """A periodic job whose next run would be past the year 9999 is over."""
-        self.assertEqual(self.judge(OK, replace(RUN, scheduled=LAST), LAST), Delete())
+    def test_catch_up_all(self) -> None:
+        """With catch-up=all it is the time after the one that was run, however long ago."""
+        week = NOW - 7 * DAY
+        run = replace(RUN, anchor=week, scheduled=week, options=Options(catch_up=CatchUp.ALL))
+        for schedule, following in (
+            (Every(SECOND), week + SECOND),
+            (Calendar(DAILY), week + DAY),
+            (Cron("0 9 * * *"), utc("2014-11-05T09:00")),
+        ):
+            verdict = self.judge(OK, replace(run, schedule=schedule))
+            self.assertEqual(verdict, Reschedule(following, week))
+
+    def test_a_clock_that_was_set_back(self) -> None:
+        """P8: the next run is later than this one, whatever the database's clock shows by now."""
+        self.assertEqual(self.judge(OK, now=PAST), Reschedule(RUN.scheduled + MINUTE, RUN.anchor))
+
+    def test_until(self) -> None:
+        """A job whose next run would be after until is over, and one at that time is not."""
+        following = RUN.scheduled + MINUTE
+        for until, expected in (
+            (following, Reschedule(following, RUN.anchor)),
+            (following - SECOND, Delete()),
+            (PAST, Delete()),
+        ):
+            run = replace(RUN, options=Options(until=until))
+            self.assertEqual(self.judge(OK, run), expected)
+        for policy in (
+            RunPolicy(fixed_intervals=False),
+            RunPolicy(randomization_factor=0.1),
+            RunPolicy(randomization_factor=0.1, fixed_intervals=False),
+        ):
+            run = replace(RUN, options=Options(until=NOW + MINUTE / 2))
+            self.assertEqual(self.judge(OK, run, policy=policy), Delete())
+
+    def test_count(self) -> None:
+        """After so many successful runs the job is over; those that fail do not count."""
+        last = replace(RUN, options=Options(count=3), successes=2)
+        self.assertEqual(self.judge(OK, last), Delete())
+        following = Reschedule(RUN.scheduled + MINUTE, RUN.anchor)
+        self.assertEqual(self.judge(OK, replace(last, successes=1)), following)
+        self.assertIsInstance(self.judge(FAILURE, last), Retry)
+        policy = RunPolicy(RetryPolicy(jitter=0, stop_after=timedelta()))
+        given_up = replace(following, error=ERROR)
+        self.assertEqual(self.judge(FAILURE, last, policy=policy), given_up)
+
+    def test_what_can_never_fire_again(self) -> None:
+        """A periodic job that has no time any more is removed after its run, without an error."""
+        never = Zone("America/Los_Angeles", gap=Gap.SKIP)
+        for schedule, now in (
+            (Every(MINUTE), LAST),
+            (Calendar(DAILY), LAST),
+            (Calendar(DAILY, Zone("Asia/Tokyo")), LAST),
+            (Calendar(DAILY, Zone("America/Lima")), LAST),
+            (Calendar(duration_from_text("P8000Y")), NOW),
+            (Cron("0 9 * * *"), LAST),
+            (Cron("0 9 * * *", Zone("Asia/Tokyo")), LAST),
+            (Cron("30 2 * MAR SUN#2", never), NOW),
+        ):
+            run = replace(RUN, schedule=schedule, anchor=now, scheduled=now, claimed=now)
+            self.assertEqual(self.judge(OK, run, now), Delete(), schedule)
+            # But a last run that is given up is kept, to be seen.
+            given_up = RunPolicy(RetryPolicy(stop_after=timedelta()))
+            self.assertEqual(self.judge(FAILURE, run, now, given_up), Stop(ERROR))
+            late = replace(run, options=Options(max_lateness=timedelta()), claimed=now + SECOND / 2)
+            self.assertEqual(missed(late), Delete())
 
     def test_gone(self) -> None:
         """A 204 deletes the job, periodic or not."""
         gone = Outcome(204, 0.1, retry_after=MINUTE)
-        for schedule in (Every(MINUTE), Once()):
+        for schedule in (Every(MINUTE), Calendar(DAILY), Cron("0 9 * * *"), Once()):
             self.assertEqual(self.judge(gone, replace(RUN, schedule=schedule)), Delete())
 
     def test_failed(self) -> None:
@@ -182,56 +634,150 @@ class JudgeTests(SynchronousTestCase):
 
     def test_backoff(self) -> None:
         """The delay grows with the attempt's number, which the table keeps."""
-        failed = Outcome(500, 0.1)
-        for attempt, seconds in ((1, 0.5), (3, 1.125), (10**6, 60)):
-            verdict = self.judge(failed, replace(RUN, attempt=attempt))
-            assert isinstance(verdict, Retry)
-            self.assertEqual(verdict.due, NOW + timedelta(seconds=seconds))
+        for attempt, delay in ((1, 0.5), (3, 1.125), (10**6, 60)):
+            verdict = self.judge(FAILURE, replace(RUN, attempt=attempt))
+            self.assertEqual(verdict, Retry(NOW + timedelta(seconds=delay), ERROR))
 
     def test_retry_after(self) -> None:
         """P8: Retry-After, a delay or a date by the database's clock, holds up to a minute."""
-        for asked, seconds in (
+        for asked, delay in (
             (timedelta(seconds=7), 7),
             (timedelta(days=999999), 60),
             (NOW + timedelta(seconds=9), 9),
             (LAST, 60),
             (PAST, 0.5),
-            (datetime.min.replace(tzinfo=UTC), 0.5),
+            (EARLIEST, 0.5),
         ):
             run = replace(RUN, claimed=PAST)
             verdict = self.judge(Outcome(503, 0.1, retry_after=asked), run)
             assert isinstance(verdict, Retry)
-            self.assertEqual(verdict.due, NOW + timedelta(seconds=seconds), asked)
+            self.assertEqual(verdict.due, NOW + timedelta(seconds=delay), asked)
+
+    def test_given_up(self) -> None:
+        """A run that failed for too long is given up: its job goes on, or stops, but is kept."""
+        policy = RunPolicy(RetryPolicy(jitter=0, stop_after=HOUR))
+        stop = Options(on_failure=OnFailure.STOP)
+        old = replace(RUN, started=NOW - HOUR, attempt=99)
+        following = Reschedule(RUN.scheduled + MINUTE, RUN.anchor, ERROR)
+        for run, expected in (
+            (replace(old, started=NOW - HOUR + MINUTE), Retry(NOW + MINUTE, ERROR)),
+            (old, following),
+            (replace(old, options=stop), Stop(ERROR)),
+            (replace(old, schedule=Once()), Stop(ERROR)),
+            (replace(old, options=Options(until=NOW)), Stop(ERROR)),
+            (replace(old, options=Options(count=9), successes=8), following),
+        ):
+            self.assertEqual(self.judge(FAILURE, run, policy=policy), expected)
+        # It is not put off until a time at which it would be given up.
+        asked = Outcome(503, 0.1, retry_after=MINUTE)
+        soon = replace(RUN, started=NOW - HOUR + MINUTE / 2)
+        self.assertIsInstance(self.judge(FAILURE, soon, policy=policy), Retry)
+        self.assertIsInstance(self.judge(asked, soon, policy=policy), Reschedule)
 
     def test_a_retry_at_the_end_of_time(self) -> None:
         """P5: a retry that would be past the year 9999 is due now, rather than an error."""
-        end = datetime.max.replace(tzinfo=UTC)
-        self.assertEqual(
-            self.judge(Outcome(500, 0.1), now=end), Retry(end, "500 Internal Server Error")
-        )
+        self.assertEqual(self.judge(FAILURE, now=END_OF_TIME), Retry(END_OF_TIME, ERROR))
+
+    def test_intervals_from_the_end(self) -> None:
+        """With fixedIntervals = false an interval is counted from the end of the run before."""
+        policy = RunPolicy(fixed_intervals=False)
+        end = NOW + timedelta(seconds=7.25)
+        for schedule, following, anchor in (
+            (Every(MINUTE), end + MINUTE, end),
+            (Calendar(DAILY), end + DAY, end),
+            # A time of the day is a time of the day.
+            (Cron("0 9 * * *"), utc("2014-11-12T09:00"), RUN.anchor),
+        ):
+            run = replace(RUN, schedule=schedule)
+            self.assertEqual(self.judge(OK, run, end, policy), Reschedule(following, anchor))
+        self.assertEqual(self.judge(OK, replace(RUN, schedule=Once()), end, policy), Delete())
 
     def test_randomization_factor(self) -> None:
         """With a factor f the next run is this one's start plus 1-f to 1+f times the interval."""
-        random = Random(1)
-        delays = []
-        for _ in range(500):
-            # The end of the run (now) and the scheduled time play no part.
-            run = replace(RUN, scheduled=PAST)
-            verdict = judge(run, OK, NOW + MINUTE, RunPolicy(randomization_factor=0.25), random)
-            assert isinstance(verdict, Reschedule)
-            delays.append((verdict.scheduled - run.claimed).total_seconds())
-        self.assertGreaterEqual(min(delays), 45)
-        self.assertLessEqual(max(delays), 75)
-        self.assertLess(min(delays), 46)
-        self.assertGreater(max(delays), 74)
+        for fixed, end in ((True, 0), (False, 60)):
+            random, delays = Random(1), []
+            policy = RunPolicy(randomization_factor=0.25, fixed_intervals=fixed)
+            for _ in range(500):
+                # The scheduled time plays no part, nor does the end where intervals are fixed.
+                run = replace(RUN, scheduled=PAST, anchor=PAST)
+                verdict = self.judge(OK, run, NOW + MINUTE, policy, random)
+                assert isinstance(verdict, Reschedule)
+                self.assertEqual(verdict.anchor, verdict.scheduled)
+                delays.append((verdict.scheduled - run.claimed).total_seconds() - end)
+            self.assertTrue(45 <= min(delays) < 46 and 74 < max(delays) <= 75, fixed)
 
     def test_randomization_factor_and_the_rest(self) -> None:
-        """A one-off job has no next run for it, and the year 9999 is the end with it, too."""
+        """It is for elapsed time: not for calendars, cron or once; the year 9999 is the end."""
         policy = RunPolicy(randomization_factor=1.0)
-        once = replace(RUN, schedule=Once())
-        self.assertEqual(judge(once, OK, NOW, policy, Random(1)), Delete())
+        for schedule in (Calendar(DAILY), Cron("0 9 * * *"), Once()):
+            run = replace(RUN, schedule=schedule)
+            self.assertEqual(self.judge(OK, run, policy=policy), self.judge(OK, run))
         last = replace(RUN, claimed=LAST, schedule=Every(timedelta(days=366)))
-        self.assertEqual(judge(last, OK, LAST, policy, Random(1)), Delete())
+        self.assertEqual(self.judge(OK, last, LAST, policy), Delete())
+
+
+class MissedTests(SynchronousTestCase):
+    """Runs that are claimed too late to begin."""
+
+    def missed(
+        self, late: timedelta, schedule: Schedule = RUN.schedule, **options: object
+    ) -> object:
+        """What becomes of a run that is so late."""
+        scheduled = NOW - late
+        return missed(
+            replace(
+                RUN,
+                schedule=schedule,
+                anchor=scheduled,
+                scheduled=scheduled,
+                options=Options(**options),  # type: ignore[arg-type]
+            )
+        )
+
+    def test_in_time(self) -> None:
+        """However late, a run is posted, unless something else was asked for."""
+        self.assertIsNone(self.missed(-HOUR))
+        self.assertIsNone(self.missed(900 * DAY))
+        self.assertIsNone(self.missed(900 * DAY, catch_up=CatchUp.ALL))
+        self.assertIsNone(self.missed(HOUR, max_lateness=HOUR))
+        self.assertIsNone(self.missed(MINUTE, catch_up=CatchUp.SKIP))
+
+    def test_too_late(self) -> None:
+        """Past max-lateness it is skipped: the next is the first that is not too late itself."""
+        tiny = timedelta(microseconds=1)
+        for late, options, expected in (
+            # Of runs each minute: the last is no more than so late.
+            (HOUR + tiny, {"max_lateness": HOUR}, NOW - HOUR + MINUTE - tiny),
+            (3 * HOUR, {"max_lateness": HOUR}, NOW - HOUR),
+            (3 * HOUR - 15 * SECOND, {"max_lateness": 30 * SECOND}, NOW + 15 * SECOND),
+            (tiny, {"max_lateness": timedelta()}, NOW + MINUTE - tiny),
+            # catch-up=skip lets a run begin a minute late.
+            (MINUTE + tiny, {"catch_up": CatchUp.SKIP}, NOW - tiny),
+            (HOUR, {"catch_up": CatchUp.SKIP}, NOW - MINUTE),
+            (HOUR, {"catch_up": CatchUp.SKIP, "max_lateness": SECOND}, NOW),
+            (HOUR, {"catch_up": CatchUp.ALL, "max_lateness": 5 * MINUTE}, NOW - 5 * MINUTE),
+        ):
+            self.assertEqual(self.missed(late, **options), Skip(expected), (late, options))
+
+    def test_calendar_and_cron(self) -> None:
+        """The same for days and for cron."""
+        for schedule, expected in (
+            (Calendar(DAILY), NOW + DAY / 2),
+            (Cron("0 9 * * *"), utc("2014-11-12T09:00")),
+        ):
+            self.assertEqual(self.missed(7.5 * DAY, schedule, max_lateness=HOUR), Skip(expected))
+
+    def test_the_last(self) -> None:
+        """A job of which nothing is left is removed: one-off, or at its end."""
+        self.assertEqual(self.missed(HOUR, Once(), max_lateness=MINUTE), Delete())
+        self.assertEqual(self.missed(HOUR, max_lateness=SECOND, until=NOW - SECOND), Delete())
+        self.assertEqual(self.missed(HOUR, max_lateness=SECOND, until=NOW), Skip(NOW))
+
+    def test_begun(self) -> None:
+        """A run that was attempted before is never too late: it is tried until done or given up."""
+        run = replace(RUN, scheduled=PAST, options=Options(max_lateness=SECOND))
+        self.assertIsInstance(missed(run), Skip)
+        self.assertIsNone(missed(replace(run, attempt=2)))
 
 
 class JobTests(SynchronousTestCase):
@@ -239,9 +785,17 @@ class JobTests(SynchronousTestCase):
 
     def test_next_run(self) -> None:
         """While a run is under way the next run is that one's time, not the end of its lease."""
-        job = Job(RUN.key, Every(MINUTE), scheduled=NOW, due=NOW + MINUTE, running=True)
-        self.assertEqual(job.next_run, NOW)
-        self.assertEqual(replace(job, running=False).next_run, NOW + MINUTE)
+        job = Job(
+            RUN.key, Every(MINUTE), Options(), NOW, scheduled=NOW, due=NOW + MINUTE, running=True
+        )
+        for state, expected in (
+            (job, NOW),
+            (replace(job, running=False), NOW + MINUTE),
+            (replace(job, disabled=True), None),
+            (replace(job, disabled=True, running=False, due=None), None),
+            (replace(job, running=False, due=None, failed=Failed.STOPPED), None),
+        ):
+            self.assertEqual(state.next_run, expected)
 
 
 class PathTests(SynchronousTestCase):
@@ -292,6 +846,7 @@ class PathTests(SynchronousTestCase):
             self.assertEqual(target_path(path), target)
 
     @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=MAX_KEY_LENGTH))
+    @thorough(200)
     def test_never_elsewhere(self, path: str) -> None:
         """P11: no accepted path changes scheme, host, port, query or fragment, or climbs up."""
         try:
