@@ -42,7 +42,7 @@ T = TypeVar("T")
 EPOCH = datetime(2014, 11, 11, 22, 0, 0, tzinfo=UTC)
 
 # What the user has said during a lease.
-NOTHING, RESCHEDULED, DELETED = 0, 1, 2
+NOTHING, RESCHEDULED, DELETED, TRIGGERED = 0, 1, 2, 3
 
 
 @dataclass
@@ -207,7 +207,8 @@ class FakeStore:
                 raise JobDisabled(f"the job {key} is disabled")
             kept = (row.scheduled, row.anchor, row.run, row.attempts)
             error = row.error if row.failed is Failed.CONTINUED else None
-            self._overtake(row, self.time)
+            said = RESCHEDULED if row.superseded == RESCHEDULED else TRIGGERED
+            self._overtake(row, self.time, said)
             row.anchor, row.error = self.time, error
             if row.failed is Failed.STOPPED:
                 row.scheduled, row.anchor, row.run, row.attempts = kept
@@ -222,9 +223,9 @@ class FakeStore:
         def work() -> Job:
             row = self._expect(key)
             if row.disabled:
-                row.disabled, row.started = False, None
+                row.disabled = False
                 if not self._leased(row):
-                    row.token, row.superseded = None, NOTHING
+                    row.token, row.superseded, row.started = None, NOTHING, None
                     row.due = None if row.failed is Failed.STOPPED else row.scheduled
             return self._job(row)
 
@@ -246,7 +247,7 @@ class FakeStore:
         """See `Store.delete`."""
 
         def work() -> None:
-            row = self.find(key)
+            row = next((row for row in self.rows.values() if row.key == key), None)
             if row is not None and self._leased(row):
                 row.superseded = DELETED
             elif row is not None:
@@ -312,7 +313,7 @@ class FakeStore:
                 row.superseded = NOTHING
                 if row.disabled:
                     row.due, row.token = None, None
-                elif row.scheduled > now:
+                elif row.scheduled > now and not row.attempts:
                     row.due, row.token, row.run, row.attempts = row.scheduled, None, None, 0
                     row.started = None
                 else:
@@ -377,10 +378,10 @@ class FakeStore:
     def _leased(self, row: Row) -> bool:
         return row.token is not None and row.due is not None and row.due > self.time
 
-    def _overtake(self, row: Row, first: datetime) -> None:
+    def _overtake(self, row: Row, first: datetime, said: int = RESCHEDULED) -> None:
         """The user has spoken: a run that is under way keeps its lease, but its end has no say."""
         if self._leased(row):
-            row.superseded = RESCHEDULED
+            row.superseded = said
         else:
             row.superseded, row.token, row.due = NOTHING, None, first
         row.scheduled, row.run, row.started, row.attempts = first, None, None, 0
@@ -413,7 +414,9 @@ class FakeStore:
             del self.rows[row.id]
             return False
         row.token = None
-        if row.superseded == RESCHEDULED:
+        if row.superseded != NOTHING:
+            succeeded = isinstance(verdict, Reschedule) and verdict.error is None
+            row.successes += succeeded and row.superseded == TRIGGERED
             row.superseded, row.due = NOTHING, row.scheduled
             self._unless_disabled(row)
             return False

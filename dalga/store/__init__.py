@@ -136,8 +136,12 @@ class Store(Protocol):
 
     def trigger(self, key: JobKey) -> Deferred[Job]:
         """
-        Make a job due now, or, if a run is under way, as soon as that has ended. Where it has
-        stopped on a failed run, that run is due again.
+        Make a job due now, or, if a run is under way, as soon as that has ended.
+
+        It is a new run, and takes the place of one that was waiting, or is tried again: what is
+        counted from the anchor, exact or by the calendar, goes on from here; cron's times are its
+        own. Where the job has stopped on a failed run, it is that run that is due again, as the
+        same, and what comes after it stays as it was.
 
         :raises JobNotFound: if there is none.
         :raises JobDisabled: if it is not to run.
@@ -146,7 +150,8 @@ class Store(Protocol):
 
     def enable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
         """
-        Make a disabled job due at its scheduled time again; others stay as they are.
+        Make a disabled job due at its scheduled time again; others stay as they are. A run that had
+        begun goes on as the same; when it is given up is counted from here.
 
         :raises JobNotFound: if there is none.
         """

@@ -45,7 +45,8 @@ CREATE TABLE `{table}` (
 
     -- The lease: who holds it, until due. Past that it means nothing.
     token      BINARY(16)       NULL,
-    -- What the user has said during the lease: 0 nothing, 1 scheduled anew, 2 deleted.
+    -- What the user has said during the lease: 0 nothing, 1 scheduled anew, 2 deleted,
+    -- 3 triggered.
     superseded TINYINT UNSIGNED NOT NULL DEFAULT 0,
 
     UNIQUE KEY job (path, body),

@@ -72,6 +72,8 @@ class RunRow(NamedTuple):
     started: Any
     attempts: Any
     successes: Any
+    skipped: Any
+    failed: Any
     superseded: Any
     disabled: Any
 
@@ -82,7 +84,7 @@ def read_job(
     """The job in a row that was looked up by its key."""
     error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
     try:
-        disabled = bool(count("disabled", row.disabled))
+        disabled = is_true("disabled", row.disabled)
         failed = _failed(row.failed)
         if row.due is None and not disabled and failed is not Failed.STOPPED:
             return UnreadableJob(key, str(error or "the row has no due time"))
@@ -125,6 +127,9 @@ def read_run(
         check_length("body", key.body)
         check_path(key.path)
         schedule, options = _terms(row)
+        # What only the API shows: one answer to whether the row can be understood.
+        count("skipped", row.skipped)
+        _failed(row.failed)
         return Run(
             row=row.id,
             token=token,
@@ -147,10 +152,12 @@ def read_run(
 def terms_text(schedule: Schedule, options: Options) -> tuple[str, str, str]:
     """What the columns schedule, location and options hold."""
     chosen = {
-        "until": options.until and options.until.isoformat(),
+        "until": None if options.until is None else options.until.isoformat(),
         "count": options.count,
         "catch-up": None if options.catch_up is CatchUp.ONE else options.catch_up,
-        "max-lateness": options.max_lateness and options.max_lateness.total_seconds(),
+        "max-lateness": None
+        if options.max_lateness is None
+        else options.max_lateness.total_seconds(),
         "on-failure": None if options.on_failure is OnFailure.CONTINUE else options.on_failure,
         "dst-gap": schedule.zone.gap,
         "dst-overlap": schedule.zone.overlap,
@@ -184,10 +191,12 @@ def _terms_from_text(schedule: str, location: str, options: str) -> tuple[Schedu
         return schedule_from_text(schedule, Zone(location)), Options()
     try:
         given = json.loads(options)
+        if not isinstance(given, dict):
+            raise ValueError("it is no JSON object")
         chosen = {name: read(given.pop(name)) for name, read in _OPTIONS if name in given}
         if given:
             raise ValueError(f"there is no option {next(iter(given))!r}")
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+    except (ValueError, TypeError, OverflowError, RecursionError) as problem:
         raise Unreadable(f"options is {options[:40]!r}, which can't be read: {problem}") from None
     zone = Zone(location, chosen.pop("dst-gap", None), chosen.pop("dst-overlap", None))
     fields = {name.replace("-", "_"): value for name, value in chosen.items()}
@@ -207,11 +216,18 @@ def _positive(value: object) -> int:
     return value
 
 
+def _lateness(value: float) -> timedelta:
+    lateness = timedelta(seconds=value)
+    if isinstance(value, bool) or lateness < timedelta():
+        raise ValueError(f"{value!r:.40} is no lateness in seconds")
+    return lateness
+
+
 _OPTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("until", _aware),
     ("count", _positive),
     ("catch-up", CatchUp),
-    ("max-lateness", lambda value: timedelta(seconds=value)),
+    ("max-lateness", _lateness),
     ("on-failure", OnFailure),
     ("dst-gap", Gap),
     ("dst-overlap", Overlap),
@@ -238,6 +254,11 @@ def count(column: str, value: object) -> int:
     if not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
         raise Unreadable(f"{column} is {value!r:.40}, which is not a count")
     return value
+
+
+def is_true(column: str, value: object) -> bool:
+    """:raises Unreadable: if the value is not a number that says yes or no."""
+    return bool(count(column, value))
 
 
 def text(column: str, value: object) -> str:

@@ -46,7 +46,8 @@ CREATE TABLE "{table}" (
 
     -- The lease: who holds it, until due. Past that it means nothing.
     token      BLOB    NULL,
-    -- What the user has said during the lease: 0 nothing, 1 scheduled anew, 2 deleted.
+    -- What the user has said during the lease: 0 nothing, 1 scheduled anew, 2 deleted,
+    -- 3 triggered.
     superseded INTEGER NOT NULL DEFAULT 0,
 
     UNIQUE (path, body)

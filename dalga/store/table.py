@@ -15,10 +15,11 @@ only. Where both have to come to the same, ``token`` stands first, then ``supers
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Generator
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -48,6 +49,7 @@ from dalga.store.rows import (
     JobRow,
     RunRow,
     Unreadable,
+    is_true,
     read_job,
     read_run,
     terms_text,
@@ -58,7 +60,7 @@ from dalga.store.upgrade import upgrade
 log = logger(__name__)
 
 # What the user has said during a lease: the values of the column superseded.
-NOTHING, RESCHEDULED, DELETED = 0, 1, 2
+NOTHING, RESCHEDULED, DELETED, TRIGGERED = 0, 1, 2, 3
 
 #: No lease is longer.
 MAX_LEASE = timedelta(hours=2)
@@ -68,6 +70,9 @@ ALIVE = timedelta(seconds=30)
 
 #: The longest error text that is kept, in characters.
 MAX_ERROR = 255
+
+#: Makes the statement that does something to so many rows.
+_Batch = Callable[[int], str]
 
 
 class Guard(Protocol):
@@ -225,7 +230,7 @@ class JobsTable:
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
             at = self._dialect.instant(now)
-            cursor.execute(self._sql.enable, (at, at, at, *self._key(key)))
+            cursor.execute(self._sql.enable, (at, at, at, at, *self._key(key)))
             return self._read(cursor, key, now)
 
         return self._api.run(work)
@@ -284,9 +289,15 @@ class JobsTable:
         """See `Store.announce`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> None:
-            at, alive = self._dialect.instant(now), self._dialect.instant(now - ALIVE)
+            alive = self._dialect.instant(now - ALIVE)
+            # Others' rows are locked only where one is to go, and before one's own: two instances
+            # never wait for each other.
+            cursor.execute(self._sql.count_gone, (alive,))
+            ((gone,),) = cursor.fetchall()
+            if gone:
+                cursor.execute(self._sql.forget, (alive,))
+            at = self._dialect.instant(now)
             cursor.execute(self._sql.announce, (self._dialect.key(instance), at))
-            cursor.execute(self._sql.forget, (alive,))
 
         return self._runs.run(work)
 
@@ -346,16 +357,17 @@ class JobsTable:
                 if row.superseded == DELETED:
                     cursor.execute(self._sql.drop, (row.id, token))
                     continue
-                if row.disabled:
-                    cursor.execute(self._sql.park, (row.id, token))
-                    continue
                 try:
+                    if is_true("disabled", row.disabled):
+                        cursor.execute(self._sql.park, (row.id, token))
+                        continue
                     run = read_run(row, token, now, lease_ends, self._dialect.read_instant)
                 except Unreadable as problem:
                     cursor.execute(self._sql.set_aside, (str(problem)[:MAX_ERROR], row.id, token))
                     problems.append(f"row {row.id} is set aside: {problem}")
                     continue
-                if run.scheduled > now:
+                # What has begun goes on, though the database's clock was set back meanwhile.
+                if run.scheduled > now and run.attempt == 1:
                     cursor.execute(self._sql.release, (row.id, token))
                     continue
                 runs.append(run)
@@ -388,58 +400,57 @@ class JobsTable:
                 locked = {run.row for run, _ in verdicts if held.get(run.row) == run.token}
             postponed: list[Run] = []
             dropped: list[Run] = []
-            deleted: list[tuple[Any, ...]] = []
-            rescheduled: list[tuple[Any, ...]] = []
-            skipped: list[tuple[Any, ...]] = []
-            retried: list[tuple[Any, ...]] = []
-            stopped: list[tuple[Any, ...]] = []
-            overtaken: list[tuple[Any, ...]] = []
-            buried: list[tuple[Any, ...]] = []
+            batches: defaultdict[_Batch, list[tuple[object, ...]]] = defaultdict(list)
             for run, verdict in verdicts:
                 token, said = leases.get(run.row, (b"", NOTHING))
-                mine = (run.row, run.token)
                 if run.row in locked:
                     postponed.append(run)
-                elif token != run.token:
+                    continue
+                if token != run.token:
                     dropped.append(run)
-                elif said == RESCHEDULED:
+                    continue
+                if said == NOTHING:
+                    batch, values = self._end(verdict, now)
+                else:
                     dropped.append(run)
-                    overtaken.append(mine)
-                elif said == DELETED:
-                    dropped.append(run)
-                    buried.append(mine)
-                elif isinstance(verdict, Delete):
-                    deleted.append(mine)
-                elif isinstance(verdict, Reschedule):
-                    # One that went by already goes behind those who wait: they have a turn (P6).
-                    due = max(verdict.scheduled, now)
-                    times = map(self._dialect.instant, (verdict.scheduled, verdict.anchor, due))
-                    rescheduled.append((*mine, *times, verdict.error and verdict.error[:MAX_ERROR]))
-                elif isinstance(verdict, Skip):
-                    skipped.append((*mine, self._dialect.instant(verdict.scheduled)))
-                elif isinstance(verdict, Retry):
-                    again = self._dialect.instant(verdict.due)
-                    retried.append((*mine, again, verdict.error[:MAX_ERROR]))
-                elif isinstance(verdict, Stop):
-                    stopped.append((*mine, verdict.error[:MAX_ERROR]))
-            for statement, items in (
-                (self._sql.delete_rows(NOTHING), deleted),
-                (self._sql.delete_rows(DELETED), buried),
-                (self._sql.reschedule_rows, rescheduled),
-                (self._sql.skip_rows, skipped),
-                (self._sql.retry_rows, retried),
-                (self._sql.stop_rows, stopped),
-                (self._sql.release_rows, overtaken),
-            ):
-                if items:
-                    cursor.execute(
-                        statement(len(items)), [value for item in items for value in item]
-                    )
-                    if cursor.rowcount != len(items):
-                        raise Conflict("a lease changed hands between two statements")
+                    batch, values = self._overtaken(said, verdict)
+                batches[batch].append((run.row, run.token, *values))
+            for batch, rows_of_values in batches.items():
+                statement = batch(len(rows_of_values))
+                cursor.execute(statement, [value for values in rows_of_values for value in values])
+                if cursor.rowcount != len(rows_of_values):
+                    raise Conflict("a lease changed hands between two statements")
             return Recorded(dropped, postponed)
 
         return self._runs.run(work)
+
+    def _end(self, verdict: Verdict, now: datetime) -> tuple[_Batch, tuple[object, ...]]:
+        """The statement that writes a verdict, and what it takes with each row."""
+        instant, sql = self._dialect.instant, self._sql
+        match verdict:
+            case Delete():
+                return sql.delete_rows, ()
+            case Reschedule(scheduled, anchor, error):
+                # One that went by already goes behind those who wait: they have a turn (P6).
+                due = max(scheduled, now)
+                return sql.reschedule_rows, (
+                    *map(instant, (scheduled, anchor, due)),
+                    error and error[:MAX_ERROR],
+                )
+            case Skip(scheduled):
+                return sql.skip_rows, (instant(scheduled),)
+            case Retry(due, error):
+                return sql.retry_rows, (instant(due), error[:MAX_ERROR])
+            case Stop(error):
+                return sql.stop_rows, (error[:MAX_ERROR],)
+
+    def _overtaken(self, said: int, verdict: Verdict) -> tuple[_Batch, tuple[object, ...]]:
+        """The same for what the user has said meanwhile (P4)."""
+        if said == DELETED:
+            return self._sql.bury_rows, ()
+        # A PUT counts afresh; what else was said leaves a success one.
+        succeeded = isinstance(verdict, Reschedule) and verdict.error is None
+        return self._sql.release_rows, (said, int(succeeded and said == TRIGGERED))
 
     # Within a transaction
 
@@ -498,7 +509,9 @@ class _Statements:
         self.trigger = prepare(f"""
             UPDATE {table} SET
                 token = CASE WHEN due > %s THEN token END,
-                superseded = CASE WHEN {leased} THEN {RESCHEDULED} ELSE {NOTHING} END,
+                superseded = CASE WHEN {leased} THEN
+                    CASE superseded WHEN {RESCHEDULED} THEN {RESCHEDULED} ELSE {TRIGGERED} END
+                    ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due ELSE %s END,
                 anchor = CASE failed WHEN {Failed.STOPPED} THEN anchor ELSE %s END,
                 scheduled = CASE failed WHEN {Failed.STOPPED} THEN scheduled ELSE %s END,
@@ -515,7 +528,8 @@ class _Statements:
                 superseded = CASE WHEN {leased} THEN superseded ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due
                     WHEN failed <> {Failed.STOPPED} THEN scheduled END,
-                started = NULL, disabled = 0
+                started = CASE WHEN {leased} THEN started END,
+                disabled = 0
             WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled <> 0
             """)
         self.disable = prepare(f"""
@@ -524,7 +538,7 @@ class _Statements:
                 superseded = CASE WHEN {leased} THEN superseded ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due END,
                 disabled = 1
-            WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled = 0
+            WHERE path = %s AND body = %s AND superseded <> {DELETED}
             """)
         self.get = prepare(f"""
             SELECT schedule, location, options, anchor, scheduled, due, attempts, error,
@@ -557,6 +571,7 @@ class _Statements:
                    (SELECT COUNT(*) FROM {heartbeats} WHERE seen > %s),
                    (SELECT MIN(due) FROM {table} WHERE due <= %s)
             """)
+        self.count_gone = prepare(f"SELECT COUNT(*) FROM {heartbeats} WHERE seen <= %s")
         self.announce = prepare(f"REPLACE INTO {heartbeats} (id, seen) VALUES (%s, %s)")
         self.forget = prepare(f"DELETE FROM {heartbeats} WHERE seen <= %s")
         self.depart = prepare(f"DELETE FROM {heartbeats} WHERE id = %s")
@@ -571,16 +586,14 @@ class _Statements:
         self.drop = prepare(f"DELETE FROM {table} {mine}")
         self.set_aside = prepare(f"""
             UPDATE {table} SET error = %s, token = NULL, due = NULL,
-                run = NULL, started = NULL, attempts = 0, failed = {Failed.NO} {mine}
+                run = NULL, started = NULL, attempts = 0, failed = {Failed.NO}, disabled = 0 {mine}
             """)
         self.release = prepare(f"""
             UPDATE {table} SET due = scheduled, token = NULL,
                 run = NULL, started = NULL, attempts = 0 {mine}
             """)
         # Disabled during a run of which nothing was heard.
-        self.park = prepare(f"""
-            UPDATE {table} SET due = NULL, token = NULL, attempts = attempts - 1 {mine}
-            """)
+        self.park = prepare(f"UPDATE {table} SET due = NULL, token = NULL {mine}")
 
     def page(self, of_a_path: bool) -> str:
         which = "AND path = %s" if of_a_path else ""
@@ -590,7 +603,8 @@ class _Statements:
         return self._dialect.prepare(f"""
             UPDATE {self._table} SET
                 due = %s, token = %s, run = COALESCE(run, %s), started = COALESCE(started, %s),
-                attempts = CASE WHEN attempts < {MAX_COUNT} THEN attempts + 1 ELSE attempts END,
+                attempts = CASE WHEN disabled = 0 AND attempts < {MAX_COUNT}
+                    THEN attempts + 1 ELSE attempts END,
                 superseded = CASE superseded WHEN {DELETED} THEN {DELETED} ELSE {NOTHING} END
             WHERE id IN ({_places(count)}) AND due <= %s
             """)
@@ -598,7 +612,7 @@ class _Statements:
     def read_taken(self, count: int) -> str:
         return self._dialect.prepare(f"""
             SELECT id, path, body, schedule, location, options, anchor, scheduled,
-                run, started, attempts, successes, superseded, disabled
+                run, started, attempts, successes, skipped, failed, superseded, disabled
             FROM {self._table} WHERE id IN ({_places(count)}) AND token = %s
             """)
 
@@ -613,10 +627,15 @@ class _Statements:
             f"SELECT id, token FROM {self._table} WHERE id IN ({_places(count)})"
         )
 
-    def delete_rows(self, said: int) -> Callable[[int], str]:
-        return lambda count: self._dialect.delete_rows(f"superseded = {said}", count)
+    # What the end of a run writes. A job that was disabled meanwhile is due no more (P4). No value
+    # may rest on a column that is assigned beside it: in an UPDATE of several tables, as this is
+    # one for MySQL, nobody knows which comes first.
 
-    # What the end of a run writes. A job that was disabled meanwhile is due no more (P4).
+    def delete_rows(self, count: int) -> str:
+        return self._dialect.delete_rows(f"superseded = {NOTHING}", count)
+
+    def bury_rows(self, count: int) -> str:
+        return self._dialect.delete_rows(f"superseded = {DELETED}", count)
 
     def reschedule_rows(self, count: int) -> str:
         return self._dialect.update_rows(
@@ -659,9 +678,11 @@ class _Statements:
 
     def release_rows(self, count: int) -> str:
         return self._dialect.update_rows(
-            (),
-            f"due = {_unless_disabled('scheduled')}, token = NULL, superseded = {NOTHING}",
-            f"superseded = {RESCHEDULED}",
+            ("said", "succeeded"),
+            f"due = {_unless_disabled('scheduled')}, token = NULL, superseded = {NOTHING}, "
+            f"successes = CASE WHEN successes < {MAX_COUNT} "
+            "THEN successes + succeeded ELSE successes END",
+            "superseded = said",
             count,
         )
 

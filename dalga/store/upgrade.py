@@ -399,6 +399,8 @@ def problem_of(row: Row, read_instant: Callable[[object], datetime]) -> str | No
                 started=row.scheduled,
                 attempts=1,
                 successes=0,
+                skipped=0,
+                failed=0,
                 superseded=0,
                 disabled=0,
             ),
