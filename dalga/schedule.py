@@ -113,8 +113,9 @@ class Calendar:
             start = self.zone.wall(anchor)
         except OverflowError:
             return None
-        fewest, most = self._steps((after - anchor).days)
-        later = bisect_right(range(most), after, lo=fewest, key=lambda n: self._earliest(start, n))
+        # So many are enough to be past it, with room for any clock change.
+        most = (after - anchor).days // (28 * self.duration.months + self.duration.days) + 5
+        later = bisect_right(range(most), after, key=lambda n: self._earliest(start, n))
         # The one before may be in an overlap, with its second pass still to come.
         for n in count(max(1, later - 1)):
             times = self._times(start, n, self.zone)
@@ -124,12 +125,6 @@ class Calendar:
                 if found.at > after:
                     return found
         return None
-
-    def _steps(self, days: int) -> tuple[int, int]:
-        """Between which counts of durations so many days are, with room for any clock change."""
-        shortest = 28 * self.duration.months + self.duration.days
-        longest = 31 * self.duration.months + self.duration.days + self.duration.exact.days + 1
-        return max(0, (days - 3) // longest), max(0, (days + 3) // shortest) + 2
 
     def _earliest(self, start: datetime, n: int) -> datetime:
         """When the `n`-th time would be if all were shifted and the first; this grows with `n`."""
@@ -178,7 +173,7 @@ class Cron:
         except OverflowError:
             return None
         best = self._first(zone, wall, after)
-        if change and not wall.fold and zone.overlap in (Overlap.LAST, Overlap.BOTH):
+        if change and zone.overlap in (Overlap.LAST, Overlap.BOTH):
             # What the first pass has behind it is still to come in the second.
             again = self._first(zone, change.start - _SECOND, after)
             best = min((found for found in (best, again) if found), default=None)

@@ -448,6 +448,9 @@ class TimesTests(SynchronousTestCase):
             times = islice(job.upcoming(now - 4 * HOUR, now), 9)
             found = [f"{time.at:%H:%M}" for time in times]
             self.assertEqual(found[: len(expected)], expected, options)
+            # Of the times gone by only the pending one is run, whatever is asked for.
+            since = [f"{time.at:%H:%M}" for time in islice(job.upcoming(now - 2 * HOUR, now), 3)]
+            self.assertEqual(since, [time for time in found if time > "10:30"][:3])
             # Those up to now are left out where only what is to come was asked for.
             to_come = [f"{time.at:%H:%M}" for time in islice(job.upcoming(now, now), 3)]
             self.assertEqual(to_come, [time for time in found if time > "12:30"][:3])

@@ -35,6 +35,7 @@ from tests.strategies import instants, thorough
 
 START = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
@@ -397,6 +398,15 @@ class CalendarTests(SynchronousTestCase):
                 (utc("2021-03-29T03:30"), None),
             ],
         )
+
+    def test_around_a_day_that_is_skipped(self) -> None:
+        """A day that is skipped leads no search astray, wherever it begins and ends."""
+        daily = Calendar(duration_from_text("P1D"), Zone("America/Los_Angeles", gap=Gap.SKIP))
+        day = utc("2026-03-08T10:30")  # 02:30, which there is not on this day
+        for before in range(1, 40):
+            for ahead in range(40):
+                found = daily.next_after(day - before * DAY, day + ahead * DAY - HOUR)
+                self.assertEqual(found, (day + (ahead + 1) * DAY - HOUR, None), (before, ahead))
 
     def test_an_anchor_in_an_overlap(self) -> None:
         """Two anchors that the clock shows alike have the same times but for the first day's."""
