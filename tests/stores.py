@@ -14,7 +14,8 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -22,7 +23,18 @@ from twisted.trial.unittest import TestCase
 
 from dalga.config import MySQLConfig, SQLiteConfig
 from dalga.duration import seconds
-from dalga.job import Job, JobKey, Run, ScheduleRequest, Verdict
+from dalga.job import (
+    Delete,
+    Job,
+    JobKey,
+    Reschedule,
+    Retry,
+    Run,
+    ScheduleRequest,
+    Skip,
+    Stop,
+    Verdict,
+)
 from dalga.service import build_store
 from dalga.store.table import JobsTable
 from tests.servers import Server, start_server
@@ -40,6 +52,20 @@ LONG = timedelta(minutes=10)
 
 NOW = ScheduleRequest(one_off=True, immediate=True)
 EACH_MINUTE = ScheduleRequest(interval=seconds(60))
+
+
+def each_verdict(now: datetime) -> list[Verdict]:
+    """One of each kind; the times are a minute ahead."""
+    later = now + timedelta(minutes=1)
+    return [
+        Delete(),
+        Reschedule(later, later),
+        Reschedule(later, later, "given up"),
+        Skip(later),
+        Retry(later, "500"),
+        Stop("given up"),
+    ]
+
 
 _servers: dict[str, Server] = {}
 
@@ -133,6 +159,21 @@ class EngineTestCase(TestCase):
             )
             made.append(key)
         return made
+
+    async def due_now(self, store: JobsTable, key: JobKey, **asked: Any) -> Run:
+        """Put a job that is due, each minute unless something else is asked for, and claim it."""
+        await store.put(key, replace(EACH_MINUTE, immediate=True, **asked))
+        return await self.claim_one(store, key)
+
+    async def claim_one(self, store: JobsTable, key: JobKey, lease: timedelta = LONG) -> Run:
+        """Claim all that is due, which has to be that job and no other."""
+        (run,) = (await store.claim(9, lease)).runs
+        self.assertEqual(run.key, key)
+        return run
+
+    def end_leases(self) -> None:
+        """As if the time had gone by."""
+        self.sql("UPDATE dalga SET due = '2020-01-01 00:00:00.000000' WHERE token IS NOT NULL")
 
     def key(self, text: str) -> Any:
         """A path or body as a column's value."""

@@ -590,7 +590,3 @@ class RecordTests(EngineTestCase):
         for key in keys:
             await stores[0].put(key, NOW)
         self.assertEqual(len((await stores[0].claim(50, LONG)).runs), 20)
-
-    def end_leases(self) -> None:
-        """As if the time had gone by."""
-        self.sql("UPDATE dalga SET due = '2020-01-01 00:00:00.000000' WHERE token IS NOT NULL")

@@ -1,0 +1,661 @@
+"""
+The contract of `dalga.store.Store` on what is said of a job and how its runs end: enable, disable,
+trigger, and each verdict, before, during and after a run.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from dalga.duration import Duration
+from dalga.errors import JobDisabled, JobNotFound
+from dalga.job import (
+    Delete,
+    Failed,
+    Job,
+    JobKey,
+    Reschedule,
+    Retry,
+    Run,
+    ScheduleRequest,
+    Skip,
+    Stop,
+    UnreadableJob,
+    Verdict,
+)
+from dalga.store.table import JobsTable
+from tests.stores import (
+    EACH_MINUTE,
+    LONG,
+    NOW,
+    OVER,
+    EngineTestCase,
+    each_engine,
+    each_verdict,
+)
+
+KEY = JobKey("check_feed", "1234")
+MINUTE = timedelta(minutes=1)
+
+
+@each_engine(globals())
+class EnableTests(EngineTestCase):
+    """Disabled, and enabled again."""
+
+    async def test_disabled(self) -> None:
+        """A disabled job is due no more, however long it waits, and keeps its scheduled time."""
+        store = self.open_store()
+        (key,) = self.in_the_past("a")
+        before = await self.job(store, key)
+        job = await store.disable(key)
+        assert isinstance(job, Job)
+        self.assertEqual(
+            (job.disabled, job.due, job.next_run, job.scheduled),
+            (True, None, None, before.scheduled),
+        )
+        self.assertEqual(await store.get(key), job)
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual((await store.upcoming(MINUTE, 9)).times, [])
+
+    async def test_enabled(self) -> None:
+        """Enabled, it is due at its scheduled time: before those who are due since then (P6)."""
+        store = self.open_store()
+        first, second = self.in_the_past("a", "b")
+        before = await store.get(first)
+        await store.disable(first)
+        self.assertEqual(await store.enable(first), before)
+        runs = (await store.claim(9, LONG)).runs
+        self.assertEqual([run.key for run in runs], [first, second])
+
+    async def test_twice(self) -> None:
+        """Both are idempotent: to say it again changes nothing."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Retry(run.claimed + MINUTE, "500"))])
+        enabled = await store.get(KEY)
+        self.assertEqual(await store.enable(KEY), enabled)
+        disabled = await store.disable(KEY)
+        self.assertEqual(await store.disable(KEY), disabled)
+        await store.enable(KEY)
+        enabled = await store.get(KEY)
+        self.assertEqual(await store.enable(KEY), enabled)
+
+    async def test_no_such_job(self) -> None:
+        """What is not there can't be enabled or disabled; nor what was deleted during its run."""
+        store = self.open_store()
+        await self.assertFailure(store.enable(KEY), JobNotFound)
+        await self.assertFailure(store.disable(KEY), JobNotFound)
+        run = await self.due_now(store, KEY)
+        await store.delete(KEY)
+        await self.assertFailure(store.disable(KEY), JobNotFound)
+        await self.assertFailure(store.enable(KEY), JobNotFound)
+        await self.record(store, [(run, Retry(run.claimed, "500"))])
+        self.assertEqual((await store.counts()).total, 0)
+
+    async def test_a_run_that_has_begun(self) -> None:
+        """P2: the run that was tried again goes on as the same when the job is enabled, at once."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Retry(run.claimed + MINUTE, "500"))])
+        await store.disable(KEY)
+        job = await store.enable(KEY)
+        assert isinstance(job, Job)
+        self.assertEqual((job.attempts, job.error, job.due), (1, "500", run.scheduled))
+        again = await self.claim_one(store, KEY)
+        self.assertEqual((again.id, again.scheduled, again.attempt), (run.id, run.scheduled, 2))
+        # It is given up so long after this attempt: nobody tried while it was disabled.
+        self.assertEqual(again.started, again.claimed)
+
+    async def test_put_enables(self) -> None:
+        """A PUT makes a disabled job run, idle or under a lease."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        await store.disable(KEY)
+        self.assertFalse((await store.put(KEY, NOW)).disabled)
+        run = await self.claim_one(store, KEY)
+        await store.disable(KEY)
+        self.assertFalse((await store.put(KEY, NOW)).disabled)
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+        await self.claim_one(store, KEY)
+
+    async def test_trigger(self) -> None:
+        """A disabled job is not triggered: that is refused, and changes nothing."""
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        job = await store.disable(KEY)
+        error = await self.assertFailure(store.trigger(KEY), JobDisabled)
+        self.assertIn("'check_feed'", str(error))
+        self.assertIn("enable=true", str(error))
+        self.assertEqual(await store.get(KEY), job)
+
+    async def test_trigger_during_a_run(self) -> None:
+        """Nor is one that was disabled during the run that is under way."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await store.disable(KEY)
+        await self.assertFailure(store.trigger(KEY), JobDisabled)
+        later = run.claimed + MINUTE
+        self.assertEqual(await self.record(store, [(run, Reschedule(later, later))]), [])
+
+    async def test_delete(self) -> None:
+        """A disabled job can be deleted, idle or under a lease."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        await store.disable(KEY)
+        await store.delete(KEY)
+        self.assertEqual((await store.counts()).total, 0)
+        run = await self.due_now(store, KEY)
+        await store.disable(KEY)
+        await store.delete(KEY)
+        await self.assertFailure(store.get(KEY), JobNotFound)
+        self.assertEqual(await self.record(store, [(run, Stop("500"))]), [run])
+        self.assertEqual((await store.counts()).total, 0)
+
+    async def test_disabled_during_a_run(self) -> None:
+        """P3, P4: that run goes on to its end, and however it ends the job stays disabled."""
+        store, other = self.open_store(), self.open_store()
+        for number in range(len(each_verdict(datetime.now(UTC)))):
+            key = JobKey("job", str(number))
+            run = await self.due_now(store, key)
+            verdict = each_verdict(run.claimed)[number]
+            job = await other.disable(key)
+            assert isinstance(job, Job)
+            self.assertEqual((job.running, job.disabled, job.next_run), (True, True, None))
+            self.assertEqual((await other.claim(9, LONG)).runs, [])
+            self.assertEqual(await self.record(store, [(run, verdict)]), [])
+            if verdict == Delete():
+                await self.assertFailure(store.get(key), JobNotFound)
+                continue
+            job = await self.job(store, key)
+            self.assertEqual((job.running, job.disabled, job.due), (False, True, None), verdict)
+            # All the rest is as the verdict has it, and comes out when the job is enabled.
+            await store.enable(key)
+            job = await self.job(store, key)
+            expected = {
+                Reschedule: (run.claimed + MINUTE, run.claimed + MINUTE),
+                Skip: (run.claimed + MINUTE, run.claimed + MINUTE),
+                Retry: (run.scheduled, run.scheduled),
+                Stop: (run.scheduled, None),
+            }[type(verdict)]
+            self.assertEqual((job.scheduled, job.due), expected, verdict)
+            self.assertEqual(job.failed is Failed.STOPPED, isinstance(verdict, Stop))
+            await store.delete(key)
+
+    async def test_disabled_and_enabled_during_a_run(self) -> None:
+        """Both during one run are as if nothing had been said."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Retry(run.claimed, "500"))])
+        again = await self.claim_one(store, KEY)
+        before = await store.get(KEY)
+        await store.disable(KEY)
+        self.assertEqual(await store.enable(KEY), before)
+        self.assertEqual(await self.record(store, [(again, Retry(again.claimed, "500"))]), [])
+        third = await self.claim_one(store, KEY)
+        self.assertEqual((third.id, third.attempt, third.started), (run.id, 3, run.started))
+
+    async def test_disabled_during_a_run_that_dies(self) -> None:
+        """
+        P4, P5: nobody runs it when the lease is over. Enabled, it goes on as the same run, with the
+        attempt of that lease counted, and no other.
+        """
+        store, other = self.open_store(), self.open_store()
+        run = await self.due_now(store, KEY)
+        await store.disable(KEY)
+        self.end_leases()
+        self.assertTrue((await self.job(other, KEY)).disabled)
+        for _ in range(2):
+            self.assertEqual((await other.claim(9, LONG)).runs, [])
+        job = await self.job(other, KEY)
+        self.assertEqual((job.due, job.running, job.attempts), (None, False, 1))
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+        await other.enable(KEY)
+        again = await self.claim_one(other, KEY)
+        self.assertEqual((again.id, again.attempt, again.scheduled), (run.id, 2, run.scheduled))
+
+    async def test_enabled_before_the_dead_run_is_found(self) -> None:
+        """P5: enabled after the lease's end, it is due at once; the late end changes nothing."""
+        store, other = self.open_store(), self.open_store()
+        for verdict in each_verdict(datetime.now(UTC)):
+            run = await self.due_now(store, KEY)
+            await store.disable(KEY)
+            self.end_leases()
+            await other.enable(KEY)
+            self.assertEqual(await self.record(store, [(run, verdict)]), [run])
+            again = await self.claim_one(other, KEY)
+            self.assertEqual((again.id, again.attempt), (run.id, 2))
+            await self.record(other, [(again, Delete())])
+
+    async def test_disabled_after_the_lease(self) -> None:
+        """P4: disabled when the lease is over, it stays so; the late end changes nothing."""
+        store = self.open_store()
+        for verdict in each_verdict(datetime.now(UTC)):
+            run = await self.due_now(store, KEY)
+            self.end_leases()
+            job = await store.disable(KEY)
+            assert isinstance(job, Job)
+            self.assertEqual((job.due, job.running), (None, False))
+            self.assertEqual(await self.record(store, [(run, verdict)]), [run])
+            self.assertEqual(await store.get(KEY), job)
+
+    async def test_scheduled_anew_then_disabled_during_a_run(self) -> None:
+        """P4: both hold: the end of the run makes nothing due, and enabled it has its new time."""
+        store = self.open_store()
+        for dies in (False, True):
+            run = await self.due_now(store, KEY)
+            put = await store.put(KEY, EACH_MINUTE)
+            await store.disable(KEY)
+            if dies:
+                self.end_leases()
+                self.assertEqual((await store.claim(9, LONG)).runs, [])
+            self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+            job = await self.job(store, KEY)
+            self.assertEqual((job.due, job.disabled, job.running), (None, True, False))
+            job = await self.enabled(store)
+            self.assertEqual((job.scheduled, job.due), (put.scheduled, put.scheduled))
+            self.assertEqual(job.attempts, 0)
+            await store.trigger(KEY)
+            new = await self.claim_one(store, KEY)
+            self.assertNotEqual(new.id, run.id)
+            await self.record(store, [(new, Delete())])
+
+    async def test_triggered_then_disabled_during_a_run(self) -> None:
+        """P4: the one more run that was asked for is there when the job is enabled."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        triggered = await store.trigger(KEY)
+        await store.disable(KEY)
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        await store.enable(KEY)
+        new = await self.claim_one(store, KEY)
+        self.assertEqual((new.scheduled, new.attempt), (triggered.scheduled, 1))
+        self.assertNotEqual(new.id, run.id)
+
+    async def test_stopped_and_disabled(self) -> None:
+        """One is never taken for the other: a job that had stopped is enabled as one that has."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Stop("500"))])
+        stopped = await self.job(store, KEY)
+        self.assertFalse(stopped.disabled)
+        await store.disable(KEY)
+        await self.assertFailure(store.trigger(KEY), JobDisabled)
+        self.assertEqual(await store.enable(KEY), stopped)
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        await store.trigger(KEY)
+        again = await self.claim_one(store, KEY)
+        self.assertEqual((again.id, again.attempt), (run.id, 2))
+
+    async def test_set_aside(self) -> None:
+        """
+        P6: what can't be understood can be disabled, is not made to run by enabling it, and is set
+        aside all the same when it is due.
+        """
+        store = self.open_store()
+        (key,) = self.in_the_past("bad")
+        self.sql("UPDATE dalga SET schedule = 'often'")
+        await store.claim(9, LONG)
+        for say in (store.enable, store.disable, store.disable):
+            self.assertIsInstance(await say(key), UnreadableJob)
+            self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual((await store.counts()).set_aside, 0)
+        self.assertIsInstance(await store.enable(key), UnreadableJob)
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual((await store.counts()).set_aside, 1)
+
+    async def test_any_number_is_yes(self) -> None:
+        """What SQL may have made of the column: anything but 0 is disabled, and can be enabled."""
+        store = self.open_store()
+        (key,) = self.in_the_past("a")
+        self.sql("UPDATE dalga SET disabled = 7")
+        self.assertTrue((await self.job(store, key)).disabled)
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        await self.assertFailure(store.trigger(key), JobDisabled)
+        await store.enable(key)
+        await self.claim_one(store, key)
+
+    async def enabled(self, store: JobsTable) -> Job:
+        job = await store.enable(KEY)
+        assert isinstance(job, Job)
+        return job
+
+
+@each_engine(globals())
+class TriggerTests(EngineTestCase):
+    """Run it now."""
+
+    async def test_goes_on_from_there(self) -> None:
+        """What is counted from the anchor goes on from the trigger; cron's times are its own."""
+        store = self.open_store()
+        monthly = ScheduleRequest(interval=Duration(months=1, text="P1M"))
+        hourly = ScheduleRequest(cron="0 * * * *")
+        for request in (EACH_MINUTE, monthly, hourly):
+            await store.put(KEY, request)
+            job = await store.trigger(KEY)
+            self.assertEqual((job.anchor, job.due), (job.scheduled, job.scheduled))
+            now = store.clock.now()
+            self.assertLess(abs(job.scheduled - now), timedelta(seconds=5))
+            following = job.schedule.next_after(job.anchor, job.scheduled)
+            assert following is not None
+            if request is EACH_MINUTE:
+                self.assertEqual(following.at, job.scheduled + MINUTE)
+            elif request is hourly:
+                self.assertEqual((following.at.minute, following.at.second), (0, 0))
+            else:
+                self.assertGreater(following.at - job.scheduled, timedelta(days=27))
+
+    async def test_a_run_that_is_tried_again(self) -> None:
+        """A job between two attempts gets a run of its own now, which takes the other's place."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Retry(run.claimed + MINUTE, "500"))])
+        job = await store.trigger(KEY)
+        self.assertEqual((job.attempts, job.error), (0, None))
+        new = await self.claim_one(store, KEY)
+        self.assertNotEqual(new.id, run.id)
+        self.assertEqual((new.attempt, new.started), (1, new.claimed))
+
+    async def test_stopped(self) -> None:
+        """
+        P2: a job that has stopped on a run runs that one again, as the same: id, scheduled time,
+        attempts. When it is given up is counted anew, and what comes after it is as it was.
+        """
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Stop("500"))])
+        stopped = await self.job(store, KEY)
+        self.assertEqual(
+            (stopped.failed, stopped.error, stopped.due, stopped.next_run),
+            (Failed.STOPPED, "500", None, None),
+        )
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        job = await store.trigger(KEY)
+        self.assertEqual((job.failed, job.error), (Failed.NO, None))
+        self.assertEqual((job.anchor, job.scheduled), (stopped.anchor, stopped.scheduled))
+        again = await self.claim_one(store, KEY)
+        self.assertEqual(
+            (again.id, again.scheduled, again.attempt, again.anchor),
+            (run.id, run.scheduled, 2, run.anchor),
+        )
+        self.assertEqual(again.started, again.claimed)
+
+    async def test_gone_on_after_a_failed_run(self) -> None:
+        """A job that went on gets a new run, and is shown as failed until one succeeds."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        later = run.claimed + MINUTE
+        await self.record(store, [(run, Reschedule(later, later, "500"))])
+        job = await store.trigger(KEY)
+        self.assertEqual((job.failed, job.error), (Failed.CONTINUED, "500"))
+        new = await self.claim_one(store, KEY)
+        self.assertNotEqual(new.id, run.id)
+        await self.record(store, [(new, Reschedule(later, later))])
+        job = await self.job(store, KEY)
+        self.assertEqual((job.failed, job.error), (Failed.NO, None))
+
+    async def test_during_a_run(self) -> None:
+        """
+        P3, P4: during a run it is for one more run after that one, however that one ends; a success
+        still counts.
+        """
+        store = self.open_store()
+        for verdict in each_verdict(datetime.now(UTC)):
+            run = await self.due_now(store, KEY)
+            triggered = await store.trigger(KEY)
+            self.assertTrue(triggered.running)
+            self.assertEqual((await store.claim(9, LONG)).runs, [])
+            self.assertEqual(await self.record(store, [(run, verdict)]), [run])
+            job = await self.job(store, KEY)
+            succeeded = isinstance(verdict, Reschedule) and verdict.error is None
+            self.assertEqual(job.successes, int(succeeded), verdict)
+            self.assertEqual(
+                (job.scheduled, job.due, job.failed, job.running),
+                (triggered.scheduled, triggered.scheduled, Failed.NO, False),
+            )
+            new = await self.claim_one(store, KEY)
+            self.assertEqual((new.attempt, new.successes), (1, int(succeeded)))
+            self.assertNotEqual(new.id, run.id)
+            await self.record(store, [(new, Delete())])
+
+    async def test_scheduled_anew_and_triggered_during_a_run(self) -> None:
+        """A job that was scheduled anew counts from then on, in whatever order both are said."""
+        store = self.open_store()
+        for order in ("p", "pt", "tp", "ptt", "tpt"):
+            run = await self.due_now(store, KEY)
+            for said in order:
+                await (store.put(KEY, EACH_MINUTE) if said == "p" else store.trigger(KEY))
+            later = run.claimed + MINUTE
+            await self.record(store, [(run, Reschedule(later, later))])
+            self.assertEqual((await self.job(store, KEY)).successes, 0, order)
+            await store.delete(KEY)
+
+    async def test_during_a_run_that_dies(self) -> None:
+        """P5: if the instance dies the lease's end brings the run that was asked for."""
+        store, other = self.open_store(), self.open_store()
+        run = await self.due_now(store, KEY)
+        triggered = await store.trigger(KEY)
+        self.end_leases()
+        new = await self.claim_one(other, KEY)
+        self.assertNotEqual(new.id, run.id)
+        self.assertEqual((new.scheduled, new.attempt), (triggered.scheduled, 1))
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+
+    async def test_a_one_off_job_ahead_of_its_time(self) -> None:
+        """What is still to come once comes now instead."""
+        store = self.open_store()
+        first = datetime(2100, 1, 1, tzinfo=UTC)
+        await store.put(KEY, ScheduleRequest(one_off=True, first_run=first))
+        await store.trigger(KEY)
+        run = await self.claim_one(store, KEY)
+        self.assertLess(run.scheduled, first)
+
+
+@each_engine(globals())
+class VerdictTests(EngineTestCase):
+    """What each kind of end writes."""
+
+    async def test_given_up_and_gone_on(self) -> None:
+        """A run that was given up is shown, is no success, and the next one is another run."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY, count=3)
+        later = run.claimed + MINUTE
+        error = "500 Internal Server Error " * 20
+        await self.record(store, [(run, Reschedule(later, run.anchor, error))])
+        job = await self.job(store, KEY)
+        self.assertEqual((job.failed, job.error), (Failed.CONTINUED, error[:255]))
+        self.assertEqual((job.scheduled, job.due, job.anchor), (later, later, run.anchor))
+        self.assertEqual((job.successes, job.attempts, job.disabled), (0, 0, False))
+
+    async def test_successes(self) -> None:
+        """Each success is counted, the next run knows how many there were, and PUT starts anew."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY, count=3)
+        self.assertEqual((run.successes, run.options.count), (0, 3))
+        for number in (1, 2):
+            await self.record(store, [(run, Reschedule(run.claimed, run.anchor))])
+            self.assertEqual((await self.job(store, KEY)).successes, number)
+            run = await self.claim_one(store, KEY)
+            self.assertEqual(run.successes, number)
+        await self.record(store, [(run, Reschedule(run.claimed, run.anchor, "500"))])
+        run = await self.claim_one(store, KEY)
+        self.assertEqual(run.successes, 2)
+        await self.record(store, [(run, Retry(run.claimed, "500"))])
+        self.assertEqual((await self.job(store, KEY)).successes, 2)
+        self.assertEqual((await store.put(KEY, EACH_MINUTE)).successes, 0)
+
+    async def test_a_full_count_stays_full(self) -> None:
+        """P6: a count that has come to its column's end keeps no verdict from being written."""
+        store = self.open_store()
+        self.in_the_past("a", "b", "c")
+        self.sql("UPDATE dalga SET successes = 4294967295, skipped = 4294967295")
+        runs = (await store.claim(9, LONG)).runs
+        await store.trigger(runs[2].key)
+        later = runs[0].claimed + MINUTE
+        ends: list[Verdict] = [Reschedule(later, later), Skip(later), Reschedule(later, later)]
+        await self.record(store, list(zip(runs, ends, strict=True)))
+        for run in runs:
+            job = await self.job(store, run.key)
+            self.assertEqual((job.successes, job.skipped), (4294967295, 4294967295))
+
+    async def test_skipped(self) -> None:
+        """A skipped run is counted, is no success, and leaves what the last one came to."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Reschedule(run.claimed, run.anchor, "500"))])
+        for number in (1, 2):
+            run = await self.claim_one(store, KEY)
+            later = run.claimed - timedelta(seconds=2 - number)
+            self.assertEqual(await self.record(store, [(run, Skip(later))]), [])
+            job = await self.job(store, KEY)
+            self.assertEqual((job.skipped, job.successes), (number, 0))
+            self.assertEqual((job.failed, job.error), (Failed.CONTINUED, "500"))
+            self.assertEqual((job.scheduled, job.due, job.anchor), (later, later, run.anchor))
+            self.assertEqual((job.attempts, job.running), (0, False))
+        following = await self.claim_one(store, KEY)
+        self.assertNotEqual(following.id, run.id)
+        self.assertEqual((following.attempt, following.started), (1, following.claimed))
+        self.assertEqual((await store.put(KEY, EACH_MINUTE)).skipped, 0)
+
+    async def test_tried_again_after_a_restart(self) -> None:
+        """P2: a run keeps its id, its beginning and its attempts, over all restarts."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        for attempt in (2, 3):
+            await self.record(store, [(run, Retry(run.claimed, "500"))])
+            await store.close()
+            store = self.open_store()
+            again = await self.claim_one(store, KEY)
+            self.assertEqual(
+                (again.id, again.started, again.scheduled, again.anchor, again.attempt),
+                (run.id, run.started, run.scheduled, run.anchor, attempt),
+            )
+            self.assertGreater(again.claimed, run.claimed)
+            run = again
+
+    async def test_gets_in_line(self) -> None:
+        """P6: who has times to make up for goes behind those who are due, not before them."""
+        store = self.open_store()
+        one, two = self.in_the_past("a", "b")
+        (run,) = (await store.claim(1, LONG)).runs
+        past = run.scheduled + timedelta(seconds=1)
+        await self.record(store, [(run, Reschedule(past, run.anchor))])
+        self.assertEqual((await self.job(store, one)).scheduled, past)
+        self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [two, one])
+
+    async def test_put_forgets(self) -> None:
+        """Scheduled anew, a job that had stopped starts afresh."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Stop("500"))])
+        job = await store.put(KEY, NOW)
+        self.assertEqual((job.failed, job.error, job.attempts), (Failed.NO, None, 0))
+        new = await self.claim_one(store, KEY)
+        self.assertEqual((new.attempt, new.started), (1, new.claimed))
+        self.assertNotEqual(new.id, run.id)
+
+    async def test_all_kinds_at_once(self) -> None:
+        """One transaction writes each kind, also where the user has spoken meanwhile."""
+        store = self.open_store()
+        kinds = each_verdict(datetime.now(UTC))
+        says = (None, store.put, store.trigger, store.disable, store.delete)
+        keys = self.in_the_past(*(f"job{n:02}" for n in range(len(kinds) * len(says))))
+        runs = (await store.claim(99, LONG)).runs
+        batch: list[tuple[Run, Verdict]] = []
+        overtaken = []
+        for n, run in enumerate(runs):
+            self.assertEqual(run.key, keys[n])
+            say = says[n // len(kinds)]
+            if say == store.put:
+                await store.put(run.key, EACH_MINUTE)
+            elif say is not None:
+                await say(run.key)  # type: ignore[operator]
+            if say in (store.put, store.trigger, store.delete):
+                overtaken.append(run.key)
+            batch.append((run, kinds[n % len(kinds)]))
+        dropped = await self.record(store, batch)
+        self.assertEqual(sorted(run.key for run in dropped), sorted(overtaken))
+        states = {}
+        for n, key in enumerate(keys):
+            try:
+                job = await self.job(store, key)
+            except JobNotFound:
+                states[n] = "gone"
+            else:
+                self.assertFalse(job.running)
+                states[n] = "waits" if job.due is not None else "rests"
+        self.assertEqual(
+            [" ".join(states[n + m] for m in range(6)) for n in range(0, len(keys), 6)],
+            [
+                "gone waits waits waits waits rests",
+                "waits waits waits waits waits waits",
+                "waits waits waits waits waits waits",
+                "gone rests rests rests rests rests",
+                "gone gone gone gone gone gone",
+            ],
+        )
+
+
+@each_engine(globals())
+class LateTests(EngineTestCase):
+    """Two instances: one whose lease is over, and one that has taken the run."""
+
+    async def test_a_late_end(self) -> None:
+        """P2, P3: an end of any kind that comes after another's claim is dropped."""
+        store, other = self.open_store(), self.open_store()
+        self.in_the_past("a")
+        (late,) = (await store.claim(9, OVER)).runs
+        (held,) = (await other.claim(9, LONG)).runs
+        before = await store.get(held.key)
+        for verdict in each_verdict(late.claimed):
+            self.assertEqual(await self.record(store, [(late, verdict)]), [late])
+            self.assertEqual(await store.get(held.key), before)
+        later = held.claimed + MINUTE
+        self.assertEqual(await self.record(other, [(held, Reschedule(later, later))]), [])
+
+    async def test_a_late_end_that_nobody_forestalled(self) -> None:
+        """P2: of any kind, it counts as long as nobody has taken the run."""
+        store = self.open_store()
+        for verdict in each_verdict(datetime.now(UTC)):
+            await store.put(KEY, NOW)
+            run = await self.claim_one(store, KEY, OVER)
+            self.assertEqual(await self.record(store, [(run, verdict)]), [])
+            await store.delete(KEY)
+
+    async def test_what_was_said_to_the_other(self) -> None:
+        """P4: what is said during the second lease is for that one; the late end can't undo it."""
+        store, other = self.open_store(), self.open_store()
+        for say in ("disable", "trigger", "delete"):
+            for verdict in each_verdict(datetime.now(UTC)):
+                await store.put(KEY, NOW)
+                late = await self.claim_one(store, KEY, OVER)
+                held = await self.claim_one(other, KEY)
+                await getattr(store, say)(KEY)
+                self.assertEqual(await self.record(store, [(late, verdict)]), [late])
+                self.assertEqual((await other.claim(9, LONG)).runs, [])
+                self.assertEqual((await store.counts()).running, 1)
+                dropped = await self.record(other, [(held, Retry(held.claimed, "500"))])
+                self.assertEqual(dropped, [] if say == "disable" else [held])
+                self.assertEqual((await store.counts()).total, int(say != "delete"))
+                taken = (await store.claim(9, LONG)).runs
+                self.assertEqual(len(taken), int(say == "trigger"))
+                await self.record(store, [(run, Delete()) for run in taken])
+                await store.delete(KEY)
+
+    async def test_a_clock_that_was_set_back(self) -> None:
+        """P2, P8: a run that has begun is the same run, though its time is to come once more."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Retry(run.claimed, "500"))])
+        ahead = datetime(2100, 1, 1).isoformat(sep=" ", timespec="microseconds")
+        self.sql("UPDATE dalga SET scheduled = %s", (ahead,))
+        again = await self.claim_one(store, KEY)
+        self.assertEqual((again.id, again.attempt), (run.id, 2))
+
+    async def test_something_odd_said(self) -> None:
+        """P5: a word that no Dalga knows ends the run like one that was overtaken."""
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        self.sql("UPDATE dalga SET superseded = 9")
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+        await self.claim_one(store, KEY)
