@@ -6,6 +6,7 @@ When a job runs: arithmetic on instants, to both ends of time.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from cronsim import CronSim
@@ -430,6 +431,13 @@ class CalendarTests(SynchronousTestCase):
         assert found is not None
         self.assertGreater(found.at, utc("9999-01-01T12:00"))
         self.assertLess(steps, 30)
+        # Neither where a day on the way, such as the one in the middle, is skipped.
+        skipping = replace(daily, zone=Counting("America/Los_Angeles", gap=Gap.SKIP))
+        day = utc("2026-03-08T10:30")  # 02:30, which there is not on this day
+        for less in range(10):
+            steps = 0
+            skipping.next_after(day - 4000 * DAY, day + (4000 - less) * DAY)
+            self.assertLess(steps, 30)
 
     def test_ends_of_time(self) -> None:
         """What would be past the year 9999, or began before the year 1, has no next time."""
