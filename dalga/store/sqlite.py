@@ -111,8 +111,10 @@ class SQLite:
 
     def read_instant(self, value: object) -> datetime:
         try:
+            if not isinstance(value, bytes):
+                raise TypeError
             # Exactly what _text writes, for only that sorts as it should.
-            text = bytes(value).decode("ascii")  # type: ignore[call-overload]
+            text = value.decode("ascii")
             instant = datetime.fromisoformat(text)
             if _text(instant.replace(tzinfo=UTC)) != text:
                 raise ValueError
