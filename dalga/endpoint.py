@@ -15,7 +15,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,10 +39,8 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 
 # A pool's connection has no public home.
-from twisted.web._newclient import HTTP11ClientProtocol, ParseError, Request, RequestNotSent
+from twisted.web._newclient import HTTP11ClientProtocol, ParseError, RequestNotSent
 from twisted.web.client import (
-    URI,
-    Agent,
     HTTPConnectionPool,
     ResponseDone,
     ResponseFailed,
@@ -51,7 +48,7 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from dalga import __version__
@@ -87,9 +84,21 @@ CLOSING = 1.0
 MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
 
 
-#: The URL that treq is given. It would put the real one through IDNA, which refuses IPv6 addresses
-#: and the underscores in containers' names.
-STAND_IN = EncodedURL.from_text("http://endpoint/")
+class _StandIn(EncodedURL):
+    """
+    The URL that treq is given. There is but one place to go, which `_Route` knows; treq would put a
+    real URL through IDNA for each POST, which also refuses IPv6 addresses and the underscores in
+    containers' names.
+    """
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return "http://endpoint/"
+
+
+STAND_IN = _StandIn("http", "endpoint")
 
 #: What `_NamedHost` takes: ASCII labels (RFC 1035 section 2.3.4), in which an underscore may be.
 HOST_NAME = re.compile(r"(?=.{1,254}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
@@ -113,12 +122,19 @@ class Endpoint:
     ) -> None:
         self._reactor = reactor
         self._timeout = timeout
-        self._instance = instance.encode()
-        self._baseurl = baseurl.rstrip("/")
         self._route = _Route(reactor, baseurl, timeout)
+        #: What a message begins with, and which of its headers are always the same.
+        self._start = f"POST {urlsplit(baseurl).path.rstrip('/')}"
+        self._headers = (
+            f"Host: {self._route.host_header}\r\n"
+            "Content-Type: text/plain\r\n"
+            f"User-Agent: dalga/{__version__}\r\n"
+            # Nothing invites compression, which would have to be undone (P10).
+            "Accept-Encoding: identity\r\n"
+            f"Dalga-Instance: {re.sub('[^!-~]', '?', instance)}\r\n"
+        )
         self._pool = _Pool(reactor, slots)
-        # Takes cookies from nobody: what one job is answered is no business of the next.
-        self._no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._no_cookies = _NoCookies()
 
     def post(self, run: Run) -> Deferred[Outcome]:
         """
@@ -129,8 +145,7 @@ class Endpoint:
         more of the POST (P3).
         """
         post = _Post(self._reactor, self._timeout, self._route, self._pool)
-        client = HTTPClient(post, self._no_cookies, _Body)
-        post.watch(maybeDeferred(self._send, post, client, run))
+        post.watch(maybeDeferred(self._send, post, run))
         return post.outcome
 
     def close(self) -> Deferred[None]:
@@ -141,25 +156,30 @@ class Endpoint:
         """
         return self._pool.close()
 
-    def _send(self, post: _Post, client: HTTPClient, run: Run) -> Deferred[Any]:
-        post.url = (self._baseurl + target_path(run.key.path)).encode()
-        headers = {
-            b"content-type": [b"text/plain"],
-            b"user-agent": [f"dalga/{__version__}".encode()],
-            b"dalga-sched": [timestamp(run.scheduled).encode()],
-            b"dalga-instance": [self._instance],
-            b"dalga-run": [run.id.encode()],
-            b"dalga-attempt": [b"%d" % run.attempt],
-        }
-        return client.post(
+    def _send(self, post: _Post, run: Run) -> Deferred[Any]:
+        as_body: Any = _Message  # which is no producer of a body, but all of the request
+        return HTTPClient(post, self._no_cookies, as_body).post(
             STAND_IN,
-            data=run.key.body.encode(),
-            headers=Headers(headers),
+            data=self._message(run),
             cookies=self._no_cookies,
             allow_redirects=False,
             unbuffered=True,
             reactor=self._reactor,
         )
+
+    def _message(self, run: Run) -> bytes:
+        """The whole POST, as RFC 9112 section 2.1 has it."""
+        body = run.key.body.encode()
+        head = (
+            f"{self._start}{target_path(run.key.path)} HTTP/1.1\r\n"
+            f"{self._headers}"
+            f"Dalga-Sched: {timestamp(run.scheduled)}\r\n"
+            f"Dalga-Run: {run.id}\r\n"
+            f"Dalga-Attempt: {run.attempt}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            "\r\n"
+        )
+        return head.encode("ascii") + body
 
 
 @implementer(IAgent)
@@ -171,12 +191,6 @@ class _Post:
     stands in for the pool, so it knows the connection that carries the POST and can drop it at any
     time.
     """
-
-    #: Asked by Agent, as of its pool.
-    persistent = True
-
-    #: What is POSTed to.
-    url: bytes
 
     def __init__(self, reactor: Any, timeout: float, route: _Route, pool: _Pool) -> None:
         self._reactor = reactor
@@ -208,26 +222,17 @@ class _Post:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Send the request as treq made it, but for the URL, and for compression (P10)."""
-        headers = Headers() if headers is None else headers
-        # treq always invites gzip, and inflates what comes.
-        headers.setRawHeaders(b"accept-encoding", [b"identity"])
-        agent = Agent.usingEndpointFactory(self._reactor, self._route, self)
-        sent: Deferred[IResponse] = agent.request(method, self.url, headers, bodyProducer)
-        return sent.addCallback(self._as_it_came)
+        """
+        Send the message that treq was given for a body. Its own headers would only invite gzip.
+        """
+        got: Deferred[Any] = self._pool.getConnection(self._route.key, self._route.endpoint)
+        got.addCallback(self._connected)
+        got.addCallback(lambda connection: connection.request(bodyProducer))
+        return got.addCallback(self._as_it_came)
 
     def _as_it_came(self, response: Any) -> Any:
         response.headers.removeHeader(b"content-encoding")
         return response
-
-    # As the pool
-
-    def getConnection(
-        self, key: tuple[bytes, bytes, int], endpoint: IStreamClientEndpoint
-    ) -> Deferred[_Connection]:
-        """Get a connection, unless it comes too late."""
-        got: Deferred[Any] = self._pool.getConnection(key, endpoint)
-        return got.addCallback(self._connected)
 
     def _connected(self, connection: _Connection) -> _Connection:
         self._connection = connection
@@ -299,7 +304,42 @@ class _Post:
         self.outcome.callback(Outcome(status, elapsed, error, retry_after))
 
 
-@implementer(IAgentEndpointFactory)
+class _Message:
+    """
+    A request as it goes out, written in one go.
+
+    Twisted's own copies and checks its headers one by one, and writes its body through a chain of
+    producers; with what treq does for each URL and for cookies that was half of a POST's time.
+    """
+
+    # As `HTTP11ClientProtocol` asks of a request.
+    method = b"POST"
+    persistent = True
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+
+    def writeTo(self, transport: Any) -> Deferred[None]:
+        """Called by the connection."""
+        transport.write(self._octets)
+        return succeed(None)
+
+    def stopWriting(self) -> None:
+        """There is nothing left to stop."""
+
+
+class _NoCookies(IndexableCookieJar):
+    """
+    Takes cookies from nobody and gives none: what one job is answered is no business of the next.
+    """
+
+    def add_cookie_header(self, request: Any) -> None:
+        """There are none."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """They are not looked at."""
+
+
 class _Route:
     """The way to ``baseurl``'s host and port: the only one there is, whatever the URL (P11)."""
 
@@ -325,14 +365,15 @@ class _Route:
                     f"baseurl is {baseurl!r}: {self.host!r} can't be a host's name in https"
                 ) from None
             endpoint = wrapClientTLS(creator, endpoint)
-        self._endpoint: IStreamClientEndpoint = endpoint
+        self.endpoint: IStreamClientEndpoint = endpoint
+        #: What the pool knows it by.
+        self.key = (parts.scheme.encode(), self.host.encode(), port)
+        usual = port == (443 if tls else 80)
+        #: RFC 9110 section 7.2.
+        self.host_header = self._name.rpartition(":")[0] if usual else self._name
 
     def __str__(self) -> str:
         return self._name
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See `IAgentEndpointFactory`."""
-        return self._endpoint
 
 
 class _NamedHost(HostnameEndpoint):
@@ -423,7 +464,7 @@ class _Connection(HTTP11ClientProtocol):
         transport: Any = self.transport
         transport.abortConnection()
 
-    def request(self, request: Request) -> Deferred[IResponse]:
+    def request(self, request: Any) -> Deferred[IResponse]:
         """Send a request; the Deferred fires with the answer's headers."""
         self._room = MAX_HEAD
         self._awaited = super().request(request)
@@ -492,32 +533,6 @@ class _Drain(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._room >= 0:
             self._ended(reason)
-
-
-@implementer(IBodyProducer)
-class _Body:
-    """
-    A request's body, written in one go: it is short, and treq's own producer would take turns of
-    the reactor for it.
-    """
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.length = len(body)
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        """See `IBodyProducer`."""
-        consumer.write(self._body)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """There is nothing left to pause."""
-
-    def resumeProducing(self) -> None:
-        """There is nothing left to resume."""
-
-    def stopProducing(self) -> None:
-        """There is nothing left to stop."""
 
 
 class _HeadTooLong(Exception):
