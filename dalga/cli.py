@@ -12,14 +12,14 @@ from contextlib import closing
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
-from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.logger import globalLogBeginner
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from dalga import __version__
 from dalga.config import load_config
 from dalga.errors import ConfigError, StartupError, TableExists
-from dalga.log import log_debug
+from dalga.log import LineObserver, log_debug
 from dalga.service import create_table, make_service, upgrade_table
 from dalga.store.clock import steady_seconds
 
@@ -156,9 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from twisted.internet import reactor
 
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+    observer = LineObserver(sys.stdout, lambda flush: reactor.callLater(0, flush))
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
+    observer.flush()
     return 0
