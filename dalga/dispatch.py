@@ -11,6 +11,7 @@ again until it works (P5). Nothing here reads the machine's wall clock (P8).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ from dalga.errors import StoreUnavailable
 from dalga.job import (
     Delete,
     Outcome,
+    Release,
     Reschedule,
     Retry,
     Run,
@@ -36,7 +38,7 @@ from dalga.job import (
     judge,
     missed,
 )
-from dalga.log import logger
+from dalga.log import debugging, logger
 from dalga.schedule import timestamp
 from dalga.store import Claimed, Dues, Recorded, Store
 
@@ -52,9 +54,9 @@ SCAN_LIMIT = 1_000
 #: Outcomes that go into one transaction at most.
 RECORD_LIMIT = 500
 
-#: How long a claim waits for company while most slots are taken, in seconds: transactions for one
-#: row each would cost more than the wait.
-LINGER = 0.01
+#: How long claimed runs wait for a slot, in seconds, while none becomes free; then they are given
+#: back, for others to run.
+SLOT_PATIENCE = 0.25
 
 #: How often an instance gives a sign of life, in seconds.
 SIGN_OF_LIFE = 10.0
@@ -132,7 +134,13 @@ class Scheduler:
         self._meanwhile: list[datetime] = []
         self._scanning = False
         self._signing = False
-        self._linger_until = 0.0
+        #: Claimed, and waiting for a slot; oldest first.
+        self._ready: deque[Run] = deque()
+        self._impatience: IDelayedCall | None = None
+        #: Runs that ended during the claim under way, and during the last: while the next one is
+        #: made as many will end, so so many more rows are worth claiming.
+        self._ended_meanwhile = 0
+        self._ahead = 0
         self._next_scan = 0.0
         self._next_sign = 0.0
         self._timer: IDelayedCall | None = None
@@ -151,6 +159,7 @@ class Scheduler:
         self._stopping = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+        self._give_back()
 
     async def drain(self, grace: float) -> int:
         """
@@ -211,18 +220,23 @@ class Scheduler:
         unwritten = max(0, self._recorder.pending - RECORD_LIMIT)
         return self._pace.slots - len(self._running) - unwritten
 
+    @property
+    def _wanted(self) -> int:
+        """How many rows are worth claiming."""
+        return self._free + self._ahead - len(self._ready)
+
     def _claim_at(self, now: float) -> float | None:
         """When the next claim is to be made, in the reactor's seconds; None for not yet known."""
-        if self._claiming or self._free <= 0 or self._recorder.held_up:
+        if self._claiming or self._recorder.held_up:
             return None
+        if self._wanted <= self._ahead // 2:
+            return None  # transactions for a row each would cost more than the wait for company
         at = now
         if not self._more:
             due = self._agenda.next()
             if due is None:
                 return None
             at += self._store.clock.until(due)
-        if self._free * 4 < self._pace.slots:
-            at = max(at, self._linger_until)
         return max(at, self._database.not_before(CLAIM))
 
     def _scan_at(self) -> float | None:
@@ -254,6 +268,7 @@ class Scheduler:
         claim_at, scan_at, sign_at = self._claim_at(now), self._scan_at(), self._sign_at()
         if claim_at is not None and claim_at <= now:
             self._claiming = True
+            self._ended_meanwhile = 0
             self._more = False
             _own(self._claim())
         if scan_at is not None and scan_at <= now:
@@ -311,7 +326,7 @@ class Scheduler:
 
     async def _claim(self) -> None:
         try:
-            self._take_in(await self._store.claim(self._free, self._pace.lease))
+            self._take_in(await self._store.claim(self._wanted, self._pace.lease))
         except Exception as error:
             self._more = True
             self._database.failed(CLAIM, error)
@@ -325,24 +340,46 @@ class Scheduler:
 
     def _take_in(self, claimed: Claimed) -> None:
         self._database.answered(CLAIM)
-        now = self._reactor.seconds()
-        self._linger_until = now + LINGER
+        self._ahead = min(self._ended_meanwhile, self._pace.slots)
         self._more = self._more or claimed.full
         self._agenda.forget_until(claimed.now)
         horizon = self._agenda.horizon
         if claimed.runs and not claimed.full and horizon is not None and horizon <= claimed.now:
-            self._next_scan = now  # caught up with a backlog: see what comes next
-        for run in claimed.runs:
+            self._next_scan = (
+                self._reactor.seconds()
+            )  # caught up with a backlog: see what comes next
+        if self._over:
+            return  # it came back after the stop: left to its lease
+        self._ready.extend(claimed.runs)
+        self._start_ready()
+        if self._stopping:
+            self._give_back()
+
+    # POST
+
+    def _start_ready(self) -> None:
+        """Start what has a slot."""
+        while self._ready and self._free > 0:
+            run = self._ready.popleft()
             try:
                 self._start(run)
             except Exception:
                 self._lost(Failure(), run)  # a mistake of ours: it takes no other run with it (P6)
+        if self._impatience is not None and self._impatience.active():
+            self._impatience.cancel()
+        if self._ready:
+            self._impatience = self._reactor.callLater(SLOT_PATIENCE, self._give_back)
 
-    # POST
+    def _give_back(self) -> None:
+        """Let others have what was claimed in the hope of a slot that did not come."""
+        if self._impatience is not None and self._impatience.active():
+            self._impatience.cancel()
+        self._ahead = 0
+        given_back, self._ready = self._ready, deque()
+        for run in given_back:
+            self._recorder.add(run, Release())
 
     def _start(self, run: Run) -> None:
-        if self._over:
-            return  # the claim came back after the stop: left to its lease
         too_late = missed(run)
         if too_late is not None:
             _log_skip(run, too_late)
@@ -361,7 +398,8 @@ class Scheduler:
             log.warn("{path!r} {body!r}: not started, it is still running", **_fields(run))
             return
         self._running[run.row] = run
-        log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **_fields(run))
+        if debugging():
+            log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **_fields(run))
         ended = maybeDeferred(self._endpoint.post, run)
         ended.addErrback(self._broken, run)
         ended.addCallback(self._ended, run)
@@ -376,7 +414,9 @@ class Scheduler:
         verdict = judge(run, outcome, self._store.clock.now(), self._policy, self._random)
         _log_end(run, outcome, verdict)
         del self._running[run.row]
+        self._ended_meanwhile += 1
         self._recorder.add(run, verdict)
+        self._start_ready()
         self._set_timer()
 
     def _lost(self, failure: Failure, run: Run) -> None:
@@ -591,7 +631,7 @@ def _due(verdict: Verdict) -> datetime | None:
             return scheduled
         case Retry(due):
             return due
-        case Stop() | Delete():
+        case Release() | Stop() | Delete():
             return None
 
 

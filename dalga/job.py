@@ -246,6 +246,11 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """This run was claimed, but not begun: anybody may have it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """This run was given up, and the job has no other until somebody says so."""
 
@@ -257,7 +262,7 @@ class Delete:
     """This job has no more runs."""
 
 
-Verdict = Reschedule | Skip | Retry | Stop | Delete
+Verdict = Reschedule | Skip | Retry | Release | Stop | Delete
 
 
 @dataclass(frozen=True, slots=True)

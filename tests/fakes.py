@@ -22,6 +22,7 @@ from dalga.job import (
     JobKey,
     Options,
     Outcome,
+    Release,
     Reschedule,
     Retry,
     Run,
@@ -434,6 +435,9 @@ class FakeStore:
                 row.skipped += 1
             case Retry(due, error):
                 row.due, row.error = due, error
+            case Release():
+                row.due, row.attempts = row.scheduled, row.attempts - 1
+                row.started = row.started if row.attempts else None
             case Stop(error):
                 row.due, row.error, row.failed = None, error, Failed.STOPPED
         self._unless_disabled(row)

@@ -1380,7 +1380,7 @@ class WiringTests(SynchronousTestCase):
         )
         server = service.server(database)
         _, arguments = server.connection_arguments()
-        del arguments["client_flag"], arguments["charset"]
+        del arguments["client_flag"], arguments["charset"], arguments["conv"]
         self.assertEqual(
             arguments,
             {

@@ -18,9 +18,9 @@ from dalga.dispatch import (
     AWAY_PAUSE,
     DEPARTURE,
     LEASE_MARGIN,
-    LINGER,
     RECORD_LIMIT,
     SCAN_LIMIT,
+    SLOT_PATIENCE,
     Pace,
     Scheduler,
 )
@@ -33,6 +33,7 @@ from dalga.job import (
     JobKey,
     OnFailure,
     Options,
+    Release,
     Reschedule,
     Retry,
     Run,
@@ -254,17 +255,6 @@ class ClaimTests(SchedulerTestCase):
         self.go(0.05)
         self.assertEqual([call.argument for call in self.store.called("claim")], [4, 1])
 
-    def test_company(self) -> None:
-        """P10: while most slots are taken, one claim fills several, not one claim each."""
-        for number in range(40):
-            self.store.insert(f"job{number}")
-        self.start(slots=20)
-        for path in self.endpoint.under_way[:4]:
-            self.endpoint.answer(path)
-            self.go(0.001)
-        self.go(0.05)
-        self.assertEqual([call.argument for call in self.store.called("claim")], [20, 4])
-
     def test_backlog(self) -> None:
         """P6: a backlog is claimed until a claim is not full; then a scan sees what comes next."""
         for number in range(SCAN_LIMIT * 2):
@@ -355,7 +345,7 @@ class ClaimTests(SchedulerTestCase):
         self.store.insert("good")
         self.start(slots=1, scan=60)
         self.endpoint.answer("bad")
-        self.go(LINGER)
+        self.go(0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.endpoint.under_way, ["good"])
 
@@ -513,6 +503,72 @@ class ClaimTests(SchedulerTestCase):
         self.endpoint.answer("a", 500)
         self.go(1)
         self.assertEqual([run.attempt for run, _ in self.endpoint.posts], [1, 2])
+
+
+class AheadTests(SchedulerTestCase):
+    """
+    Where runs end while a claim is made, the next claim takes as many more, so that no slot waits
+    for the database.
+    """
+
+    def claim_ahead(self) -> None:
+        """Four slots are taken by POSTs, and two runs more are claimed."""
+        for number in range(20):
+            self.store.insert(f"job{number:02}")
+        self.start(slots=4)
+        self.store.hold("claim")
+        for number in range(4):
+            self.endpoint.answer(f"job{number:02}")
+            self.go(0)
+        self.store.release("claim")
+        self.go(0)
+        self.assertEqual(self.endpoint.under_way, [f"job{number:02}" for number in range(4, 8)])
+
+    def test_as_many_more(self) -> None:
+        """P6: what waits for a slot starts at once when there is one, in due order."""
+        self.claim_ahead()
+        limits = [call.argument for call in self.store.called("claim")]
+        self.assertEqual(limits, [4, 1, 6])
+        self.store.hold("claim")
+        for number in (4, 5, 6):
+            self.endpoint.answer(f"job{number:02}")
+        self.assertEqual(self.endpoint.paths[4:], [f"job{number:02}" for number in range(4, 11)])
+        self.assertEqual(self.scheduler.running, 4)
+
+    def test_given_back(self) -> None:
+        """P5: what waits for a slot in vain is given back, as if it had not been claimed."""
+        self.claim_ahead()
+        claims = len(self.store.called("claim"))
+        self.go(SLOT_PATIENCE)
+        rows = [row for row in self.store.rows.values() if row.token is None]
+        self.assertEqual(len(rows), 12)
+        self.assertEqual({(row.attempts, row.started) for row in rows}, {(0, None)})
+        self.assertEqual({row.due for row in rows}, {row.scheduled for row in rows})
+        self.go(1)
+        self.assertEqual(len(self.store.called("claim")), claims)
+        self.endpoint.answer("job04")
+        self.go(0)
+        self.assertEqual(self.endpoint.posts[-1][0].attempt, 1)
+        self.assertEqual(self.endpoint.under_way[-1], "job08")
+
+    def test_at_a_stop(self) -> None:
+        """P5: a stop gives it back at once, and does not wait for it."""
+        self.claim_ahead()
+        drained = self.drain(5)
+        for number in range(4, 8):
+            self.endpoint.answer(f"job{number:02}")
+        self.assertEqual(self.successResultOf(drained), 0)
+        self.assertEqual(len(self.endpoint.posts), 8)
+        self.assertEqual({row.token for row in self.store.rows.values()}, {None})
+
+    def test_too_late(self) -> None:
+        """P3: what has waited for too long when it gets its slot is not POSTed."""
+        self.patch(dispatch, "SLOT_PATIENCE", 100.0)
+        self.claim_ahead()
+        self.go(LEASE_MARGIN + 0.5)
+        self.endpoint.answer("job04")
+        self.assertEqual(len(self.endpoint.posts), 8)
+        self.assertTrue(any("not started" in line for line in self.logged(LogLevel.warn)))
 
 
 class SignTests(SchedulerTestCase):
@@ -946,7 +1002,7 @@ class FakeStoreTests(EngineTestCase):
         real = await scenario(self.open_store(), lambda: None)
         fake = await scenario(FakeStore(clock.seconds), lambda: clock.advance(0.001))
         self.assertEqual(fake, real)
-        self.assertEqual(len(real), 569)
+        self.assertEqual(len(real), 665)
 
 
 async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
@@ -1027,6 +1083,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
         Reschedule(at, at),
         Reschedule(at, at, "given up"),
         Skip(at),
+        Release(),
         Stop("given up"),
     ]
     for verdict in verdicts:

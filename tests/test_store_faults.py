@@ -205,7 +205,7 @@ class ConcurrencyTests(EngineTestCase):
         store = self.open_store()
         await store.put(KEY, NOW)
         # All connections of the API's lane, and at least one of the other.
-        await gatherResults([store.get(KEY) for _ in range(20)])
+        await gatherResults([store.now() for _ in range(20)])
         await store.claim(0, LONG)
         with closing(self.connect()) as stranger:
             cursor = stranger.cursor()

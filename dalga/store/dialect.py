@@ -44,6 +44,9 @@ class Dialect(Protocol):
     #: Between the INSERT and its SET list, for a row that is there already.
     on_conflict: str
 
+    def proposed(self, column: str) -> str:
+        """Behind `on_conflict`: the value that the INSERT had for a column."""
+
     def prepare(self, sql: str) -> str:
         """SQL as this driver takes it."""
 

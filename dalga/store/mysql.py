@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 import pymysql
-from pymysql.constants import CLIENT, CR, ER
+from pymysql.constants import CLIENT, CR, ER, FIELD_TYPE
+from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 
 from dalga.errors import StartupError, TableExists
@@ -121,6 +122,9 @@ class MySQL:
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
 
+    def proposed(self, column: str) -> str:
+        return f"VALUES({column})"
+
     def prepare(self, sql: str) -> str:
         return " ".join(sql.split())
 
@@ -135,6 +139,7 @@ class MySQL:
             "connect_timeout": self._dial_timeout,
             "read_timeout": self._read_timeout,
             "write_timeout": self._write_timeout,
+            "conv": {**conversions, FIELD_TYPE.DATETIME: _datetime},
             # Count the rows that matched, not those that looked different afterwards.
             "client_flag": CLIENT.FOUND_ROWS,
         }
@@ -338,6 +343,14 @@ class MySQL:
 
     def rename(self, cursor: Cursor, suffix: str, new: str) -> None:
         cursor.execute(f"RENAME TABLE {self.named(suffix)} TO {self.named(new)}")
+
+
+def _datetime(text: str) -> datetime | str:
+    """A DATETIME of the server; as it is where it is none, such as 0000-00-00 00:00:00."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return text
 
 
 def _derived(columns: tuple[str, ...], count: int) -> str:

@@ -58,6 +58,9 @@ class SQLite:
         self._path = path
         self._wall_clock = wall_clock
 
+    def proposed(self, column: str) -> str:
+        return f"excluded.{column}"
+
     def prepare(self, sql: str) -> str:
         return " ".join(sql.split()).replace("%s", "?")
 

@@ -16,19 +16,20 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from dalga.errors import JobDisabled, JobNotFound, JobSetAside, StartupError
+from dalga.errors import InvalidRequest, JobDisabled, JobNotFound, JobSetAside, StartupError
 from dalga.job import (
     Delete,
     Failed,
     Job,
     JobKey,
+    Release,
     Reschedule,
     Retry,
     Run,
@@ -54,6 +55,7 @@ from dalga.store.rows import (
     read_run,
     terms_text,
 )
+from dalga.store.together import Together
 from dalga.store.transactions import Conflict, Transactions
 from dalga.store.upgrade import upgrade
 
@@ -113,6 +115,8 @@ class JobsTable:
         self._guard = guard
         self._token = token
         self._sql = _Statements(dialect)
+        self._puts = Together(api_lane, self._put_all, lambda put: put[0])
+        self._gets: Together[JobKey, Job | UnreadableJob] = Together(api_lane, self._read_all)
 
     # Open and close
 
@@ -173,23 +177,11 @@ class JobsTable:
 
     def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
         """See `Store.put`."""
-
-        def work(cursor: Cursor, now: datetime, since: float) -> Job:
-            planned = plan(request, now)
-            at, first = self._dialect.instant(now), self._dialect.instant(planned.first)
-            terms = terms_text(planned.schedule, planned.options)
-            new = (*terms, self._dialect.instant(planned.anchor), first)
-            cursor.execute(
-                self._sql.put,
-                (*self._key(key), *new, first, at, at, at, first, *new),
-            )
-            return self._expect(cursor, key, now)
-
-        return self._api.run(work)
+        return self._puts.run((key, request))
 
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
-        return self._api.run(lambda cursor, now, since: self._read(cursor, key, now))
+        return self._gets.run(key)
 
     def page(self, path: str | None, after: int, limit: int) -> Deferred[Page]:
         """See `Store.page`."""
@@ -441,6 +433,8 @@ class JobsTable:
                 return sql.skip_rows, (instant(scheduled),)
             case Retry(due, error):
                 return sql.retry_rows, (instant(due), error[:MAX_ERROR])
+            case Release():
+                return sql.return_rows, ()
             case Stop(error):
                 return sql.stop_rows, (error[:MAX_ERROR],)
 
@@ -457,16 +451,60 @@ class JobsTable:
     def _key(self, key: JobKey) -> tuple[object, object]:
         return self._dialect.key(key.path), self._dialect.key(key.body)
 
+    def _put_all(
+        self, cursor: Cursor, now: datetime, puts: list[tuple[JobKey, ScheduleRequest]]
+    ) -> list[Job | Exception]:
+        """Write jobs, each key but once; what is refused is the answer, and not written."""
+        refused: dict[JobKey, Exception] = {}
+        rows: dict[JobKey, tuple[object, ...]] = {}
+        # Sorted, as every transaction that holds several rows: no deadlocks.
+        for key, request in sorted(puts, key=lambda put: put[0]):
+            try:
+                planned = plan(request, now)
+            except InvalidRequest as refusal:
+                refused[key] = refusal
+                continue
+            first = self._dialect.instant(planned.first)
+            terms = terms_text(planned.schedule, planned.options)
+            anchor = self._dialect.instant(planned.anchor)
+            rows[key] = (*self._key(key), *terms, anchor, first, first)
+        if rows:
+            values = [value for row in rows.values() for value in row]
+            at = self._dialect.instant(now)
+            cursor.execute(self._sql.put(len(rows)), (*values, at, at, at))
+        written = {key: self._readable(job, key) for key, job in self._read_rows(cursor, rows, now)}
+        return [refused[key] if key in refused else written[key] for key, _ in puts]
+
+    def _read_all(
+        self, cursor: Cursor, now: datetime, keys: list[JobKey]
+    ) -> list[Job | UnreadableJob | Exception]:
+        found = dict(self._read_rows(cursor, set(keys), now))
+        return [found[key] if key in found else _not_found(key) for key in keys]
+
     def _read(self, cursor: Cursor, key: JobKey, now: datetime) -> Job | UnreadableJob:
-        cursor.execute(self._sql.get, self._key(key))
-        rows = cursor.fetchall()
+        rows = dict(self._read_rows(cursor, (key,), now))
         if not rows:
-            raise JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")
-        return read_job(JobRow(*rows[0]), key, now, self._dialect.read_instant)
+            raise _not_found(key)
+        return rows[key]
+
+    def _read_rows(
+        self, cursor: Cursor, keys: Collection[JobKey], now: datetime
+    ) -> Iterator[tuple[JobKey, Job | UnreadableJob]]:
+        if not keys:
+            return
+        wanted = {tuple(map(_octets, self._key(key))): key for key in keys}
+        cursor.execute(
+            self._sql.get(len(wanted)), [value for key in keys for value in self._key(key)]
+        )
+        for _, path, body, *columns in cursor.fetchall():
+            key = wanted[_octets(path), _octets(body)]
+            yield key, read_job(JobRow(*columns), key, now, self._dialect.read_instant)
 
     def _expect(self, cursor: Cursor, key: JobKey, now: datetime) -> Job:
         """Read a job that has to be readable, or the write before it is undone."""
-        job = self._read(cursor, key, now)
+        return self._readable(self._read(cursor, key, now), key)
+
+    def _readable(self, job: Job | UnreadableJob, key: JobKey) -> Job:
         if isinstance(job, UnreadableJob):
             raise JobSetAside(
                 f"the job with path {key.path!r} and body {key.body!r} can't be understood "
@@ -484,6 +522,15 @@ def _key_of(path: object, body: object) -> JobKey:
     return JobKey(*shown)
 
 
+def _not_found(key: JobKey) -> JobNotFound:
+    return JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")
+
+
+def _octets(text: object) -> bytes:
+    """A path or body, as a parameter or as a column's value, to compare the two."""
+    return text.encode() if isinstance(text, str) else bytes(text)  # type: ignore[call-overload]
+
+
 class _Statements:
     """The SQL, made ready once for a dialect; what takes a count is made when it is needed."""
 
@@ -494,17 +541,18 @@ class _Statements:
         prepare = dialect.prepare
         leased = "token IS NOT NULL AND due > %s"
 
-        self.put = prepare(f"""
-            INSERT INTO {table} (path, body, schedule, location, options, anchor, scheduled, due)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+        new = dialect.proposed
+        self._upsert = f"""
             {dialect.on_conflict}
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {leased} THEN {RESCHEDULED} ELSE {NOTHING} END,
-                due = CASE WHEN {leased} THEN due ELSE %s END,
-                schedule = %s, location = %s, options = %s, anchor = %s, scheduled = %s,
+                due = CASE WHEN {leased} THEN due ELSE {new("due")} END,
+                schedule = {new("schedule")}, location = {new("location")},
+                options = {new("options")}, anchor = {new("anchor")},
+                scheduled = {new("scheduled")},
                 run = NULL, started = NULL, attempts = 0, error = NULL,
                 successes = 0, skipped = 0, failed = {Failed.NO}, disabled = 0
-            """)
+            """
         # A run that the job has stopped on is run again, as the same; else it is a new one.
         self.trigger = prepare(f"""
             UPDATE {table} SET
@@ -540,15 +588,10 @@ class _Statements:
                 disabled = 1
             WHERE path = %s AND body = %s AND superseded <> {DELETED}
             """)
-        self.get = prepare(f"""
-            SELECT schedule, location, options, anchor, scheduled, due, attempts, error,
-                successes, skipped, failed, disabled, token
-            FROM {table} WHERE path = %s AND body = %s AND superseded <> {DELETED}
-            """)
-        self.listing = f"""
+        self.jobs = f"""
             SELECT id, path, body, schedule, location, options, anchor, scheduled, due, attempts,
                 error, successes, skipped, failed, disabled, token
-            FROM {table} WHERE id > %s AND superseded <> {DELETED}
+            FROM {table} WHERE superseded <> {DELETED}
             """
         self.delete_idle = prepare(f"""
             DELETE FROM {table} WHERE path = %s AND body = %s
@@ -597,7 +640,19 @@ class _Statements:
 
     def page(self, of_a_path: bool) -> str:
         which = "AND path = %s" if of_a_path else ""
-        return self._dialect.prepare(f"{self.listing} {which} ORDER BY id LIMIT %s")
+        return self._dialect.prepare(f"{self.jobs} AND id > %s {which} ORDER BY id LIMIT %s")
+
+    def put(self, count: int) -> str:
+        rows = ", ".join([f"({_places(8)})"] * count)
+        return self._dialect.prepare(f"""
+            INSERT INTO {self._table}
+                (path, body, schedule, location, options, anchor, scheduled, due)
+            VALUES {rows}{self._upsert}
+            """)
+
+    def get(self, count: int) -> str:
+        keys = " OR ".join(["path = %s AND body = %s"] * count)
+        return self._dialect.prepare(f"{self.jobs} AND ({keys})")
 
     def take(self, count: int) -> str:
         return self._dialect.prepare(f"""
@@ -672,6 +727,16 @@ class _Statements:
         return self._dialect.update_rows(
             ("last_error",),
             f"due = NULL, error = last_error, token = NULL, failed = {Failed.STOPPED}",
+            f"superseded = {NOTHING}",
+            count,
+        )
+
+    def return_rows(self, count: int) -> str:
+        return self._dialect.update_rows(
+            (),
+            f"due = {_unless_disabled('scheduled')}, token = NULL, "
+            "started = CASE WHEN attempts > 1 THEN started END, "
+            "attempts = CASE WHEN attempts > 0 THEN attempts - 1 ELSE 0 END",
             f"superseded = {NOTHING}",
             count,
         )

@@ -45,7 +45,11 @@ class Abandoned(Exception):
     """Nobody wants the transaction any more; it is rolled back."""
 
 
-class _Call:
+class Busy(StoreUnavailable):
+    """Others were in the way for too long; a transaction on other rows may do."""
+
+
+class Call:
     """How far a transaction has come, as its thread and its caller tell each other."""
 
     def __init__(self) -> None:
@@ -114,7 +118,7 @@ class Transactions:
         random: Random,
         threads: int,
     ) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self._dialect = dialect
         self._clock = clock
         self._random = random
@@ -143,7 +147,11 @@ class Transactions:
             steady clock (seconds) that is no later than that time. It may be called more than once.
         :raises StoreUnavailable: if the database can't do it now.
         """
-        return Deferred.fromCoroutine(self._run(work, _Call()))
+        return self.run_call(work, Call())
+
+    def run_call(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> Deferred[T]:
+        """`run`, with a say of one's own in whether it is still wanted."""
+        return Deferred.fromCoroutine(self._run(work, call))
 
     async def close(self) -> None:
         """Begin no more, wait for what is in the threads, then close the connections."""
@@ -154,7 +162,7 @@ class Transactions:
             await self._free.acquire()
         self._pool.close()
 
-    async def _run(self, work: Callable[[Cursor, datetime, float], T], call: _Call) -> T:
+    async def _run(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> T:
         attempt = 0
         began = self._clock.seconds()
         while True:
@@ -171,11 +179,9 @@ class Transactions:
                 return result  # type: ignore[no-any-return]
             # Out of step with the other party of a conflict, and longer each time.
             pause = self._random.uniform(0, 0.005 * 2 ** min(attempt, 6))
-            await deferLater(self._reactor, pause)
+            await deferLater(self.reactor, pause)
 
-    def _in_thread(
-        self, work: Callable[[Cursor, datetime, float], T], call: _Call
-    ) -> Deferred[Any]:
+    def _in_thread(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> Deferred[Any]:
         """Run it once. The thread is free when it is through, not when nobody waits any more."""
         if self._closed:
             self._free.release()
@@ -190,7 +196,7 @@ class Transactions:
         self._pool.runInteraction(self._timed, work, call).addBoth(ended)
         return waiting
 
-    def _worth_another(self, error: Exception, call: _Call, attempt: int, elapsed: float) -> bool:
+    def _worth_another(self, error: Exception, call: Call, attempt: int, elapsed: float) -> bool:
         """:raises StoreUnavailable: where the database can't be used now."""
         if isinstance(error, Conflict):
             return attempt < CONFLICT_ATTEMPTS
@@ -207,12 +213,12 @@ class Transactions:
             case Trouble.LOST if attempt <= self._threads and elapsed < LOST_PATIENCE:
                 if not may_be_done:
                     return True
-        raise StoreUnavailable(
-            f"{self._dialect.where()} can't be used now: {describe(error)}"
-        ) from error
+        in_the_way = self._dialect.trouble(error) in (Trouble.CONFLICT, Trouble.BUSY)
+        kind = Busy if in_the_way else StoreUnavailable
+        raise kind(f"{self._dialect.where()} can't be used now: {describe(error)}") from error
 
     def _timed(
-        self, cursor: Cursor, work: Callable[[Cursor, datetime, float], T], call: _Call
+        self, cursor: Cursor, work: Callable[[Cursor, datetime, float], T], call: Call
     ) -> tuple[T, datetime, float, float]:
         call.committing = False
         try:

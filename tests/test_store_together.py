@@ -1,0 +1,215 @@
+"""Requests that share a transaction: which, and what becomes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.errors import InvalidRequest, StoreUnavailable
+from dalga.store import together
+from dalga.store.together import SLOW, Together
+from dalga.store.transactions import Abandoned, Busy, Call, Conflict
+from tests.fakes import EPOCH
+
+
+class Transaction:
+    """A transaction that was asked for, and ends when it is told to."""
+
+    def __init__(self, work: Callable[..., Any], call: Call) -> None:
+        self._work = work
+        self.call = call
+        self.answer: Deferred[Any] = Deferred()
+
+    def do(self) -> Any:
+        """Do its work, as its thread would."""
+        return self._work(None, EPOCH, 0.0)
+
+    def commit(self) -> None:
+        """Do its work and commit it."""
+        result = self.do()
+        self.call.commit()
+        self.answer.callback(result)
+
+
+class FakeTransactions:
+    """Notes the transactions that are asked for."""
+
+    def __init__(self) -> None:
+        self.reactor = Clock()
+        self.begun: list[Transaction] = []
+
+    def run_call(self, work: Callable[..., Any], call: Call) -> Deferred[Any]:
+        """See `dalga.store.transactions.Transactions`."""
+        self.begun.append(Transaction(work, call))
+        return self.begun[-1].answer
+
+
+class TogetherTests(SynchronousTestCase):
+    """What the requests are is of no matter here: each is answered with itself in capitals."""
+
+    def setUp(self) -> None:
+        self.transactions = FakeTransactions()
+        #: The arguments of each time that work was done.
+        self.done: list[list[str]] = []
+        #: What work says of an argument: an exception to give, or to raise.
+        self.given: dict[str, Exception] = {}
+        self.raised: dict[str, Exception] = {}
+        lane: Any = self.transactions
+        self.together: Together[str, str] = Together(lane, self.work, key=lambda word: word)
+
+    def work(self, cursor: object, now: object, words: list[str]) -> list[str | Exception]:
+        self.done.append(words)
+        for word in words:
+            if word in self.raised:
+                raise self.raised[word]
+        return [self.given.get(word, word.upper()) for word in words]
+
+    def ask(self, words: str) -> dict[str, Deferred[str]]:
+        return {word: self.together.run(word) for word in words.split()}
+
+    def test_what_comes_meanwhile_goes_together(self) -> None:
+        """A lone request waits for nobody; those that come while it runs share the next."""
+        first = self.ask("a")
+        others = self.ask("b c d")
+        self.assertEqual(len(self.transactions.begun), 1)
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.successResultOf(first["a"]), "A")
+        self.assertNoResult(others["b"])
+        self.transactions.begun[1].commit()
+        for word, answer in others.items():
+            self.assertEqual(self.successResultOf(answer), word.upper())
+        self.assertEqual(self.done, [["a"], ["b", "c", "d"]])
+        self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
+
+    def test_no_key_twice(self) -> None:
+        """P4: of two requests about the same job the later is done in a later transaction."""
+        self.ask("a")
+        self.ask("b c")
+        again = self.together.run("b")
+        self.ask("d")
+        for number in range(3):
+            self.transactions.begun[number].commit()
+        self.assertEqual(self.done, [["a"], ["b", "c", "d"], ["b"]])
+        self.assertEqual(self.successResultOf(again), "B")
+
+    def test_no_more_than_fit(self) -> None:
+        """P10: a transaction has its limit."""
+        self.patch(together, "LIMIT", 2)
+        self.ask("a b c d")
+        for number in range(3):
+            self.transactions.begun[number].commit()
+        self.assertEqual(self.done, [["a"], ["b", "c"], ["d"]])
+
+    def test_one_is_refused(self) -> None:
+        """What is refused is the answer of its own request only."""
+        self.given["b"] = InvalidRequest("no")
+        self.ask("x")
+        answers = self.ask("a b c")
+        self.transactions.begun[0].commit()
+        self.transactions.begun[1].commit()
+        self.failureResultOf(answers["b"], InvalidRequest)
+        self.assertEqual(self.successResultOf(answers["a"]), "A")
+        self.assertEqual(self.successResultOf(answers["c"]), "C")
+
+    def test_one_breaks(self) -> None:
+        """What undoes the transaction is found out: each is tried alone, and the others go well."""
+        self.raised["b"] = ZeroDivisionError()
+        self.ask("x")
+        answers = self.ask("a b c")
+        self.transactions.begun[0].commit()
+        self.transactions.begun[1].answer.errback(ZeroDivisionError())
+        self.transactions.begun[2].commit()
+        self.assertRaises(ZeroDivisionError, self.transactions.begun[3].do)
+        self.transactions.begun[3].answer.errback(ZeroDivisionError())
+        self.transactions.begun[4].commit()
+        self.assertEqual(self.done[1:], [["a"], ["b"], ["c"]])
+        self.assertEqual(self.successResultOf(answers["a"]), "A")
+        self.failureResultOf(answers["b"], ZeroDivisionError)
+        self.assertEqual(self.successResultOf(answers["c"]), "C")
+
+    def test_somebody_is_in_the_way(self) -> None:
+        """A row that is locked for too long holds up its own request only."""
+        self.ask("x")
+        answers = self.ask("a b")
+        self.transactions.begun[0].commit()
+        self.transactions.begun[1].answer.errback(Busy("locked"))
+        self.transactions.begun[2].answer.errback(Busy("locked"))
+        self.transactions.begun[3].commit()
+        self.failureResultOf(answers["a"], StoreUnavailable)
+        self.assertEqual(self.successResultOf(answers["b"]), "B")
+
+    def test_the_database_is_away(self) -> None:
+        """
+        P4: then all of them fail, and none is tried again: it may have been written, if the reply
+        to the COMMIT was lost.
+        """
+        self.ask("x")
+        answers = self.ask("a b")
+        self.transactions.begun[0].commit()
+        self.transactions.begun[1].answer.errback(StoreUnavailable("away"))
+        for answer in answers.values():
+            self.failureResultOf(answer, StoreUnavailable)
+        self.assertEqual(len(self.transactions.begun), 2)
+
+    def test_given_up_before(self) -> None:
+        """P4: what nobody wants any more is not done."""
+        self.ask("x")
+        answers = self.ask("a b")
+        answers["a"].cancel()
+        self.failureResultOf(answers["a"], CancelledError)
+        self.transactions.begun[0].commit()
+        self.transactions.begun[1].commit()
+        self.assertEqual(self.done, [["x"], ["b"]])
+
+    def test_given_up_before_the_commit(self) -> None:
+        """P4: nor is it committed; the transaction runs again without it."""
+        self.ask("x")
+        answers = self.ask("a b")
+        self.transactions.begun[0].commit()
+        transaction = self.transactions.begun[1]
+        transaction.do()
+        answers["a"].cancel()
+        self.failureResultOf(answers["a"], CancelledError)
+        self.assertRaises(Conflict, transaction.call.commit)
+        transaction.commit()
+        self.assertEqual(self.done[1:], [["a", "b"], ["b"]])
+        self.assertEqual(self.successResultOf(answers["b"]), "B")
+
+    def test_given_up_after_the_commit(self) -> None:
+        """What is committed already goes on to its end, which nobody hears of."""
+        answer = self.together.run("a")
+        transaction = self.transactions.begun[0]
+        result = transaction.do()
+        transaction.call.commit()
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        transaction.answer.callback(result)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_all_given_up(self) -> None:
+        """A transaction that nobody wants is not begun, and the next one is."""
+        answer = self.together.run("a")
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        self.ask("b")
+        self.assertRaises(Abandoned, self.transactions.begun[0].do)
+        self.transactions.begun[0].answer.errback(Abandoned())
+        self.transactions.begun[1].commit()
+        self.assertEqual(self.done, [["b"]])
+
+    def test_a_slow_one(self) -> None:
+        """P5: a transaction that waits for a lock holds up the others for a moment only."""
+        slow = self.together.run("a")
+        others = self.ask("b c")
+        self.transactions.reactor.advance(SLOW)
+        self.transactions.begun[1].commit()
+        self.assertEqual(self.successResultOf(others["b"]), "B")
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.successResultOf(slow), "A")
+        self.ask("d")
+        self.ask("e")
+        self.assertEqual(len(self.transactions.begun), 3)  # still one at a time
