@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 RUN = $(BIN)/python tests/run.py
 
-.PHONY: help venv demo engines mysql-engine test test-mysql test-quick lint format bench clean
+.PHONY: help venv demo engines mysql-engine nginx-engine test test-mysql test-quick lint format bench clean
 
 help:
 	@echo 'make demo        run Dalga with an example endpoint and watch the POSTs arrive'
@@ -13,7 +13,7 @@ help:
 	@echo 'make test-quick  all tests that need no database server'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff lay out the code'
-	@echo 'make bench       measure the throughput'
+	@echo 'make bench       measure: all cases, or one with CASE=drain'
 	@echo 'make venv        only set up the virtual environment, .venv'
 	@echo 'make engines     only fetch MariaDB for the tests, into .cache'
 	@echo 'make clean       remove what these have made'
@@ -62,9 +62,12 @@ format: venv
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-# Its options: make bench BENCH='--engine sqlite'
-bench: engines
-	@$(BIN)/python -m bench.drain $(BENCH)
+nginx-engine: venv
+	$(BIN)/python tests/servers/fetch.py nginx .cache/nginx
+
+# One case: make bench CASE=drain. Options: make bench BENCH='--runs 5'
+bench: engines nginx-engine
+	@$(BIN)/python -m bench $(CASE) $(BENCH)
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info

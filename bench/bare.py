@@ -1,5 +1,5 @@
 """
-What the HTTP client alone can do: POSTs bodies with treq over a pool, and nothing else.
+The reference of a drain: plain treq POSTs over a pool, and nothing else.
 
     python -m bench.bare URL COUNT CONNECTIONS
 """
@@ -17,10 +17,10 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 
 async def post_all(client: HTTPClient, url: str, numbers: Iterator[int]) -> None:
-    """POST one number after the other, until another worker has taken the last."""
+    """POST one after the other, until another worker has taken the last."""
     for number in numbers:
         response = await client.post(
-            url, data=b"%d" % number, allow_redirects=False, unbuffered=True
+            f"{url}{number}", data=b"bench", allow_redirects=False, unbuffered=True
         )
         if response.code != 200:
             raise RuntimeError(f"{url} answered {response.code}")

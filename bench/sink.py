@@ -1,100 +1,104 @@
 """
-The endpoint of a benchmark: answers each POST with 200 at once, and counts.
-
-    python -m bench.sink
-
-Prints its port. ``GET /report`` answers with what has arrived, as JSON; ``DELETE /report`` forgets.
+The endpoint of the benchmarks: an nginx that answers each POST with 200 at once and notes when it
+came, in milliseconds.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
+import socket
+import subprocess
 import time
-from collections import Counter
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
-from twisted.internet.protocol import Factory, Protocol
+from bench.machine import CHECKOUT, Process, ended, wait_until
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+NGINX = CHECKOUT / ".cache" / "nginx" / "server"
 
+CONFIGURATION = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log error;
+events {{ worker_connections 4096; }}
+http {{
+    log_format arrivals '$msec $request_uri $http_dalga_run';
+    access_log {folder}/arrivals.log arrivals buffer=64k flush=50ms;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    keepalive_requests 1000000000;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{ return 200 "ok"; }}
+    }}
+}}
+"""
 
-class Arrivals:
-    """What has arrived since the last reset."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.bodies: Counter[bytes] = Counter()
-        #: Of the first and the last POST, in seconds of the monotonic clock.
-        self.first = self.last = 0.0
-
-    def add(self, body: bytes) -> None:
-        self.last = time.monotonic()
-        if not self.bodies:
-            self.first = self.last
-        self.bodies[body] += 1
-
-    def report(self) -> bytes:
-        posts = self.bodies.total()
-        summary = {
-            "posts": posts,
-            "jobs": len(self.bodies),
-            "more_than_once": posts - len(self.bodies),
-            "seconds": self.last - self.first,
-        }
-        return json.dumps(summary).encode()
+#: Seconds after which what has come is in the log.
+FLUSHED = 0.2
 
 
-class Sink(Protocol):
-    """As much of HTTP/1.1 as the benchmark's own clients speak."""
+class Arrival(NamedTuple):
+    """A POST that has come."""
 
-    transport: Any
-    factory: Any
-
-    def connectionMade(self) -> None:
-        self.transport.setTcpNoDelay(True)
-        self._data = b""
-
-    def dataReceived(self, data: bytes) -> None:
-        self._data += data
-        while b"\r\n\r\n" in self._data:
-            head, _, rest = self._data.partition(b"\r\n\r\n")
-            length = 0
-            for line in head.split(b"\r\n")[1:]:
-                name, _, value = line.partition(b":")
-                if name.lower() == b"content-length":
-                    length = int(value)
-            if len(rest) < length:
-                return
-            body, self._data = rest[:length], rest[length:]
-            self._answer(head, body)
-
-    def _answer(self, head: bytes, body: bytes) -> None:
-        arrivals: Arrivals = self.factory.arrivals
-        if head.startswith(b"POST "):
-            arrivals.add(body)
-        elif head.startswith(b"DELETE "):
-            arrivals.reset()
-        else:
-            report = arrivals.report()
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(report))
-            self.transport.write(report)
-            return
-        self.transport.write(OK)
+    #: Seconds since the epoch, to the millisecond.
+    at: float
+    #: The request's path, without the slash in front.
+    path: str
+    #: The run's id, or "-".
+    run: str
 
 
-def main() -> None:
-    from twisted.internet import reactor
+class Sink:
+    """A running nginx."""
 
-    real: Any = reactor
-    factory: Any = Factory.forProtocol(Sink)
-    factory.noisy = False
-    factory.arrivals = Arrivals()
-    port = real.listenTCP(0, factory, backlog=1024, interface="127.0.0.1")
-    print(port.getHost().port, flush=True)
-    real.run()
+    def __init__(self, pid: int, port: int, folder: Path) -> None:
+        self.process = Process(pid)
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/"
+        self._log = folder / "arrivals.log"
+
+    def forget(self) -> None:
+        """Begin anew."""
+        time.sleep(FLUSHED)
+        os.truncate(self._log, 0)
+
+    def count(self) -> int:
+        """How many have come, as of some moments ago."""
+        return self._log.read_bytes().count(b"\n")
+
+    def arrivals(self) -> list[Arrival]:
+        """What has come since the last `forget`."""
+        time.sleep(FLUSHED)
+        found = []
+        for line in self._log.read_text().splitlines():
+            at, path, run = line.split(" ")
+            found.append(Arrival(float(at), path.removeprefix("/"), run))
+        return found
 
 
-if __name__ == "__main__":
-    main()
+@contextlib.contextmanager
+def running_sink(folder: Path) -> Iterator[Sink]:
+    """Start an nginx, with its files in a folder."""
+    if not NGINX.exists():
+        raise SystemExit("there is no nginx; fetch it with: make nginx-engine")
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    configuration = folder / "nginx.conf"
+    configuration.write_text(CONFIGURATION.format(folder=folder, port=port))
+    command = [str(NGINX), "-p", str(folder), "-c", str(configuration), "-e", "stderr"]
+    with ended(subprocess.Popen(command)) as process:
+
+        def listens() -> bool:
+            if process.poll() is not None:
+                raise SystemExit("nginx ended at once")
+            with socket.socket() as client:
+                return client.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_until(listens, "nginx to listen")
+        yield Sink(process.pid, port, folder)

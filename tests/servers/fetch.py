@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Fetch a database server that tests can run, without root and without installing anything.
+"""Fetch a server that tests can run, without root and without installing anything.
 
     python3 tests/servers/fetch.py mariadb .cache/mariadb
     python3 tests/servers/fetch.py mysql .cache/mysql
+    python3 tests/servers/fetch.py nginx .cache/nginx
 
-The server comes from the distribution's own packages: MariaDB from the suites that this machine
-uses, MySQL from Debian unstable. apt does the choosing, the download and the check of signatures,
-but in a private root of its own, and the packages are only unpacked. They bring all their
-libraries and the loader along, so the machine's own libraries do not matter, and ``DEST/server``
-starts the lot. Standard library only: this runs before there is a virtual environment.
+The server comes from the distribution's own packages: MariaDB and nginx from the suites that this
+machine uses, MySQL from Debian unstable. apt does the choosing, the download and the check of
+signatures, but in a private root of its own, and the packages are only unpacked. They bring all
+their libraries and the loader along, so the machine's own libraries do not matter, and
+``DEST/server`` starts the lot. Standard library only: this runs before there is a virtual
+environment.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-PACKAGES = {"mariadb": "mariadb-server-core", "mysql": "mysql-server-core"}
+PACKAGES = {"mariadb": "mariadb-server-core", "mysql": "mysql-server-core", "nginx": "nginx"}
 # The scripts around MySQL are in Perl, the server is not: a fifth of the download saved.
 NOT_NEEDED = re.compile(r"(lib)?perl|gcc-.*-base$")
 KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
@@ -37,10 +39,12 @@ here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
 # The machine's OpenSSL settings may name modules that this OpenSSL cannot load.
 OPENSSL_CONF=/dev/null
 export OPENSSL_CONF
-exec "$here/{loader}" --library-path "{libraries}" "$here/{server}" \\
-    --no-defaults --basedir="$here/usr" --plugin-dir="$here/usr/lib/mysql/plugin" \\
-    --lc-messages-dir="$here/{messages}" --character-sets-dir="$here/{messages}/charsets" "$@"
+exec "$here/{loader}" --library-path "{libraries}" "$here/{server}" {options}"$@"
 """
+DATABASE_OPTIONS = """\\
+    --no-defaults --basedir="$here/usr" --plugin-dir="$here/usr/lib/mysql/plugin" \\
+    --lc-messages-dir="$here/{messages}" --character-sets-dir="$here/{messages}/charsets" \\
+    """
 
 
 class FetchError(Exception):
@@ -256,13 +260,16 @@ def write_launcher(folder: Path) -> None:
         raise FetchError(f"The packages hold no {what} where it was looked for.")
 
     loader = find("loader", "usr/lib/*/ld-linux*.so.*", "lib/*/ld-linux*.so.*")
-    server = find("server", "usr/sbin/mariadbd", "usr/sbin/mysqld")
-    messages = find("messages", "usr/share/*/english/errmsg.sys").parent.parent
+    server = find("server", "usr/sbin/mariadbd", "usr/sbin/mysqld", "usr/sbin/nginx")
+    options = ""
+    if server.name != "nginx":
+        messages = find("messages", "usr/share/*/english/errmsg.sys").parent.parent
+        options = DATABASE_OPTIONS.format(messages=messages)
     libraries = (f"$here/{prefix}lib/{loader.parent.name}" for prefix in ("usr/", ""))
     launcher = folder / "server"
     launcher.write_text(
         LAUNCHER.format(
-            loader=loader, server=server, messages=messages, libraries=":".join(libraries)
+            loader=loader, server=server, options=options, libraries=":".join(libraries)
         )
     )
     launcher.chmod(0o755)
@@ -271,9 +278,15 @@ def write_launcher(folder: Path) -> None:
 def version(folder: Path) -> str | None:
     """What the server in that folder calls itself, or None if none runs there."""
     try:
-        return run(str(folder / "server"), "--version").strip().rpartition("/")[2]
+        return ask_version(folder)
     except (FetchError, OSError):
         return None
+
+
+def ask_version(folder: Path) -> str:
+    """What the server in that folder calls itself; nginx says it to the standard error."""
+    said = run("sh", "-c", 'exec "$0" -V 2>&1', str(folder / "server"))
+    return said.strip().splitlines()[0].rpartition("/")[2]
 
 
 def make_sure(engine: str, destination: Path) -> None:
@@ -308,7 +321,7 @@ def build(engine: str, destination: Path, scratch: Path) -> str:
     (unpacked / "packages").write_text("\n".join([*sorted(packages), ""]))
     write_launcher(unpacked)
     # Not version(): if it does not run here, the loader's own words say why.
-    found = run(str(unpacked / "server"), "--version").strip().rpartition("/")[2]
+    found = ask_version(unpacked)
     if destination.exists():
         destination.rename(scratch / "broken")
     unpacked.rename(destination)
@@ -316,7 +329,7 @@ def build(engine: str, destination: Path, scratch: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fetch a database server for tests to run.")
+    parser = argparse.ArgumentParser(description="Fetch a server for tests to run.")
     parser.add_argument("engine", choices=sorted(PACKAGES))
     parser.add_argument("destination", type=Path, metavar="DEST")
     arguments = parser.parse_args()

@@ -1,0 +1,168 @@
+"""Where the jobs of a benchmark are: on a private server, or in an SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bench.machine import Process
+from tests.servers import Server, start_server
+
+INSERT = (
+    "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+    " VALUES (%s, 'bench', %s, %s, %s, %s)"
+)
+
+INSERT_MANY = (
+    "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+    " WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last}) SELECT"
+)
+
+
+class Database(ABC):
+    """A database, whose table the daemon has made."""
+
+    #: Its section of the ini file.
+    configuration = ""
+    version = ""
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Throw all away."""
+
+    @abstractmethod
+    def cpu(self) -> float:
+        """Seconds of CPU that the server has taken so far; 0 where there is none."""
+
+    @abstractmethod
+    def queries(self) -> int:
+        """How many queries it has answered so far; 0 where nobody counts."""
+
+    @abstractmethod
+    def connect(self) -> contextlib.AbstractContextManager[Any]:
+        """A connection of one's own."""
+
+    @abstractmethod
+    def prepare(self, sql: str) -> str:
+        """SQL as the driver takes it."""
+
+    @abstractmethod
+    def insert_many(self, prefix: str, count: int, schedule: str, due: datetime) -> None:
+        """Put `count` jobs into the table that are all due then, by the quickest way there is."""
+
+    def insert(self, jobs: Iterable[tuple[str, datetime]], schedule: str = "") -> None:
+        """Put jobs, each a path and its due time, into the table."""
+        with self.connect() as connection:
+            cursor = connection.cursor()
+            rows = ((path, schedule, *[text(due)] * 3) for path, due in jobs)
+            cursor.executemany(self.prepare(INSERT), rows)
+            connection.commit()
+
+    def count(self, where: str = "1 = 1") -> int:
+        """How many rows there are of a kind."""
+        with self.connect() as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"SELECT COUNT(*) FROM dalga WHERE {where}")
+            ((found,),) = cursor.fetchall()
+        return int(found)
+
+
+class ServerDatabase(Database):
+    """On a private MariaDB or MySQL."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        assert server.pid is not None
+        self._process = Process(server.pid)
+        self.version = server.version
+
+    def renew(self) -> None:
+        name = self._server.create_database("bench")
+        self.configuration = (
+            f"[mysql]\nhost = {self._server.host}\nport = {self._server.port}\ndb = {name}\n"
+            f'user = {self._server.user}\npassword = "{self._server.password}"\n'
+        )
+
+    def cpu(self) -> float:
+        return self._process.cpu()
+
+    def queries(self) -> int:
+        with self.connect() as connection:
+            cursor = connection.cursor()
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Questions'")
+            ((_, found),) = cursor.fetchall()
+        return int(found)
+
+    def connect(self) -> contextlib.AbstractContextManager[Any]:
+        return self._server.connect(database="bench")
+
+    def prepare(self, sql: str) -> str:
+        return sql
+
+    def insert_many(self, prefix: str, count: int, schedule: str, due: datetime) -> None:
+        depth = "max_recursive_iterations" if "Maria" in self.version else "cte_max_recursion_depth"
+        with self.connect() as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"SET SESSION {depth} = {count + 1}")
+            numbers = INSERT_MANY.format(last=count - 1)
+            cursor.execute(
+                f"{numbers} CONCAT(%s, i), 'bench', %s, %s, %s, %s FROM n",
+                (prefix, schedule, *[text(due)] * 3),
+            )
+            connection.commit()
+            cursor.execute("ANALYZE TABLE dalga")
+
+
+class FileDatabase(Database):
+    """In an SQLite file."""
+
+    version = sqlite3.sqlite_version
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "bench.sqlite"
+        self.configuration = f"[sqlite]\npath = {self._path}\n"
+
+    def renew(self) -> None:
+        for path in self._path.parent.glob("bench.sqlite*"):
+            path.unlink()
+
+    def cpu(self) -> float:
+        return 0.0
+
+    def queries(self) -> int:
+        return 0
+
+    def connect(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.closing(sqlite3.connect(self._path, timeout=30))
+
+    def prepare(self, sql: str) -> str:
+        return sql.replace("%s", "?")
+
+    def insert_many(self, prefix: str, count: int, schedule: str, due: datetime) -> None:
+        with self.connect() as connection:
+            connection.execute(
+                f"{INSERT_MANY.format(last=count - 1)} ? || i, 'bench', ?, ?, ?, ? FROM n",
+                (prefix, schedule, *[text(due)] * 3),
+            )
+            connection.commit()
+
+
+def text(instant: datetime) -> str:
+    """A time as both take it."""
+    return instant.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+@contextlib.contextmanager
+def running_database(engine: str, folder: Path) -> Iterator[Database]:
+    """A database that is gone afterwards."""
+    if engine == "sqlite":
+        folder.mkdir()
+        yield FileDatabase(folder)
+        return
+    with start_server(engine) as server:
+        yield ServerDatabase(server)

@@ -1,0 +1,66 @@
+"""What the benchmarks start, and what it costs: processes, their CPU and their memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+TICKS = os.sysconf("SC_CLK_TCK")
+
+#: Seconds for any one step.
+PATIENCE = 600.0
+
+
+class Process:
+    """A running process, seen from outside (proc(5))."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._proc = Path("/proc", str(pid))
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, of all its threads."""
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def peak_memory(self) -> float:
+        """The most memory that it had (VmHWM), in MB."""
+        for line in (self._proc / "status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "VmHWM":
+                return int(value.split()[0]) * 1024 / 1e6
+        raise KeyError("VmHWM")
+
+
+def wait_until(condition: Callable[[], bool], what: str, pause: float = 0.05) -> None:
+    """Ask again and again, for `PATIENCE` at most."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited {PATIENCE:g} s for {what}, in vain")
+        time.sleep(pause)
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
+    """Leave no process behind."""
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment, without what would configure a daemon."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("DALGA_")}
