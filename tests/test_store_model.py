@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 
 from dalga.duration import Duration, seconds
 from dalga.errors import DalgaError
@@ -34,6 +35,7 @@ from dalga.job import (
     Failed,
     Job,
     JobKey,
+    Release,
     Reschedule,
     Retry,
     Run,
@@ -46,6 +48,7 @@ from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
+from dalga.store.transactions import Call
 from tests.fakes import EPOCH, FakeStore
 from tests.stores import EACH_MINUTE, NOW, EngineTestCase, each_engine
 
@@ -73,6 +76,7 @@ class Inline:
     """
 
     def __init__(self, dialect: Dialect, now: Callable[[], datetime]) -> None:
+        self.reactor = Clock()
         self._dialect = dialect
         self._now = now
         self._connection = dialect.connect()
@@ -80,10 +84,14 @@ class Inline:
             self._connection.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
 
     def run(self, work: Callable[[Any, datetime, float], Any]) -> Deferred[Any]:
+        return self.run_call(work, Call())
+
+    def run_call(self, work: Callable[[Any, datetime, float], Any], call: Call) -> Deferred[Any]:
         cursor = self._connection.cursor()
         self._dialect.begin(cursor)
         try:
             result = work(cursor, self._now(), 0.0)
+            call.commit()
         except DalgaError as error:
             self._connection.rollback()
             return fail(error)
@@ -114,6 +122,7 @@ def verdicts(now: datetime) -> st.SearchStrategy[Verdict]:
         st.builds(Reschedule, times, times, errors),
         st.builds(Skip, times),
         st.builds(Retry, times, errors),
+        st.builds(Release),
         st.builds(Stop, errors),
     )
 
