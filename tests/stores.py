@@ -27,6 +27,7 @@ from dalga.job import (
     Delete,
     Job,
     JobKey,
+    Release,
     Reschedule,
     Retry,
     Run,
@@ -64,6 +65,7 @@ def each_verdict(now: datetime) -> list[Verdict]:
         Skip(later),
         Retry(later, "500"),
         Stop("given up"),
+        Release(),
     ]
 
 

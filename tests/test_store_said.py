@@ -14,6 +14,7 @@ from dalga.job import (
     Failed,
     Job,
     JobKey,
+    Release,
     Reschedule,
     Retry,
     Run,
@@ -176,6 +177,7 @@ class EnableTests(EngineTestCase):
                 Skip: (run.claimed + MINUTE, run.claimed + MINUTE),
                 Retry: (run.scheduled, run.scheduled),
                 Stop: (run.scheduled, None),
+                Release: (run.scheduled, run.scheduled),
             }[type(verdict)]
             self.assertEqual((job.scheduled, job.due), expected, verdict)
             self.assertEqual(job.failed is Failed.STOPPED, isinstance(verdict, Stop))
@@ -533,6 +535,25 @@ class VerdictTests(EngineTestCase):
             self.assertGreater(again.claimed, run.claimed)
             run = again
 
+    async def test_given_back(self) -> None:
+        """
+        P2: a run that was claimed and not begun is due again at once, as the same, and what it has
+        gone through is what it had before.
+        """
+        store = self.open_store()
+        run = await self.due_now(store, KEY)
+        await self.record(store, [(run, Release())])
+        job = await self.job(store, KEY)
+        self.assertEqual((job.attempts, job.due, job.running), (0, run.scheduled, False))
+        first = await self.claim_one(store, KEY)
+        self.assertEqual((first.id, first.attempt, first.started), (run.id, 1, first.claimed))
+        await self.record(store, [(first, Retry(first.claimed, "500"))])
+        second = await self.claim_one(store, KEY)
+        await self.record(store, [(second, Release())])
+        self.assertEqual((await self.job(store, KEY)).attempts, 1)
+        third = await self.claim_one(store, KEY)
+        self.assertEqual((third.id, third.attempt, third.started), (run.id, 2, first.claimed))
+
     async def test_gets_in_line(self) -> None:
         """P6: who has times to make up for goes behind those who are due, not before them."""
         store = self.open_store()
@@ -585,13 +606,13 @@ class VerdictTests(EngineTestCase):
                 self.assertFalse(job.running)
                 states[n] = "waits" if job.due is not None else "rests"
         self.assertEqual(
-            [" ".join(states[n + m] for m in range(6)) for n in range(0, len(keys), 6)],
+            [" ".join(states[n + m] for m in range(7)) for n in range(0, len(keys), 7)],
             [
-                "gone waits waits waits waits rests",
-                "waits waits waits waits waits waits",
-                "waits waits waits waits waits waits",
-                "gone rests rests rests rests rests",
-                "gone gone gone gone gone gone",
+                "gone waits waits waits waits rests waits",
+                "waits waits waits waits waits waits waits",
+                "waits waits waits waits waits waits waits",
+                "gone rests rests rests rests rests rests",
+                "gone gone gone gone gone gone gone",
             ],
         )
 

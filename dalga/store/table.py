@@ -402,7 +402,7 @@ class JobsTable:
                     dropped.append(run)
                     continue
                 if said == NOTHING:
-                    batch, values = self._end(verdict, now)
+                    batch, values = self._end(run, verdict, now)
                 else:
                     dropped.append(run)
                     batch, values = self._overtaken(said, verdict)
@@ -416,7 +416,7 @@ class JobsTable:
 
         return self._runs.run(work)
 
-    def _end(self, verdict: Verdict, now: datetime) -> tuple[_Batch, tuple[object, ...]]:
+    def _end(self, run: Run, verdict: Verdict, now: datetime) -> tuple[_Batch, tuple[object, ...]]:
         """The statement that writes a verdict, and what it takes with each row."""
         instant, sql = self._dialect.instant, self._sql
         match verdict:
@@ -434,7 +434,7 @@ class JobsTable:
             case Retry(due, error):
                 return sql.retry_rows, (instant(due), error[:MAX_ERROR])
             case Release():
-                return sql.return_rows, ()
+                return sql.return_rows, (run.attempt - 1,)
             case Stop(error):
                 return sql.stop_rows, (error[:MAX_ERROR],)
 
@@ -733,10 +733,9 @@ class _Statements:
 
     def return_rows(self, count: int) -> str:
         return self._dialect.update_rows(
-            (),
-            f"due = {_unless_disabled('scheduled')}, token = NULL, "
-            "started = CASE WHEN attempts > 1 THEN started END, "
-            "attempts = CASE WHEN attempts > 0 THEN attempts - 1 ELSE 0 END",
+            ("attempts_before",),
+            f"due = {_unless_disabled('scheduled')}, token = NULL, attempts = attempts_before, "
+            "started = CASE WHEN attempts_before > 0 THEN started END",
             f"superseded = {NOTHING}",
             count,
         )
