@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 
 from dalga.config import Config, ListenConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
-from dalga.job import Delete, JobKey
+from dalga.job import Delete, JobKey, Reschedule
 from dalga.service import make_service
 from dalga.store.clock import steady_seconds
 from dalga.store.sqlite import SQLite
@@ -59,6 +59,55 @@ class ClockTests(EngineTestCase):
         self.assertLess(abs(run.claimed - ahead), timedelta(seconds=5))
 
 
+def before(test: EngineTestCase, store: JobsTable, statement: str, done: str) -> list[str]:
+    """Have a stranger do something before a statement is made, once; gives its name then."""
+    hooked: list[str] = []
+
+    class Hooked:
+        def __init__(self, sql: Any) -> None:
+            self._real = sql
+
+        def __getattr__(self, name: str) -> Any:
+            if name == statement and not hooked:
+                hooked.append(name)
+                test.sql(done)
+            return getattr(self._real, name)
+
+    sql: Any = Hooked(store._sql)
+    store._sql = sql
+    return hooked
+
+
+@each_engine(globals(), only=("mysql",))
+class InBetweenTests(EngineTestCase):
+    """
+    What happens between two statements of one transaction, where the first has locked nothing:
+    MariaDB keeps the lock of a row that it has but looked at.
+    """
+
+    async def test_enabled_between_two_statements(self) -> None:
+        """P4: a trigger that finds a job disabled, and then enabled, is for an enabled job."""
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        await store.disable(KEY)
+        hooked = before(self, store, "get", "UPDATE dalga SET disabled = 0, due = scheduled")
+        job = await store.trigger(KEY)
+        self.assertEqual(hooked, ["get"])
+        self.assertLess(abs(job.scheduled - store.clock.now()), timedelta(seconds=5))
+        self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [KEY])
+
+    async def test_recorded_between_two_statements(self) -> None:
+        """P4: a job whose run ends while it is being deleted is deleted all the same."""
+        store = self.open_store()
+        await store.put(KEY, NOW)
+        await store.claim(9, LONG)
+        ended = "UPDATE dalga SET token = NULL, due = scheduled"
+        hooked = before(self, store, "delete_leased", ended)
+        await store.delete(KEY)
+        self.assertEqual(hooked, ["delete_leased"])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+
+
 @each_engine(globals(), only=("mariadb", "mysql"))
 class ConcurrencyTests(EngineTestCase):
     """Sessions that meet on the same rows."""
@@ -102,6 +151,21 @@ class ConcurrencyTests(EngineTestCase):
         store._token = between
         (run,) = (await store.claim(9, LONG)).runs
         self.assertEqual(run.schedule.text, "7")
+
+    async def test_scheduled_anew_between_two_statements(self) -> None:
+        """P4: a verdict does not write over what was said after the record had looked."""
+        for said, left in (("1", [(0,)]), ("2", [])):
+            store = self.open_store_without_locks()
+            self.in_the_past("a")
+            (run,) = (await store.claim(9, LONG)).runs
+            later = run.claimed + HOUR
+            say = f"UPDATE dalga SET superseded = {said}"
+            hooked = before(self, store, "reschedule_rows", say)
+            recorded = await store.record([(run, Reschedule(later, later))])
+            self.assertEqual((hooked, recorded.dropped), (["reschedule_rows"], [run]))
+            self.assertEqual(self.sql("SELECT superseded FROM dalga"), left)
+            self.assertEqual(self.sql("SELECT id FROM dalga WHERE scheduled > '2020-01-02'"), [])
+            self.sql("DELETE FROM dalga")
 
     async def test_a_conflict_is_run_again(self) -> None:
         """P3: a transaction that finds something else than it went by is undone and runs again."""
@@ -296,8 +360,11 @@ class ConcurrencyTests(EngineTestCase):
 
     def open_store_without_locks(self) -> JobsTable:
         """A store on an engine that knows no locking reads."""
-        store = self.make_store()
-        store._sql.find_due = store._sql.find_due.replace(" FOR UPDATE SKIP LOCKED", "")
+        store = self.make_store() if self.stores else self.open_store()
+        sql: Any = store._sql
+        sql.find_due = sql.find_due.replace(" FOR UPDATE SKIP LOCKED", "")
+        read_leases = sql.read_leases
+        sql.read_leases = lambda n: read_leases(n).replace(" FOR UPDATE SKIP LOCKED", "")
         store.open()
         return store
 
