@@ -257,8 +257,22 @@ class Jobs:
         log.info("{path!r} {body!r}: cancelled", path=key.path, body=key.body)
 
     def _listed(self, work: Callable[[], Upcoming]) -> Deferred[Upcoming]:
-        listed = self._listing.run(self._in_thread, work)
+        listed = self._listing.acquire().addCallback(lambda _: self._list(work))
         return self._shielded(listed, "the list of run times was not there")
+
+    def _list(self, work: Callable[[], Upcoming]) -> Deferred[Upcoming]:
+        """Once it is its turn. The next has its own when the thread is through, not before."""
+        listed: Deferred[Upcoming] = Deferred()
+
+        def through(result: Upcoming | Failure) -> None:
+            self._listing.release()
+            if not listed.called:
+                listed.callback(result)
+            elif isinstance(result, Failure) and not result.check(DalgaError):
+                log.failure("a list that nobody waits for any more failed", result)
+
+        self._in_thread(work).addBoth(through)
+        return listed
 
     def _shielded(
         self, work: Deferred[T], too_late: str = "the database did not answer"

@@ -269,9 +269,18 @@ class PatienceTests(JobsTestCase):
             [time.at for time in self.successResultOf(second).times], [self.store.time + MINUTE]
         )
         self.assertEqual(len(threads), 1)
-        self.clock.advance(PATIENCE)
+        self.clock.advance(PATIENCE / 2)
+        fourth = self.ask(self.jobs.upcoming(KEY, 1, None))
+        self.clock.advance(PATIENCE / 2)
         refusal = self.failureResultOf(third, StoreUnavailable)
         self.assertIn("list of run times", str(refusal.value))
+        # Nobody waits for it any more, but the thread is not through.
+        self.assertEqual(len(threads), 1)
+        threads.pop()[1].errback(ZeroDivisionError())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        work, answer = threads.pop()
+        answer.callback(work())
+        self.assertEqual(len(self.successResultOf(fourth).times), 1)
 
     def test_unavailable(self) -> None:
         """A database that can't be reached is said so at once, and the scheduler is not told."""
