@@ -345,9 +345,8 @@ class Scheduler:
         self._agenda.forget_until(claimed.now)
         horizon = self._agenda.horizon
         if claimed.runs and not claimed.full and horizon is not None and horizon <= claimed.now:
-            self._next_scan = (
-                self._reactor.seconds()
-            )  # caught up with a backlog: see what comes next
+            # Caught up with a backlog: see what comes next.
+            self._next_scan = self._reactor.seconds()
         if self._over:
             return  # it came back after the stop: left to its lease
         self._ready.extend(claimed.runs)
@@ -423,6 +422,7 @@ class Scheduler:
         log.failure("{path!r} {body!r}: left to its lease", failure, **_fields(run))
         if self._running.get(run.row) is run:
             del self._running[run.row]
+            self._start_ready()
         self._set_timer()
         self._check_drained()
 
@@ -582,7 +582,7 @@ class _Recorder:
             timer = self._reactor.callLater(LOCKED_PAUSE, lambda: self._again(timer))
             self._postponed[timer] = later
         unwritten = postponed | broken | {run.row for run in recorded.dropped}
-        dues = [_due(verdict) for run, verdict in batch if run.row not in unwritten]
+        dues = [_due(run, verdict) for run, verdict in batch if run.row not in unwritten]
         self._recorded([due for due in dues if due is not None], recorded.dropped)
         self._write()
 
@@ -625,13 +625,16 @@ def _own(work: Coroutine[Deferred[Any], Any, None]) -> None:
     Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("unexpected", failure))
 
 
-def _due(verdict: Verdict) -> datetime | None:
+def _due(run: Run, verdict: Verdict) -> datetime | None:
+    """When the row is due next, or since when."""
     match verdict:
         case Reschedule(scheduled) | Skip(scheduled):
             return scheduled
         case Retry(due):
             return due
-        case Release() | Stop() | Delete():
+        case Release():
+            return run.claimed
+        case Stop() | Delete():
             return None
 
 

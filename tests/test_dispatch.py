@@ -511,11 +511,11 @@ class AheadTests(SchedulerTestCase):
     for the database.
     """
 
-    def claim_ahead(self) -> None:
+    def claim_ahead(self, jobs: int = 20, scan: float = 1.0) -> None:
         """Four slots are taken by POSTs, and two runs more are claimed."""
-        for number in range(20):
+        for number in range(jobs):
             self.store.insert(f"job{number:02}")
-        self.start(slots=4)
+        self.start(slots=4, scan=scan)
         self.store.hold("claim")
         for number in range(4):
             self.endpoint.answer(f"job{number:02}")
@@ -549,6 +549,15 @@ class AheadTests(SchedulerTestCase):
         self.endpoint.answer("job04")
         self.go(0)
         self.assertEqual(self.endpoint.posts[-1][0].attempt, 1)
+        self.assertEqual(self.endpoint.under_way[-1], "job08")
+
+    def test_taken_again(self) -> None:
+        """P7: what was given back starts as soon as there is a slot, not at the next scan."""
+        self.claim_ahead(jobs=10, scan=60)
+        self.go(SLOT_PATIENCE)
+        self.assertEqual(len([row for row in self.store.rows.values() if row.token is None]), 2)
+        self.endpoint.answer("job04")
+        self.go(0)
         self.assertEqual(self.endpoint.under_way[-1], "job08")
 
     def test_at_a_stop(self) -> None:
