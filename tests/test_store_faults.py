@@ -167,6 +167,17 @@ class ConcurrencyTests(EngineTestCase):
             self.assertEqual(self.sql("SELECT id FROM dalga WHERE scheduled > '2020-01-02'"), [])
             self.sql("DELETE FROM dalga")
 
+    async def test_deleted_after_the_record_has_looked(self) -> None:
+        """P4: what was deleted in between is not brought back by the end of its run."""
+        store = self.open_store_without_locks()
+        (key,) = self.in_the_past("a")
+        (run,) = (await store.claim(9, LONG)).runs
+        await store.trigger(key)
+        hooked = before(self, store, "release_rows", "UPDATE dalga SET superseded = 2")
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+        self.assertEqual(hooked, ["release_rows"])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+
     async def test_a_conflict_is_run_again(self) -> None:
         """P3: a transaction that finds something else than it went by is undone and runs again."""
         store = self.open_store()

@@ -233,10 +233,12 @@ class EnableTests(EngineTestCase):
         store = self.open_store()
         for verdict in each_verdict(datetime.now(UTC)):
             run = await self.due_now(store, KEY)
+            await store.trigger(KEY)
             self.end_leases()
             job = await store.disable(KEY)
             assert isinstance(job, Job)
             self.assertEqual((job.due, job.running), (None, False))
+            self.assertEqual(self.sql("SELECT token, superseded FROM dalga"), [(None, 0)])
             self.assertEqual(await self.record(store, [(run, verdict)]), [run])
             self.assertEqual(await store.get(KEY), job)
 
@@ -463,10 +465,11 @@ class VerdictTests(EngineTestCase):
         run = await self.due_now(store, KEY, count=3)
         later = run.claimed + MINUTE
         error = "500 Internal Server Error " * 20
-        await self.record(store, [(run, Reschedule(later, run.anchor, error))])
+        anchor = run.claimed + MINUTE / 2
+        await self.record(store, [(run, Reschedule(later, anchor, error))])
         job = await self.job(store, KEY)
         self.assertEqual((job.failed, job.error), (Failed.CONTINUED, error[:255]))
-        self.assertEqual((job.scheduled, job.due, job.anchor), (later, later, run.anchor))
+        self.assertEqual((job.scheduled, job.due, job.anchor), (later, later, anchor))
         self.assertEqual((job.successes, job.attempts, job.disabled), (0, 0, False))
 
     async def test_successes(self) -> None:
