@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
@@ -156,11 +157,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from twisted.internet import reactor
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a log line is not to be lost for a letter
     observer = LineObserver(sys.stdout, lambda flush: reactor.callLater(0, flush))
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    reactor.run()
-    observer.flush()
+    try:
+        reactor.run()
+    finally:
+        observer.flush()
     return 0

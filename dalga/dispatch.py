@@ -134,8 +134,8 @@ class Scheduler:
         self._meanwhile: list[datetime] = []
         self._scanning = False
         self._signing = False
-        #: Claimed, and waiting for a slot; oldest first.
-        self._ready: deque[Run] = deque()
+        #: Claimed, and waiting for a slot, oldest first; and until when, in the reactor's seconds.
+        self._ready: deque[tuple[float, Run]] = deque()
         self._impatience: IDelayedCall | None = None
         #: Runs that ended during the claim under way, and during the last: while the next one is
         #: made as many will end, so so many more rows are worth claiming.
@@ -340,7 +340,8 @@ class Scheduler:
 
     def _take_in(self, claimed: Claimed) -> None:
         self._database.answered(CLAIM)
-        self._ahead = min(self._ended_meanwhile, self._pace.slots)
+        # Where all that was due is taken, others may have room for what comes next.
+        self._ahead = min(self._ended_meanwhile, self._pace.slots) if claimed.full else 0
         self._more = self._more or claimed.full
         self._agenda.forget_until(claimed.now)
         horizon = self._agenda.horizon
@@ -349,7 +350,8 @@ class Scheduler:
             self._next_scan = self._reactor.seconds()
         if self._over:
             return  # it came back after the stop: left to its lease
-        self._ready.extend(claimed.runs)
+        patience = self._reactor.seconds() + SLOT_PATIENCE
+        self._ready.extend((patience, run) for run in claimed.runs)
         self._start_ready()
         if self._stopping:
             self._give_back()
@@ -359,7 +361,7 @@ class Scheduler:
     def _start_ready(self) -> None:
         """Start what has a slot."""
         while self._ready and self._free > 0:
-            run = self._ready.popleft()
+            _, run = self._ready.popleft()
             try:
                 self._start(run)
             except Exception:
@@ -367,7 +369,8 @@ class Scheduler:
         if self._impatience is not None and self._impatience.active():
             self._impatience.cancel()
         if self._ready:
-            self._impatience = self._reactor.callLater(SLOT_PATIENCE, self._give_back)
+            wait = max(0.0, self._ready[0][0] - self._reactor.seconds())
+            self._impatience = self._reactor.callLater(wait, self._give_back)
 
     def _give_back(self) -> None:
         """Let others have what was claimed in the hope of a slot that did not come."""
@@ -375,7 +378,7 @@ class Scheduler:
             self._impatience.cancel()
         self._ahead = 0
         given_back, self._ready = self._ready, deque()
-        for run in given_back:
+        for _, run in given_back:
             self._recorder.add(run, Release())
 
     def _start(self, run: Run) -> None:

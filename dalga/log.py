@@ -70,8 +70,11 @@ class LineObserver:
     def flush(self) -> None:
         """Write what is there."""
         text, self._lines = "".join(self._lines), []
-        self._output.write(text)
-        self._output.flush()
+        try:
+            self._output.write(text)
+            self._output.flush()
+        except (OSError, ValueError):
+            pass  # the disk is full, or nobody reads any more: to log that would be to begin anew
 
     def _line(self, event: LogEvent) -> str:
         if "log_failure" in event or not str(event.get("log_namespace")).startswith("dalga"):

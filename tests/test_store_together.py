@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.errors import InvalidRequest, StoreUnavailable
 from dalga.store import together
 from dalga.store.together import SLOW, Together
-from dalga.store.transactions import Abandoned, Busy, Call, Conflict
+from dalga.store.transactions import Abandoned, Busy, Call
 from tests.fakes import EPOCH
 
 
@@ -40,6 +40,8 @@ class FakeTransactions:
 
     def __init__(self) -> None:
         self.reactor = Clock()
+        #: Whether another would have a connection at once.
+        self.has_room = True
         self.begun: list[Transaction] = []
 
     def run_call(self, work: Callable[..., Any], call: Call) -> Deferred[Any]:
@@ -59,7 +61,7 @@ class TogetherTests(SynchronousTestCase):
         self.given: dict[str, Exception] = {}
         self.raised: dict[str, Exception] = {}
         lane: Any = self.transactions
-        self.together: Together[str, str] = Together(lane, self.work, key=lambda word: word)
+        self.together: Together[str, str] = Together(lane, self.work)
 
     def work(self, cursor: object, now: object, words: list[str]) -> list[str | Exception]:
         self.done.append(words)
@@ -84,17 +86,6 @@ class TogetherTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(answer), word.upper())
         self.assertEqual(self.done, [["a"], ["b", "c", "d"]])
         self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
-
-    def test_no_key_twice(self) -> None:
-        """P4: of two requests about the same job the later is done in a later transaction."""
-        self.ask("a")
-        self.ask("b c")
-        again = self.together.run("b")
-        self.ask("d")
-        for number in range(3):
-            self.transactions.begun[number].commit()
-        self.assertEqual(self.done, [["a"], ["b", "c", "d"], ["b"]])
-        self.assertEqual(self.successResultOf(again), "B")
 
     def test_no_more_than_fit(self) -> None:
         """P10: a transaction has its limit."""
@@ -165,20 +156,6 @@ class TogetherTests(SynchronousTestCase):
         self.transactions.begun[1].commit()
         self.assertEqual(self.done, [["x"], ["b"]])
 
-    def test_given_up_before_the_commit(self) -> None:
-        """P4: nor is it committed; the transaction runs again without it."""
-        self.ask("x")
-        answers = self.ask("a b")
-        self.transactions.begun[0].commit()
-        transaction = self.transactions.begun[1]
-        transaction.do()
-        answers["a"].cancel()
-        self.failureResultOf(answers["a"], CancelledError)
-        self.assertRaises(Conflict, transaction.call.commit)
-        transaction.commit()
-        self.assertEqual(self.done[1:], [["a", "b"], ["b"]])
-        self.assertEqual(self.successResultOf(answers["b"]), "B")
-
     def test_given_up_after_the_commit(self) -> None:
         """What is committed already goes on to its end, which nobody hears of."""
         answer = self.together.run("a")
@@ -190,15 +167,32 @@ class TogetherTests(SynchronousTestCase):
         transaction.answer.callback(result)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_a_slow_one_on_the_only_connection(self) -> None:
+        """P7: where there is no other connection, what waits waits on, and stays together."""
+        self.transactions.has_room = False
+        self.ask("a")
+        self.ask("b c")
+        self.transactions.reactor.advance(3 * SLOW)
+        self.assertEqual(len(self.transactions.begun), 1)
+        self.transactions.has_room = True
+        self.transactions.reactor.advance(SLOW)
+        self.assertEqual(len(self.transactions.begun), 2)
+
+    def test_given_up_while_it_waits_for_a_connection(self) -> None:
+        """P10: a transaction that nobody wants any more gives up its place."""
+        answers = self.ask("a")
+        answers["a"].cancel()
+        self.failureResultOf(answers["a"], CancelledError)
+        self.assertTrue(self.transactions.begun[0].answer.called)
+
     def test_all_given_up(self) -> None:
-        """A transaction that nobody wants is not begun, and the next one is."""
+        """The next transaction is begun after one that nobody wants."""
         answer = self.together.run("a")
         answer.cancel()
         self.failureResultOf(answer, CancelledError)
         self.ask("b")
         self.assertRaises(Abandoned, self.transactions.begun[0].do)
-        self.transactions.begun[0].answer.errback(Abandoned())
-        self.transactions.begun[1].commit()
+        self.transactions.begun[-1].commit()
         self.assertEqual(self.done, [["b"]])
 
     def test_a_slow_one(self) -> None:

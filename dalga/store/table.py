@@ -23,7 +23,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from dalga.errors import InvalidRequest, JobDisabled, JobNotFound, JobSetAside, StartupError
+from dalga.errors import JobDisabled, JobNotFound, JobSetAside, StartupError
 from dalga.job import (
     Delete,
     Failed,
@@ -115,7 +115,6 @@ class JobsTable:
         self._guard = guard
         self._token = token
         self._sql = _Statements(dialect)
-        self._puts = Together(api_lane, self._put_all, lambda put: put[0])
         self._gets: Together[JobKey, Job | UnreadableJob] = Together(api_lane, self._read_all)
 
     # Open and close
@@ -177,7 +176,16 @@ class JobsTable:
 
     def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
         """See `Store.put`."""
-        return self._puts.run((key, request))
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Job:
+            planned = plan(request, now)
+            at, first = self._dialect.instant(now), self._dialect.instant(planned.first)
+            terms = terms_text(planned.schedule, planned.options)
+            new = (*self._key(key), *terms, self._dialect.instant(planned.anchor), first, first)
+            cursor.execute(self._sql.put, (*new, at, at, at))
+            return self._expect(cursor, key, now)
+
+        return self._api.run(work)
 
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
@@ -451,30 +459,6 @@ class JobsTable:
     def _key(self, key: JobKey) -> tuple[object, object]:
         return self._dialect.key(key.path), self._dialect.key(key.body)
 
-    def _put_all(
-        self, cursor: Cursor, now: datetime, puts: list[tuple[JobKey, ScheduleRequest]]
-    ) -> list[Job | Exception]:
-        """Write jobs, each key but once; what is refused is the answer, and not written."""
-        refused: dict[JobKey, Exception] = {}
-        rows: dict[JobKey, tuple[object, ...]] = {}
-        # Sorted, as every transaction that holds several rows: no deadlocks.
-        for key, request in sorted(puts, key=lambda put: put[0]):
-            try:
-                planned = plan(request, now)
-            except InvalidRequest as refusal:
-                refused[key] = refusal
-                continue
-            first = self._dialect.instant(planned.first)
-            terms = terms_text(planned.schedule, planned.options)
-            anchor = self._dialect.instant(planned.anchor)
-            rows[key] = (*self._key(key), *terms, anchor, first, first)
-        if rows:
-            values = [value for row in rows.values() for value in row]
-            at = self._dialect.instant(now)
-            cursor.execute(self._sql.put(len(rows)), (*values, at, at, at))
-        written = {key: self._readable(job, key) for key, job in self._read_rows(cursor, rows, now)}
-        return [refused[key] if key in refused else written[key] for key, _ in puts]
-
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[JobKey]
     ) -> list[Job | UnreadableJob | Exception]:
@@ -542,7 +526,9 @@ class _Statements:
         leased = "token IS NOT NULL AND due > %s"
 
         new = dialect.proposed
-        self._upsert = f"""
+        self.put = prepare(f"""
+            INSERT INTO {table} (path, body, schedule, location, options, anchor, scheduled, due)
+            VALUES ({_places(8)})
             {dialect.on_conflict}
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {leased} THEN {RESCHEDULED} ELSE {NOTHING} END,
@@ -552,7 +538,7 @@ class _Statements:
                 scheduled = {new("scheduled")},
                 run = NULL, started = NULL, attempts = 0, error = NULL,
                 successes = 0, skipped = 0, failed = {Failed.NO}, disabled = 0
-            """
+            """)
         # A run that the job has stopped on is run again, as the same; else it is a new one.
         self.trigger = prepare(f"""
             UPDATE {table} SET
@@ -641,14 +627,6 @@ class _Statements:
     def page(self, of_a_path: bool) -> str:
         which = "AND path = %s" if of_a_path else ""
         return self._dialect.prepare(f"{self.jobs} AND id > %s {which} ORDER BY id LIMIT %s")
-
-    def put(self, count: int) -> str:
-        rows = ", ".join([f"({_places(8)})"] * count)
-        return self._dialect.prepare(f"""
-            INSERT INTO {self._table}
-                (path, body, schedule, location, options, anchor, scheduled, due)
-            VALUES {rows}{self._upsert}
-            """)
 
     def get(self, count: int) -> str:
         keys = " OR ".join(["path = %s AND body = %s"] * count)

@@ -1,25 +1,26 @@
 """
-What is asked for at about the same time, in one transaction.
+What is read at about the same time, in one transaction.
 
-A commit waits for the disk, and each statement for the network. So what comes while a transaction
-runs waits, and goes together into the next: under load many requests share what one would cost, and
-a lone one waits for nobody.
+Each statement waits for the network. So what comes while a transaction runs waits, and goes
+together into the next: under load many requests share what one would cost, and a lone one waits for
+nobody. It is for reads: a write may have to wait for a lock, which would hold up all that it shares
+a transaction with.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 
 from dalga.errors import StoreUnavailable
 from dalga.log import logger
 from dalga.store.dialect import Cursor
-from dalga.store.transactions import Abandoned, Busy, Call, Conflict, Transactions
+from dalga.store.transactions import Abandoned, Busy, Call, Transactions
 
 log = logger(__name__)
 
@@ -40,10 +41,14 @@ class _Request(Generic[A, R]):
     def __init__(self, argument: A) -> None:
         self.argument = argument
         self.abandoned = False
+        #: Is told of it.
+        self.group: _Group[A, R] | None = None
         self.answer: Deferred[R] = Deferred(lambda _: self._abandon())
 
     def _abandon(self) -> None:
         self.abandoned = True
+        if self.group is not None:
+            self.group.given_up()
 
 
 class _Group(Call, Generic[A, R]):
@@ -52,6 +57,11 @@ class _Group(Call, Generic[A, R]):
     def __init__(self, requests: list[_Request[A, R]]) -> None:
         super().__init__()
         self._requests = requests
+        if len(requests) > 1:
+            self.busy_attempts = 1  # those that are not in the way are not to wait any longer
+        self.transaction: Deferred[list[R | Exception]] | None = None
+        for request in requests:
+            request.group = self
         #: Those that are in the transaction.
         self.included: list[_Request[A, R]] = []
 
@@ -66,30 +76,25 @@ class _Group(Call, Generic[A, R]):
             raise Abandoned
         return [request.argument for request in self.included]
 
-    def commit(self) -> None:
-        """See `Call.commit`. What somebody has given up meanwhile must not be written (P4)."""
-        if any(request.abandoned for request in self.included):
-            raise Conflict("somebody has given up")
-        super().commit()
+    def given_up(self) -> None:
+        """One is abandoned; where all are, the transaction waits for its turn no longer."""
+        if self.transaction is not None and all(one.abandoned for one in self._requests):
+            self.transaction.cancel()
 
 
 class Together(Generic[A, R]):
     """
     :param work: called in a thread with a cursor, the database's time and arguments; gives a
-        result, or an exception, for each of them. What it raises undoes all, and each is then tried
-        alone.
-    :param key: what must not be twice in one transaction.
+        result, or an exception, for each of them. Where it raises, each is tried alone.
     """
 
     def __init__(
         self,
         transactions: Transactions,
         work: Callable[[Cursor, datetime, list[A]], list[R | Exception]],
-        key: Callable[[A], Hashable] | None = None,
     ) -> None:
         self._transactions = transactions
         self._work = work
-        self._key = key
         self._waiting: deque[_Request[A, R]] = deque()
         #: Transactions under way that are not slow.
         self._running = 0
@@ -106,42 +111,39 @@ class Together(Generic[A, R]):
         return request.answer
 
     def _begin(self) -> None:
-        if self._waiting and not self._running:
+        if not self._running and (requests := self._next()):
             self._running += 1
-            Deferred.fromCoroutine(self._together(self._next())).addErrback(
+            Deferred.fromCoroutine(self._together(requests)).addErrback(
                 lambda failure: log.failure("unexpected", failure)
             )
 
     def _next(self) -> list[_Request[A, R]]:
-        """Those that have waited longest, no key twice."""
+        """Those that have waited longest, and are still wanted."""
         found: list[_Request[A, R]] = []
-        left: deque[_Request[A, R]] = deque()
-        keys = set()
         while self._waiting and len(found) < LIMIT:
             request = self._waiting.popleft()
-            key = id(request) if self._key is None else self._key(request.argument)
-            if key in keys:
-                left.append(request)
-            else:
-                keys.add(key)
+            if not request.abandoned:
                 found.append(request)
-        left.extend(self._waiting)
-        self._waiting = left
         return found
 
     async def _together(self, requests: list[_Request[A, R]]) -> None:
-        slow: list[bool] = []
+        slow = False
+        timer: IDelayedCall
 
         def give_way() -> None:
-            slow.append(True)
+            nonlocal timer, slow
+            if not self._transactions.has_room:  # another would but wait for a connection
+                timer = self._transactions.reactor.callLater(SLOW, give_way)
+                return
+            slow = True
             self._running -= 1
             self._begin()
 
-        timer: IDelayedCall = self._transactions.reactor.callLater(SLOW, give_way)
+        timer = self._transactions.reactor.callLater(SLOW, give_way)
         group = _Group(requests)
         try:
             await self._attempt(group)
-        except Abandoned:
+        except (Abandoned, CancelledError):
             pass  # nobody waits for an answer
         except Exception as error:
             if len(requests) == 1 or not self._blames_one(error):
@@ -149,8 +151,10 @@ class Together(Generic[A, R]):
                     if not request.answer.called:
                         request.answer.errback(error)
             else:
-                for request in requests:
-                    await self._alone(request)
+                # At once, so that one that waits for a lock holds up no other.
+                await DeferredList(
+                    [Deferred.fromCoroutine(self._alone(request)) for request in requests]
+                )
         finally:
             if timer.active():
                 timer.cancel()
@@ -169,7 +173,8 @@ class Together(Generic[A, R]):
         def work(cursor: Cursor, now: datetime, since: float) -> list[R | Exception]:
             return self._work(cursor, now, group.include())
 
-        results = await self._transactions.run_call(work, group)
+        group.transaction = self._transactions.run_call(work, group)
+        results = await group.transaction
         for request, result in zip(group.included, results, strict=True):
             if request.answer.called:
                 continue

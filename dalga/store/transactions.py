@@ -56,6 +56,8 @@ class Call:
         self._lock = Lock()
         self._abandoned = False
         self.committing = False
+        #: How often it is run in all where it waits for a lock in vain.
+        self.busy_attempts = BUSY_ATTEMPTS
 
     def abandon(self) -> None:
         """The caller has given up: called in the reactor's thread."""
@@ -153,6 +155,11 @@ class Transactions:
         """`run`, with a say of one's own in whether it is still wanted."""
         return Deferred.fromCoroutine(self._run(work, call))
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more transaction would have a connection at once."""
+        return self._free.tokens > 0
+
     async def close(self) -> None:
         """Begin no more, wait for what is in the threads, then close the connections."""
         if self._closed:
@@ -167,6 +174,8 @@ class Transactions:
         began = self._clock.seconds()
         while True:
             attempt += 1
+            if self._closed:
+                raise StoreUnavailable("this instance is stopping")
             await self._free.acquire()
             try:
                 result, now, sent, received = await self._in_thread(work, call)
@@ -208,7 +217,7 @@ class Transactions:
                 return False
             case Trouble.CONFLICT if attempt < CONFLICT_ATTEMPTS:
                 return True
-            case Trouble.BUSY if attempt < BUSY_ATTEMPTS:
+            case Trouble.BUSY if attempt < call.busy_attempts:
                 return True
             case Trouble.LOST if attempt <= self._threads and elapsed < LOST_PATIENCE:
                 if not may_be_done:
