@@ -228,6 +228,17 @@ class PlanTests(SynchronousTestCase):
                 self.assertIn(named, str(error), request)
                 self.assertRaises(InvalidRequest, plan, request, NOW)
 
+    def test_the_shortest_interval(self) -> None:
+        """A second is accepted, and nothing that is less; of 0 is said what to give instead."""
+        for interval in (1, "PT1S", "PT1.000001S"):
+            check_request(asking(interval=interval))
+        for interval, said in (
+            ("PT0.999999S", "interval is 'PT0.999999S': a periodic job takes 1 second or more"),
+            (0, "interval is 0: a periodic job takes 1 second or more; one-off=true runs it once"),
+        ):
+            error = self.assertRaises(InvalidRequest, check_request, asking(interval=interval))
+            self.assertEqual(str(error), said)
+
     def test_no_run(self) -> None:
         """A request whose job would never run, or never again, is refused."""
         gap_only = {"cron": "30 2 * MAR SUN#2", "location": "America/Los_Angeles"}
@@ -487,6 +498,8 @@ class TimesTests(SynchronousTestCase):
         """P10: what takes too many steps to count is refused; without a count it is no work."""
         many = asking(interval=60, count=10**6)
         self.assertEqual(len(self.times(many, NOW + (MAX_COUNTED - 1) * MINUTE)), 4)
+        too_far = NOW + MAX_COUNTED * MINUTE
+        self.assertRaises(InvalidRequest, self.times, many, too_far)
         error = self.assertRaises(InvalidRequest, self.times, many, THEN)
         self.assertIn("after is 2030-01-01T00:00:00Z", str(error))
         self.assertEqual(len(self.times(asking(interval=60), THEN)), 4)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import StringIO
+from tempfile import NamedTemporaryFile
 from typing import Any
 
-from twisted.logger import Logger, LogLevel, textFileLogObserver
+from twisted.logger import Logger, LogLevel, globalLogPublisher, textFileLogObserver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.log import LineObserver
+from dalga import log as dalga_log
+from dalga.log import LineObserver, debugging, log_debug, logger
 
 
 class LineObserverTests(SynchronousTestCase):
@@ -53,6 +55,25 @@ class LineObserverTests(SynchronousTestCase):
         self.assertEqual(self.output.getvalue(), expected.getvalue())
         self.assertIn("2014-11-11T", expected.getvalue())
 
+    def test_whose_it_is(self) -> None:
+        """What Twisted says of a connection or the like is marked as Twisted marks it."""
+        expected = StringIO()
+        twisted: Any = textFileLogObserver(expected)
+        for observer in (twisted, self.observer):
+            log = Logger("twisted.web", observer=observer)
+            log.info("a line", log_system="HTTPChannel,1,127.0.0.1", log_time=0.0)
+        self.observer.flush()
+        self.assertIn("[HTTPChannel,1,127.0.0.1]", self.output.getvalue())
+        self.assertEqual(self.output.getvalue()[24:], expected.getvalue()[24:])
+
+    def test_on_their_way(self) -> None:
+        """A line does not stay in a buffer: it is read by those who wait for it."""
+        with NamedTemporaryFile("w") as output, open(output.name) as reader:
+            observer = LineObserver(output.file, self.later.append)
+            Logger("dalga", observer=observer).info("one")
+            observer.flush()
+            self.assertIn("one", reader.read())
+
     def test_lines_of_one_turn_go_out_together(self) -> None:
         """Nothing is written until the reactor has a moment, and nothing twice."""
         log = Logger("dalga", observer=self.observer)
@@ -65,3 +86,24 @@ class LineObserverTests(SynchronousTestCase):
         self.assertEqual(len(self.later), 2)
         self.later[1]()
         self.assertEqual(len(self.output.getvalue().splitlines()), 3)
+
+
+class LevelTests(SynchronousTestCase):
+    def test_debug(self) -> None:
+        """The debug level is left out until it is asked for; the others are always there."""
+        self.addCleanup(dalga_log._levels.clearLogLevels)
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        log = logger("dalga.somewhere")
+
+        def said() -> list[str]:
+            events.clear()
+            log.debug("debug")
+            log.info("info")
+            log.warn("warn")
+            return [event["log_format"] for event in events]
+
+        self.assertEqual((said(), debugging()), (["info", "warn"], False))
+        log_debug()
+        self.assertEqual((said(), debugging()), (["debug", "info", "warn"], True))

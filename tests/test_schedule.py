@@ -415,6 +415,14 @@ class CalendarTests(SynchronousTestCase):
         for anchor in ("2021-10-31T00:30", "2021-10-31T01:30"):
             self.assertEqual(upcoming(daily, utc(anchor), 1), [(utc("2021-11-01T01:30"), None)])
 
+    def test_the_anchor_is_none_of_its_times(self) -> None:
+        """What is asked before the anchor has the first time after that for an answer."""
+        schedule = periodic(duration_from_text("P1D"))
+        anchor = utc("2026-01-01 09:00")
+        for before in (timedelta(), SECOND, 100 * timedelta(days=1)):
+            found = schedule.next_after(anchor, anchor - before)
+            self.assertEqual(found, Occurrence(anchor + timedelta(days=1)), before)
+
     def test_far_ahead(self) -> None:
         """However many times went by, a few steps lead to the next."""
         steps = 0

@@ -522,6 +522,24 @@ class VerdictTests(EngineTestCase):
         self.assertEqual((following.attempt, following.started), (1, following.claimed))
         self.assertEqual((await store.put(KEY, EACH_MINUTE)).skipped, 0)
 
+    async def test_the_next_run_starts_afresh(self) -> None:
+        """P2: it is another run, begun when it is claimed: none is given up for the one before."""
+        store = self.open_store()
+        for end in (
+            lambda run: Reschedule(run.claimed, run.anchor),
+            lambda run: Reschedule(run.claimed, run.anchor, "500"),
+            lambda run: Skip(run.claimed),
+        ):
+            run = await self.due_now(store, KEY)
+            await self.record(store, [(run, Retry(run.claimed, "500"))])
+            again = await self.claim_one(store, KEY)
+            self.assertEqual((again.id, again.started), (run.id, run.started))
+            await self.record(store, [(again, end(again))])
+            following = await self.claim_one(store, KEY)
+            self.assertNotEqual(following.id, run.id)
+            self.assertEqual((following.attempt, following.started), (1, following.claimed))
+            await self.record(store, [(following, Delete())])
+
     async def test_tried_again_after_a_restart(self) -> None:
         """P2: a run keeps its id, its beginning and its attempts, over all restarts."""
         store = self.open_store()
