@@ -694,6 +694,14 @@ class LateTests(EngineTestCase):
         again = await self.claim_one(store, KEY)
         self.assertEqual((again.id, again.attempt), (run.id, 2))
 
+    async def test_a_lease_without_an_end(self) -> None:
+        """P6: a row that has a token but no due time, which only a stranger writes, can go."""
+        store = self.open_store()
+        await self.due_now(store, KEY)
+        self.sql("UPDATE dalga SET due = NULL")
+        await store.delete(KEY)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+
     async def test_something_odd_said(self) -> None:
         """P5: a word that no Dalga knows ends the run like one that was overtaken."""
         store = self.open_store()
