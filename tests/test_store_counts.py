@@ -97,6 +97,15 @@ class CountTests(EngineTestCase):
         counts = await store.counts()
         self.assertEqual((counts.running, counts.pending), (0, 1))
 
+    async def test_a_lease_that_is_too_long(self) -> None:
+        """P8: what a clock that was wrong, or a stranger, has leased for years does not run."""
+        store = self.open_store()
+        self.in_the_past("a")
+        await store.claim(9, LONG)
+        self.assertEqual((await store.counts()).running, 1)
+        self.sql("UPDATE dalga SET due = '2999-01-01 00:00:00.000000'")
+        self.assertEqual((await store.counts()).running, 0)
+
     async def test_now(self) -> None:
         """The database's time."""
         store = self.open_store()
