@@ -158,9 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from twisted.internet import reactor
 
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a log line is not to be lost for a letter
+        # No line is to be lost for a letter that the output has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     observer = LineObserver(sys.stdout, lambda flush: reactor.callLater(0, flush))
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service.privilegedStartService()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor as real_reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks, succeed
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
@@ -138,6 +140,24 @@ class Server(Factory[Conversation]):
     @property
     def baseurl(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
+
+
+class Carrier:
+    """A connection that notes what is sent, and is closed then."""
+
+    def __init__(self, sent: list[bytes]) -> None:
+        self._sent = sent
+        self.carrying = False
+
+    def request(self, message: Any) -> Deferred[Any]:
+        message.writeTo(self)
+        return fail(ConnectionLost())
+
+    def write(self, data: bytes) -> None:
+        self._sent.append(data)
+
+    def abort_now(self) -> None:
+        """It is closed."""
 
 
 class EndpointCase(TestCase):
@@ -355,6 +375,51 @@ class RequestTests(EndpointCase):
         self.assertIn(b"Host: my_app:%d\r\n" % server.port, server.requests[0])
 
     @inlineCallbacks
+    def test_the_port_in_the_host_header(self) -> Any:
+        """RFC 9110 section 7.2: it is left out where it is the scheme's own, and only there."""
+        for baseurl, expected, port in (
+            ("http://app", b"app", 80),
+            ("http://app:80/base", b"app", 80),
+            ("http://app:443/", b"app:443", 443),
+            ("http://app:8080/", b"app:8080", 8080),
+            ("http://[::1]/", b"[::1]", 80),
+            ("http://[::1]:81/", b"[::1]:81", 81),
+            ("https://app/", b"app", 443),
+            ("https://app:443/", b"app", 443),
+            ("https://app:80/", b"app:80", 80),
+        ):
+            endpoint = self.endpoint(baseurl)
+            sent: list[bytes] = []
+            asked: list[tuple[bytes, bytes, int]] = []
+
+            def get(key: Any, _: object, asked: Any = asked, sent: Any = sent) -> Deferred[Any]:
+                asked.append(key)
+                return succeed(Carrier(sent))
+
+            self.patch(endpoint._pool, "getConnection", get)
+            yield endpoint.post(a_run())
+            [host] = re.findall(rb"\r\nHost: (.*)\r\n", sent[0])
+            self.assertEqual((host, [key[2] for key in asked]), (expected, [port]), baseurl)
+
+    @inlineCallbacks
+    def test_the_instance(self) -> Any:
+        """P11: whatever an instance calls itself, it is one header of visible characters."""
+        server = self.serve(says(OK))
+        for instance, expected in (
+            ("web-1.example/2", b"web-1.example/2"),
+            ("w\u00e9b 1", b"w?b?1"),
+            ("a\r\nX-Evil: 1", b"a??X-Evil:?1"),
+            ("", b""),
+        ):
+            server.requests.clear()
+            endpoint = Endpoint(reactor, server.baseurl, LONG, instance, 10)
+            self.addCleanup(endpoint.close)
+            outcome = yield endpoint.post(a_run())
+            self.assertEqual(outcome.status, 200)
+            [found] = re.findall(rb"\r\nDalga-Instance: (.*)\r\n", server.requests[0])
+            self.assertEqual(found, expected)
+
+    @inlineCallbacks
     def test_a_host_with_an_address_that_does_not_answer(self) -> Any:
         """The next address is tried soon, as a due POST has no time to lose."""
         server = self.serve(says(OK))
@@ -511,6 +576,32 @@ class AnswerTests(EndpointCase):
                 yield endpoint.post(a_run())
         self.assertEqual(len(server.requests), 4)
         self.assertNotIn(b"cookie", b"".join(server.requests).lower())
+
+    @inlineCallbacks
+    def test_cookies_take_no_room(self) -> Any:
+        """P10: however many cookies the answers set, none is remembered."""
+        answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n"
+        server = self.serve(says(answer))
+        endpoint = self.endpoint(server.baseurl)
+        yield endpoint.post(a_run())
+        self.assertEqual(list(endpoint._no_cookies), [])
+
+    @inlineCallbacks
+    def test_each_answer_has_its_own_head(self) -> Any:
+        """P10: long headers, if not too long, are so in each answer of a connection."""
+
+        def answer(conversation: Conversation, request: bytes) -> None:
+            conversation.transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: " + b"x" * (MAX_HEAD // 2) + b"\r\n"
+            )
+            reactor.callLater(0.05, conversation.transport.write, b"\r\nok")
+
+        server = self.serve(answer)
+        endpoint = self.endpoint(server.baseurl)
+        for _ in range(3):
+            outcome = yield endpoint.post(a_run())
+            self.assertEqual((outcome.status, outcome.error), (200, ""))
+        self.assertEqual(len(server.connections), 1)
 
     @inlineCallbacks
     def test_retry_after_comes_along(self) -> Any:
@@ -994,6 +1085,7 @@ class RetryAfterTests(SynchronousTestCase):
             b"Fri, 31 Dec 9999 23:59:59 -2300": None,
             b"Sun, 06 Nov 1994 08:49:37 +999999999999999999": None,
             b"x" * 100_000: None,
+            b"Sun, 06 Nov 1994 08:49:37 GMT (" + b"x" * 100 + b")": None,
         }.items():
             self.assertEqual(parse_retry_after(value), expected, value[:40])
             if isinstance(expected, datetime):

@@ -276,6 +276,25 @@ class EnableTests(EngineTestCase):
         self.assertEqual((new.scheduled, new.attempt), (triggered.scheduled, 1))
         self.assertNotEqual(new.id, run.id)
 
+    async def test_said_then_disabled_and_enabled_during_a_run(self) -> None:
+        """P4: what was said before is not forgotten: the run's end does not undo it."""
+        store = self.open_store()
+        at = datetime(2030, 1, 1, tzinfo=UTC)
+        ends: list[Verdict] = [Delete(), Retry(at, "500"), Reschedule(at, at), Stop("500")]
+        for said in (
+            lambda: store.put(KEY, EACH_MINUTE),
+            lambda: store.trigger(KEY),
+        ):
+            for end in ends:
+                run = await self.due_now(store, KEY)
+                job = await said()
+                await store.disable(KEY)
+                await store.enable(KEY)
+                self.assertEqual(await self.record(store, [(run, end)]), [run])
+                left = await self.job(store, KEY)
+                self.assertEqual((left.scheduled, left.due), (job.scheduled, job.scheduled))
+                self.assertEqual((left.attempts, left.error, left.failed), (0, None, Failed.NO))
+
     async def test_stopped_and_disabled(self) -> None:
         """One is never taken for the other: a job that had stopped is enabled as one that has."""
         store = self.open_store()
