@@ -58,8 +58,9 @@ def duration_from_text(text: str) -> Duration:
     :raises ValueError: for what is neither; the text says why, and follows on "it ...".
     """
     try:
-        if re.fullmatch(r"[0-9]{1,20}", text):
-            return seconds(int(text))
+        if re.fullmatch(r"[0-9]+", text):
+            # No more digits than are taken for seconds, or int() is slow, or refuses.
+            return seconds(int(text.lstrip("0")[:20] or 0))
         return _iso(text.upper())
     except OverflowError:
         raise ValueError("is longer than any calendar") from None

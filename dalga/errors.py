@@ -29,6 +29,10 @@ class JobDisabled(DalgaError):
     """The job is disabled, so it can't be run."""
 
 
+class JobOver(DalgaError):
+    """The job's until is past, so there is no new run of it."""
+
+
 class StoreUnavailable(DalgaError):
     """The database can't be reached or did not answer in time; the same call may do later."""
 

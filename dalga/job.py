@@ -133,6 +133,8 @@ class Job:
     skipped: int = 0
     failed: Failed = Failed.NO
     disabled: bool = False
+    #: Whether the pending run was asked for while the one before was under way.
+    waited: bool = False
 
     @property
     def next_run(self) -> datetime | None:
@@ -152,7 +154,8 @@ class Job:
         if self.next_run is None:
             return iter(())
         plan = Plan(self.schedule, self.options, self.anchor, self.scheduled)
-        return plan.times(after, now, self.successes, has_begun=self.attempts > 0)
+        since = self.due if self.waited else self.scheduled
+        return plan.times(after, now, self.successes, since=now if self.attempts else since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,10 @@ class Run:
     anchor: datetime
     #: The same on every attempt, as is `id`.
     scheduled: datetime
+    #: Since when the row could be claimed.
+    due: datetime
+    #: Whether it was asked for while the run before was under way, so that it had to wait.
+    waited: bool
     id: str
     attempt: int
     #: When its first attempt was claimed.
@@ -302,17 +309,19 @@ def missed(run: Run) -> Skip | Delete | None:
     """
     What becomes of a run that is claimed too late to begin; None where it is to be POSTed.
 
-    A run that has begun is never too late: it is tried again until it is done or given up.
+    A run that has begun is never too late: it is tried again until it is done or given up. One that
+    was asked for during a run is no later than it had to be.
     """
-    if run.attempt > 1 or not _is_too_late(run.options, run.scheduled, run.claimed):
+    since = run.due if run.waited else run.scheduled
+    if run.attempt > 1 or not _is_too_late(run.options, since, run.claimed):
         return None
     following = _first_in_time(run.options, run.schedule, run.anchor, run.scheduled, run.claimed)
     at = _within(run.options, following)
     return Delete() if at is None else Skip(at)
 
 
-def _is_too_late(options: Options, scheduled: datetime, now: datetime) -> bool:
-    return options.lateness is not None and now - scheduled > options.lateness
+def _is_too_late(options: Options, since: datetime, now: datetime) -> bool:
+    return options.lateness is not None and now - since > options.lateness
 
 
 def _first_in_time(
@@ -386,19 +395,23 @@ class Plan:
     first: datetime
 
     def times(
-        self, after: datetime, now: datetime, successes: int = 0, has_begun: bool = False
+        self,
+        after: datetime,
+        now: datetime,
+        successes: int = 0,
+        since: datetime | None = None,
     ) -> Iterator[Occurrence]:
         """
         The times of the runs after `after` in order, each once.
 
         :param now: what is late is late by this.
         :param successes: how many runs there were already, of those that `Options.count` allows.
-        :param has_begun: whether the first run has been attempted, so that it is never too late.
+        :param since: from when the first run's lateness is counted; from its time if not given.
         :raises InvalidRequest: where that takes more than `MAX_COUNTED` steps up to `after`.
         """
         terms = self.options, self.schedule, self.anchor
         following = self._first()
-        if not has_begun and _is_too_late(self.options, self.first, now):
+        if _is_too_late(self.options, since or self.first, now):
             following = _first_in_time(*terms, self.first, now)
         left = math.inf
         if self.options.count is None:
@@ -409,18 +422,30 @@ class Plan:
             for _ in range(MAX_COUNTED):
                 if following is None or following.at > after or left <= 0:
                     break
-                following = _next_time(*terms, following.at, now)
-                left -= 1
+                passed, following = self._pass(following, after, now)
+                left -= passed
             else:
                 raise InvalidRequest(
-                    f"after is {timestamp(after)}: that is more than {MAX_COUNTED} runs ahead, too "
-                    "far to count them; give an earlier time"
+                    f"there are more than {MAX_COUNTED} runs up to {timestamp(after)}, too many to "
+                    "see how many the job's count leaves: give an earlier time as after"
                 )
         while left > 0 and _within(self.options, following) is not None:
             assert following is not None
             yield following
             left -= 1
             following = _next_time(*terms, following.at, now)
+
+    def _pass(
+        self, time: Occurrence, after: datetime, now: datetime
+    ) -> tuple[int, Occurrence | None]:
+        """How many runs there are from `time` on up to, at the most, `after`, and the next one."""
+        schedule = self.schedule
+        following = _next_time(self.options, schedule, self.anchor, time.at, now)
+        if not isinstance(schedule, Every) or following is None or following.at > after:
+            return 1, following
+        # Elapsed time is counted without walking it.
+        further = (after - following.at) // schedule.interval + 1
+        return 1 + further, schedule.next_after(self.anchor, after)
 
     def _first(self) -> Occurrence | None:
         """The first run; it may be one of the schedule's own times, which a clock change chose."""
@@ -550,8 +575,9 @@ def _first_run(
     try:
         zone.wall(start)
     except OverflowError:
+        what = "the time from which it counts" if request.first_run is None else "first-run"
         raise InvalidRequest(
-            f"first-run is {timestamp(start)}, which in {zone.location} is outside the years 1 to "
+            f"{what} is {timestamp(start)}, which in {zone.location} is outside the years 1 to "
             "9999; give a time that is not"
         ) from None
     if request.cron is not None:
@@ -572,8 +598,9 @@ def _first_run(
     following = schedule.next_after(start, start)
     if following is None:
         which = "second" if given else "first"
+        first_run = f" and first-run {timestamp(start)}" if request.first_run else ""
         raise InvalidRequest(
-            f"interval is {interval.text!r}: the {which} run would be past the year 9999"
+            f"interval is {interval.text!r}{first_run}: the {which} run would be past the year 9999"
         )
     first = start if given else following.at
     return (Once(zone) if request.one_off else schedule), start, first

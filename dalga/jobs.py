@@ -137,6 +137,7 @@ class Jobs:
 
         :raises JobNotFound: if there is none.
         :raises JobDisabled: if it is not to run.
+        :raises JobOver: if its `until` is past.
         :raises StoreUnavailable: if the database can't be reached.
         """
         return await self._shielded(self._store.trigger(key).addCallback(self._triggered))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
+from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
 from dalga.job import (
     Delete,
     Failed,
@@ -36,14 +36,12 @@ from dalga.job import (
 from dalga.schedule import Once, Schedule
 from dalga.store import Claimed, Counts, Dues, Page, Recorded
 from dalga.store.clock import DatabaseClock
+from dalga.store.rows import DELETED, NOTHING, RESCHEDULED, RESCHEDULED_NOW, TRIGGERED, WAITED
 
 T = TypeVar("T")
 
 #: The fake database's time when the steady clock is at 0.
 EPOCH = datetime(2014, 11, 11, 22, 0, 0, tzinfo=UTC)
-
-# What the user has said during a lease.
-NOTHING, RESCHEDULED, DELETED, TRIGGERED = 0, 1, 2, 3
 
 
 @dataclass
@@ -168,7 +166,8 @@ class FakeStore:
                     key, planned.schedule, planned.options, planned.anchor, planned.first
                 )
                 return self._job(row)
-            self._overtake(row, planned.first)
+            said = RESCHEDULED_NOW if planned.first == self.time else RESCHEDULED
+            self._overtake(row, planned.first, said)
             row.schedule, row.options, row.anchor = (
                 planned.schedule,
                 planned.options,
@@ -206,9 +205,13 @@ class FakeStore:
             row = self._expect(key)
             if row.disabled:
                 raise JobDisabled(f"the job {key} is disabled")
+            until = row.options.until
+            if until is not None and until < self.time and row.failed is not Failed.STOPPED:
+                raise JobOver(f"the job {key} has no new run any more")
             kept = (row.scheduled, row.anchor, row.run, row.attempts)
             error = row.error if row.failed is Failed.CONTINUED else None
-            said = RESCHEDULED if row.superseded == RESCHEDULED else TRIGGERED
+            anew = row.superseded in (RESCHEDULED, RESCHEDULED_NOW)
+            said = RESCHEDULED_NOW if anew else TRIGGERED
             self._overtake(row, self.time, said)
             row.anchor, row.error = self.time, error
             if row.failed is Failed.STOPPED:
@@ -311,6 +314,7 @@ class FakeStore:
                 if row.superseded == DELETED:
                     del self.rows[row.id]
                     continue
+                was_due, waited = row.due, row.superseded in WAITED
                 row.superseded = NOTHING
                 if row.disabled:
                     row.due, row.token = None, None
@@ -320,7 +324,7 @@ class FakeStore:
                 else:
                     row.due, row.token, row.run = now + lease, token, row.run or token
                     row.started, row.attempts = row.started or now, row.attempts + 1
-                    runs.append(self._taken(row, now, lease))
+                    runs.append(self._taken(row, now, lease, was_due, waited))
             return Claimed(runs, now, full=len(due) == limit)
 
         return self._run("claim", limit, work)
@@ -379,7 +383,7 @@ class FakeStore:
     def _leased(self, row: Row) -> bool:
         return row.token is not None and row.due is not None and row.due > self.time
 
-    def _overtake(self, row: Row, first: datetime, said: int = RESCHEDULED) -> None:
+    def _overtake(self, row: Row, first: datetime, said: int) -> None:
         """The user has spoken: a run that is under way keeps its lease, but its end has no say."""
         if self._leased(row):
             row.superseded = said
@@ -388,7 +392,9 @@ class FakeStore:
         row.scheduled, row.run, row.started, row.attempts = first, None, None, 0
         row.error = None
 
-    def _taken(self, row: Row, now: datetime, lease: timedelta) -> Run:
+    def _taken(
+        self, row: Row, now: datetime, lease: timedelta, was_due: datetime, waited: bool
+    ) -> Run:
         assert row.token is not None and row.run is not None and row.started is not None
         return Run(
             row=row.id,
@@ -398,6 +404,8 @@ class FakeStore:
             options=row.options,
             anchor=row.anchor,
             scheduled=row.scheduled,
+            due=was_due,
+            waited=waited,
             id=f"{row.run.decode()}-{row.id}",
             attempt=row.attempts,
             started=row.started,
@@ -418,7 +426,10 @@ class FakeStore:
         if row.superseded != NOTHING:
             succeeded = isinstance(verdict, Reschedule) and verdict.error is None
             row.successes += succeeded and row.superseded == TRIGGERED
-            row.superseded, row.due = NOTHING, row.scheduled
+            if row.superseded in WAITED:
+                row.due = self.time
+            else:
+                row.superseded, row.due = NOTHING, row.scheduled
             self._unless_disabled(row)
             return False
         match verdict:
@@ -436,7 +447,8 @@ class FakeStore:
             case Retry(due, error):
                 row.due, row.error = due, error
             case Release():
-                row.due, row.attempts = row.scheduled, row.attempts - 1
+                row.due, row.attempts = run.due, row.attempts - 1
+                row.superseded = TRIGGERED if run.waited else NOTHING
                 row.started = row.started if row.attempts else None
             case Stop(error):
                 row.due, row.error, row.failed = None, error, Failed.STOPPED
@@ -472,6 +484,7 @@ class FakeStore:
             skipped=row.skipped,
             failed=row.failed,
             disabled=row.disabled,
+            waited=row.superseded in WAITED,
         )
 
 

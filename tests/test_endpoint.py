@@ -60,6 +60,8 @@ def a_run(path: str = "check_feed", body: str = "1234", attempt: int = 1) -> Run
         options=Options(),
         anchor=SCHEDULED,
         scheduled=SCHEDULED,
+        due=SCHEDULED,
+        waited=False,
         id="0a1b",
         attempt=attempt,
         started=SCHEDULED,

@@ -71,6 +71,8 @@ RUN = Run(
     options=Options(),
     anchor=NOW - SECOND,
     scheduled=NOW - SECOND,
+    due=NOW - SECOND,
+    waited=False,
     id="1",
     attempt=1,
     started=NOW,
@@ -245,6 +247,11 @@ class PlanTests(SynchronousTestCase):
         for request, now, problem in (
             (asking(interval=60), LAST, "the first run would be past the year 9999"),
             (asking(interval=60, one_off=True), LAST, "the first run would be past the year 9999"),
+            (
+                asking(interval=60, first_run=LAST),
+                NOW,
+                f"and first-run {timestamp(LAST)}: the second run would be past the year 9999",
+            ),
             (asking(interval="P8000Y"), NOW, "the first run would be past the year 9999"),
             (asking(interval="P8000Y", immediate=True), NOW, "the second run would be past the"),
             (asking(interval="P1D", first_run=LAST), NOW, "the second run would be past the year"),
@@ -466,6 +473,28 @@ class TimesTests(SynchronousTestCase):
             to_come = [f"{time.at:%H:%M}" for time in islice(job.upcoming(now, now), 3)]
             self.assertEqual(to_come, [time for time in found if time > "12:30"][:3])
 
+    def test_asked_for_during_a_run(self) -> None:
+        """The run that has to wait for one under way will be there, so it is one of the count's."""
+        now = utc("2026-01-01T12:30")
+        job = Job(
+            RUN.key,
+            Every(HOUR),
+            Options(count=2, max_lateness=MINUTE),
+            anchor=now - 10 * MINUTE,
+            scheduled=now - 10 * MINUTE,
+            due=now + 5 * SECOND,
+            running=True,
+            waited=True,
+        )
+        for waits, one in (
+            (job, True),
+            (replace(job, running=False, due=now - MINUTE), True),
+            (replace(job, running=False, due=now - MINUTE - SECOND), False),
+            (replace(job, running=False, waited=False, due=now), False),
+        ):
+            times = [f"{time.at:%H:%M}" for time in waits.upcoming(now, now)]
+            self.assertEqual(times, ["13:20"] if one else ["13:20", "14:20"], waits)
+
     def test_a_job(self) -> None:
         """A job has its pending run, and as many more as its count leaves it."""
         job = Job(
@@ -496,15 +525,34 @@ class TimesTests(SynchronousTestCase):
 
     def test_too_far_to_count(self) -> None:
         """P10: what takes too many steps to count is refused; without a count it is no work."""
-        many = asking(interval=60, count=10**6)
+        many = asking(cron="* * * * *", count=10**6)
         self.assertEqual(len(self.times(many, NOW + (MAX_COUNTED - 1) * MINUTE)), 4)
         too_far = NOW + MAX_COUNTED * MINUTE
         self.assertRaises(InvalidRequest, self.times, many, too_far)
         error = self.assertRaises(InvalidRequest, self.times, many, THEN)
-        self.assertIn("after is 2030-01-01T00:00:00Z", str(error))
+        self.assertIn("runs up to 2030-01-01T00:00:00Z", str(error))
         self.assertEqual(len(self.times(asking(interval=60), THEN)), 4)
         # A count that is over before is no work either.
         self.assertEqual(self.times(asking(interval=60, count=10), THEN), [])
+
+    def test_counted_without_walking(self) -> None:
+        """What a count leaves of an interval of elapsed time is no work, as far ahead as may be."""
+        every = asking(interval=60, first_run=NOW, count=10**6)
+        last = NOW + (10**6 - 1) * MINUTE
+        for past, left in ((0, 10**6 - 1), (999_996, 3), (999_998, 1), (999_999, 0), (10**7, 0)):
+            after = NOW + past * MINUTE
+            times = list(islice(plan(every, NOW).times(after, NOW), 4))
+            self.assertEqual(len(times), min(left, 4), past)
+            self.assertEqual(
+                [time.at for time in times], [after + n * MINUTE for n in (1, 2, 3, 4)][:left]
+            )
+            self.assertTrue(all(time.at <= last for time in times))
+        # Those that went by are made up for, or are one, which counts as one.
+        begun = NOW - 10**6 * MINUTE
+        for rule, left in ((CatchUp.ALL, 999), (CatchUp.ONE, 10**6 + 999)):
+            of_old = asking(interval=60, first_run=begun, count=10**6 + 1000, catch_up=rule)
+            times = list(islice(plan(of_old, begun).times(NOW, NOW), 2000))
+            self.assertEqual(len(times), min(left, 2000))
 
     def test_both_ends_of_time(self) -> None:
         """A first run at the beginning of time is no error, nor are times at its end."""
@@ -788,6 +836,14 @@ class MissedTests(SynchronousTestCase):
         self.assertEqual(self.missed(HOUR, Once(), max_lateness=MINUTE), Delete())
         self.assertEqual(self.missed(HOUR, max_lateness=SECOND, until=NOW - SECOND), Delete())
         self.assertEqual(self.missed(HOUR, max_lateness=SECOND, until=NOW), Skip(NOW))
+
+    def test_asked_for_during_a_run(self) -> None:
+        """One that had to wait for the run before is as late as it is since that was over."""
+        options = Options(max_lateness=SECOND)
+        waited = replace(RUN, scheduled=PAST, due=NOW - SECOND, waited=True, options=options)
+        self.assertIsNone(missed(waited))
+        self.assertIsInstance(missed(replace(waited, waited=False)), Skip)
+        self.assertIsInstance(missed(replace(waited, due=NOW - 2 * SECOND)), Skip)
 
     def test_begun(self) -> None:
         """A run that was attempted before is never too late: it is tried until done or given up."""

@@ -590,6 +590,8 @@ def run_of(
         options=options,
         anchor=anchor,
         scheduled=scheduled,
+        due=scheduled,
+        waited=False,
         id="1",
         attempt=1,
         started=scheduled,

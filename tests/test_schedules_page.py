@@ -170,6 +170,8 @@ def life(planned: Plan, policy: RunPolicy, lasting: timedelta, start: datetime) 
             options=planned.options,
             anchor=anchor,
             scheduled=scheduled,
+            due=scheduled,
+            waited=False,
             id="1",
             attempt=1,
             started=now,

@@ -57,6 +57,7 @@ REQUESTS = [
     ScheduleRequest(interval=seconds(7), immediate=True, count=2, catch_up=CatchUp.ALL),
     ScheduleRequest(interval=Duration(months=1, text="P1M"), location="Europe/Istanbul"),
     ScheduleRequest(cron="* * * * *", max_lateness=timedelta(0)),
+    ScheduleRequest(interval=seconds(7), immediate=True, until=EPOCH + HOUR / 4),
     ScheduleRequest(one_off=True, first_run=EPOCH - HOUR),
     ScheduleRequest(one_off=True, first_run=EPOCH + HOUR),
 ]

@@ -5,10 +5,15 @@ trigger, and each verdict, before, during and after a run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
-from dalga.duration import Duration
-from dalga.errors import JobDisabled, JobNotFound
+from twisted.internet.defer import Deferred
+
+from dalga.duration import Duration, seconds
+from dalga.errors import JobDisabled, JobNotFound, JobOver
 from dalga.job import (
     Delete,
     Failed,
@@ -23,6 +28,7 @@ from dalga.job import (
     Stop,
     UnreadableJob,
     Verdict,
+    missed,
 )
 from dalga.store.table import JobsTable
 from tests.stores import (
@@ -36,7 +42,12 @@ from tests.stores import (
 )
 
 KEY = JobKey("check_feed", "1234")
+SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+UNTIL_2026 = '{"until":"2026-01-01T00:00:00+00:00"}'
+#: How a time is written in a column.
+COLUMN = "%Y-%m-%d %H:%M:%S.%f"
 
 
 @each_engine(globals())
@@ -292,7 +303,9 @@ class EnableTests(EngineTestCase):
                 await store.enable(KEY)
                 self.assertEqual(await self.record(store, [(run, end)]), [run])
                 left = await self.job(store, KEY)
-                self.assertEqual((left.scheduled, left.due), (job.scheduled, job.scheduled))
+                self.assertEqual(left.scheduled, job.scheduled)
+                assert left.due is not None
+                self.assertLess(left.due - job.scheduled, MINUTE)
                 self.assertEqual((left.attempts, left.error, left.failed), (0, None, Failed.NO))
 
     async def test_stopped_and_disabled(self) -> None:
@@ -433,13 +446,52 @@ class TriggerTests(EngineTestCase):
             succeeded = isinstance(verdict, Reschedule) and verdict.error is None
             self.assertEqual(job.successes, int(succeeded), verdict)
             self.assertEqual(
-                (job.scheduled, job.due, job.failed, job.running),
-                (triggered.scheduled, triggered.scheduled, Failed.NO, False),
+                (job.scheduled, job.failed, job.running), (triggered.scheduled, Failed.NO, False)
             )
             new = await self.claim_one(store, KEY)
             self.assertEqual((new.attempt, new.successes), (1, int(succeeded)))
             self.assertNotEqual(new.id, run.id)
             await self.record(store, [(new, Delete())])
+
+    async def test_asked_for_during_a_run(self) -> None:
+        """
+        P4: a run that had to wait for the one before is no later than that made it, so it is not
+        skipped as too late; left lying from then on, it is. A time in the past is late as ever.
+        """
+        options = ScheduleRequest(interval=seconds(60), max_lateness=10 * SECOND)
+        now = replace(options, immediate=True)
+        cases: list[tuple[str, Callable[[JobsTable], Deferred[Job]], bool]] = [
+            ("trigger", lambda store: store.trigger(KEY), True),
+            ("now", lambda store: store.put(KEY, now), True),
+            ("past", lambda store: store.put(KEY, replace(options, first_run=LONG_AGO)), False),
+        ]
+        for (name, say, waits), dies, given_back in product(cases, (False, True), (False, True)):
+            with self.subTest(name, dies=dies, given_back=given_back):
+                store = self.open_store()
+                await store.put(KEY, now)
+                run = await self.claim_one(store, KEY)
+                asked = await say(store)
+                self.assertEqual(asked.waited, waits)
+                # As if that had been an hour ago.
+                self.sql(f"UPDATE dalga SET scheduled = '{LONG_AGO:{COLUMN}}'")
+                if dies:
+                    self.sql(f"UPDATE dalga SET due = '{run.claimed:{COLUMN}}'")
+                else:
+                    self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+                new = await self.claim_one(store, KEY)
+                self.assertEqual((new.scheduled, new.waited), (LONG_AGO, waits))
+                if given_back:
+                    await self.record(store, [(new, Release())])
+                    self.assertEqual((await self.job(store, KEY)).waited, waits)
+                    self.assertEqual((await self.job(store, KEY)).due, new.due)
+                    again = await self.claim_one(store, KEY)
+                    self.assertEqual((again.due, again.waited, again.attempt), (new.due, waits, 1))
+                    new = again
+                self.assertEqual(missed(new) is None, waits)
+                late = replace(new, claimed=new.due + 11 * SECOND)
+                self.assertIsInstance(missed(late), Skip)
+                await store.delete(KEY)
+                await self.record(store, [(new, Delete())])
 
     async def test_scheduled_anew_and_triggered_during_a_run(self) -> None:
         """A job that was scheduled anew counts from then on, in whatever order both are said."""
@@ -463,6 +515,22 @@ class TriggerTests(EngineTestCase):
         self.assertNotEqual(new.id, run.id)
         self.assertEqual((new.scheduled, new.attempt), (triggered.scheduled, 1))
         self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+
+    async def test_past_until(self) -> None:
+        """No new run is scheduled for a time after until; one that failed before is run again."""
+        store = self.open_store()
+        (key,) = self.in_the_past("a")
+        self.sql("UPDATE dalga SET schedule = '60', options = %s", (UNTIL_2026,))
+        before = await self.job(store, key)
+        await self.assertFailure(store.trigger(key), JobOver)
+        self.assertEqual(await self.job(store, key), before)
+        run = await self.claim_one(store, key)
+        await self.assertFailure(store.trigger(key), JobOver)
+        self.assertEqual(await self.record(store, [(run, Stop("500"))]), [])
+        job = await store.trigger(key)
+        self.assertEqual((job.scheduled, job.failed), (run.scheduled, Failed.NO))
+        again = await self.claim_one(store, key)
+        self.assertEqual((again.id, again.attempt), (run.id, 2))
 
     async def test_a_one_off_job_ahead_of_its_time(self) -> None:
         """What is still to come once comes now instead."""

@@ -16,6 +16,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.duration import duration_from_text
+from dalga.errors import JobSetAside
 from dalga.job import (
     CatchUp,
     Job,
@@ -228,6 +229,19 @@ class PoisonTests(EngineTestCase):
             self.sql(f"UPDATE dalga SET {column} = %s", before)
         await self.claim_one(store, key)
 
+    async def test_a_key_that_no_put_takes(self) -> None:
+        """It shows that it won't run before it is due, and can't be triggered, as it never runs."""
+        store = self.open_store()
+        for name, words in (("../x", "segment '..'"), ("a\tb", "U+0009"), ("", "is empty")):
+            (key,) = self.in_the_past(name)
+            job = await store.get(key)
+            assert isinstance(job, UnreadableJob), job
+            self.assertIn(words, job.problem)
+            await self.assertFailure(store.trigger(key), JobSetAside)
+            self.assertEqual((await store.claim(9, LONG)).runs, [])
+            self.assertEqual(await store.get(key), job)
+            await store.delete(key)
+
     async def test_an_anchor_that_is_no_time(self) -> None:
         """So is a time that is none, in whatever form the engine has it."""
         store = self.open_store()
@@ -302,7 +316,7 @@ class TermsTests(SynchronousTestCase):
         terms = terms_text(schedule, options)
         for text, room in zip(terms, (255, 64, 255), strict=True):
             self.assertLessEqual(len(text), room)
-        row = JobRow(*terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None)
+        row = JobRow(*terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
         job = read_job(row, KEY, T0, as_utc)
         assert isinstance(job, Job), job
         self.assertEqual((job.schedule, job.options), (schedule, options))
@@ -325,6 +339,8 @@ class TermsTests(SynchronousTestCase):
         shared = sorted({*RunRow._fields} & {*JobRow._fields} - {"disabled"})
         for column in data.draw(st.lists(st.sampled_from(shared), max_size=3)):
             row[column] = data.draw(anything, label=column)
+        if row["due"] is None:
+            row["due"] = at  # it was due, or no claim would have taken it
         try:
             columns = (row[name] for name in RunRow._fields)
             run: Run | None = read_run(RunRow(*columns), bytes(16), T0, 0.0, read)

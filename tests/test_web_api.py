@@ -609,7 +609,7 @@ class ParameterTests(APITestCase):
     async def test_bad_input_is_400_and_one_sentence(self) -> None:
         duration = "it takes whole seconds from 0 to 4294967295, or an ISO 8601 duration"
         lateness = (
-            "it takes seconds from 0 to 315360000, or a duration such as 5m, 1h30m, PT90S or P1D"
+            "it takes seconds from 0.1 to 315360000, or a duration such as 5m, 1h30m, PT90S or P1D"
         )
         cron = "it takes five or six fields, such as 30 9 * * MON-FRI"
         counts = "it takes a whole number from 1 to 4294967295"
@@ -888,7 +888,7 @@ class UpcomingTests(APITestCase):
             self.assertEqual(await self.refusal(b"GET " + target), (400, sentence))
 
     async def test_what_is_refused(self) -> None:
-        await self.ask(b"PUT /jobs/a/b?interval=60&count=5000")
+        await self.ask(b"PUT /jobs/a/b?cron=*+*+*+*+*&count=5000")
         key = JobKey("c", "d")
         self.store.rows[key] = UnreadableJob(key, "schedule is 'x'")
         counts = "it takes a whole number from 1 to 100"
@@ -903,8 +903,8 @@ class UpcomingTests(APITestCase):
             (
                 b"/jobs/a/b/upcoming?after=9999-01-01T00:00:00Z",
                 400,
-                "after is 9999-01-01T00:00:00Z: that is more than 1000 runs ahead, too far to "
-                "count them; give an earlier time",
+                "there are more than 1000 runs up to 9999-01-01T00:00:00Z, too many to see how "
+                "many the job's count leaves: give an earlier time as after",
             ),
             (
                 b"/jobs/c/d/upcoming",

@@ -24,6 +24,7 @@ from dalga.web.parameters import (
     JSON,
     MAX_COUNT,
     MAX_LATENESS,
+    MIN_LATENESS,
     Listing,
     boolean,
     count,
@@ -283,11 +284,10 @@ class CountTests(SynchronousTestCase):
 class LatenessTests(SynchronousTestCase):
     def test_seconds_iso_8601_and_as_go_writes_it(self) -> None:
         for value, expected in [
-            ("0", timedelta()),
-            ("0s", timedelta()),
+            ("0.1", MIN_LATENESS),
+            ("100ms", MIN_LATENESS),
             ("90", timedelta(seconds=90)),
             ("1.5", timedelta(seconds=1.5)),
-            ("0.000001", timedelta(microseconds=1)),
             ("5m", timedelta(minutes=5)),
             ("1h30m", timedelta(hours=1, minutes=30)),
             ("1.5h", timedelta(hours=1, minutes=30)),
@@ -306,6 +306,7 @@ class LatenessTests(SynchronousTestCase):
     def test_anything_else_is_refused_in_a_sentence(self) -> None:
         none = "is no ISO 8601 duration, such as PT90S, P1D or P1Y2M10DT2H30M"
         longer = "is longer than 10 years"
+        shorter = "is too short: a run is always some milliseconds late"
         for value, problem in [
             ("", none),
             ("m", none),
@@ -322,7 +323,13 @@ class LatenessTests(SynchronousTestCase):
             ("P1M", "has years or months, which are not always as long"),
             ("P1Y", "has years or months, which are not always as long"),
             ("P1M2W", "mixes weeks with other units, which ISO 8601 does not: write days"),
+            ("0", shorter),
+            ("0s", shorter),
+            ("99.999ms", shorter),
+            ("0.000001", shorter),
             ("315360000.000001", longer),
+            ("9" * 18, "is longer than any calendar"),
+            ("9" * 40, "is longer than any calendar"),
             ("9999999999h9999999999m", longer),
             ("P3651D", longer),
             ("P9999999999D", longer),
@@ -332,7 +339,7 @@ class LatenessTests(SynchronousTestCase):
             self.assertEqual(
                 str(self.assertRaises(InvalidRequest, lateness, "max-lateness", value)),
                 f"max-lateness is {value!r}, which {problem}; "
-                "it takes seconds from 0 to 315360000, or a duration such as 5m, 1h30m, PT90S "
+                "it takes seconds from 0.1 to 315360000, or a duration such as 5m, 1h30m, PT90S "
                 "or P1D",
             )
 

@@ -155,11 +155,11 @@ class JobTests(SynchronousTestCase):
         self.check_further(given_up, **changes)
         # The next one's first attempt is under way.
         self.check_further(given_up, **changes, attempts=1, running=True)
-        # It has failed too: the one error that is kept is this run's.
+        # It has failed too: the error is the last one, that of this run.
         for attempts, running in [(1, False), (2, True)]:
             self.check_further(
                 f'"failing":{{"attempts":{attempts},"error":"500 Internal Server Error"}},'
-                '"failed":{"error":null}',
+                '"failed":{"error":"500 Internal Server Error"}',
                 **changes,
                 attempts=attempts,
                 running=running,

@@ -145,6 +145,7 @@ class Store(Protocol):
 
         :raises JobNotFound: if there is none.
         :raises JobDisabled: if it is not to run.
+        :raises JobOver: if its `until` is past, so that there is no new run of it.
         :raises JobSetAside: if its row can't be understood.
         """
 

@@ -46,7 +46,7 @@ CREATE TABLE `{table}` (
     -- The lease: who holds it, until due. Past that it means nothing.
     token      BINARY(16)       NULL,
     -- What the user has said during the lease: 0 nothing, 1 scheduled anew, 2 deleted,
-    -- 3 triggered.
+    -- 3 triggered, 4 scheduled anew, to run now. 3 and 4 stay until that run is claimed.
     superseded TINYINT UNSIGNED NOT NULL DEFAULT 0,
 
     UNIQUE KEY job (path, body),

@@ -35,6 +35,12 @@ TOKEN_LENGTH = 16
 MAX_COUNT = 2**32 - 1
 
 
+# What the user has said during a lease: the values of the column superseded. The two that ask for a
+# run at once are kept until that run is claimed: it could not begin before the lease was over.
+NOTHING, RESCHEDULED, DELETED, TRIGGERED, RESCHEDULED_NOW = 0, 1, 2, 3, 4
+WAITED = (TRIGGERED, RESCHEDULED_NOW)
+
+
 class Unreadable(ValueError):
     """A row that can't be understood; the sentence says why."""
 
@@ -55,6 +61,7 @@ class JobRow(NamedTuple):
     failed: Any
     disabled: Any
     token: Any
+    superseded: Any
 
 
 class RunRow(NamedTuple):
@@ -76,6 +83,9 @@ class RunRow(NamedTuple):
     failed: Any
     superseded: Any
     disabled: Any
+    #: As they were before the claim.
+    due: Any
+    said: Any
 
 
 def read_job(
@@ -89,6 +99,7 @@ def read_job(
         if row.due is None and not disabled and failed is not Failed.STOPPED:
             return UnreadableJob(key, str(error or "the row has no due time"))
         due = None if row.due is None else instant("due", row.due, read_instant)
+        _check_key(key)
         schedule, options = _terms(row)
         return Job(
             key=key,
@@ -104,8 +115,9 @@ def read_job(
             skipped=count("skipped", row.skipped),
             failed=failed,
             disabled=disabled,
+            waited=row.superseded in WAITED,
         )
-    except ValueError as problem:
+    except (ValueError, InvalidRequest) as problem:
         return UnreadableJob(key, str(problem))
 
 
@@ -123,9 +135,7 @@ def read_run(
     """
     try:
         key = JobKey(text("path", row.path), text("body", row.body))
-        check_length("path", key.path)
-        check_length("body", key.body)
-        check_path(key.path)
+        _check_key(key)
         schedule, options = _terms(row)
         # What only the API shows: one answer to whether the row can be understood.
         count("skipped", row.skipped)
@@ -138,6 +148,8 @@ def read_run(
             options=options,
             anchor=instant("anchor", row.anchor, read_instant),
             scheduled=instant("scheduled", row.scheduled, read_instant),
+            due=instant("due", row.due, read_instant),
+            waited=row.said in WAITED,
             id=f"{run_token(row.run).hex()}-{row.id}",
             attempt=count("attempts", row.attempts),
             started=instant("started", row.started, read_instant),
@@ -147,6 +159,13 @@ def read_run(
         )
     except (ValueError, InvalidRequest) as problem:
         raise Unreadable(str(problem)) from None
+
+
+def _check_key(key: JobKey) -> None:
+    """:raises InvalidRequest: if no PUT would take it."""
+    check_length("path", key.path)
+    check_length("body", key.body)
+    check_path(key.path)
 
 
 def terms_text(schedule: Schedule, options: Options) -> tuple[str, str, str]:

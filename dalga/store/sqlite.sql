@@ -47,7 +47,7 @@ CREATE TABLE "{table}" (
     -- The lease: who holds it, until due. Past that it means nothing.
     token      BLOB    NULL,
     -- What the user has said during the lease: 0 nothing, 1 scheduled anew, 2 deleted,
-    -- 3 triggered.
+    -- 3 triggered, 4 scheduled anew, to run now. 3 and 4 stay until that run is claimed.
     superseded INTEGER NOT NULL DEFAULT 0,
 
     UNIQUE (path, body)

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from dalga.errors import JobDisabled, JobNotFound, JobSetAside, StartupError
+from dalga.errors import JobDisabled, JobNotFound, JobOver, JobSetAside, StartupError
 from dalga.job import (
     Delete,
     Failed,
@@ -41,12 +41,19 @@ from dalga.job import (
     plan,
 )
 from dalga.log import logger
+from dalga.schedule import timestamp
 from dalga.store import Claimed, Counts, Dues, Page, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.rows import (
+    DELETED,
     MAX_COUNT,
+    NOTHING,
+    RESCHEDULED,
+    RESCHEDULED_NOW,
     TOKEN_LENGTH,
+    TRIGGERED,
+    WAITED,
     JobRow,
     RunRow,
     Unreadable,
@@ -60,9 +67,6 @@ from dalga.store.transactions import Conflict, Transactions
 from dalga.store.upgrade import upgrade
 
 log = logger(__name__)
-
-# What the user has said during a lease: the values of the column superseded.
-NOTHING, RESCHEDULED, DELETED, TRIGGERED = 0, 1, 2, 3
 
 #: No lease is longer.
 MAX_LEASE = timedelta(hours=2)
@@ -182,7 +186,8 @@ class JobsTable:
             at, first = self._dialect.instant(now), self._dialect.instant(planned.first)
             terms = terms_text(planned.schedule, planned.options)
             new = (*self._key(key), *terms, self._dialect.instant(planned.anchor), first, first)
-            cursor.execute(self._sql.put, (*new, at, at, at))
+            said = RESCHEDULED_NOW if planned.first == now else RESCHEDULED
+            cursor.execute(self._sql.put, (*new, at, at, said, at))
             return self._expect(cursor, key, now)
 
         return self._api.run(work)
@@ -215,6 +220,7 @@ class JobsTable:
             triggered = cursor.rowcount
             job = self._expect(cursor, key, now)
             if triggered:
+                _check_until(job)
                 return job
             if job.disabled:
                 raise JobDisabled(
@@ -333,7 +339,8 @@ class JobsTable:
         def work(cursor: Cursor, now: datetime, since: float) -> tuple[Claimed, list[str]]:
             at = self._dialect.instant(now)
             cursor.execute(self._sql.find_due, (at, limit))
-            order = [row[0] for row in cursor.fetchall()]
+            found = {row[0]: row[1:] for row in cursor.fetchall()}
+            order = list(found)
             if not order:
                 return Claimed([], now, full=False), []
             token = self._token()
@@ -350,7 +357,7 @@ class JobsTable:
             )
             # Only now are the rows this transaction's own: what is read here is what was taken.
             cursor.execute(self._sql.read_taken(len(order)), (*order, token))
-            taken = {row[0]: RunRow(*row) for row in cursor.fetchall()}
+            taken = {row[0]: RunRow(*row, *found[row[0]]) for row in cursor.fetchall()}
             lease_ends = since + lease.total_seconds()
             runs, problems = [], []
             for row in (taken[id] for id in order if id in taken):
@@ -413,7 +420,7 @@ class JobsTable:
                     batch, values = self._end(run, verdict, now)
                 else:
                     dropped.append(run)
-                    batch, values = self._overtaken(said, verdict)
+                    batch, values = self._overtaken(said, verdict, now)
                 batches[batch].append((run.row, run.token, *values))
             for batch, rows_of_values in batches.items():
                 statement = batch(len(rows_of_values))
@@ -442,17 +449,23 @@ class JobsTable:
             case Retry(due, error):
                 return sql.retry_rows, (instant(due), error[:MAX_ERROR])
             case Release():
-                return sql.return_rows, (run.attempt - 1,)
+                waited = TRIGGERED if run.waited else NOTHING
+                return sql.return_rows, (run.attempt - 1, instant(run.due), waited)
             case Stop(error):
                 return sql.stop_rows, (error[:MAX_ERROR],)
 
-    def _overtaken(self, said: int, verdict: Verdict) -> tuple[_Batch, tuple[object, ...]]:
+    def _overtaken(
+        self, said: int, verdict: Verdict, now: datetime
+    ) -> tuple[_Batch, tuple[object, ...]]:
         """The same for what the user has said meanwhile (P4)."""
         if said == DELETED:
             return self._sql.bury_rows, ()
         # A PUT counts afresh; what else was said leaves a success one.
         succeeded = isinstance(verdict, Reschedule) and verdict.error is None
-        return self._sql.release_rows, (said, int(succeeded and said == TRIGGERED))
+        counted = int(succeeded and said == TRIGGERED)
+        if said in WAITED:
+            return self._sql.release_rows, (said, self._dialect.instant(now), said, counted)
+        return self._sql.release_rows, (said, None, NOTHING, counted)
 
     # Within a transaction
 
@@ -510,6 +523,17 @@ def _not_found(key: JobKey) -> JobNotFound:
     return JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")
 
 
+def _check_until(job: Job) -> None:
+    """:raises JobOver: if the job was triggered after that."""
+    until = job.options.until
+    if until is not None and job.scheduled > until:
+        raise JobOver(
+            f"the job with path {job.key.path!r} and body {job.key.body!r} has until "
+            f"{timestamp(until)}, which is past: there is no new run of it, unless you PUT it with "
+            "a later one"
+        )
+
+
 def _octets(text: object) -> bytes:
     """A path or body, as a parameter or as a column's value, to compare the two."""
     return text.encode() if isinstance(text, str) else bytes(text)  # type: ignore[call-overload]
@@ -531,7 +555,7 @@ class _Statements:
             VALUES ({_places(8)})
             {dialect.on_conflict}
                 token = CASE WHEN due > %s THEN token END,
-                superseded = CASE WHEN {leased} THEN {RESCHEDULED} ELSE {NOTHING} END,
+                superseded = CASE WHEN {leased} THEN %s ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due ELSE {new("due")} END,
                 schedule = {new("schedule")}, location = {new("location")},
                 options = {new("options")}, anchor = {new("anchor")},
@@ -544,7 +568,8 @@ class _Statements:
             UPDATE {table} SET
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {leased} THEN
-                    CASE superseded WHEN {RESCHEDULED} THEN {RESCHEDULED} ELSE {TRIGGERED} END
+                    CASE WHEN superseded IN ({RESCHEDULED}, {RESCHEDULED_NOW})
+                    THEN {RESCHEDULED_NOW} ELSE {TRIGGERED} END
                     ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due ELSE %s END,
                 anchor = CASE failed WHEN {Failed.STOPPED} THEN anchor ELSE %s END,
@@ -576,7 +601,7 @@ class _Statements:
             """)
         self.jobs = f"""
             SELECT id, path, body, schedule, location, options, anchor, scheduled, due, attempts,
-                error, successes, skipped, failed, disabled, token
+                error, successes, skipped, failed, disabled, token, superseded
             FROM {table} WHERE superseded <> {DELETED}
             """
         self.delete_idle = prepare(f"""
@@ -609,7 +634,8 @@ class _Statements:
             """)
 
         self.find_due = prepare(f"""
-            SELECT id FROM {table} WHERE due <= %s ORDER BY due, id LIMIT %s{dialect.skip_locked}
+            SELECT id, due, superseded FROM {table}
+            WHERE due <= %s ORDER BY due, id LIMIT %s{dialect.skip_locked}
             """)
         mine = "WHERE id = %s AND token = %s"
         self.drop = prepare(f"DELETE FROM {table} {mine}")
@@ -711,17 +737,18 @@ class _Statements:
 
     def return_rows(self, count: int) -> str:
         return self._dialect.update_rows(
-            ("attempts_before",),
-            f"due = {_unless_disabled('scheduled')}, token = NULL, attempts = attempts_before, "
-            "started = CASE WHEN attempts_before > 0 THEN started END",
+            ("attempts_before", "due_before", "said_before"),
+            f"due = {_unless_disabled('due_before')}, token = NULL, attempts = attempts_before, "
+            "superseded = said_before, started = CASE WHEN attempts_before > 0 THEN started END",
             f"superseded = {NOTHING}",
             count,
         )
 
     def release_rows(self, count: int) -> str:
         return self._dialect.update_rows(
-            ("said", "succeeded"),
-            f"due = {_unless_disabled('scheduled')}, token = NULL, superseded = {NOTHING}, "
+            ("said", "next_due", "kept", "succeeded"),
+            f"due = {_unless_disabled('COALESCE(next_due, scheduled)')}, token = NULL, "
+            "superseded = kept, "
             f"successes = CASE WHEN successes < {MAX_COUNT} "
             "THEN successes + succeeded ELSE successes END",
             "superseded = said",

@@ -403,6 +403,8 @@ def problem_of(row: Row, read_instant: Callable[[object], datetime]) -> str | No
                 failed=0,
                 superseded=0,
                 disabled=0,
+                due=row.scheduled,
+                said=0,
             ),
             b"",
             datetime.min,

@@ -16,6 +16,7 @@ from dalga.errors import (
     InvalidRequest,
     JobDisabled,
     JobNotFound,
+    JobOver,
     JobSetAside,
     StoreUnavailable,
 )
@@ -40,6 +41,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
         JobNotFound: HTTPStatus.NOT_FOUND,
         JobSetAside: HTTPStatus.CONFLICT,
         JobDisabled: HTTPStatus.CONFLICT,
+        JobOver: HTTPStatus.CONFLICT,
         UnknownResource: HTTPStatus.NOT_FOUND,
         NotFound: HTTPStatus.NOT_FOUND,
         MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,

@@ -51,7 +51,9 @@ PAGE = 100
 #: The most that `count` takes, as many as `interval` has seconds.
 MAX_COUNT = 2**32 - 1
 
-#: The longest max-lateness.
+#: The shortest max-lateness: a run is always some milliseconds late.
+MIN_LATENESS = timedelta(milliseconds=100)
+#: The longest.
 MAX_LATENESS = timedelta(days=3650)
 
 #: How much of what was given is repeated in an answer, in characters.
@@ -251,11 +253,12 @@ def cursor(name: str, value: str) -> int:
 
 def lateness(name: str, value: str) -> timedelta:
     """
-    :return: elapsed time from 0 to `MAX_LATENESS`, of seconds, an ISO 8601 duration whose days are
-        24 hours, or one as Go writes it.
+    :return: elapsed time from `MIN_LATENESS` to `MAX_LATENESS`, of seconds, an ISO 8601 duration
+        whose days are 24 hours, or one as Go writes it.
     """
+    least, most = MIN_LATENESS.total_seconds(), MAX_LATENESS.total_seconds()
     takes = (
-        f"it takes seconds from 0 to {MAX_LATENESS.total_seconds():.0f}, "
+        f"it takes seconds from {least:g} to {most:.0f}, "
         "or a duration such as 5m, 1h30m, PT90S or P1D"
     )
     found = _ELAPSED.fullmatch(value)
@@ -266,6 +269,11 @@ def lateness(name: str, value: str) -> timedelta:
         elapsed = _elapsed(name, value, takes)
     if elapsed > MAX_LATENESS:
         raise InvalidRequest(f"{name} is {shown(value)}, which is longer than 10 years; {takes}")
+    if elapsed < MIN_LATENESS:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}, which is too short: a run is always some milliseconds "
+            f"late; {takes}"
+        )
     return elapsed
 
 

@@ -99,8 +99,8 @@ def _state(job: Job) -> dict[str, Any]:
     if job.failed is Failed.STOPPED:
         members["failed"] = {"attempts": job.attempts, "error": job.error}
     elif job.failed is Failed.CONTINUED:
-        # The error of the run that was given up makes way for one of the run after it.
-        members["failed"] = {"error": None if has_failed else job.error}
+        # The last error: that of the run that was given up, or one of the run after it.
+        members["failed"] = {"error": job.error}
     if job.skipped:
         members["skipped"] = job.skipped
     return members
