@@ -317,13 +317,10 @@ def api_put(bench: Bench) -> Figures:
     new_table(bench)
     count = bench.jobs(20_000)
     target = "/jobs/job%d/1234?interval=86400"
-    with running_dalga(bench) as daemon:
-        found = load(daemon.port, "PUT", count, target, "201")
+    figures = _api(bench, "PUT", count, target, "201")
     if bench.database.count() != count:
         raise SystemExit("not all jobs are in the table")
-    with empty_route() as port:
-        reference = load(port, "PUT", count, target, "201")
-    return {"per_second": found, "empty_route": reference, "ratio": found / reference}
+    return figures
 
 
 def api_get(bench: Bench) -> Figures:
@@ -332,11 +329,23 @@ def api_get(bench: Bench) -> Figures:
     count = bench.jobs(20_000)
     target = "/jobs/job%d/bench"
     bench.database.insert_many("job", count, DAY, datetime.now(UTC) + timedelta(days=1))
+    return _api(bench, "GET", count, target, "200")
+
+
+def _api(bench: Bench, method: str, count: int, target: str, status: str) -> Figures:
     with running_dalga(bench) as daemon:
-        found = load(daemon.port, "GET", count, target, "200")
+        cpu, database_cpu = daemon.cpu(), bench.database.cpu()
+        found = load(daemon.port, method, count, target, status)
+        cpu, database_cpu = daemon.cpu() - cpu, bench.database.cpu() - database_cpu
     with empty_route() as port:
-        reference = load(port, "GET", count, target, "200")
-    return {"per_second": found, "empty_route": reference, "ratio": found / reference}
+        reference = load(port, method, count, target, status)
+    return {
+        "per_second": found,
+        "empty_route": reference,
+        "ratio": found / reference,
+        "daemon_cpu_ms_per_request": cpu / count * 1000,
+        "database_cpu_ms_per_request": database_cpu / count * 1000,
+    }
 
 
 def load(port: int, method: str, count: int, target: str, status: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -19,6 +20,7 @@ from dalga.job import (
     Run,
     ScheduleRequest,
     UnreadableJob,
+    plan,
 )
 from dalga.schedule import Every, Once
 from dalga.store.table import JobsTable
@@ -251,6 +253,35 @@ class ClaimTests(EngineTestCase):
         left_there = (due - (await store.claim(9, LONG)).now).total_seconds()
         self.assertLess(left_here, left_there + 0.5)
         self.assertLess(abs(left_here - LONG.total_seconds()), 5)
+
+    async def test_put_together(self) -> None:
+        """P1, P3, P4: jobs of all kinds that are put in one transaction are each as if alone."""
+        store = self.open_store()
+        await store.put(JobKey("there", "b"), EACH_MINUTE)
+        runs = {name: await self.due_now(store, JobKey(name, "b")) for name in ("anew", "now")}
+        asked = {
+            "fresh": EACH_MINUTE,
+            "there": NOW,
+            "anew": replace(EACH_MINUTE, interval=seconds(7)),
+            "now": replace(EACH_MINUTE, immediate=True),
+        }
+        never = replace(EACH_MINUTE, until=datetime(2020, 1, 1, tzinfo=UTC))
+        refused, *puts = (
+            store.put(JobKey(name, "b"), request)
+            for name, request in {"never": never, **asked}.items()
+        )
+        await self.assertFailure(refused, InvalidRequest)
+        for (name, request), put in zip(asked.items(), puts, strict=True):
+            job = await put
+            self.assertEqual(await store.get(JobKey(name, "b")), job, name)
+            self.assertEqual(job.schedule, plan(request, job.anchor).schedule, name)
+            self.assertEqual((job.running, job.waited), (name in runs, name == "now"), name)
+        await self.assertFailure(store.get(JobKey("never", "b")), JobNotFound)
+        await self.claim_one(store, JobKey("there", "b"))
+        ended = [(run, Delete()) for run in runs.values()]
+        self.assertEqual(len(await self.record(store, ended)), 2)
+        (again,) = (await store.claim(9, LONG)).runs
+        self.assertEqual((again.key.path, again.waited), ("now", True))
 
     async def test_a_crowd_of_claims(self) -> None:
         """

@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from dalga.config import Config, ListenConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
 from dalga.job import Delete, JobKey, Reschedule
+from dalga.schedule import Every
 from dalga.service import make_service
 from dalga.store.clock import steady_seconds
 from dalga.store.sqlite import SQLite
@@ -231,6 +232,42 @@ class ConcurrencyTests(EngineTestCase):
         self.assertEqual((await store.counts()).total, 1)
         self.assertEqual(await self.record(store, [(locked, Delete())]), [])
         self.assertEqual((await store.counts()).total, 0)
+
+    async def test_a_locked_row_holds_up_no_other_put(self) -> None:
+        """
+        P7: of jobs that are put together only the one whose row somebody has locked, or has just
+        deleted, waits for that.
+        """
+        store = self.open_store()
+        one = "FROM dalga WHERE path = 'a' AND body = 'body'"
+        for lock in (f"SELECT * {one} FOR UPDATE", f"DELETE {one}"):
+            self.in_the_past("a", "b")
+            with closing(self.connect()) as stranger:
+                stranger.cursor().execute(lock)
+                puts = {path: store.put(JobKey(path, "body"), EACH_MINUTE) for path in "abcd"}
+                for path in "bcd":
+                    self.assertEqual((await puts.pop(path)).key, JobKey(path, "body"))
+                self.assertEqual([path for path, put in puts.items() if put.called], [])
+                stranger.rollback()
+            for put in puts.values():
+                self.assertEqual((await put).schedule, Every(timedelta(minutes=1)))
+            self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE schedule = '60'"), [(4,)])
+            self.sql("DELETE FROM dalga")
+
+    async def test_a_job_that_somebody_adds_meanwhile(self) -> None:
+        """P7: nor do those wait for long that share a transaction with what a stranger adds."""
+        store = self.open_store()
+        with closing(self.connect()) as stranger:
+            stranger.cursor().execute(
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled) "
+                "VALUES ('b', 'body', '', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))"
+            )
+            puts = {path: store.put(JobKey(path, "body"), EACH_MINUTE) for path in "abc"}
+            for path in "ac":
+                await puts[path]
+            self.assertFalse(puts["b"].called)
+            stranger.rollback()
+        self.assertEqual((await puts["b"]).key.path, "b")
 
     async def test_a_lock_that_is_held_too_long(self) -> None:
         """A put that waits for a stranger's lock in vain is refused; it goes through later."""

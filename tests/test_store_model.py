@@ -63,6 +63,17 @@ REQUESTS = [
 ]
 
 
+class AtOnce(Clock):
+    """A clock for which a delay of nothing is none."""
+
+    def callLater(self, delay: float, call: Any, *args: Any, **kwargs: Any) -> Any:
+        """See `IReactorTime.callLater`."""
+        later = super().callLater(delay, call, *args, **kwargs)
+        if not delay:
+            self.advance(0)
+        return later
+
+
 class Inline:
     """
     What a store needs of `dalga.store.transactions.Transactions`: each is run at once.
@@ -71,7 +82,7 @@ class Inline:
     """
 
     def __init__(self, dialect: Dialect, now: Callable[[], datetime]) -> None:
-        self.reactor = Clock()
+        self.reactor = AtOnce()
         self._dialect = dialect
         self._now = now
         self._connection = dialect.connect()

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest, StoreUnavailable
 from dalga.store import together
-from dalga.store.together import SLOW, Together
-from dalga.store.transactions import Abandoned, Busy, Call
+from dalga.store.together import LOCKED, SLOW, Locked, Together
+from dalga.store.transactions import Abandoned, Busy, Call, Conflict
 from tests.fakes import EPOCH
 
 
@@ -60,18 +60,73 @@ class TogetherTests(SynchronousTestCase):
         #: What work says of an argument: an exception to give, or to raise.
         self.given: dict[str, Exception] = {}
         self.raised: dict[str, Exception] = {}
+        #: What it gives for others than those.
+        self.results: dict[str, str | Locked] = {}
         lane: Any = self.transactions
         self.together: Together[str, str] = Together(lane, self.work)
 
-    def work(self, cursor: object, now: object, words: list[str]) -> list[str | Exception]:
+    def work(self, cursor: object, now: object, words: list[str]) -> list[str | Exception | Locked]:
         self.done.append(words)
         for word in words:
             if word in self.raised:
                 raise self.raised[word]
-        return [self.given.get(word, word.upper()) for word in words]
+        return [self.given.get(word) or self.results.get(word, word.upper()) for word in words]
 
     def ask(self, words: str) -> dict[str, Deferred[str]]:
-        return {word: self.together.run(word) for word in words.split()}
+        """What the reactor reads in one turn."""
+        answers = {word: self.together.run(word) for word in words.split()}
+        self.transactions.reactor.advance(0)
+        return answers
+
+    def test_what_comes_at_once_goes_together(self) -> None:
+        """A request waits until the reactor has read what else is there, and no longer."""
+        answers = {word: self.together.run(word) for word in "abc"}
+        self.assertEqual(self.transactions.begun, [])
+        self.transactions.reactor.advance(0)
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.done, [["a", "b", "c"]])
+        for word, answer in answers.items():
+            self.assertEqual(self.successResultOf(answer), word.upper())
+        self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
+
+    def test_one_is_locked(self) -> None:
+        """P7: what would wait for somebody's lock is done by itself, and nobody waits for it."""
+        self.results["b"] = LOCKED
+        answers = self.ask("a b c")
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.successResultOf(answers["a"]), "A")
+        self.assertEqual(self.successResultOf(answers["c"]), "C")
+        self.ask("d")
+        self.assertEqual(len(self.transactions.begun), 3)
+        del self.results["b"]
+        self.transactions.begun[1].commit()
+        self.assertEqual(self.successResultOf(answers["b"]), "B")
+        self.assertEqual(self.done, [["a", "b", "c"], ["b"]])
+
+    def test_no_key_twice(self) -> None:
+        """What has the same key goes into the next transaction, in the order in which it came."""
+        lane: Any = self.transactions
+        self.together = Together(lane, self.work, lambda word: word[0])
+        self.ask("a1 b1 a2 c1 a3 b2")
+        for number in range(3):
+            self.transactions.begun[number].commit()
+        self.assertEqual(self.done, [["a1", "b1", "c1"], ["a2", "b2"], ["a3"]])
+
+    def test_given_up_before_the_commit(self) -> None:
+        """
+        P4: what one gives up while it is done must not be written: a late end of it would undo what
+        was said since. The others are done once more.
+        """
+        answers = self.ask("a b c")
+        transaction = self.transactions.begun[0]
+        transaction.do()
+        answers["b"].cancel()
+        self.failureResultOf(answers["b"], CancelledError)
+        self.assertRaises(Conflict, transaction.call.commit)
+        self.assertFalse(transaction.call.committing)
+        transaction.commit()
+        self.assertEqual(self.done[1], ["a", "c"])
+        self.assertEqual(self.successResultOf(answers["c"]), "C")
 
     def test_what_comes_meanwhile_goes_together(self) -> None:
         """A lone request waits for nobody; those that come while it runs share the next."""
@@ -90,10 +145,10 @@ class TogetherTests(SynchronousTestCase):
     def test_no_more_than_fit(self) -> None:
         """P10: a transaction has its limit."""
         self.patch(together, "LIMIT", 2)
-        self.ask("a b c d")
+        self.ask("a b c d e")
         for number in range(3):
             self.transactions.begun[number].commit()
-        self.assertEqual(self.done, [["a"], ["b", "c"], ["d"]])
+        self.assertEqual(self.done, [["a", "b"], ["c", "d"], ["e"]])
 
     def test_one_is_refused(self) -> None:
         """What is refused is the answer of its own request only."""
@@ -158,7 +213,7 @@ class TogetherTests(SynchronousTestCase):
 
     def test_given_up_after_the_commit(self) -> None:
         """What is committed already goes on to its end, which nobody hears of."""
-        answer = self.together.run("a")
+        answer = self.ask("a")["a"]
         transaction = self.transactions.begun[0]
         result = transaction.do()
         transaction.call.commit()
@@ -187,7 +242,7 @@ class TogetherTests(SynchronousTestCase):
 
     def test_all_given_up(self) -> None:
         """The next transaction is begun after one that nobody wants."""
-        answer = self.together.run("a")
+        answer = self.ask("a")["a"]
         answer.cancel()
         self.failureResultOf(answer, CancelledError)
         self.ask("b")
@@ -197,7 +252,7 @@ class TogetherTests(SynchronousTestCase):
 
     def test_a_slow_one(self) -> None:
         """P5: a transaction that waits for a lock holds up the others for a moment only."""
-        slow = self.together.run("a")
+        slow = self.ask("a")["a"]
         others = self.ask("b c")
         self.transactions.reactor.advance(SLOW)
         self.transactions.begun[1].commit()

@@ -23,12 +23,20 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from dalga.errors import JobDisabled, JobNotFound, JobOver, JobSetAside, StartupError
+from dalga.errors import (
+    InvalidRequest,
+    JobDisabled,
+    JobNotFound,
+    JobOver,
+    JobSetAside,
+    StartupError,
+)
 from dalga.job import (
     Delete,
     Failed,
     Job,
     JobKey,
+    Plan,
     Release,
     Reschedule,
     Retry,
@@ -62,7 +70,7 @@ from dalga.store.rows import (
     read_run,
     terms_text,
 )
-from dalga.store.together import Together
+from dalga.store.together import LOCKED, Locked, Together
 from dalga.store.transactions import Conflict, Transactions
 from dalga.store.upgrade import upgrade
 
@@ -119,6 +127,9 @@ class JobsTable:
         self._guard = guard
         self._token = token
         self._sql = _Statements(dialect)
+        self._puts: Together[tuple[JobKey, ScheduleRequest], Job] = Together(
+            api_lane, self._put_all, lambda put: put[0]
+        )
         self._gets: Together[JobKey, Job | UnreadableJob] = Together(api_lane, self._read_all)
 
     # Open and close
@@ -181,16 +192,7 @@ class JobsTable:
     def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
         """See `Store.put`."""
 
-        def work(cursor: Cursor, now: datetime, since: float) -> Job:
-            planned = plan(request, now)
-            at, first = self._dialect.instant(now), self._dialect.instant(planned.first)
-            terms = terms_text(planned.schedule, planned.options)
-            new = (*self._key(key), *terms, self._dialect.instant(planned.anchor), first, first)
-            said = RESCHEDULED_NOW if planned.first == now else RESCHEDULED
-            cursor.execute(self._sql.put, (*new, at, at, said, at))
-            return self._expect(cursor, key, now)
-
-        return self._api.run(work)
+        return self._puts.run((key, request))
 
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
@@ -472,9 +474,56 @@ class JobsTable:
     def _key(self, key: JobKey) -> tuple[object, object]:
         return self._dialect.key(key.path), self._dialect.key(key.body)
 
+    def _put_all(
+        self, cursor: Cursor, now: datetime, puts: list[tuple[JobKey, ScheduleRequest]]
+    ) -> list[Job | Exception | Locked]:
+        """
+        Write jobs, each key but once; what is refused is the answer, and not written. Of several
+        those whose row somebody has locked are left out.
+        """
+        results: dict[JobKey, Job | Exception | Locked] = {}
+        plans: dict[JobKey, Plan] = {}
+        # In the order of the key, in which all transactions add several rows: no deadlocks.
+        for key, request in sorted(puts, key=lambda put: put[0]):
+            try:
+                plans[key] = plan(request, now)
+            except InvalidRequest as refusal:
+                results[key] = refusal
+        if len(puts) > 1 and plans:
+            for key in self._locked(cursor, plans):
+                results[key] = LOCKED
+                del plans[key]
+        if plans:
+            at = self._dialect.instant(now)
+            rows = [value for key, planned in plans.items() for value in self._row(key, planned)]
+            cursor.execute(self._sql.put(len(plans)), (*rows, at, at, at, at))
+        for key, job in self._read_rows(cursor, plans, now):
+            results[key] = self._readable(job, key)
+        return [results[key] for key, _ in puts]
+
+    def _row(self, key: JobKey, planned: Plan) -> tuple[object, ...]:
+        terms = terms_text(planned.schedule, planned.options)
+        anchor, first = map(self._dialect.instant, (planned.anchor, planned.first))
+        return (*self._key(key), *terms, anchor, first, first)
+
+    def _locked(self, cursor: Cursor, keys: Collection[JobKey]) -> list[JobKey]:
+        """The jobs that are there and locked by somebody; locks the others that are there."""
+        if not self._dialect.skip_locked:
+            return []
+        values = [value for key in keys for value in self._key(key)]
+        cursor.execute(self._sql.find_all(len(keys)), values)
+        there = cursor.fetchall()
+        if not there:
+            return []
+        ids = sorted(id for id, _, _ in there)
+        cursor.execute(self._sql.lock(len(ids)), ids)
+        free = {id for (id,) in cursor.fetchall()}
+        locked = {(_octets(path), _octets(body)) for id, path, body in there if id not in free}
+        return [key for key in keys if tuple(map(_octets, self._key(key))) in locked]
+
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[JobKey]
-    ) -> list[Job | UnreadableJob | Exception]:
+    ) -> list[Job | UnreadableJob | Exception | Locked]:
         found = dict(self._read_rows(cursor, set(keys), now))
         return [found[key] if key in found else _not_found(key) for key in keys]
 
@@ -550,19 +599,19 @@ class _Statements:
         leased = "token IS NOT NULL AND due > %s"
 
         new = dialect.proposed
-        self.put = prepare(f"""
-            INSERT INTO {table} (path, body, schedule, location, options, anchor, scheduled, due)
-            VALUES ({_places(8)})
+        self._upsert = f"""
             {dialect.on_conflict}
                 token = CASE WHEN due > %s THEN token END,
-                superseded = CASE WHEN {leased} THEN %s ELSE {NOTHING} END,
+                superseded = CASE WHEN {leased} THEN
+                    CASE {new("scheduled")} WHEN %s THEN {RESCHEDULED_NOW} ELSE {RESCHEDULED} END
+                    ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due ELSE {new("due")} END,
                 schedule = {new("schedule")}, location = {new("location")},
                 options = {new("options")}, anchor = {new("anchor")},
                 scheduled = {new("scheduled")},
                 run = NULL, started = NULL, attempts = 0, error = NULL,
                 successes = 0, skipped = 0, failed = {Failed.NO}, disabled = 0
-            """)
+            """
         # A run that the job has stopped on is run again, as the same; else it is a new one.
         self.trigger = prepare(f"""
             UPDATE {table} SET
@@ -653,6 +702,23 @@ class _Statements:
     def page(self, of_a_path: bool) -> str:
         which = "AND path = %s" if of_a_path else ""
         return self._dialect.prepare(f"{self.jobs} AND id > %s {which} ORDER BY id LIMIT %s")
+
+    def put(self, count: int) -> str:
+        rows = ", ".join([f"({_places(8)})"] * count)
+        return self._dialect.prepare(f"""
+            INSERT INTO {self._table}
+                (path, body, schedule, location, options, anchor, scheduled, due)
+            VALUES {rows}{self._upsert}
+            """)
+
+    def find_all(self, count: int) -> str:
+        keys = " OR ".join(["path = %s AND body = %s"] * count)
+        return self._dialect.prepare(f"SELECT id, path, body FROM {self._table} WHERE {keys}")
+
+    def lock(self, count: int) -> str:
+        return self._dialect.prepare(f"""
+            SELECT id FROM {self._table} WHERE id IN ({_places(count)}){self._dialect.skip_locked}
+            """)
 
     def get(self, count: int) -> str:
         keys = " OR ".join(["path = %s AND body = %s"] * count)

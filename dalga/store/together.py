@@ -1,26 +1,27 @@
 """
-What is read at about the same time, in one transaction.
+What is asked for at about the same time, in one transaction.
 
-Each statement waits for the network. So what comes while a transaction runs waits, and goes
-together into the next: under load many requests share what one would cost, and a lone one waits for
-nobody. It is for reads: a write may have to wait for a lock, which would hold up all that it shares
-a transaction with.
+A commit waits for the disk, and each statement for the network. So what comes while a transaction
+runs waits, and goes together into the next: under load many requests share what one would cost, and
+a lone one waits for nobody. What would have to wait for a row that somebody has locked is left out
+and done by itself (`LOCKED`), so that it holds up no other.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import datetime
+from enum import Enum
 from typing import Generic, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from dalga.errors import StoreUnavailable
 from dalga.log import logger
 from dalga.store.dialect import Cursor
-from dalga.store.transactions import Abandoned, Busy, Call, Transactions
+from dalga.store.transactions import Abandoned, Busy, Call, Conflict, Transactions
 
 log = logger(__name__)
 
@@ -35,6 +36,15 @@ LIMIT = 100
 SLOW = 0.05
 
 
+class Locked(Enum):
+    """In the place of a result: somebody has the row locked, so it is to be done by itself."""
+
+    LOCKED = "locked"
+
+
+LOCKED = Locked.LOCKED
+
+
 class _Request(Generic[A, R]):
     """An argument, and who waits for its result."""
 
@@ -46,9 +56,10 @@ class _Request(Generic[A, R]):
         self.answer: Deferred[R] = Deferred(lambda _: self._abandon())
 
     def _abandon(self) -> None:
-        self.abandoned = True
-        if self.group is not None:
-            self.group.given_up()
+        if self.group is None:
+            self.abandoned = True
+        else:
+            self.group.give_up(self)
 
 
 class _Group(Call, Generic[A, R]):
@@ -59,7 +70,7 @@ class _Group(Call, Generic[A, R]):
         self._requests = requests
         if len(requests) > 1:
             self.busy_attempts = 1  # those that are not in the way are not to wait any longer
-        self.transaction: Deferred[list[R | Exception]] | None = None
+        self.transaction: Deferred[list[R | Exception | Locked]] | None = None
         for request in requests:
             request.group = self
         #: Those that are in the transaction.
@@ -76,8 +87,16 @@ class _Group(Call, Generic[A, R]):
             raise Abandoned
         return [request.argument for request in self.included]
 
-    def given_up(self) -> None:
+    def check(self) -> None:
+        """See `Call.check`. What somebody has given up meanwhile must not be written (P4)."""
+        super().check()
+        if any(request.abandoned for request in self.included):
+            raise Conflict("somebody has given up")
+
+    def give_up(self, request: _Request[A, R]) -> None:
         """One is abandoned; where all are, the transaction waits for its turn no longer."""
+        with self.lock:
+            request.abandoned = True
         if self.transaction is not None and all(one.abandoned for one in self._requests):
             self.transaction.cancel()
 
@@ -85,18 +104,22 @@ class _Group(Call, Generic[A, R]):
 class Together(Generic[A, R]):
     """
     :param work: called in a thread with a cursor, the database's time and arguments; gives a
-        result, or an exception, for each of them. Where it raises, each is tried alone.
+        result, or an exception, for each of them. Where it raises, each is tried alone, and so is
+        what it gives `LOCKED` for, which it does only where there are several.
+    :param key: what must not be twice in one transaction.
     """
 
     def __init__(
         self,
         transactions: Transactions,
-        work: Callable[[Cursor, datetime, list[A]], list[R | Exception]],
+        work: Callable[[Cursor, datetime, list[A]], list[R | Exception | Locked]],
+        key: Callable[[A], Hashable] = id,
     ) -> None:
         self._transactions = transactions
         self._work = work
+        self._key = key
         self._waiting: deque[_Request[A, R]] = deque()
-        #: Transactions under way that are not slow.
+        #: Transactions under way that are not slow, and those that are about to begin.
         self._running = 0
 
     def run(self, argument: A) -> Deferred[R]:
@@ -107,10 +130,15 @@ class Together(Generic[A, R]):
         """
         request: _Request[A, R] = _Request(argument)
         self._waiting.append(request)
-        self._begin()
+        if not self._running:
+            # Not at once: what else the reactor has read by now comes along.
+            self._running += 1
+            self._transactions.reactor.callLater(0, self._ended)
         return request.answer
 
-    def _begin(self) -> None:
+    def _ended(self) -> None:
+        """One of those that are running is not any more: begin the next."""
+        self._running -= 1
         if not self._running and (requests := self._next()):
             self._running += 1
             Deferred.fromCoroutine(self._together(requests)).addErrback(
@@ -118,13 +146,17 @@ class Together(Generic[A, R]):
             )
 
     def _next(self) -> list[_Request[A, R]]:
-        """Those that have waited longest, and are still wanted."""
-        found: list[_Request[A, R]] = []
+        """Those that have waited longest, and are still wanted; no key twice."""
+        found: dict[Hashable, _Request[A, R]] = {}
+        left: deque[_Request[A, R]] = deque()
         while self._waiting and len(found) < LIMIT:
             request = self._waiting.popleft()
-            if not request.abandoned:
-                found.append(request)
-        return found
+            if request.abandoned:
+                continue
+            if found.setdefault(self._key(request.argument), request) is not request:
+                left.append(request)
+        self._waiting.extendleft(reversed(left))
+        return list(found.values())
 
     async def _together(self, requests: list[_Request[A, R]]) -> None:
         slow = False
@@ -136,13 +168,12 @@ class Together(Generic[A, R]):
                 timer = self._transactions.reactor.callLater(SLOW, give_way)
                 return
             slow = True
-            self._running -= 1
-            self._begin()
+            self._ended()
 
         timer = self._transactions.reactor.callLater(SLOW, give_way)
         group = _Group(requests)
         try:
-            await self._attempt(group)
+            self._each_alone(await self._attempt(group))
         except (Abandoned, CancelledError):
             pass  # nobody waits for an answer
         except Exception as error:
@@ -151,16 +182,19 @@ class Together(Generic[A, R]):
                     if not request.answer.called:
                         request.answer.errback(error)
             else:
-                # At once, so that one that waits for a lock holds up no other.
-                await DeferredList(
-                    [Deferred.fromCoroutine(self._alone(request)) for request in requests]
-                )
+                self._each_alone(requests)
         finally:
             if timer.active():
                 timer.cancel()
             if not slow:
-                self._running -= 1
-            self._begin()
+                self._ended()
+
+    def _each_alone(self, requests: list[_Request[A, R]]) -> None:
+        # At once, so that one that waits for a lock holds up no other.
+        for request in requests:
+            Deferred.fromCoroutine(self._alone(request)).addErrback(
+                lambda failure: log.failure("unexpected", failure)
+            )
 
     async def _alone(self, request: _Request[A, R]) -> None:
         try:
@@ -169,19 +203,25 @@ class Together(Generic[A, R]):
             if not request.answer.called:
                 request.answer.errback(error)
 
-    async def _attempt(self, group: _Group[A, R]) -> None:
-        def work(cursor: Cursor, now: datetime, since: float) -> list[R | Exception]:
+    async def _attempt(self, group: _Group[A, R]) -> list[_Request[A, R]]:
+        """:return: those that have to be done by themselves."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> list[R | Exception | Locked]:
             return self._work(cursor, now, group.include())
 
         group.transaction = self._transactions.run_call(work, group)
         results = await group.transaction
+        locked = []
         for request, result in zip(group.included, results, strict=True):
             if request.answer.called:
                 continue
-            if isinstance(result, Exception):
+            if isinstance(result, Locked):
+                locked.append(request)
+            elif isinstance(result, Exception):
                 request.answer.errback(result)
             else:
                 request.answer.callback(result)
+        return locked
 
     def _blames_one(self, error: Exception) -> bool:
         """Whether others than the one that it is about might do."""

@@ -53,7 +53,8 @@ class Call:
     """How far a transaction has come, as its thread and its caller tell each other."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        #: Between the two threads.
+        self.lock = Lock()
         self._abandoned = False
         self.committing = False
         #: How often it is run in all where it waits for a lock in vain.
@@ -61,7 +62,7 @@ class Call:
 
     def abandon(self) -> None:
         """The caller has given up: called in the reactor's thread."""
-        with self._lock:
+        with self.lock:
             self._abandoned = True
 
     def commit(self) -> None:
@@ -70,10 +71,14 @@ class Call:
 
         :raises Abandoned: if the caller has given up.
         """
-        with self._lock:
-            if self._abandoned:
-                raise Abandoned
+        with self.lock:
+            self.check()
             self.committing = True
+
+    def check(self) -> None:
+        """Called under the lock. :raises Abandoned: if the caller has given up."""
+        if self._abandoned:
+            raise Abandoned
 
 
 class _Connection(adbapi.Connection):
