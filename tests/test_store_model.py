@@ -104,6 +104,15 @@ class Inline:
         self._connection.commit()
         return succeed(result)
 
+    def read(
+        self, sql: str, arguments: Any, result: Callable[[list[Any], datetime], Any]
+    ) -> Deferred[Any]:
+        def work(cursor: Any, now: datetime, since: float) -> Any:
+            cursor.execute(sql, arguments)
+            return result(cursor.fetchall(), now)
+
+        return self.run(work)
+
     def close(self) -> Deferred[None]:
         self._connection.close()
         return succeed(None)
@@ -330,6 +339,8 @@ class ModelTests(EngineTestCase):
         """One more instance's store, whose transactions are run at once."""
         dialect: Any = self.open_store()._dialect
         lane: Any = Inline(dialect, lambda: time[0])
-        store = JobsTable(dialect, DatabaseClock(lambda: 0.0), lane, lane)
+        clock: Any = DatabaseClock(lambda: 0.0)
+        clock.now = lambda: time[0]
+        store = JobsTable(dialect, clock, lane, lane)
         self.stores.append(store)
         return store

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -136,7 +136,15 @@ class JobsTable:
 
     def open(self) -> None:
         """See `Store.open`."""
-        self._first(self._dialect.check_table)
+
+        def check(cursor: Cursor) -> None:
+            self._dialect.check_table(cursor)
+            sent = self.clock.seconds()
+            cursor.execute(self._sql.now)
+            ((value,),) = cursor.fetchall()
+            self.clock.observe(self._dialect.read_instant(value), sent, self.clock.seconds())
+
+        self._first(check)
 
     def create_table(self) -> str:
         """See `Store.create_table`."""
@@ -272,7 +280,7 @@ class JobsTable:
 
     def now(self) -> Deferred[datetime]:
         """See `Store.now`."""
-        return self._api.run(lambda cursor, now, since: now)
+        return self._api.read(self._sql.now, (), lambda rows, now: now)
 
     def counts(self) -> Deferred[Counts]:
         """See `Store.counts`."""
@@ -320,20 +328,20 @@ class JobsTable:
     def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
         """See `Store.upcoming`."""
 
-        def work(cursor: Cursor, now: datetime, since: float) -> Dues:
-            horizon = now + within
-            cursor.execute(self._sql.upcoming, (self._dialect.instant(horizon), limit))
-            rows = cursor.fetchall()
+        # One statement, as this is what an idle daemon does: so the horizon goes by the estimate of
+        # the database's time. It is what was asked for, so it holds even where that is wrong.
+        horizon = self.clock.now() + within
+
+        def dues(rows: list[tuple[Any, ...]], now: datetime) -> Dues:
             times = []
-            for (value,) in rows:
+            for _, value in rows[1:]:
                 try:
                     times.append(self._dialect.read_instant(value))
                 except ValueError:
                     times.append(now)  # no time, but due: a claim will set it aside
-            full = len(rows) == limit
-            return Dues(times, max(times) if full else horizon)
+            return Dues(times, max(times) if len(times) == limit else horizon)
 
-        return self._runs.run(work)
+        return self._runs.read(self._sql.upcoming, (self._dialect.instant(horizon), limit), dues)
 
     def claim(self, limit: int, lease: timedelta) -> Deferred[Claimed]:
         """See `Store.claim`."""
@@ -678,8 +686,14 @@ class _Statements:
         self.announce = prepare(f"REPLACE INTO {heartbeats} (id, seen) VALUES (%s, %s)")
         self.forget = prepare(f"DELETE FROM {heartbeats} WHERE seen <= %s")
         self.depart = prepare(f"DELETE FROM {heartbeats} WHERE id = %s")
+        self.now = prepare("SELECT UTC_TIMESTAMP(6)")
+        # The first row has the time, the others what is due.
         self.upcoming = prepare(f"""
-            SELECT due FROM {table} WHERE due <= %s ORDER BY due LIMIT %s
+            SELECT UTC_TIMESTAMP(6), NULL
+            UNION ALL
+            SELECT NULL, due FROM (
+                SELECT due FROM {table} WHERE due <= %s ORDER BY due LIMIT %s
+            ) AS dues
             """)
 
         self.find_due = prepare(f"""

@@ -9,8 +9,9 @@ that may take.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from random import Random
 from threading import Lock
 from typing import Any, TypeVar
@@ -27,6 +28,9 @@ from dalga.store.dialect import Cursor, Dialect, Trouble
 
 log = logger(__name__)
 T = TypeVar("T")
+
+#: A result, the database's time, and from when until when, by the steady clock, that was asked for.
+_Timed = tuple[T, datetime, float, float]
 
 #: How often a transaction that met a conflict is run in all.
 CONFLICT_ATTEMPTS = 10
@@ -158,7 +162,23 @@ class Transactions:
 
     def run_call(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> Deferred[T]:
         """`run`, with a say of one's own in whether it is still wanted."""
-        return Deferred.fromCoroutine(self._run(work, call))
+        return Deferred.fromCoroutine(self._run(partial(self._write, work), call))
+
+    def read(
+        self,
+        sql: str,
+        arguments: Sequence[object],
+        result: Callable[[list[tuple[Any, ...]], datetime], T],
+    ) -> Deferred[T]:
+        """
+        One statement that only reads, and reads the database's time too.
+
+        :param sql: has that in the first column of its first row, which is always there.
+        :param result: called in a thread with the rows and that time.
+        :raises StoreUnavailable: if the database can't do it now.
+        """
+        work = partial(self._read, sql, arguments, result)
+        return Deferred.fromCoroutine(self._run(work, Call()))
 
     @property
     def has_room(self) -> bool:
@@ -174,7 +194,7 @@ class Transactions:
             await self._free.acquire()
         self._pool.close()
 
-    async def _run(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> T:
+    async def _run(self, work: Callable[[Cursor], _Timed[T]], call: Call) -> T:
         attempt = 0
         began = self._clock.seconds()
         while True:
@@ -195,7 +215,7 @@ class Transactions:
             pause = self._random.uniform(0, 0.005 * 2 ** min(attempt, 6))
             await deferLater(self.reactor, pause)
 
-    def _in_thread(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> Deferred[Any]:
+    def _in_thread(self, work: Callable[[Cursor], _Timed[T]], call: Call) -> Deferred[Any]:
         """Run it once. The thread is free when it is through, not when nobody waits any more."""
         if self._closed:
             self._free.release()
@@ -207,7 +227,7 @@ class Transactions:
             if not waiting.called:
                 waiting.callback(result)
 
-        self._pool.runInteraction(self._timed, work, call).addBoth(ended)
+        self._pool.runInteraction(self._transaction, work, call).addBoth(ended)
         return waiting
 
     def _worth_another(self, error: Exception, call: Call, attempt: int, elapsed: float) -> bool:
@@ -231,24 +251,43 @@ class Transactions:
         kind = Busy if in_the_way else StoreUnavailable
         raise kind(f"{self._dialect.where()} can't be used now: {describe(error)}") from error
 
-    def _timed(
-        self, cursor: Cursor, work: Callable[[Cursor, datetime, float], T], call: Call
-    ) -> tuple[T, datetime, float, float]:
+    def _transaction(
+        self, cursor: Cursor, work: Callable[[Cursor], _Timed[T]], call: Call
+    ) -> _Timed[T]:
         call.committing = False
         try:
             self._dialect.begin(cursor)
-            sent = self._clock.seconds()
-            cursor.execute(self._read_time)
-            ((value,),) = cursor.fetchall()
-            received = self._clock.seconds()
-            now = self._dialect.read_instant(value)
-            result = work(cursor, now, sent)
+            done = work(cursor)
             call.commit()
-            return result, now, sent, received
+            return done
         except Exception as error:
             if self._dialect.trouble(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
                 cursor.drop_connection()
             raise
+
+    def _write(self, work: Callable[[Cursor, datetime, float], T], cursor: Cursor) -> _Timed[T]:
+        _, now, sent, received = self._time(cursor, self._read_time, ())
+        return work(cursor, now, sent), now, sent, received
+
+    def _read(
+        self,
+        sql: str,
+        arguments: Sequence[object],
+        result: Callable[[list[tuple[Any, ...]], datetime], T],
+        cursor: Cursor,
+    ) -> _Timed[T]:
+        rows, now, sent, received = self._time(cursor, sql, arguments)
+        return result(rows, now), now, sent, received
+
+    def _time(
+        self, cursor: Cursor, sql: str, arguments: Sequence[object]
+    ) -> _Timed[list[tuple[Any, ...]]]:
+        """A statement's rows, and the time that stands first in them."""
+        sent = self._clock.seconds()
+        cursor.execute(sql, arguments)
+        rows = cursor.fetchall()
+        received = self._clock.seconds()
+        return rows, self._dialect.read_instant(rows[0][0]), sent, received
 
 
 def describe(error: Exception) -> str:
