@@ -32,6 +32,10 @@ CONNECTIONS = 100
 #: Jobs that a drain is made of.
 BACKLOG = 20_000
 
+# What the server counts.
+QUERIES, COMMITS, ROLLBACKS = "Questions", "Com_commit", "Com_rollback"
+LOCK_WAITS = "Innodb_row_lock_waits"
+
 MILLION = 1_000_000
 DAY = "86400"
 
@@ -181,6 +185,7 @@ def _drain(
     with running_dalga(bench) as daemon:
         began = time.monotonic()
         cpu, database_cpu = daemon.cpu(), bench.database.cpu()
+        commits = bench.database.counter(COMMITS)
 
         def over() -> bool:
             return bench.sink.count() >= count or (
@@ -193,6 +198,7 @@ def _drain(
             unrecorded = f"due <= '{text(now)}' OR token IS NOT NULL"
             wait_until(lambda: bench.database.count(unrecorded) == 0, "all to be recorded")
         cpu, database_cpu = daemon.cpu() - cpu, bench.database.cpu() - database_cpu
+        commits = bench.database.counter(COMMITS) - commits
         peak = daemon.peak_memory()
     arrivals = bench.sink.arrivals()
     check(arrivals, count if done >= count else len({arrival.path for arrival in arrivals}))
@@ -207,6 +213,7 @@ def _drain(
         "ratio": found / reference,
         "daemon_cpu_ms_per_job": cpu / len(arrivals) * 1000,
         "database_cpu_ms_per_job": database_cpu / len(arrivals) * 1000,
+        "transactions_per_job": commits / len(arrivals),
         "peak_memory_mb": peak,
     }
 
@@ -230,14 +237,23 @@ def two_daemons(bench: Bench) -> Figures:
     alone = _drain(bench, count)["jobs_per_second"]
     new_table(bench)
     bench.database.insert_many("job", 2 * count, "", datetime.now(UTC) - timedelta(minutes=1))
+    before = {name: bench.database.counter(name) for name in (LOCK_WAITS, ROLLBACKS)}
     with running_dalga(bench, "one"), running_dalga(bench, "two"):
         wait_until(lambda: bench.database.count() == 0, "all to be recorded")
+    conflicts = {name: bench.database.counter(name) - count for name, count in before.items()}
     arrivals = bench.sink.arrivals()
     check(arrivals, 2 * count)
     # The second comes a little later: what counts is when both work.
     middle = sorted(arrivals)[len(arrivals) // 4 : -len(arrivals) // 8]
     together = rate(middle)
-    return {"together": together, "alone": alone, "ratio": together / alone}
+    return {
+        "together": together,
+        "alone": alone,
+        "ratio": together / alone,
+        "row_lock_waits": conflicts[LOCK_WAITS],
+        # The clients close their connections without one.
+        "transactions_rolled_back": conflicts[ROLLBACKS],
+    }
 
 
 # Punctuality
@@ -260,19 +276,27 @@ def _punctual(bench: Bench, after: Callable[[int], float]) -> Figures:
     dues = {f"job{n}": began + timedelta(seconds=after(n)) for n in range(count)}
     bench.database.insert(dues.items())
     with running_dalga(bench) as daemon:
-        cpu = daemon.cpu()
         if datetime.now(UTC) > began - timedelta(seconds=1):
             raise SystemExit("the jobs were due before the daemon was there")
+        time.sleep(max(0.0, began.timestamp() - time.time() - 0.5))
+        cpu, database_cpu = daemon.cpu(), bench.database.cpu()
+        commits = bench.database.counter(COMMITS)
         wait_until(lambda: bench.sink.count() >= count, "all jobs to arrive", 0.5)
         wait_until(lambda: bench.database.count() == 0, "all to be recorded")
-        cpu = daemon.cpu() - cpu
+        cpu, database_cpu = daemon.cpu() - cpu, bench.database.cpu() - database_cpu
+        commits = bench.database.counter(COMMITS) - commits
     arrivals = bench.sink.arrivals()
     check(arrivals, count)
     late = [(arrival.at - dues[arrival.path].timestamp()) * 1000 for arrival in arrivals]
     # nginx cuts off what is less than a millisecond.
     if min(late) < -2:
         raise SystemExit(f"a job arrived {-min(late):g} ms before its time")
-    return {**percentiles(late), "daemon_cpu_ms_per_job": cpu / count * 1000}
+    return {
+        **percentiles(late),
+        "daemon_cpu_ms_per_job": cpu / count * 1000,
+        "database_cpu_ms_per_job": database_cpu / count * 1000,
+        "transactions_per_job": commits / count,
+    }
 
 
 def percentiles(milliseconds: list[float]) -> Figures:
@@ -395,9 +419,9 @@ def idle_million(bench: Bench) -> Figures:
     bench.database.insert_many("waiting", bench.jobs(MILLION), DAY, due)
     with running_dalga(bench) as daemon:
         time.sleep(3)  # let the start be over
-        began, cpu, queries = time.monotonic(), daemon.cpu(), bench.database.queries()
+        began, cpu, queries = time.monotonic(), daemon.cpu(), bench.database.counter(QUERIES)
         time.sleep(bench.seconds(30))
-        asked = bench.database.queries() - queries - 1  # our own
+        asked = bench.database.counter(QUERIES) - queries - 1  # our own
         elapsed = time.monotonic() - began
         figures = {
             "cpu_percent": (daemon.cpu() - cpu) / elapsed * 100,

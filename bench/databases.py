@@ -40,8 +40,8 @@ class Database(ABC):
         """Seconds of CPU that the server has taken so far; 0 where there is none."""
 
     @abstractmethod
-    def queries(self) -> int:
-        """How many queries it has answered so far; 0 where nobody counts."""
+    def counter(self, name: str) -> int:
+        """What the server has counted so far (SHOW GLOBAL STATUS); 0 where there is none."""
 
     @abstractmethod
     def connect(self) -> contextlib.AbstractContextManager[Any]:
@@ -91,10 +91,10 @@ class ServerDatabase(Database):
     def cpu(self) -> float:
         return self._process.cpu()
 
-    def queries(self) -> int:
+    def counter(self, name: str) -> int:
         with self.connect() as connection:
             cursor = connection.cursor()
-            cursor.execute("SHOW GLOBAL STATUS LIKE 'Questions'")
+            cursor.execute("SHOW GLOBAL STATUS LIKE %s", (name,))
             ((_, found),) = cursor.fetchall()
         return int(found)
 
@@ -134,7 +134,7 @@ class FileDatabase(Database):
     def cpu(self) -> float:
         return 0.0
 
-    def queries(self) -> int:
+    def counter(self, name: str) -> int:
         return 0
 
     def connect(self) -> contextlib.AbstractContextManager[Any]:

@@ -54,6 +54,10 @@ SCAN_LIMIT = 1_000
 #: Outcomes that go into one transaction at most.
 RECORD_LIMIT = 500
 
+#: How long the first of them waits for company, in seconds. Nobody waits for a record, but each
+#: costs a transaction. What a daemon has POSTed that is killed meanwhile is POSTed again.
+RECORD_DELAY = 0.01
+
 #: How long claimed runs wait for a slot, in seconds, while none becomes free; then they are given
 #: back, for others to run.
 SLOT_PATIENCE = 0.25
@@ -527,6 +531,7 @@ class _Recorder:
         self._recorded = recorded
         self._waiting: list[tuple[Run, Verdict]] = []
         self._writing: list[tuple[Run, Verdict]] = []
+        self._soon: IDelayedCall | None = None
         self._retry: IDelayedCall | None = None
         self._postponed: dict[IDelayedCall, list[tuple[Run, Verdict]]] = {}
         self._abandoned = False
@@ -550,12 +555,18 @@ class _Recorder:
         if self._abandoned:
             return
         self._waiting.append((run, verdict))
+        if self._soon is None and not self._writing:
+            # For the ends that come about now; the batch under way takes care of those after it.
+            self._soon = self._reactor.callLater(RECORD_DELAY, self._now)
+
+    def _now(self) -> None:
+        self._soon = None
         self._write()
 
     def abandon(self) -> int:
         """Write no more. Gives how many verdicts are left unwritten."""
         self._abandoned = True
-        for timer in (self._retry, *self._postponed):
+        for timer in (self._soon, self._retry, *self._postponed):
             if timer is not None and timer.active():
                 timer.cancel()
         return self.pending

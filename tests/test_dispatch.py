@@ -18,6 +18,7 @@ from dalga.dispatch import (
     AWAY_PAUSE,
     DEPARTURE,
     LEASE_MARGIN,
+    RECORD_DELAY,
     RECORD_LIMIT,
     SCAN_LIMIT,
     SLOT_PATIENCE,
@@ -447,6 +448,7 @@ class ClaimTests(SchedulerTestCase):
         once = self.store.insert("once", began - seconds(30), options=options)
         self.start()
         self.assertEqual(self.endpoint.posts, [])
+        self.go(RECORD_DELAY)
         self.assertIsNone(self.store.find(once))
         row = self.store.find(key)
         assert row is not None
@@ -464,6 +466,7 @@ class ClaimTests(SchedulerTestCase):
             self.store.insert(f"late{late}", began - seconds(late), hourly, skip)
         self.start()
         self.assertEqual(self.endpoint.paths, ["late60"])
+        self.go(RECORD_DELAY)
         late = self.store.find(JobKey("late60.5", "body"))
         assert late is not None
         self.assertEqual(late.due, began + timedelta(hours=1) - seconds(60.5))
@@ -539,7 +542,7 @@ class AheadTests(SchedulerTestCase):
         """P5: what waits for a slot in vain is given back, as if it had not been claimed."""
         self.claim_ahead()
         claims = len(self.store.called("claim"))
-        self.go(SLOT_PATIENCE)
+        self.go(SLOT_PATIENCE + RECORD_DELAY)
         rows = [row for row in self.store.rows.values() if row.token is None]
         self.assertEqual(len(rows), 12)
         self.assertEqual({(row.attempts, row.started) for row in rows}, {(0, None)})
@@ -554,7 +557,7 @@ class AheadTests(SchedulerTestCase):
     def test_taken_again(self) -> None:
         """P7: what was given back starts as soon as there is a slot, not at the next scan."""
         self.claim_ahead(jobs=10, scan=60)
-        self.go(SLOT_PATIENCE)
+        self.go(SLOT_PATIENCE + RECORD_DELAY)
         self.assertEqual(len([row for row in self.store.rows.values() if row.token is None]), 2)
         self.endpoint.answer("job04")
         self.go(0)
@@ -566,6 +569,7 @@ class AheadTests(SchedulerTestCase):
         drained = self.drain(5)
         for number in range(4, 8):
             self.endpoint.answer(f"job{number:02}")
+        self.go(RECORD_DELAY)
         self.assertEqual(self.successResultOf(drained), 0)
         self.assertEqual(len(self.endpoint.posts), 8)
         self.assertEqual({row.token for row in self.store.rows.values()}, {None})
@@ -716,6 +720,7 @@ class RecordTests(SchedulerTestCase):
         self.assertEqual((again.scheduled, again.attempt), (began, 4))
         self.assertIn(again.id, [run.id for run, _ in self.endpoint.posts[:given_up]])
         self.endpoint.answer("once")
+        self.go(RECORD_DELAY)
         self.assertNotIn("once", [row.key.path for row in self.store.rows.values()])
 
     def test_disabled_meanwhile(self) -> None:
@@ -737,12 +742,14 @@ class RecordTests(SchedulerTestCase):
         once = self.store.insert("once")
         each = self.store.insert("each", schedule=Every(MINUTE))
         self.start()
+        began = self.store.time
         self.endpoint.answer("once")
         self.endpoint.answer("each")
+        self.go(RECORD_DELAY)
         self.assertIsNone(self.store.find(once))
         row = self.store.find(each)
         assert row is not None
-        self.assertEqual((row.due, row.token), (self.store.time + MINUTE, None))
+        self.assertEqual((row.due, row.token), (began + MINUTE, None))
 
     def test_an_outcome_that_cannot_be_written(self) -> None:
         """P2, P5: outcomes are kept and tried again after a pause, in order, none dropped."""
@@ -816,6 +823,17 @@ class RecordTests(SchedulerTestCase):
         self.go(AWAY_PAUSE)
         self.assertEqual(self.logged(LogLevel.info).count("the database is back"), 1)
 
+    def test_company(self) -> None:
+        """Outcomes that come within a moment are written together, and none waits for longer."""
+        for number in range(4):
+            self.store.insert(f"job{number}")
+        self.start()
+        for number in range(4):
+            self.assertEqual(len(self.recorded()), number // 2)
+            self.endpoint.answer(f"job{number}")
+            self.go(RECORD_DELAY / 2)
+        self.assertEqual(self.recorded(), [["job0", "job1"], ["job2", "job3"]])
+
     def test_one_batch_at_a_time(self) -> None:
         """Outcomes that come while a record is under way go together into the next one."""
         for number in range(5):
@@ -836,7 +854,9 @@ class RecordTests(SchedulerTestCase):
             self.store.insert(f"job{number}")
         self.start(slots=count)
         self.store.hold("record")
-        for number in range(count):
+        self.endpoint.answer("job0")
+        self.go(RECORD_DELAY)
+        for number in range(1, count):
             self.endpoint.answer(f"job{number}")
         self.store.release("record")
         self.assertEqual([len(paths) for paths in self.recorded()], [1, RECORD_LIMIT, 10])
@@ -848,6 +868,7 @@ class RecordTests(SchedulerTestCase):
         self.store.poison = {2}
         self.store.hold("record")
         self.endpoint.answer("a")
+        self.go(RECORD_DELAY)
         for name in ("bad", "b", "c"):
             self.endpoint.answer(name)
         self.store.release("record")
@@ -972,6 +993,7 @@ class DrainTests(SchedulerTestCase):
         self.store.release("claim")
         self.assertNoResult(drained)
         self.endpoint.answer("a")
+        self.go(RECORD_DELAY)
         self.assertEqual(self.successResultOf(drained), 0)
 
     def test_a_claim_that_comes_after_the_grace(self) -> None:
@@ -992,6 +1014,7 @@ class DrainTests(SchedulerTestCase):
         self.start()
         self.store.hold("record")
         self.endpoint.answer("a")
+        self.go(RECORD_DELAY)
         self.endpoint.answer("b")
         drained = self.drain(5)
         self.go(5)
