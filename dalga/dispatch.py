@@ -669,7 +669,7 @@ def _log_skip(run: Run, verdict: Skip | Delete) -> None:
             then = "job done"
     log.warn(
         "{path!r} {body!r}: skipped, {late:.0f} s late; {then}",
-        late=(run.claimed - run.scheduled).total_seconds(),
+        late=(run.claimed - run.late_since).total_seconds(),
         then=then,
         **_fields(run),
     )

@@ -193,6 +193,11 @@ class Run:
     #: When the lease ends, in seconds of the steady clock (see `dalga.store.clock`).
     lease_ends: float
 
+    @property
+    def late_since(self) -> datetime:
+        """From when its lateness is counted."""
+        return self.due if self.waited else self.scheduled
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -312,8 +317,7 @@ def missed(run: Run) -> Skip | Delete | None:
     A run that has begun is never too late: it is tried again until it is done or given up. One that
     was asked for during a run is no later than it had to be.
     """
-    since = run.due if run.waited else run.scheduled
-    if run.attempt > 1 or not _is_too_late(run.options, since, run.claimed):
+    if run.attempt > 1 or not _is_too_late(run.options, run.late_since, run.claimed):
         return None
     following = _first_in_time(run.options, run.schedule, run.anchor, run.scheduled, run.claimed)
     at = _within(run.options, following)

@@ -7,16 +7,17 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
 
-from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.defer import CancelledError, DeferredList, gatherResults
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 
 from dalga.config import Config, ListenConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
 from dalga.job import Delete, JobKey, Reschedule
-from dalga.schedule import Every
+from dalga.schedule import Every, Once
 from dalga.service import make_service
 from dalga.store.clock import steady_seconds
+from dalga.store.dialect import Trouble
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Conflict
@@ -268,6 +269,51 @@ class ConcurrencyTests(EngineTestCase):
             self.assertFalse(puts["b"].called)
             stranger.rollback()
         self.assertEqual((await puts["b"]).key.path, "b")
+
+    async def test_puts_together_and_alone(self) -> None:
+        """Jobs are locked in one order by all who go by their keys: none loses a deadlock."""
+        stores = [self.open_store(), self.open_store()]
+        keys = [JobKey("job", f"{number * 7919 % 100:02}") for number in range(40)]
+        await gatherResults([stores[0].put(key, EACH_MINUTE) for key in keys])
+        conflicts = []
+        for store in stores:
+            dialect: Any = store._dialect
+            trouble = dialect.trouble
+
+            def counted(error: Exception, trouble: Any = trouble) -> Any:
+                found = trouble(error)
+                if found is Trouble.CONFLICT:
+                    conflicts.append(error)
+                return found
+
+            self.patch(dialect, "trouble", counted)
+        for turn in range(12):
+            alone = (
+                stores[1].trigger(key) if number % 2 else stores[1].disable(key)
+                for number, key in enumerate(keys[turn:] + keys[:turn])
+            )
+            await gatherResults([*(stores[0].put(key, EACH_MINUTE) for key in keys)])
+            together = [stores[0].put(key, EACH_MINUTE) for key in keys]
+            await DeferredList([*together, *alone], consumeErrors=True)
+        self.assertEqual(conflicts, [])
+
+    async def test_later_words_of_a_key(self) -> None:
+        """P4: a PUT that waits beside others is not overtaken by a later one of its own job."""
+        store = self.open_store()
+        with closing(self.connect()) as stranger:
+            stranger.cursor().execute(
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled) "
+                "VALUES ('b', 'body', '', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))"
+            )
+            key = JobKey("k", "body")
+            first = [store.put(JobKey("b", "body"), EACH_MINUTE), store.put(key, EACH_MINUTE)]
+            await self.until_waiting()
+            last = store.put(key, NOW)
+            await store.put(JobKey("c", "body"), EACH_MINUTE)
+            self.assertFalse(last.called)
+            stranger.rollback()
+            await gatherResults([*first, last])
+        self.assertEqual((await self.job(store, key)).schedule, Once())
 
     async def test_a_lock_that_is_held_too_long(self) -> None:
         """A put that waits for a stranger's lock in vain is refused; it goes through later."""

@@ -19,8 +19,9 @@ from tests.fakes import EPOCH
 class Transaction:
     """A transaction that was asked for, and ends when it is told to."""
 
-    def __init__(self, work: Callable[..., Any], call: Call) -> None:
+    def __init__(self, work: Callable[..., Any], call: Call, reactor: Clock) -> None:
         self._work = work
+        self._reactor = reactor
         self.call = call
         self.answer: Deferred[Any] = Deferred()
 
@@ -33,6 +34,7 @@ class Transaction:
         result = self.do()
         self.call.commit()
         self.answer.callback(result)
+        self._reactor.advance(0)
 
 
 class FakeTransactions:
@@ -46,7 +48,7 @@ class FakeTransactions:
 
     def run_call(self, work: Callable[..., Any], call: Call) -> Deferred[Any]:
         """See `dalga.store.transactions.Transactions`."""
-        self.begun.append(Transaction(work, call))
+        self.begun.append(Transaction(work, call, self.reactor))
         return self.begun[-1].answer
 
 
@@ -111,12 +113,76 @@ class TogetherTests(SynchronousTestCase):
         for number in range(3):
             self.transactions.begun[number].commit()
         self.assertEqual(self.done, [["a1", "b1", "c1"], ["a2", "b2"], ["a3"]])
+        self.assertEqual(self.together._taken, {})
+
+    def test_a_key_that_is_under_way(self) -> None:
+        """
+        P4: what was said later comes later, though what was said before it waits for a lock, beside
+        others or by itself; and it waits no longer for what was given up.
+        """
+        lane: Any = self.transactions
+        self.together = Together(lane, self.work, lambda word: word[0])
+        self.results["a1"] = LOCKED
+        answers = self.ask("a1 b1")
+        self.transactions.reactor.advance(SLOW)
+        answers |= self.ask("a2 c1")
+        slow, beside = self.transactions.begun
+        beside.commit()
+        self.assertEqual(self.done, [["c1"]])
+        slow.commit()
+        alone = self.transactions.begun[2]
+        self.assertEqual(len(self.transactions.begun), 3)
+        del self.results["a1"]
+        alone.commit()
+        self.transactions.begun[3].commit()
+        self.assertEqual(self.done, [["c1"], ["a1", "b1"], ["a1"], ["a2"]])
+        answers |= self.ask("a3") | self.ask("a4")
+        answers["a3"].cancel()
+        self.failureResultOf(answers["a3"], CancelledError)
+        self.transactions.reactor.advance(0)
+        self.assertRaises(Abandoned, self.transactions.begun[4].do)
+        self.transactions.begun[4].answer.errback(Abandoned())
+        self.transactions.reactor.advance(0)
+        self.transactions.begun[5].commit()
+        self.assertEqual(self.successResultOf(answers["a4"]), "A4")
+
+    def test_not_twice_after_the_commit(self) -> None:
+        """P4: whatever kind of error comes of the COMMIT: it may have been written."""
+        answers = self.ask("a b")
+        transaction = self.transactions.begun[0]
+        transaction.do()
+        transaction.call.commit()
+        transaction.answer.errback(ZeroDivisionError())
+        for answer in answers.values():
+            self.failureResultOf(answer, ZeroDivisionError)
+        self.assertEqual(len(self.transactions.begun), 1)
+
+    def test_closed(self) -> None:
+        """P5: a stop answers those who wait, and those who come; what is under way goes on."""
+        first = self.ask("a")
+        waiting = self.ask("b c") | {"d": self.together.run("d")}
+        self.together.close()
+        late = self.together.run("e")
+        for answer in (*waiting.values(), late):
+            self.failureResultOf(answer, StoreUnavailable)
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.successResultOf(first["a"]), "A")
+        self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
+
+    def test_closed_before_it_begins(self) -> None:
+        """The same for those whose turn of the reactor is not over."""
+        answer = self.together.run("a")
+        self.together.close()
+        self.failureResultOf(answer, StoreUnavailable)
+        self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
 
     def test_given_up_before_the_commit(self) -> None:
         """
         P4: what one gives up while it is done must not be written: a late end of it would undo what
         was said since. The others are done once more.
         """
+        lane: Any = self.transactions
+        self.together = Together(lane, self.work, lambda word: word)
         answers = self.ask("a b c")
         transaction = self.transactions.begun[0]
         transaction.do()
@@ -127,6 +193,14 @@ class TogetherTests(SynchronousTestCase):
         transaction.commit()
         self.assertEqual(self.done[1], ["a", "c"])
         self.assertEqual(self.successResultOf(answers["c"]), "C")
+
+    def test_a_read_that_is_given_up(self) -> None:
+        """It undoes nothing of the others."""
+        answers = self.ask("a b")
+        answers["a"].cancel()
+        self.failureResultOf(answers["a"], CancelledError)
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.successResultOf(answers["b"]), "B")
 
     def test_what_comes_meanwhile_goes_together(self) -> None:
         """A lone request waits for nobody; those that come while it runs share the next."""

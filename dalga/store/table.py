@@ -186,6 +186,9 @@ class JobsTable:
     def close(self) -> Deferred[None]:
         """See `Store.close`."""
 
+        self._puts.close()
+        self._gets.close()
+
         async def close() -> None:
             await self._runs.close()
             if self._api is not self._runs:
@@ -491,43 +494,54 @@ class JobsTable:
         """
         results: dict[JobKey, Job | Exception | Locked] = {}
         plans: dict[JobKey, Plan] = {}
-        # In the order of the key, in which all transactions add several rows: no deadlocks.
+        # In the order of the key, in which all transactions add several rows.
         for key, request in sorted(puts, key=lambda put: put[0]):
             try:
                 plans[key] = plan(request, now)
             except InvalidRequest as refusal:
                 results[key] = refusal
-        if len(puts) > 1 and plans:
-            for key in self._locked(cursor, plans):
+        if len(puts) > 1 and self._dialect.skip_locked:
+            # New ones first: they may have to wait for somebody who adds the same, and others' rows
+            # are not to be locked meanwhile.
+            there = self._there(cursor, plans)
+            self._upsert(cursor, {key: plans[key] for key in plans if key not in there}, now)
+            free = self._lock(cursor, there)
+            for key in there - free:
                 results[key] = LOCKED
                 del plans[key]
+            self._upsert(cursor, {key: plans[key] for key in plans if key in free}, now)
+        else:
+            self._upsert(cursor, plans, now)
+        for key, job in self._read_rows(cursor, plans, now):
+            results[key] = self._readable(job, key)
+        return [results[key] for key, _ in puts]
+
+    def _upsert(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> None:
         if plans:
             at = self._dialect.instant(now)
             rows = [value for key, planned in plans.items() for value in self._row(key, planned)]
             cursor.execute(self._sql.put(len(plans)), (*rows, at, at, at, at))
-        for key, job in self._read_rows(cursor, plans, now):
-            results[key] = self._readable(job, key)
-        return [results[key] for key, _ in puts]
 
     def _row(self, key: JobKey, planned: Plan) -> tuple[object, ...]:
         terms = terms_text(planned.schedule, planned.options)
         anchor, first = map(self._dialect.instant, (planned.anchor, planned.first))
         return (*self._key(key), *terms, anchor, first, first)
 
-    def _locked(self, cursor: Cursor, keys: Collection[JobKey]) -> list[JobKey]:
-        """The jobs that are there and locked by somebody; locks the others that are there."""
-        if not self._dialect.skip_locked:
-            return []
+    def _there(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
+        """Those of the jobs that are in the table, locked or not."""
+        return self._keys(cursor, self._sql.find_all, keys)
+
+    def _lock(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
+        """Lock those of the jobs that nobody else has locked."""
+        return self._keys(cursor, self._sql.lock, sorted(keys))
+
+    def _keys(self, cursor: Cursor, statement: _Batch, keys: Collection[JobKey]) -> set[JobKey]:
+        if not keys:
+            return set()
+        wanted = {tuple(map(_octets, self._key(key))): key for key in keys}
         values = [value for key in keys for value in self._key(key)]
-        cursor.execute(self._sql.find_all(len(keys)), values)
-        there = cursor.fetchall()
-        if not there:
-            return []
-        ids = sorted(id for id, _, _ in there)
-        cursor.execute(self._sql.lock(len(ids)), ids)
-        free = {id for (id,) in cursor.fetchall()}
-        locked = {(_octets(path), _octets(body)) for id, path, body in there if id not in free}
-        return [key for key in keys if tuple(map(_octets, self._key(key))) in locked]
+        cursor.execute(statement(len(wanted)), values)
+        return {wanted[_octets(path), _octets(body)] for path, body in cursor.fetchall()}
 
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[JobKey]
@@ -727,11 +741,13 @@ class _Statements:
 
     def find_all(self, count: int) -> str:
         keys = " OR ".join(["path = %s AND body = %s"] * count)
-        return self._dialect.prepare(f"SELECT id, path, body FROM {self._table} WHERE {keys}")
+        return self._dialect.prepare(f"SELECT path, body FROM {self._table} WHERE {keys}")
 
     def lock(self, count: int) -> str:
+        # By the index of keys, as everybody else who goes by a key: no deadlocks.
         return self._dialect.prepare(f"""
-            SELECT id FROM {self._table} WHERE id IN ({_places(count)}){self._dialect.skip_locked}
+            SELECT path, body FROM {self._table} FORCE INDEX (job)
+            WHERE {" OR ".join(["path = %s AND body = %s"] * count)}{self._dialect.skip_locked}
             """)
 
     def get(self, count: int) -> str:

@@ -15,21 +15,25 @@ from datetime import datetime
 from enum import Enum
 from typing import Generic, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 
 from dalga.errors import StoreUnavailable
 from dalga.log import logger
 from dalga.store.dialect import Cursor
-from dalga.store.transactions import Abandoned, Busy, Call, Conflict, Transactions
+from dalga.store.transactions import STOPPING, Abandoned, Busy, Call, Conflict, Transactions
 
 log = logger(__name__)
 
 A = TypeVar("A")
 R = TypeVar("R")
+T = TypeVar("T")
 
 #: Requests that go into one transaction at most.
 LIMIT = 100
+
+#: Requests that are looked at for that; some may be of a key that is under way.
+SEEN = 10 * LIMIT
 
 #: How long a transaction may take, in seconds, until what waits for it is begun beside it: it may
 #: be waiting for a row that somebody has locked.
@@ -65,9 +69,10 @@ class _Request(Generic[A, R]):
 class _Group(Call, Generic[A, R]):
     """The requests of one transaction, as its thread and their callers see them."""
 
-    def __init__(self, requests: list[_Request[A, R]]) -> None:
+    def __init__(self, requests: list[_Request[A, R]], writes: bool) -> None:
         super().__init__()
         self._requests = requests
+        self._writes = writes
         if len(requests) > 1:
             self.busy_attempts = 1  # those that are not in the way are not to wait any longer
         self.transaction: Deferred[list[R | Exception | Locked]] | None = None
@@ -90,7 +95,7 @@ class _Group(Call, Generic[A, R]):
     def check(self) -> None:
         """See `Call.check`. What somebody has given up meanwhile must not be written (P4)."""
         super().check()
-        if any(request.abandoned for request in self.included):
+        if self._writes and any(request.abandoned for request in self.included):
             raise Conflict("somebody has given up")
 
     def give_up(self, request: _Request[A, R]) -> None:
@@ -106,21 +111,26 @@ class Together(Generic[A, R]):
     :param work: called in a thread with a cursor, the database's time and arguments; gives a
         result, or an exception, for each of them. Where it raises, each is tried alone, and so is
         what it gives `LOCKED` for, which it does only where there are several.
-    :param key: what must not be twice in one transaction.
+    :param key: of what is written: what has the same key is done one after the other, in the order
+        in which it came. None where it is only read.
     """
 
     def __init__(
         self,
         transactions: Transactions,
         work: Callable[[Cursor, datetime, list[A]], list[R | Exception | Locked]],
-        key: Callable[[A], Hashable] = id,
+        key: Callable[[A], Hashable] | None = None,
     ) -> None:
         self._transactions = transactions
         self._work = work
         self._key = key
         self._waiting: deque[_Request[A, R]] = deque()
-        #: Transactions under way that are not slow, and those that are about to begin.
+        #: What is under way, by its key.
+        self._taken: dict[Hashable, _Request[A, R]] = {}
+        #: Transactions under way that are not slow, and one that is about to begin.
         self._running = 0
+        self._soon: IDelayedCall | None = None
+        self._closed = False
 
     def run(self, argument: A) -> Deferred[R]:
         """
@@ -128,35 +138,73 @@ class Together(Generic[A, R]):
 
         :raises StoreUnavailable: if the database can't do it now.
         """
+        if self._closed:
+            return fail(StoreUnavailable(STOPPING))
         request: _Request[A, R] = _Request(argument)
         self._waiting.append(request)
-        if not self._running:
-            # Not at once: what else the reactor has read by now comes along.
-            self._running += 1
-            self._transactions.reactor.callLater(0, self._ended)
+        self._begin_soon()
         return request.answer
+
+    def close(self) -> None:
+        """Begin no more. What waits fails; what is under way goes on to its end."""
+        self._closed = True
+        if self._soon is not None:
+            self._soon.cancel()
+        while self._waiting:
+            request = self._waiting.popleft()
+            if not request.answer.called:
+                request.answer.errback(StoreUnavailable(STOPPING))
+
+    def _begin_soon(self) -> None:
+        # Not at once: what else the reactor has read by now comes along.
+        if self._waiting and not self._running:
+            self._running += 1
+            self._soon = self._transactions.reactor.callLater(0, self._begin)
+
+    def _begin(self) -> None:
+        self._soon = None
+        requests = self._next()
+        if requests:
+            Deferred.fromCoroutine(self._together(requests)).addErrback(
+                lambda failure: log.failure("unexpected", failure)
+            )
+        else:
+            self._running -= 1  # what is left waits for one of its key
 
     def _ended(self) -> None:
         """One of those that are running is not any more: begin the next."""
         self._running -= 1
-        if not self._running and (requests := self._next()):
-            self._running += 1
-            Deferred.fromCoroutine(self._together(requests)).addErrback(
-                lambda failure: log.failure("unexpected", failure)
-            )
+        self._begin_soon()
 
     def _next(self) -> list[_Request[A, R]]:
-        """Those that have waited longest, and are still wanted; no key twice."""
-        found: dict[Hashable, _Request[A, R]] = {}
+        """Those that have waited longest, and are still wanted, and whose key is free."""
+        found: list[_Request[A, R]] = []
         left: deque[_Request[A, R]] = deque()
-        while self._waiting and len(found) < LIMIT:
+        for _ in range(min(SEEN, len(self._waiting))):
+            if len(found) == LIMIT:
+                break
             request = self._waiting.popleft()
             if request.abandoned:
                 continue
-            if found.setdefault(self._key(request.argument), request) is not request:
-                left.append(request)
+            (found if self._take(request) else left).append(request)
         self._waiting.extendleft(reversed(left))
-        return list(found.values())
+        return found
+
+    def _take(self, request: _Request[A, R]) -> bool:
+        """Whether nobody has the request's key."""
+        if self._key is None:
+            return True
+        key = self._key(request.argument)
+        if self._taken.setdefault(key, request) is not request:
+            return False
+        request.answer.addBoth(self._let_go, key)
+        return True
+
+    def _let_go(self, result: T, key: Hashable) -> T:
+        """Its answer is there, or it is given up, and will not be written."""
+        del self._taken[key]
+        self._begin_soon()
+        return result
 
     async def _together(self, requests: list[_Request[A, R]]) -> None:
         slow = False
@@ -171,13 +219,14 @@ class Together(Generic[A, R]):
             self._ended()
 
         timer = self._transactions.reactor.callLater(SLOW, give_way)
-        group = _Group(requests)
+        group = _Group(requests, writes=self._key is not None)
         try:
             self._each_alone(await self._attempt(group))
         except (Abandoned, CancelledError):
             pass  # nobody waits for an answer
         except Exception as error:
-            if len(requests) == 1 or not self._blames_one(error):
+            # What may have been written must not be written once more (P4).
+            if len(requests) == 1 or group.committing or not self._blames_one(error):
                 for request in requests:
                     if not request.answer.called:
                         request.answer.errback(error)
@@ -198,7 +247,7 @@ class Together(Generic[A, R]):
 
     async def _alone(self, request: _Request[A, R]) -> None:
         try:
-            await self._attempt(_Group([request]))
+            await self._attempt(_Group([request], writes=self._key is not None))
         except Exception as error:
             if not request.answer.called:
                 request.answer.errback(error)

@@ -40,6 +40,9 @@ BUSY_ATTEMPTS = 2
 #: connections that may have died unseen while they were idle, unless the server is slow to say so.
 LOST_PATIENCE = 3.0
 
+#: Why nothing is done any more.
+STOPPING = "this instance is stopping"
+
 
 class Conflict(Exception):
     """What was read is no longer what is there: run the transaction again."""
@@ -200,7 +203,8 @@ class Transactions:
         while True:
             attempt += 1
             if self._closed:
-                raise StoreUnavailable("this instance is stopping")
+                raise StoreUnavailable(STOPPING)
+            call.committing = False
             await self._free.acquire()
             try:
                 result, now, sent, received = await self._in_thread(work, call)
@@ -219,7 +223,7 @@ class Transactions:
         """Run it once. The thread is free when it is through, not when nobody waits any more."""
         if self._closed:
             self._free.release()
-            return fail(StoreUnavailable("this instance is stopping"))
+            return fail(StoreUnavailable(STOPPING))
         waiting: Deferred[Any] = Deferred(lambda _: call.abandon())
 
         def ended(result: Any) -> None:
@@ -254,7 +258,6 @@ class Transactions:
     def _transaction(
         self, cursor: Cursor, work: Callable[[Cursor], _Timed[T]], call: Call
     ) -> _Timed[T]:
-        call.committing = False
         try:
             self._dialect.begin(cursor)
             done = work(cursor)
