@@ -148,7 +148,7 @@ class Together(Generic[A, R]):
     def close(self) -> None:
         """Begin no more. What waits fails; what is under way goes on to its end."""
         self._closed = True
-        if self._soon is not None:
+        if self._soon is not None and self._soon.active():
             self._soon.cancel()
         while self._waiting:
             request = self._waiting.popleft()
