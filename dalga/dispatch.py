@@ -370,16 +370,25 @@ class Scheduler:
                 self._start(run)
             except Exception:
                 self._lost(Failure(), run)  # a mistake of ours: it takes no other run with it (P6)
-        if self._impatience is not None and self._impatience.active():
-            self._impatience.cancel()
-        if self._ready:
-            wait = max(0.0, self._ready[0][0] - self._reactor.seconds())
-            self._impatience = self._reactor.callLater(wait, self._give_back)
+        if self._impatience is None:
+            self._wait_for_slots()
+
+    def _wait_for_slots(self) -> None:
+        """One timer for all of them: when it fires, those that it was set for may have begun."""
+        self._impatience = None
+        if not self._ready:
+            return
+        wait = self._ready[0][0] - self._reactor.seconds()
+        if wait > 0:
+            self._impatience = self._reactor.callLater(wait, self._wait_for_slots)
+        else:
+            self._give_back()
 
     def _give_back(self) -> None:
         """Let others have what was claimed in the hope of a slot that did not come."""
-        if self._impatience is not None and self._impatience.active():
+        if self._impatience is not None:
             self._impatience.cancel()
+            self._impatience = None
         self._ahead = 0
         given_back, self._ready = self._ready, deque()
         for _, run in given_back:
@@ -539,7 +548,8 @@ class _Recorder:
     @property
     def pending(self) -> int:
         """How many verdicts are not written yet."""
-        postponed = sum(map(len, self._postponed.values()))
+        # Asked for with each run, and mostly there are none.
+        postponed = sum(map(len, self._postponed.values())) if self._postponed else 0
         return len(self._waiting) + len(self._writing) + postponed
 
     @property

@@ -7,6 +7,7 @@ Pure: instants are aware UTC datetimes and come in as arguments; "now" is always
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ MAX_COUNTED = 1000
 MIN_INTERVAL = timedelta(seconds=1)
 
 _INSTANT = timedelta(microseconds=1)
+
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -636,7 +639,7 @@ def check_path(path: str) -> None:
 
     :raises InvalidRequest: naming what is in the way.
     """
-    for character in path:
+    for character in "" if path.isascii() and path.isprintable() else path:
         # Cc is C0, DEL and C1; Zl and Zp are the other two that may end a line.
         if unicodedata.category(character) in ("Cc", "Zl", "Zp"):
             raise InvalidRequest(
@@ -657,4 +660,6 @@ def target_path(path: str) -> str:
     Every character but RFC 3986's unreserved ones (section 2.3) is percent-encoded, so nothing in a
     path can be taken for another part of a URL.
     """
+    if _UNRESERVED.fullmatch(path):
+        return "/" + path.lstrip("/")  # as most are: the same, in a tenth of the time
     return "/" + "/".join(quote(segment, safe="~") for segment in path.lstrip("/").split("/"))
