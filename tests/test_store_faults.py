@@ -258,6 +258,26 @@ class ConcurrencyTests(EngineTestCase):
     async def test_a_job_that_somebody_adds_meanwhile(self) -> None:
         """P7: nor do those wait for long that share a transaction with what a stranger adds."""
         store = self.open_store()
+        for path, leased, ending in (("b", True, "commit"), ("c", False, "rollback")):
+            with closing(self.connect()) as stranger:
+                stranger.cursor().execute(
+                    "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due, token) VALUES"
+                    " (%s, 'body', '', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), '2100-01-01', %s)",
+                    (path, b"t" * 16 if leased else None),
+                )
+                puts = [store.put(JobKey(name, "body"), EACH_MINUTE) for name in ("a", path, "z")]
+                await self.until_waiting()
+                self.assertEqual([put for put in puts if put.called], [])
+                getattr(stranger, ending)()
+            for put in puts:
+                job = await put
+                self.assertEqual(await store.get(job.key), job)
+                self.assertEqual(job.running, leased and job.key.path == path)
+            self.sql("DELETE FROM dalga")
+
+    async def test_a_stranger_who_adds_and_does_not_end(self) -> None:
+        """P7: those that share a transaction with what he adds are put without it after a while."""
+        store = self.open_store()
         with closing(self.connect()) as stranger:
             stranger.cursor().execute(
                 "INSERT INTO dalga (path, body, schedule, anchor, scheduled) "

@@ -504,7 +504,10 @@ class JobsTable:
             # New ones first: they may have to wait for somebody who adds the same, and others' rows
             # are not to be locked meanwhile.
             there = self._there(cursor, plans)
-            self._upsert(cursor, {key: plans[key] for key in plans if key not in there}, now)
+            new = {key: plans[key] for key in plans if key not in there}
+            # One for each that was added, two for one that somebody had added meanwhile.
+            if self._upsert(cursor, new, now) == len(new):
+                results |= {key: _as_planned(key, plans.pop(key)) for key in new}
             free = self._lock(cursor, there)
             for key in there - free:
                 results[key] = LOCKED
@@ -516,11 +519,14 @@ class JobsTable:
             results[key] = self._readable(job, key)
         return [results[key] for key, _ in puts]
 
-    def _upsert(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> None:
-        if plans:
-            at = self._dialect.instant(now)
-            rows = [value for key, planned in plans.items() for value in self._row(key, planned)]
-            cursor.execute(self._sql.put(len(plans)), (*rows, at, at, at, at))
+    def _upsert(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> int:
+        """Write jobs, new or over those that are there; gives what the driver counts."""
+        if not plans:
+            return 0
+        at = self._dialect.instant(now)
+        rows = [value for key, planned in plans.items() for value in self._row(key, planned)]
+        cursor.execute(self._sql.put(len(plans)), (*rows, at, at, at, at))
+        return int(cursor.rowcount)
 
     def _row(self, key: JobKey, planned: Plan) -> tuple[object, ...]:
         terms = terms_text(planned.schedule, planned.options)
@@ -592,6 +598,18 @@ def _key_of(path: object, body: object) -> JobKey:
 
 def _not_found(key: JobKey) -> JobNotFound:
     return JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")
+
+
+def _as_planned(key: JobKey, planned: Plan) -> Job:
+    """A job that was not there before."""
+    return Job(
+        key=key,
+        schedule=planned.schedule,
+        options=planned.options,
+        anchor=planned.anchor,
+        scheduled=planned.first,
+        due=planned.first,
+    )
 
 
 def _check_until(job: Job) -> None:
