@@ -457,6 +457,24 @@ class ClaimTests(SchedulerTestCase):
         self.go(30)
         self.assertEqual(self.endpoint.paths, ["a"])
 
+    def test_asked_for_during_a_run(self) -> None:
+        """A run that had to wait is begun however long that was; it is late by what comes then."""
+        options = Options(max_lateness=seconds(5))
+        key = self.store.insert("a", schedule=Every(MINUTE), options=options)
+        self.start(scan=60)
+        for away in (0, 20):
+            self.go(1)
+            self.store.trigger(key)
+            self.go(8)
+            self.store.away = {"claim"} if away else set()
+            self.endpoint.answer("a")
+            self.go(away)
+            self.store.away = set()
+            self.go(2)
+        self.assertEqual(len(self.endpoint.posts), 2)
+        (skipped,) = [event for event in self.events if "skipped" in event["log_format"]]
+        self.assertAlmostEqual(skipped["late"], 20, delta=2)
+
     def test_skip(self) -> None:
         """Where missed times are to be skipped a run may be a minute late, and no later."""
         began = self.store.time
@@ -1021,6 +1039,17 @@ class DrainTests(SchedulerTestCase):
         self.assertEqual(self.successResultOf(drained), 2)
         self.store.release("record")
         self.assertEqual(self.recorded(), [["a"]])
+
+    def test_an_outcome_that_waits_for_company_when_the_grace_is_over(self) -> None:
+        """The same for one whose record is not begun, and no timer is left."""
+        self.store.insert("a")
+        self.start()
+        drained = self.drain(RECORD_DELAY / 2)
+        self.endpoint.answer("a")
+        self.go(RECORD_DELAY / 2)
+        self.assertEqual(self.successResultOf(drained), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.recorded(), [])
 
 
 class FakeStoreTests(EngineTestCase):

@@ -913,6 +913,7 @@ class PathTests(SynchronousTestCase):
             ("..\\x", "/..%5Cx"),
             ("j\u00f3b x", "/j%C3%B3b%20x"),
             ("-._~", "/-._~"),
+            ("a b", "/a%20b"),
             ("a/", "/a/"),
         ):
             self.assertEqual(target_path(path), target)

@@ -197,10 +197,23 @@ class TogetherTests(SynchronousTestCase):
     def test_a_read_that_is_given_up(self) -> None:
         """It undoes nothing of the others."""
         answers = self.ask("a b")
+        transaction = self.transactions.begun[0]
+        result = transaction.do()
         answers["a"].cancel()
         self.failureResultOf(answers["a"], CancelledError)
-        self.transactions.begun[0].commit()
+        transaction.call.commit()
+        transaction.answer.callback(result)
         self.assertEqual(self.successResultOf(answers["b"]), "B")
+
+    def test_many_of_one_key(self) -> None:
+        """P7: however many of a key wait, no turn of the reactor looks at all of them."""
+        lane: Any = self.transactions
+        self.together = Together(lane, self.work, lambda word: word[0])
+        self.patch(together, "SEEN", 3)
+        self.ask("a1 a2 a3 a4 b1")
+        for number in range(4):
+            self.transactions.begun[number].commit()
+        self.assertEqual(self.done, [["a1"], ["a2"], ["a3", "b1"], ["a4"]])
 
     def test_what_comes_meanwhile_goes_together(self) -> None:
         """A lone request waits for nobody; those that come while it runs share the next."""

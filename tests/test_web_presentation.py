@@ -21,6 +21,7 @@ from dalga.errors import (
     InvalidRequest,
     JobDisabled,
     JobNotFound,
+    JobOver,
     JobSetAside,
     StoreUnavailable,
 )
@@ -300,6 +301,7 @@ class ProblemTests(SynchronousTestCase):
             (JobNotFound("x"), 404),
             (JobSetAside("x"), 409),
             (JobDisabled("x"), 409),
+            (JobOver("x"), 409),
             (UnknownResource("x"), 404),
             (NotFound(), 404),
             (MethodNotAllowed(["GET"]), 405),
