@@ -133,7 +133,7 @@ class Database:
                     row.token, row.attempts = None, row.attempts - 1
                     self._move(row, run.due)
                 case other:
-                    raise NotImplementedError(other)
+                    raise ValueError(f"each job here is run once, and its POST succeeds: {other}")
         return dropped
 
     def upcoming(self, within: timedelta, limit: int, now: datetime) -> Dues:

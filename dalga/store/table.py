@@ -202,7 +202,6 @@ class JobsTable:
 
     def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
         """See `Store.put`."""
-
         return self._puts.run((key, request))
 
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
@@ -535,19 +534,11 @@ class JobsTable:
 
     def _there(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
         """Those of the jobs that are in the table, locked or not."""
-        return self._keys(cursor, self._sql.find_all, keys)
+        return {key for key, _ in self._select(cursor, self._sql.find_all, keys)}
 
     def _lock(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
         """Lock those of the jobs that nobody else has locked."""
-        return self._keys(cursor, self._sql.lock, sorted(keys))
-
-    def _keys(self, cursor: Cursor, statement: _Batch, keys: Collection[JobKey]) -> set[JobKey]:
-        if not keys:
-            return set()
-        wanted = {tuple(map(_octets, self._key(key))): key for key in keys}
-        values = [value for key in keys for value in self._key(key)]
-        cursor.execute(statement(len(wanted)), values)
-        return {wanted[_octets(path), _octets(body)] for path, body in cursor.fetchall()}
+        return {key for key, _ in self._select(cursor, self._sql.lock, sorted(keys))}
 
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[JobKey]
@@ -564,15 +555,19 @@ class JobsTable:
     def _read_rows(
         self, cursor: Cursor, keys: Collection[JobKey], now: datetime
     ) -> Iterator[tuple[JobKey, Job | UnreadableJob]]:
+        for key, columns in self._select(cursor, self._sql.get, keys):
+            yield key, read_job(JobRow(*columns), key, now, self._dialect.read_instant)
+
+    def _select(
+        self, cursor: Cursor, statement: _Batch, keys: Collection[JobKey]
+    ) -> Iterator[tuple[JobKey, list[Any]]]:
+        """The rows that there are of some jobs, with what stands in them behind id and key."""
         if not keys:
             return
         wanted = {tuple(map(_octets, self._key(key))): key for key in keys}
-        cursor.execute(
-            self._sql.get(len(wanted)), [value for key in keys for value in self._key(key)]
-        )
+        cursor.execute(statement(len(wanted)), [value for key in keys for value in self._key(key)])
         for _, path, body, *columns in cursor.fetchall():
-            key = wanted[_octets(path), _octets(body)]
-            yield key, read_job(JobRow(*columns), key, now, self._dialect.read_instant)
+            yield wanted[_octets(path), _octets(body)], columns
 
     def _expect(self, cursor: Cursor, key: JobKey, now: datetime) -> Job:
         """Read a job that has to be readable, or the write before it is undone."""
@@ -758,19 +753,19 @@ class _Statements:
             """)
 
     def find_all(self, count: int) -> str:
-        keys = " OR ".join(["path = %s AND body = %s"] * count)
-        return self._dialect.prepare(f"SELECT path, body FROM {self._table} WHERE {keys}")
+        return self._dialect.prepare(f"""
+            SELECT id, path, body FROM {self._table} WHERE {_any_key(count)}
+            """)
 
     def lock(self, count: int) -> str:
         # By the index of keys, as everybody else who goes by a key: no deadlocks.
         return self._dialect.prepare(f"""
-            SELECT path, body FROM {self._table} FORCE INDEX (job)
-            WHERE {" OR ".join(["path = %s AND body = %s"] * count)}{self._dialect.skip_locked}
+            SELECT id, path, body FROM {self._table} FORCE INDEX (job)
+            WHERE {_any_key(count)}{self._dialect.skip_locked}
             """)
 
     def get(self, count: int) -> str:
-        keys = " OR ".join(["path = %s AND body = %s"] * count)
-        return self._dialect.prepare(f"{self.jobs} AND ({keys})")
+        return self._dialect.prepare(f"{self.jobs} AND ({_any_key(count)})")
 
     def take(self, count: int) -> str:
         return self._dialect.prepare(f"""
@@ -872,6 +867,10 @@ class _Statements:
 
 def _unless_disabled(due: str) -> str:
     return f"CASE disabled WHEN 0 THEN {due} END"
+
+
+def _any_key(count: int) -> str:
+    return " OR ".join(["path = %s AND body = %s"] * count)
 
 
 def _places(count: int) -> str:

@@ -165,7 +165,7 @@ class Transactions:
 
     def run_call(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> Deferred[T]:
         """`run`, with a say of one's own in whether it is still wanted."""
-        return Deferred.fromCoroutine(self._run(partial(self._write, work), call))
+        return Deferred.fromCoroutine(self._run(partial(self._timed, work), call))
 
     def read(
         self,
@@ -268,7 +268,7 @@ class Transactions:
                 cursor.drop_connection()
             raise
 
-    def _write(self, work: Callable[[Cursor, datetime, float], T], cursor: Cursor) -> _Timed[T]:
+    def _timed(self, work: Callable[[Cursor, datetime, float], T], cursor: Cursor) -> _Timed[T]:
         _, now, sent, received = self._time(cursor, self._read_time, ())
         return work(cursor, now, sent), now, sent, received
 
