@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest, StoreUnavailable
 from dalga.store import together
-from dalga.store.together import LOCKED, SLOW, Locked, Together
+from dalga.store.together import COMPANY, LOCKED, SLOW, Locked, Together
 from dalga.store.transactions import Abandoned, Busy, Call, Conflict
 from tests.fakes import EPOCH
 
@@ -34,7 +34,7 @@ class Transaction:
         result = self.do()
         self.call.commit()
         self.answer.callback(result)
-        self._reactor.advance(0)
+        self._reactor.advance(COMPANY)
 
 
 class FakeTransactions:
@@ -142,7 +142,7 @@ class TogetherTests(SynchronousTestCase):
         self.transactions.reactor.advance(0)
         self.assertRaises(Abandoned, self.transactions.begun[4].do)
         self.transactions.begun[4].answer.errback(Abandoned())
-        self.transactions.reactor.advance(0)
+        self.transactions.reactor.advance(COMPANY)
         self.transactions.begun[5].commit()
         self.assertEqual(self.successResultOf(answers["a4"]), "A4")
 
@@ -228,6 +228,42 @@ class TogetherTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(answer), word.upper())
         self.assertEqual(self.done, [["a"], ["b", "c", "d"]])
         self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
+
+    def end(self, number: int) -> None:
+        """End a transaction, and what the reactor had to do anyway."""
+        reactor = self.transactions.reactor
+        self.transactions.begun[number].answer.callback(self.transactions.begun[number].do())
+        reactor.advance(0)
+
+    def test_those_that_were_answered_ask_again(self) -> None:
+        """What waits at the end waits for them too, until all are there, or for a moment."""
+        self.ask("a b")
+        self.ask("c")
+        self.end(0)
+        self.ask("d")
+        self.assertEqual(len(self.transactions.begun), 1)
+        self.ask("e")
+        self.end(1)
+        self.assertEqual(self.done, [["a", "b"], ["c", "d", "e"]])
+        self.ask("f")
+        self.transactions.reactor.advance(COMPANY / 2)
+        self.assertEqual(len(self.transactions.begun), 2)
+        self.transactions.reactor.advance(COMPANY / 2)
+        self.end(2)
+        self.assertEqual(self.done[2:], [["f"]])
+
+    def test_nobody_is_waited_for_in_vain(self) -> None:
+        """Neither by one that comes alone, nor for those that were answered long ago."""
+        self.ask("a")
+        self.end(0)
+        self.ask("b")
+        self.assertEqual(len(self.transactions.begun), 2)
+        self.ask("c d")
+        self.transactions.begun[1].commit()
+        self.end(2)
+        self.transactions.reactor.advance(1.5 * COMPANY)
+        self.ask("e")
+        self.assertEqual(len(self.transactions.begun), 4)
 
     def test_no_more_than_fit(self) -> None:
         """P10: a transaction has its limit."""

@@ -2,9 +2,10 @@
 What is asked for at about the same time, in one transaction.
 
 A commit waits for the disk, and each statement for the network. So what comes while a transaction
-runs waits, and goes together into the next: under load many requests share what one would cost, and
-a lone one waits for nobody. What would have to wait for a row that somebody has locked is left out
-and done by itself (`LOCKED`), so that it holds up no other.
+runs waits, and goes together into the next, for which those that the last one answered are given a
+moment to ask again (`COMPANY`): under load many requests share what one would cost, and a lone one
+waits for nobody. What would have to wait for a row that somebody has locked is left out and done by
+itself (`LOCKED`), so that it holds up no other.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ SEEN = 10 * LIMIT
 #: How long a transaction may take, in seconds, until what waits for it is begun beside it: it may
 #: be waiting for a row that somebody has locked.
 SLOW = 0.05
+
+#: How long those that a transaction answered are given to ask again, in seconds, and how long who
+#: does so waits for the others.
+COMPANY = 0.002
 
 
 class Locked(Enum):
@@ -129,6 +134,10 @@ class Together(Generic[A, R]):
         self._taken: dict[Hashable, _Request[A, R]] = {}
         #: Transactions under way that are not slow, and one that is about to begin.
         self._running = 0
+        #: How many may want to go into the next: those that waited at the end of the last, and
+        #: those that were answered by it.
+        self._expected = 0
+        self._ended_at = 0.0
         self._soon: IDelayedCall | None = None
         self._closed = False
 
@@ -159,7 +168,12 @@ class Together(Generic[A, R]):
         # Not at once: what else the reactor has read by now comes along.
         if self._waiting and not self._running:
             self._running += 1
-            self._soon = self._transactions.reactor.callLater(0, self._begin)
+            if self._transactions.reactor.seconds() >= self._ended_at + COMPANY:
+                self._expected = 0
+            delay = COMPANY if len(self._waiting) < self._expected else 0
+            self._soon = self._transactions.reactor.callLater(delay, self._begin)
+        elif self._soon is not None and len(self._waiting) == self._expected:
+            self._soon.reset(0)
 
     def _begin(self) -> None:
         self._soon = None
@@ -171,9 +185,11 @@ class Together(Generic[A, R]):
         else:
             self._running -= 1  # what is left waits for one of its key
 
-    def _ended(self) -> None:
-        """One of those that are running is not any more: begin the next."""
+    def _ended(self, answered: int) -> None:
+        """One of those that are running is not any more, or slow: begin the next."""
         self._running -= 1
+        self._expected = min(LIMIT, len(self._waiting) + answered)
+        self._ended_at = self._transactions.reactor.seconds()
         self._begin_soon()
 
     def _next(self) -> list[_Request[A, R]]:
@@ -216,7 +232,7 @@ class Together(Generic[A, R]):
                 timer = self._transactions.reactor.callLater(SLOW, give_way)
                 return
             slow = True
-            self._ended()
+            self._ended(answered=0)
 
         timer = self._transactions.reactor.callLater(SLOW, give_way)
         group = _Group(requests, writes=self._key is not None)
@@ -236,7 +252,7 @@ class Together(Generic[A, R]):
             if timer.active():
                 timer.cancel()
             if not slow:
-                self._ended()
+                self._ended(answered=len(requests))
 
     def _each_alone(self, requests: list[_Request[A, R]]) -> None:
         # At once, so that one that waits for a lock holds up no other.
