@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN = .venv/bin
 RUN = $(BIN)/python tests/run.py
 
-.PHONY: help venv demo engines mysql-engine nginx-engine test test-mysql test-quick lint format bench clean
+.PHONY: help venv demo engines mysql-engine nginx-engine test test-mysql test-quick lint format \
+    bench faults faults-quick clean
 
 help:
 	@echo 'make demo        run Dalga with an example endpoint and watch the POSTs arrive'
@@ -14,6 +15,8 @@ help:
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff lay out the code'
 	@echo 'make bench       measure: all cases, or one with CASE=drain'
+	@echo 'make faults      break things, and check the promises; one scenario with SCENARIO=client'
+	@echo 'make faults-quick  the same, short'
 	@echo 'make venv        only set up the virtual environment, .venv'
 	@echo 'make engines     only fetch MariaDB for the tests, into .cache'
 	@echo 'make clean       remove what these have made'
@@ -68,6 +71,16 @@ nginx-engine: venv
 # One case: make bench CASE=drain. Options: make bench BENCH='--runs 5'
 bench: engines nginx-engine
 	@$(BIN)/python -m bench $(CASE) $(BENCH)
+
+# One scenario: make faults SCENARIO=rolling-restart SECONDS=30 SEED=7; on MySQL: ENGINE=mysql.
+ENGINE ?= mariadb
+FAULTS_ENGINE = $(if $(filter mysql,$(ENGINE)),mysql-engine,engines)
+faults: $(FAULTS_ENGINE)
+	@$(BIN)/python -m faults $(SCENARIO) --engine $(ENGINE) $(if $(SECONDS),--seconds $(SECONDS)) \
+	    $(if $(SEED),--seed $(SEED)) $(FAULTS)
+
+faults-quick: engines
+	@$(BIN)/python -m faults --seconds 6 --together 4 $(FAULTS)
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info

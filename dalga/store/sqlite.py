@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble
@@ -57,6 +58,8 @@ class SQLite:
     def __init__(self, path: str, wall_clock: Callable[[], datetime] = _utc_now) -> None:
         self._path = path
         self._wall_clock = wall_clock
+        #: The file that is open, by device and inode.
+        self._opened: tuple[int, int] | None = None
 
     def proposed(self, column: str) -> str:
         return f"excluded.{column}"
@@ -66,7 +69,9 @@ class SQLite:
 
     def connection_arguments(self) -> tuple[str, dict[str, Any]]:
         return "sqlite3", {
-            "database": self._path,
+            # A file that is gone must not be made anew, empty: its jobs may still come back.
+            "database": f"file:{quote(self._path)}?mode=rw",
+            "uri": True,
             "timeout": BUSY_TIMEOUT,
             "isolation_level": None,  # transactions are begun in so many words
             "check_same_thread": False,  # adbapi closes from another thread than it used
@@ -75,7 +80,7 @@ class SQLite:
 
     def connect(self) -> Any:
         _, arguments = self.connection_arguments()
-        connection = sqlite3.connect(**arguments)
+        connection = sqlite3.connect(**arguments | {"database": self._path, "uri": False})
         self.set_up(connection)
         return connection
 
@@ -86,8 +91,22 @@ class SQLite:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: an fsync that is one
+        self._opened = self._file()
+
+    def _file(self) -> tuple[int, int] | None:
+        """Which file has the name; None if there is none."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def begin(self, cursor: Cursor) -> None:
+        # What is written to a file that was removed or replaced is lost with the process (P1).
+        if self._file() != self._opened:
+            gone = sqlite3.OperationalError("the file was removed or replaced: put it back")
+            gone.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise gone
         # Taking the write lock first, as a reader that turns writer may find itself too late.
         cursor.execute("BEGIN IMMEDIATE")
 

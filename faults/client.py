@@ -1,0 +1,173 @@
+"""
+A client that schedules, changes and deletes jobs, and remembers what was acknowledged.
+
+What is not acknowledged is said again, to another instance, until it is: as an application would
+that wants to know where it stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from random import Random
+from time import time
+from typing import Any
+
+import treq
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.web.client import Agent
+
+from faults.history import Key, Said, Verb
+
+#: How long an answer may take, in seconds: what the daemon promises, and some for the machine.
+PROMPT = 5.0
+LIMIT = 8.0
+
+METHODS = {
+    Verb.PUT: "PUT",
+    Verb.TRIGGER: "POST",
+    Verb.DISABLE: "PATCH",
+    Verb.ENABLE: "PATCH",
+    Verb.DELETE: "DELETE",
+}
+SUCCESS = {Verb.PUT: 201, Verb.TRIGGER: 200, Verb.DISABLE: 200, Verb.ENABLE: 200, Verb.DELETE: 204}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one request."""
+
+    #: None where there was none.
+    status: int | None
+    #: From the request until here, in seconds.
+    took: float
+    retry_after: str | None = None
+    text: str = ""
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The job that it shows."""
+        found: dict[str, Any] = json.loads(self.text)
+        return found
+
+
+class Client:
+    """
+    :param urls: gives where the instances' interfaces are at the moment, without a last slash.
+    """
+
+    def __init__(self, reactor: Any, urls: Callable[[], list[str]], random: Random) -> None:
+        self._reactor = reactor
+        self._urls = urls
+        self._random = random
+        self._http = treq.client.HTTPClient(Agent(reactor, connectTimeout=LIMIT))
+        self.said: list[Said] = []
+        #: How often which status was answered; 0 for no answer.
+        self.statuses: Counter[int] = Counter()
+        #: The longest that an answer took, or was waited for, of an instance that was alive.
+        self.slowest = 0.0
+        #: Answers with 503 that had no Retry-After.
+        self.without_retry_after = 0
+        self._over = False
+
+    async def ask(self, method: str, target: str, url: str | None = None) -> Answer:
+        """One request, to one of the instances; gives what came back."""
+        urls = self._urls()
+        if url is None and not urls:
+            await self.pause(0.2)
+            return Answer(None, 0.0)
+        asked = time()
+        try:
+            request = self._http.request(
+                method, (url or self._random.choice(urls)) + target, headers={"connection": "close"}
+            )
+            request.addTimeout(LIMIT, self._reactor)
+            response = await request
+            text = await treq.text_content(response, "utf-8").addTimeout(LIMIT, self._reactor)
+        except Exception:  # whatever became of the instance, it is the same for an application
+            self.statuses[0] += 1
+            return Answer(None, time() - asked)
+        took = time() - asked
+        self.statuses[response.code] += 1
+        self.slowest = max(self.slowest, took)
+        (retry_after,) = response.headers.getRawHeaders("retry-after") or (None,)
+        if response.code == 503 and retry_after is None:
+            self.without_retry_after += 1
+        return Answer(response.code, took, retry_after, text)
+
+    async def say(
+        self, verb: Verb, key: Key, interval: int = 0, delay: int = 0, limit: int = 1000
+    ) -> bool:
+        """
+        Say it until it is acknowledged; whether it was.
+
+        :param interval: of a PUT: seconds between two runs; 0 for a job that runs once.
+        :param delay: of a PUT of a job that runs once: seconds until then.
+        :param limit: how often at most.
+        """
+        path, body = key
+        target = f"/jobs/{path}/{body}"
+        if verb is Verb.PUT:
+            when = f"interval={delay}" if delay else "immediate=true"
+            target += f"?interval={interval}" if interval else f"?one-off=true&{when}"
+        elif verb in (Verb.DISABLE, Verb.ENABLE):
+            target += f"?{verb}=true"
+        word = Said(key, verb, 0.0, None, interval, interval or delay)
+        for _ in range(limit):
+            word = replace(word, asked=time())
+            answer = await self.ask(METHODS[verb], target)
+            if answer.status == SUCCESS[verb]:
+                self.said.append(replace(word, answered=time(), next_run=_next_run(answer)))
+                return True
+            if answer.status is not None and 400 <= answer.status < 500:
+                return False  # there is nothing that it could be done to
+            self.said.append(word)
+            if self._over:
+                break
+            await self.pause(0.2)
+        return False
+
+    async def put_many(self, keys: list[Key], interval: int = 0, delay: int = 0) -> None:
+        """PUT some jobs, sixteen at a time."""
+        left = list(reversed(keys))
+
+        async def some() -> None:
+            while left:
+                await self.say(Verb.PUT, left.pop(), interval, delay)
+
+        await gatherResults([Deferred.fromCoroutine(some()) for _ in range(16)])
+
+    async def meddle(self, keys: list[Key], seconds: float, pause: float = 0.05) -> None:
+        """Say one thing after the other of some jobs, each of them by one of eight at once."""
+        ends = time() + seconds
+
+        async def of_some(mine: list[Key]) -> None:
+            while time() < ends and not self._over:
+                key = self._random.choice(mine)
+                verb = self._random.choices(list(Verb), (6, 2, 2, 3, 2))[0]
+                interval = self._random.choice((0, 1, 2, 3))
+                delay = 0 if interval else self._random.choice((0, 1, 2))
+                await self.say(verb, key, interval, delay)
+                await self.pause(self._random.uniform(0, 16 * pause))
+
+        groups = [keys[number::8] for number in range(8)]
+        await gatherResults([Deferred.fromCoroutine(of_some(mine)) for mine in groups if mine])
+
+    def close(self) -> None:
+        """Say nothing more again."""
+        self._over = True
+
+    def pause(self, seconds: float) -> Deferred[None]:
+        """Let time go by."""
+        return deferLater(self._reactor, seconds, lambda: None)
+
+
+def _next_run(answer: Answer) -> int | None:
+    if not answer.text:
+        return None
+    shown = answer.shown.get("next_run")
+    return shown and int(datetime.fromisoformat(shown).timestamp())

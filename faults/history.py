@@ -1,0 +1,111 @@
+"""
+What happened, as the two sides that can know it remember it: the endpoint, and the client.
+
+All times are seconds since the epoch by the clock of the machine that the bench runs on, which is
+the database's too. A run's scheduled time is in whole seconds, as the header that carries it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+#: A job's path and body.
+Key = tuple[str, str]
+
+
+@dataclass(eq=False)
+class Post:
+    """One POST as the endpoint saw it (any request is taken for one)."""
+
+    path: str
+    body: str
+    run: str
+    attempt: int
+    scheduled: int
+    instance: str
+    #: The whole request has arrived.
+    start: float
+    #: The answer has been sent, or the connection was lost; None while it is in flight.
+    end: float | None = None
+    #: What was answered; None where the connection was lost before.
+    status: int | None = None
+    #: What was answered where an answer has no end, as a client may go by the status and leave.
+    begun: int | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.path, self.body
+
+    @property
+    def done(self) -> bool:
+        """Whether the endpoint has done what the run is for."""
+        return 200 in (self.status, self.begun)
+
+
+class Verb(StrEnum):
+    """What a client can say of a job."""
+
+    PUT = "put"
+    TRIGGER = "trigger"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One request of a client, and whether it was acknowledged."""
+
+    key: Key
+    verb: Verb
+    asked: float
+    #: When it was acknowledged; None where it was not, so that nobody knows what became of it.
+    answered: float | None = None
+    #: Of a PUT: seconds between two runs, 0 for a job that runs once.
+    interval: int = 0
+    #: Of a PUT that was not acknowledged: from the request to the first run, in seconds.
+    delay: int = 0
+    #: The next run that the answer showed.
+    next_run: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something was wrong from `start`, and may have made things late until `end`."""
+
+    kind: str
+    start: float
+    end: float
+    #: Whether a run that was done may have been POSTed again because of it.
+    repeats: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the table holds of a job at the end."""
+
+    key: Key
+    disabled: bool
+    leased: bool
+    #: Deleted during a run, and still to be removed.
+    deleted: bool
+    scheduled: int | None
+
+
+@dataclass(slots=True)
+class History:
+    """All that the checker is told."""
+
+    posts: list[Post] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    #: When the world was stopped: what was due shortly before may not have run.
+    ended: float = 0.0
+
+
+def overlapping(faults: Sequence[Fault], start: float, end: float) -> list[Fault]:
+    """The faults that have to do with some time."""
+    return [fault for fault in faults if fault.start <= end and fault.end >= start]

@@ -1,0 +1,60 @@
+"""
+Dalga without one of its mechanisms, to see that a scenario objects.
+
+Each is a copy of the package in which some lines are others. Where the lines are not found any more
+that is an error: the list is to go with the code.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+#: By name: what is changed in which file, as pairs of what stands there and what is put there.
+MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
+    "lease-check": {
+        "dispatch.py": [
+            ("if self._reactor.seconds() + self._pace.timeout > run.lease_ends:", "if False:")
+        ],
+    },
+    "record-retry": {
+        "dispatch.py": [
+            (
+                "self._writing, self._waiting = [], batch + self._waiting",
+                "self._writing, self._waiting = [], self._waiting",
+            )
+        ],
+    },
+    "key-sort": {
+        "store/table.py": [
+            (
+                "verdicts = sorted(verdicts, key=lambda item: item[0].row)",
+                "verdicts = sorted(verdicts, key=lambda item: os.urandom(4))",
+            )
+        ],
+    },
+    "token-compare": {
+        "store/table.py": [("if token != run.token:", "if not token:")],
+    },
+}
+
+
+def mutant(name: str, folder: Path) -> Path:
+    """
+    Make the copy without a mechanism.
+
+    :return: the folder that has to be first on the path.
+    :raises SystemExit: if the code has changed.
+    """
+    shutil.copytree(CHECKOUT / "dalga", folder / "dalga")
+    for file, changes in MUTANTS[name].items():
+        path = folder / "dalga" / file
+        text = path.read_text()
+        for old, new in changes:
+            if text.count(old) != 1:
+                raise SystemExit(f"{name}: {file} does not have {old!r} once")
+            text = text.replace(old, new)
+        path.write_text(text)
+    return folder

@@ -1,0 +1,307 @@
+"""What becomes of the database; and what the API does meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from threading import Event
+from time import sleep, time
+from typing import Any
+
+import pymysql
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from faults.client import PROMPT
+from faults.proxy import Proxy
+from faults.scenarios import scenario
+from faults.scenarios.instances import keys, sometimes_slow, together
+from faults.world import LEASE, World
+
+#: How long things may be late after the database is back, in seconds: what was claimed and not
+#: begun, as nobody knew of it, waits for the lease's end.
+RECOVERY = LEASE + 5.0
+
+#: The longest that the reactor may do one thing, in seconds, on a machine that does others too.
+TICK = 1.0
+
+Fault = Callable[[World, Proxy], Awaitable[None]]
+
+
+async def _meanwhile(
+    world: World, kind: str, fault: Fault, repeats: bool = True, wait: float = RECOVERY
+) -> None:
+    """
+    Two instances, periodic jobs, and clients that go on, while something is done to the database.
+
+    Afterwards all has to be well with no restart; and each request has to have been answered.
+    """
+    sometimes_slow(world)
+    proxy = world.before_database()
+    ticks = [world.folder / f"ticks{number}" for number in range(2)]
+    for path in ticks:
+        await world.start(database=proxy, faults={"ticks": str(path)})
+    await world.client.put_many(keys("job", 30), interval=2)
+    await world.pause(2)
+
+    async def broken() -> None:
+        with world.faulty(kind, after=wait, repeats=repeats):
+            await fault(world, proxy)
+
+    await together(broken(), world.client.meddle(keys("other", 16), world.seconds))
+    await world.pause(wait)
+    # Whatever it was, now it works at once.
+    for instance in world.instances:
+        if instance.status is not None:
+            world.objections.append(f"an instance ended: {instance.output()[-500:]}")
+            continue
+        for _ in range(4):
+            answer = await world.client.ask("GET", "/status", instance.url)
+            if answer.status != 200:
+                world.objections.append(f"afterwards GET /status gives {answer.status}")
+    await world.settle_periodic()
+    _judge(world, ticks)
+
+
+def _judge(world: World, ticks: list[Path]) -> None:
+    """What the clients were answered, and how long the reactors were busy (scenario 7)."""
+    client = world.client
+    longest = max((float(path.read_text()) for path in ticks if path.exists()), default=0.0)
+    world.notes["503"] = str(client.statuses[503])
+    world.notes["slowest answer"] = f"{client.slowest:.1f} s"
+    world.notes["longest turn"] = f"{longest * 1000:.0f} ms"
+    if client.slowest > PROMPT:
+        world.objections.append(f"an answer took {client.slowest:.1f} s")
+    if client.statuses[0]:
+        world.objections.append(f"{client.statuses[0]} requests were not answered")
+    if client.without_retry_after:
+        world.objections.append(f"{client.without_retry_after} times 503 without Retry-After")
+    if unknown := {status for status in client.statuses if status >= 500} - {503}:
+        world.objections.append(f"answered with {unknown}")
+    if longest > TICK:
+        world.objections.append(f"a reactor did one thing for {longest:.2f} s")
+
+
+def outage(world: World, longest: float) -> Deferred[None]:
+    """Let it be broken for a part of the scenario."""
+    return world.pause(max(3.0, min(longest, world.seconds * 0.7)))
+
+
+async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Blocking work."""
+    return await deferToThread(work, *arguments)
+
+
+async def as_root(world: World, *statements: str) -> list[Any]:
+    """SQL with all rights; gives the last one's rows."""
+
+    def run() -> list[Any]:
+        assert world.server is not None
+        with world.server.connect_as_root() as connection:
+            cursor = connection.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    found: list[Any] = await in_thread(run)
+    return found
+
+
+@scenario("6. The server is killed and started again", own_server=True)
+async def database_killed(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        assert world.server is not None
+        await in_thread(world.server.kill)
+        await outage(world, 30)
+        await in_thread(world.server.start)
+
+    await _meanwhile(world, "server killed", fault)
+
+
+@scenario("6. The server is held (SIGSTOP)", own_server=True)
+async def database_held(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        assert world.server is not None
+        world.server.signal(signal.SIGSTOP)
+        await outage(world, 20)
+        world.server.signal(signal.SIGCONT)
+
+    await _meanwhile(world, "server held", fault)
+
+
+@scenario("6. The way to it is stalled, without a reset")
+async def database_stalled(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        proxy.stall(True)
+        await outage(world, 20)
+        proxy.stall(False)
+
+    await _meanwhile(world, "database stalled", fault, wait=RECOVERY + 15)
+
+
+@scenario("6. Replies to COMMITs are lost")
+async def commit_lost(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        ends = time() + world.seconds * 0.7
+        times = 0
+        while time() < ends:
+            proxy.drop_reply(b"\x03COMMIT")
+            times += 1
+            await world.pause(world.random.uniform(0.2, 1.0))
+        world.notes["lost"] = str(times)
+
+    await _meanwhile(world, "reply to COMMIT lost", fault)
+
+
+@scenario("6. Connections are killed")
+async def connections_killed(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        ends = time() + world.seconds * 0.7
+        killed = 0
+        while time() < ends:
+            rows = await as_root(
+                world,
+                "SELECT id FROM information_schema.processlist"
+                f" WHERE user = 'dalga' AND db = '{world.database}'",
+            )
+            for (id_,) in rows:
+                with contextlib.suppress(pymysql.Error):
+                    await as_root(world, f"KILL {id_}")
+                    killed += 1
+            await world.pause(0.5)
+        world.notes["killed"] = str(killed)
+
+    await _meanwhile(world, "connections killed", fault)
+
+
+@scenario("6. wait_timeout is 2 s", own_server=True)
+async def wait_timeout(world: World) -> None:
+    await as_root(world, "SET GLOBAL wait_timeout = 2")
+
+    async def fault(world: World, proxy: Proxy) -> None:
+        await world.pause(world.seconds)
+
+    await _meanwhile(world, "wait_timeout=2", fault, repeats=False, wait=1.0)
+
+
+@scenario("6. The server only reads", own_server=True)
+async def read_only(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        await as_root(world, "SET GLOBAL read_only = ON")
+        await outage(world, 20)
+        await as_root(world, "SET GLOBAL read_only = OFF")
+
+    await _meanwhile(world, "read_only", fault)
+
+
+@scenario("6. The disk is full", own_server=True, disk=700)
+async def disk_full(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        assert world.disk is not None
+        filler = world.disk / "filler"
+        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(65536))
+        await outage(world, 20)
+        filler.unlink()
+
+    await _meanwhile(world, "disk full", fault)
+
+
+@scenario("6. max_connections is reached", own_server=True)
+async def max_connections(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        assert world.server is not None
+        server = world.server
+        await as_root(world, "SET GLOBAL max_connections = 10")
+        proxy.cut()
+        strangers: list[Any] = []
+
+        def occupy() -> None:
+            with contextlib.suppress(pymysql.Error):
+                while True:
+                    strangers.append(server.connect(database=world.database))
+
+        ends = time() + max(3.0, min(20.0, world.seconds * 0.7))
+        while time() < ends:
+            await in_thread(occupy)
+            await world.pause(0.2)
+        for stranger in strangers:
+            stranger.close()
+        world.notes["connections taken"] = str(len(strangers))
+
+    await _meanwhile(world, "max_connections", fault)
+
+
+def _storm(world: World, over: Event, pause: float) -> int:
+    """A session that locks rows in an order of its own, holds them for a while, and rolls back."""
+    times = 0
+    while not over.is_set():
+        with contextlib.suppress(pymysql.Error), world.connect() as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT id FROM dalga ORDER BY RAND() LIMIT 8")
+            for (row,) in cursor.fetchall():
+                cursor.execute("UPDATE dalga SET attempt = attempt WHERE id = %s", (row,))
+                sleep(pause / 8)
+            sleep(pause)
+            connection.rollback()
+            times += 1
+    return times
+
+
+@scenario("6. Two sessions that lock rows, for deadlocks and waits")
+async def lock_storm(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        over = Event()
+        storms = [deferToThread(_storm, world, over, pause) for pause in (0.02, 0.5)]
+        await world.pause(world.seconds * 0.7)
+        over.set()
+        world.notes["transactions of theirs"] = str(sum([await storm for storm in storms]))
+
+    await _meanwhile(world, "lock storm", fault)
+
+
+@scenario("6. A REPEATABLE READ reader stays open, with many due rows")
+async def long_reader(world: World) -> None:
+    number = int(min(100_000, world.seconds * 1000))
+    await world.start_many(2)
+    due = time() + 4 + number / 8000
+    await world.insert(keys("job", number), due)
+
+    def read() -> Any:
+        assert world.server is not None
+        connection = world.server.connect(database=world.database)
+        cursor = connection.cursor()
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        cursor.execute("SELECT COUNT(*) FROM dalga")
+        return connection
+
+    reader = await in_thread(read)
+    with world.faulty("REPEATABLE READ reader", after=number / 300, repeats=False):
+        await world.until_done(number, 60 + number / 100)
+        took = time() - due
+    await world.until_empty()
+    reader.close()
+    world.notes["jobs/s"] = f"{number / took:,.0f}"
+    if number / took < 100:
+        world.objections.append(f"{number / took:.0f} jobs/s with a reader")
+
+
+@scenario("6. The table is locked by an ALTER")
+async def altered(world: World) -> None:
+    async def fault(world: World, proxy: Proxy) -> None:
+        def alter() -> None:
+            with world.connect() as connection:
+                cursor = connection.cursor()
+                cursor.execute("LOCK TABLES dalga WRITE")
+                sleep(max(3.0, min(12.0, world.seconds * 0.5)))
+                cursor.execute("ALTER TABLE dalga ADD COLUMN note INT NULL, ALGORITHM=COPY")
+                cursor.execute("ALTER TABLE dalga DROP COLUMN note, ALGORITHM=COPY")
+                cursor.execute("UNLOCK TABLES")
+
+        await in_thread(alter)
+
+    await _meanwhile(world, "ALTER TABLE", fault)

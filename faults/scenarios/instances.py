@@ -1,0 +1,229 @@
+"""What becomes of instances: killed, held, stopped, restarted."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from time import time
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from faults.endpoint import Answer
+from faults.history import Post
+from faults.scenarios import scenario
+from faults.world import LEASE, TIMEOUT, Instance, World
+
+
+def keys(name: str, number: int) -> list[tuple[str, str]]:
+    """So many jobs, each with a path of its own."""
+    return [(f"{name}{n}", "body") for n in range(number)]
+
+
+async def together(*work: object) -> None:
+    """Run coroutines at the same time."""
+    await gatherResults(
+        [Deferred.fromCoroutine(one) for one in work],  # type: ignore[arg-type]
+        consumeErrors=True,
+    )
+
+
+def sometimes_slow(world: World) -> None:
+    """An endpoint that takes some time, and fails now and then."""
+
+    def answer(post: Post) -> Answer:
+        if world.random.random() < 0.05:
+            return Answer(500)
+        return Answer(200, world.random.choice((0.0, 0.0, 0.02, 0.3)))
+
+    world.endpoint.behave(answer)
+
+
+@scenario("1. Four instances, many one-off jobs, no fault")
+async def plain(world: World) -> None:
+    number = int(min(10_000, world.seconds * 400))
+    await world.start_many(4)
+    due = time() + 3
+    await world.insert(keys("job", number), due)
+    await world.until_done(number)
+    worked = {post.instance for post in world.endpoint.posts}
+    if len(worked) < 4:
+        world.objections.append(f"only {len(worked)} of 4 instances worked")
+    await world.until_empty()
+    world.notes["jobs"] = f"{number:,}"
+
+
+@scenario("1. A client that changes its mind, no fault")
+async def client(world: World) -> None:
+    sometimes_slow(world)
+    await world.start_many(2)
+    await world.client.meddle(keys("job", 24), world.seconds)
+    await world.settle()
+
+
+async def _one_after_the_other(world: World, point: str) -> None:
+    """Instances that die at some point, again and again, and one that does not."""
+    await world.start()
+    jobs = keys("job", 40)
+    sometimes_slow(world)
+    await world.client.put_many(jobs, interval=2)
+    ends = time() + world.seconds
+    while time() < ends:
+        faults: dict[str, object] = {"kill": point, "after": world.random.randint(1, 5)}
+        instance = await world.start(faults=faults, wait=False)
+        await instance.ended
+        if instance.status != -signal.SIGKILL:
+            world.objections.append(f"it ended with {instance.status}: {instance.output()[-500:]}")
+        world.died(instance)
+    await world.pause(LEASE)
+    await world.settle()
+    world.notes["killed"] = str(len(world.instances) - 1)
+
+
+@scenario("2. SIGKILL between claim and POST")
+async def sigkill_claimed(world: World) -> None:
+    await _one_after_the_other(world, "claimed")
+
+
+@scenario("2. SIGKILL between the endpoint's 200 and its record")
+async def sigkill_answered(world: World) -> None:
+    await _one_after_the_other(world, "answered")
+
+
+@scenario("2. SIGKILL in the middle of POSTs")
+async def sigkill_posting(world: World) -> None:
+    world.endpoint.behave(lambda post: Answer(200, world.random.uniform(0.1, 0.5)))
+    jobs = keys("job", 40)
+    await world.start_many(2)
+    await world.client.put_many(jobs, interval=2)
+    ends = time() + world.seconds
+    while time() < ends:
+        await world.until(lambda: _in_flight(world) > 3, "POSTs to be in flight")
+        victim = world.random.choice([one for one in world.instances if one.alive])
+        await world.kill(victim)
+        await world.start()
+        await world.pause(1)
+    await world.pause(LEASE)
+    await world.settle()
+    world.notes["killed"] = str(sum(one.status is not None for one in world.instances))
+
+
+def _in_flight(world: World) -> int:
+    return sum(post.end is None for post in world.endpoint.posts[-100:])
+
+
+async def _held(world: World, number: int) -> None:
+    """Hold so many of three instances for longer than a lease, in the middle of their work."""
+    # What an instance has claimed it may begin until its lease is over, whatever was said since.
+    world.bounds = replace(world.bounds, grace=LEASE + 1.0)
+    world.endpoint.behave(lambda post: Answer(200, world.random.uniform(0.2, 1.5)))
+    instances = await world.start_many(3, jobs={"maxRunning": 5})
+    # More are due than there are slots: some are claimed and not begun when it happens.
+    await world.client.put_many(keys("job", 30), interval=1)
+    await world.until(lambda: _in_flight(world) >= 5, "POSTs to be in flight")
+    await world.pause(world.random.uniform(0, 1))
+    with world.faulty("SIGSTOP", after=LEASE + TIMEOUT):
+        for instance in instances[:number]:
+            instance.signal(signal.SIGSTOP)
+        await world.pause(LEASE + 2)
+        for instance in instances[:number]:
+            instance.signal(signal.SIGCONT)
+    await world.pause(world.seconds / 2)
+    await world.settle_periodic()
+
+
+@scenario("3. SIGSTOP of one instance, for longer than the lease")
+async def sigstop_one(world: World) -> None:
+    await _held(world, 1)
+
+
+@scenario("3. SIGSTOP of all instances, for longer than the lease")
+async def sigstop_all(world: World) -> None:
+    await _held(world, 3)
+
+
+@scenario("4. SIGTERM during slow POSTs")
+async def sigterm(world: World) -> None:
+    world.endpoint.behave(lambda post: Answer(200, 2.0))
+    first = await world.start()
+    await world.client.put_many(keys("job", 20))
+    await world.until(lambda: len(world.endpoint.posts) >= 20, "all to be in flight")
+    await world.start()  # it would take them, if they were let go
+    stopped = time()
+    first.signal(signal.SIGTERM)
+    status = await first.ended
+    took = time() - stopped
+    world.notes["stopped in"] = f"{took:.1f} s"
+    if status != 0:
+        world.objections.append(f"SIGTERM ended it with {status}")
+    if took > TIMEOUT:
+        world.objections.append(f"it took {took:.1f} s to stop")
+    if (left := await world.sql("SELECT COUNT(*) FROM dalga"))[0][0]:
+        world.objections.append(f"{left[0][0]} runs that were done are not recorded")
+    await world.settle()
+
+
+@scenario("4. A second SIGTERM")
+async def sigterm_twice(world: World) -> None:
+    world.endpoint.behave(lambda post: Answer(200, 2.5 if post.attempt == 1 else 0.0))
+    first = await world.start()
+    await world.start()
+    await world.client.put_many(keys("job", 20))
+    await world.until(lambda: len(world.endpoint.posts) >= 20, "all to be in flight")
+    first.signal(signal.SIGTERM)
+    await world.pause(1)
+    first.signal(signal.SIGTERM)
+    status = await first.ended
+    world.died(first)
+    if status != 128 + signal.SIGTERM:
+        world.objections.append(f"a second SIGTERM ended it with {status}")
+    await world.until_empty()
+
+
+@scenario("4. SIGTERM with the database down")
+async def sigterm_database_down(world: World) -> None:
+    proxy = world.before_database()
+    world.endpoint.behave(lambda post: Answer(200, 1.0))
+    first = await world.start(database=proxy)
+    await world.client.put_many(keys("job", 20))
+    await world.until(lambda: len(world.endpoint.posts) >= 20, "all to be in flight")
+    proxy.refuse()
+    proxy.cut()
+    stopped = time()
+    first.signal(signal.SIGTERM)
+    await world.pause(3)
+    if first.status is not None:
+        world.objections.append("it did not wait for the database, to record what was done")
+    proxy.accept()
+    status = await first.ended
+    world.notes["stopped in"] = f"{time() - stopped:.1f} s"
+    world.fault("database down", stopped, time(), repeats=False)
+    if status != 0:
+        world.objections.append(f"SIGTERM ended it with {status}")
+    if (left := await world.sql("SELECT COUNT(*) FROM dalga"))[0][0]:
+        world.objections.append(f"{left[0][0]} runs that were done are not recorded")
+
+
+@scenario("5. Rolling restart of three instances under load")
+async def rolling_restart(world: World) -> None:
+    world.endpoint.behave(lambda post: Answer(200, world.random.uniform(0.0, 1.0)))
+    running = await world.start_many(3)
+    jobs = keys("job", int(min(300, world.seconds * 10)))
+    await world.client.put_many(jobs, interval=2)
+    restarts = 0
+    ends = time() + world.seconds
+
+    async def restart() -> None:
+        nonlocal restarts
+        while time() < ends:
+            old: Instance = running.pop(0)
+            old.url = ""  # as one takes it from a load balancer first
+            old.signal(signal.SIGTERM)
+            if await old.ended != 0:
+                world.objections.append(f"SIGTERM ended it with {old.status}")
+            running.append(await world.start())
+            restarts += 1
+            await world.pause(1)
+
+    await together(restart(), world.client.meddle(keys("other", 16), world.seconds))
+    await world.settle_periodic()
+    world.notes["restarts"] = str(restarts)

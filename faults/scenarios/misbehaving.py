@@ -1,0 +1,185 @@
+"""What an endpoint may do to those who POST to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import time
+
+from bench.machine import Process
+from faults import endpoint as http
+from faults.endpoint import Answer, Behaviour, Endpoint, Hang
+from faults.scenarios import scenario
+from faults.scenarios.instances import keys
+from faults.world import LEASE, TIMEOUT, World
+from tests.test_endpoint import a_certificate
+
+#: By the book or not: each, and whether the run is done by it.
+BEHAVIOURS: dict[str, tuple[Behaviour, bool]] = {
+    "close": (http.CloseAsItArrives(), True),
+    "endless": (http.EndlessBody(), True),
+    "headers": (http.EndlessHeaders(), False),
+    "drip": (http.Drip(), False),
+    "gzip": (http.GzipBomb(), True),
+    "http10": (http.Http10(), True),
+    "chunked": (http.Chunked(), True),
+    "continue": (http.Continue100(0.2), True),
+    "hang": (Hang(), False),
+}
+
+#: What one instance may take more, in MB.
+MEMORY = 100.0
+
+
+@scenario("8. Answers that are endless, slow, broken, or odd")
+async def odd_answers(world: World) -> None:
+    # A POST that the daemon gives up ends at the endpoint a little later.
+    world.bounds = replace(world.bounds, backoff=3.0 + TIMEOUT)
+    instance = await world.start()
+    before = Process(instance.pid).peak_memory()
+    for path, (behaviour, _) in BEHAVIOURS.items():
+        world.endpoint.behave(behaviour, path)
+    await world.client.put_many(keys("job", 30), interval=1)
+    odd = [(path, str(number)) for path in BEHAVIOURS for number in range(3)]
+    await world.client.put_many(odd, interval=2)
+    await world.pause(world.seconds)
+    grown = Process(instance.pid).peak_memory() - before
+    world.notes["memory"] = f"+{grown:.0f} MB"
+    if grown > MEMORY:
+        world.objections.append(f"it took {grown:.0f} MB more")
+    for path, (_, done) in BEHAVIOURS.items():
+        posts = [post for post in world.endpoint.posts if post.path == path and post.end]
+        runs = {post.run for post in posts}
+        finished = {post.run for post in posts if post.done}
+        if done and len(runs) < 4:
+            world.objections.append(f"{path}: only {len(runs)} runs")
+        if done and len(runs - finished) > 3:
+            world.objections.append(f"{path}: {len(runs - finished)} runs were not done")
+        if not done and len(runs) > 3:
+            world.objections.append(f"{path}: {len(runs)} runs of 3 jobs, though none was done")
+    # Those that never end well are no matter of what is in time.
+    for path, (_, done) in BEHAVIOURS.items():
+        if not done:
+            world.endpoint.behave(Answer(), path)
+    await world.pause(6 + TIMEOUT)
+
+
+@scenario("8. A 204 with a body")
+async def no_content(world: World) -> None:
+    await world.start()
+    world.endpoint.behave(http.NoContentWithBody(), "gone")
+    await world.insert([("gone", str(number)) for number in range(20)], time() + 1, foreign=True)
+    await world.client.put_many(keys("job", 20), interval=1)
+    await world.pause(world.seconds / 2)
+    await world.settle_periodic()
+    if (left := await world.sql("SELECT COUNT(*) FROM dalga WHERE path = 'gone'"))[0][0]:
+        world.objections.append(f"{left[0][0]} jobs are there, though a 204 deletes them")
+    world.history.posts = world.endpoint.posts = [
+        post for post in world.endpoint.posts if post.path != "gone"
+    ]
+
+
+@scenario("8. A redirect to another host")
+async def redirect(world: World) -> None:
+    elsewhere = Endpoint(world.reactor, None)
+    elsewhere.listen()
+    world.endpoint.behave(http.Redirect(elsewhere.url + "stolen", 307), "moved")
+    world.endpoint.behave(http.Redirect(elsewhere.url + "stolen", 303), "seen")
+    await world.start()
+    await world.client.put_many([("moved", "1"), ("seen", "1"), ("job", "1")], interval=1)
+    await world.pause(world.seconds / 3)
+    if elsewhere.posts:
+        world.objections.append(f"it called another host {len(elsewhere.posts)} times (P11)")
+    await elsewhere.close()
+    for path in ("moved", "seen"):
+        world.endpoint.behave(Answer(), path)
+    await world.pause(6)
+
+
+@scenario("8. An endpoint that refuses connections, and comes back")
+async def refused(world: World) -> None:
+    await world.start_many(2)
+    await world.client.put_many(keys("job", 50), interval=2)
+    await world.pause(2)
+    with world.faulty("endpoint down", after=5.0):
+        world.endpoint.down()
+        await world.pause(world.seconds / 2)
+        world.endpoint.up()
+    await world.settle_periodic()
+
+
+@scenario("8. An endpoint that answers 500, and recovers")
+async def failing(world: World) -> None:
+    """Backoff is bounded and jittered: no stampede when it is well again."""
+    await world.start_many(2, jobs={"retryInterval": "1s", "retryMaxInterval": "4s"})
+    world.bounds = replace(world.bounds, backoff=6.0)
+    jobs = keys("job", 200)
+    world.endpoint.behave(Answer(500))
+    await world.client.put_many(jobs, interval=60)
+    await world.client.put_many(keys("once", 200))
+    with world.faulty("endpoint fails", after=6.0):
+        await world.pause(max(10.0, world.seconds))
+        world.endpoint.behave(Answer(200))
+        recovered = time()
+    await world.pause(8)
+    after = sorted(post.start - recovered for post in world.endpoint.posts if post.done)
+    world.notes["recovered"] = f"within {after[-1]:.1f} s"
+    fullest = max(sum(at <= start < at + 0.25 for start in after) for at in after)
+    world.notes["most in 0.25 s"] = f"{fullest} of {len(after)}"
+    if len(after) < 200 or after[-1] > 6.0:
+        world.objections.append(f"{len(after)} recovered, the last after {after[-1]:.1f} s")
+    if fullest > len(after) / 3:
+        world.objections.append(f"{fullest} of {len(after)} came within 0.25 s of each other")
+
+
+@scenario("8. The way to the endpoint hangs for all connections")
+async def black_hole(world: World) -> None:
+    proxy = world.proxy("127.0.0.1", world.endpoint.port)
+    await world.start_many(
+        2, endpoint={"baseurl": f"http://127.0.0.1:{proxy.port}/", "timeout": f"{TIMEOUT}s"}
+    )
+    await world.client.put_many(keys("job", 50), interval=2)
+    await world.pause(2)
+    with world.faulty("endpoint stalled", after=LEASE + 3.0):
+        proxy.stall(True)
+        await world.pause(world.seconds / 2)
+        proxy.cut()
+        proxy.stall(False)
+    await world.pause(5)
+    await world.settle_periodic()
+
+
+@scenario("8. A path that hangs, with many jobs, beside others")
+async def dead_path(world: World) -> None:
+    await world.start()
+    world.endpoint.behave(Hang(), "dead")
+    number = 500
+    await world.insert([("dead", str(n)) for n in range(number)], time() - 60, foreign=True)
+    await world.pause(1)
+    await world.client.put_many(keys("job", 50), interval=1)
+    await world.pause(world.seconds)
+    late = [
+        post.start - post.scheduled - 1
+        for post in world.endpoint.posts
+        if post.path != "dead" and post.attempt == 1
+    ]
+    world.notes["latest of others"] = f"{max(late):.1f} s"
+    if max(late) > 1.5:
+        world.objections.append(f"a job of another path was {max(late):.1f} s late")
+    world.endpoint.behave(Answer(), "dead")
+    await world.settle_periodic()
+
+
+@scenario("8. TLS with a certificate that nobody vouches for")
+async def bad_certificate(world: World) -> None:
+    secure = Endpoint(world.reactor, None)
+    secure.listen(a_certificate("127.0.0.1"))
+    instance = await world.start(
+        endpoint={"baseurl": secure.url, "timeout": f"{TIMEOUT}s"},
+    )
+    await world.insert(keys("job", 5), time(), foreign=True)
+    await world.pause(5)
+    if secure.posts:
+        world.objections.append("it POSTed to whom it should not trust")
+    if "certificate verify failed" not in instance.output():
+        world.objections.append(f"the log does not say why: {instance.output()[-500:]}")
+    await secure.close()

@@ -1,0 +1,457 @@
+"""
+What a scenario has at hand: a database, an endpoint, instances, a client, and a proxy where it is
+wanted; and the history of all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from time import time
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from faults.checker import Bounds
+from faults.client import Client
+from faults.endpoint import Endpoint
+from faults.history import Fault, History, Key, Row, Said, Verb
+from faults.proxy import Proxy
+from tests.servers import Server
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+#: The endpoint's time-out that instances are given, in seconds, and the lease that comes of it.
+TIMEOUT = 3
+LEASE = TIMEOUT + 10
+
+#: How long anything that is waited for may take, in seconds.
+PATIENCE = 180.0
+
+#: How the table holds a time.
+TIME = "%Y-%m-%d %H:%M:%S.%f"
+
+#: The files of a package with a mechanism taken out are looked for before the checkout's.
+MUTANT = "FAULTS_PACKAGE"
+
+
+class Unexpected(Exception):
+    """A scenario did not come about as it was meant to."""
+
+
+class Instance(ProcessProtocol):
+    """A daemon in a process of its own."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        #: The exit status, minus the signal that ended it; None while it runs.
+        self.status: int | None = None
+        self.ended: Deferred[int] = Deferred()
+        self.url = ""
+        self.stopped = False
+
+    def processEnded(self, reason: Failure) -> None:
+        ended = reason.value
+        assert isinstance(ended, ProcessDone | ProcessTerminated)
+        self.status = -ended.signal if ended.signal is not None else ended.exitCode
+        self.ended.callback(self.status)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, and is not held."""
+        return self.status is None and not self.stopped
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return int(self.transport.pid)
+
+    @property
+    def name(self) -> str:
+        """What it calls itself, once it listens."""
+        return self.said(r"dalga \S+ \(", ")")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        if self.status is None:
+            self.stopped = number == signal.SIGSTOP
+            self.transport.signalProcess(number)
+
+    def output(self) -> str:
+        """All that it has said so far."""
+        return self.log.read_text(errors="replace")
+
+    def said(self, after: str, until: str) -> str:
+        """What stands between two marks in its log; empty if they are not there yet."""
+        found = re.search(f"{after}([^{re.escape(until)}]*){re.escape(until)}", self.output())
+        return found[1] if found else ""
+
+
+class World:
+    """
+    One scenario's world. `close` ends all of it.
+
+    :param seconds: how long the scenario is to go on, where that is its choice.
+    """
+
+    def __init__(
+        self, reactor: Any, server: Server | None, folder: Path, seed: int, seconds: float
+    ) -> None:
+        self.reactor = reactor
+        self.server = server
+        self.folder = folder
+        self.random = Random(seed)
+        self.seconds = seconds
+        self.bounds = Bounds(lease=float(LEASE))
+        self.history = History()
+        self.endpoint = Endpoint(reactor, folder / "posts.jsonl")
+        self.instances: list[Instance] = []
+        self.client = Client(reactor, self.urls, self.random)
+        self.database = ""
+        #: A small disk, where the scenario asked for one.
+        self.disk: Path | None = None
+        #: Jobs that the checker is not told of.
+        self._foreign: set[Key] = set()
+        self.proxies: list[Proxy] = []
+        #: What a scenario wants to be seen in the table: "slowest answer", "0.1 s".
+        self.notes: dict[str, str] = {}
+        #: What the scenario itself found to be wrong.
+        self.objections: list[str] = []
+
+    async def open(self) -> None:
+        """A fresh database, and the endpoint."""
+        self.endpoint.listen()
+        if self.server is not None:
+            self.database = await deferToThread(self.server.create_database)
+
+    async def close(self) -> None:
+        """End what was started."""
+        self.client.close()
+        for instance in self.instances:
+            instance.signal(signal.SIGKILL)
+        for instance in self.instances:
+            if instance.status is None:
+                await instance.ended
+        for proxy in self.proxies:
+            await proxy.close()
+        await self.endpoint.close()
+        if self.server is not None and self.server.pid is not None and self.database:
+            await deferToThread(self.server.drop_database, self.database)
+
+    # What there is
+
+    @property
+    def sqlite(self) -> Path:
+        """SQLite's file."""
+        return (self.disk or self.folder) / "dalga.sqlite"
+
+    def proxy(self, host: str, port: int) -> Proxy:
+        """A proxy to somewhere, listening."""
+        proxy = Proxy(self.reactor, host, port)
+        proxy.listen()
+        self.proxies.append(proxy)
+        return proxy
+
+    def before_database(self) -> Proxy:
+        """A proxy before the database."""
+        assert self.server is not None
+        return self.proxy(self.server.host, self.server.port)
+
+    def urls(self) -> list[str]:
+        """Where the instances are that listen, and are not held."""
+        return [instance.url for instance in self.instances if instance.alive and instance.url]
+
+    # Instances
+
+    def ini(self, database: Proxy | None = None, **sections: dict[str, object]) -> Path:
+        """A configuration file."""
+        wanted: dict[str, dict[str, object]] = {
+            "endpoint": {"baseurl": self.endpoint.url, "timeout": f"{TIMEOUT}s"},
+            "listen": {"port": 0},
+            "jobs": {"retryInterval": "1s", "retryMaxInterval": "3s"},
+        }
+        if self.server is None:
+            wanted["sqlite"] = {"path": self.sqlite}
+        else:
+            wanted["mysql"] = {
+                "host": self.server.host,
+                "port": self.server.port if database is None else database.port,
+                "db": self.database,
+                "user": self.server.user,
+                "password": f'"{self.server.password}"',
+            }
+        for section, keys in sections.items():
+            wanted.setdefault(section, {}).update(keys)
+        path = self.folder / f"dalga{len(self.instances)}.ini"
+        with open(path, "w") as file:
+            for section, keys in wanted.items():
+                file.write(f"[{section}]\n")
+                file.writelines(f"{key} = {value}\n" for key, value in keys.items())
+        return path
+
+    async def start(
+        self,
+        database: Proxy | None = None,
+        faults: dict[str, object] | None = None,
+        wait: bool = True,
+        **sections: dict[str, object],
+    ) -> Instance:
+        """
+        Start an instance, and wait until it listens.
+
+        :param database: the proxy through which it is to reach the database.
+        :param faults: what it is to do to itself; see `faults.instance`.
+        """
+        ini = self.ini(database, **sections)
+        instance = Instance(self.folder / f"dalga{len(self.instances)}.log")
+        self.instances.append(instance)
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("DALGA_")
+        }
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [os.environ.get(MUTANT), str(CHECKOUT), environment.get("PYTHONPATH")])
+        )
+        environment["PYTHONUNBUFFERED"] = "1"
+        environment["FAULTS"] = json.dumps(faults or {})
+        if len(self.instances) == 1 and self.server is not None:
+            await self._run(environment, ini, "--create-table")
+        with open(instance.log, "ab") as log:
+            self.reactor.spawnProcess(
+                instance,
+                sys.executable,
+                [sys.executable, "-m", "faults.instance", "--config", str(ini)],
+                environment,
+                self.folder,
+                childFDs={1: log.fileno(), 2: log.fileno()},
+            )
+        if wait:
+            await self.listening(instance)
+        return instance
+
+    async def start_many(self, number: int, **options: Any) -> list[Instance]:
+        """Start some instances alike."""
+        return [await self.start(**options) for _ in range(number)]
+
+    async def listening(self, instance: Instance) -> None:
+        """Wait until it does."""
+
+        def listens() -> bool:
+            if instance.status is not None:
+                raise Unexpected(f"an instance ended: {instance.output()[-2000:]}")
+            instance.url = instance.said("listens on ", ",").rstrip("/")
+            return bool(instance.url)
+
+        await self.until(listens, "an instance to listen", 0.02)
+
+    async def _run(self, environment: dict[str, str], ini: Path, *arguments: str) -> None:
+        done = await deferToThread(
+            subprocess.run,
+            [sys.executable, "-m", "dalga", "--config", str(ini), *arguments],
+            env=environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise Unexpected(done.stdout + done.stderr)
+
+    async def kill(self, instance: Instance) -> None:
+        """SIGKILL, and wait until it is gone; its runs come back when their leases are over."""
+        instance.signal(signal.SIGKILL)
+        await instance.ended
+        self.died(instance)
+
+    def died(self, instance: Instance) -> None:
+        """It was killed just now."""
+        self.fault("SIGKILL", time(), time() + LEASE)
+
+    # Faults
+
+    def fault(self, kind: str, start: float, end: float, repeats: bool = True) -> None:
+        """Note that something was wrong."""
+        self.history.faults.append(Fault(kind, start, end, repeats))
+
+    @contextmanager
+    def faulty(self, kind: str, after: float = 0.0, repeats: bool = True) -> Iterator[None]:
+        """
+        Note that something is wrong meanwhile.
+
+        :param after: for how many seconds after it things may still be late.
+        """
+        start = time()
+        try:
+            yield
+        finally:
+            self.fault(kind, start, time() + after, repeats)
+
+    # Waiting
+
+    def pause(self, seconds: float) -> Deferred[None]:
+        """Let time go by."""
+        return deferLater(self.reactor, seconds, lambda: None)
+
+    async def until(
+        self, condition: Callable[[], bool], what: str, pause: float = 0.05, limit: float = PATIENCE
+    ) -> None:
+        """
+        Ask again and again.
+
+        :raises Unexpected: if it takes longer than `limit` seconds.
+        """
+        ends = time() + limit
+        while not condition():
+            if time() > ends:
+                raise Unexpected(f"waited {limit:g} s for {what}, in vain")
+            await self.pause(pause)
+
+    async def until_done(self, number: int, limit: float = PATIENCE) -> None:
+        """Wait until so many different jobs have been done."""
+        done: set[tuple[str, str]] = set()
+        seen = 0
+
+        def enough() -> bool:
+            nonlocal seen
+            posts = self.endpoint.posts
+            while seen < len(posts) and posts[seen].end is not None:
+                if posts[seen].done:
+                    done.add(posts[seen].key)
+                seen += 1
+            return len(done) >= number
+
+        await self.until(enough, f"{number} jobs to be done", 0.05, limit)
+
+    # SQL
+
+    async def sql(self, statement: str, *parameters: object) -> list[Any]:
+        """As a stranger would, and commit."""
+        return await deferToThread(self._sql, statement, parameters)  # type: ignore[no-any-return]
+
+    def _sql(self, statement: str, parameters: tuple[object, ...]) -> list[Any]:
+        with self.connect() as connection:
+            cursor = connection.cursor()
+            cursor.execute(statement if self.server else statement.replace("%s", "?"), parameters)
+            rows = list(cursor.fetchall())
+            connection.commit()
+        return rows
+
+    def connect(self) -> Any:
+        """A stranger's connection, to be closed."""
+        if self.server is None:
+            return closing(sqlite3.connect(self.sqlite, timeout=30))
+        return self.server.connect(database=self.database)
+
+    async def insert(self, keys: list[Key], due: float, foreign: bool = False) -> None:
+        """
+        Put one-off jobs into the table, all due then.
+
+        :param foreign: whether the checker is not to be told of them.
+        """
+        at = datetime.fromtimestamp(due, UTC).strftime(TIME)
+        rows = [(_octets(path), _octets(body), "", at, at, at) for path, body in keys]
+        asked = time()
+        await deferToThread(self._insert, rows)
+        if foreign:
+            self._foreign.update(keys)
+        else:
+            self.client.said += [
+                Said(key, Verb.PUT, asked, time(), next_run=int(due)) for key in keys
+            ]
+
+    async def insert_raw(self, path: bytes, body: bytes, due: float) -> None:
+        """Put in what no PUT takes."""
+        at = datetime.fromtimestamp(due, UTC).strftime(TIME)
+        await deferToThread(self._insert, [(path, body, "", at, at, at)])
+        self._foreign.add((_text(path), _text(body)))
+
+    def _insert(self, rows: list[tuple[object, ...]]) -> None:
+        statement = (
+            "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+            " VALUES (%s, %s, %s, %s, %s, %s)"
+        )
+        if self.server is None:
+            statement = statement.replace("%s", "?")
+        with self.connect() as connection:
+            connection.cursor().executemany(statement, rows)
+            connection.commit()
+
+    # The end
+
+    async def settle(self, quiet: float = 3.0) -> None:
+        """Let what is under way come to its end: wait until no POST has been in flight
+        for a while."""
+        last = time()
+
+        def is_quiet() -> bool:
+            nonlocal last
+            if any(post.end is None for post in self.endpoint.posts[-200:]):
+                last = time()
+            return time() - last > quiet
+
+        await self.until(is_quiet, "POSTs to end")
+
+    async def settle_periodic(self) -> None:
+        """Let all periodic jobs have a run that is not late any more."""
+        await self.pause(6.0)
+
+    async def until_empty(self, limit: float = PATIENCE) -> None:
+        """Wait until nothing is left in the table."""
+        ends = time() + limit
+        while (await self.sql("SELECT COUNT(*) FROM dalga"))[0][0]:
+            if time() > ends:
+                raise Unexpected(f"jobs were left in the table for {limit:g} s")
+            await self.pause(0.1)
+
+    async def finish(self) -> History:
+        """Stop the instances in order, and put the history together."""
+        self.client.close()
+        ended = time()
+        for instance in self.instances:
+            instance.signal(signal.SIGCONT)
+            instance.signal(signal.SIGTERM)
+        for instance in self.instances:
+            if instance.status is None:
+                await instance.ended.addTimeout(60, self.reactor)
+        self.history.ended = ended
+        self.history.posts = self.endpoint.posts
+        self.history.said = self.client.said
+        rows = await self.sql(
+            "SELECT path, body, disabled, token, superseded, scheduled FROM dalga ORDER BY id"
+        )
+        found = [_row(*row) for row in rows]
+        self.history.rows = [row for row in found if row.key not in self._foreign]
+        return self.history
+
+
+def _row(path: Any, body: Any, disabled: Any, token: Any, superseded: Any, scheduled: Any) -> Row:
+    at = None
+    try:
+        if not isinstance(scheduled, datetime):
+            scheduled = datetime.fromisoformat(str(scheduled))
+        at = int(scheduled.replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        pass  # a poisoned row
+    key = (_text(path), _text(body))
+    return Row(key, disabled == 1, token is not None, superseded == 2, at)
+
+
+def _octets(text: str) -> bytes:
+    return text.encode()
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
