@@ -9,6 +9,7 @@ never be lost, overlap with another of its job, or come back from the dead.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -297,7 +298,7 @@ def _epochs(said: Sequence[Said], ended: float, bounds: Bounds) -> Iterator[Epoc
         following = said[number + 1 :]
         ends = following[0].asked if following else ended
         sure = next((later.answered for later in following if later.answered is not None), None)
-        over = ended if sure is None else sure + bounds.grace
+        over = math.inf if sure is None else sure + bounds.grace
         yield Epoch(word, plans[number], ends, over)
 
 

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -68,10 +69,12 @@ class Endpoint:
 
         :param context_factory: what a server needs for TLS, certificate included; None for http.
         """
-        factory = Factory.forProtocol(lambda: Connection(self))
+        factory: Any = Factory.forProtocol(lambda: Connection(self))
         factory.noisy = False
-        self._scheme = "http" if context_factory is None else "https"
-        self._listener = Listener(self.reactor, factory, context_factory)
+        if context_factory is not None:
+            self._scheme = "https"
+            factory = TLSMemoryBIOFactory(context_factory, False, factory)
+        self._listener = Listener(self.reactor, factory)
 
     @property
     def port(self) -> int:

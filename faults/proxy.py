@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
@@ -29,16 +29,15 @@ class Listener:
     It keeps its port meanwhile: a port that was given up might be taken by somebody's connection.
 
     :param factory: whose protocols get the connections.
-    :param context_factory: what a server needs for TLS; None for none.
     """
 
-    def __init__(self, reactor: Any, factory: Any, context_factory: Any = None) -> None:
-        terms = {"backlog": BACKLOG, "interface": "127.0.0.1"}
-        if context_factory is None:
-            self._port = reactor.listenTCP(0, factory, **terms)
-        else:
-            self._port = reactor.listenSSL(0, factory, context_factory, **terms)
-        self.port: int = self._port.getHost().port
+    def __init__(self, reactor: Any, factory: Any) -> None:
+        # The kernel keeps a port through `refuse` only for who has named it.
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+            self._port = reactor.listenTCP(self.port, factory, BACKLOG, "127.0.0.1")
         self.refuses = False
 
     def refuse(self) -> None:
@@ -57,9 +56,8 @@ class Listener:
             self._port.startReading()
 
     def stop(self) -> Deferred[None]:
-        """Give the port up. Fires when that is done."""
-        stopped: Deferred[None] = self._port.stopListening()
-        return stopped
+        """Give the port up. Fires when that is done; a second time at once."""
+        return maybeDeferred(self._port.stopListening)
 
 
 class Proxy:

@@ -391,21 +391,8 @@ class World:
 
     # The end
 
-    async def settle(self, quiet: float = 3.0) -> None:
-        """Let what is under way come to its end: wait until no POST has been in flight
-        for a while."""
-        last = time()
-
-        def is_quiet() -> bool:
-            nonlocal last
-            if any(post.end is None for post in self.endpoint.posts[-200:]):
-                last = time()
-            return time() - last > quiet
-
-        await self.until(is_quiet, "POSTs to end")
-
-    async def settle_periodic(self) -> None:
-        """Let all periodic jobs have a run that is not late any more."""
+    async def settle(self) -> None:
+        """Let each job have a run that is not late any more."""
         await self.pause(6.0)
 
     async def until_empty(self, limit: float = PATIENCE) -> None:

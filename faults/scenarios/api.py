@@ -55,7 +55,7 @@ async def _attacked(world: World, attack: Attack) -> Instance:
         world.objections.append(f"another client waited {world.client.slowest:.1f} s")
     if "Traceback" in instance.output():
         world.objections.append("there is a traceback in the log")
-    await world.settle_periodic()
+    await world.settle()
     return instance
 
 

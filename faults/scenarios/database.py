@@ -61,7 +61,7 @@ async def _meanwhile(
             answer = await world.client.ask("GET", "/status", instance.url)
             if answer.status != 200:
                 world.objections.append(f"afterwards GET /status gives {answer.status}")
-    await world.settle_periodic()
+    await world.settle()
     _judge(world, ticks)
 
 

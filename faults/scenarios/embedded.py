@@ -30,7 +30,7 @@ async def sqlite_killed(world: World) -> None:
 
     await together(again_and_again(), world.client.meddle(keys("other", 16), world.seconds))
     await world.pause(LEASE)
-    await world.settle_periodic()
+    await world.settle()
     world.notes["killed"] = str(len(world.instances) - 1)
 
 
@@ -48,7 +48,7 @@ async def _meanwhile(world: World, kind: str, breaks: object, mends: object) -> 
 
     await together(broken(), world.client.meddle(keys("other", 16), world.seconds))
     await world.pause(LEASE)
-    await world.settle_periodic()
+    await world.settle()
     world.notes["503"] = str(world.client.statuses[503])
     if instance.status is not None:
         world.objections.append(f"it ended: {instance.output()[-500:]}")
@@ -101,7 +101,7 @@ async def sqlite_read_only(world: World) -> None:
             world.objections.append(f"it does not say in one line what is wrong: {lines}")
         subprocess.run(["mount", "-o", "remount,rw", str(world.disk)], check=True)
         await world.start()
-    await world.settle_periodic()
+    await world.settle()
 
 
 @scenario("11. SQLite: a second daemon on the file", engines=SQLITE)
@@ -111,4 +111,4 @@ async def sqlite_two(world: World) -> None:
     second = await world.start(wait=False)
     if await second.ended == 0 or "in use by another dalga" not in second.output():
         world.objections.append(f"the second did not say why it ends: {second.output()}")
-    await world.settle_periodic()
+    await world.settle()

@@ -42,8 +42,9 @@ def sometimes_slow(world: World) -> None:
 async def plain(world: World) -> None:
     number = int(min(10_000, world.seconds * 400))
     await world.start_many(4)
-    due = time() + 3
-    await world.insert(keys("job", number), due)
+    # That many at once take their time.
+    world.bounds = replace(world.bounds, late=5.0 + number / 500)
+    await world.insert(keys("job", number), time() + 3)
     await world.until_done(number)
     worked = {post.instance for post in world.endpoint.posts}
     if len(worked) < 4:
@@ -128,7 +129,7 @@ async def _held(world: World, number: int) -> None:
         for instance in instances[:number]:
             instance.signal(signal.SIGCONT)
     await world.pause(world.seconds / 2)
-    await world.settle_periodic()
+    await world.settle()
 
 
 @scenario("3. SIGSTOP of one instance, for longer than the lease")
@@ -225,5 +226,5 @@ async def rolling_restart(world: World) -> None:
             await world.pause(1)
 
     await together(restart(), world.client.meddle(keys("other", 16), world.seconds))
-    await world.settle_periodic()
+    await world.settle()
     world.notes["restarts"] = str(restarts)

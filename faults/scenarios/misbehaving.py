@@ -70,7 +70,7 @@ async def no_content(world: World) -> None:
     await world.insert([("gone", str(number)) for number in range(20)], time() + 1, foreign=True)
     await world.client.put_many(keys("job", 20), interval=1)
     await world.pause(world.seconds / 2)
-    await world.settle_periodic()
+    await world.settle()
     if (left := await world.sql("SELECT COUNT(*) FROM dalga WHERE path = 'gone'"))[0][0]:
         world.objections.append(f"{left[0][0]} jobs are there, though a 204 deletes them")
     world.history.posts = world.endpoint.posts = [
@@ -104,7 +104,7 @@ async def refused(world: World) -> None:
         world.endpoint.down()
         await world.pause(world.seconds / 2)
         world.endpoint.up()
-    await world.settle_periodic()
+    await world.settle()
 
 
 @scenario("8. An endpoint that answers 500, and recovers")
@@ -145,7 +145,7 @@ async def black_hole(world: World) -> None:
         proxy.cut()
         proxy.stall(False)
     await world.pause(5)
-    await world.settle_periodic()
+    await world.settle()
 
 
 @scenario("8. A path that hangs, with many jobs, beside others")
@@ -166,7 +166,7 @@ async def dead_path(world: World) -> None:
     if max(late) > 1.5:
         world.objections.append(f"a job of another path was {max(late):.1f} s late")
     world.endpoint.behave(Answer(), "dead")
-    await world.settle_periodic()
+    await world.settle()
 
 
 @scenario("8. TLS with a certificate that nobody vouches for")

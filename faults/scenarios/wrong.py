@@ -30,7 +30,7 @@ async def clocks(world: World) -> None:
         world.client.meddle(keys("other", 16), world.seconds),
         world.client.put_many(keys("once", 30), delay=3),
     )
-    await world.settle_periodic()
+    await world.settle()
     worked = {post.instance for post in world.endpoint.posts}
     if len(worked) < 3:
         world.objections.append(f"only {len(worked)} of 3 instances worked")
@@ -52,7 +52,7 @@ async def poison(world: World) -> None:
     for path in (b"poison-\xff", b"../poison", b""):
         await world.insert_raw(path, b"body", time() - 3600)
     await world.client.meddle(keys("other", 16), world.seconds)
-    await world.settle_periodic()
+    await world.settle()
     set_aside = await world.sql("SELECT path FROM dalga WHERE due IS NULL AND disabled = 0")
     world.notes["set aside"] = str(len(set_aside))
     status = (await world.client.ask("GET", "/status")).shown
