@@ -5,6 +5,7 @@ The one place that builds the parts, and starts and stops them in order.
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import socket
 from collections.abc import Generator
@@ -30,7 +31,7 @@ from dalga.store.mysql import MySQL
 from dalga.store.sqlite import FileGuard, SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Transactions
-from dalga.web import make_site
+from dalga.web import MAX_CONNECTIONS, make_site
 
 log = logger(__name__)
 
@@ -39,6 +40,10 @@ log = logger(__name__)
 RUN_THREADS = 4
 #: Connections for the API.
 API_THREADS = 4
+
+#: Files that are open beside the connections of clients and those to the endpoint: the database's
+#: connections, logs, and some to spare.
+OTHER_FILES = 100
 
 
 def lanes(limit: int) -> tuple[int, int]:
@@ -120,6 +125,28 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def room_for_clients(slots: int) -> int:
+    """
+    Have as many files open as are of use and the process may, and leave some for the jobs.
+
+    The soft limit is mostly 1,024, for the sake of select(2), which is not used here; whoever waits
+    by epoll(7) is expected to raise it to the hard limit (systemd.exec(5), LimitNOFILE).
+
+    :param slots: POSTs at once.
+    :return: how many connections of clients that leaves.
+    """
+    wanted = MAX_CONNECTIONS + slots + OTHER_FILES
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY not in (files, most):
+        wanted = min(wanted, most)
+    if files != resource.RLIM_INFINITY and files < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        files = wanted
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, files - slots - OTHER_FILES))
+
+
 def instance_name() -> str:
     """
     What this instance calls itself towards the endpoint: its host, its process, and a random part.
@@ -172,7 +199,13 @@ class DalgaService(Service):
             instance,
             in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
         )
-        site = make_site(jobs, reactor, config.listen.idle_timeout, config.listen.read_timeout)
+        site = make_site(
+            jobs,
+            reactor,
+            config.listen.idle_timeout,
+            config.listen.read_timeout,
+            room_for_clients(slots),
+        )
         host, port = self._listener.getsockname()[:2]
         self._port = reactor.adoptStreamPort(self._listener.fileno(), self._listener.family, site)
         self._scheduler.start()

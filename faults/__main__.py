@@ -97,6 +97,9 @@ async def run(
         else:
             result.wrong += [str(violation) for violation in check(history, world.bounds)]
         result.wrong += world.objections
+        # Beside the endpoint's own log, for who wants to know how it came about.
+        told = [*world.client.said, *world.history.faults, *history.rows]
+        (folder / "history").write_text("".join(f"{one}\n" for one in told))
         posts = world.endpoint.posts
         result.faults = len(world.history.faults)
         result.runs = len({post.run for post in posts})

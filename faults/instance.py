@@ -9,6 +9,7 @@ FAULTS in the environment holds, as JSON, what to do; Dalga itself knows nothing
 ``claimed`` (a claim has been committed, and nothing of it begun) or ``answered`` (the endpoint has
 answered, and nothing is recorded).
 ``clock``: seconds by which the process's wall clock is ahead; ``steps`` to have it jump about.
+``files``: how many files it may have open, unless it asks for more.
 ``ticks``: a file for the longest time, in seconds, in which the reactor did nothing else.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -97,6 +99,9 @@ def prepare(wanted: dict[str, Any]) -> None:
         kill(wanted["kill"], wanted.get("after", 1))
     if "clock" in wanted:
         set_clock(wanted["clock"], wanted.get("steps", False))
+    if "files" in wanted:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted["files"], most))
     if "ticks" in wanted:
         watch_ticks(Path(wanted["ticks"]))
 

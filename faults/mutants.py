@@ -32,11 +32,22 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
             (
                 "verdicts = sorted(verdicts, key=lambda item: item[0].row)",
                 "verdicts = sorted(verdicts, key=lambda item: os.urandom(4))",
-            )
+            ),
+            (
+                "in sorted(puts, key=lambda put: put[0])",
+                "in sorted(puts, key=lambda put: os.urandom(4))",
+            ),
+            (
+                "self._sql.lock, sorted(keys)",
+                "self._sql.lock, sorted(keys, key=lambda key: os.urandom(4))",
+            ),
         ],
     },
     "token-compare": {
-        "store/table.py": [("if token != run.token:", "if not token:")],
+        "store/table.py": [
+            ("if token != run.token:", "if run.row not in leases:"),
+        ],
+        "store/mysql.py": [("ON id = row_id AND token = row_token", "ON id = row_id")],
     },
 }
 
@@ -53,8 +64,8 @@ def mutant(name: str, folder: Path) -> Path:
         path = folder / "dalga" / file
         text = path.read_text()
         for old, new in changes:
-            if text.count(old) != 1:
-                raise SystemExit(f"{name}: {file} does not have {old!r} once")
+            if old not in text:
+                raise SystemExit(f"{name}: {file} does not have {old!r} any more")
             text = text.replace(old, new)
         path.write_text(text)
     return folder

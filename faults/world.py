@@ -147,9 +147,8 @@ class World:
         for instance in self.instances:
             if instance.status is None:
                 await instance.ended
-        for proxy in self.proxies:
-            await proxy.close()
-        await self.endpoint.close()
+        for closing in (*self.proxies, self.endpoint):
+            await Deferred.fromCoroutine(closing.close()).addTimeout(10, self.reactor)
         if self.server is not None and self.server.pid is not None and self.database:
             await deferToThread(self.server.drop_database, self.database)
 
@@ -337,13 +336,20 @@ class World:
 
     # SQL
 
-    async def sql(self, statement: str, *parameters: object) -> list[Any]:
-        """As a stranger would, and commit."""
-        return await deferToThread(self._sql, statement, parameters)  # type: ignore[no-any-return]
+    async def sql(self, statement: str, *parameters: object, mode: str | None = None) -> list[Any]:
+        """
+        As a stranger would, and commit.
 
-    def _sql(self, statement: str, parameters: tuple[object, ...]) -> list[Any]:
+        :param mode: the session's sql_mode; the server's if not given.
+        """
+        found: list[Any] = await deferToThread(self._sql, statement, parameters, mode)
+        return found
+
+    def _sql(self, statement: str, parameters: tuple[object, ...], mode: str | None) -> list[Any]:
         with self.connect() as connection:
             cursor = connection.cursor()
+            if mode is not None:
+                cursor.execute("SET SESSION sql_mode = %s", (mode,))
             cursor.execute(statement if self.server else statement.replace("%s", "?"), parameters)
             rows = list(cursor.fetchall())
             connection.commit()
@@ -354,6 +360,22 @@ class World:
         if self.server is None:
             return closing(sqlite3.connect(self.sqlite, timeout=30))
         return self.server.connect(database=self.database)
+
+    async def deadlocks(self) -> int:
+        """How many the server has broken so far."""
+        statement = (
+            "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'"
+        )
+
+        def count() -> int:
+            assert self.server is not None
+            with self.server.connect_as_root() as connection:
+                cursor = connection.cursor()
+                cursor.execute(statement)
+                ((found,),) = cursor.fetchall()
+                return int(found)
+
+        return await deferToThread(count)  # type: ignore[no-any-return]
 
     async def insert(self, keys: list[Key], due: float, foreign: bool = False) -> None:
         """
@@ -414,7 +436,7 @@ class World:
             if instance.status is None:
                 await instance.ended.addTimeout(60, self.reactor)
         self.history.ended = ended
-        self.history.posts = self.endpoint.posts
+        self.history.posts = [post for post in self.endpoint.posts if post.key not in self._foreign]
         self.history.said = self.client.said
         rows = await self.sql(
             "SELECT path, body, disabled, token, superseded, scheduled FROM dalga ORDER BY id"

@@ -20,8 +20,8 @@ BOUNDS = Bounds(late=2.0, grace=1.0, lease=13.0, backoff=5.0)
 def post(
     scheduled: int, start: float | None = None, end: float | None = None, **other: Any
 ) -> Post:
-    """A POST that took a tenth of a second, by default at its time and well."""
-    start = scheduled + 0.5 if start is None else start
+    """A POST that took a tenth of a second, by default soon after its time, and well."""
+    start = scheduled + 0.2 if start is None else start
     given = {"run": f"run-{scheduled}", "attempt": 1, "instance": "one", "status": 200}
     return Post(*KEY, scheduled=scheduled, start=start, end=end or start + 0.1, **given | other)
 

@@ -582,6 +582,31 @@ class FileTests(EngineTestCase):
         first._guard.release()
         second.open()
 
+    async def test_a_file_that_is_removed(self) -> None:
+        """P1: nothing is acknowledged that would be lost with the process, nor a file made anew."""
+        import os
+
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        os.rename(self.config.path, f"{self.config.path}-elsewhere")
+        for _ in range(2):
+            refusal = await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
+            self.assertRegex(str(refusal), "put it back|unable to open")
+            self.assertFalse(os.path.exists(self.config.path))
+        os.rename(f"{self.config.path}-elsewhere", self.config.path)
+        self.assertEqual((await store.counts()).total, 1)
+
+    async def test_a_file_that_is_replaced(self) -> None:
+        """P1: who comes later uses the new one, so jobs are looked for there from then on."""
+        import os
+
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        os.rename(self.config.path, f"{self.config.path}-elsewhere")
+        self.make_store().open()
+        await self.assertFailure(store.counts(), StoreUnavailable)
+        self.assertEqual((await store.counts()).total, 0)
+
     def test_a_newer_file(self) -> None:
         """A file of another version is left alone."""
         self.make_store().open()

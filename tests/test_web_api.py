@@ -1073,6 +1073,43 @@ class ConnectionTests(APITestCase):
             self.assertTrue(transport.disconnecting or transport.disconnected)
             channel.connectionLost(Failure(ConnectionDone()))
 
+    def test_no_more_connections_than_there_is_room_for(self) -> None:
+        """P10: a new one takes the place of the one that has been idle for longest."""
+        site = make_site(self.jobs, Clock(), max_connections=3)
+        channels: list[Any] = []
+        transports = []
+
+        def connect(octets: bytes = b"") -> None:
+            channels.append(site.buildProtocol(None))  # type: ignore[arg-type]
+            transports.append(StringTransport())
+            channels[-1].makeConnection(transports[-1])
+            if octets:
+                channels[-1].dataReceived(octets)
+
+        def cut_off() -> list[int]:
+            found = [n for n, transport in enumerate(transports) if transport.disconnected]
+            for number in found:
+                channels[number].connectionLost(Failure(ConnectionDone()))
+            return found
+
+        begun = b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: 9\r\n"
+        connect(begun)  # a request is under way
+        connect()
+        connect()
+        self.assertEqual(cut_off(), [])
+        channels[1].dataReceived(b"GET / HTTP/1.1\r\n\r\n")  # is idle again, but was not for long
+        connect()
+        self.assertEqual(cut_off(), [2])
+        channels[1].dataReceived(begun)
+        channels[3].dataReceived(begun)
+        connect()
+        self.assertEqual(cut_off(), [2, 4])
+        for number in (0, 1, 3):
+            channels[number].connectionLost(Failure(ConnectionDone()))
+        connect(begun)
+        self.assertEqual(cut_off(), [2, 4])
+        channels[5].connectionLost(Failure(ConnectionDone()))
+
     async def turn(self) -> None:
         """Let the reactor look after its sockets once."""
         from twisted.internet import reactor

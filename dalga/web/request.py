@@ -34,6 +34,10 @@ IDLE_TIMEOUT = 60.0
 #: Without that, a byte now and then would hold a connection for ever.
 ARRIVAL_TIMEOUT = 30.0
 
+#: How many connections there may be at once, where there are files enough. An idle one takes some
+#: kilobytes.
+MAX_CONNECTIONS = 20_000
+
 #: How long a client whose body was refused may go on sending before it reads why, in seconds.
 LINGER = 15
 
@@ -129,9 +133,15 @@ class ApiChannel(HTTPChannel):
     _lingering: IDelayedCall | None = None
     _arriving: IDelayedCall | None = None
 
+    def connectionMade(self) -> None:
+        """Called when there is a connection."""
+        self.site.note(self)
+        super().connectionMade()  # type: ignore[no-untyped-call]
+
     def dataReceived(self, data: bytes) -> None:
         """Called with whatever comes."""
         if self._arriving is None:
+            self.site.note(self)
             self._arriving = self.site.reactor.callLater(self.site.arrival_timeout, self._too_slow)
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
@@ -188,6 +198,7 @@ class ApiChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Called when the connection is closed."""
+        self.site.channels.pop(self, None)
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
         self._arrived()
@@ -212,6 +223,8 @@ class ApiSite(Site):
     :param reactor: for their time-outs.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
+    :param max_connections: how many there may be at once; past that, each new one takes the place of
+        the one that has been idle for longest.
     """
 
     protocol = ApiChannel  # type: ignore[assignment]
@@ -223,8 +236,12 @@ class ApiSite(Site):
         reactor: IReactorTime,
         idle_timeout: float = IDLE_TIMEOUT,
         arrival_timeout: float = ARRIVAL_TIMEOUT,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self.arrival_timeout = arrival_timeout
+        self._max_connections = max_connections
+        #: Those that are open, in the order in which their last request began.
+        self.channels: dict[ApiChannel, None] = {}
         super().__init__(  # type: ignore[no-untyped-call]
             resource,
             requestFactory=ApiRequest,
@@ -232,6 +249,16 @@ class ApiSite(Site):
             reactor=reactor,
             parsePOSTFormSubmission=False,
         )
+
+    def note(self, channel: ApiChannel) -> None:
+        """A connection is new, or a request has begun on it."""
+        self.channels.pop(channel, None)
+        if len(self.channels) >= self._max_connections:
+            idle = (other for other in self.channels if not other.requests)
+            oldest = next(idle, channel)
+            self.channels.pop(oldest, None)
+            oldest.transport.abortConnection()
+        self.channels[channel] = None
 
     def startFactory(self) -> None:
         """Twisted's opens an access log and keeps the time for it, once a second; there is none."""

@@ -26,7 +26,8 @@ Attack = Callable[[tuple[str, int], float], str]
 
 async def _attacked(world: World, attack: Attack) -> Instance:
     """Run an attack in a thread, while jobs run and other clients ask."""
-    instance = await world.start()
+    # As a system gives it to a daemon that does not ask for more.
+    instance = await world.start(faults={"files": 1024})
     await world.client.put_many(keys("job", 30), interval=2)
     process = Process(instance.pid)
     before = process.peak_memory()

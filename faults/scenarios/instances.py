@@ -228,3 +228,24 @@ async def rolling_restart(world: World) -> None:
     await together(restart(), world.client.meddle(keys("other", 16), world.seconds))
     await world.settle()
     world.notes["restarts"] = str(restarts)
+
+
+@scenario("6. Clients that PUT the same jobs at two instances")
+async def same_jobs(world: World) -> None:
+    """Rows are locked in one order, so that nobody has to be sent back."""
+    await world.start_many(2)
+    jobs = keys("job", 60)
+    before = await world.deadlocks()
+    ends = time() + world.seconds
+
+    async def put() -> None:
+        while time() < ends:
+            order = world.random.sample(jobs, len(jobs))
+            await world.client.put_many(order, interval=1)
+
+    await together(put(), put())
+    found = await world.deadlocks() - before
+    world.notes["deadlocks"] = str(found)
+    if found > world.seconds:
+        world.objections.append(f"{found} deadlocks")
+    await world.settle()

@@ -15,7 +15,8 @@ POISON = {
     "zone": ("location", "Middle/Earth"),
     "options": ("options", "{"),
     "negative": ("schedule", "-5"),
-    "attempt": ("attempt", 2**31 - 1),
+    "attempts": ("attempts", 2**32 - 1),
+    "time": ("scheduled", "0000-00-00 00:00:00"),
     "superseded": ("superseded", 77),
 }
 
@@ -48,6 +49,7 @@ async def poison(world: World) -> None:
         await world.sql(
             f"UPDATE dalga SET scheduled = %s, due = %s, {column} = %s WHERE path = %s",
             *(past, past, value, f"poison-{what}"),
+            mode="",  # which lets more through
         )
     for path in (b"poison-\xff", b"../poison", b""):
         await world.insert_raw(path, b"body", time() - 3600)
