@@ -207,7 +207,7 @@ class _Pair:
 
     def go_on(self) -> None:
         """Do what has become possible: connect, pass on, read."""
-        if self._connecting is None and not self.proxy.stalled:
+        if self._connecting is None and not self.proxy.stalled and not self.aborted:
             factory = Factory.forProtocol(lambda: self.server)
             factory.noisy = False
             self._connecting = self.proxy.target.connect(factory)

@@ -147,8 +147,8 @@ class World:
         for instance in self.instances:
             if instance.status is None:
                 await instance.ended
-        for closing in (*self.proxies, self.endpoint):
-            await Deferred.fromCoroutine(closing.close()).addTimeout(10, self.reactor)
+        for one in (*self.proxies, self.endpoint):
+            await Deferred.fromCoroutine(one.close()).addTimeout(10, self.reactor)
         if self.server is not None and self.server.pid is not None and self.database:
             await deferToThread(self.server.drop_database, self.database)
 

@@ -734,6 +734,18 @@ class ProxyTests(WireCase):
         await self.eventually(lambda: not self.proxy.pairs)
         self.assertEqual(len(self.server.connections), 1)
 
+    async def test_a_stall_that_ends_as_it_is_cut(self) -> None:
+        """What was cut is not connected any more."""
+        self.proxy.stall(True)
+        new = self.client(self.proxy.port)
+        await self.eventually(lambda: self.proxy.connections == 1)
+        self.proxy.cut()
+        self.proxy.stall(False)
+        with self.assertRaises(ConnectionResetError):
+            await new.hear_all()
+        await self.eventually(lambda: not self.proxy.pairs)
+        self.assertEqual(self.server.connections, [])
+
     async def test_delay(self) -> None:
         """Each direction is so much later, in order; closing too."""
         client = await self.joined()

@@ -223,8 +223,8 @@ class ApiSite(Site):
     :param reactor: for their time-outs.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
-    :param max_connections: how many there may be at once; past that, each new one takes the place of
-        the one that has been idle for longest.
+    :param max_connections: how many there may be at once; past that, each new one takes the place
+        of the one that has been idle for longest.
     """
 
     protocol = ApiChannel  # type: ignore[assignment]
