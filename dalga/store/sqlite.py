@@ -49,6 +49,7 @@ class SQLite:
         datetime, and is called in a database thread.
     """
 
+    module = "sqlite3"
     table = f'"{TABLE}"'
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
     skip_locked = ""  # there is but one writer
@@ -64,18 +65,14 @@ class SQLite:
     def prepare(self, sql: str) -> str:
         return " ".join(sql.split()).replace("%s", "?")
 
-    def connection_arguments(self) -> tuple[str, dict[str, Any]]:
-        return "sqlite3", {
-            "database": self._path,
-            "timeout": BUSY_TIMEOUT,
-            "isolation_level": None,  # transactions are begun in so many words
-            "check_same_thread": False,  # adbapi closes from another thread than it used
-            "cached_statements": 512,
-        }
-
     def connect(self) -> Any:
-        _, arguments = self.connection_arguments()
-        connection = sqlite3.connect(**arguments)
+        connection = sqlite3.connect(
+            self._path,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,  # transactions are begun in so many words
+            check_same_thread=False,  # adbapi closes from another thread than it used
+            cached_statements=512,
+        )
         self.set_up(connection)
         return connection
 
