@@ -42,7 +42,9 @@ class JobsConfig:
 class MySQLConfig:
     """``[mysql]``: the table on a MySQL or MariaDB server."""
 
+    #: One or several, separated by commas, each maybe with a port: ``a, b:3307, [::1]:3308``.
     host: str = "127.0.0.1"
+    #: Where a host has none of its own.
     port: int = 3306
     db: str = "test"
     #: Safe between backquotes: letters, digits, ``_``, ``$`` and ``-`` only.
@@ -56,6 +58,23 @@ class MySQLConfig:
     dial_timeout: float = 3.0
     read_timeout: float = 10.0
     write_timeout: float = 10.0
+    #: The path of a local socket, which goes before host and port.
+    socket: str = ""
+    #: One of `SSL_MODES`.
+    ssl_mode: str = "preferred"
+    #: The paths of files.
+    ssl_ca: str = ""
+    ssl_cert: str = ""
+    ssl_key: str = ""
+
+    @property
+    def servers(self) -> list[tuple[str, int] | str]:
+        """Where to look for the database, in order: host and port, or a socket's path."""
+        if self.socket:
+            return [self.socket]
+        return [
+            server for text in self.host.split(",") if (server := _server(text.strip(), self.port))
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +137,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "mysql": (
         "host",
         "port",
+        "socket",
         "db",
         "table",
         "user",
@@ -126,11 +146,18 @@ KEYS: Mapping[str, tuple[str, ...]] = {
         "dialTimeout",
         "readTimeout",
         "writeTimeout",
+        "ssl-mode",
+        "ssl-ca",
+        "ssl-cert",
+        "ssl-key",
     ),
     "sqlite": ("path",),
     "listen": ("host", "port", "idleTimeout", "readTimeout"),
     "endpoint": ("baseurl", "timeout"),
 }
+
+#: How connections to MySQL are encrypted, as its own client calls it.
+SSL_MODES = ("disabled", "preferred", "required", "verify-ca", "verify-identity")
 
 #: Where else the Go releases have a key of ours.
 ELSEWHERE: Mapping[tuple[str, str], tuple[str, str]] = {
@@ -173,21 +200,7 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
     default = Config()
     database: MySQLConfig | SQLiteConfig
     if "mysql" in given.origins:
-        of_mysql = MySQLConfig()
-        database = MySQLConfig(
-            host=mysql.text("host", of_mysql.host, _check_host),
-            port=mysql.integer("port", of_mysql.port, 1, 65535),
-            db=mysql.text("db", of_mysql.db, _check_database),
-            table=mysql.text("table", of_mysql.table, _check_table),
-            user=mysql.text("user", of_mysql.user, _check_user),
-            password=mysql.text("password", of_mysql.password, _check_nothing),
-            max_open_conns=mysql.integer("maxOpenConns", of_mysql.max_open_conns, 0, 10_000),
-            # A stop, and requests after an outage, may have to wait for as long as these.
-            dial_timeout=mysql.duration("dialTimeout", of_mysql.dial_timeout, "100ms", "5m"),
-            # Longer than the shortest time that a server waits for a lock.
-            read_timeout=mysql.duration("readTimeout", of_mysql.read_timeout, "2s", "5m"),
-            write_timeout=mysql.duration("writeTimeout", of_mysql.write_timeout, "2s", "5m"),
-        )
+        database = _mysql(mysql)
     else:
         database = SQLiteConfig(path=sqlite.text("path", SQLiteConfig().path, _check_path))
     return Config(
@@ -214,6 +227,69 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
         ),
         notes=tuple(given.notes()),
     )
+
+
+def _mysql(mysql: _Section) -> MySQLConfig:
+    default = MySQLConfig()
+    ca = mysql.text("ssl-ca", default.ssl_ca, _check_nothing)
+    # A CA is given to be checked against, and verify-ca would take any certificate of its.
+    mode = mysql.text("ssl-mode", "verify-identity" if ca else default.ssl_mode, _check_ssl_mode)
+    config = MySQLConfig(
+        host=mysql.text("host", default.host, _check_mysql_host),
+        port=mysql.integer("port", default.port, 1, 65535),
+        db=mysql.text("db", default.db, _check_database),
+        table=mysql.text("table", default.table, _check_table),
+        user=mysql.text("user", default.user, _check_user),
+        password=mysql.text("password", default.password, _check_nothing),
+        max_open_conns=mysql.integer("maxOpenConns", default.max_open_conns, 0, 10_000),
+        # A stop, and requests after an outage, may have to wait for as long as these.
+        dial_timeout=mysql.duration("dialTimeout", default.dial_timeout, "100ms", "5m"),
+        # Longer than the shortest time that a server waits for a lock.
+        read_timeout=mysql.duration("readTimeout", default.read_timeout, "2s", "5m"),
+        write_timeout=mysql.duration("writeTimeout", default.write_timeout, "2s", "5m"),
+        socket=mysql.text("socket", default.socket, _check_nothing),
+        ssl_mode=_ssl_mode(mode),
+        ssl_ca=ca,
+        ssl_cert=mysql.text("ssl-cert", default.ssl_cert, _check_nothing),
+        ssl_key=mysql.text("ssl-key", default.ssl_key, _check_nothing),
+    )
+    if config.socket:
+        _check_with_socket(mysql, config)
+    else:
+        _check_tls(mysql, config)
+    return config
+
+
+def _check_with_socket(mysql: _Section, config: MySQLConfig) -> None:
+    """:raises ConfigError: for what is of no use with a socket."""
+    for key in ("host", "port"):
+        if key in mysql:
+            raise mysql["socket"].refuse(
+                f"{mysql[key].where} says where the server is as well, leave one of them out"
+            )
+    if config.ssl_mode not in ("disabled", "preferred") or config.ssl_cert or config.ssl_key:
+        raise mysql["socket"].refuse(
+            "there is no TLS over a socket, leave ssl-mode, ssl-ca, ssl-cert and ssl-key out"
+        )
+
+
+def _check_tls(mysql: _Section, config: MySQLConfig) -> None:
+    """:raises ConfigError: for keys of TLS that do not go together."""
+    verifies = config.ssl_mode in ("verify-ca", "verify-identity")
+    if verifies and not config.ssl_ca:
+        raise mysql["ssl-mode"].refuse("it needs ssl-ca, the file with the CA's certificate")
+    if config.ssl_ca and not verifies:
+        raise mysql["ssl-ca"].refuse(
+            f"nothing is checked against it with ssl-mode {config.ssl_mode}, but with verify-ca or "
+            "verify-identity"
+        )
+    if config.ssl_key and not config.ssl_cert:
+        raise mysql["ssl-key"].refuse("it needs ssl-cert, the file with its certificate")
+    if config.ssl_cert and config.ssl_mode in ("disabled", "preferred"):
+        raise mysql["ssl-cert"].refuse(
+            f"it is not sent with ssl-mode {config.ssl_mode}, but with required, verify-ca or "
+            "verify-identity"
+        )
 
 
 def _retry_policy(jobs: _Section) -> RetryPolicy:
@@ -329,15 +405,20 @@ class _Given:
             section, separator, key = rest.partition("_")
             if prefix != "DALGA" or section.lower() not in KEYS or section != section.upper():
                 continue
-            known = {name.upper(): name for name in _known(section.lower()).values()}
+            known = {_variable(name): name for name in _known(section.lower()).values()}
             if not separator or key not in known:
-                names = [f"DALGA_{section}_{name.upper()}" for name in KEYS[section.lower()]]
+                names = [f"DALGA_{section}_{_variable(name)}" for name in KEYS[section.lower()]]
                 raise ConfigError(
                     f"{variable} is not a variable of Dalga's{_instead(variable, names, '{}')}"
                 )
             self.origins.setdefault(section.lower(), variable)
             _add(values, _Value(section.lower(), known[key], text, variable))
         self._values.update(values)
+
+
+def _variable(key: str) -> str:
+    """A key as it stands in a variable's name, where there can be no hyphen."""
+    return key.upper().replace("-", "_")
 
 
 def _known(section: str) -> dict[str, str]:
@@ -482,10 +563,38 @@ def _check_path(text: str) -> str | None:
     return "it takes the path of a file, such as dalga.sqlite"
 
 
-def _check_host(text: str) -> str | None:
-    if _is_host(text):
+def _check_mysql_host(text: str) -> str | None:
+    if all(_server(part.strip(), 1) for part in text.split(",")):
         return None
-    return "it takes a host name or an IP address, without a port and without brackets"
+    return (
+        "it takes a host name or an IP address, or several with commas between them, each with a "
+        "port if that is not port's: db1, db2:3307, [::1]:3307"
+    )
+
+
+def _server(text: str, port: int) -> tuple[str, int] | None:
+    """
+    The host and port of ``db``, ``db:3307``, ``::1``, ``[::1]`` or ``[::1]:3307``; None if it is
+    none of these.
+
+    :param port: that of a host which has none with it.
+    """
+    found = re.fullmatch(r"(?:\[([^\]]*:[^\]]*)\]|([^:]*))(?::([0-9]{1,5}))?", text)
+    host = (found[1] or found[2]) if found else text
+    if found and found[3]:
+        port = int(found[3])
+    return (host, port) if _is_host(host) and 1 <= port <= 65535 else None
+
+
+def _ssl_mode(text: str) -> str:
+    """MySQL writes VERIFY_CA, too."""
+    return text.lower().replace("_", "-")
+
+
+def _check_ssl_mode(text: str) -> str | None:
+    if _ssl_mode(text) in SSL_MODES:
+        return None
+    return f"it takes {', '.join(SSL_MODES[:-1])} or {SSL_MODES[-1]}"
 
 
 def _check_listen_host(text: str) -> str | None:

@@ -503,11 +503,8 @@ class _Connection(HTTP11ClientProtocol):
         options = {word.strip() for word in words}
         if b"close" in options:
             return False
-        if response.code == HTTPStatus.NO_CONTENT and (
-            headers.hasHeader(b"transfer-encoding")
-            or any(length != b"0" for length in headers.getRawHeaders(b"content-length", []))
-        ):
-            return False  # it announces a body that a 204 can't have, and may yet send it
+        if response.code == HTTPStatus.NO_CONTENT:
+            return False  # a body that it can't have would be taken for the next run's answer
         return response.version[0] == b"HTTP" and (
             response.version >= (b"HTTP", 1, 1) or b"keep-alive" in options
         )

@@ -27,7 +27,7 @@ from dalga.jobs import Jobs
 from dalga.log import logger
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Dialect
-from dalga.store.mysql import MySQL
+from dalga.store.mysql import MySQL, tls
 from dalga.store.sqlite import FileGuard, SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Transactions
@@ -84,10 +84,13 @@ def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Rand
 
 
 def server(database: MySQLConfig) -> MySQL:
-    """The MySQL or MariaDB that the configuration names."""
+    """
+    The MySQL or MariaDB that the configuration names.
+
+    :raises StartupError: if a certificate or a key can't be used.
+    """
     return MySQL(
-        database.host,
-        database.port,
+        database.servers,
         database.db,
         database.table,
         database.user,
@@ -95,6 +98,7 @@ def server(database: MySQLConfig) -> MySQL:
         database.dial_timeout,
         database.read_timeout,
         database.write_timeout,
+        tls(database.ssl_mode, database.ssl_ca, database.ssl_cert, database.ssl_key),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import operator
 import re
 import signal
+import ssl
 import string
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pymysql
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, gatherResults
@@ -59,6 +61,7 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("jobs", "shutdownTimeout", "0", "shutdown_timeout", 0.0),
     ("mysql", "host", "db.example", "host", "db.example"),
     ("mysql", "port", "3307", "port", 3307),
+    ("mysql", "socket", "/run/mysqld/mysqld.sock", "socket", ...),
     ("mysql", "db", "work", "db", "work"),
     ("mysql", "table", "my_jobs$-1", "table", "my_jobs$-1"),
     ("mysql", "user", "dalga", "user", "dalga"),
@@ -67,6 +70,10 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("mysql", "dialTimeout", "500ms", "dial_timeout", 0.5),
     ("mysql", "readTimeout", "30s", "read_timeout", 30.0),
     ("mysql", "writeTimeout", "20", "write_timeout", 20.0),
+    ("mysql", "ssl-mode", "required", "ssl_mode", "required"),
+    ("mysql", "ssl-ca", "/etc/ca.pem", "ssl_ca", "/etc/ca.pem"),
+    ("mysql", "ssl-cert", "/etc/dalga.pem", "ssl_cert", "/etc/dalga.pem"),
+    ("mysql", "ssl-key", "/etc/dalga.key", "ssl_key", "/etc/dalga.key"),
     ("sqlite", "path", "/var/lib/jobs.sqlite", "path", "/var/lib/jobs.sqlite"),
     ("listen", "host", "::1", "host", "::1"),
     ("listen", "port", "0", "port", 0),
@@ -75,6 +82,18 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("endpoint", "baseurl", "https://example.org:8443/in/", "baseurl", ...),
     ("endpoint", "timeout", "1m30s", "timeout", 90.0),
 ]
+
+
+#: What some keys do not go without.
+BESIDE = {
+    "ssl-cert": {"ssl-mode": "required"},
+    "ssl-key": {"ssl-mode": "required", "ssl-cert": "/etc/dalga.pem"},
+}
+
+
+def variable(section: str, key: str) -> str:
+    """The variable for a key."""
+    return f"DALGA_{section}_{key}".upper().replace("-", "_")
 
 
 def part(config: Config, section: str) -> Any:
@@ -122,13 +141,17 @@ class ReadTests(ConfigTestCase):
     def test_every_key_from_the_file(self) -> None:
         for section, key, text, attribute, value in EVERY_KEY:
             for spelling in (key, key.lower(), key.upper()):
-                config = self.load(f"[{section}]\n{spelling} = {text}\n")
+                lines = {**BESIDE.get(key, {}), spelling: text}.items()
+                config = self.load(
+                    "\n".join([f"[{section}]", *(f"{name} = {value}" for name, value in lines)])
+                )
                 got = operator.attrgetter(attribute)(part(config, section))
                 self.assertEqual(got, text if value is ... else value, key)
 
     def test_every_key_from_a_variable(self) -> None:
         for section, key, text, attribute, value in EVERY_KEY:
-            config = load_config(None, {f"DALGA_{section}_{key}".upper(): text})
+            given = {**BESIDE.get(key, {}), key: text}
+            config = load_config(None, {variable(section, key): given[key] for key in given})
             got = operator.attrgetter(attribute)(part(config, section))
             self.assertEqual(got, text if value is ... else value, key)
 
@@ -205,7 +228,7 @@ class ReadTests(ConfigTestCase):
             bare = re.sub(r"(?m)^;(?=\S)", "", text[start:stop])
             changed = text.replace(text[start:stop], bare).replace(text[slice(*other)], "\n")
             self.assertEqual(self.load(changed), Config(database=expected))
-        found = re.findall(r"(?m)^;?(?:\[(\w+)\]|(\w+) = .*)$", text)
+        found = re.findall(r"(?m)^;?(?:\[(\w+)\]|([\w-]+) = .*)$", text)
         sections: dict[str, list[str]] = {}
         for section, key in found:
             if section:
@@ -387,11 +410,9 @@ class ValueRefusalTests(ConfigTestCase):
     def check(
         self, section: str, key: str, refused: list[str], accepted: list[str], do: str
     ) -> None:
-        variable = f"DALGA_{section}_{key}".upper()
+        name = variable(section, key)
         for text in refused:
-            self.assertEqual(
-                self.refusal(None, **{variable: text}), f"{variable} is {text!r}: {do}"
-            )
+            self.assertEqual(self.refusal(None, **{name: text}), f"{name} is {text!r}: {do}")
             if "\0" not in text and text == text.strip():
                 quoted = text.replace("\\", "\\\\").replace('"', '\\"')
                 self.assertEqual(
@@ -399,7 +420,7 @@ class ValueRefusalTests(ConfigTestCase):
                     f"ini: [{section}] {key} is {text!r}: {do}",
                 )
         for text in accepted:
-            load_config(None, {variable: text})
+            load_config(None, {name: text})
 
     def test_whole_numbers(self) -> None:
         bad = ["", "abc", "1.5", "1e2", "+1", " 1", "1_0", "0x1", "-1", "nan", "٣", "9" * 18]
@@ -484,12 +505,45 @@ class ValueRefusalTests(ConfigTestCase):
     def test_hosts(self) -> None:
         bad = ["", "a b", "db:3306", "[::1]", "http://db", "db/x", "u@db", "a,b", "1::2::3", " "]
         good = ["localhost", "db-1.example.org", "10.0.0.1", "::", "fe80::1%eth0", "örnek.com"]
-        do = "it takes a host name or an IP address, without a port and without brackets"
+        do = (
+            "it takes a host name or an IP address, without a port and without brackets, and "
+            "0.0.0.0 or :: for all of this machine's"
+        )
         plain = [text for text in bad if "@" not in text]
-        self.check("mysql", "host", plain, good, do)
-        everywhere = f"{do}, and 0.0.0.0 or :: for all of this machine's"
-        self.check("listen", "host", plain, good, everywhere)
-        self.assertIn(do, self.refusal(None, DALGA_MYSQL_HOST="u@db"))
+        self.check("listen", "host", plain, good, do)
+        self.assertIn(do, self.refusal(None, DALGA_LISTEN_HOST="u@db"))
+
+    def test_hosts_of_mysql(self) -> None:
+        """There may be several, each with a port of its own."""
+        lists = {
+            "db": [("db", 3306)],
+            "db:3307": [("db", 3307)],
+            "a,b": [("a", 3306), ("b", 3306)],
+            " a:1 ,b , c:65535": [("a", 1), ("b", 3306), ("c", 65535)],
+            "::1": [("::1", 3306)],
+            "[::1], [fe80::1%eth0]:3307, ::": [
+                ("::1", 3306),
+                ("fe80::1%eth0", 3307),
+                ("::", 3306),
+            ],
+            "10.0.0.1:3307,örnek.com": [("10.0.0.1", 3307), ("örnek.com", 3306)],
+        }
+        bad = ["", " ", ",", "a,", ",a", "a,,b", "a b", "a;b", "db:", ":3306", "db:0", "db:65536"]
+        bad += ["db:x", "db:-1", "db:123456", "[::1", "[::1]3306", "[::1]:", "[db]:3306", "[]:1"]
+        bad += ["http://db", "db/x", "1::2::3", "a:1:2", "a,http://db"]
+        do = (
+            "it takes a host name or an IP address, or several with commas between them, each with "
+            "a port if that is not port's: db1, db2:3307, [::1]:3307"
+        )
+        self.check("mysql", "host", bad, list(lists), do)
+        self.assertEqual(self.refusal(None, DALGA_MYSQL_HOST="u@db")[-len(do) :], do)
+        for text, servers in lists.items():
+            database = load_config(None, {"DALGA_MYSQL_HOST": text}).database
+            assert isinstance(database, MySQLConfig)
+            self.assertEqual(database.servers, servers, text)
+        database = self.load("[mysql]\nhost = a, b:3307\nport = 1").database
+        assert isinstance(database, MySQLConfig)
+        self.assertEqual(database.servers, [("a", 1), ("b", 3307)])
 
     def test_table(self) -> None:
         """It goes into SQL between backquotes."""
@@ -514,16 +568,17 @@ class ValueRefusalTests(ConfigTestCase):
 
     def test_undisplayable(self) -> None:
         for section, key, *_ in EVERY_KEY:
-            if key in ("host", "db", "table", "user", "password", "path", "baseurl"):
-                variable = f"DALGA_{section}_{key}".upper()
+            of_text = ("host", "db", "table", "user", "password", "path", "baseurl", "socket")
+            if key in of_text or key.startswith("ssl-"):
+                name = variable(section, key)
                 for text, reason in [
                     ("a\nb", "it has the control character U+000A, leave it out"),
                     ("a\0b", "it has the control character U+0000, leave it out"),
                     ("a\x7fb", "it has the control character U+007F, leave it out"),
                     ("a\udcffb", "it is not UTF-8, write it in UTF-8"),
                 ]:
-                    refusal = self.refusal(None, **{variable: text})
-                    self.assertTrue(refusal.startswith(variable) and refusal.endswith(reason))
+                    refusal = self.refusal(None, **{name: text})
+                    self.assertTrue(refusal.startswith(name) and refusal.endswith(reason))
                     self.assertEqual(repr(text) in refusal, key != "password")
                     refusal.encode("utf-8")
 
@@ -531,6 +586,90 @@ class ValueRefusalTests(ConfigTestCase):
         refusal = self.refusal(f"[mysql]\ntable = {'x' * 5000}")
         self.assertIn(repr("x" * 80 + "..."), refusal)
         self.assertLess(len(refusal), 300)
+
+
+class MySQLTests(ConfigTestCase):
+    """Keys of ``[mysql]`` that go together, and those that don't."""
+
+    def test_tls(self) -> None:
+        for text, expected in [
+            ("", MySQLConfig(ssl_mode="preferred")),
+            ("ssl-ca =\nssl-cert =\nssl-key = ", MySQLConfig()),
+            ("ssl-mode = disabled", MySQLConfig(ssl_mode="disabled")),
+            ("SSL-Mode = Required", MySQLConfig(ssl_mode="required")),
+            ("ssl-ca = a", MySQLConfig(ssl_mode="verify-identity", ssl_ca="a")),
+            ("ssl-ca = a\nssl-mode = VERIFY_CA", MySQLConfig(ssl_mode="verify-ca", ssl_ca="a")),
+            ("ssl-mode = required\nssl-cert = c", MySQLConfig(ssl_mode="required", ssl_cert="c")),
+            (
+                "ssl-ca = a\nssl-cert = c\nssl-key = k",
+                MySQLConfig(ssl_mode="verify-identity", ssl_ca="a", ssl_cert="c", ssl_key="k"),
+            ),
+        ]:
+            self.assertEqual(self.load(f"[mysql]\n{text}").database, expected, text)
+
+    def test_unknown_mode(self) -> None:
+        self.assertEqual(
+            self.refusal("[mysql]\nssl-mode = strict"),
+            "ini: [mysql] ssl-mode is 'strict': it takes disabled, preferred, required, verify-ca "
+            "or verify-identity",
+        )
+        self.assertIn("DALGA_MYSQL_SSL_MODE is ''", self.refusal(None, DALGA_MYSQL_SSL_MODE=""))
+
+    def test_tls_that_does_not_go_together(self) -> None:
+        for text, expected in [
+            (
+                "ssl-mode = verify-ca",
+                "ssl-mode is 'verify-ca': it needs ssl-ca, the file with the CA's certificate",
+            ),
+            (
+                "ssl-mode = verify-identity\nssl-ca = ",
+                "ssl-mode is 'verify-identity': it needs ssl-ca, the file with the CA's "
+                "certificate",
+            ),
+            *(
+                (
+                    f"ssl-mode = {mode}\nssl-ca = a",
+                    f"ssl-ca is 'a': nothing is checked against it with ssl-mode {mode}, but with "
+                    "verify-ca or verify-identity",
+                )
+                for mode in ("disabled", "preferred", "required")
+            ),
+            (
+                "ssl-ca = a\nssl-key = k",
+                "ssl-key is 'k': it needs ssl-cert, the file with its certificate",
+            ),
+            *(
+                (
+                    f"{before}ssl-cert = c",
+                    f"ssl-cert is 'c': it is not sent with ssl-mode {mode}, but with required, "
+                    "verify-ca or verify-identity",
+                )
+                for before, mode in [
+                    ("", "preferred"),
+                    ("ssl-mode = disabled\n", "disabled"),
+                ]
+            ),
+        ]:
+            self.assertEqual(self.refusal(f"[mysql]\n{text}"), f"ini: [mysql] {expected}")
+
+    def test_socket(self) -> None:
+        database = self.load("[mysql]\nsocket = /run/s\nssl-mode = preferred").database
+        self.assertEqual(database, MySQLConfig(socket="/run/s"))
+        assert isinstance(database, MySQLConfig)
+        self.assertEqual(database.servers, ["/run/s"])
+        self.assertEqual(self.load("[mysql]\nsocket =\nhost = a").database, MySQLConfig("a"))
+        for key, value in [("host", "a"), ("port", "3306")]:
+            self.assertEqual(
+                self.refusal(f"[mysql]\n{key} = {value}", DALGA_MYSQL_SOCKET="/run/s"),
+                f"DALGA_MYSQL_SOCKET is '/run/s': ini: [mysql] {key} says where the server is as "
+                "well, leave one of them out",
+            )
+        for text in ("ssl-ca = a", "ssl-mode = required", "ssl-cert = c", "ssl-key = k"):
+            self.assertEqual(
+                self.refusal(f"[mysql]\nsocket = /run/s\n{text}"),
+                "ini: [mysql] socket is '/run/s': there is no TLS over a socket, leave ssl-mode, "
+                "ssl-ca, ssl-cert and ssl-key out",
+            )
 
 
 class BaseURLTests(ConfigTestCase):
@@ -850,8 +989,9 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
         "shutdownTimeout": duration(0, 3600),
     },
     "mysql": {
-        "host": text("db.example", "10.0.0.1", "::1"),
+        "host": text("db.example", "10.0.0.1", "::1", "a, b:3307"),
         "port": plain(1, 65535),
+        "socket": text("", "/run/mysqld/mysqld.sock"),
         "db": anything,
         "table": st.text(string.ascii_letters + "_$-", min_size=1, max_size=53).map(
             lambda drawn: (False, drawn)
@@ -862,6 +1002,10 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
         "dialTimeout": duration(1, 300),
         "readTimeout": duration(2, 300),
         "writeTimeout": duration(2, 300),
+        "ssl-mode": text("verify-ca", "VERIFY-IDENTITY"),
+        "ssl-ca": text("/etc/ca.pem"),
+        "ssl-cert": text("", "/etc/dalga.pem"),
+        "ssl-key": text(""),
     },
     "sqlite": {"path": anything},
     "listen": {
@@ -949,6 +1093,12 @@ def any_sections(draw: st.DrawFn) -> dict[str, dict[str, Given]]:
         if name != without and draw(st.booleans()):
             case = draw(st.sampled_from([str, str.lower, str.upper]))
             some = draw(st.fixed_dictionaries({}, optional=keys))
+            if "socket" in some:
+                for key in ("host", "port", "ssl-mode", "ssl-ca", "ssl-cert"):
+                    some.pop(key, None)
+            elif "ssl-ca" not in some:
+                some.pop("ssl-mode", None)
+                some.pop("ssl-cert", None)
             chosen[case(name)] = {case(key): value for key, value in some.items()}
     return chosen
 
@@ -969,7 +1119,7 @@ class FormatTests(ConfigTestCase):
             self.ending = ending
             configs.append(self.load(render(sections)))
         variables = {
-            f"DALGA_{section}_{key}".upper(): text
+            variable(section, key): text
             for section, keys in sections.items()
             for key, (_, text) in keys.items()
         }
@@ -995,9 +1145,11 @@ class FormatTests(ConfigTestCase):
             self.ending = ending
             for section, key, written, attribute, value in EVERY_KEY:
                 number = re.fullmatch(r"[0-9.]+|false", written) is not None
+                beside = {name: (False, text) for name, text in BESIDE.get(key, {}).items()}
                 for spelling in (key, key.lower(), key.upper()):
                     for plain in {number, False}:
-                        config = self.load(render({section: {spelling: (plain, written)}}))
+                        given = {**beside, spelling: (plain, written)}
+                        config = self.load(render({section: given}))
                         got = operator.attrgetter(attribute)(part(config, section))
                         self.assertEqual(got, written if value is ... else value, (ending, key))
 
@@ -1378,23 +1530,44 @@ class WiringTests(SynchronousTestCase):
         database = MySQLConfig(
             "db.example", 3307, "work", "jobs", "dalga", "s3cret", 0, 0.5, 30.0, 20.0
         )
-        server = service.server(database)
-        _, arguments = server.connection_arguments()
-        del arguments["client_flag"], arguments["charset"], arguments["conv"]
+        wanted = {
+            "host": "db.example",
+            "port": 3307,
+            "ssl_disabled": False,
+            "database": "work",
+            "user": "dalga",
+            "password": "s3cret",
+            "connect_timeout": 0.5,
+            "read_timeout": 30.0,
+            "write_timeout": 20.0,
+        }
+        self.assertEqual(self.connects_with(database), wanted)
+        disabled = {**wanted, "ssl_disabled": True}
+        self.assertEqual(self.connects_with(replace(database, ssl_mode="disabled")), disabled)
+        del disabled["port"]
         self.assertEqual(
-            arguments,
-            {
-                "host": "db.example",
-                "port": 3307,
-                "database": "work",
-                "user": "dalga",
-                "password": "s3cret",
-                "connect_timeout": 0.5,
-                "read_timeout": 30.0,
-                "write_timeout": 20.0,
-            },
+            self.connects_with(replace(database, socket="/run/s")),
+            {**disabled, "unix_socket": "/run/s", "host": "/run/s"},
         )
-        self.assertEqual(server.table, "`jobs`")
+        self.assertEqual(service.server(database).table, "`jobs`")
+
+    def test_tls(self) -> None:
+        """What PyMySQL takes as: this, or no connection."""
+        context = self.connects_with(MySQLConfig(ssl_mode="required"))["ssl"]
+        self.assertIsInstance(context, ssl.SSLContext)
+
+    def connects_with(self, database: MySQLConfig) -> dict[str, Any]:
+        """What PyMySQL is given, but for what is always the same."""
+        given: dict[str, Any] = {}
+
+        def connect(**arguments: Any) -> None:
+            given.update(arguments)
+            raise pymysql.OperationalError(2003, "no")
+
+        self.patch(pymysql, "connect", connect)
+        self.assertRaises(pymysql.OperationalError, service.server(database).connect)
+        del given["client_flag"], given["charset"], given["conv"]
+        return given
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))

@@ -143,7 +143,7 @@ class FromGoTests(SynchronousTestCase):
         for line in example.splitlines():
             if found := re.fullmatch(r";?(\[\w+\])", line):
                 section = found[1]
-            elif found := re.fullmatch(r";?(\w+) =.*", line):
+            elif found := re.fullmatch(r";?([\w-]+) =.*", line):
                 known.add(f"{section} {found[1]}")
         self.assertGreater(len(known), 20)
         self.assertEqual(

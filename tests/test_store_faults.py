@@ -46,9 +46,7 @@ class ClockTests(EngineTestCase):
                 set_up(connection)
                 connection.cursor().execute(f"SET SESSION timestamp = {ahead.timestamp():.6f}")
 
-            # adbapi has taken the method already.
             dialect.set_up = set_up_ahead
-            store._runs._pool.openfun = store._api._pool.openfun = set_up_ahead
             store.create_table()
         store.open()
         job = await store.put(KEY, EACH_MINUTE)

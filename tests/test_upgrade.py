@@ -21,10 +21,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.config import SQLiteConfig
 from dalga.errors import JobNotFound, StartupError
 from dalga.job import Job, JobKey, UnreadableJob
+from dalga.service import server
 from dalga.store import mysql
 from dalga.store import upgrade as room
 from dalga.store.dialect import Dialect
-from dalga.store.mysql import MySQL
 from dalga.store.schema import go_release, misfit, version_of
 from dalga.store.sqlite import SQLite
 from dalga.store.upgrade import folds, from_go, go_schedule
@@ -115,9 +115,7 @@ class UpgradeTestCase(EngineTestCase):
         config = self.config
         if isinstance(config, SQLiteConfig):
             return SQLite(config.path)
-        return MySQL(
-            config.host, config.port, config.db, config.table, config.user, config.password
-        )
+        return server(config)
 
     def upgrade(self, dry_run: bool = False, dialect: Dialect | None = None) -> str:
         """Upgrade the table; gives all that is said."""
@@ -821,7 +819,7 @@ if engine == "sqlite":
     dialect = SQLite(*arguments)
 else:
     host, port, *others = arguments
-    dialect = MySQL(host, int(port), *others)
+    dialect = MySQL([(host, int(port))], *others)
 room.BATCH, room.PROGRESS = 4, 1
 for line in room.upgrade(Watched(dialect, watch), False):
     watch(line)

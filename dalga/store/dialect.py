@@ -35,6 +35,8 @@ class Dialect(Protocol):
     `prepare` turns that into what the driver takes.
     """
 
+    #: The DB-API module's name.
+    module: str
     #: The jobs table's name, quoted.
     table: str
     #: The name of the table of instances, quoted.
@@ -50,17 +52,11 @@ class Dialect(Protocol):
     def prepare(self, sql: str) -> str:
         """SQL as this driver takes it."""
 
-    def connection_arguments(self) -> tuple[str, dict[str, Any]]:
-        """The DB-API module's name and the arguments of its ``connect``."""
-
     def connect(self) -> Any:
-        """A new connection of one's own, made ready. Blocks."""
-
-    def set_up(self, connection: Any) -> None:
-        """Make a new connection ready, and make sure that it is as it has to be."""
+        """A new connection, made ready, and as it has to be. Blocks."""
 
     def begin(self, cursor: Cursor) -> None:
-        """Begin a transaction that will write."""
+        """Begin a transaction that may write."""
 
     def check_table(self, cursor: Cursor) -> None:
         """:raises StartupError: if the table is not there, or not ours."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Generator, Iterator
+import re
+import ssl
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -50,6 +52,7 @@ _UNAVAILABLE = {
     CR.CR_CONN_HOST_ERROR,
     CR.CR_UNKNOWN_HOST,
     CR.CR_SERVER_HANDSHAKE_ERR,
+    CR.CR_SSL_CONNECTION_ERROR,
     ER.CON_COUNT_ERROR,
     ER.TOO_MANY_USER_CONNECTIONS,
     ER.HOST_IS_BLOCKED,
@@ -79,26 +82,37 @@ _UNAVAILABLE = {
 }
 
 
+#: A host and a port, or the path of a local socket.
+Server = tuple[str, int] | str
+
+
 class MySQL:
     """
     See `dalga.store.dialect.Dialect`.
 
+    A new connection goes to the first of several servers that takes writes, and none of them is
+    kept for longer: a primary that somebody replaces by one of its replicas is found by itself. A
+    sole server is used as it is.
+
     No caller waits for as long as these time-outs: they say when a thread is free again that waits
     for a server which says nothing.
 
-    :param dial_timeout: until a connection has to be there, in seconds.
+    :param servers: where to look for the database, in this order: a host and a port, or the path
+        of a local socket.
+    :param dial_timeout: until a server has to take a connection, in seconds.
     :param read_timeout: until an answer has to come, in seconds, at least 2: it may take a lock
         wait and a slow fsync together.
     :param write_timeout: until a statement has to be sent, in seconds.
+    :param encryption: what `tls` makes of the configuration; not for local sockets.
     """
 
+    module = "pymysql"
     skip_locked = " FOR UPDATE SKIP LOCKED"
     on_conflict = "ON DUPLICATE KEY UPDATE"
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        servers: Sequence[Server],
         database: str,
         table: str,
         user: str,
@@ -106,9 +120,9 @@ class MySQL:
         dial_timeout: float = 3.0,
         read_timeout: float = 10.0,
         write_timeout: float = 10.0,
+        encryption: ssl.SSLContext | bool = True,
     ) -> None:
-        self._host = host
-        self._port = port
+        self._servers = tuple(servers)
         self._database = database
         self._name = table
         self._user = user
@@ -116,6 +130,7 @@ class MySQL:
         self._dial_timeout = dial_timeout
         self._read_timeout = read_timeout
         self._write_timeout = write_timeout
+        self._encryption = encryption
         # Whole seconds, and over before the answer is given up: that a row is locked is no reason
         # to think that the connection is lost.
         self._lock_wait = max(1, min(LOCK_WAIT_TIMEOUT, math.ceil(read_timeout) - 1))
@@ -128,10 +143,51 @@ class MySQL:
     def prepare(self, sql: str) -> str:
         return " ".join(sql.split())
 
-    def connection_arguments(self) -> tuple[str, dict[str, Any]]:
-        return "pymysql", {
-            "host": self._host,
-            "port": self._port,
+    def connect(self) -> Any:
+        return self._connect()
+
+    def _connect(self, **other: Any) -> Any:
+        """
+        A connection to the first server that can be used.
+
+        :param other: arguments of PyMySQL's that differ from the usual ones.
+        :raises pymysql.MySQLError: if there is none, with what each of them said.
+        """
+        failures: list[tuple[Server, pymysql.MySQLError]] = []
+        for server in self._servers:
+            try:
+                return self._connect_to(server, other)
+            except pymysql.MySQLError as error:
+                failures.append((server, error))
+        if len(failures) == 1:
+            raise failures[0][1]
+        words = "; ".join(f"{_place(server)}: {_words(error)}" for server, error in failures)
+        raise pymysql.OperationalError(CR.CR_CONNECTION_ERROR, words) from failures[0][1]
+
+    def _connect_to(self, server: Server, other: dict[str, Any]) -> Any:
+        """:raises pymysql.MySQLError: if this server can't be used."""
+        try:
+            connection = pymysql.connect(**{**self._arguments(), **self._address(server), **other})
+        except UnicodeError as error:
+            raise pymysql.OperationalError(
+                CR.CR_UNKNOWN_HOST, f"{server[0]!r} is no host name"
+            ) from error
+        except pymysql.MySQLError as error:
+            if words := _tls_failure(error):
+                raise pymysql.OperationalError(CR.CR_SSL_CONNECTION_ERROR, words) from error
+            raise
+        try:
+            self.set_up(connection)
+            if len(self._servers) > 1 and _only_reads(connection.cursor()):
+                raise pymysql.OperationalError(ER.OPTION_PREVENTS_STATEMENT, "it takes no writes")
+        except Exception:
+            with suppress(Exception):
+                connection.close()
+            raise
+        return connection
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
             "user": self._user,
             "password": self._password,
             "database": self._database,
@@ -144,11 +200,15 @@ class MySQL:
             "client_flag": CLIENT.FOUND_ROWS,
         }
 
-    def connect(self) -> Any:
-        _, arguments = self.connection_arguments()
-        connection = pymysql.connect(**arguments)
-        self.set_up(connection)
-        return connection
+    def _address(self, server: Server) -> dict[str, Any]:
+        if isinstance(server, str):
+            # As a host, it is what PyMySQL's errors name.
+            return {"unix_socket": server, "host": server, "ssl_disabled": True}
+        host, port = server
+        if isinstance(self._encryption, bool):
+            # Where it is not disabled, PyMySQL takes what the server offers.
+            return {"host": host, "port": port, "ssl_disabled": not self._encryption}
+        return {"host": host, "port": port, "ssl": self._encryption}
 
     def set_up(self, connection: Any) -> None:
         with connection.cursor() as cursor:
@@ -170,7 +230,15 @@ class MySQL:
             )
 
     def begin(self, cursor: Cursor) -> None:
-        """A connection without autocommit begins by itself."""
+        """
+        A connection without autocommit begins by itself.
+
+        A server that has become a replica may still answer whoever reads, with what gets older and
+        older; so where there are others to go to, it is asked each time.
+        """
+        if len(self._servers) > 1 and _only_reads(cursor):
+            # Nothing is done yet: once more, on a new connection.
+            raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the server takes no more writes")
 
     def check_table(self, cursor: Cursor) -> None:
         columns = self.columns(cursor, "")
@@ -245,23 +313,20 @@ class MySQL:
         return Trouble.UNAVAILABLE if code in _UNAVAILABLE else None
 
     def explain(self, error: Exception) -> str | None:
-        if isinstance(error, UnicodeError):
-            return f"can't reach {self.where()}: {self._host!r} is no host name"
         if not isinstance(error, pymysql.err.MySQLError | OSError):
             return None
         code = error.args[0] if error.args else 0
-        words = error.args[1] if len(error.args) > 1 else error
         what = {
             CR.CR_CONN_HOST_ERROR: "can't reach",
-            CR.CR_CONNECTION_ERROR: "can't reach",
+            CR.CR_UNKNOWN_HOST: "can't reach",
             ER.ACCESS_DENIED_ERROR: f"user {self._user!r} can't log in to",
             ER.DBACCESS_DENIED_ERROR: f"user {self._user!r} may not use",
             ER.BAD_DB_ERROR: "there is no such database:",
         }.get(code, "can't use")
-        return f"{what} {self.where()}: {words}"
+        return f"{what} {self.where()}: {_words(error)}"
 
     def where(self) -> str:
-        return f"database {self._database!r} at {self._host}:{self._port}"
+        return f"database {self._database!r} at {' or '.join(map(_place, self._servers))}"
 
     has_go_tables = True
     upgrades_at_once = False  # statements like RENAME TABLE end a transaction
@@ -281,10 +346,9 @@ class MySQL:
             yield connection
 
     def _connect_for_upgrade(self) -> Any:
-        _, arguments = self.connection_arguments()
-        patience = {"read_timeout": UPGRADE_TIMEOUT, "write_timeout": UPGRADE_TIMEOUT}
-        connection = pymysql.connect(**{**arguments, **patience, "autocommit": True})
-        self.set_up(connection)
+        connection = self._connect(
+            read_timeout=UPGRADE_TIMEOUT, write_timeout=UPGRADE_TIMEOUT, autocommit=True
+        )
         with connection.cursor() as cursor:
             cursor.execute(
                 # What is no time (2021-02-30) in the old table is none in the new one.
@@ -343,6 +407,99 @@ class MySQL:
 
     def rename(self, cursor: Cursor, suffix: str, new: str) -> None:
         cursor.execute(f"RENAME TABLE {self.named(suffix)} TO {self.named(new)}")
+
+
+def tls(mode: str, ca: str = "", cert: str = "", key: str = "") -> ssl.SSLContext | bool:
+    """
+    How connections are encrypted. Reads the files, which may be readable at start only.
+
+    :param mode: ``disabled``, ``preferred`` (if the server offers it, nothing is checked),
+        ``required`` (nothing is checked), ``verify-ca`` or ``verify-identity``.
+    :param ca: the path of the CAs' certificates, for the last two modes.
+    :param cert: the path of a certificate of one's own; "" for none.
+    :param key: the path of its key; "" if that is in the same file.
+    :return: True for ``preferred`` and False for ``disabled``.
+    :raises StartupError: if a file can't be used.
+    """
+    if mode in ("disabled", "preferred"):
+        return mode == "preferred"
+    for name, path in (("ssl-ca", ca), ("ssl-cert", cert), ("ssl-key", key)):
+        try:
+            if path:
+                open(path, "rb").close()
+        except OSError as error:
+            raise StartupError(
+                f"{name} in [mysql] is {path!r}, which can't be read ({error.strerror}): it takes "
+                "the path of a file in PEM form"
+            ) from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = mode == "verify-identity"
+    context.verify_mode = ssl.CERT_NONE if mode == "required" else ssl.CERT_REQUIRED
+    try:
+        if ca:
+            context.load_verify_locations(ca)
+    except ssl.SSLError as error:
+        raise StartupError(
+            f"ssl-ca in [mysql] is {ca!r}, which has no certificate in it: it takes those of the "
+            "CAs, in PEM form"
+        ) from error
+    try:
+        if cert:
+            # A key with a pass phrase is refused; OpenSSL would ask for that at the terminal.
+            context.load_cert_chain(cert, key or None, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise StartupError(
+            f"ssl-cert in [mysql] is {cert!r} with the key in {key or cert!r}, which do not go "
+            f"together ({_reason(error)}): it takes a certificate, and ssl-key its key without a "
+            "pass phrase, in PEM form"
+        ) from error
+    return context
+
+
+def _tls_failure(error: pymysql.MySQLError) -> str | None:
+    """What came in the way of an encrypted connection, and what would do; None if nothing did."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__context__  # PyMySQL's own hides the ssl module's
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not accepted ({cause.verify_message.rstrip('.')}); ssl-ca in "
+            "[mysql] takes the CA that signed it, and ssl-mode = verify-ca does not look at the "
+            "host's name"
+        )
+    if cause is not None:
+        return (
+            f"TLS with it fails ({_reason(cause)}); if it wants a certificate, ssl-cert in [mysql] "
+            "takes one, and ssl-mode = disabled does without TLS"
+        )
+    if error.args[:1] == (CR.CR_SSL_CONNECTION_ERROR,):
+        return "it offers no TLS; ssl-mode = preferred in [mysql] does without, then"
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    """An error of the ssl module's in a few words, without the place in OpenSSL's source."""
+    return re.sub(r"^\[.*?\] | \(_ssl\.c:[0-9]+\)$", "", str(error))
+
+
+def _only_reads(cursor: Cursor) -> bool:
+    """Whether the server takes no writes, also if this user could do some all the same."""
+    # Numbers; where there are more choices than on and off (MariaDB 12), words.
+    cursor.execute("SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only")
+    ((server, tables),) = cursor.fetchall()
+    return server not in (0, "OFF") or tables not in (0, "OFF")
+
+
+def _place(server: Server) -> str:
+    if isinstance(server, str):
+        return server
+    host, port = server
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _words(error: Exception) -> str:
+    """What an exception of the driver's says, without its number."""
+    return str(error.args[1] if len(error.args) > 1 else error)
 
 
 def _datetime(text: str) -> datetime | str:

@@ -50,6 +50,7 @@ class SQLite:
         datetime, and is called in a database thread.
     """
 
+    module = "sqlite3"
     table = f'"{TABLE}"'
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
     skip_locked = ""  # there is but one writer
@@ -67,20 +68,17 @@ class SQLite:
     def prepare(self, sql: str) -> str:
         return " ".join(sql.split()).replace("%s", "?")
 
-    def connection_arguments(self) -> tuple[str, dict[str, Any]]:
-        return "sqlite3", {
-            # A file that is gone must not be made anew, empty: its jobs may still come back.
-            "database": f"file:{quote(self._path)}?mode=rw",
-            "uri": True,
-            "timeout": BUSY_TIMEOUT,
-            "isolation_level": None,  # transactions are begun in so many words
-            "check_same_thread": False,  # adbapi closes from another thread than it used
-            "cached_statements": 512,
-        }
-
     def connect(self) -> Any:
-        _, arguments = self.connection_arguments()
-        connection = sqlite3.connect(**arguments | {"database": self._path, "uri": False})
+        # A file that is gone must not be made anew, empty: its jobs may still come back.
+        mode = "rwc" if self._opened is None else "rw"
+        connection = sqlite3.connect(
+            f"file:{quote(self._path)}?mode={mode}",
+            uri=True,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,  # transactions are begun in so many words
+            check_same_thread=False,  # adbapi closes from another thread than it used
+            cached_statements=512,
+        )
         self.set_up(connection)
         return connection
 

@@ -115,8 +115,22 @@ class _Transaction(adbapi.Transaction):
 
 
 class _Pool(adbapi.ConnectionPool):
+    """adbapi's, but for who makes a connection."""
+
     connectionFactory = _Connection
     transactionFactory = _Transaction
+    connections: dict[int, Any]
+
+    def __init__(self, dialect: Dialect, **settings: Any) -> None:
+        super().__init__(dialect.module, **settings)  # type: ignore[no-untyped-call]
+        self._dialect = dialect
+
+    def connect(self) -> Any:
+        """This thread's connection."""
+        thread = self.threadID()  # type: ignore[no-untyped-call]
+        if self.connections.get(thread) is None:
+            self.connections[thread] = self._dialect.connect()
+        return self.connections[thread]
 
 
 class Transactions:
@@ -140,16 +154,7 @@ class Transactions:
         self._free = DeferredSemaphore(threads)
         self._closed = False
         self._read_time = dialect.prepare("SELECT UTC_TIMESTAMP(6)")
-        module, arguments = dialect.connection_arguments()
-        self._pool: Any = _Pool(  # type: ignore[no-untyped-call]
-            module,
-            cp_reactor=reactor,
-            cp_openfun=dialect.set_up,
-            cp_noisy=False,
-            cp_min=1,
-            cp_max=threads,
-            **arguments,
-        )
+        self._pool: Any = _Pool(dialect, cp_reactor=reactor, cp_min=1, cp_max=threads)
 
     def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:
         """
