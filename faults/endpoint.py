@@ -136,8 +136,7 @@ class Endpoint:
         how = self._by_path.get(post.path.partition("/")[0], self._choice)
         behaviour = how if isinstance(how, Behaviour) else how(post)
         self._changed()
-        if connection.open:
-            behaviour.answer(connection)
+        behaviour.answer(connection)
 
     def ended(self, post: Post) -> None:
         """A POST was answered, or its connection lost."""
@@ -501,12 +500,12 @@ def _zeros(megabytes: int) -> Iterator[bytes]:
     """
     A gzip file (RFC 1952) of so many MiB of zeros, in pieces.
 
-    Compressing all of them would take the reactor's time. After a full flush nothing goes back to
-    what came before, so one compressed MiB does for all.
+    Compressing all of them would take the reactor's time. The first MiB refers to nothing before
+    it, so it does for all.
     """
     megabyte = bytes(2**20)
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    compressed = deflate.compress(megabyte) + deflate.flush(zlib.Z_FULL_FLUSH)
+    compressed = deflate.compress(megabyte) + deflate.flush(zlib.Z_SYNC_FLUSH)
     yield b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"
     checksum = 0
     for _ in range(megabytes):

@@ -153,6 +153,9 @@ class Proxy:
         Lose the reply to what a client sends: pass it on, wait until the server has answered, and
         reset the connection instead of passing the answer on.
 
+        Under TLS nothing can be found, and PyMySQL takes to TLS where a server offers it, as MySQL
+        does unless it is started with ``--tls-version=``.
+
         :param after: what the client's data has in it, in one read, such as ``b"\\x03COMMIT"``.
         :param count: how many times; those of an earlier call that are left over don't count.
         """
@@ -260,7 +263,8 @@ class _Side(Protocol):
         self.lost: Deferred[None] = Deferred()
         self._pair = pair
         self._proxy = pair.proxy
-        #: What was received, and when it is to be passed on; a Failure is how the connection ended.
+        #: What was received, and from when on it may be passed on, after what stands before it; a
+        #: Failure is how the connection ended.
         self._held: deque[tuple[float, bytes | Failure]] = deque()
         self._bytes_held = 0
         self._timer: Any = None
@@ -326,10 +330,7 @@ class _Side(Protocol):
     def _receive(self, what: bytes | Failure) -> None:
         if self is self._pair.server and self._pair.drops_it():
             return
-        at = self._proxy.reactor.seconds() + self._proxy.lag
-        if self._held:
-            at = max(at, self._held[-1][0])
-        self._held.append((at, what))
+        self._held.append((self._proxy.reactor.seconds() + self._proxy.lag, what))
         self.pass_on()
 
     def _at_its_time(self) -> None:
