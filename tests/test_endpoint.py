@@ -878,8 +878,6 @@ class ConnectionTests(EndpointCase):
         framings = (
             OK,
             b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
-            b"HTTP/1.1 204 No Content\r\n\r\n",
-            b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
             b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok",
         )
         server = self.serve(keeps_silent)
@@ -928,6 +926,17 @@ class ConnectionTests(EndpointCase):
                 outcome = yield endpoint.post(a_run())
                 self.assertEqual((outcome.status, outcome.error), (200, ""), head)
             self.assertEqual(len(server.connections), 2, head)
+
+    @inlineCallbacks
+    def test_a_connection_is_not_kept_after_a_204(self) -> Any:
+        """A body after all, which comes late, would be taken for the next run's answer."""
+        for length in (b"", b"Content-Length: 0\r\n"):
+            server = self.serve(says(b"HTTP/1.1 204 No Content\r\n" + length + b"\r\n"))
+            endpoint = self.endpoint(server.baseurl)
+            for _ in range(2):
+                outcome = yield endpoint.post(a_run())
+                self.assertEqual(outcome.status, 204)
+            self.assertEqual(len(server.connections), 2)
 
     @inlineCallbacks
     def test_an_idle_connection_is_not_kept_for_long(self) -> Any:

@@ -66,7 +66,7 @@ async def odd_answers(world: World) -> None:
 @scenario("8. A 204 with a body")
 async def no_content(world: World) -> None:
     await world.start()
-    world.endpoint.behave(http.NoContentWithBody(), "gone")
+    world.endpoint.behave(http.NoContentWithBody(pause=0.05), "gone")
     await world.insert([("gone", str(number)) for number in range(20)], time() + 1, foreign=True)
     await world.client.put_many(keys("job", 20), interval=1)
     await world.pause(world.seconds / 2)
