@@ -43,6 +43,11 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
             ),
         ],
     },
+    "skip-locked": {
+        "store/mysql.py": [
+            ('skip_locked = " FOR UPDATE SKIP LOCKED"', 'skip_locked = " FOR UPDATE"')
+        ],
+    },
     "token-compare": {
         "store/table.py": [
             ("if token != run.token:", "if run.row not in leases:"),
