@@ -125,8 +125,8 @@ class World:
         self.database = ""
         #: A small disk, where the scenario asked for one.
         self.disk: Path | None = None
-        #: Jobs that the checker is not told of.
-        self._foreign: set[Key] = set()
+        #: Jobs that the checker is not told of, as what was said of them has no order.
+        self.foreign: set[Key] = set()
         self.proxies: list[Proxy] = []
         #: What a scenario wants to be seen in the table: "slowest answer", "0.1 s".
         self.notes: dict[str, str] = {}
@@ -390,7 +390,7 @@ class World:
         asked = time()
         await deferToThread(self._insert, rows)
         if foreign:
-            self._foreign.update(keys)
+            self.foreign.update(keys)
         else:
             self.client.said += [
                 Said(key, Verb.PUT, asked, time(), next_run=int(due)) for key in keys
@@ -400,7 +400,7 @@ class World:
         """Put in what no PUT takes."""
         at = datetime.fromtimestamp(due, UTC).strftime(TIME)
         await deferToThread(self._insert, [(path, body, "", at, at, at)])
-        self._foreign.add((_text(path), _text(body)))
+        self.foreign.add((_text(path), _text(body)))
 
     def _insert(self, rows: list[tuple[object, ...]]) -> None:
         statement = (
@@ -438,13 +438,13 @@ class World:
             if instance.status is None:
                 await instance.ended.addTimeout(60, self.reactor)
         self.history.ended = ended
-        self.history.posts = [post for post in self.endpoint.posts if post.key not in self._foreign]
-        self.history.said = self.client.said
+        self.history.posts = [post for post in self.endpoint.posts if post.key not in self.foreign]
+        self.history.said = [word for word in self.client.said if word.key not in self.foreign]
         rows = await self.sql(
             "SELECT path, body, disabled, token, superseded, scheduled FROM dalga ORDER BY id"
         )
         found = [_row(*row) for row in rows]
-        self.history.rows = [row for row in found if row.key not in self._foreign]
+        self.history.rows = [row for row in found if row.key not in self.foreign]
         return self.history
 
 

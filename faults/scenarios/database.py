@@ -247,9 +247,7 @@ def _storm(world: World, over: Event, pause: float) -> int:
     while not over.is_set():
         with world.connect() as connection:
             cursor = connection.cursor()
-            cursor.execute(
-                "SELECT id FROM dalga WHERE path LIKE 'locked%' ORDER BY RAND() LIMIT 8"
-            )
+            cursor.execute("SELECT id FROM dalga WHERE path LIKE 'locked%' ORDER BY RAND() LIMIT 8")
             try:
                 for (row,) in cursor.fetchall():
                     cursor.execute("SELECT id FROM dalga WHERE id = %s FOR UPDATE", (row,))
