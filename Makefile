@@ -15,7 +15,7 @@ help:
 	@echo 'make format      let ruff lay out the code'
 	@echo 'make bench       measure: all cases, or one with CASE=drain'
 	@echo 'make venv        only set up the virtual environment, .venv'
-	@echo 'make engines     only fetch MariaDB for the tests, into .cache'
+	@echo 'make engines     only fetch MariaDB and Galera for the tests, into .cache'
 	@echo 'make clean       remove what these have made'
 
 venv: .venv/made
