@@ -18,7 +18,7 @@ help:
 	@echo 'make faults      break things, and check the promises; one scenario with SCENARIO=client'
 	@echo 'make faults-quick  the same, short'
 	@echo 'make venv        only set up the virtual environment, .venv'
-	@echo 'make engines     only fetch MariaDB for the tests, into .cache'
+	@echo 'make engines     only fetch MariaDB and Galera for the tests, into .cache'
 	@echo 'make clean       remove what these have made'
 
 venv: .venv/made

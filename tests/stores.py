@@ -38,7 +38,7 @@ from dalga.job import (
 )
 from dalga.service import build_store
 from dalga.store.table import JobsTable
-from tests.servers import Server, start_server
+from tests.servers import Cluster, Server, start_server
 
 LABELS = {"sqlite": "SQLite", "mariadb": "MariaDB", "mysql": "MySQL"}
 ASKED = [
@@ -77,6 +77,16 @@ def server(engine: str) -> Server:
     if engine not in _servers:
         _servers[engine] = start_server(engine)
     return _servers[engine]
+
+
+_clusters: list[Cluster] = []
+
+
+def cluster() -> Cluster:
+    """The Galera cluster of this run. Whoever takes a node away brings it back."""
+    if not _clusters:
+        _clusters.append(Cluster())
+    return _clusters[0]
 
 
 class EngineTestCase(TestCase):

@@ -220,9 +220,15 @@ class MySQL:
             # MariaDB had but the one name until 11.1, MySQL 8 has but the other.
             cursor.execute(
                 "SHOW SESSION VARIABLES WHERE Variable_name IN "
-                "('tx_isolation', 'transaction_isolation')"
+                "('tx_isolation', 'transaction_isolation', 'wsrep_on')"
             )
-            levels = {level for _, level in cursor.fetchall()}
+            found = dict(cursor.fetchall())
+            if found.pop("wsrep_on", "OFF") == "ON":
+                # A node of a Galera cluster. A transaction's first statement, which reads the time,
+                # waits until all is here that was acknowledged by any node: or a DELETE might find
+                # nothing of a job that was PUT through another one (P4).
+                cursor.execute("SET SESSION wsrep_sync_wait = @@SESSION.wsrep_sync_wait | 1")
+            levels = set(found.values())
         if levels != {"READ-COMMITTED"}:
             raise StartupError(
                 f"{self.where()} does not let a session read committed data only "

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fetch a server that tests can run, without root and without installing anything.
 
-    python3 tests/servers/fetch.py mariadb .cache/mariadb
+    python3 tests/servers/fetch.py mariadb .cache/mariadb  # and Galera
     python3 tests/servers/fetch.py mysql .cache/mysql
     python3 tests/servers/fetch.py nginx .cache/nginx
 
@@ -27,7 +27,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-PACKAGES = {"mariadb": "mariadb-server-core", "mysql": "mysql-server-core", "nginx": "nginx"}
+# Galera is a library of 0.8 MB that MariaDB loads where it is to be a cluster's node.
+PACKAGES = {
+    "mariadb": ("mariadb-server-core", "galera-4"),
+    "mysql": ("mysql-server-core",),
+    "nginx": ("nginx",),
+}
 # The scripts around MySQL are in Perl, the server is not: a fifth of the download saved.
 NOT_NEEDED = re.compile(r"(lib)?perl|gcc-.*-base$")
 KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
@@ -124,9 +129,9 @@ class Apt:
     def repositories(self) -> list[Repository]:
         return repositories(self._environment)
 
-    def closure(self, package: str) -> list[str]:
-        """A package and all it depends on, each as ``name=version``."""
-        plan = run("apt-get", "-q", "-s", "install", package, env=self._environment)
+    def closure(self, wanted: Sequence[str]) -> list[str]:
+        """Packages and all they depend on, each as ``name=version``."""
+        plan = run("apt-get", "-q", "-s", "install", *wanted, env=self._environment)
         found = re.findall(r"^Inst (\S+) .*?\((\S+)", plan, re.MULTILINE)
         return [f"{name}={version}" for name, version in found if not NOT_NEEDED.match(name)]
 
@@ -233,15 +238,15 @@ def debian_keyring(apt: Apt, known: Sequence[Repository], scratch: Path) -> Path
             return installed / name
     distribution = Apt(scratch)
     use_machine_sources(distribution, known)
-    fetch(distribution, "debian-archive-keyring", apt.keys)
+    fetch(distribution, ("debian-archive-keyring",), apt.keys)
     return next(key for name in KEYRINGS for key in apt.keys.rglob(name))
 
 
-def fetch(apt: Apt, package: str, target: Path) -> list[str]:
-    """Unpack a package and its libraries into a folder; gives what was unpacked."""
+def fetch(apt: Apt, wanted: Sequence[str], target: Path) -> list[str]:
+    """Unpack packages and their libraries into a folder; gives what was unpacked."""
     complaints = apt.update()
     try:
-        packages = apt.closure(package)
+        packages = apt.closure(wanted)
     except FetchError as error:
         if complaints:
             raise FetchError(f"{error}\napt-get update said:\n{last_lines(complaints)}") from error
@@ -275,10 +280,11 @@ def write_launcher(folder: Path) -> None:
     launcher.chmod(0o755)
 
 
-def version(folder: Path) -> str | None:
-    """What the server in that folder calls itself, or None if none runs there."""
+def version(engine: str, folder: Path) -> str | None:
+    """What the server in that folder calls itself, or None if it is not all there, or won't run."""
     try:
-        return ask_version(folder)
+        unpacked = {line.partition("=")[0] for line in (folder / "packages").read_text().split()}
+        return ask_version(folder) if unpacked.issuperset(PACKAGES[engine]) else None
     except (FetchError, OSError):
         return None
 
@@ -295,7 +301,7 @@ def make_sure(engine: str, destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     with open(destination.parent / f".{destination.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = version(destination)
+        found = version(engine, destination)
         if found:
             print(f"{engine} is there: {found}")
             return

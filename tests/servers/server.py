@@ -94,15 +94,16 @@ class Server:
     def __init__(self, engine: str, options: Sequence[str] = ()) -> None:
         self.engine = engine
         self.host = HOST
-        self.port = _free_port()
+        self.port = free_port()
         self.user = USER
         self.password = PASSWORD
         self.version = ""
         #: The server's process while it runs.
         self.pid: int | None = None
-        self._program = _engine_folder(engine) / "server"
+        self._program = engine_folder(engine) / "server"
         self._options = tuple(options)
         self._folder = _new_folder()
+        self.datadir = self._folder / "data"
         self.socket = str(self._folder / "socket")
         self.error_log = self._folder / "error.log"
         self._guard = _Guard(self._folder, self.error_log)
@@ -110,7 +111,7 @@ class Server:
         atexit.register(self._stop_at_exit)
         try:
             (self._folder / "tmp").mkdir()
-            _new_datadir(engine, self._folder / "data")
+            _new_datadir(engine, self.datadir)
         except BaseException:
             self.stop()
             raise
@@ -129,8 +130,11 @@ class Server:
     def __repr__(self) -> str:
         return f"<{self.engine} {self.version} on {self.host}:{self.port}>"
 
-    def start(self) -> None:
-        """Start the server, or start it again, and wait until it answers."""
+    def start(self, options: Sequence[str] = ()) -> None:
+        """Start the server, or start it again, and wait until it answers.
+
+        ``options`` are for this once.
+        """
         if not self._folder.exists():
             raise ServerError(f"{self!r} was stopped and its data removed")
         if self.pid is not None:
@@ -138,7 +142,7 @@ class Server:
         for name in ("socket", "socket.lock", "pid"):
             (self._folder / name).unlink(missing_ok=True)  # of a server that was killed
         log_start = self.error_log.stat().st_size if self.error_log.exists() else 0
-        self.pid = self._guard.start([str(self._program), *self._arguments()])
+        self.pid = self._guard.start([str(self._program), *self._arguments(), *options])
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             status = self._guard.exit_status(0.02)
@@ -156,6 +160,24 @@ class Server:
                 if time.monotonic() > deadline:
                     self.kill()
                     self._raise_start_error(f"did not answer in {START_TIMEOUT:.0f} s", log_start)
+
+    def run(self, option: str) -> str:
+        """Have the program do what it does at once and then ends, such as to look at its data.
+
+        Gives what it logs.
+        """
+        if self.pid is not None:
+            raise ServerError(f"{self!r} is running")
+        log = self._folder / "run.log"
+        log.unlink(missing_ok=True)
+        command = [str(self._program), *self._arguments(), option, f"--log-error={log}"]
+        status = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=START_TIMEOUT
+        ).returncode
+        said = log.read_text(errors="replace") if log.exists() else ""
+        if status != 0:
+            raise ServerError(f"{option} ended with status {status}; its log:\n{_last_lines(said)}")
+        return said
 
     def stop(self) -> None:
         """End the server and remove its data."""
@@ -220,7 +242,7 @@ class Server:
 
     def _arguments(self) -> list[str]:
         return [
-            f"--datadir={self._folder}/data",
+            f"--datadir={self.datadir}",
             f"--tmpdir={self._folder}/tmp",
             f"--socket={self.socket}",
             f"--pid-file={self._folder}/pid",
@@ -250,11 +272,13 @@ class _Guard:
     """Our end of ``guard.py``, which says what it does and why."""
 
     def __init__(self, folder: Path, log: Path) -> None:
-        program = Path(__file__).with_name("guard.py")
+        here = Path(__file__).parent
         self._lock = threading.Lock()
         self._said = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(program), str(folder), str(log)],
+            [sys.executable, "-I", "-S", str(here / "guard.py"), str(folder), str(log)],
+            # Where Galera finds wsrep_sst_copy.
+            env={**os.environ, "PATH": f"{here}:{os.environ.get('PATH', os.defpath)}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -311,7 +335,7 @@ class _Guard:
         return line.decode()
 
 
-def _engine_folder(engine: str) -> Path:
+def engine_folder(engine: str) -> Path:
     """Where the unpacked engine is."""
     if engine not in ENGINES:
         raise ServerError(f"{engine!r} is not one of the engines {', '.join(ENGINES)}")
@@ -333,7 +357,11 @@ def _new_folder() -> Path:
     return Path(folder)
 
 
-def _free_port() -> int:
+#: Those that `free_port` gave out; some are not listened on as yet.
+_ports: set[int] = set()
+
+
+def free_port() -> int:
     """A port that nobody listens on, nor is likely to take while the server is down for a test.
 
     So not one that the kernel hands out to outgoing connections: a client that keeps trying such a
@@ -349,7 +377,10 @@ def _free_port() -> int:
         port = chance.randrange(10000, first_outgoing) if first_outgoing > 12000 else 0
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
-            return int(probe.getsockname()[1])
+            port = int(probe.getsockname()[1])
+            if port not in _ports:
+                _ports.add(port)
+                return port
     raise ServerError("no free port was found")
 
 
@@ -359,7 +390,7 @@ def _new_datadir(engine: str, datadir: Path) -> None:
     Initialising takes seconds, copying tenths. The pattern stays in the engine's folder, so that a
     newly fetched engine makes its own.
     """
-    folder = _engine_folder(engine)
+    folder = engine_folder(engine)
     pattern = folder / "template"
     if not os.access(folder, os.W_OK) and not os.access(pattern, os.R_OK | os.X_OK):
         _initialise(engine, datadir)
@@ -390,7 +421,7 @@ def _initialise(engine: str, datadir: Path) -> None:
         arguments += OPTIONS[engine]
         with open(sql if engine == "mariadb" else os.devnull) as stdin:
             done = subprocess.run(
-                [str(_engine_folder(engine) / "server"), *arguments],
+                [str(engine_folder(engine) / "server"), *arguments],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -407,7 +438,7 @@ def _initialise(engine: str, datadir: Path) -> None:
 def _mariadb_system_tables() -> str:
     """What mariadb-install-db does, without the documentation's tables."""
     parts = ["CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"]
-    share = _engine_folder("mariadb") / "usr" / "share"
+    share = engine_folder("mariadb") / "usr" / "share"
     # Named mysql_*.sql up to MariaDB 10.11, mariadb_*.sql later.
     for name in ("system_tables", "performance_tables", "system_tables_data", "sys_schema"):
         found = sorted(share.glob(f"*/m*_{name}.sql"))

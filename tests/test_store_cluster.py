@@ -1,0 +1,256 @@
+"""The store on a Galera cluster, each instance on a node of its own: who wins, who hears what."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from dalga.config import MySQLConfig
+from dalga.duration import seconds
+from dalga.errors import JobNotFound, StoreUnavailable
+from dalga.job import Delete, Job, JobKey, Reschedule, Run
+from dalga.store.dialect import Trouble
+from dalga.store.table import JobsTable
+from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, cluster, each_engine
+
+KEY = JobKey("check_feed", "1234")
+
+
+class ClusterTestCase(EngineTestCase):
+    """A test with a store on each of three nodes."""
+
+    timeout = 120
+
+    def make_database(self) -> MySQLConfig:
+        self.cluster = cluster()
+        name = self.cluster.create_database()
+        host = self.cluster.servers[0]
+        self.addCleanup(host.drop_database, name)
+        return MySQLConfig(host.host, host.port, name, "dalga", host.user, host.password)
+
+    def connect(self, node: int = 0) -> Any:
+        """A stranger's connection, which reads what any node has acknowledged."""
+        return self.cluster.servers[node].connect(
+            database=self.config.db, init_command="SET SESSION wsrep_sync_wait = 7"
+        )
+
+    def open_stores(self) -> list[JobsTable]:
+        self.conflicts: list[Exception] = []
+        for node in self.cluster.servers:
+            self.config = replace(self.config, port=node.port)
+            self.count_conflicts(self.open_store())
+        return self.stores
+
+    def count_conflicts(self, store: JobsTable) -> None:
+        dialect: Any = store._dialect
+        trouble = dialect.trouble
+
+        def counted(error: Exception) -> Trouble | None:
+            found: Trouble | None = trouble(error)
+            if found is Trouble.CONFLICT:
+                self.conflicts.append(error)
+            return found
+
+        dialect.trouble = counted
+
+    def many_due(self, count: int) -> set[JobKey]:
+        """Overdue one-off jobs."""
+        with closing(self.connect()) as connection:
+            connection.cursor().executemany(
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due) VALUES"
+                " (%s, 'body', '', '2020-01-01', '2020-01-01', '2020-01-01')",
+                [(f"job{number}",) for number in range(count)],
+            )
+            connection.commit()
+        return {JobKey(f"job{number}", "body") for number in range(count)}
+
+
+def together(*coroutines: Any) -> Deferred[list[Any]]:
+    return gatherResults(map(Deferred.fromCoroutine, coroutines), consumeErrors=True)
+
+
+async def pause(delay: float) -> None:
+    await deferLater(reactor, delay)  # type: ignore[arg-type]
+
+
+@each_engine(globals(), only=("mariadb",))
+class ClusterClaimTests(ClusterTestCase):
+    """Claims, records and words through several nodes."""
+
+    async def test_each_run_has_one_winner(self) -> None:
+        """
+        P2, P3: nodes know nothing of each other's row locks, so claims take the same rows, and all
+        but one are undone at COMMIT. No error leaves the store, and each run is claimed once, and
+        recorded.
+        """
+        stores = self.open_stores()
+        keys = self.many_due(600)
+        claimed: list[JobKey] = []
+
+        async def work(store: JobsTable) -> None:
+            while (claim := await store.claim(10, LONG)).full or claim.runs:
+                claimed.extend(run.key for run in claim.runs)
+                await self.record(store, [(run, Delete()) for run in claim.runs])
+
+        await together(*map(work, stores))
+        self.assertEqual(sorted(claimed), sorted(keys))
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+        self.assertTrue(self.conflicts, "nobody was in anybody's way: this has tested nothing")
+
+    async def test_the_last_word_wins(self) -> None:
+        """
+        P2, P3, P4: two clients PUT and DELETE jobs, each word through another node, while all nodes
+        claim and record: nothing is claimed while it runs, nor after it was deleted, and at the end
+        there is what was said last.
+        """
+        stores = self.open_stores()
+        random = Random(7)
+        #: What the clients have said of each job, and how often: its seconds, or None for DELETE.
+        said: dict[JobKey, int | None] = {}
+        words: dict[JobKey, int] = {}
+        #: Those whose last word is acknowledged.
+        settled: dict[JobKey, int] = {}
+        running: set[JobKey] = set()
+        problems: list[str] = []
+        speaking = 2
+        done: list[Run] = []
+
+        async def speak(client: int) -> None:
+            nonlocal speaking
+            keys = [JobKey(f"client{client}", str(number)) for number in range(15)]
+            for turn in range(200):
+                key, store = random.choice(keys), stores[(client + turn) % 3]
+                words[key] = words.get(key, 0) + 1
+                if random.random() < 0.3:
+                    said[key] = None
+                    await store.delete(key)
+                else:
+                    said[key] = interval = 60 + turn
+                    asked = replace(EACH_MINUTE, interval=seconds(interval), immediate=True)
+                    await store.put(key, asked)
+                settled[key] = words[key]
+            speaking -= 1
+
+        async def work(store: JobsTable) -> None:
+            while True:
+                last = not speaking
+                before = dict(settled)
+                claim = await store.claim(10, LONG)
+                for run in claim.runs:
+                    key = run.key
+                    if key in running:
+                        problems.append(f"{key} runs twice at a time")
+                    if said[key] is None and before.get(key) == words[key]:
+                        problems.append(f"{key} runs after it was deleted")
+                    running.add(key)
+                await pause(0.002)
+                running.difference_update(run.key for run in claim.runs)
+                later = claim.now + timedelta(hours=1)
+                left = claim.runs
+                while left:  # at first all, then those that somebody had locked
+                    ends = [(run, Reschedule(later, later)) for run in left]
+                    left = (await store.record(ends)).postponed
+                done.extend(claim.runs)
+                if last and not claim.runs:
+                    return
+
+        await together(speak(0), speak(1), *map(work, stores))
+        self.assertEqual(problems, [])
+        self.assertTrue(done)
+        for key, interval in said.items():
+            for store in stores:
+                try:
+                    job = await store.get(key)
+                    assert isinstance(job, Job)
+                    self.assertEqual((job.schedule.text, job.running), (str(interval), False))
+                except JobNotFound:
+                    self.assertIsNone(interval)
+        there = sum(interval is not None for interval in said.values())
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(there,)])
+        self.assertTrue(self.conflicts, "nobody was in anybody's way: this has tested nothing")
+
+    async def test_new_jobs_of_one_key(self) -> None:
+        """P1: a job that is PUT through all nodes at once is one row, and each is told so."""
+        stores = self.open_stores()
+        for number in range(10):
+            key = JobKey("new", str(number))
+            for job in await gatherResults([store.put(key, EACH_MINUTE) for store in stores]):
+                self.assertEqual(job.key, key)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(10,)])
+
+    async def test_a_node_that_lags_behind(self) -> None:
+        """
+        P4: what was acknowledged through one node is known through the others, though they are
+        busy writing what came before it: a DELETE deletes, a trigger triggers, a GET shows.
+        """
+        first, second, _ = self.open_stores()
+        others = [JobKey("other", str(number)) for number in range(2)]
+        with closing(self.connect()) as stranger:
+            cursor = stranger.cursor()
+            cursor.execute("CREATE TABLE large (id INT PRIMARY KEY, filling CHAR(200))")
+            cursor.execute("INSERT INTO large SELECT seq, 'a' FROM seq_1_to_100000")
+            stranger.commit()
+            self.cluster.wait_until_applied()
+            cursor.execute("UPDATE large SET filling = 'b'")
+            stranger.commit()
+            await gatherResults([first.put(key, EACH_MINUTE) for key in (KEY, *others)])
+            _, triggered, shown = await gatherResults(
+                [second.delete(KEY), second.trigger(others[0]), second.get(others[1])]
+            )
+        self.assertEqual((triggered.key, shown.key), tuple(others))
+        await self.assertFailure(first.get(KEY), JobNotFound)
+
+    async def test_a_node_without_a_majority(self) -> None:
+        """P5: a node that is cut off is a database that can't be used now, until it is back."""
+        first, second, _ = self.open_stores()
+        await first.put(KEY, NOW)
+        node = self.cluster.servers[0]
+        self.cluster.isolate(node)
+        try:
+            self.cluster.wait_until_synced(size=2)
+            for failing in (
+                first.put(KEY, NOW),
+                first.get(KEY),
+                first.delete(KEY),
+                first.claim(9, LONG),
+                first.upcoming(timedelta(seconds=2), 9),
+                first.now(),
+            ):
+                await self.assertFailure(failing, StoreUnavailable)
+            run = await self.claim_one(second, KEY)
+        finally:
+            self.cluster.isolate(node, False)
+            self.cluster.wait_until_synced()
+        self.assertEqual((await first.claim(9, LONG)).runs, [])
+        self.assertEqual(await self.record(second, [(run, Delete())]), [])
+        await self.assertFailure(first.get(KEY), JobNotFound)
+
+    async def test_a_node_that_dies(self) -> None:
+        """P5: what an instance had claimed goes on through other nodes once its lease is over."""
+        first, second, third = self.open_stores()
+        keys = self.many_due(20)
+        node = self.cluster.servers[0]
+        taken = (await first.claim(10, timedelta(seconds=1))).runs
+        node.kill()
+        try:
+            await self.assertFailure(first.record([(taken[0], Delete())]), StoreUnavailable)
+            self.cluster.wait_until_synced()
+            others = (await second.claim(20, LONG)).runs + (await third.claim(20, LONG)).runs
+            await self.record(second, [(run, Delete()) for run in others])
+            await pause(1)
+            others += (again := (await third.claim(20, LONG)).runs)
+            await self.record(third, [(run, Delete()) for run in again])
+        finally:
+            self.cluster.rejoin(node)
+        self.assertEqual(sorted(run.key for run in others), sorted(keys))
+        once_more = {run.key: run.id for run in others}
+        self.assertEqual([once_more[run.key] for run in taken], [run.id for run in taken])
+        self.assertEqual((await first.claim(10, LONG)).runs, [])
+        self.assertEqual((await first.counts()).total, 0)
