@@ -88,7 +88,7 @@ class Instance(ProcessProtocol):
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it is still there."""
-        if self.status is None:
+        if self.status is None and self.transport is not None:
             self.stopped = number == signal.SIGSTOP
             self.transport.signalProcess(number)
 
@@ -128,6 +128,8 @@ class World:
         #: Jobs that the checker is not told of, as what was said of them has no order.
         self.foreign: set[Key] = set()
         self.proxies: list[Proxy] = []
+        #: What is to be called at the very end, in a thread.
+        self.at_end: list[Callable[[], None]] = []
         #: What a scenario wants to be seen in the table: "slowest answer", "0.1 s".
         self.notes: dict[str, str] = {}
         #: What the scenario itself found to be wrong.
@@ -151,6 +153,8 @@ class World:
             await Deferred.fromCoroutine(one.close()).addTimeout(10, self.reactor)
         if self.server is not None and self.server.pid is not None and self.database:
             await deferToThread(self.server.drop_database, self.database)
+        for call in self.at_end:
+            await deferToThread(call)
 
     # What there is
 
