@@ -409,7 +409,8 @@ class _Given:
             if not separator or key not in known:
                 names = [f"DALGA_{section}_{_variable(name)}" for name in KEYS[section.lower()]]
                 raise ConfigError(
-                    f"{variable} is not a variable of Dalga's{_instead(variable, names, '{}')}"
+                    f"{named(variable)} is not a variable of Dalga's"
+                    f"{_instead(variable, names, '{}')}"
                 )
             self.origins.setdefault(section.lower(), variable)
             _add(values, _Value(section.lower(), known[key], text, variable))
@@ -616,6 +617,10 @@ def _is_host(text: str) -> bool:
     return re.fullmatch(r"[^\s/\\\[\]@?#,;'\"]+", text) is not None
 
 
+#: A host's name in a URL: ASCII labels (RFC 1035 section 2.3.4), in which an underscore may be.
+HOST_NAME = re.compile(r"(?=.{1,254}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+
+
 def _check_baseurl(text: str) -> str | None:
     # Before all else: urlsplit drops tabs and line ends without a word, and takes any character.
     if odd := re.search(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]", text):
@@ -627,14 +632,14 @@ def _check_baseurl(text: str) -> str | None:
         return "a % in a URL takes two hexadecimal digits after it, write a plain one as %25"
     try:
         url = urlsplit(text)
-        host, port = url.hostname, url.port
+        host, port = url.hostname or "", url.port
     except ValueError:
         return "its host or port can't be read, it takes a URL such as http://127.0.0.1:5000/"
     if url.scheme not in ("http", "https"):
         return "it takes a URL that starts with http:// or https://"
     if "@" in url.netloc:
         return "it takes a URL without a user name or password"
-    if not host or not _is_host(host) or "%" in host:
+    if "%" in host or not (_is_host(host) if ":" in host else HOST_NAME.fullmatch(host)):
         return "it takes a URL with a host, such as http://127.0.0.1:5000/"
     if port == 0 or url.netloc.endswith(":"):
         return "its port can't be used, it takes one from 1 to 65535, or none and no colon"

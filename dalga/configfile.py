@@ -8,7 +8,6 @@ itself, which may hold a password.
 
 from __future__ import annotations
 
-import configparser
 import re
 import tomllib
 from collections.abc import Iterator
@@ -67,7 +66,7 @@ def read_file(path: str) -> list[FileSection]:
         return _read_toml(path, _text_of(path, "a TOML file"))
     if path.lower().endswith((".yaml", ".yml")):
         return list(_read_yaml(path, _text_of(path, "a YAML file")))
-    return list(_read_ini(path, _text_of(path, "an ini file")))
+    return _read_ini(path, _text_of(path, "an ini file"))
 
 
 def _text_of(path: str, what: str) -> str:
@@ -105,45 +104,38 @@ def named(text: str) -> str:
 
 # ini
 
-# As configparser's own, but only a comment may follow on the line: the rest would be ignored.
-_HEADER = re.compile(r"\[\s*(?P<header>[^\]]+?)\s*\]\s*(?:[;#].*)?$")
+# A section's heading; only a comment may follow on the line, as the rest would be ignored.
+_HEADER = re.compile(r"\[(?=\s*[^\s\]])([^\]]+)\]\s*(?:[;#].*)?")
 
 
-class _Ini(configparser.RawConfigParser):
-    SECTCRE = _HEADER
-
-    def __init__(self) -> None:
-        # No section is special: a [DEFAULT], of which others inherit, is one more unknown section.
-        super().__init__(delimiters=("=",), default_section="", interpolation=None)
-
-    def optionxform(self, optionstr: str) -> str:
-        """Keys stay as they were written, to be named so where they are refused."""
-        return optionstr
-
-
-def _read_ini(path: str, text: str) -> Iterator[FileSection]:
-    parser = _Ini()
-    try:
-        # Without its indentation, which would make a line part of the value above it.
-        parser.read_string("\n".join(line.strip() for line in text.split("\n")), path)
-    except configparser.DuplicateSectionError as error:
-        raise ConfigError(
-            f"{path}, line {error.lineno}: the section [{error.section}] is there twice, put its "
-            "keys together"
-        ) from None
-    except configparser.DuplicateOptionError as error:
-        raise ConfigError(
-            f"{path}, line {error.lineno}: [{error.section}] {error.option} is there twice, leave "
-            "one of them"
-        ) from None
-    except configparser.ParsingError as error:
-        lineno = getattr(error, "lineno", None) or error.errors[0][0]
-        raise ConfigError(
-            f"{path}, line {lineno}: this is not an ini file's line, which is a [section], a "
-            "key = value in one, or a comment after ; or #"
-        ) from None
-    for header in parser.sections():
-        yield FileSection(header, [_ini_entry(key, raw) for key, raw in parser.items(header)])
+def _read_ini(path: str, text: str) -> list[FileSection]:
+    # Not by configparser, which takes hours for a line of "[", 60,000 spaces and a letter.
+    sections: dict[str, dict[str, Entry]] = {}
+    name = None
+    for lineno, line in enumerate((line.strip() for line in text.split("\n")), 1):
+        if not line or line[0] in ";#":
+            continue
+        where = f"{path}, line {lineno}"
+        if header := _HEADER.fullmatch(line):
+            name = header[1].strip()
+            if name in sections:
+                raise ConfigError(
+                    f"{where}: the section [{named(name)}] is there twice, put its keys together"
+                )
+            sections[name] = {}
+            continue
+        key, equals, raw = (part.strip() for part in line.partition("="))
+        if name is None or not key or not equals:
+            raise ConfigError(
+                f"{where}: this is not an ini file's line, which is a [section], a key = value in "
+                "one, or a comment after ; or #"
+            )
+        if key in sections[name]:
+            raise ConfigError(
+                f"{where}: [{named(name)}] {named(key)} is there twice, leave one of them"
+            )
+        sections[name][key] = _ini_entry(key, raw)
+    return [FileSection(name, list(keys.values())) for name, keys in sections.items()]
 
 
 def _ini_entry(key: str, raw: str) -> Entry:
@@ -158,7 +150,8 @@ def _ini_entry(key: str, raw: str) -> Entry:
                 "quote and \\\\ for a backslash between them",
             )
         return Entry(key, re.sub(r"\\(.)", r"\1", quoted[1]))
-    text = re.sub(r"(?:^|\s+)[;#].*", "", raw)
+    comment = re.search(r"(?:^|\s)[;#]", raw)
+    text = raw if comment is None else raw[: comment.start()].rstrip()
     if key.lower() == "password" and text != raw:
         # A comment, or part of the password? A guess would end as "access denied".
         return Entry(
@@ -176,7 +169,7 @@ def _read_toml(path: str, text: str) -> list[FileSection]:
         document = tomllib.loads(text, parse_float=_Written)
         return [_toml_section(path, name, value) for name, value in document.items()]
     except tomllib.TOMLDecodeError as error:
-        line = re.search(r"\(at line (\d+)", str(error))
+        line = re.search(r"\(at line (\d+), column \d+\)$", str(error))
         where = f"{path}, line {line[1]}" if line else f"{path}, at its end"
         if str(error).startswith(("Cannot", "Duplicate")):
             raise ConfigError(
@@ -237,15 +230,18 @@ _DEPTH = 8
 
 
 def _read_yaml(path: str, text: str) -> Iterator[FileSection]:
-    reader = _Yaml(path, yaml.parse(text, Loader=yaml.SafeLoader))
+    loader = None
     try:
-        yield from reader.sections()
-    except yaml.YAMLError as error:
+        loader = yaml.SafeLoader(text)
+        yield from _Yaml(path, iter(loader.get_event, None)).sections()
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         if mark is not None:
             line = mark.line + 1
-        else:  # a character that YAML has no place for
+        elif loader is None:  # a character that YAML has no place for
             line = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        else:  # PyYAML leaves "\UFFFFFFFF" to chr(), and a version's digits to int()
+            line = loader.line + 1
         raise ConfigError(
             f"{path}, line {line}: this is not YAML, which has section: lines, and indented "
             "key: value lines below them"

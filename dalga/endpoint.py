@@ -52,6 +52,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from dalga import __version__
+from dalga.config import HOST_NAME
 from dalga.errors import ConfigError
 from dalga.job import Outcome, Run, target_path
 from dalga.log import logger
@@ -99,9 +100,6 @@ class _StandIn(EncodedURL):
 
 
 STAND_IN = _StandIn("http", "endpoint")
-
-#: What `_NamedHost` takes: ASCII labels (RFC 1035 section 2.3.4), in which an underscore may be.
-HOST_NAME = re.compile(r"(?=.{1,254}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
 
 
 class Endpoint:

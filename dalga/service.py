@@ -268,10 +268,13 @@ def make_service(config: Config, reactor: Any) -> DalgaService:
     Build the daemon. Blocks: to be called before the reactor runs.
 
     :raises StartupError: if the database, the table or the address can't be used.
+    :raises ConfigError: if no certificate can be for the endpoint's host.
     """
     # Twisted's timers go by time.time, so that setting the machine's clock back by an hour would
     # hold each of them for an hour (P8). Leases are measured with the same clock.
     reactor.seconds = steady_seconds
+    # For what it refuses: the service builds its own once there is nobody to be told any more.
+    Endpoint(reactor, config.endpoint.baseurl, config.endpoint.timeout, "", 1)
     store = build_store(config.database, reactor, SystemRandom())
     listener = bind(config.listen.host, config.listen.port)
     try:

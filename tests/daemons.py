@@ -40,7 +40,7 @@ class Daemon(ProcessProtocol):
         self._waiting: list[tuple[re.Pattern[str], Deferred[re.Match[str]]]] = []
 
     def outReceived(self, data: bytes) -> None:
-        self.output += data.decode()
+        self.output += data.decode(errors="replace")  # what comes may end within a letter
         self._look()
 
     errReceived = outReceived

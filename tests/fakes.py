@@ -37,6 +37,7 @@ from dalga.schedule import Once, Schedule
 from dalga.store import Claimed, Counts, Dues, Page, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import DELETED, NOTHING, RESCHEDULED, RESCHEDULED_NOW, TRIGGERED, WAITED
+from dalga.store.table import ALIVE
 
 T = TypeVar("T")
 
@@ -269,7 +270,7 @@ class FakeStore:
                 pending=len(pending),
                 set_aside=0,
                 running=sum(self._leased(row) for row in self.rows.values()),
-                instances=len(self.heard_of),
+                instances=sum(self._alive(seen) for seen in self.heard_of.values()),
                 lag=self.time - min(pending, default=self.time),
             )
 
@@ -281,7 +282,12 @@ class FakeStore:
 
     def announce(self, instance: str) -> Deferred[None]:
         """See `Store.announce`."""
-        return self._run("announce", instance, lambda: self.heard_of.update({instance: self.time}))
+
+        def work() -> None:
+            alive = {name: seen for name, seen in self.heard_of.items() if self._alive(seen)}
+            self.heard_of = {**alive, instance: self.time}
+
+        return self._run("announce", instance, work)
 
     def depart(self, instance: str) -> Deferred[None]:
         """See `Store.depart`."""
@@ -379,6 +385,9 @@ class FakeStore:
         """The rows that are due until then, in due order."""
         due = [row for row in self.rows.values() if row.due is not None and row.due <= until]
         return sorted(due, key=lambda row: (row.due, row.id))
+
+    def _alive(self, seen: datetime) -> bool:
+        return seen > self.time - ALIVE
 
     def _leased(self, row: Row) -> bool:
         return row.token is not None and row.due is not None and row.due > self.time

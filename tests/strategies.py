@@ -1,16 +1,19 @@
 """
-Hypothesis strategies: places, times near their clock changes, durations and cron expressions.
+Hypothesis strategies: places, times near their clock changes, durations and cron expressions; what
+a client may send.
 
 Nothing of `dalga` is used to find clock changes, so that what it says of them can be held to these.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, available_timezones
 
 from hypothesis import settings
@@ -183,3 +186,102 @@ def crons_with_seconds_near(draw: st.DrawFn, wall: datetime) -> str:
     return f"{draw(_terms(0, 59, wall.second))} " + " ".join(
         [*draw(crons_near(wall)).split()[:2], "*", "*", "*"]
     )
+
+
+# What a client may send
+
+#: What a PUT takes.
+PARAMETERS = [
+    *("interval", "cron", "location", "first-run", "one-off", "immediate", "until", "count"),
+    *("catch-up", "max-lateness", "on-failure", "dst-gap", "dst-overlap"),
+]
+
+#: What comes close to durations, cron expressions and timestamps.
+GRAMMARS = [
+    r"-?P([0-9]{1,11}[YMWD]){0,3}(T([0-9]{1,11}([.,][0-9]{1,7})?[HMS]){0,3})?",
+    r"([0-9]{1,11}(\.[0-9]{1,7})?(h|m|s|ms)?){1,4}",
+    r"([0-9*LlA-F]{1,3}([-/,#][0-9]{1,2})?[ \t+]){4,5}[0-7*SUNMO]{1,3}([-/,#][0-9])?",
+    r"[0-9]{4}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9](Z|[+-][0-2][0-9]:[0-6]0)",
+]
+
+#: The value of a parameter, or what comes close to one.
+values = st.one_of(*(st.from_regex(grammar, fullmatch=True) for grammar in GRAMMARS))
+
+#: What a path's segment may be: text that UTF-8 can carry.
+segments = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=255)
+
+#: How a segment's octets are escaped, over and over; see `escaped`.
+escapings = st.binary(min_size=1, max_size=8)
+
+#: What stands for itself in a segment (RFC 3986 section 3.3).
+_PCHAR = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@"
+)
+
+
+def escaped(segment: str, how: bytes) -> bytes:
+    """
+    A segment of a URL's path, percent-encoded in one of the ways that mean the same.
+
+    :param how: of each octet, by turns: a multiple of 4 leaves it as it is, where that may be.
+    """
+
+    def spelled(octet: int, way: int) -> bytes:
+        if way % 4 == 0 and octet in _PCHAR:
+            return bytes([octet])
+        return (b"%%%02x" if way % 2 else b"%%%02X") % octet
+
+    octets = segment.encode("utf-8")
+    return b"".join(spelled(octet, how[at % len(how)]) for at, octet in enumerate(octets))
+
+
+def joined(*pieces: bytes, most: int = 12) -> st.SearchStrategy[bytes]:
+    """Some of these pieces, and now and then any octets, one behind the other."""
+    return st.lists(st.sampled_from(pieces) | st.binary(max_size=4), max_size=most).map(b"".join)
+
+
+#: What may stand for a query or a form.
+queries = st.one_of(
+    st.lists(st.tuples(st.sampled_from(PARAMETERS), values), max_size=3).map(
+        lambda pairs: urlencode(pairs).encode()
+    ),
+    st.sampled_from(
+        [
+            *(b"interval=60", b"interval=1&immediate=true", b"one-off=1&immediate=1"),
+            *(b"enable=true", b"disable=1", b"limit=1", b"count=3&after=2030-01-01T00:00:00Z"),
+        ]
+    ),
+    joined(
+        *(name.encode() + b"=" for name in (*PARAMETERS, "enable", "disable", "after", "limit")),
+        *(b"cursor=", b"path=", b"&", b"&", b"=", b"+", b";", b"#", b"\0", b"\xff"),
+        *(b"%", b"%zz", b"%ff", b"%00", b"%0A", b"%ED%A0%80", b"%2B", b"%F0%9F%90%B0"),
+        *(b"true", b"0", b"60", b"P1M", b"*+*+*+*+*", b"Europe/Riga", b"all", b"9" * 30),
+        *(b"2030-01-31T09:00:00Z", b"2030-01-31T09:00:00+03:00", b"9999-12-31T23:59:60Z"),
+        b"x" * 300,
+    ),
+)
+
+_json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | values | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+#: What may stand for JSON.
+json_bodies = st.one_of(
+    st.dictionaries(st.sampled_from([*PARAMETERS, "enable", "disable"]), _json_values, max_size=3)
+    .map(json.dumps)
+    .map(str.encode),
+    st.sampled_from(
+        [
+            *(b'{"interval":60}', b'{"interval":60,"interval":61}', b"{}", b"\xef\xbb\xbf{}"),
+            *(b"[" * 5000, b'{"a":' * 5000, b'{"interval":%b}' % (b"9" * 5000), b'{"a":1e400}'),
+        ]
+    ),
+    joined(
+        *(b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u", b"\\ud800", b"\xff", b"\0"),
+        *(b'{"interval":', b'"interval":', b'"count":', b'"one-off":true', b'"immediate":'),
+        *(b"60", b"60}", b"1e400", b"-0", b"0.5", b"NaN", b"-Infinity", b"null", b"true", b'""'),
+        *(b"9" * 30, b"[" * 30, b" ", b"\n"),
+    ),
+)

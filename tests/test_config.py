@@ -8,10 +8,12 @@ import re
 import signal
 import ssl
 import string
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ from dalga.retry import RetryPolicy
 from dalga.store.schema import HEARTBEATS
 from tests.daemons import Daemon, DaemonTestCase
 from tests.stores import EngineTestCase, each_engine
+from tests.strategies import thorough
 
 EXAMPLE = Path(__file__).parent.parent / "dalga.ini.example"
 
@@ -333,12 +336,28 @@ class FileRefusalTests(ConfigTestCase):
             ("[]\n", 1),
             ("[mysql]\n= s3cret", 2),
             ("[mysql] s3cret", 1),
+            ("[ ]\n", 1),
         ]:
             self.assertEqual(
                 self.refusal(text),
                 f"ini, line {line}: this is not an ini file's line, which is a [section], a key = "
                 "value in one, or a comment after ; or #",
             )
+
+    def test_long_lines(self) -> None:
+        """Each is read once; a pattern that backs up would take from seconds to hours."""
+        spaces = " " * (MAX_FILE - 100)
+        for text, expected in [
+            (f"[{spaces[:2000]}x", "ini, line 1: this is not an ini file's line"),
+            (f"[mysql]\nhost{spaces}x", "ini, line 2: this is not an ini file's line"),
+            (f"[mysql]\nport = 1{spaces}x", "ini: [mysql] port is '1 "),
+            (f"[mysql]\nport = {'9' * len(spaces)}x", "ini: [mysql] port is '999"),
+            (f"[endpoint]\ntimeout = {'9' * len(spaces)}", "ini: [endpoint] timeout is '999"),
+            (f'[mysql]\npassword = "{spaces}', "ini: [mysql] password (not shown): what starts"),
+        ]:
+            start = time.thread_time()
+            self.assertIn(expected, self.refusal(text))
+            self.assertLess(time.thread_time() - start, 1.0)
 
     def test_key_on_the_line_of_its_section(self) -> None:
         """It would have been passed over in silence."""
@@ -395,9 +414,12 @@ class FileRefusalTests(ConfigTestCase):
             ("DALGA_SQLITE_", ", did you mean DALGA_SQLITE_PATH?"),
             ("DALGA_LISTEN", ""),
             ("DALGA_LISTEN_Port", ", did you mean DALGA_LISTEN_PORT?"),
+            ("DALGA_MYSQL_HOST\n", ", did you mean DALGA_MYSQL_HOST?"),
+            ("DALGA_MYSQL_H\udcffOST", ", did you mean DALGA_MYSQL_HOST?"),
         ]:
             refusal = self.refusal(None, **{name: "x"})
-            self.assertTrue(refusal.startswith(f"{name} is not a variable of Dalga's"), refusal)
+            shown = repr(name)[1:-1]
+            self.assertTrue(refusal.startswith(f"{shown} is not a variable of Dalga's"), refusal)
             self.assertIn(hint, refusal)
 
 
@@ -708,6 +730,10 @@ class BaseURLTests(ConfigTestCase):
             ("http:/h/", host),
             ("http://a,b/", host),
             ("http://a%41/", host),
+            ("http://a..b/", host),
+            ("http://.a/", host),
+            ("http://a'b/", host),
+            (f"http://{'x' * 64}/", host),
             ("http://h /", f"U+0020 {odd}"),
             ("http://h\\x/", f"U+005C {odd}"),
             ("http://örnek.com/", f"U+00F6 {odd}"),
@@ -922,12 +948,21 @@ def as_ini(sections: dict[str, dict[str, Given]]) -> str:
     return "\n".join(lines)
 
 
+def in_quotes(text: str) -> str:
+    """As TOML and YAML have it; what YAML takes for a line end, or takes not at all, by number."""
+    return re.sub(
+        r"[^ -~\xA0-\u2027\u202A-\uD7FF\uE000-\uFEFE\uFF00-\uFFFD\U00010000-\U0010FFFF]",
+        lambda found: f"\\U{ord(found[0]):08X}",
+        json.dumps(text, ensure_ascii=False),
+    )
+
+
 def as_toml(sections: dict[str, dict[str, Given]]) -> str:
     lines = []
     for name, keys in sections.items():
         lines.append(f"[{name}]")
         for key, (plain, text) in keys.items():
-            lines.append(f"{key} = {text if plain else json.dumps(text, ensure_ascii=False)}")
+            lines.append(f"{key} = {text if plain else in_quotes(text)}")
     return "\n".join(lines)
 
 
@@ -936,7 +971,7 @@ def as_yaml(sections: dict[str, dict[str, Given]]) -> str:
     for name, keys in sections.items():
         lines.append(f"{name}:")
         for key, (plain, text) in keys.items():
-            lines.append(f"  {key}: {text if plain else json.dumps(text, ensure_ascii=False)}")
+            lines.append(f"  {key}: {text if plain else in_quotes(text)}")
     return "\n".join(lines)
 
 
@@ -971,9 +1006,13 @@ def duration(low: int, high: int) -> st.SearchStrategy[Given]:
 
 
 boolean = st.sampled_from([(True, "true"), (True, "false"), (False, "off"), (False, "TRUE")])
-anything = st.text(
-    st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=20
-).map(lambda drawn: (False, drawn))
+#: But for control characters, of which C1's are taken.
+any_text = st.text(
+    st.characters(min_codepoint=0x20, exclude_characters="\x7f", exclude_categories=["Cs"]),
+    min_size=1,
+    max_size=20,
+)
+anything = any_text.map(lambda drawn: (False, drawn))
 
 ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
     "jobs": {
@@ -1071,6 +1110,9 @@ PIECES = [
         "\\",
         "&a ",
         "*a",
+        '"\\U00110000"',
+        '"\\UFFFFFFFF"',
+        '"\\uD800"',
         "!",
         "!!int ",
         "- ",
@@ -1082,6 +1124,58 @@ PIECES = [
         "|\n",
     ),
 ]
+
+
+#: A file with each key, but of one database: what mutants are made of.
+WHOLE: dict[str, dict[str, Given]] = {
+    section: {
+        key: (re.fullmatch(r"[0-9.]+|false", written) is not None, written)
+        for within, key, written, *_ in EVERY_KEY
+        if within == section
+    }
+    for section in KEYS
+    if section != "sqlite"
+}
+
+
+@st.composite
+def mutants(draw: st.DrawFn, whole: str) -> bytes:
+    """A file that is nearly right."""
+    pieces = st.sampled_from(PIECES) | st.text(max_size=3)
+    lines = whole.split("\n")
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(lines) - 1))
+        other = draw(st.integers(0, len(lines) - 1))
+        match draw(st.sampled_from(["drop", "double", "move", "value", "join"])):
+            case "drop":
+                del lines[at : at + 1 + other % 3]
+                lines = lines or [""]
+            case "double":
+                lines.insert(other, lines[at])
+            case "move":
+                lines[at], lines[other] = lines[other], lines[at]
+            case "value":
+                lines[at] = re.sub(r"(?<=[=:] ).*", lambda _: draw(pieces), lines[at])
+            case "join":
+                lines[at] += draw(st.sampled_from([" ", ", ", " = ", " # "])) + lines[other].strip()
+    octets = "\n".join(lines).encode()
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(octets)))
+        piece = draw(pieces.map(str.encode) | st.binary(max_size=2))
+        octets = octets[:at] + piece + octets[at + draw(st.sampled_from([0, 0, 1, 2, 9])) :]
+    return octets
+
+
+#: Where a sentence says that what it is about stands.
+PLACE = re.compile(
+    r"FILE(, line \d+|, at its end)?: "
+    r"((this is|what [&!]|a second|a section or a key|a list can't|a table can't|lists or tables) "
+    r"|\[\w+\] (\w+ |has no key ['\"])|there is no section \[|the section \[\w+\] is there twice"
+    r"|.* is .*, not a section)"
+    r"|FILE: \[\w+\] \w+ and FILE: \[\w+\] \w+ say the same"
+    r"|FILE is not UTF-8 text \(byte \d+\)"
+    r"|\[mysql\] in FILE and \[sqlite\] in FILE each choose"
+)
 
 
 @st.composite
@@ -1103,6 +1197,79 @@ def any_sections(draw: st.DrawFn) -> dict[str, dict[str, Given]]:
     return chosen
 
 
+def seconds(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high) | st.integers(int(low * 1000), int(high * 1000)).map(
+        lambda milliseconds: milliseconds / 1000
+    )
+
+
+YEAR = timedelta(days=365)
+MILLISECOND = timedelta(milliseconds=1)
+
+#: A configuration, as a program may choose it.
+configs = st.builds(
+    Config,
+    jobs=st.builds(
+        JobsConfig,
+        randomization_factor=st.floats(0, 1),
+        fixed_intervals=st.booleans(),
+        retry=st.lists(st.timedeltas(MILLISECOND, YEAR), min_size=2, max_size=2).flatmap(
+            lambda waits: st.builds(
+                RetryPolicy,
+                interval=st.just(min(waits)),
+                multiplier=st.floats(1, 100),
+                max_interval=st.just(max(waits)),
+                jitter=st.floats(0, 1),
+                stop_after=st.none() | st.timedeltas(timedelta(microseconds=1), YEAR),
+            )
+        ),
+        max_running=st.integers(1, 10_000),
+        scan_frequency=seconds(0.001, 3600),
+        shutdown_timeout=seconds(0, 3600),
+    ),
+    database=st.builds(SQLiteConfig, path=any_text.filter(lambda path: path != ":memory:"))
+    | st.builds(
+        MySQLConfig,
+        host=st.sampled_from(["db.example", "10.0.0.1", "::1", "örnek.com"]),
+        port=st.integers(1, 65535),
+        db=any_text,
+        table=st.text(string.ascii_letters + string.digits + "_$-", min_size=1, max_size=53),
+        user=any_text,
+        password=any_text | st.just(""),
+        max_open_conns=st.integers(0, 10_000),
+        dial_timeout=seconds(0.1, 300),
+        read_timeout=seconds(2, 300),
+        write_timeout=seconds(2, 300),
+    ),
+    listen=st.builds(
+        ListenConfig,
+        host=st.sampled_from(["0.0.0.0", "::", "fe80::1%eth0"]),
+        port=st.integers(0, 65535),
+        idle_timeout=seconds(1, 3600),
+        read_timeout=seconds(1, 3600),
+    ),
+    endpoint=st.builds(
+        EndpointConfig,
+        baseurl=st.sampled_from(["http://h", "https://example.org:8443/a/%20"]),
+        timeout=seconds(0.001, 3600),
+    ),
+)
+
+
+def spelled(value: Any) -> Given:
+    """A value as it is written into a file."""
+    match value:
+        case str():
+            return False, value
+        case bool():
+            return True, str(value).lower()
+        case timedelta():
+            return spelled(value.total_seconds())
+        case None:  # for ever
+            return True, "0"
+    return True, f"{Decimal(repr(value)):f}"  # without an exponent
+
+
 class FormatTests(ConfigTestCase):
     """One configuration in three formats."""
 
@@ -1111,6 +1278,7 @@ class FormatTests(ConfigTestCase):
         for section, keys in KEYS.items():
             self.assertEqual(tuple(ANY_VALUE[section]), keys)
 
+    @thorough(100)
     @given(any_sections())
     def test_equal(self, sections: dict[str, dict[str, Given]]) -> None:
         """The formats say the same, and so do variables over the empty sections."""
@@ -1126,18 +1294,52 @@ class FormatTests(ConfigTestCase):
         configs.append(self.load(as_yaml({section: {} for section in sections}), **variables))
         self.assertEqual(configs, configs[:1] * 5)
 
+    @thorough(150)
+    @given(configs)
+    def test_written_and_read(self, config: Config) -> None:
+        """Any configuration can be written down."""
+        sections: dict[str, dict[str, Given]] = {}
+        of_database = "mysql" if isinstance(config.database, MySQLConfig) else "sqlite"
+        for section, key, _, attribute, _ in EVERY_KEY:
+            if section not in ("mysql", "sqlite") or section == of_database:
+                value = operator.attrgetter(attribute)(part(config, section))
+                sections.setdefault(section, {})[key] = spelled(value)
+        for ending, render in FORMATS:
+            self.ending = ending
+            self.assertEqual(self.load(render(sections)), config)
+
+    def read_or_refused(self, content: bytes) -> None:
+        """Anything else is an error of ours."""
+        path = self.write(content)
+        try:
+            config = load_config(path, {})
+        except ConfigError as error:
+            sentence = str(error).replace(path, "FILE")
+            self.assertTrue(sentence.isprintable() and len(sentence) < 400, sentence)
+            self.assertRegex(sentence, PLACE)
+        else:
+            self.assertIsInstance(config, Config)
+
+    @thorough(200)
     @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join))
     def test_any_text(self, text: str) -> None:
-        """Whatever a file has in it is read, or refused in one sentence."""
+        """Whatever a file has in it is read, or refused in one sentence that says where."""
         for ending, _ in FORMATS:
             self.ending = ending
-            content = text.encode("utf-8", "surrogatepass")
-            try:
-                config = self.load(content)
-            except ConfigError as error:
-                self.assertNotIn("\n", str(error))
-            else:
-                self.assertIsInstance(config, Config)
+            self.read_or_refused(text.encode())
+
+    @thorough(300)
+    @given(st.data())
+    def test_mutants(self, data: st.DataObject) -> None:
+        """So is what is nearly right."""
+        for ending, whole in [
+            (".ini", EXAMPLE.read_text()),
+            (".ini", as_ini(WHOLE)),
+            (".toml", as_toml(WHOLE)),
+            (".yaml", as_yaml(WHOLE)),
+        ]:
+            self.ending = ending
+            self.read_or_refused(data.draw(mutants(whole)))
 
     def test_every_key(self) -> None:
         """In each format, and in any case; a number may be in quotes as well."""
@@ -1291,6 +1493,7 @@ class TomlTests(ConfigTestCase):
             ("[mysql]\nhost = 'a'\nhost = 'a'\n", "line 3"),
             ("[mysql]\n[jobs]\n[mysql]", "line 3"),
             ("mysql = {host = 'a', host = 'b'}", "line 1"),
+            ("['(at line 9']\n['(at line 9']\n", "line 2"),
             ("[[mysql]]\n[mysql]", "line 2"),
         ]:
             self.assertEqual(
@@ -1399,6 +1602,9 @@ class YamlTests(ConfigTestCase):
             ("mysql:\n  user: x\n s3cret: y", 3),
             ("mysql: {password: s3cret", 1),
             ("mysql:\n  password: s3\x07cret", 2),
+            ('mysql:\n  password: "s3\\U00110000cret"', 2),
+            ('mysql:\n  password: "s3\\UFFFFFFFFcret"', 2),
+            (f"# x\n%YAML 1.{'1' * 5000}\n---", 2),
         ]:
             self.assertEqual(
                 self.refusal(written),

@@ -168,6 +168,7 @@ steps = st.one_of(
         for verb in ("trigger", "enable", "disable")
     ),
     st.tuples(st.just("say"), instances, keys, st.sampled_from(("trigger", "delete"))),
+    st.tuples(st.sampled_from(("announce", "depart")), instances),
     st.tuples(st.just("claim"), instances, st.sampled_from((1, 2, 9)), leases),
     *(record, record),
     st.tuples(st.just("wait"), st.sampled_from((0.001, 1, 7, 20, 60, 3600))),
@@ -234,6 +235,14 @@ class Machine:
             self.in_flight[run.key] = (run.token, found.now + lease)
             self.running.append((run, who))
 
+    def announce(self, who: int) -> None:
+        for store in (self.stores[who], self.model):
+            result_of(store.announce(f"instance {who}"))
+
+    def depart(self, who: int) -> None:
+        for store in (self.stores[who], self.model):
+            result_of(store.depart(f"instance {who}"))
+
     def record(self, which: int, endings: list[tuple[str, int, str]]) -> None:
         """
         A run ends, in time or long after its lease, or all that the same instance has under way.
@@ -282,8 +291,19 @@ class Machine:
     def looks_the_same(self) -> None:
         for key in KEYS:
             self.same(self.stores[0].get(key), self.model.get(key))
+        for path in (None, "a", "b"):
+            assert self.pages(self.stores[0], path) == self.pages(self.model, path)
         self.same(self.stores[1].counts(), self.model.counts())
         self.same(self.stores[1].upcoming(HOUR, 9), self.model.upcoming(HOUR, 9))
+
+    def pages(self, store: JobsTable | FakeStore, path: str | None) -> list[list[Any]]:
+        """All jobs, or those of a path: one on the first page, then two on each."""
+        page = result_of(store.page(path, 0, 1))
+        pages = [page.jobs]
+        while page.last is not None:
+            page = result_of(store.page(path, page.last, 2))
+            pages.append(page.jobs)
+        return pages
 
     def same(self, found: Deferred[Any], expected: Deferred[Any]) -> None:
         assert (ours := result_of(found)) == (theirs := result_of(expected)), (ours, theirs)
@@ -326,6 +346,7 @@ class ModelTests(EngineTestCase):
             @given(st.lists(steps, min_size=20, max_size=60))
             def run(walk: list[tuple[Any, ...]]) -> None:
                 connection.cursor().execute("DELETE FROM dalga")
+                connection.cursor().execute("DELETE FROM dalga_heartbeats")
                 connection.commit()
                 machine = Machine(stores, time)
                 for name, *arguments in walk:

@@ -7,9 +7,9 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -37,32 +37,27 @@ from dalga.web.parameters import (
     listing,
     location,
     one_of,
+    paging,
     preview,
     schedule_request,
 )
 from dalga.zone import Gap, Overlap
+from tests.strategies import (
+    PARAMETERS,
+    escaped,
+    escapings,
+    joined,
+    json_bodies,
+    queries,
+    segments,
+    thorough,
+    values,
+)
 
 NOW = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)
 LATER = datetime(2015, 1, 1, tzinfo=UTC)
 
-examples = settings(max_examples=300, database=None, derandomize=True, deadline=None)
-
-#: What a PUT takes.
-NAMES = [
-    *("interval", "cron", "location", "first-run", "one-off", "immediate", "until", "count"),
-    *("catch-up", "max-lateness", "on-failure", "dst-gap", "dst-overlap"),
-]
-
-#: What comes close to durations, cron expressions and timestamps.
-GRAMMARS = [
-    r"-?P([0-9]{1,11}[YMWD]){0,3}(T([0-9]{1,11}([.,][0-9]{1,7})?[HMS]){0,3})?",
-    r"([0-9]{1,11}(\.[0-9]{1,7})?(h|m|s|ms)?){1,4}",
-    r"([0-9*LlA-F]{1,3}([-/,#][0-9]{1,2})?[ \t+]){4,5}[0-7*SUNMO]{1,3}([-/,#][0-9])?",
-    r"[0-9]{4}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9](Z|[+-][0-2][0-9]:[0-6]0)",
-]
-
-#: What a path's segment may be: text that UTF-8 can carry.
-segments = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=255)
+examples = thorough(300)
 
 
 class PathTests(SynchronousTestCase):
@@ -119,18 +114,22 @@ class PathTests(SynchronousTestCase):
             self.assertIn("%2F", str(error), path)
 
     @examples
-    @given(segments, segments)
-    def test_every_key_has_a_url(self, path: str, body: str) -> None:
-        url = f"/jobs/{quote(path, safe='')}/{quote(body, safe='')}"
-        self.assertEqual(job_key(url.encode()), JobKey(path, body))
+    @given(segments, segments, escapings)
+    def test_every_key_has_a_url(self, path: str, body: str, how: bytes) -> None:
+        """However that is escaped."""
+        url = b"/jobs/" + escaped(path, how) + b"/" + escaped(body, how)
+        self.assertEqual(job_key(url), JobKey(path, body))
 
     @examples
-    @given(st.binary())
+    @given(
+        joined(b"/", b"a", b"%", b"%2F", b"%zz", b"%ff", b"%00", b"%ED%A0%80", b"\n", b"x" * 256)
+    )
     def test_any_octets_are_read_or_refused(self, octets: bytes) -> None:
         try:
             job_key(b"/jobs/" + octets)
-        except (InvalidRequest, UnknownResource):
-            pass
+        except (InvalidRequest, UnknownResource) as refusal:
+            self.assertLess(len(str(refusal)), 200)
+            self.assertTrue(str(refusal).isprintable(), refusal)
 
 
 #: How each refusal of an interval ends.
@@ -432,11 +431,11 @@ class FirstRunTests(SynchronousTestCase):
 
 class BooleanTests(SynchronousTestCase):
     def test_every_spelling_in_any_case(self) -> None:
-        for expected, values in [
+        for expected, spellings in [
             (True, ["true", "yes", "on", "1", "True", "YES", "oN"]),
             (False, ["false", "no", "off", "0", "False", "NO", "oFf"]),
         ]:
-            for value in values:
+            for value in spellings:
                 self.assertIs(boolean("one-off", value), expected, value)
 
     def test_anything_else_is_refused(self) -> None:
@@ -598,18 +597,46 @@ class ParametersTests(SynchronousTestCase):
             self.assertIn(sentence, self.refusal(b"", JSON, body), body[:50])
 
     @examples
-    @given(st.binary(), st.sampled_from([FORM, JSON]), st.binary())
-    def test_any_octets_are_read_or_refused(self, query: bytes, kind: str, body: bytes) -> None:
-        try:
-            asked(query, kind, body)
-        except InvalidRequest:
-            pass
+    @given(
+        queries,
+        st.sampled_from([None, FORM, JSON, "\xff", "x" * 300]),
+        st.just(b"") | queries | json_bodies,
+    )
+    def test_any_octets_are_read_or_refused_in_a_sentence(
+        self, query: bytes, kind: str | None, body: bytes
+    ) -> None:
+        for read in (
+            lambda: asked(query, kind, body),
+            lambda: enablement(query, kind, body),
+            lambda: listing(query),
+            lambda: paging(query),
+            lambda: preview(query),
+        ):
+            try:
+                read()
+            except (InvalidRequest, UnsupportedMediaType) as refusal:
+                self.assertLess(len(str(refusal)), 350)
+                self.assertTrue(str(refusal).isprintable(), refusal)
+
+    @examples
+    @given(st.dictionaries(st.sampled_from(PARAMETERS), values | st.text(max_size=5)))
+    def test_a_query_a_form_and_json_say_the_same(self, pairs: dict[str, str]) -> None:
+        def answer(*request: Any) -> Any:
+            try:
+                return asked(*request)
+            except InvalidRequest as refusal:
+                return str(refusal)
+
+        encoded = urlencode(pairs).encode()
+        found = answer(encoded)
+        self.assertEqual(answer(b"", FORM, encoded), found)
+        self.assertEqual(answer(b"", JSON, json.dumps(pairs).encode()), found)
 
     @examples
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(NAMES),
+                st.sampled_from(PARAMETERS),
                 st.text(st.characters(exclude_categories=["Cs"]))
                 | st.text("P0123456789YMWDTHS.,-*/#L hms", max_size=20),
             ),
@@ -626,12 +653,7 @@ class ParametersTests(SynchronousTestCase):
                 self.assertNotIn("\n", str(refusal))
 
     @examples
-    @given(
-        st.sampled_from(NAMES),
-        st.one_of(
-            *(st.from_regex(grammar, fullmatch=True) for grammar in GRAMMARS),
-        ),
-    )
+    @given(st.sampled_from(PARAMETERS), values)
     def test_what_looks_right_is_read_or_refused(self, name: str, value: str) -> None:
         """And what is read can be planned, or is refused in a sentence."""
         try:
@@ -726,7 +748,7 @@ class ListingTests(SynchronousTestCase):
         )
         self.assertEqual(
             str(self.assertRaises(InvalidRequest, preview, b"x=1")),
-            f"there is no parameter 'x': a preview takes {', '.join([*NAMES, 'after'])}",
+            f"there is no parameter 'x': a preview takes {', '.join([*PARAMETERS, 'after'])}",
         )
 
 

@@ -69,9 +69,11 @@ class ApiRequest(Request):
         """Called when the body is there too."""
         self.site = self.channel.site
         self.path = _origin_form(self.path)
-        # What Klein matches. It logs a traceback where this is not UTF-8.
+        # What Klein matches. It logs a traceback where this is not UTF-8, and takes any number of
+        # slashes in front for one.
+        path = self.path if re.match(rb"/(?!/)", self.path) else b"/"
         self.prepath = []
-        self.postpath = quote(self.path[1:], safe=_PRINTABLE).encode("ascii").split(b"/")
+        self.postpath = quote(path[1:], safe=_PRINTABLE).encode("ascii").split(b"/")
         self.render(self.site.getResourceFor(self))  # type: ignore[no-untyped-call]
 
     def getRequestHostname(self) -> bytes:
@@ -162,6 +164,13 @@ class ApiChannel(HTTPChannel):
         """Called with each line up to the end of the headers."""
         if not self._refused:
             super().lineReceived(line)  # type: ignore[no-untyped-call]
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Called where a line takes no end. Twisted would close the connection without a word."""
+        if self._refused:
+            self.setRawMode()  # type: ignore[no-untyped-call]
+        else:
+            self._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
 
     def headerReceived(self, line: bytes) -> bool:
         """Called with each header."""
