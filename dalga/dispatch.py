@@ -40,6 +40,7 @@ from dalga.job import (
 )
 from dalga.log import debugging, logger
 from dalga.schedule import timestamp
+from dalga.shares import Shares
 from dalga.store import Claimed, Dues, Recorded, Store
 
 log = logger(__name__)
@@ -61,6 +62,10 @@ RECORD_DELAY = 0.01
 #: How long claimed runs wait for a slot, in seconds, while none becomes free; then they are given
 #: back, for others to run.
 SLOT_PATIENCE = 0.25
+
+#: How long those that wait for a share of their path's keep others from being claimed, in seconds:
+#: those of a path that flows have begun by then.
+SHARE_PATIENCE = 0.05
 
 #: How often an instance gives a sign of life, in seconds.
 SIGN_OF_LIFE = 10.0
@@ -138,8 +143,13 @@ class Scheduler:
         self._meanwhile: list[datetime] = []
         self._scanning = False
         self._signing = False
-        #: Claimed, and waiting for a slot, oldest first; and until when, in the reactor's seconds.
+        #: Claimed, and waiting for a slot, oldest first; and since when, in the reactor's seconds.
         self._ready: deque[tuple[float, Run]] = deque()
+        #: The same for those that were passed over, as their path had its share, by path.
+        self._passed_over: dict[str, deque[tuple[float, Run]]] = {}
+        self._shares = Shares()
+        #: The paths that the last scan left out.
+        self._unscanned: frozenset[str] = frozenset()
         self._impatience: IDelayedCall | None = None
         #: Runs that ended during the claim under way, and during the last: while the next one is
         #: made as many will end, so so many more rows are worth claiming.
@@ -227,7 +237,11 @@ class Scheduler:
     @property
     def _wanted(self) -> int:
         """How many rows are worth claiming."""
-        return self._free + self._ahead - len(self._ready)
+        waiting = len(self._ready)
+        if self._passed_over:
+            left_out = self._shares.left_out
+            waiting += sum(len(q) for path, q in self._passed_over.items() if path not in left_out)
+        return self._free + self._ahead - waiting
 
     def _claim_at(self, now: float) -> float | None:
         """When the next claim is to be made, in the reactor's seconds; None for not yet known."""
@@ -290,7 +304,9 @@ class Scheduler:
         try:
             # Twice the time until the next one, so that a slow scan leaves no gap.
             within = timedelta(seconds=2 * self._pace.scan)
-            self._look_at(await self._store.upcoming(within, SCAN_LIMIT))
+            # A backlog that is left out by claims would fill the list.
+            self._unscanned = frozenset(self._shares.left_out)
+            self._look_at(await self._store.upcoming(within, SCAN_LIMIT, self._unscanned))
         except Exception as error:
             self._database.failed(SCAN, error)
         finally:
@@ -330,7 +346,8 @@ class Scheduler:
 
     async def _claim(self) -> None:
         try:
-            self._take_in(await self._store.claim(self._wanted, self._pace.lease))
+            lease, without = self._pace.lease, frozenset(self._shares.left_out)
+            self._take_in(await self._store.claim(self._wanted, lease, without))
         except Exception as error:
             self._more = True
             self._database.failed(CLAIM, error)
@@ -348,41 +365,83 @@ class Scheduler:
         self._ahead = min(self._ended_meanwhile, self._pace.slots) if claimed.full else 0
         self._more = self._more or claimed.full
         self._agenda.forget_until(claimed.now)
-        horizon = self._agenda.horizon
-        if claimed.runs and not claimed.full and horizon is not None and horizon <= claimed.now:
-            # Caught up with a backlog: see what comes next.
-            self._next_scan = self._reactor.seconds()
+        caught_up = claimed.runs and self._scan_is_past(claimed.now)
+        let_in_again = self._unscanned.difference(self._shares.left_out)
+        if not claimed.full and (caught_up or let_in_again):
+            self._next_scan = self._reactor.seconds()  # see what comes next
         if self._over:
             return  # it came back after the stop: left to its lease
-        patience = self._reactor.seconds() + SLOT_PATIENCE
-        self._ready.extend((patience, run) for run in claimed.runs)
+        since = self._reactor.seconds()
+        self._ready.extend((since, run) for run in claimed.runs)
         self._start_ready()
         if self._stopping:
             self._give_back()
 
+    def _scan_is_past(self, now: datetime) -> bool:
+        """Whether all that the last scan listed is due by now."""
+        horizon = self._agenda.horizon
+        return horizon is not None and horizon <= now
+
     # POST
 
     def _start_ready(self) -> None:
-        """Start what has a slot."""
-        while self._ready and self._free > 0:
-            _, run = self._ready.popleft()
+        """Start what has a slot, and its path a share."""
+        while (self._ready or self._passed_over) and (free := self._free) > 0:
+            run = self._next_ready(free)
+            if run is None:
+                break
             try:
                 self._start(run)
             except Exception:
                 self._lost(Failure(), run)  # a mistake of ours: it takes no other run with it (P6)
-        if self._impatience is None:
-            self._wait_for_slots()
+        if self._shares.left_out and self._shares.let_in(self._free):
+            self._more = True
+        if self._impatience is None and (self._ready or self._passed_over):
+            self._wait()
 
-    def _wait_for_slots(self) -> None:
-        """One timer for all of them: when it fires, those that it was set for may have begun."""
+    def _next_ready(self, free: int) -> Run | None:
+        """The oldest that may start now. Those before it, whose path has its share, are put by."""
+        may_start = self._shares.may_start
+        if self._passed_over:  # they are older than those that were not
+            waiting = [queue for path, queue in self._passed_over.items() if may_start(path, free)]
+            if waiting:
+                _, run = min(waiting, key=lambda queue: queue[0][1].due).popleft()
+                if not self._passed_over[run.key.path]:
+                    del self._passed_over[run.key.path]
+                return run
+        while self._ready:
+            since, run = self._ready.popleft()
+            path = run.key.path
+            if may_start(path, free):
+                return run
+            self._passed_over.setdefault(path, deque()).append((since, run))
+        return None
+
+    def _wait(self) -> None:
+        """One timer for all that wait: when it fires, those that it was set for may have begun."""
         self._impatience = None
-        if not self._ready:
-            return
-        wait = self._ready[0][0] - self._reactor.seconds()
-        if wait > 0:
-            self._impatience = self._reactor.callLater(wait, self._wait_for_slots)
-        else:
+        now, free = self._reactor.seconds(), self._free
+        for path, queue in list(self._passed_over.items()):
+            since = queue[0][0]
+            if since + SHARE_PATIENCE <= now and not self._shares.may_start(path, free):
+                self._leave_out(path, len(queue))
+            if since + SLOT_PATIENCE <= now:
+                self._release(self._passed_over.pop(path))
+        if self._ready and self._ready[0][0] + SLOT_PATIENCE <= now:
             self._give_back()
+        if self._ready or self._passed_over:
+            oldest = [queue[0][0] for queue in (self._ready, *self._passed_over.values()) if queue]
+            times = [since + wait for since in oldest for wait in (SHARE_PATIENCE, SLOT_PATIENCE)]
+            delay = min(time for time in times if time > now) - now
+            # What comes to wait meanwhile has to be seen in time, too.
+            self._impatience = self._reactor.callLater(min(delay, SHARE_PATIENCE), self._wait)
+
+    def _leave_out(self, path: str, waiting: int) -> None:
+        """Claim other paths' rows only, for the slots that this one has no share in."""
+        self._shares.leave_out(path, waiting)
+        if self._scan_is_past(self._store.clock.now()):
+            self._next_scan = self._reactor.seconds()  # to see behind this path's rows
+        self._set_timer()
 
     def _give_back(self) -> None:
         """Let others have what was claimed in the hope of a slot that did not come."""
@@ -390,8 +449,13 @@ class Scheduler:
             self._impatience.cancel()
             self._impatience = None
         self._ahead = 0
-        given_back, self._ready = self._ready, deque()
-        for _, run in given_back:
+        waiting = [*self._passed_over.values(), self._ready]
+        self._passed_over, self._ready = {}, deque()
+        for queue in waiting:
+            self._release(queue)
+
+    def _release(self, waiting: deque[tuple[float, Run]]) -> None:
+        for _, run in waiting:
             self._recorder.add(run, Release())
 
     def _start(self, run: Run) -> None:
@@ -413,6 +477,7 @@ class Scheduler:
             log.warn("{path!r} {body!r}: not started, it is still running", **_fields(run))
             return
         self._running[run.row] = run
+        self._shares.started(run.key.path)
         if debugging():
             log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **_fields(run))
         ended = maybeDeferred(self._endpoint.post, run)
@@ -428,7 +493,7 @@ class Scheduler:
     def _ended(self, outcome: Outcome, run: Run) -> None:
         verdict = judge(run, outcome, self._store.clock.now(), self._policy, self._random)
         _log_end(run, outcome, verdict)
-        del self._running[run.row]
+        self._forget(run)
         self._ended_meanwhile += 1
         self._recorder.add(run, verdict)
         self._start_ready()
@@ -437,10 +502,15 @@ class Scheduler:
     def _lost(self, failure: Failure, run: Run) -> None:
         log.failure("{path!r} {body!r}: left to its lease", failure, **_fields(run))
         if self._running.get(run.row) is run:
-            del self._running[run.row]
+            self._forget(run)
             self._start_ready()
         self._set_timer()
         self._check_drained()
+
+    def _forget(self, run: Run) -> None:
+        """It is under way no more."""
+        del self._running[run.row]
+        self._shares.ended(run.key.path)
 
     # Record
 

@@ -7,7 +7,7 @@ and wants the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -77,6 +77,8 @@ class Call:
     at: float
     #: A claim's limit, a record's verdicts.
     argument: Any
+    #: The paths that it was to pass over.
+    without: frozenset[str] = frozenset()
 
 
 class FakeStore:
@@ -130,9 +132,10 @@ class FakeStore:
         due: datetime | None = None,
         schedule: Schedule | None = None,
         options: Options | None = None,
+        body: str = "body",
     ) -> JobKey:
         """A row that another instance has written; due now unless said otherwise."""
-        key, due = JobKey(path, "body"), due or self.time
+        key, due = JobKey(path, body), due or self.time
         self._insert(key, schedule or Once(), options or Options(), due, due)
         return key
 
@@ -297,22 +300,26 @@ class FakeStore:
 
         return self._run("depart", instance, work)
 
-    def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
+    def upcoming(
+        self, within: timedelta, limit: int, without: Collection[str] = ()
+    ) -> Deferred[Dues]:
         """See `Store.upcoming`."""
 
         def work() -> Dues:
             horizon = self.time + within
-            dues = [row.due for row in self._due(horizon)][:limit]
+            dues = [row.due for row in self._due(horizon, without)][:limit]
             return Dues(dues, dues[-1] if len(dues) == limit else horizon)
 
-        return self._run("upcoming", limit, work)
+        return self._run("upcoming", limit, work, without)
 
-    def claim(self, limit: int, lease: timedelta) -> Deferred[Claimed]:
+    def claim(
+        self, limit: int, lease: timedelta, without: Collection[str] = ()
+    ) -> Deferred[Claimed]:
         """See `Store.claim`."""
 
         def work() -> Claimed:
             now = self.time
-            due = self._due(now)[:limit]
+            due = self._due(now, without)[:limit]
             self._tokens += 1
             token = b"%016d" % self._tokens
             runs = []
@@ -333,7 +340,7 @@ class FakeStore:
                     runs.append(self._taken(row, now, lease, was_due, waited))
             return Claimed(runs, now, full=len(due) == limit)
 
-        return self._run("claim", limit, work)
+        return self._run("claim", limit, work, without)
 
     def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
         """See `Store.record`."""
@@ -350,8 +357,14 @@ class FakeStore:
 
     # Within a transaction
 
-    def _run(self, method: str, argument: Any, work: Callable[[], T]) -> Deferred[T]:
-        self.calls.append(Call(method, self._seconds(), argument))
+    def _run(
+        self,
+        method: str,
+        argument: Any,
+        work: Callable[[], T],
+        without: Collection[str] = (),
+    ) -> Deferred[T]:
+        self.calls.append(Call(method, self._seconds(), argument, frozenset(without)))
         if method in self.away:
             return fail(StoreUnavailable("the database is away"))
         try:
@@ -381,9 +394,13 @@ class FakeStore:
         self.rows[row.id] = row
         return row
 
-    def _due(self, until: datetime) -> list[Any]:
+    def _due(self, until: datetime, without: Collection[str] = ()) -> list[Any]:
         """The rows that are due until then, in due order."""
-        due = [row for row in self.rows.values() if row.due is not None and row.due <= until]
+        due = [
+            row
+            for row in self.rows.values()
+            if row.due is not None and row.due <= until and row.key.path not in without
+        ]
         return sorted(due, key=lambda row: (row.due, row.id))
 
     def _alive(self, seen: datetime) -> bool:

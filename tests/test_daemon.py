@@ -461,6 +461,38 @@ class RetryTests(DaemonTestCase):
         self.assertTrue(-0.01 <= late < 0.5, late)
 
 
+@each_engine(globals())
+class ShareTests(DaemonTestCase):
+    """A path of the endpoint that never answers."""
+
+    async def test_a_dead_path(self) -> None:
+        """P6, P7: it holds its share of the slots only; jobs of other paths begin meanwhile."""
+        self.endpoint.answer = lambda hit: Deferred() if hit.path == "dead" else 200
+        daemon, url = await self.start(endpoint={"timeout": "2s"})
+        due = "2020-01-01 00:00:00.000000"
+        rows = [(self.key("dead"), self.key(str(n)), "", due, due, due) for n in range(300)]
+        self.sql(
+            "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due) VALUES "
+            + ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows)),
+            [value for row in rows for value in row],
+        )
+        dead = lambda: [hit for hit in self.endpoint.hits if hit.path == "dead"]  # noqa: E731
+        await self.endpoint.until(lambda: len(dead()) >= 80)
+        waits = []
+        # Until they have timed out, and more of them, which are the longest due, have begun.
+        while len(dead()) <= 200:
+            before, path = self.reactor.seconds(), f"alive{len(waits)}"
+            await self.put(f"{url}/jobs/{path}/x?one-off=1&immediate=1")
+            await self.endpoint.until(lambda path=path: self.endpoint.hits[-1].path == path)
+            waits.append(self.reactor.seconds() - before)
+            if len(waits) == 10:
+                self.assertEqual(len(dead()), 80)
+            await self.pause(0.05)
+        self.assertLess(max(waits), 1)
+        self.assertGreater(len(waits), 20)
+        self.assertNotIn("Traceback", daemon.output)
+
+
 class FaultTestsBase(DaemonTestCase):
     """What dies, and what becomes of the jobs."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from itertools import pairwise
 from random import Random
@@ -21,6 +21,7 @@ from dalga.dispatch import (
     RECORD_DELAY,
     RECORD_LIMIT,
     SCAN_LIMIT,
+    SHARE_PATIENCE,
     SLOT_PATIENCE,
     Pace,
     Scheduler,
@@ -191,7 +192,7 @@ class ClaimTests(SchedulerTestCase):
             self.store.insert(f"job{number}", self.store.time - seconds(5))
         claims: list[int] = []
 
-        def nothing(limit: int, lease: timedelta) -> Deferred[Claimed]:
+        def nothing(limit: int, lease: timedelta, without: Collection[str]) -> Deferred[Claimed]:
             claims.append(limit)
             return succeed(Claimed([], self.store.time, full=False))
 
@@ -314,7 +315,7 @@ class ClaimTests(SchedulerTestCase):
     def test_claim_breaks(self) -> None:
         """P5: not even a mistake of ours ends the claims."""
         claim = self.store.claim
-        self.store.claim = lambda limit, lease: 1 / 0  # type: ignore[assignment, return-value]
+        self.store.claim = lambda *arguments: 1 / 0  # type: ignore[assignment]
         self.store.insert("a")
         self.start()
         self.assertGreaterEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -324,7 +325,7 @@ class ClaimTests(SchedulerTestCase):
 
     def test_claim_breaks_for_long(self) -> None:
         """P10: the same mistake over and over leaves one line in the log, until all was well."""
-        self.store.claim = lambda limit, lease: 1 / 0  # type: ignore[assignment, return-value]
+        self.store.claim = lambda *arguments: 1 / 0  # type: ignore[assignment]
         self.store.insert("a")
         self.start()
         self.go(30)
@@ -600,6 +601,164 @@ class AheadTests(SchedulerTestCase):
         self.endpoint.answer("job04")
         self.assertEqual(len(self.endpoint.posts), 8)
         self.assertTrue(any("not started" in line for line in self.logged(LogLevel.warn)))
+
+
+class ShareTests(SchedulerTestCase):
+    """A path that hangs holds its share of the slots, and the others go on."""
+
+    def insert(self, path: str, count: int) -> None:
+        """So many jobs of a path, due one after the other, and before all that come later."""
+        first = self.store.time - seconds(60)
+        for number in range(count):
+            due = first + seconds(number / 1000)
+            self.store.insert(path, due, body=str(number))
+
+    def start_others(self, count: int = 10) -> None:
+        """Others are due behind them, each of a path of its own."""
+        for number in range(count):
+            self.store.insert(f"job{number}")
+
+    def given_back(self, path: str) -> int:
+        """How many rows of a path are due, as if they had never been claimed."""
+        rows = [row for row in self.store.rows.values() if row.key.path == path]
+        return len([row for row in rows if (row.token, row.attempts) == (None, 0)])
+
+    def test_a_path_that_hangs(self) -> None:
+        """P6, P7: it has four fifths of the slots, and others start before the patience is over."""
+        self.insert("dead", 300)
+        self.start_others(50)
+        self.start(slots=100, scan=60)
+        self.go(SHARE_PATIENCE)
+        self.assertEqual(self.endpoint.under_way.count("dead"), 80)
+        self.assertEqual(len(self.endpoint.under_way), 100)
+        for number in range(20):
+            self.endpoint.answer(f"job{number}")
+            self.go(0.01)
+        self.assertEqual(set(self.endpoint.paths), {"dead", *(f"job{n}" for n in range(40))})
+        self.assertEqual(self.endpoint.under_way.count("dead"), 80)
+
+    def test_two_that_hang(self) -> None:
+        """P6: so it is behind two of them, the second of which is due behind the first."""
+        self.insert("dead", 300)
+        self.insert("dying", 300)
+        self.start_others(11)
+        self.start(slots=100, scan=60)
+        for _ in range(40):
+            self.go(1)
+            for path in ("dead", "dying"):
+                while path in self.endpoint.under_way:
+                    self.endpoint.answer(path, 500)
+        self.assertEqual(len([path for path in self.endpoint.paths if "job" in path]), 11)
+        self.assertGreater(self.endpoint.paths.count("dying"), 300)
+
+    def test_a_path_that_flows(self) -> None:
+        """P6: its jobs run in due order, none is given back, and none of its slots stays empty."""
+        self.insert("only", 200)
+        self.start(slots=10, scan=60)
+        for _ in range(192):
+            self.assertEqual(self.endpoint.under_way, ["only"] * 8)
+            self.endpoint.answer("only")
+            self.go(0.01)
+        bodies = [run.key.body for run, _ in self.endpoint.posts]
+        self.assertEqual(bodies, [str(number) for number in range(200)])
+        self.assertEqual({run.attempt for run, _ in self.endpoint.posts}, {1})
+        self.assertEqual({call.without for call in self.store.called("claim")}, {frozenset()})
+        records = [verdict for call in self.store.called("record") for _, verdict in call.argument]
+        self.assertNotIn(Release(), records)
+
+    def test_in_due_order(self) -> None:
+        """P6: of those that wait for a share, the oldest that may is the next."""
+        for number in range(20):
+            for path, later in (("a", 0), ("b", 0.5)):
+                due = self.store.time - seconds(30 - number - later)
+                self.store.insert(path, due, body=str(number))
+        self.start(slots=20, scan=60)
+        self.assertEqual(sorted(self.endpoint.under_way), ["a"] * 9 + ["b"] * 9)
+        for path in ("a", "b"):
+            self.endpoint.answer("b")
+            self.assertEqual(self.endpoint.posts[-1][0].key, JobKey(path, "9"))
+        while self.endpoint.under_way:
+            self.endpoint.answer(self.endpoint.under_way[0])
+            self.go(0.01)
+        bodies: dict[str, list[str]] = {"a": [], "b": []}
+        for run, _ in self.endpoint.posts:
+            bodies[run.key.path].append(run.key.body)
+        self.assertEqual(bodies, {path: [str(n) for n in range(20)] for path in ("a", "b")})
+
+    def test_given_back(self) -> None:
+        """
+        P5, P10: what waits for a share in vain is given back, and claimed again, at once, when as
+        many runs of its path have ended; no more of it is claimed meanwhile.
+        """
+        self.insert("dead", 300)
+        self.start(slots=100, scan=60)
+        self.go(SLOT_PATIENCE + RECORD_DELAY)
+        self.assertEqual(self.given_back("dead"), 220)
+        claims = len(self.store.called("claim"))
+        for _ in range(19):
+            self.endpoint.answer("dead")
+            self.go(0.125)
+        self.assertEqual(self.endpoint.under_way.count("dead"), 61)
+        self.assertEqual(self.given_back("dead"), 220)
+        self.assertLess(len(self.store.called("claim")), claims + 2)
+        self.endpoint.answer("dead")
+        self.go(0)
+        self.assertEqual(self.endpoint.under_way.count("dead"), 80)
+        self.assertEqual(self.endpoint.posts[-1][0].attempt, 1)
+
+    def test_it_comes_back(self) -> None:
+        """P5: a path that hung and is well again drains, with nothing left behind."""
+        self.insert("dead", 300)
+        self.start(slots=100, scan=60)
+        self.go(TIMEOUT)
+        while self.endpoint.under_way:
+            self.endpoint.answer("dead")
+            self.go(0.01)
+        self.go(RECORD_DELAY)
+        self.assertEqual(len(self.endpoint.posts), 300)
+        self.assertEqual(self.store.rows, {})
+
+    def test_on_time_behind_a_backlog(self) -> None:
+        """P7: more due rows of it than a scan lists don't hide when others are due."""
+        self.insert("dead", SCAN_LIMIT + 200)
+        self.start()
+        began = self.clock.seconds()
+        self.go(SHARE_PATIENCE)
+        self.store.insert("theirs", self.store.time + seconds(1.375))
+        mine = self.store.time + seconds(0.25)
+        self.store.insert("mine", mine)
+        self.scheduler.expect(mine)
+        self.go(2)
+        times = {run.key.path: at - began - SHARE_PATIENCE for run, at in self.endpoint.posts}
+        self.assertLess(abs(times["mine"] - 0.25), 0.001)
+        self.assertLess(abs(times["theirs"] - 1.375), 0.001)
+
+    def test_on_time_when_it_is_back(self) -> None:
+        """P7: what a scan left out is looked for as soon as its path has no backlog any more."""
+        self.insert("dead", 12)
+        self.start(slots=10, scan=2.0)
+        self.go(1)
+        self.store.insert("dead", self.store.time + seconds(1.375), body="later")
+        self.go(1)
+        self.assertEqual(self.store.called("upcoming")[-1].without, {"dead"})
+        for _ in range(12):
+            self.endpoint.answer("dead")
+            self.go(0.001)
+        self.go(1)
+        self.assertEqual(len(self.endpoint.posts), 13)
+        self.assertLess(abs(self.endpoint.posts[-1][1] - 1002.375), 0.001)
+
+    def test_at_a_stop(self) -> None:
+        """P5: a stop gives back at once what waits for a share."""
+        self.insert("dead", 10)
+        self.start(slots=10)
+        drained = self.drain(5)
+        for _ in range(8):
+            self.endpoint.answer("dead")
+        self.go(RECORD_DELAY)
+        self.assertEqual(self.successResultOf(drained), 0)
+        self.assertEqual(len(self.endpoint.posts), 8)
+        self.assertEqual(self.given_back("dead"), 2)
 
 
 class SignTests(SchedulerTestCase):

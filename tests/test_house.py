@@ -27,6 +27,7 @@ PURE = (
     "retry",
     "job",
     "agenda",
+    "shares",
     "configfile",
     "config",
 )

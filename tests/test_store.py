@@ -299,6 +299,22 @@ class ClaimTests(EngineTestCase):
             taken += new
         self.assertEqual(sorted(taken), sorted(keys))
 
+    async def test_without(self) -> None:
+        """P6: paths that are left out are passed over, these and no others, by claims and scans."""
+        store = self.open_store()
+        keys = self.in_the_past("a", "A", "\xe9", "a ", "b", "ab", "c")
+        without = ["a", "\xe9", "b", "nowhere"]
+        dues = await store.upcoming(timedelta(0), 3, without)
+        self.assertEqual([due.second for due in dues.times], [1, 3, 5])
+        for limit, expected, full in ((3, [1, 3, 5], True), (3, [6], False), (3, [], False)):
+            claimed = await store.claim(limit, LONG, without)
+            self.assertEqual([run.key for run in claimed.runs], [keys[n] for n in expected])
+            self.assertEqual(claimed.full, full)
+        dues = await store.upcoming(timedelta(0), 3, without)
+        self.assertEqual(dues.times, [])
+        claimed = await store.claim(3, LONG)
+        self.assertEqual([run.key for run in claimed.runs], [keys[0], keys[2], keys[4]])
+
     async def test_upcoming(self) -> None:
         """The due times up to a horizon, in order; a full list ends where it ends."""
         store = self.open_store()

@@ -474,8 +474,8 @@ class ConcurrencyTests(EngineTestCase):
         """A store on an engine that knows no locking reads."""
         store = self.make_store() if self.stores else self.open_store()
         sql: Any = store._sql
-        sql.find_due = sql.find_due.replace(" FOR UPDATE SKIP LOCKED", "")
-        read_leases = sql.read_leases
+        find_due, read_leases = sql.find_due, sql.read_leases
+        sql.find_due = lambda n: find_due(n).replace(" FOR UPDATE SKIP LOCKED", "")
         sql.read_leases = lambda n: read_leases(n).replace(" FOR UPDATE SKIP LOCKED", "")
         store.open()
         return store

@@ -48,7 +48,7 @@ from tests.stores import EACH_MINUTE, NOW, EngineTestCase, each_engine
 HOUR = timedelta(hours=1)
 LEASE = timedelta(seconds=20)
 
-KEYS = [JobKey("a", "1"), JobKey("a", "2")]
+KEYS = [JobKey("a", "1"), JobKey("b", "1")]
 DUE = replace(EACH_MINUTE, immediate=True)
 REQUESTS = [
     NOW,
@@ -157,6 +157,7 @@ ends = st.tuples(
     st.sampled_from(kinds), st.sampled_from((-60, -1, 0, 1, 60)), st.sampled_from(("500", "late"))
 )
 record = st.tuples(st.just("record"), st.integers(0, 9), st.lists(ends, min_size=1, max_size=2))
+paths = st.sampled_from(((), (), (), ("a",), ("b", "a")))
 leases = st.sampled_from((LEASE, LEASE, LEASE, timedelta(0)))
 clocks = st.sampled_from((-HOUR, -LEASE, 0 * HOUR, 0 * HOUR, LEASE, HOUR / 2))
 #: A method of `Machine` and its arguments.
@@ -169,7 +170,7 @@ steps = st.one_of(
     ),
     st.tuples(st.just("say"), instances, keys, st.sampled_from(("trigger", "delete"))),
     st.tuples(st.sampled_from(("announce", "depart")), instances),
-    st.tuples(st.just("claim"), instances, st.sampled_from((1, 2, 9)), leases),
+    st.tuples(st.just("claim"), instances, st.sampled_from((1, 2, 9)), leases, paths),
     *(record, record),
     st.tuples(st.just("wait"), st.sampled_from((0.001, 1, 7, 20, 60, 3600))),
     st.tuples(st.just("set_clock"), clocks),
@@ -218,9 +219,9 @@ class Machine:
         self.put(who, key, DUE)
         self.claim(who, 9, LEASE)
 
-    def claim(self, who: int, limit: int, lease: timedelta) -> None:
-        found = result_of(self.stores[who].claim(limit, lease))
-        expected = result_of(self.model.claim(limit, lease))
+    def claim(self, who: int, limit: int, lease: timedelta, without: tuple[str, ...] = ()) -> None:
+        found = result_of(self.stores[who].claim(limit, lease, without))
+        expected = result_of(self.model.claim(limit, lease, without))
         assert (found.full, found.now) == (expected.full, expected.now)
         assert len(found.runs) == len(expected.runs), (found, expected)
         for run, twin in zip(found.runs, expected.runs, strict=True):
@@ -294,7 +295,10 @@ class Machine:
         for path in (None, "a", "b"):
             assert self.pages(self.stores[0], path) == self.pages(self.model, path)
         self.same(self.stores[1].counts(), self.model.counts())
-        self.same(self.stores[1].upcoming(HOUR, 9), self.model.upcoming(HOUR, 9))
+        for without in ((), ("b",)):
+            self.same(
+                self.stores[1].upcoming(HOUR, 9, without), self.model.upcoming(HOUR, 9, without)
+            )
 
     def pages(self, store: JobsTable | FakeStore, path: str | None) -> list[list[Any]]:
         """All jobs, or those of a path: one on the first page, then two on each."""

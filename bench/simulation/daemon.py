@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -63,7 +63,8 @@ def follow(steps: Generator[Step, None, None]) -> None:
 class SimulatedStore:
     """
     What `Scheduler` needs of `dalga.store.Store`: the statements of each transaction, one after the
-    other, in a thread that needs the interpreter before and after each.
+    other, in a thread that needs the interpreter before and after each. Each job has a path of its
+    own, so no claim and no scan passes over any.
 
     :param trip: seconds from daemon to database and back, beyond what both compute.
     """
@@ -73,7 +74,9 @@ class SimulatedStore:
         self.clock.observe(at(time.now), time.now, time.now)
         self._time, self._here, self._database, self._trip = time, here, database, trip
 
-    def claim(self, limit: int, lease: timedelta) -> Deferred[Claimed]:
+    def claim(
+        self, limit: int, lease: timedelta, without: Collection[str] = ()
+    ) -> Deferred[Claimed]:
         """The time, find, take, read, commit."""
         deferred: Deferred[Claimed] = Deferred()
         database = self._database
@@ -140,7 +143,9 @@ class SimulatedStore:
         follow(steps())
         return deferred
 
-    def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
+    def upcoming(
+        self, within: timedelta, limit: int, without: Collection[str] = ()
+    ) -> Deferred[Dues]:
         """The time, read, commit."""
         deferred: Deferred[Dues] = Deferred()
         database = self._database
@@ -197,7 +202,7 @@ def _run(row: Row, due: datetime, token: bytes, now: datetime, lease_ends: float
     return Run(
         row=row.id,
         token=token,
-        key=JobKey("job", str(row.id)),
+        key=JobKey(f"job{row.id}", "bench"),
         schedule=Once(),
         options=Options(),
         anchor=row.scheduled,

@@ -7,7 +7,7 @@ All times are the database's (P8), as aware UTC datetimes.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -179,14 +179,24 @@ class Store(Protocol):
     def depart(self, instance: str) -> Deferred[None]:
         """Note that an instance stops."""
 
-    def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
-        """The due times from the oldest on up to `within` from now, at most `limit` of them."""
+    def upcoming(
+        self, within: timedelta, limit: int, without: Collection[str] = ()
+    ) -> Deferred[Dues]:
+        """
+        The due times from the oldest on up to `within` from now, at most `limit` of them.
 
-    def claim(self, limit: int, lease: timedelta) -> Deferred[Claimed]:
+        :param without: paths whose jobs are passed over.
+        """
+
+    def claim(
+        self, limit: int, lease: timedelta, without: Collection[str] = ()
+    ) -> Deferred[Claimed]:
         """
         Take up to `limit` due rows for `lease`, oldest first.
 
         Rows that can't be understood are set aside on the way and logged (P6).
+
+        :param without: paths whose jobs are passed over.
         """
 
     def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:

@@ -327,7 +327,9 @@ class JobsTable:
 
         return self._runs.run(work)
 
-    def upcoming(self, within: timedelta, limit: int) -> Deferred[Dues]:
+    def upcoming(
+        self, within: timedelta, limit: int, without: Collection[str] = ()
+    ) -> Deferred[Dues]:
         """See `Store.upcoming`."""
 
         # One statement, as this is what an idle daemon does: so the horizon goes by the estimate of
@@ -343,14 +345,18 @@ class JobsTable:
                     times.append(now)  # no time, but due: a claim will set it aside
             return Dues(times, max(times) if len(times) == limit else horizon)
 
-        return self._runs.read(self._sql.upcoming, (self._dialect.instant(horizon), limit), dues)
+        arguments = (self._dialect.instant(horizon), *map(self._dialect.key, without), limit)
+        return self._runs.read(self._sql.upcoming(len(without)), arguments, dues)
 
-    def claim(self, limit: int, lease: timedelta) -> Deferred[Claimed]:
+    def claim(
+        self, limit: int, lease: timedelta, without: Collection[str] = ()
+    ) -> Deferred[Claimed]:
         """See `Store.claim`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> tuple[Claimed, list[str]]:
             at = self._dialect.instant(now)
-            cursor.execute(self._sql.find_due, (at, limit))
+            paths = map(self._dialect.key, without)
+            cursor.execute(self._sql.find_due(len(without)), (at, *paths, limit))
             found = {row[0]: row[1:] for row in cursor.fetchall()}
             order = list(found)
             if not order:
@@ -714,19 +720,6 @@ class _Statements:
         self.forget = prepare(f"DELETE FROM {heartbeats} WHERE seen <= %s")
         self.depart = prepare(f"DELETE FROM {heartbeats} WHERE id = %s")
         self.now = prepare("SELECT UTC_TIMESTAMP(6)")
-        # The first row has the time, the others what is due.
-        self.upcoming = prepare(f"""
-            SELECT UTC_TIMESTAMP(6), NULL
-            UNION ALL
-            SELECT NULL, due FROM (
-                SELECT due FROM {table} WHERE due <= %s ORDER BY due LIMIT %s
-            ) AS dues
-            """)
-
-        self.find_due = prepare(f"""
-            SELECT id, due, superseded FROM {table}
-            WHERE due <= %s ORDER BY due, id LIMIT %s{dialect.skip_locked}
-            """)
         mine = "WHERE id = %s AND token = %s"
         self.drop = prepare(f"DELETE FROM {table} {mine}")
         self.set_aside = prepare(f"""
@@ -766,6 +759,23 @@ class _Statements:
 
     def get(self, count: int) -> str:
         return self._dialect.prepare(f"{self.jobs} AND ({_any_key(count)})")
+
+    def upcoming(self, without: int) -> str:
+        # The first row has the time, the others what is due.
+        return self._dialect.prepare(f"""
+            SELECT UTC_TIMESTAMP(6), NULL
+            UNION ALL
+            SELECT NULL, due FROM (
+                SELECT due FROM {self._table}
+                WHERE due <= %s {_without(without)} ORDER BY due LIMIT %s
+            ) AS dues
+            """)
+
+    def find_due(self, without: int) -> str:
+        return self._dialect.prepare(f"""
+            SELECT id, due, superseded FROM {self._table}
+            WHERE due <= %s {_without(without)} ORDER BY due, id LIMIT %s{self._dialect.skip_locked}
+            """)
 
     def take(self, count: int) -> str:
         return self._dialect.prepare(f"""
@@ -871,6 +881,10 @@ def _unless_disabled(due: str) -> str:
 
 def _any_key(count: int) -> str:
     return " OR ".join(["path = %s AND body = %s"] * count)
+
+
+def _without(paths: int) -> str:
+    return f"AND path NOT IN ({_places(paths)})" if paths else ""
 
 
 def _places(count: int) -> str:

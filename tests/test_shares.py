@@ -1,0 +1,113 @@
+"""How the slots are shared among paths."""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+from random import Random
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.shares import Shares
+
+
+def fill(slots: int, paths: list[str]) -> list[int]:
+    """Each path in turn takes what it may; gives how many slots each has then."""
+    shares, running = Shares(), dict.fromkeys(paths, 0)
+    for path in islice(cycle(paths), slots * len(paths)):
+        free = slots - sum(running.values())
+        if free > 0 and shares.may_start(path, free):
+            shares.started(path)
+            running[path] += 1
+    return list(running.values())
+
+
+class ShareTests(SynchronousTestCase):
+    """How many slots a path may have."""
+
+    def test_what_hanging_paths_get(self) -> None:
+        """P10: some slots are left, however many take all that they can get; of very few, none."""
+        for slots, paths, expected in (
+            (1, 1, [1]),
+            (2, 1, [2]),
+            (2, 2, [1, 1]),
+            (4, 1, [4]),
+            (5, 1, [4]),
+            (10, 1, [8]),
+            (100, 1, [80]),
+            (100, 2, [45, 44]),
+            (100, 3, [31, 31, 31]),
+            (100, 10, [10] * 8 + [9] * 2),
+            (10_000, 1, [8_000]),
+        ):
+            found = fill(slots, [f"path{number}" for number in range(paths)])
+            self.assertEqual(found, expected, (slots, paths))
+
+    def test_one_run_each(self) -> None:
+        """Where each job has a path of its own, all slots are used."""
+        self.assertEqual(
+            fill(100, [f"path{number}" for number in range(200)]), [1] * 100 + [0] * 100
+        )
+
+    def test_ended(self) -> None:
+        """What has ended counts no more."""
+        shares = Shares()
+        for _ in range(8):
+            shares.started("a")
+        self.assertFalse(shares.may_start("a", 2))
+        self.assertTrue(shares.may_start("b", 2))
+        shares.ended("a")
+        self.assertTrue(shares.may_start("a", 2))
+
+
+class LeaveOutTests(SynchronousTestCase):
+    """Which paths claims leave out, and until when."""
+
+    def leave_out(self, running: int, waiting: int) -> Shares:
+        shares = Shares()
+        for _ in range(running):
+            shares.started("dead")
+        shares.leave_out("dead", waiting)
+        self.assertEqual(list(shares.left_out), ["dead"])
+        return shares
+
+    def test_until_as_many_have_ended(self) -> None:
+        """P5: a path is let in when as many have ended as waited, or all that there are."""
+        for running, waiting, expected in ((80, 20, 20), (80, 1, 1), (8, 30, 8)):
+            shares = self.leave_out(running, waiting)
+            for ended in range(1, expected + 1):
+                self.assertFalse(shares.let_in(100 - running + ended - 1), (running, waiting))
+                shares.ended("dead")
+            self.assertTrue(shares.let_in(100 - running + expected), (running, waiting))
+            self.assertEqual(shares.left_out, {})
+
+    def test_until_there_is_room(self) -> None:
+        """What has begun meanwhile, of its own or of other paths, has to leave it a share."""
+        shares = self.leave_out(80, 1)
+        shares.ended("dead")
+        shares.started("dead")
+        self.assertFalse(shares.let_in(20))
+        shares.ended("dead")
+        self.assertFalse(shares.let_in(1))
+        self.assertTrue(shares.let_in(21))
+
+    def test_whatever_happens(self) -> None:
+        """P5: a path without a run under way is never left out, nor kept from starting one."""
+        random = Random(20141111)
+        for slots in (1, 2, 3, 7, 100):
+            shares, running = Shares(), dict.fromkeys("abc", 0)
+            for _ in range(2_000):
+                path, free = random.choice("abc"), slots - sum(running.values())
+                may = shares.may_start(path, free)
+                if running[path] and random.random() < 0.5:
+                    shares.ended(path)
+                    running[path] -= 1
+                    shares.let_in(free + 1)
+                elif free and may:
+                    shares.started(path)
+                    running[path] += 1
+                elif not may:
+                    shares.leave_out(path, random.randrange(1, 30))
+                for name, count in running.items():
+                    if not count:
+                        self.assertNotIn(name, shares.left_out)
+                        self.assertTrue(shares.may_start(name, 0))
