@@ -1170,9 +1170,9 @@ def mutants(draw: st.DrawFn, whole: str) -> bytes:
 PLACE = re.compile(
     r"FILE(, line \d+|, at its end)?: "
     r"((this is|what [&!]|a second|a section or a key|a list can't|a table can't|lists or tables) "
-    r"|\[\w+\] (\w+ |has no key ['\"])|there is no section \[|the section \[\w+\] is there twice"
+    r"|\[\w+\] ([\w-]+ |has no key ['\"])|there is no section \[|the section \[\w+\] is there twice"
     r"|.* is .*, not a section)"
-    r"|FILE: \[\w+\] \w+ and FILE: \[\w+\] \w+ say the same"
+    r"|FILE: \[\w+\] [\w-]+ and FILE: \[\w+\] [\w-]+ say the same"
     r"|FILE is not UTF-8 text \(byte \d+\)"
     r"|\[mysql\] in FILE and \[sqlite\] in FILE each choose"
 )
