@@ -80,7 +80,7 @@ faults: $(FAULTS_ENGINE)
 	    $(if $(SEED),--seed $(SEED)) $(FAULTS)
 
 faults-quick: engines
-	@$(BIN)/python -m faults --seconds 6 --together 4 $(FAULTS)
+	@$(BIN)/python -m faults --seconds 5 --together 6 $(FAULTS)
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info

@@ -100,13 +100,20 @@ class Client:
         return Answer(response.code, took, retry_after, text)
 
     async def say(
-        self, verb: Verb, key: Key, interval: int = 0, delay: int = 0, limit: int = 1000
+        self,
+        verb: Verb,
+        key: Key,
+        interval: int = 0,
+        delay: int = 0,
+        url: str | None = None,
+        limit: int = 1000,
     ) -> bool:
         """
         Say it until it is acknowledged; whether it was.
 
         :param interval: of a PUT: seconds between two runs; 0 for a job that runs once.
         :param delay: of a PUT of a job that runs once: seconds until then.
+        :param url: of the instance to which it is said; any, if not given.
         :param limit: how often at most.
         """
         path, body = key
@@ -119,7 +126,7 @@ class Client:
         word = Said(key, verb, 0.0, None, interval, interval or delay)
         for _ in range(limit):
             word = replace(word, asked=time())
-            answer = await self.ask(METHODS[verb], target)
+            answer = await self.ask(METHODS[verb], target, url)
             if answer.status == SUCCESS[verb]:
                 self.said.append(replace(word, answered=time(), next_run=_next_run(answer)))
                 return True
@@ -131,13 +138,15 @@ class Client:
             await self.pause(0.2)
         return False
 
-    async def put_many(self, keys: list[Key], interval: int = 0, delay: int = 0) -> None:
+    async def put_many(
+        self, keys: list[Key], interval: int = 0, delay: int = 0, url: str | None = None
+    ) -> None:
         """PUT some jobs, sixteen at a time."""
         left = list(reversed(keys))
 
         async def some() -> None:
             while left:
-                await self.say(Verb.PUT, left.pop(), interval, delay)
+                await self.say(Verb.PUT, left.pop(), interval, delay, url)
 
         await gatherResults([Deferred.fromCoroutine(some()) for _ in range(16)])
 
