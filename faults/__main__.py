@@ -60,17 +60,6 @@ def mount(folder: Path, size: int) -> Path:
     return disk
 
 
-def own_server(engine: str, disk: Path | None) -> Server:
-    """A server that may be broken, on a disk of its own if need be."""
-    if disk is None:
-        return start_server(engine)
-    before, tempfile.tempdir = tempfile.tempdir, str(disk)
-    try:
-        return start_server(engine)
-    finally:
-        tempfile.tempdir = before
-
-
 async def run(
     reactor: Any, name: str, one: Scenario, shared: Server | None, options: argparse.Namespace
 ) -> Result:
@@ -83,7 +72,7 @@ async def run(
     if "sqlite" in one.engines:
         server = None
     elif one.own_server:
-        server = await deferToThread(own_server, options.engine, disk)
+        server = await deferToThread(start_server, options.engine, (), disk)
     world = World(reactor, server, folder, options.seed, options.seconds)
     world.disk = disk
     try:

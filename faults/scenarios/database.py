@@ -18,7 +18,7 @@ from faults.client import PROMPT
 from faults.proxy import Proxy
 from faults.scenarios import scenario
 from faults.scenarios.instances import keys, sometimes_slow, together
-from faults.world import LEASE, World
+from faults.world import LEASE, Unexpected, World
 
 #: How long things may be late after the database is back, in seconds: what was claimed and not
 #: begun, as nobody knew of it, waits for the lease's end.
@@ -196,6 +196,28 @@ async def read_only(world: World) -> None:
     await _meanwhile(world, "read_only", fault)
 
 
+def _fill_table(world: World) -> str:
+    """Add rows that are never due until there is no room; gives what the server does then."""
+    with world.connect() as connection:
+        cursor = connection.cursor()
+        for number in range(100_000):
+            key = (f"filler{number}", "x" * 255)
+            world.foreign.add(key)
+            began = time()
+            try:
+                cursor.execute(
+                    "INSERT INTO dalga (path, body, schedule, anchor, scheduled, disabled)"
+                    " VALUES (%s, %s, '', UTC_TIMESTAMP(), UTC_TIMESTAMP(), 1)",
+                    key,
+                )
+                connection.commit()
+            except pymysql.Error as error:
+                return str(error.args[1])[:40]
+            if time() - began > 2:
+                return "nothing, and waits"
+    raise Unexpected("the disk was not full")
+
+
 @scenario("6. The disk is full", own_server=True, disk=700)
 async def disk_full(world: World) -> None:
     async def fault(world: World, proxy: Proxy) -> None:
@@ -203,11 +225,17 @@ async def disk_full(world: World) -> None:
         filler = world.disk / "filler"
         with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
-                file.write(bytes(65536))
+                file.write(bytes(4096))
+        # What the table still has room for in itself is taken as well.
+        taking = deferToThread(_fill_table, world)
         await outage(world, 20)
         filler.unlink()
+        world.notes["the server says"] = await taking
 
-    await _meanwhile(world, "disk full", fault)
+    # MySQL looks once a minute whether there is room for its binary log again.
+    assert world.server is not None
+    minute = 60.0 if world.server.engine == "mysql" else 0.0
+    await _meanwhile(world, "disk full", fault, wait=RECOVERY + minute)
 
 
 @scenario("6. max_connections is reached", own_server=True)

@@ -62,14 +62,14 @@ class _PortTaken(ServerError):
     """Somebody else listens on the port."""
 
 
-def start_server(engine: str, options: Sequence[str] = ()) -> Server:
+def start_server(engine: str, options: Sequence[str] = (), within: Path | None = None) -> Server:
     """Start a new, empty server; ``stop()`` ends it and removes its data.
 
     ``options`` are further options of the engine's command line, such as
-    ``--innodb-lock-wait-timeout=1``.
+    ``--innodb-lock-wait-timeout=1``; ``within`` is the folder for its data, if not the usual one.
     """
     for attempt in range(5):
-        server = Server(engine, options)
+        server = Server(engine, options, within)
         try:
             server.start()
             return server
@@ -91,7 +91,9 @@ class Server:
     likes: it keeps its port and its data until ``stop()``.
     """
 
-    def __init__(self, engine: str, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, engine: str, options: Sequence[str] = (), within: Path | None = None
+    ) -> None:
         self.engine = engine
         self.host = HOST
         self.port = free_port()
@@ -102,7 +104,7 @@ class Server:
         self.pid: int | None = None
         self._program = engine_folder(engine) / "server"
         self._options = tuple(options)
-        self._folder = _new_folder()
+        self._folder = _new_folder(within)
         self.datadir = self._folder / "data"
         self.socket = str(self._folder / "socket")
         self.error_log = self._folder / "error.log"
@@ -348,9 +350,9 @@ def engine_folder(engine: str) -> Path:
     return folder
 
 
-def _new_folder() -> Path:
+def _new_folder(within: Path | None = None) -> Path:
     """A temporary folder whose path leaves room for a socket's name."""
-    folder = tempfile.mkdtemp(prefix="dalga-server-")
+    folder = tempfile.mkdtemp(prefix="dalga-server-", dir=within)
     if len(folder) + len("/socket") > LONGEST_SOCKET_PATH:
         os.rmdir(folder)
         folder = tempfile.mkdtemp(prefix="dalga-server-", dir="/tmp")
