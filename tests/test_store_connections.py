@@ -30,7 +30,7 @@ from dalga.job import JobKey
 from dalga.store.mysql import tls
 from dalga.store.table import JobsTable
 from tests.servers import Server, start_server
-from tests.servers.server import PASSWORD, USER, _free_port
+from tests.servers.server import PASSWORD, USER, free_port
 from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine, server
 
 KEY = JobKey("check_feed", "1234")
@@ -373,7 +373,7 @@ class HostsTests(ConnectionTestCase):
     async def test_first_is_down(self) -> None:
         here = server(self.engine)
         self.make_store().create_table()
-        for first in (f"{ADDRESS}:{_free_port()}", "no..host"):
+        for first in (f"{ADDRESS}:{free_port()}", "no..host"):
             self.config = replace(self.config, host=f"{first}, {here.host}")
             store = self.make_store()
             store.open()
@@ -384,7 +384,7 @@ class HostsTests(ConnectionTestCase):
     def test_none(self) -> None:
         """What each of them says is told."""
         here = server(self.engine)
-        down = f"{ADDRESS}:{_free_port()}"
+        down = f"{ADDRESS}:{free_port()}"
         wrong = replace(self.config, host=f"{down},{here.host}:{here.port}", password="wrong")
         sentence = self.refusal(wrong)
         place = f"{here.host}:{here.port}"
