@@ -291,18 +291,15 @@ class _Job:
 
 def _epochs(said: Sequence[Said], ended: float, bounds: Bounds) -> Iterator[Epoch]:
     """What a job is, from word to word."""
-    plans: list[Plan | None] = []
     plan: Plan | None = None
     kept: Plan | None = None  # what a disabled job goes back to
-    for word in said:
-        plan, kept = _plan(word, plan, kept)
-        plans.append(plan)
     for number, word in enumerate(said):
+        plan, kept = _plan(word, plan, kept)
         following = said[number + 1 :]
         ends = following[0].asked if following else ended
         sure = next((later.answered for later in following if later.answered is not None), None)
         over = math.inf if sure is None else sure + bounds.grace
-        yield Epoch(word, plans[number], ends, over)
+        yield Epoch(word, plan, ends, over)
 
 
 def _plan(word: Said, plan: Plan | None, kept: Plan | None) -> tuple[Plan | None, Plan | None]:

@@ -106,7 +106,6 @@ class Client:
         interval: int = 0,
         delay: int = 0,
         url: str | None = None,
-        limit: int = 1000,
     ) -> bool:
         """
         Say it until it is acknowledged; whether it was.
@@ -114,7 +113,6 @@ class Client:
         :param interval: of a PUT: seconds between two runs; 0 for a job that runs once.
         :param delay: of a PUT of a job that runs once: seconds until then.
         :param url: of the instance to which it is said; any, if not given.
-        :param limit: how often at most.
         """
         path, body = key
         target = f"/jobs/{path}/{body}"
@@ -124,7 +122,7 @@ class Client:
         elif verb in (Verb.DISABLE, Verb.ENABLE):
             target += f"?{verb}=true"
         word = Said(key, verb, 0.0, None, interval, interval or delay)
-        for _ in range(limit):
+        while True:
             word = replace(word, asked=time())
             answer = await self.ask(METHODS[verb], target, url)
             if answer.status == SUCCESS[verb]:
@@ -134,9 +132,8 @@ class Client:
                 return False  # there is nothing that it could be done to
             self.said.append(word)
             if self._over:
-                break
+                return False
             await self.pause(0.2)
-        return False
 
     async def put_many(
         self, keys: list[Key], interval: int = 0, delay: int = 0, url: str | None = None

@@ -11,6 +11,7 @@ import json
 import struct
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,12 +33,12 @@ from faults.history import Post
 from faults.proxy import Listener
 
 
-class Behaviour:
+class Behaviour(ABC):
     """How a POST is answered."""
 
+    @abstractmethod
     def answer(self, connection: Connection) -> None:
         """Answer the POST that is under way on a connection; it may take its time."""
-        raise NotImplementedError
 
 
 #: A behaviour, or what chooses one for each POST.

@@ -81,11 +81,6 @@ class Instance(ProcessProtocol):
         """Of its process."""
         return int(self.transport.pid)
 
-    @property
-    def name(self) -> str:
-        """What it calls itself, once it listens."""
-        return self.said(r"dalga \S+ \(", ")")
-
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it is still there."""
         if self.status is None and self.transport is not None:
@@ -390,7 +385,7 @@ class World:
         :param foreign: whether the checker is not to be told of them.
         """
         at = datetime.fromtimestamp(due, UTC).strftime(TIME)
-        rows = [(_octets(path), _octets(body), "", at, at, at) for path, body in keys]
+        rows = [(path.encode(), body.encode(), "", at, at, at) for path, body in keys]
         asked = time()
         await deferToThread(self._insert, rows)
         if foreign:
@@ -462,10 +457,6 @@ def _row(path: Any, body: Any, disabled: Any, token: Any, superseded: Any, sched
         pass  # a poisoned row
     key = (_text(path), _text(body))
     return Row(key, disabled == 1, token is not None, superseded == 2, at)
-
-
-def _octets(text: str) -> bytes:
-    return text.encode()
 
 
 def _text(value: Any) -> str:

@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from bench.machine import Process
 from faults.scenarios import scenario
 from faults.scenarios.instances import keys, together
-from faults.world import Instance, World
+from faults.world import World
 
 #: What a daemon may need more while it is attacked, in MB.
 MEMORY = 150.0
@@ -24,7 +24,7 @@ SERVED = 2.0
 Attack = Callable[[tuple[str, int], float], str]
 
 
-async def _attacked(world: World, attack: Attack) -> Instance:
+async def _attacked(world: World, attack: Attack) -> None:
     """Run an attack in a thread, while jobs run and other clients ask."""
     # As a system gives it to a daemon that does not ask for more.
     instance = await world.start(faults={"files": 1024})
@@ -57,7 +57,6 @@ async def _attacked(world: World, attack: Attack) -> Instance:
     if "Traceback" in instance.output():
         world.objections.append("there is a traceback in the log")
     await world.settle()
-    return instance
 
 
 def _until_closed(sender: socket.socket, limit: float) -> float:
