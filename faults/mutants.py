@@ -29,19 +29,11 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     },
     "key-sort": {
         "store/table.py": [
-            (
-                "verdicts = sorted(verdicts, key=lambda item: item[0].row)",
-                "verdicts = sorted(verdicts, key=lambda item: os.urandom(4))",
-            ),
-            (
-                "in sorted(puts, key=lambda put: put[0])",
-                "in sorted(puts, key=lambda put: os.urandom(4))",
-            ),
-            (
-                "self._sql.lock, sorted(keys)",
-                "self._sql.lock, sorted(keys, key=lambda key: os.urandom(4))",
-            ),
+            ("in sorted(puts, key=lambda put: put[0])", "in puts"),
         ],
+    },
+    "by-id": {
+        "store/mysql.py": [('by_id = " FORCE INDEX (PRIMARY)"', 'by_id = ""')],
     },
     "skip-locked": {
         "store/mysql.py": [

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, DeferredList, gatherResults
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 
 from dalga.config import Config, ListenConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
-from dalga.job import Delete, JobKey, Reschedule
+from dalga.job import Delete, JobKey, Reschedule, Run, Verdict
 from dalga.schedule import Every, Once
 from dalga.service import make_service
 from dalga.store.clock import steady_seconds
@@ -217,6 +218,25 @@ class ConcurrencyTests(EngineTestCase):
             self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], keys[1:])
             stranger.rollback()
         self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], keys[:1])
+
+    async def test_rows_are_found_by_their_ids(self) -> None:
+        """
+        P7: where few rows are due, or there are few, the optimizer would come upon all of them,
+        and wait for the one that a stranger has locked.
+        """
+        for paths in ("abc", "abcdefgh"):
+            keys = self.claimable(*paths)
+            store = self.stores[-1]
+            with closing(self.connect()) as stranger:
+                last = "SELECT * FROM dalga WHERE path = %s FOR UPDATE"
+                stranger.cursor().execute(last, paths[-1])
+                runs = (await store.claim(9, LONG).addTimeout(1, reactor)).runs
+                self.assertEqual([run.key for run in runs], keys[:-1])
+                verdicts: list[tuple[Run, Verdict]] = [(run, Delete()) for run in runs]
+                recorded = await store.record(verdicts).addTimeout(1, reactor)
+                self.assertEqual((recorded.dropped, recorded.postponed), ([], []))
+                stranger.rollback()
+            self.sql("DELETE FROM dalga")
 
     async def test_a_locked_row_holds_up_no_other_record(self) -> None:
         """P2: verdicts are written around a row that a stranger has locked, and that one later."""

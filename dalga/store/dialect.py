@@ -41,6 +41,9 @@ class Dialect(Protocol):
     table: str
     #: The name of the table of instances, quoted.
     heartbeats: str
+    #: Behind the table's name, where rows are to be found by their ids whatever the optimizer
+    #: thinks of it: by another way it comes upon rows that strangers have locked, and waits.
+    by_id: str
     #: Behind a SELECT of rows that are to be claimed.
     skip_locked: str
     #: Between the INSERT and its SET list, for a row that is there already.

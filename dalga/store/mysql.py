@@ -107,6 +107,7 @@ class MySQL:
     """
 
     module = "pymysql"
+    by_id = " FORCE INDEX (PRIMARY)"
     skip_locked = " FOR UPDATE SKIP LOCKED"
     on_conflict = "ON DUPLICATE KEY UPDATE"
 
@@ -291,7 +292,7 @@ class MySQL:
         self, columns: tuple[str, ...], assignments: str, condition: str, count: int
     ) -> str:
         return self.prepare(f"""
-            UPDATE ({_derived(columns, count)}) AS new STRAIGHT_JOIN {self.table}
+            UPDATE ({_derived(columns, count)}) AS new STRAIGHT_JOIN {self.table}{self.by_id}
                 ON id = row_id AND token = row_token
             SET {assignments} WHERE {condition}
             """)
@@ -299,7 +300,7 @@ class MySQL:
     def delete_rows(self, condition: str, count: int) -> str:
         return self.prepare(f"""
             DELETE {self.table}
-            FROM ({_derived((), count)}) AS old STRAIGHT_JOIN {self.table}
+            FROM ({_derived((), count)}) AS old STRAIGHT_JOIN {self.table}{self.by_id}
                 ON id = row_id AND token = row_token
             WHERE {condition}
             """)

@@ -410,9 +410,6 @@ class JobsTable:
         """See `Store.record`."""
         if not verdicts:
             return succeed(Recorded([], []))
-        # In the order of the primary key, as every transaction that holds several rows: no
-        # deadlocks.
-        verdicts = sorted(verdicts, key=lambda item: item[0].row)
 
         def work(cursor: Cursor, now: datetime, since: float) -> Recorded:
             rows = [run.row for run, _ in verdicts]
@@ -499,7 +496,8 @@ class JobsTable:
         """
         results: dict[JobKey, Job | Exception | Locked] = {}
         plans: dict[JobKey, Plan] = {}
-        # In the order of the key, in which all transactions add several rows.
+        # In the order of the key, in which all transactions add several rows: two that add the
+        # same can't each wait for the other.
         for key, request in sorted(puts, key=lambda put: put[0]):
             try:
                 plans[key] = plan(request, now)
@@ -544,7 +542,7 @@ class JobsTable:
 
     def _lock(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
         """Lock those of the jobs that nobody else has locked."""
-        return {key for key, _ in self._select(cursor, self._sql.lock, sorted(keys))}
+        return {key for key, _ in self._select(cursor, self._sql.lock, keys)}
 
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[JobKey]
@@ -779,7 +777,7 @@ class _Statements:
 
     def take(self, count: int) -> str:
         return self._dialect.prepare(f"""
-            UPDATE {self._table} SET
+            UPDATE {self._table}{self._dialect.by_id} SET
                 due = %s, token = %s, run = COALESCE(run, %s), started = COALESCE(started, %s),
                 attempts = CASE WHEN disabled = 0 AND attempts < {MAX_COUNT}
                     THEN attempts + 1 ELSE attempts END,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from time import time
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
 
 from faults.endpoint import Answer
 from faults.history import Post
@@ -234,9 +235,18 @@ async def rolling_restart(world: World) -> None:
     world.notes["restarts"] = str(restarts)
 
 
+ADDED = """
+    INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)
+    VALUES (%s, %s, '', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))
+    """
+
+
 @scenario("6. Clients that PUT the same new jobs at two instances")
 async def same_jobs(world: World) -> None:
-    """Some transactions have to be broken, as InnoDB locks gaps for new rows; nobody sees that."""
+    """
+    Each from its own end, while a stranger who adds the one in the middle takes his time: whoever
+    did not keep to one order would wait for the other there, and the other for him.
+    """
     one, other = await world.start_many(2)
     before = await world.deadlocks()
     ends = time() + world.seconds
@@ -245,12 +255,21 @@ async def same_jobs(world: World) -> None:
         rounds += 1
         jobs = keys(f"round{rounds}-", 16)
         world.foreign.update(jobs)  # nobody knows which PUT of a job was the last
-        await together(
-            world.client.put_many(jobs, delay=2, url=one.url),
-            world.client.put_many(jobs[::-1], delay=2, url=other.url),
-        )
-    found = await world.deadlocks() - before
-    world.notes["deadlocks"] = f"{found} in {rounds} rounds"
+        with world.connect() as stranger:
+            await deferToThread(stranger.cursor().execute, ADDED, jobs[8])
+
+            async def commit() -> None:
+                await world.pause(0.04)
+                await deferToThread(stranger.commit)
+
+            await together(
+                world.client.put_many(jobs, delay=2, url=one.url),
+                world.client.put_many(jobs[::-1], delay=2, url=other.url),
+                commit(),
+            )
+    if deadlocks := await world.deadlocks() - before:
+        world.objections.append(f"{deadlocks} deadlocks in {rounds} rounds")
+    world.notes["rounds"] = str(rounds)
     if set(world.client.statuses) != {201}:
         world.objections.append(f"answered with {dict(world.client.statuses)}")
     await world.until_empty()
