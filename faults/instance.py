@@ -8,6 +8,7 @@ FAULTS in the environment holds, as JSON, what to do; Dalga itself knows nothing
 ``kill``: a point at which the process kills itself when it is there for the time `after`:
 ``claimed`` (a claim has been committed, and nothing of it begun) or ``answered`` (the endpoint has
 answered, and nothing is recorded).
+``hold``: a file, made later; then the process stops itself (SIGSTOP) when it has ``claimed``.
 ``clock``: seconds by which the process's wall clock is ahead; ``steps`` to have it jump about.
 ``files``: how many files it may have open, unless it asks for more.
 ``ticks``: a file for the longest time, in seconds, in which the reactor did nothing else.
@@ -21,6 +22,8 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -34,46 +37,83 @@ from dalga.store.table import JobsTable
 TICK = 0.01
 
 
+def when_claimed(act: Callable[[], None]) -> None:
+    """Do something each time when runs have been claimed, before any of them begins."""
+    claim = JobsTable.claim
+
+    def claimed(self: JobsTable, *arguments: Any, **named: Any) -> Any:
+        def then(result: Any) -> Any:
+            if result.runs:
+                act()
+            return result
+
+        return claim(self, *arguments, **named).addCallback(then)
+
+    JobsTable.claim = claimed  # type: ignore[method-assign]
+
+
+def when_answered(act: Callable[[], None]) -> None:
+    """Do something each time when runs have ended, before any of them is recorded."""
+    record = JobsTable.record
+
+    def recorded(self: JobsTable, *arguments: Any, **named: Any) -> Any:
+        act()
+        return record(self, *arguments, **named)
+
+    JobsTable.record = recorded  # type: ignore[method-assign]
+
+
+POINTS = {"claimed": when_claimed, "answered": when_answered}
+
+
 def kill(point: str, after: int) -> None:
     """Have the process die at a point, when it is there for the time `after`."""
     left = after
 
-    def count(result: Any) -> Any:
+    def count() -> None:
         nonlocal left
         left -= 1
         if left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return result
 
-    if point == "claimed":
-        claim = JobsTable.claim
+    POINTS[point](count)
 
-        def claimed(self: JobsTable, *arguments: Any, **named: Any) -> Any:
-            return claim(self, *arguments, **named).addCallback(
-                lambda result: count(result) if result.runs else result
-            )
 
-        JobsTable.claim = claimed  # type: ignore[method-assign]
-    elif point == "answered":
-        record = JobsTable.record
+def hold(wanted: Path) -> None:
+    """Have the process stop itself when it has claimed, the next time after a file was made."""
 
-        def recorded(self: JobsTable, *arguments: Any, **named: Any) -> Any:
-            count(None)
-            return record(self, *arguments, **named)
+    def stop() -> None:
+        if wanted.exists():
+            wanted.unlink()
+            os.kill(os.getpid(), signal.SIGSTOP)
 
-        JobsTable.record = recorded  # type: ignore[method-assign]
-    else:
-        raise SystemExit(f"there is no point {point!r}")
+    when_claimed(stop)
 
 
 def set_clock(ahead: float, steps: bool) -> None:
-    """Have the process's wall clock be wrong. What is steady goes on as it did."""
+    """
+    Have the process's wall clock be wrong, for whoever asks it by `time.time` or `datetime.now`.
+    What is steady goes on as it did.
+    """
     true, random = time.time, Random(ahead)
 
     def wrong() -> float:
         return true() + ahead + (random.uniform(-3600, 3600) if steps else 0.0)
 
     time.time = wrong
+
+    class IsAny(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, datetime)
+
+    class Wrong(datetime, metaclass=IsAny):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.fromtimestamp(wrong(), tz)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("dalga.") and getattr(module, "datetime", None) is datetime:
+            module.datetime = Wrong  # type: ignore[attr-defined]
 
 
 def watch_ticks(path: Path) -> None:
@@ -97,6 +137,8 @@ def prepare(wanted: dict[str, Any]) -> None:
     """Do what FAULTS says."""
     if "kill" in wanted:
         kill(wanted["kill"], wanted.get("after", 1))
+    if "hold" in wanted:
+        hold(Path(wanted["hold"]))
     if "clock" in wanted:
         set_clock(wanted["clock"], wanted.get("steps", False))
     if "files" in wanted:

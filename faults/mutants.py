@@ -40,6 +40,19 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
             ('skip_locked = " FOR UPDATE SKIP LOCKED"', 'skip_locked = " FOR UPDATE"')
         ],
     },
+    "last-word": {
+        "store/table.py": [
+            ("THEN {RESCHEDULED_NOW} ELSE {RESCHEDULED} END", "THEN {NOTHING} ELSE {NOTHING} END"),
+        ],
+    },
+    "database-clock": {
+        "store/clock.py": [
+            (
+                "return self._reading + timedelta(seconds=seconds - self._received)",
+                "return datetime.now(self._reading.tzinfo)",
+            )
+        ],
+    },
     "token-compare": {
         "store/table.py": [
             ("if token != run.token:", "if run.row not in leases:"),

@@ -87,6 +87,17 @@ class Instance(ProcessProtocol):
             self.stopped = number == signal.SIGSTOP
             self.transport.signalProcess(number)
 
+    @property
+    def hold(self) -> Path:
+        """The file that has it stop itself, where it was asked to look for it."""
+        return self.log.with_suffix(".hold")
+
+    def is_held(self) -> bool:
+        """Whether it has stopped, by itself or otherwise (proc(5), the state in stat)."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        self.stopped = stat.rpartition(")")[2].split()[0] == "T"
+        return self.stopped
+
     def output(self) -> str:
         """All that it has said so far."""
         return self.log.read_text(errors="replace")
@@ -209,6 +220,7 @@ class World:
         database: Proxy | None = None,
         faults: dict[str, object] | None = None,
         wait: bool = True,
+        may_hold: bool = False,
         **sections: dict[str, object],
     ) -> Instance:
         """
@@ -216,6 +228,7 @@ class World:
 
         :param database: the proxy through which it is to reach the database.
         :param faults: what it is to do to itself; see `faults.instance`.
+        :param may_hold: whether `hold` is to work on it.
         """
         ini = self.ini(database, **sections)
         instance = Instance(self.folder / f"dalga{len(self.instances)}.log")
@@ -227,6 +240,7 @@ class World:
             filter(None, [os.environ.get(MUTANT), str(CHECKOUT), environment.get("PYTHONPATH")])
         )
         environment["PYTHONUNBUFFERED"] = "1"
+        faults = {**(faults or {}), "hold": str(instance.hold)} if may_hold else faults
         environment["FAULTS"] = json.dumps(faults or {})
         if len(self.instances) == 1 and self.server is not None:
             await self._run(environment, ini, "--create-table")
@@ -269,6 +283,17 @@ class World:
         )
         if done.returncode:
             raise Unexpected(done.stdout + done.stderr)
+
+    async def hold(self, instances: list[Instance]) -> None:
+        """
+        Have instances that were started with `may_hold` stop themselves, each when it has claimed
+        runs and begun none of them.
+        """
+        for instance in instances:
+            instance.hold.touch()
+        await self.until(
+            lambda: all(instance.is_held() for instance in instances), "instances to be held"
+        )
 
     async def kill(self, instance: Instance) -> None:
         """SIGKILL, and wait until it is gone; its runs come back when their leases are over."""
@@ -434,8 +459,9 @@ class World:
             instance.signal(signal.SIGCONT)
             instance.signal(signal.SIGTERM)
         for instance in self.instances:
-            if instance.status is None:
-                await instance.ended.addTimeout(60, self.reactor)
+            if instance.status is None and await instance.ended.addTimeout(60, self.reactor) != 0:
+                self.objections.append(f"SIGTERM ended it with {instance.status} at the end")
+        self._judge()
         self.history.ended = ended
         self.history.posts = [post for post in self.endpoint.posts if post.key not in self.foreign]
         self.history.said = [word for word in self.client.said if word.key not in self.foreign]
@@ -445,6 +471,22 @@ class World:
         found = [_row(*row) for row in rows]
         self.history.rows = [row for row in found if row.key not in self.foreign]
         return self.history
+
+    def _judge(self) -> None:
+        """What must not be in any scenario, whatever is done in it."""
+        for instance in self.instances:
+            if "Traceback" in (output := instance.output()):
+                since = output.index("Traceback")
+                self.objections.append(f"a traceback: {output[max(0, since - 200) : since + 1500]}")
+        client = self.client
+        if not self.history.faults and client.statuses[503]:
+            self.objections.append(f"{client.statuses[503]} times 503 with nothing wrong")
+        if client.without_retry_after:
+            self.objections.append(f"{client.without_retry_after} times 503 without Retry-After")
+        if unknown := {status for status in client.statuses if status >= 500} - {503}:
+            self.objections.append(f"answered with {unknown}")
+        if client.missing:
+            self.objections.append(f"404 for jobs that there are: {client.missing[:5]}")
 
 
 def _row(path: Any, body: Any, disabled: Any, token: Any, superseded: Any, scheduled: Any) -> Row:

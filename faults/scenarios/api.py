@@ -54,8 +54,6 @@ async def _attacked(world: World, attack: Attack) -> None:
         world.objections.append(f"it took {grown:.0f} MB more")
     if world.client.slowest > SERVED:
         world.objections.append(f"another client waited {world.client.slowest:.1f} s")
-    if "Traceback" in instance.output():
-        world.objections.append("there is a traceback in the log")
     await world.settle()
 
 

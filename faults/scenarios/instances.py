@@ -57,7 +57,10 @@ async def plain(world: World) -> None:
 
 @scenario("1. A client that changes its mind, no fault")
 async def client(world: World) -> None:
-    sometimes_slow(world)
+    # Slow enough for most words to be said during a run.
+    world.endpoint.behave(
+        lambda post: Answer(world.random.choice((200,) * 9 + (500,)), world.random.choice((0, 1)))
+    )
     await world.start_many(2)
     await world.client.meddle(keys("job", 24), world.seconds)
     await world.settle()
@@ -115,26 +118,46 @@ def _in_flight(world: World) -> int:
 
 
 async def _held(world: World, number: int) -> None:
-    """Hold so many of three instances for longer than a lease, in the middle of their work."""
+    """
+    Hold so many of three instances for longer than a lease: each with POSTs in flight, and with
+    others claimed and not begun. Where there are others, they are to be at it when it goes on.
+    """
     # What an instance has claimed it may begin until its lease is over, whatever was said since.
     world.bounds = replace(world.bounds, grace=LEASE + 1.0)
     world.endpoint.behave(lambda post: Answer(200, world.random.uniform(0.5, 2.5)))
-    # More are due than there are slots: some are claimed and not begun when it happens.
-    instances = await world.start_many(3, jobs={"maxRunning": 5, "retryInterval": "200ms"})
+    # More are due than there are slots: there is always something to claim.
+    jobs = {"maxRunning": 5, "retryInterval": "200ms"}
+    instances = await world.start_many(3, may_hold=True, jobs=jobs)
+    held = instances[:number]
     world.bounds = replace(world.bounds, late=15.0)
     await world.client.put_many(keys("job", 30), interval=1)
     await world.until(lambda: _in_flight(world) >= 10, "POSTs to be in flight")
     await world.pause(world.random.uniform(0, 1))
     with world.faulty("SIGSTOP", after=1.0):
-        for instance in instances[:number]:
-            instance.signal(signal.SIGSTOP)
-        await world.pause(LEASE + 2)
-        for instance in instances[:number]:
+        await world.hold(held)
+        pids = {instance.pid for instance in held}
+        theirs = {
+            post.run
+            for post in world.endpoint.posts
+            if post.end is None and int(post.instance.split("-")[-2]) in pids
+        }
+        await world.pause(LEASE + 2 if number == 3 else LEASE)
+        if number < 3:
+            await world.until(lambda: _just_begun(world, theirs), "others to make their POSTs")
+        for instance in held:
             instance.signal(signal.SIGCONT)
     # What they had in hand is of no effect any more; so nothing is POSTed again because of it.
     world.fault("after SIGSTOP", time(), time() + LEASE + TIMEOUT, repeats=False)
     await world.pause(world.seconds / 2)
     await world.settle()
+
+
+def _just_begun(world: World, runs: set[str]) -> bool:
+    """Whether one of these runs is being POSTed, and has a second to go."""
+    return any(
+        post.end is None and post.run in runs and 0.1 < time() - post.start < 0.3
+        for post in world.endpoint.posts[-100:]
+    )
 
 
 @scenario("3. SIGSTOP of one instance, for longer than the lease")
@@ -241,7 +264,7 @@ ADDED = """
     """
 
 
-@scenario("6. Clients that PUT the same new jobs at two instances")
+@scenario("6. Clients that PUT the same new jobs at two instances", own_server=True)
 async def same_jobs(world: World) -> None:
     """
     Each from its own end, while a stranger who adds the one in the middle takes his time: whoever
