@@ -22,13 +22,19 @@ class Shares:
     def __init__(self) -> None:
         self._running: dict[str, int] = {}
         #: The paths of which no more is to be claimed at present, and how many of their runs have
-        #: to end first.
+        #: to end first, unless others' ends make room.
         self.left_out: dict[str, int] = {}
+        #: How many of each of them that have to find room then.
+        self._waited: dict[str, int] = {}
 
-    def may_start(self, path: str, free: int) -> bool:
-        """Whether a path may have one more run. With none under way it always may."""
+    def may_start(self, path: str, free: int, more: int = 0) -> bool:
+        """
+        Whether a path may have one more run. With none under way it always may.
+
+        :param more: how many of it are to begin before that.
+        """
         # Without a free slot it goes by the next one.
-        return self._running.get(path, 0) < ALPHA * max(free, 1)
+        return self._running.get(path, 0) + more < ALPHA * max(free - more, 1)
 
     def started(self, path: str) -> None:
         """A run is under way."""
@@ -44,16 +50,19 @@ class Shares:
 
     def leave_out(self, path: str, waiting: int) -> None:
         """
-        Leave a path out until as many of its runs have ended as wait, so that what is claimed then
-        can start. They will: it waits for no more of them than there are.
+        Leave a path out until as many of its runs have ended as wait, or others' have left room for
+        so many at once: what is claimed then can start, and is not claimed in vain at each end.
+        The former will come: it waits for no more of them than there are.
         """
-        self.left_out[path] = min(waiting, self._running[path])
+        self.left_out[path] = self._waited[path] = min(waiting, self._running[path])
 
     def let_in(self, free: int) -> bool:
         """Whether there are paths that are left out no more: they have room again."""
-        room = [
-            path for path, ends in self.left_out.items() if ends <= 0 and self.may_start(path, free)
-        ]
+        room = [path for path in self.left_out if self._has_room(path, free)]
         for path in room:
-            del self.left_out[path]
+            del self.left_out[path], self._waited[path]
         return bool(room)
+
+    def _has_room(self, path: str, free: int) -> bool:
+        more = self._waited[path] - 1 if self.left_out[path] > 0 else 0
+        return self.may_start(path, free, more)

@@ -706,6 +706,25 @@ class ShareTests(SchedulerTestCase):
         self.assertEqual(self.endpoint.under_way.count("dead"), 80)
         self.assertEqual(self.endpoint.posts[-1][0].attempt, 1)
 
+    def test_others_leave_room(self) -> None:
+        """
+        P7: what waits for a share starts when others' runs end and leave it slots, long before one
+        of its own does; and no claim is in vain at each of those ends.
+        """
+        self.start_others(50)
+        self.clock.advance(1)
+        for number in range(300):
+            self.store.insert("dead", body=str(number))
+        self.start(slots=100, scan=60)
+        self.go(SLOT_PATIENCE + RECORD_DELAY)
+        self.assertEqual(self.endpoint.under_way.count("dead"), 40)
+        for number in range(50):
+            self.endpoint.answer(f"job{number}")
+            self.go(0.125)
+        self.assertGreater(self.endpoint.under_way.count("dead"), 75)
+        of_it = [call for call in self.store.called("claim") if "dead" not in call.without]
+        self.assertLess(len(of_it), 6)
+
     def test_it_comes_back(self) -> None:
         """P5: a path that hung and is well again drains, with nothing left behind."""
         self.insert("dead", 300)

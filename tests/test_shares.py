@@ -73,11 +73,12 @@ class LeaveOutTests(SynchronousTestCase):
     def test_until_as_many_have_ended(self) -> None:
         """P5: a path is let in when as many have ended as waited, or all that there are."""
         for running, waiting, expected in ((80, 20, 20), (80, 1, 1), (8, 30, 8)):
-            shares = self.leave_out(running, waiting)
-            for ended in range(1, expected + 1):
-                self.assertFalse(shares.let_in(100 - running + ended - 1), (running, waiting))
+            shares, free = self.leave_out(running, waiting), running // 4
+            for ended in range(expected):
+                self.assertFalse(shares.let_in(free), (running, waiting))
                 shares.ended("dead")
-            self.assertTrue(shares.let_in(100 - running + expected), (running, waiting))
+                free += ended % 2  # others take the rest
+            self.assertTrue(shares.let_in(free), (running, waiting))
             self.assertEqual(shares.left_out, {})
 
     def test_until_there_is_room(self) -> None:
@@ -89,6 +90,29 @@ class LeaveOutTests(SynchronousTestCase):
         shares.ended("dead")
         self.assertFalse(shares.let_in(1))
         self.assertTrue(shares.let_in(21))
+
+    def test_until_others_leave_room(self) -> None:
+        """P7: it is let in when others leave room for all that waited, and not before that."""
+        for running, waiting, expected in ((40, 10, 22), (40, 1, 11), (4, 90, 5), (45, 45, 67)):
+            shares = self.leave_out(running, waiting)
+            self.assertFalse(shares.let_in(expected - 1), (running, waiting))
+            self.assertTrue(shares.let_in(expected), (running, waiting))
+            self.assertEqual(shares.left_out, {})
+            started = 0
+            while shares.may_start("dead", expected - started):
+                shares.started("dead")
+                started += 1
+            self.assertGreaterEqual(started, min(running, waiting))
+
+    def test_each_by_its_own(self) -> None:
+        """Room for one is not room for another."""
+        shares = self.leave_out(40, 10)
+        for _ in range(30):
+            shares.started("dying")
+        shares.leave_out("dying", 3)
+        self.assertTrue(shares.let_in(12))
+        self.assertEqual(list(shares.left_out), ["dead"])
+        self.assertTrue(shares.let_in(22))
 
     def test_whatever_happens(self) -> None:
         """P5: a path without a run under way is never left out, nor kept from starting one."""
