@@ -81,6 +81,9 @@ NEXT_ADDRESS = 0.1
 #: How long `Endpoint.close` waits for the other side to close too, in seconds.
 CLOSING = 1.0
 
+#: Answers that end with their headers, whatever these say (RFC 9112 section 6.3).
+BODILESS = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
+
 #: What a longer Retry-After is clamped to (31 years).
 MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
 
@@ -501,7 +504,7 @@ class _Connection(HTTP11ClientProtocol):
         options = {word.strip() for word in words}
         if b"close" in options:
             return False
-        if response.code == HTTPStatus.NO_CONTENT:
+        if response.code in BODILESS:
             return False  # a body that it can't have would be taken for the next run's answer
         return response.version[0] == b"HTTP" and (
             response.version >= (b"HTTP", 1, 1) or b"keep-alive" in options

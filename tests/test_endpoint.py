@@ -494,25 +494,31 @@ class AnswerTests(EndpointCase):
             self.assertEqual((outcome.status, outcome.error), (200, ""), answer)
 
     @inlineCallbacks
-    def test_a_204_with_a_body_does_not_answer_the_next_post(self) -> Any:
-        """What a 204 must not have, and has, is never taken for the answer to another job."""
+    def test_a_body_that_must_not_be_does_not_answer_the_next_post(self) -> Any:
+        """P2: what a 204 or 304 must not have, and has, is no answer to another job."""
         forged = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-        server = self.serve(keeps_silent)
+        for status in (204, 304):
+            server = self.serve(keeps_silent)
+            head = b"HTTP/1.1 %d Whatever\r\nContent-Length: %d\r\n\r\n" % (status, len(forged))
 
-        def answer(conversation: Conversation, request: bytes) -> None:
-            if len(server.requests) == 1:
-                head = b"HTTP/1.1 204 No Content\r\nContent-Length: %d\r\n\r\n" % len(forged)
-                conversation.transport.write(head)
-                return
-            if conversation is server.connections[0]:
-                conversation.transport.write(forged)  # the body, late
-            conversation.transport.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+            def answer(
+                conversation: Conversation,
+                request: bytes,
+                server: Server = server,
+                head: bytes = head,
+            ) -> None:
+                if len(server.requests) == 1:
+                    conversation.transport.write(head)
+                    return
+                if conversation is server.connections[0]:
+                    conversation.transport.write(forged)  # the body, late
+                conversation.transport.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
 
-        server.answer = answer
-        endpoint = self.endpoint(server.baseurl)
-        for expected in (204, 500):
-            outcome = yield endpoint.post(a_run())
-            self.assertEqual(outcome.status, expected)
+            server.answer = answer
+            endpoint = self.endpoint(server.baseurl)
+            for expected in (status, 500):
+                outcome = yield endpoint.post(a_run())
+                self.assertEqual(outcome.status, expected)
 
     @inlineCallbacks
     def test_a_huge_body_is_cut_and_the_status_counts(self) -> Any:
@@ -928,15 +934,16 @@ class ConnectionTests(EndpointCase):
             self.assertEqual(len(server.connections), 2, head)
 
     @inlineCallbacks
-    def test_a_connection_is_not_kept_after_a_204(self) -> Any:
+    def test_a_connection_is_not_kept_after_an_answer_without_a_body(self) -> Any:
         """A body after all, which comes late, would be taken for the next run's answer."""
-        for length in (b"", b"Content-Length: 0\r\n"):
-            server = self.serve(says(b"HTTP/1.1 204 No Content\r\n" + length + b"\r\n"))
-            endpoint = self.endpoint(server.baseurl)
-            for _ in range(2):
-                outcome = yield endpoint.post(a_run())
-                self.assertEqual(outcome.status, 204)
-            self.assertEqual(len(server.connections), 2)
+        for status in (204, 304):
+            for length in (b"", b"Content-Length: 0\r\n"):
+                server = self.serve(says(b"HTTP/1.1 %d Whatever\r\n%b\r\n" % (status, length)))
+                endpoint = self.endpoint(server.baseurl)
+                for _ in range(2):
+                    outcome = yield endpoint.post(a_run())
+                    self.assertEqual(outcome.status, status)
+                self.assertEqual(len(server.connections), 2)
 
     @inlineCallbacks
     def test_an_idle_connection_is_not_kept_for_long(self) -> Any:
