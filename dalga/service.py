@@ -129,9 +129,35 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def files_to_ask_for(files: int, most: int, slots: int) -> int:
+    """
+    How many files the process should be allowed to open.
+
+    :param files: how many it is, its soft limit. This and the next may be RLIM_INFINITY.
+    :param most: how many it may ask for, its hard limit.
+    :param slots: POSTs at once.
+    :return: `files` where that is enough, or all that there are.
+    """
+    if files == resource.RLIM_INFINITY:
+        return files
+    wanted = MAX_CONNECTIONS + slots + OTHER_FILES
+    return max(files, wanted if most == resource.RLIM_INFINITY else min(wanted, most))
+
+
+def clients_of(files: int, slots: int) -> int:
+    """
+    How many connections of clients so many files are enough for, beside those of the jobs: a
+    quarter of the files at least, so that jobs can be cancelled where POSTs would take them all.
+    """
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, max(files - slots - OTHER_FILES, files // 4)))
+
+
 def room_for_clients(slots: int) -> int:
     """
-    Have as many files open as are of use and the process may, and leave some for the jobs.
+    Have as many files open as are of use and the process may, and leave some for the jobs. Where
+    there are too few for all slots, the log says so.
 
     The soft limit is mostly 1,024, for the sake of select(2), which is not used here; whoever waits
     by epoll(7) is expected to raise it to the hard limit (systemd.exec(5), LimitNOFILE).
@@ -139,16 +165,26 @@ def room_for_clients(slots: int) -> int:
     :param slots: POSTs at once.
     :return: how many connections of clients that leaves.
     """
-    wanted = MAX_CONNECTIONS + slots + OTHER_FILES
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY not in (files, most):
-        wanted = min(wanted, most)
-    if files != resource.RLIM_INFINITY and files < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-        files = wanted
-    if files == resource.RLIM_INFINITY:
-        return MAX_CONNECTIONS
-    return max(1, min(MAX_CONNECTIONS, files - slots - OTHER_FILES))
+    wanted = files_to_ask_for(files, most, slots)
+    if wanted != files:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            files = wanted
+        except (ValueError, OSError) as error:  # macOS allows less than its hard limit says
+            log.debug("the limit of open files stays {files}: {error}", files=files, error=error)
+    clients = clients_of(files, slots)
+    posts = files - clients - OTHER_FILES
+    if files != resource.RLIM_INFINITY and posts < slots:
+        log.warn(
+            "{files} open files are enough for {posts} POSTs at once, not for maxRunning = {slots}:"
+            " allow {needed} (LimitNOFILE in systemd, ulimit -n in a shell), or lower maxRunning",
+            files=files,
+            posts=max(0, posts),
+            slots=slots,
+            needed=(slots + OTHER_FILES) * 4 // 3,
+        )
+    return clients
 
 
 def instance_name() -> str:
