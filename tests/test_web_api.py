@@ -32,7 +32,7 @@ from dalga.job import Job, JobKey, ScheduleRequest, UnreadableJob, plan
 from dalga.jobs import Jobs
 from dalga.store import Counts, Page
 from dalga.store.clock import DatabaseClock
-from dalga.web import make_site
+from dalga.web import MAX_CONNECTIONS, make_site
 from dalga.web import request as request_module
 from dalga.web.request import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER, MAX_BODY, ApiChannel
 
@@ -226,6 +226,7 @@ class Connecting(ClientFactory[Client]):
 
 class APITestCase(TestCase):
     timeout = 30
+    max_connections = MAX_CONNECTIONS
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -233,7 +234,7 @@ class APITestCase(TestCase):
         self.announced: list[datetime] = []
         store: Any = self.store
         self.jobs = Jobs(store, self.clock, self.announced.append, lambda: 7, "host-1")
-        self.site = make_site(self.jobs, self.clock)
+        self.site = make_site(self.jobs, self.clock, max_connections=self.max_connections)
         #: Fires for each connection when the server has lost it.
         self.server_lost: list[Deferred[None]] = []
         self.channels: list[Any] = []
@@ -274,6 +275,12 @@ class APITestCase(TestCase):
         await client.made
         self.clients.append(client)
         return client
+
+    async def turn(self) -> None:
+        """Let the reactor look after its sockets once."""
+        turned: Deferred[None] = Deferred()
+        reactor.callLater(0, turned.callback, None)
+        await turned
 
     async def ask(self, line: bytes, headers: bytes = b"", body: bytes = b"") -> bytes:
         """
@@ -1075,7 +1082,7 @@ class ConnectionTests(APITestCase):
             channel.connectionLost(Failure(ConnectionDone()))
 
     def test_no_more_connections_than_there_is_room_for(self) -> None:
-        """P10: a new one takes the place of the one that has been idle for longest."""
+        """P10: a new one takes the place of the one that has been waited for longest."""
         site = make_site(self.jobs, Clock(), max_connections=3)
         channels: list[Any] = []
         transports = []
@@ -1094,30 +1101,44 @@ class ConnectionTests(APITestCase):
             return found
 
         begun = b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: 9\r\n"
-        connect(begun)  # a request is under way
+        self.store.stall = Deferred()
+        connect(b"GET /jobs/a/b HTTP/1.1\r\n\r\n")  # is being answered
         connect()
         connect()
         self.assertEqual(cut_off(), [])
         channels[1].dataReceived(b"GET / HTTP/1.1\r\n\r\n")  # is idle again, but was not for long
-        connect()
-        self.assertEqual(cut_off(), [2])
-        channels[1].dataReceived(begun)
-        channels[3].dataReceived(begun)
-        connect()
-        self.assertEqual(cut_off(), [2, 4])
-        for number in (0, 1, 3):
-            channels[number].connectionLost(Failure(ConnectionDone()))
         connect(begun)
-        self.assertEqual(cut_off(), [2, 4])
-        channels[5].connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(cut_off(), [2])
+        connect()
+        self.assertEqual(cut_off(), [1, 2])
+        channels[4].dataReceived(begun)
+        connect()
+        self.assertEqual(cut_off(), [1, 2, 3])
+        connect()  # the last has only come, and not had the time to send anything
+        self.assertEqual(cut_off(), [1, 2, 3, 4])
+        self.store.stall.callback(None)
+        connect()  # what has just been answered may not have been read
+        self.assertEqual(cut_off(), [1, 2, 3, 4, 5])
+        connect()
+        connect()
+        self.assertEqual(cut_off(), [*range(7)])
+        for number in (7, 8, 9):
+            channels[number].connectionLost(Failure(ConnectionDone()))
 
-    async def turn(self) -> None:
-        """Let the reactor look after its sockets once."""
-        from twisted.internet import reactor
-
-        turned: Deferred[None] = Deferred()
-        reactor.callLater(0, turned.callback, None)
-        await turned
+    def test_where_all_are_being_answered(self) -> None:
+        """P10: a new one is closed at once, and no other is."""
+        site = make_site(self.jobs, Clock(), max_connections=1)
+        self.store.stall = Deferred()
+        channels: list[Any] = [site.buildProtocol(None) for _ in range(2)]  # type: ignore[arg-type]
+        transports = [StringTransport() for _ in channels]
+        channels[0].makeConnection(transports[0])
+        channels[0].dataReceived(b"GET /jobs/a/b HTTP/1.1\r\n\r\n")
+        channels[0].dataReceived(b"GET /jobs/a/b HTTP/1.1\r\n")  # the next has begun already
+        channels[1].makeConnection(transports[1])
+        self.assertEqual([t.disconnected for t in transports], [False, True])
+        for channel in channels:
+            channel.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(site.channels, {})  # type: ignore[attr-defined]
 
     async def test_http_1_0(self) -> None:
         client = await self.connect()
@@ -1147,6 +1168,27 @@ class ConnectionTests(APITestCase):
             client = await self.connect()
             client.send(octets)
             self.assertTrue((await client.answer()).startswith(b"HTTP/1.1 400 Bad Request\r\n"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class FullTests(APITestCase):
+    """At the limit of connections."""
+
+    max_connections = 20
+
+    async def test_half_sent_requests_keep_nobody_out(self) -> None:
+        """P10: who begins requests and ends none gives way to who asks, without a time-out."""
+        half = b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: 9\r\n"
+        slow = []
+        for number in range(self.max_connections):
+            slow.append(await self.connect())
+            slow[-1].send(half)
+            while len([channel for channel in self.channels if channel.requests]) <= number:
+                await self.turn()
+        for client in slow[:3]:
+            self.assertIn(b" 200 ", await self.ask(b"GET /status"))
+            await client.lost
+        self.assertEqual(len([client for client in slow if client.closed_by_server]), 3)
         self.assertEqual(self.flushLoggedErrors(), [])
 
 

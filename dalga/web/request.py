@@ -131,6 +131,8 @@ class ApiChannel(HTTPChannel):
 
     site: ApiSite
     transport: ITCPTransport
+    #: Whether a request is there to its end, and not answered yet.
+    answering = False
     _refused = False
     _lingering: IDelayedCall | None = None
     _arriving: IDelayedCall | None = None
@@ -150,7 +152,14 @@ class ApiChannel(HTTPChannel):
     def allContentReceived(self) -> None:
         """Called when a request is there to its end."""
         self._arrived()
+        self.answering = True
         super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def requestDone(self, request: Request) -> None:
+        """Called when a request is answered. The next may be there, and begun by this."""
+        self.answering = False
+        self.site.note(self)
+        super().requestDone(request)  # type: ignore[no-untyped-call]
 
     def _too_slow(self) -> None:
         self.transport.abortConnection()
@@ -233,7 +242,7 @@ class ApiSite(Site):
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
     :param max_connections: how many there may be at once; past that, each new one takes the place
-        of the one that has been idle for longest.
+        of the one that has been waited for longest: it is idle, or takes long to send a request.
     """
 
     protocol = ApiChannel  # type: ignore[assignment]
@@ -249,7 +258,7 @@ class ApiSite(Site):
     ) -> None:
         self.arrival_timeout = arrival_timeout
         self._max_connections = max_connections
-        #: Those that are open, in the order in which their last request began.
+        #: Those that are open, in the order in which their last request began or was answered.
         self.channels: dict[ApiChannel, None] = {}
         super().__init__(  # type: ignore[no-untyped-call]
             resource,
@@ -260,11 +269,13 @@ class ApiSite(Site):
         )
 
     def note(self, channel: ApiChannel) -> None:
-        """A connection is new, or a request has begun on it."""
+        """A connection is new, or a request on it has begun or been answered."""
         self.channels.pop(channel, None)
         if len(self.channels) >= self._max_connections:
-            idle = (other for other in self.channels if not other.requests)
-            oldest = next(idle, channel)
+            # Idle ones don't go before half-sent requests: one that has just come is idle, too, and
+            # would be the first to go where somebody opens many and ends no request.
+            waiting = (other for other in self.channels if not other.answering)
+            oldest = next(waiting, channel)
             self.channels.pop(oldest, None)
             oldest.transport.abortConnection()
         self.channels[channel] = None
