@@ -285,7 +285,6 @@ def _storm(world: World, over: Event, slow: int) -> int:
     """
     times = 0
     while not over.is_set():
-        pause = 4.0 if times % 10 == slow else 0.02
         with world.connect() as connection:
             cursor = connection.cursor()
             cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
@@ -293,8 +292,8 @@ def _storm(world: World, over: Event, slow: int) -> int:
             try:
                 for (row,) in cursor.fetchall():
                     cursor.execute("SELECT id FROM dalga WHERE id = %s FOR UPDATE", (row,))
-                    sleep(pause / 8)
-                sleep(pause)
+                    sleep(0.003)
+                sleep(6.0 if times % 10 == slow else 0.02)
             except pymysql.OperationalError:
                 pass  # it was chosen to break a deadlock, or has waited for too long
             connection.rollback()
