@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -586,8 +590,6 @@ class FileTests(EngineTestCase):
 
     def test_one_daemon_a_file(self) -> None:
         """A second daemon is refused, also by another name of the file, until the first is gone."""
-        import os
-
         first, second = self.make_store(guarded=True), self.make_store(guarded=True)
         first.open()
         error = self.assertRaises(StartupError, second.open)
@@ -600,30 +602,137 @@ class FileTests(EngineTestCase):
         first._guard.release()
         second.open()
 
-    async def test_a_file_that_is_removed(self) -> None:
-        """P1: nothing is acknowledged that would be lost with the process, nor a file made anew."""
-        import os
+    async def refused(self, store: JobsTable, *why: str) -> None:
+        """Whatever is asked for is refused for the time being, by a sentence that says why."""
+        for _ in range(2):
+            for call in (store.put(KEY, EACH_MINUTE), store.get(KEY), store.claim(9, LONG)):
+                refusal = str(await self.assertFailure(call, StoreUnavailable))
+                prefix = f"SQLite file {self.config.path!r} can't be used now: "
+                self.assertTrue(refusal.startswith(prefix), refusal)
+                for part in why:
+                    self.assertIn(part, refusal)
 
+    async def open_with_a_job(self) -> tuple[JobsTable, str]:
+        """A store with a job that is in the write-ahead log only; also a path to move files to."""
         store = self.open_store()
         await store.put(KEY, EACH_MINUTE)
-        os.rename(self.config.path, f"{self.config.path}-elsewhere")
-        for _ in range(2):
-            refusal = await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
-            self.assertRegex(str(refusal), "put it back|unable to open")
-            self.assertFalse(os.path.exists(self.config.path))
-        os.rename(f"{self.config.path}-elsewhere", self.config.path)
-        self.assertEqual((await store.counts()).total, 1)
+        return store, f"{self.config.path}-elsewhere"
+
+    async def works(self, store: JobsTable, total: int = 1) -> None:
+        """What was acknowledged is there, also to strangers, and more is taken."""
+        self.assertEqual((await store.counts()).total, total)
+        await store.put(JobKey("more", str(total)), EACH_MINUTE)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(total + 1,)])
+
+    async def test_a_file_that_is_removed(self) -> None:
+        """P1: nothing is acknowledged that would be lost with the process, nor a file made anew."""
+        store, elsewhere = await self.open_with_a_job()
+        os.rename(self.config.path, elsewhere)
+        await self.refused(store, "it was removed", "put it back")
+        self.assertFalse(os.path.exists(self.config.path))
+        os.rename(elsewhere, self.config.path)
+        await self.works(store)
 
     async def test_a_file_that_is_replaced(self) -> None:
         """P1: who comes later uses the new one, so jobs are looked for there from then on."""
-        import os
-
-        store = self.open_store()
-        await store.put(KEY, EACH_MINUTE)
-        os.rename(self.config.path, f"{self.config.path}-elsewhere")
+        store, elsewhere = await self.open_with_a_job()
+        os.rename(self.config.path, elsewhere)
         self.make_store().open()
         await self.assertFailure(store.counts(), StoreUnavailable)
         self.assertEqual((await store.counts()).total, 0)
+
+    async def test_another_file_under_its_name(self) -> None:
+        """P1: what is not the jobs' file is left as it is, and so is what was committed."""
+        for content, why in self.others():
+            self.config = self.make_database()
+            store, elsewhere = await self.open_with_a_job()
+            os.rename(self.config.path, elsewhere)
+            Path(self.config.path).write_bytes(content)
+            await self.refused(store, why, "put the right one back")
+            self.assertEqual(Path(self.config.path).read_bytes(), content)
+            os.rename(elsewhere, self.config.path)
+            await self.works(store)
+
+    async def test_another_content(self) -> None:
+        """P1: nor is anything acknowledged while something else is written over the file."""
+        for content, why in self.others():
+            self.config = self.make_database()
+            store, elsewhere = await self.open_with_a_job()
+            shutil.copyfile(self.config.path, elsewhere)
+            Path(self.config.path).write_bytes(content)
+            why = why.replace("another file is in its place", "another database was written over")
+            await self.refused(store, why, "put the right one back")
+            self.assertEqual(Path(self.config.path).read_bytes(), content)
+            shutil.copyfile(elsewhere, self.config.path)
+            await self.works(store)
+
+    def others(self) -> list[tuple[bytes, str]]:
+        """What may stand in the file's place, and what is said of it."""
+        path = os.path.join(os.path.dirname(self.config.path), "other")
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE other (id INTEGER)")
+        return [
+            (b"", "is empty"),
+            (b"no database", "is no database"),
+            (b"no database" * 1000, "is no database"),
+            (Path(path).read_bytes(), "another file is in its place"),
+        ]
+
+    async def test_another_database_alone(self) -> None:
+        """Somebody else's database that has nothing left beside it is not taken for ours."""
+        store, _ = await self.open_with_a_job()
+        moved = {name: f"{name}-elsewhere" for name in self.files()}
+        for name, other in moved.items():
+            os.rename(name, other)
+        content = self.others()[-1][0]
+        Path(self.config.path).write_bytes(content)
+        with self.assertRaises(StoreUnavailable):
+            await store.get(KEY)
+        await self.refused(store, "another database is in its place", "put the right one back")
+        self.assertEqual(Path(self.config.path).read_bytes(), content)
+        for name, other in moved.items():
+            os.rename(other, name)
+        await self.works(store)
+
+    async def test_the_log_is_removed(self) -> None:
+        """P1: what was committed to a -wal that is removed, or replaced, is not lost."""
+        for total, (suffix, content) in enumerate(
+            [("-wal", None), ("-wal", b""), ("-wal", b"else"), ("-shm", None)], 1
+        ):
+            store = self.stores[0] if self.stores else (await self.open_with_a_job())[0]
+            os.rename(self.config.path + suffix, f"{self.config.path}-elsewhere")
+            if content is not None:
+                Path(self.config.path + suffix).write_bytes(content)
+            error = await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
+            self.assertIn("its -wal or -shm was removed or replaced under dalga", str(error))
+            self.assertIn("nothing is lost", str(error))
+            await self.works(store, total)
+
+    async def test_the_log_is_removed_while_another_reads(self) -> None:
+        """P1: where it can't be saved, nothing is acknowledged until it can."""
+        store, _ = await self.open_with_a_job()
+        with closing(self.connect()) as stranger:
+            stranger.execute("BEGIN")
+            stranger.execute("SELECT * FROM dalga").fetchall()
+            await store.put(JobKey("other", "job"), EACH_MINUTE)
+            os.remove(f"{self.config.path}-wal")
+            await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
+            error = await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
+            self.assertIn("another program holds the file", str(error))
+        await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
+        await self.works(store, 2)
+
+    async def test_a_touched_file(self) -> None:
+        """What changes nothing in the file, or is SQLite's own doing, does not matter."""
+        store, _ = await self.open_with_a_job()
+        os.utime(self.config.path)
+        await self.works(store)
+        self.sql("VACUUM")
+        self.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        await self.works(store, 2)
+
+    def files(self) -> list[str]:
+        return [self.config.path + suffix for suffix in ("", "-wal", "-shm")]
 
     def test_a_newer_file(self) -> None:
         """A file of another version is left alone."""

@@ -60,8 +60,7 @@ class SQLite:
     def __init__(self, path: str, wall_clock: Callable[[], datetime] = _utc_now) -> None:
         self._path = path
         self._wall_clock = wall_clock
-        #: The file that is open, by device and inode.
-        self._opened: tuple[int, int] | None = None
+        self._watch = _Watch(path)
 
     def proposed(self, column: str) -> str:
         return f"excluded.{column}"
@@ -71,43 +70,42 @@ class SQLite:
 
     def connect(self) -> Any:
         # A file that is gone must not be made anew, empty: its jobs may still come back.
-        mode = "rwc" if self._opened is None else "rw"
+        mode = "rw" if self._watch.knows else "rwc"
+        self._watch.before_opening()
         connection = sqlite3.connect(
-            f"file:{quote(self._path)}?mode={mode}",
+            _uri(self._path, f"mode={mode}"),
             uri=True,
             timeout=BUSY_TIMEOUT,
             isolation_level=None,  # transactions are begun in so many words
             check_same_thread=False,  # adbapi closes from another thread than it used
             cached_statements=512,
         )
-        self.set_up(connection)
+        try:
+            # Text that is not UTF-8 has to reach dalga.store.rows, which sets its row aside.
+            connection.text_factory = bytes
+            if self._watch.knows and not self._has_jobs(connection.cursor()):
+                raise _unusable(f"another database is in its place: {PUT_BACK}")
+            self.set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._watch.opened()
         return connection
 
+    def _has_jobs(self, cursor: Cursor) -> bool:
+        return self.version(cursor, "") == VERSION and bool(self.columns(cursor, ""))
+
     def set_up(self, connection: Any) -> None:
-        # Text that is not UTF-8 has to reach dalga.store.rows, which sets its row aside.
-        connection.text_factory = bytes
         connection.create_function("UTC_TIMESTAMP", 1, lambda digits: _text(self._wall_clock()))
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: an fsync that is one
-        self._opened = self._file()
-
-    def _file(self) -> tuple[int, int] | None:
-        """Which file has the name; None if there is none."""
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
     def begin(self, cursor: Cursor) -> None:
-        # What is written to a file that was removed or replaced is lost with the process (P1).
-        if self._file() != self._opened:
-            gone = sqlite3.OperationalError("the file was removed or replaced: put it back")
-            gone.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
-            raise gone
+        self._watch.before_transaction(cursor)
         # Taking the write lock first, as a reader that turns writer may find itself too late.
         cursor.execute("BEGIN IMMEDIATE")
+        self._watch.begun()
 
     def check_table(self, cursor: Cursor) -> None:
         """An embedded table needs no administrator: it is made when it is not there."""
@@ -117,6 +115,7 @@ class SQLite:
         elif (version := self.version(cursor, "")) != VERSION:
             what = misfit(version, columns, None, "name another with path in [sqlite]", UPGRADE)
             raise StartupError(f"the table {self.table} in {self.where()} {what}")
+        self._watch.knows = True
 
     def create_table(self, cursor: Cursor) -> None:
         if self.columns(cursor, ""):
@@ -221,6 +220,157 @@ class SQLite:
 
     def rename(self, cursor: Cursor, suffix: str, new: str) -> None:
         cursor.execute(f"ALTER TABLE {self.named(suffix)} RENAME TO {self.named(new)}")
+
+
+#: What helps where the file is another one.
+PUT_BACK = "put the right one back"
+
+#: No database is smaller, in bytes.
+_SMALLEST = 512
+
+
+def _uri(path: str, query: str) -> str:
+    return f"file:{quote(path)}?{query}"
+
+
+def _unusable(why: str) -> sqlite3.Error:
+    """An error after which the connection is closed."""
+    return _error(why, sqlite3.SQLITE_CANTOPEN)
+
+
+def _error(why: str, code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError(why)
+    error.sqlite_errorcode = code
+    return error
+
+
+class _Watch:
+    """
+    Notices what strangers do to the file, and to the ``-wal`` and ``-shm`` beside it, while it is
+    open. What is written after that is lost with the process, though acknowledged (P1), and SQLite
+    looks at none of it: it would delete the ``-wal`` beside an empty file, and write one beside
+    another file into that.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        #: Whether it is known that the jobs are in the file.
+        self.knows = False
+        self._file: tuple[int, int] | None = None
+        #: Those of the connection, which may be closed by now; None before its first transaction.
+        self._beside: list[tuple[int, int] | None] | None = None
+        #: Size and time of the last write: only a checkpoint changes them.
+        self._written: tuple[int, int] | None = None
+        #: The schema version that the file has without its ``-wal``.
+        self._version = 0
+
+    def before_opening(self) -> None:
+        """:raises sqlite3.Error: if what has the file's name now must not be opened."""
+        if not self.knows:
+            return
+        found = self._there()
+        self._read_version(found)
+        if _identity(found) == self._file or self._beside is None:
+            return
+        if self._beside[0] is not None and self._beside[0] in self._find_beside():
+            raise _unusable(
+                f"another file is in its place, but beside the -wal of the former: {PUT_BACK}, or "
+                "restart dalga, if the two belong together"
+            )
+
+    def opened(self) -> None:
+        """Remember what has just been opened."""
+        found = os.stat(self._path)
+        self._file, self._written = _identity(found), _written(found)
+        self._beside = None
+        self._version = self._read_version(found) if self.knows else 0
+
+    def begun(self) -> None:
+        """The connection's files are all there now."""
+        if self._beside is None:
+            self._beside = self._find_beside()
+
+    def before_transaction(self, cursor: Cursor) -> None:
+        """:raises sqlite3.Error: if nothing must be written now."""
+        if not self.knows:
+            return
+        found = self._there()
+        if _identity(found) != self._file:
+            self._read_version(found)  # which may say more of it
+            raise _unusable(f"another file is in its place: {PUT_BACK}")
+        if _written(found) != self._written:
+            self._look_into(found)
+        if self._beside is not None and self._find_beside() != self._beside:
+            self._save(cursor)
+
+    def _there(self) -> os.stat_result:
+        try:
+            return os.stat(self._path)
+        except OSError as error:
+            raise _unusable(f"it was removed ({error.strerror}): put it back") from error
+
+    def _find_beside(self) -> list[tuple[int, int] | None]:
+        found: list[tuple[int, int] | None] = []
+        for suffix in ("-wal", "-shm"):
+            try:
+                found.append(_identity(os.stat(self._path + suffix)))
+            except OSError:
+                found.append(None)
+        return found
+
+    def _read_version(self, found: os.stat_result) -> int:
+        """
+        The schema version in the file, without its ``-wal``.
+
+        :raises sqlite3.Error: if it is no database.
+        """
+        if found.st_size < _SMALLEST:
+            what = "no database" if found.st_size else "empty"
+            raise _unusable(f"the file that has its name is {what}: {PUT_BACK}")
+        try:
+            # That takes no lock, nor looks at the -wal.
+            uri = _uri(self._path, "mode=ro&immutable=1")
+            with closing(sqlite3.connect(uri, uri=True)) as connection:
+                ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+        except sqlite3.Error as error:
+            raise _unusable(f"the file that has its name is no database: {PUT_BACK}") from error
+        return int(version)
+
+    def _look_into(self, found: os.stat_result) -> None:
+        """:raises sqlite3.Error: if it was no checkpoint that wrote into the file."""
+        try:
+            version = self._read_version(found)
+            if version not in (VERSION, self._version):
+                raise _unusable(f"another database was written over it: {PUT_BACK}")
+        except sqlite3.Error as error:
+            # The connection stays: closing it would write the -wal into that, and delete it.
+            raise _error(str(error), sqlite3.SQLITE_BUSY) from error
+        self._written, self._version = _written(found), version
+
+    def _save(self, cursor: Cursor) -> None:
+        """
+        Write what was committed into the file, as long as SQLite has the ``-wal`` open.
+
+        :raises sqlite3.Error: in any case, so that a new connection makes new ones.
+        """
+        what = "its -wal or -shm was removed or replaced under dalga"
+        cursor.execute("PRAGMA wal_checkpoint(FULL)")
+        ((busy, there, written),) = cursor.fetchall()
+        if busy or there != written:
+            raise _error(
+                f"{what}, and another program holds the file: end that one, or put them back",
+                sqlite3.SQLITE_BUSY,
+            )
+        raise _unusable(f"{what}; all that was committed is in the file now, and nothing is lost")
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """Which file it is, whatever its name."""
+    return found.st_dev, found.st_ino
+
+
+def _written(found: os.stat_result) -> tuple[int, int]:
+    return found.st_size, found.st_mtime_ns
 
 
 class FileGuard:
