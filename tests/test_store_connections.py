@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import ssl
 import tempfile
 import time
@@ -14,6 +16,7 @@ from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
+from threading import Thread
 from typing import Any
 
 from cryptography import x509
@@ -326,6 +329,58 @@ class SocketTests(ConnectionTestCase):
             self.assertNotIn(ADDRESS, sentence)
 
 
+def packet(number: int, content: bytes) -> bytes:
+    return len(content).to_bytes(3, "little") + bytes([number]) + content
+
+
+#: How a MySQL server greets, as far as a client reads it.
+GREETING = (
+    b"\n8.0.30\0\x07\0\0\0abcdefgh\0\xff\xf7\xff\x02\0\xff\x81\x15" + bytes(10) + b"ijklmnopqrst\0"
+    b"mysql_native_password\0"
+)
+
+#: What others say, packet by packet, whatever is said to them; what PyMySQL comes to is behind it.
+STRANGERS = [
+    [b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"],  # InternalError
+    [b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"],
+    [b"220 mail.example ESMTP\r\n"],
+    [packet(0, b"")],  # IndexError
+    [packet(0, b"\n8.0.30")],  # struct.error
+    [packet(0, b"\n\xff" + GREETING[2:])],  # ValueError
+    [packet(0, GREETING.replace(b"native", b"\xff\xfe"))],  # UnicodeDecodeError
+    [packet(0, GREETING[:23])],  # UnboundLocalError
+    [packet(0, GREETING), b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+]
+
+
+class Stranger:
+    """A server of another protocol, in a thread."""
+
+    def __init__(self, *says: bytes) -> None:
+        self._says = says
+        self._socket = socket.create_server((ADDRESS, 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return  # stopped
+            with client, contextlib.suppress(OSError):
+                client.settimeout(5)
+                for words in self._says:
+                    client.sendall(words)
+                    client.recv(4096)
+
+    def stop(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+
 @each_engine(globals(), only=("mariadb", "mysql"))
 class HostsTests(ConnectionTestCase):
     """Several hosts, in order: the first that can be used and takes writes."""
@@ -394,6 +449,54 @@ class HostsTests(ConnectionTestCase):
             service.server(replace(wrong, host="::1, [::2]:3")).where(),
             f"database {self.config.db!r} at [::1]:{here.port} or [::2]:3",
         )
+
+    async def test_no_database_server(self) -> None:
+        """What speaks another protocol is refused at start, away later, and passed over."""
+        here = server(self.engine)
+        self.make_store().create_table()
+        usual = replace(self.config, host=f"{here.host}:{here.port}")
+        for says in STRANGERS:
+            stranger = Stranger(*says)
+            self.addCleanup(stranger.stop)
+            host = f"{ADDRESS}:{stranger.port}"
+            why = f"{host}: what answers there is no MySQL or MariaDB server"
+            sentence = self.refusal(replace(usual, host=host))
+            self.assertEqual(sentence, f"can't use database {usual.db!r} at {why}", says)
+            error = await self.assertFailure(self.make_store().get(KEY), StoreUnavailable)
+            self.assertIn("what answers there is no MySQL or MariaDB server", str(error))
+            down = f"{ADDRESS}:{free_port()}"
+            self.assertIn(f"; {why}", self.refusal(replace(usual, host=f"{down}, {host}")))
+            self.config = replace(usual, host=f"{host}, {usual.host}")
+            store = self.make_store()
+            store.open()
+            await store.put(KEY, EACH_MINUTE)
+
+    async def test_a_locked_account(self) -> None:
+        """It is refused at start, waited for later, and passed over where there is another."""
+        first, second = self.start(), server(self.engine)
+        store = self.with_tables(first, second)
+        both, sole = self.config, replace(self.config, host=f"{first.host}:{first.port}")
+        await store.put(KEY, EACH_MINUTE)
+        self.assertEqual(self.total(first), 1)
+        self.config = sole
+        running = self.make_store()
+        with first.connect_as_root() as root:
+            root.cursor().execute(f"ALTER USER '{USER}'@'{ADDRESS}' ACCOUNT LOCK")
+        sentence = self.refusal(sole)
+        self.assertIn(
+            f"user {USER!r} can't log in to database {sole.db!r} at {sole.host}", sentence
+        )
+        self.assertIn("locked", sentence)
+        error = await self.assertFailure(running.get(KEY), StoreUnavailable)
+        self.assertIn("locked", str(error))
+        self.config = both
+        store = self.make_store()
+        store.open()
+        await store.put(KEY, EACH_MINUTE)
+        self.assertEqual((self.port(), self.total(second)), (second.port, 1))
+        with first.connect_as_root() as root:
+            root.cursor().execute(f"ALTER USER '{USER}'@'{ADDRESS}' ACCOUNT UNLOCK")
+        await running.get(KEY)
 
     async def test_first_says_nothing(self) -> None:
         """A frozen server takes connections all the same: it is left when no answer comes."""

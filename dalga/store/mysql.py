@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 import ssl
+import struct
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
@@ -37,6 +38,9 @@ UPGRADE_LOCK_WAIT = 5
 UPGRADE_TIMEOUT = 600
 
 UPGRADE = "dalga --config FILE --upgrade-table"
+
+#: Locked accounts: MariaDB, and MySQL, which has another one after too many wrong passwords.
+_LOCKED_OUT = {4151, 3118, 3955}
 
 _CONFLICTS = {ER.LOCK_DEADLOCK, ER.CHECKREAD}
 _LOST = {
@@ -79,7 +83,11 @@ _UNAVAILABLE = {
     ER.TABLEACCESS_DENIED_ERROR,
     ER.BAD_DB_ERROR,
     ER.NO_SUCH_TABLE,
+    *_LOCKED_OUT,
 }
+
+#: What PyMySQL comes to when it reads what no server of MySQL's protocol would say.
+_MISREAD = (ValueError, LookupError, NameError, AssertionError, struct.error)
 
 
 #: A host and a port, or the path of a local socket.
@@ -166,22 +174,34 @@ class MySQL:
         raise pymysql.OperationalError(CR.CR_CONNECTION_ERROR, words) from failures[0][1]
 
     def _connect_to(self, server: Server, other: dict[str, Any]) -> Any:
-        """:raises pymysql.MySQLError: if this server can't be used."""
+        """:raises pymysql.MySQLError: of a kind that `trouble` knows, if it can't be used."""
         try:
-            connection = pymysql.connect(**{**self._arguments(), **self._address(server), **other})
-        except UnicodeError as error:
-            raise pymysql.OperationalError(
-                CR.CR_UNKNOWN_HOST, f"{server[0]!r} is no host name"
-            ) from error
+            return self._make_ready({**self._arguments(), **self._address(server), **other})
+        except _MISREAD as error:
+            if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):
+                no_host = f"{server[0]!r} is no host name"
+                raise pymysql.OperationalError(CR.CR_UNKNOWN_HOST, no_host) from error
+            raise _no_server() from error
+        except RuntimeError as error:  # a package is missing that a way to log in needs
+            raise pymysql.OperationalError(CR.CR_SERVER_HANDSHAKE_ERR, str(error)) from error
         except pymysql.MySQLError as error:
             if words := _tls_failure(error):
                 raise pymysql.OperationalError(CR.CR_SSL_CONNECTION_ERROR, words) from error
+            if isinstance(error, pymysql.InternalError) and not _has_number(error):
+                raise _no_server() from error
+            if not _has_number(error) or self.trouble(error) is None:
+                # That it takes no connection of ours is no mistake of the program's.
+                words = _words(error) if _has_number(error) else str(error)
+                raise pymysql.OperationalError(CR.CR_SERVER_HANDSHAKE_ERR, words) from error
             raise
+
+    def _make_ready(self, arguments: dict[str, Any]) -> Any:
+        connection = pymysql.connect(**arguments)
         try:
             self.set_up(connection)
             if len(self._servers) > 1 and _only_reads(connection.cursor()):
                 raise pymysql.OperationalError(ER.OPTION_PREVENTS_STATEMENT, "it takes no writes")
-        except Exception:
+        except BaseException:
             with suppress(Exception):
                 connection.close()
             raise
@@ -231,9 +251,10 @@ class MySQL:
                 cursor.execute("SET SESSION wsrep_sync_wait = @@SESSION.wsrep_sync_wait | 1")
             levels = set(found.values())
         if levels != {"READ-COMMITTED"}:
-            raise StartupError(
-                f"{self.where()} does not let a session read committed data only "
-                f"(transaction isolation is {', '.join(sorted(levels)) or 'unknown'})"
+            raise pymysql.OperationalError(
+                CR.CR_SERVER_HANDSHAKE_ERR,
+                "it does not let a session read committed data only "
+                f"(transaction isolation is {', '.join(sorted(levels)) or 'unknown'})",
             )
 
     def begin(self, cursor: Cursor) -> None:
@@ -310,7 +331,9 @@ class MySQL:
             return Trouble.LOST  # "(0, '')": the connection was closed under us
         if not isinstance(error, pymysql.err.MySQLError):
             return Trouble.LOST if isinstance(error, OSError) else None
-        code = error.args[0] if error.args else None
+        if not _has_number(error):
+            return Trouble.LOST  # PyMySQL and the server are out of step
+        code = error.args[0]
         if code in _CONFLICTS:
             return Trouble.CONFLICT
         if code == ER.LOCK_WAIT_TIMEOUT:
@@ -323,10 +346,12 @@ class MySQL:
         if not isinstance(error, pymysql.err.MySQLError | OSError):
             return None
         code = error.args[0] if error.args else 0
+        cant_log_in = f"user {self._user!r} can't log in to"
         what = {
             CR.CR_CONN_HOST_ERROR: "can't reach",
             CR.CR_UNKNOWN_HOST: "can't reach",
-            ER.ACCESS_DENIED_ERROR: f"user {self._user!r} can't log in to",
+            ER.ACCESS_DENIED_ERROR: cant_log_in,
+            **dict.fromkeys(_LOCKED_OUT, cant_log_in),
             ER.DBACCESS_DENIED_ERROR: f"user {self._user!r} may not use",
             ER.BAD_DB_ERROR: "there is no such database:",
         }.get(code, "can't use")
@@ -461,6 +486,18 @@ def tls(mode: str, ca: str = "", cert: str = "", key: str = "") -> ssl.SSLContex
             "pass phrase, in PEM form"
         ) from error
     return context
+
+
+def _no_server() -> pymysql.MySQLError:
+    """What to say instead of what PyMySQL came to, which depends on the bytes that it got."""
+    return pymysql.OperationalError(
+        CR.CR_SERVER_HANDSHAKE_ERR, "what answers there is no MySQL or MariaDB server"
+    )
+
+
+def _has_number(error: pymysql.MySQLError) -> bool:
+    """Whether it is an error of the server's, or one that MySQL's own client has, too."""
+    return bool(error.args) and isinstance(error.args[0], int)
 
 
 def _tls_failure(error: pymysql.MySQLError) -> str | None:
