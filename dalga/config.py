@@ -178,6 +178,20 @@ UNNEEDED: Mapping[tuple[str, str], str] = {
 }
 
 
+#: What others call some of our keys and sections, where no likeness of letters tells which.
+MEANT: Mapping[str, str] = {
+    "address": "host",
+    "addr": "host",
+    "bind": "host",
+    "database": "db",
+    "dbname": "db",
+    "mariadb": "mysql",
+    "schema": "db",
+    "ssl": "ssl-mode",
+    "tls": "ssl-mode",
+}
+
+
 def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
     """
     Read the configuration: a variable goes before the file, the file before the default.
@@ -267,9 +281,14 @@ def _check_with_socket(mysql: _Section, config: MySQLConfig) -> None:
             raise mysql["socket"].refuse(
                 f"{mysql[key].where} says where the server is as well, leave one of them out"
             )
-    if config.ssl_mode not in ("disabled", "preferred") or config.ssl_cert or config.ssl_key:
+    # Also where ssl-mode would do without TLS: who gives a CA or a key expects it to be used.
+    of_tls = [key for key in ("ssl-ca", "ssl-cert", "ssl-key") if key in mysql and mysql[key].text]
+    if "ssl-mode" in mysql and config.ssl_mode not in ("disabled", "preferred"):
+        of_tls.insert(0, "ssl-mode")
+    if of_tls:
         raise mysql["socket"].refuse(
-            "there is no TLS over a socket, leave ssl-mode, ssl-ca, ssl-cert and ssl-key out"
+            f"there is no TLS over a socket, leave {' and '.join(of_tls)} out, or give the "
+            "server's host in its place"
         )
 
 
@@ -408,9 +427,9 @@ class _Given:
             known = {_variable(name): name for name in _known(section.lower()).values()}
             if not separator or key not in known:
                 names = [f"DALGA_{section}_{_variable(name)}" for name in KEYS[section.lower()]]
+                meant = f"DALGA_{section}_{_variable(MEANT.get(key.lower(), key))}"
                 raise ConfigError(
-                    f"{named(variable)} is not a variable of Dalga's"
-                    f"{_instead(variable, names, '{}')}"
+                    f"{named(variable)} is not a variable of Dalga's{_instead(meant, names, '{}')}"
                 )
             self.origins.setdefault(section.lower(), variable)
             _add(values, _Value(section.lower(), known[key], text, variable))
@@ -651,7 +670,8 @@ def _check_baseurl(text: str) -> str | None:
 def _instead(given: str, known: Iterable[str], form: str) -> str:
     """The end of a sentence on something unknown: what may have been meant, or what there is."""
     by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), by_lower, n=1)
+    meant = MEANT.get(given.lower(), given.lower())
+    close = difflib.get_close_matches(meant if meant in by_lower else given.lower(), by_lower, n=1)
     if close:
         return f", did you mean {form.format(by_lower[close[0]])}?"
     return ", there is " + ", ".join(form.format(name) for name in by_lower.values())

@@ -385,6 +385,7 @@ class FileRefusalTests(ConfigTestCase):
         for section, expected in [
             ("msql", "ini: there is no section [msql], did you mean [mysql]?"),
             ("Endpiont", "ini: there is no section [Endpiont], did you mean [endpoint]?"),
+            ("MariaDB", "ini: there is no section [MariaDB], did you mean [mysql]?"),
             (
                 "DEFAULT",
                 "ini: there is no section [DEFAULT], there is [jobs], [mysql], [sqlite], [listen], "
@@ -397,6 +398,10 @@ class FileRefusalTests(ConfigTestCase):
         for section, key, expected in [
             ("mysql", "pasword", "has no key 'pasword', did you mean password?"),
             ("jobs", "MaxRuning", "has no key 'MaxRuning', did you mean maxRunning?"),
+            ("mysql", "Database", "has no key 'Database', did you mean db?"),
+            ("mysql", "tls", "has no key 'tls', did you mean ssl-mode?"),
+            ("listen", "address", "has no key 'address', did you mean host?"),
+            ("sqlite", "database", "has no key 'database', there is path"),
             (
                 "listen",
                 "baseurl",
@@ -410,6 +415,8 @@ class FileRefusalTests(ConfigTestCase):
     def test_unknown_variable(self) -> None:
         for name, hint in [
             ("DALGA_MYSQL_PASWORD", ", did you mean DALGA_MYSQL_PASSWORD?"),
+            ("DALGA_MYSQL_DATABASE", ", did you mean DALGA_MYSQL_DB?"),
+            ("DALGA_MYSQL_TLS", ", did you mean DALGA_MYSQL_SSL_MODE?"),
             ("DALGA_MYSQL_SERVICE_HOST", ""),
             ("DALGA_SQLITE_", ", did you mean DALGA_SQLITE_PATH?"),
             ("DALGA_LISTEN", ""),
@@ -686,11 +693,23 @@ class MySQLTests(ConfigTestCase):
                 f"DALGA_MYSQL_SOCKET is '/run/s': ini: [mysql] {key} says where the server is as "
                 "well, leave one of them out",
             )
-        for text in ("ssl-ca = a", "ssl-mode = required", "ssl-cert = c", "ssl-key = k"):
+        self.load("[mysql]\nsocket = /run/s\nssl-ca =\nssl-cert =\nssl-key =\nssl-mode = disabled")
+
+    def test_no_tls_over_a_socket(self) -> None:
+        """Whoever asks for it is told that there is none, also where ssl-mode would do without."""
+        for text, keys in [
+            ("ssl-ca = a", "ssl-ca"),
+            *((f"ssl-mode = {mode}\nssl-ca = a", "ssl-ca") for mode in ("disabled", "preferred")),
+            ("ssl-mode = verify-ca\nssl-ca = a", "ssl-mode and ssl-ca"),
+            ("ssl-mode = required", "ssl-mode"),
+            ("ssl-cert = c", "ssl-cert"),
+            ("ssl-key = k", "ssl-key"),
+            ("ssl-mode = preferred\nssl-cert = c\nssl-key = k", "ssl-cert and ssl-key"),
+        ]:
             self.assertEqual(
                 self.refusal(f"[mysql]\nsocket = /run/s\n{text}"),
-                "ini: [mysql] socket is '/run/s': there is no TLS over a socket, leave ssl-mode, "
-                "ssl-ca, ssl-cert and ssl-key out",
+                "ini: [mysql] socket is '/run/s': there is no TLS over a socket, leave "
+                f"{keys} out, or give the server's host in its place",
             )
 
 

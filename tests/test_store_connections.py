@@ -145,7 +145,6 @@ class FileTests(SynchronousTestCase):
         for cert, key, reason in [
             (self.cert, other, "key values mismatch"),
             (self.cert, locked, ""),
-            (self.cert, "", ""),
             (self.key, self.key, ""),
             (__file__, self.key, ""),
         ]:
@@ -156,6 +155,11 @@ class FileTests(SynchronousTestCase):
                 refusal,
             )
             self.assertTrue(refusal.endswith("without a pass phrase, in PEM form"))
+        self.assertEqual(
+            self.refusal(self.ca.path, self.cert),
+            f"ssl-cert in [mysql] is {self.cert!r}, which has no key in it: ssl-key takes the path "
+            "of its key, in PEM form",
+        )
 
 
 @dataclass

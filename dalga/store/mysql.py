@@ -480,12 +480,22 @@ def tls(mode: str, ca: str = "", cert: str = "", key: str = "") -> ssl.SSLContex
             # A key with a pass phrase is refused; OpenSSL would ask for that at the terminal.
             context.load_cert_chain(cert, key or None, password="")
     except (ssl.SSLError, ValueError) as error:
+        if not key and not _has_key(cert):
+            raise StartupError(
+                f"ssl-cert in [mysql] is {cert!r}, which has no key in it: ssl-key takes the path "
+                "of its key, in PEM form"
+            ) from error
         raise StartupError(
             f"ssl-cert in [mysql] is {cert!r} with the key in {key or cert!r}, which do not go "
             f"together ({_reason(error)}): it takes a certificate, and ssl-key its key without a "
             "pass phrase, in PEM form"
         ) from error
     return context
+
+
+def _has_key(path: str) -> bool:
+    with open(path, "rb") as file:
+        return b"PRIVATE KEY-----" in file.read()
 
 
 def _no_server() -> pymysql.MySQLError:
