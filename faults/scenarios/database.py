@@ -281,7 +281,7 @@ def _storm(world: World, over: Event, slow: int) -> int:
     """
     A session that locks rows in an order of its own, holds them for a while, and rolls back.
 
-    :param slow: which of ten takes its time.
+    :param slow: which of twenty takes its time.
     """
     times = 0
     while not over.is_set():
@@ -293,7 +293,7 @@ def _storm(world: World, over: Event, slow: int) -> int:
                 for (row,) in cursor.fetchall():
                     cursor.execute("SELECT id FROM dalga WHERE id = %s FOR UPDATE", (row,))
                     sleep(0.003)
-                sleep(6.0 if times % 10 == slow else 0.02)
+                sleep(6.0 if times % 20 == slow else 0.02)
             except pymysql.OperationalError:
                 pass  # it was chosen to break a deadlock, or has waited for too long
             connection.rollback()
@@ -309,7 +309,7 @@ async def lock_storm(world: World) -> None:
         await world.client.put_many(keys("locked", 16), interval=1)
         over = Event()
         before = await world.deadlocks()
-        storms = [deferToThread(_storm, world, over, slow) for slow in (0, 5)]
+        storms = [deferToThread(_storm, world, over, slow) for slow in (9, 19)]
         await world.pause(max(5.0, world.seconds * 0.7))
         over.set()
         world.notes["transactions of theirs"] = str(sum([await storm for storm in storms]))
