@@ -5,6 +5,9 @@ It knows nothing of how Dalga works, only what was asked for and what was POSTed
 of Chronos by Jepsen, each due time is matched to a run of its own that was finished in time. Where
 something was wrong (`Fault`), a run may be late, and one that was done may be POSTed again; it may
 never be lost, overlap with another of its job, or come back from the dead.
+
+A word that was not acknowledged may have been done or not: from then on, until the next one that
+was, the job may be either, and is held to what is true of both.
 """
 
 from __future__ import annotations
@@ -12,15 +15,22 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 from faults.history import History, Key, Post, Row, Said, Verb, overlapping
 
 #: How long an answer takes to reach the instance on a busy machine, in seconds.
 REPLY = 0.5
 
+#: By how much times of two sides may differ that are the same, in seconds.
+EXACT = 0.001
+
 #: How long after a request that was never answered it may still have been carried out, in seconds.
 PATIENCE = 12
+
+#: What gives a job other runs.
+ANEW = (Verb.PUT, Verb.TRIGGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,45 +61,99 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """One scheduled time, which is between these two."""
+
+    earliest: float
+    latest: float
+    #: Whether it is its plan's first.
+    first: bool
+
+    @property
+    def second(self) -> int:
+        """As the header has it."""
+        return int(self.earliest)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The scheduled times that one word of the client gives a job."""
 
-    #: The first is between these two, in whole seconds.
-    first: int
-    last_first: int
+    #: The first is between these two.
+    earliest: float
+    latest: float
     #: Seconds between two; 0 for only one.
     interval: int
 
-    def has(self, scheduled: int) -> bool:
-        """Whether a run with this time is one of them."""
-        if not self.interval:
-            return self.first <= scheduled <= self.last_first
-        back = (scheduled - self.first) % self.interval
-        return scheduled >= self.first and back <= self.last_first - self.first
+    def due(self, second: int) -> Due | None:
+        """The time that is within a whole second; None if none is."""
+        number = 0
+        if self.interval:
+            number = max(0, math.ceil((second - self.latest) / self.interval))
+        due = self._number(number)
+        earliest, latest = max(due.earliest, second), min(due.latest, second + 1.0)
+        return replace(due, earliest=earliest, latest=latest) if earliest <= latest else None
 
-    def times(self, until: float) -> Iterator[int]:
-        """Those that are certain, in order."""
-        if self.first != self.last_first:
-            return
-        at = self.first
-        while at <= until:
-            yield at
+    def has(self, time: float) -> bool:
+        """Whether a time as exact as the table's may be one of them."""
+        due = self.due(math.floor(time))
+        return due is not None and due.earliest - EXACT <= time <= due.latest + EXACT
+
+    def times(self, until: float) -> Iterator[Due]:
+        """All of them, in order."""
+        number = 0
+        while (due := self._number(number)).earliest <= until:
+            yield due
             if not self.interval:
                 return
-            at += self.interval
+            number += 1
+
+    def _number(self, number: int) -> Due:
+        shift = number * self.interval
+        return Due(self.earliest + shift, self.latest + shift, number == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a job that is there may be."""
+
+    plan: Plan
+    disabled: bool = False
+
+
+#: What a job may be; None is for one that is not there. Empty where that can't be.
+States = frozenset[State | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """From one word of the client to the next: what the job is meanwhile."""
+    """From one word of the client to the next: what the job may be meanwhile."""
 
     said: Said
-    #: None where it does not run: deleted or disabled.
-    plan: Plan | None
+    states: States
+    #: Those of them that the word has made.
+    made: States
     #: When the next word was said; until then all of this holds.
     ends: float
     #: When the last moment is at which this may still be so.
     over: float
+
+    @property
+    def plans(self) -> set[Plan]:
+        """By which it may run."""
+        return _plans(self.states)
+
+    @property
+    def certain(self) -> Plan | None:
+        """The times at which it has to run, whatever was done of what nobody knows."""
+        plans = self.plans
+        if self.said.answered is None or len(plans) != len(self.states) or not plans:
+            return None
+        some = next(iter(plans))
+        if len(plans) == 1:
+            return some
+        # What was triggered may go on by one interval or another.
+        return replace(some, interval=0) if self.said.verb is Verb.TRIGGER else None
 
 
 def check(history: History, bounds: Bounds) -> list[Violation]:
@@ -101,11 +165,20 @@ def check(history: History, bounds: Bounds) -> list[Violation]:
     for word in sorted(history.said, key=lambda word: word.asked):
         said[word.key].append(word)
     rows = {row.key: row for row in history.rows}
-    found: list[Violation] = []
+    found: list[Violation] = list(_shared(history.posts))
     for key in sorted({*posts, *said, *rows}):
         job = _Job(key, posts[key], said[key], rows.get(key), history, bounds)
         found += job.violations()
     return found
+
+
+def _shared(posts: Sequence[Post]) -> Iterator[Violation]:
+    """P2: a run is of one job."""
+    keys: dict[str, Key] = {}
+    for post in posts:
+        of = keys.setdefault(post.run, post.key)
+        if of != post.key:
+            yield Violation("P2", post.key, f"{_name(post)} is of {'/'.join(of)} too")
 
 
 def repetitions(posts: Sequence[Post]) -> list[tuple[Post, Post]]:
@@ -138,22 +211,35 @@ class _Job:
         self._faults = history.faults
         self._ended = history.ended
         self._bounds = bounds
-        self._epochs = list(_epochs(said, history.ended, bounds))
+        self._foreign = key in history.foreign
+        self._epochs = list(self._epochs_of(said))
+
+    def _epochs_of(self, said: Sequence[Said]) -> Iterator[Epoch]:
+        """What the job is, from word to word."""
+        states: States = frozenset((None,))
+        for number, word in enumerate(said):
+            following = said[number + 1 :]
+            ends = following[0].asked if following else self._ended
+            sure = next((one.answered for one in following if one.answered is not None), math.inf)
+            if word.refused and word.answered is not None:
+                made = _refused(word, frozenset(self._once_over(states, word.answered)))
+            else:
+                made = _after(word, states, sure)
+            states = made if word.answered is not None else made | states
+            yield Epoch(word, states, made, ends, sure + self._bounds.grace)
+
+    def _once_over(self, states: States, until: float) -> Iterator[State | None]:
+        """What it may be, but for runs: a job that runs once is not there any more after it."""
+        for state in states:
+            yield state
+            if state is not None and self._over(state.plan, until):
+                yield None
 
     def violations(self) -> list[Violation]:
-        return [
-            Violation(promise, self._key, text)
-            for rule in (
-                self._overlaps,
-                self._unasked,
-                self._early,
-                self._runs,
-                self._repeated,
-                self._lost,
-                self._left,
-            )
-            for promise, text in rule()
-        ]
+        rules = [self._overlaps, self._early, self._attempts, self._repeated, self._leased]
+        if not self._foreign:
+            rules += [self._answered, self._unasked, self._ids, self._lost, self._flood, self._left]
+        return [Violation(promise, self._key, text) for rule in rules for promise, text in rule()]
 
     def _overlaps(self) -> Iterator[tuple[str, str]]:
         """P3: at most one POST at a time."""
@@ -165,167 +251,267 @@ class _Job:
             if before is None or (before.end or self._ended) < (post.end or self._ended):
                 before = post
 
-    def _unasked(self) -> Iterator[tuple[str, str]]:
-        """P4: nothing runs but what the last word, or one under way, has asked for."""
-        for post in self._posts:
-            may = [
-                epoch
-                for epoch in self._epochs
-                if epoch.said.asked <= post.start <= epoch.over and epoch.plan is not None
-            ]
-            if not any(epoch.plan and epoch.plan.has(post.scheduled) for epoch in may):
-                yield "P4", f"{_name(post)} is none that was asked for by then"
-
     def _early(self) -> Iterator[tuple[str, str]]:
         """P7: nothing runs before its time."""
         for post in self._posts:
-            if post.start < post.scheduled:
+            asked = [due.earliest for due in self._asked(post)]
+            if post.start < min(asked, default=post.scheduled) - EXACT:
                 yield "P7", f"{_name(post)} is before its time"
 
-    def _runs(self) -> Iterator[tuple[str, str]]:
-        """P2: one run for each scheduled time, with one id over all attempts."""
+    def _attempts(self) -> Iterator[tuple[str, str]]:
+        """P2: a run has one scheduled time, and its attempts count up from 1."""
         attempts: dict[str, Post] = {}
-        runs: defaultdict[int, set[str]] = defaultdict(set)
         for post in self._posts:
             before = attempts.get(post.run)
-            if before is not None and before.scheduled != post.scheduled:
-                yield "P2", f"{_name(post)} was scheduled for {before.scheduled} before"
-            if before is not None and before.attempt >= post.attempt:
-                yield "P2", f"{_name(post)} comes after attempt {before.attempt}"
+            since: float = post.scheduled
+            # Nobody knows with what a foreign job began.
+            following = post.attempt if self._foreign else 1
+            if before is not None:
+                since, following = before.start, before.attempt + 1
+                if before.scheduled != post.scheduled:
+                    yield "P2", f"{_name(post)} was scheduled for {before.scheduled} before"
+            after = "none" if before is None else f"attempt {before.attempt}"
+            if post.attempt < following:
+                yield "P2", f"{_name(post)} comes after {after}"
+            # What was claimed by an instance that died, or did not get through, is counted too.
+            elif post.attempt > following and not overlapping(self._faults, since, post.start):
+                yield "P2", f"{_name(post)} comes after {after}, for no reason"
             attempts[post.run] = post
-            runs[post.scheduled].add(post.run)
-        for scheduled, ids in runs.items():
-            plans = [epoch.plan for epoch in self._epochs if epoch.plan is not None]
-            if len(ids) > max(1, sum(plan.has(scheduled) for plan in plans)):
-                yield "P2", f"{len(ids)} runs for {scheduled}: {', '.join(sorted(ids))}"
 
     def _repeated(self) -> Iterator[tuple[str, str]]:
         """P2: what is done is not POSTed again, unless its record may have been lost."""
         for done, post in repetitions(self._posts):
-            faults = overlapping(self._faults, done.start, post.start)
+            recorded = (done.end or self._ended) + self._bounds.late
+            faults = overlapping(self._faults, done.start, min(recorded, post.start))
             if not any(fault.repeats for fault in faults):
                 yield "P2", f"{_name(post)} repeats {_name(done)}, which was done, for no reason"
+
+    def _leased(self) -> Iterator[tuple[str, str]]:
+        """P5: who stops in order leaves nothing claimed."""
+        if self._row is None or not self._row.leased:
+            return
+        if not overlapping(self._faults, self._ended - self._bounds.late, math.inf):
+            yield "P5", "is leased at the end, though nobody has died"
+
+    def _answered(self) -> Iterator[tuple[str, str]]:
+        """P4, P8: each answer is one to what was asked for."""
+        for epoch in self._epochs:
+            word = epoch.said
+            if not epoch.states and word.refused:
+                yield (
+                    "P1",
+                    f"{_word(word)} was answered {word.refused}, though there was what to do it to",
+                )
+            elif not epoch.states:
+                yield "P4", f"{_word(word)} was acknowledged, though there was nothing to do it to"
+            if word.next_run is None or word.answered is None:
+                continue
+            if word.verb is Verb.DISABLE:
+                yield "P4", f"{_word(word)} shows a next run"
+            if word.verb in ANEW and _first(word, math.inf, 0) is None:
+                yield "P8", f"{_word(word)} shows a run for {word.next_run}"
+
+    def _asked(self, post: Post) -> list[Due]:
+        """The times that it may have been meant for."""
+        return [
+            due
+            for epoch in self._epochs
+            if epoch.said.asked <= post.start <= epoch.over
+            for plan in epoch.plans
+            if (due := plan.due(post.scheduled)) is not None
+        ]
+
+    def _unasked(self) -> Iterator[tuple[str, str]]:
+        """P4: nothing runs but what the last word, or one under way, has asked for."""
+        for post in self._posts:
+            if not self._asked(post):
+                yield "P4", f"{_name(post)} is none that was asked for by then"
+
+    def _ids(self) -> Iterator[tuple[str, str]]:
+        """P2: one run for each scheduled time, with one id over all attempts."""
+        runs: defaultdict[int, set[str]] = defaultdict(set)
+        for post in self._posts:
+            runs[post.scheduled].add(post.run)
+        # No other word makes new runs.
+        anew = [_plans(epoch.made) for epoch in self._epochs if epoch.said.verb in ANEW]
+        for scheduled, ids in runs.items():
+            times = sum(any(plan.due(scheduled) for plan in plans) for plans in anew)
+            if len(ids) > max(1, times):
+                yield "P2", f"{len(ids)} runs for {scheduled}: {', '.join(sorted(ids))}"
 
     def _lost(self) -> Iterator[tuple[str, str]]:
         """P2, P5, P9: each due time has a run of its own, in time, or went by during another."""
         for epoch in self._epochs:
-            if epoch.plan is None or epoch.said.answered is None:
+            plan, answered = epoch.certain, epoch.said.answered
+            if plan is None or answered is None:
                 continue
-            for due in epoch.plan.times(epoch.ends):
-                if epoch.said.verb is Verb.ENABLE and due <= epoch.said.answered:
-                    continue  # it may have run before it was disabled
-                by = self._by(due, epoch.said.answered)
+            times = list(plan.times(epoch.ends))
+            if epoch.said.verb is Verb.ENABLE:
+                # What went by before comes down to one run, the last's if there was none before.
+                past = sum(due.latest <= answered for due in times)
+                times = times[max(0, past - 1) :]
+            for due in times:
+                by = self._by(plan, due, answered)
                 if by >= epoch.ends:
-                    break
-                if not self._ran(due, by) and not self._passed_over(due):
-                    yield "P2", f"no run for {due} was done by {by:.3f}"
+                    continue
+                if not self._ran(due, by) and not self._passed_over(plan, due, by):
+                    yield "P2", f"no run for {due.second} was done by {by:.3f}"
 
-    def _by(self, due: int, answered: float) -> float:
+    def _by(self, plan: Plan, due: Due, answered: float) -> float:
         """Until when a run has to have begun that is due then."""
-        bounds = self._bounds
-        # The header has whole seconds: it may be due a second later.
-        start = max(due + 1.0, answered)
-        by = start + bounds.late
+        late = self._bounds.late
+        start = max(due.latest, answered)
+        by = start + late
         excuses = [(fault.start, fault.end) for fault in self._faults]
         for post in self._posts:
-            if post.scheduled > due or (post.done and post.scheduled == due):
+            if post.scheduled > due.second or self._is_for(due, post):
                 continue
-            if post.done:
-                excuses.append((post.start, post.end or self._ended))
-            elif post.end is None or post.status is None:
-                excuses.append((post.start, post.start + bounds.lease))
-            else:
-                excuses.append((post.start, post.end + bounds.backoff))
+            end = self._end(post)
+            # Another word does away with what is to be tried again.
+            again = not post.done and post.start >= plan.earliest and plan.due(post.scheduled)
+            excuses.append((post.start, end + self._bounds.backoff if again else end))
         changed = True
         while changed:
             changed = False
             for since, until in excuses:
-                if since <= by and until >= start and until + bounds.late > by:
-                    by, changed = until + bounds.late, True
+                if since <= by and until >= start and until + late > by:
+                    by, changed = until + late, True
         return by
 
-    def _ran(self, due: int, by: float) -> bool:
-        return any(p.done and p.scheduled == due and p.start <= by for p in self._posts)
+    def _ran(self, due: Due, by: float) -> bool:
+        return any(self._is_for(due, post) and post.start <= by for post in self._posts)
 
-    def _passed_over(self, due: int) -> bool:
-        """P9: an earlier run was still to be done, or was being done, when this was due."""
+    def _is_for(self, due: Due, post: Post) -> bool:
+        """Whether it is the run for a time, and was done."""
+        in_time = post.start >= due.earliest - EXACT
+        return post.done and post.scheduled == due.second and in_time
+
+    def _passed_over(self, plan: Plan, due: Due, by: float) -> bool:
+        """P9: an earlier run of the plan was still to be done, or was being done, then."""
         return any(
-            post.done and post.scheduled < due and post.end is not None and post.end + REPLY >= due
+            post.done
+            and post.scheduled < due.second
+            and plan.earliest - EXACT <= post.start <= by
+            and plan.due(post.scheduled) is not None
+            and self._end(post) + REPLY >= due.earliest
             for post in self._posts
         )
 
+    def _flood(self) -> Iterator[tuple[str, str]]:
+        """P9: what goes by while a run is still to be done has none of its own."""
+        done: Post | None = None
+        for post in self._posts:
+            asked = self._asked(post)
+            if done is not None and done.run != post.run and self._end(done) <= post.start:
+                went_by = self._end(done) - REPLY
+                if asked and all(not due.first and due.latest < went_by for due in asked):
+                    yield "P9", f"{_name(post)} went by during {_name(done)}"
+            if post.done:
+                done = post
+
+    def _end(self, post: Post) -> float:
+        return self._ended if post.end is None else post.end
+
     def _left(self) -> Iterator[tuple[str, str]]:
-        """At the end the table holds what the last word left."""
-        if not self._epochs:
-            if self._row is not None:
-                yield "P4", "is in the table, though nobody asked for it"
-            return
-        last = self._epochs[-1]
+        """P1, P4: at the end the table holds what the last word left."""
+        states = self._epochs[-1].states if self._epochs else frozenset((None,))
+        there = [state for state in states if state is not None]
         row = self._row
-        if last.said.answered is None:
-            return  # nobody knows
-        if last.said.verb is Verb.DELETE:
-            if row is not None and not row.deleted:
-                yield "P4", "is in the table, though it was deleted"
-            return
-        if last.plan is not None and not last.plan.interval:
-            done = any(p.done and last.plan.has(p.scheduled) for p in self._posts)
-            if done and row is not None and not row.leased:
-                yield "P2", "is in the table, though it ran once, and was done"
-            if not done and row is None:
-                yield "P1", "is gone, though it has not run"
+        if row is not None and row.deleted and not row.leased:
+            yield "P4", "is in the table, though it was deleted, and its run has ended"
+        if not states:
             return
         if row is None or row.deleted:
-            if last.plan is not None or self._periodic():
-                yield "P1", "is gone, though nobody has deleted it"
+            if len(there) == len(states) and not any(self._over(state.plan) for state in there):
+                once = not any(state.plan.interval for state in there)
+                why = "it has not run" if once else "nobody has deleted it"
+                yield "P1", f"is gone, though {why}"
             return
-        if row.disabled != (last.said.verb is Verb.DISABLE):
+        if not there:
+            yield "P4", f"is in the table, though {self._why_not()}"
+            return
+        same = [state for state in there if state.disabled == row.disabled]
+        if not same:
             yield "P4", f"is {'disabled' if row.disabled else 'enabled'} at the end"
-        if last.plan is not None and not (row.scheduled and last.plan.has(row.scheduled)):
-            yield "P4", f"is scheduled for {row.scheduled} at the end, which nobody asked for"
+        elif all(self._over(state.plan) for state in same):
+            if not row.leased:
+                yield "P2", "is in the table, though it ran once, and was done"
+        elif row.scheduled is None or not any(state.plan.has(row.scheduled) for state in same):
+            shown = "no time" if row.scheduled is None else f"{row.scheduled:.3f}"
+            yield "P4", f"is scheduled for {shown} at the end, which nobody asked for"
 
-    def _periodic(self) -> bool:
-        plans = [epoch.plan for epoch in self._epochs if epoch.plan is not None]
-        return bool(plans) and plans[-1].interval > 0
+    def _over(self, plan: Plan, until: float = math.inf) -> bool:
+        """Whether it has no more runs by then."""
+        if plan.interval:
+            return False
+        return any(
+            due is not None and self._is_for(due, post)
+            for post in self._posts
+            if post.start <= until
+            for due in (plan.due(post.scheduled),)
+        )
+
+    def _why_not(self) -> str:
+        return "it was deleted" if self._epochs else "nobody asked for it"
 
 
-def _epochs(said: Sequence[Said], ended: float, bounds: Bounds) -> Iterator[Epoch]:
-    """What a job is, from word to word."""
-    plan: Plan | None = None
-    kept: Plan | None = None  # what a disabled job goes back to
-    for number, word in enumerate(said):
-        plan, kept = _plan(word, plan, kept)
-        following = said[number + 1 :]
-        ends = following[0].asked if following else ended
-        sure = next((later.answered for later in following if later.answered is not None), None)
-        over = math.inf if sure is None else sure + bounds.grace
-        yield Epoch(word, plan, ends, over)
+def _plans(states: States) -> set[Plan]:
+    return {state.plan for state in states if state is not None and not state.disabled}
 
 
-def _plan(word: Said, plan: Plan | None, kept: Plan | None) -> tuple[Plan | None, Plan | None]:
-    """What a word makes of a job's plan, and of the one that it is enabled with again."""
+def _after(word: Said, states: States, sure: float) -> States:
+    """
+    What a job may be after a word that was done.
+
+    :param sure: when the next word was acknowledged: by then this one was done, or never will be.
+    """
+    there = [state for state in states if state is not None]
+    made: set[State | None]
     match word.verb:
         case Verb.PUT:
-            if word.next_run is not None:
-                made = Plan(word.next_run, word.next_run, word.interval)
-            else:
-                first = int(word.asked) + word.delay
-                made = Plan(first, first + PATIENCE, word.interval)
-            return made, made
+            made = {_anew(word, sure, word.interval)}
         case Verb.TRIGGER:
-            if kept is None:
-                return plan, kept
-            first = int(word.asked) if word.next_run is None else word.next_run
-            last = first if word.next_run is not None else first + PATIENCE
-            made = Plan(first, last, kept.interval)
-            return made, made
-        case Verb.DISABLE:
-            return None, kept
-        case Verb.ENABLE:
-            return kept, kept
+            enabled = [state for state in there if not state.disabled]
+            made = {_anew(word, sure, state.plan.interval) for state in enabled}
+        case Verb.DISABLE | Verb.ENABLE:
+            made = {replace(state, disabled=word.verb is Verb.DISABLE) for state in there}
         case Verb.DELETE:
-            return None, None
+            made = {None}
+    return frozenset(made)
+
+
+def _refused(word: Said, states: States) -> States:
+    """What a job may be to which a word could not be done."""
+    if word.verb not in (Verb.TRIGGER, Verb.DISABLE, Verb.ENABLE):
+        return frozenset()
+    if word.refused == HTTPStatus.NOT_FOUND:
+        return states & {None}
+    return frozenset(state for state in states if state is not None and state.disabled)
+
+
+def _anew(word: Said, sure: float, interval: int) -> State:
+    plan = _first(word, sure, interval)
+    if plan is None:  # what it shows is wrong, but is what it will do
+        assert word.next_run is not None
+        plan = Plan(word.next_run, word.next_run + 1.0, interval)
+    return State(plan)
+
+
+def _first(word: Said, sure: float, interval: int) -> Plan | None:
+    """The plan that a PUT or a trigger makes; None if its answer shows another."""
+    delay = word.delay if word.verb is Verb.PUT else 0.0
+    if word.answered is None:
+        done = max(word.asked, min(word.asked + PATIENCE, sure))
+        return Plan(word.asked + delay, done + delay, interval)
+    earliest, latest = word.asked + delay, word.answered + delay
+    if word.next_run is not None:
+        earliest, latest = max(earliest, word.next_run), min(latest, word.next_run + 1.0)
+    return Plan(earliest, latest, interval) if earliest <= latest else None
 
 
 def _name(post: Post) -> str:
     return f"run {post.run} ({post.scheduled}), attempt {post.attempt}, at {post.start:.3f}"
+
+
+def _word(word: Said) -> str:
+    return f"{word.verb.upper()} of {word.asked:.3f}"

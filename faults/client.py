@@ -72,9 +72,6 @@ class Client:
         self.slowest = 0.0
         #: Answers with 503 that had no Retry-After.
         self.without_retry_after = 0
-        #: Jobs that have to be there, and for which 404 was answered.
-        self.missing: list[Key] = []
-        self._lasting: set[Key] = set()
         self._over = False
 
     async def ask(self, method: str, target: str, url: str | None = None) -> Answer:
@@ -130,17 +127,12 @@ class Client:
             answer = await self.ask(METHODS[verb], target, url)
             if answer.status == SUCCESS[verb]:
                 self.said.append(replace(word, answered=time(), next_run=_next_run(answer)))
-                if verb is Verb.PUT and interval:
-                    self._lasting.add(key)
-                elif verb in (Verb.PUT, Verb.DELETE):
-                    self._lasting.discard(key)
                 return True
             if answer.status is not None and 400 <= answer.status < 500:
-                if answer.status == 404 and key in self._lasting:
-                    self.missing.append(key)
-                return False  # there is nothing that it could be done to
+                # There is nothing that it could be done to.
+                self.said.append(replace(word, answered=time(), refused=answer.status))
+                return False
             self.said.append(word)
-            self._lasting.discard(key)  # nobody knows
             if self._over:
                 return False
             await self.pause(0.2)

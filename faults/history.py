@@ -2,7 +2,8 @@
 What happened, as the two sides that can know it remember it: the endpoint, and the client.
 
 All times are seconds since the epoch by the clock of the machine that the bench runs on, which is
-the database's too. A run's scheduled time is in whole seconds, as the header that carries it.
+the database's too. A run's scheduled time is in whole seconds, as the header that carries it; what
+was said of the job tells it more exactly.
 """
 
 from __future__ import annotations
@@ -65,10 +66,12 @@ class Said:
     answered: float | None = None
     #: Of a PUT: seconds between two runs, 0 for a job that runs once.
     interval: int = 0
-    #: Of a PUT that was not acknowledged: from the request to the first run, in seconds.
-    delay: int = 0
-    #: The next run that the answer showed.
+    #: Of a PUT: from when it is done to the first run, in seconds.
+    delay: float = 0
+    #: The next run that the answer showed, in whole seconds.
     next_run: int | None = None
+    #: The answer's status where that was that there is no such job (404), or a disabled one (409).
+    refused: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ class Row:
     leased: bool
     #: Deleted during a run, and still to be removed.
     deleted: bool
-    scheduled: int | None
+    #: To the microsecond; None where it is no time.
+    scheduled: float | None
 
 
 @dataclass(slots=True)
@@ -102,6 +106,8 @@ class History:
     said: list[Said] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    #: Jobs of which nobody knows what was said last: when they run is their own matter.
+    foreign: set[Key] = field(default_factory=set)
     #: When the world was stopped: what was due shortly before may not have run.
     ended: float = 0.0
 

@@ -131,7 +131,7 @@ class World:
         self.database = ""
         #: A small disk, where the scenario asked for one.
         self.disk: Path | None = None
-        #: Jobs that the checker is not told of, as what was said of them has no order.
+        #: Jobs of which the checker is not told what was said, as that has no order.
         self.foreign: set[Key] = set()
         self.proxies: list[Proxy] = []
         #: What is to be called at the very end, in a thread.
@@ -407,7 +407,7 @@ class World:
         """
         Put one-off jobs into the table, all due then.
 
-        :param foreign: whether the checker is not to be told of them.
+        :param foreign: whether the checker is not to be told when.
         """
         at = datetime.fromtimestamp(due, UTC).strftime(TIME)
         rows = [(path.encode(), body.encode(), "", at, at, at) for path, body in keys]
@@ -417,7 +417,7 @@ class World:
             self.foreign.update(keys)
         else:
             self.client.said += [
-                Said(key, Verb.PUT, asked, time(), next_run=int(due)) for key in keys
+                Said(key, Verb.PUT, asked, time(), 0, due - asked, int(due)) for key in keys
             ]
 
     async def insert_raw(self, path: bytes, body: bytes, due: float) -> None:
@@ -463,13 +463,13 @@ class World:
                 self.objections.append(f"SIGTERM ended it with {instance.status} at the end")
         self._judge()
         self.history.ended = ended
-        self.history.posts = [post for post in self.endpoint.posts if post.key not in self.foreign]
+        self.history.posts = list(self.endpoint.posts)
+        self.history.foreign = set(self.foreign)
         self.history.said = [word for word in self.client.said if word.key not in self.foreign]
         rows = await self.sql(
             "SELECT path, body, disabled, token, superseded, scheduled FROM dalga ORDER BY id"
         )
-        found = [_row(*row) for row in rows]
-        self.history.rows = [row for row in found if row.key not in self.foreign]
+        self.history.rows = [_row(*row) for row in rows]
         return self.history
 
     def _judge(self) -> None:
@@ -485,8 +485,6 @@ class World:
             self.objections.append(f"{client.without_retry_after} times 503 without Retry-After")
         if unknown := {status for status in client.statuses if status >= 500} - {503}:
             self.objections.append(f"answered with {unknown}")
-        if client.missing:
-            self.objections.append(f"404 for jobs that there are: {client.missing[:5]}")
 
 
 def _row(path: Any, body: Any, disabled: Any, token: Any, superseded: Any, scheduled: Any) -> Row:
@@ -494,7 +492,7 @@ def _row(path: Any, body: Any, disabled: Any, token: Any, superseded: Any, sched
     try:
         if not isinstance(scheduled, datetime):
             scheduled = datetime.fromisoformat(str(scheduled))
-        at = int(scheduled.replace(tzinfo=UTC).timestamp())
+        at = scheduled.replace(tzinfo=UTC).timestamp()
     except ValueError:
         pass  # a poisoned row
     key = (_text(path), _text(body))

@@ -26,15 +26,15 @@ def post(
     return Post(*KEY, scheduled=scheduled, start=start, end=end or start + 0.1, **given | other)
 
 
-def put(at: float, next_run: int, interval: int = 0) -> Said:
-    return Said(KEY, Verb.PUT, at, at + 0.1, interval, interval, next_run)
+def put(at: float, next_run: float, interval: int = 0) -> Said:
+    return Said(KEY, Verb.PUT, at, at + 0.1, interval, next_run - at, int(next_run))
 
 
 def said(verb: Verb, at: float, **other: Any) -> Said:
     return Said(KEY, verb, at, at + 0.1, **other)
 
 
-def row(scheduled: int | None = None, **other: bool) -> Row:
+def row(scheduled: float | None = None, **other: bool) -> Row:
     given = {"disabled": False, "leased": False, "deleted": False}
     return Row(KEY, scheduled=scheduled, **given | other)
 
@@ -48,7 +48,10 @@ def history(*what: Any, ended: float = T + 100.0) -> History:
         Row: found.rows,
     }
     for one in what:
-        lists[type(one)].append(one)
+        if isinstance(one, tuple):
+            found.foreign.add(one)
+        else:
+            lists[type(one)].append(one)
     return found
 
 
@@ -81,7 +84,7 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, *runs, row(T + 102))
         self.wrong("no run for 1009", asked, *runs[:3], *runs[4:], row(T + 102))
         self.wrong("is gone, though nobody has deleted it", asked, *runs)
-        self.wrong("is scheduled for 1101 at the end", asked, *runs, row(T + 101))
+        self.wrong("is scheduled for 1101.000 at the end", asked, *runs, row(T + 101))
         self.wrong("is disabled at the end", asked, *runs, row(T + 102, disabled=True))
         # P9: what came due while an earlier run was under way has none of its own.
         slow = post(T + 3, end=T + 8)
@@ -105,7 +108,9 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, gone, *runs)
         self.wrong("P4: job/body: run run-1012", asked, gone, *runs, post(T + 12))
         self.wrong("though it was deleted", asked, gone, *runs, row(T + 12))
-        self.well(asked, gone, *runs, row(T + 12, deleted=True, leased=True))
+        killed = Fault("SIGKILL", T + 90, T + 103)
+        self.well(asked, gone, *runs, row(T + 12, deleted=True, leased=True), killed)
+        self.wrong("and its run has ended", asked, gone, *runs, row(T + 12, deleted=True))
         # What had been claimed before may begin a moment later; what failed is not tried again.
         self.well(asked, gone, *runs[:3], post(T + 9, T + 10.9))
         failed = post(T + 9, status=500)
@@ -138,10 +143,151 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, now, *runs, *later, row(T + 100))
         self.wrong("no run for 1010", asked, now, *runs, *later[1:], row(T + 100))
 
+    def test_enabled_again(self) -> None:
+        """What came due while it was disabled comes down to one run, at once."""
+        once = put(T - 1, T)
+        off, on = said(Verb.DISABLE, T - 0.5), said(Verb.ENABLE, T + 20)
+        self.well(once, off, on, post(T, T + 20.2))
+        self.wrong("no run for 1000 was done by 1022.100", once, off, on, row(T))
+        self.wrong("no run for 1000", once, off, on, post(T, T + 30))
+        # It has run before.
+        self.well(once, post(T), said(Verb.DISABLE, T + 0.25), said(Verb.ENABLE, T + 0.27))
+        self.wrong("is gone, though it has not run", once, off)
+        self.wrong("is enabled at the end", once, off, row(T))
+        asked, off = put(T - 3, T, 3), said(Verb.DISABLE, T + 10)
+        runs, again = every(3, T + 10), every(3, T + 100, T + 21)
+        self.well(asked, off, on, *runs, post(T + 12, T + 20.3), *again, row(T + 102))
+        self.wrong("no run for 1018", asked, off, on, *runs, *again, row(T + 102))
+        # It was triggered before: its times are those from then on.
+        now = said(Verb.TRIGGER, T + 4, next_run=T + 4)
+        moved = [*every(3, T + 4), *every(3, T + 10, T + 4), post(T + 10, T + 20.3)]
+        again = every(3, T + 100, T + 22)
+        self.well(asked, now, off, on, *moved, *again, row(T + 100))
+
+    def test_first_of_another_plan(self) -> None:
+        """A run of the plan before does not stand for what the new one asks for."""
+        asked, anew = put(T - 3, T, 60), put(T + 1, T + 2)
+        long = post(T, end=T + 2.5)
+        self.well(asked, anew, long, post(T + 2, T + 2.6))
+        self.wrong("no run for 1002", asked, anew, long, row(T + 2))
+
+    def test_perhaps(self) -> None:
+        """After a word that nobody knows of, both are allowed, and nothing else."""
+        asked = put(T - 3, T, 3)
+        runs = every(3, T + 10)
+        gone, on = Said(KEY, Verb.DELETE, T + 10), said(Verb.ENABLE, T + 20)
+        # Who could enable it had not deleted it.
+        self.well(asked, *every(3, T + 100), gone, on, row(T + 102))
+        self.wrong(
+            "no run for 1018", asked, *runs, gone, on, *every(3, T + 100, T + 21), row(T + 102)
+        )
+        self.wrong("is gone, though nobody", asked, *every(3, T + 100), gone, on)
+        self.wrong("is scheduled for 1101", asked, *runs, gone, row(T + 101))
+        # Deleted and made anew, or only made anew.
+        anew = put(T + 12, T + 15, 3)
+        for first in ("run-1015", "another"):
+            later = [post(T + 15, run=first), *every(3, T + 100, T + 18)]
+            self.well(asked, *runs, gone, anew, *later, row(T + 102))
+        # Disabled or not; but not with other times.
+        off = Said(KEY, Verb.DISABLE, T + 10)
+        for disabled in (True, False):
+            self.well(asked, *runs, off, row(T + 102, disabled=disabled))
+        self.wrong("is gone", asked, *runs, off)
+        # Triggered or not: its times go on from the one or the other.
+        now = Said(KEY, Verb.TRIGGER, T + 10, None)
+        self.well(asked, *runs, now, *every(3, T + 100, T + 12), row(T + 102))
+        self.well(asked, *runs, now, *every(3, T + 100, T + 10), row(T + 100))
+        sure = put(T + 90, T + 99, 60)
+        late = post(T + 96)
+        self.wrong("run-1096", asked, *runs, off, sure, late, post(T + 99), row(T + 159))
+        # It can't have been carried out after the next word was.
+        new = Said(KEY, Verb.PUT, T + 10, None, 60, 60)
+        sure = said(Verb.DISABLE, T + 11)
+        row_ = row(T + 74, disabled=True)
+        self.wrong("is scheduled for 1074.000", asked, *runs, new, sure, row_)
+        self.well(asked, *runs, new, sure, row(T + 71.05, disabled=True))
+
+    def test_answers(self) -> None:
+        """What a word was answered tells what there was."""
+        asked, gone = put(T - 3, T, 3), said(Verb.DELETE, T + 10)
+        runs = every(3, T + 10)
+        on = said(Verb.ENABLE, T + 20)
+        self.wrong("there was nothing to do it to", asked, *runs, gone, on)
+        refused = said(Verb.ENABLE, T + 20, refused=404)
+        self.well(asked, *runs, gone, refused)
+        lost = "P1: job/body: ENABLE of 1020.000 was answered 404"
+        self.wrong(lost, asked, *every(3, T + 20), refused)
+        off = said(Verb.DISABLE, T + 10)
+        conflict = said(Verb.TRIGGER, T + 20, refused=409)
+        self.well(asked, *runs, off, conflict, row(T + 12, disabled=True))
+        self.wrong("TRIGGER of 1020.000 was answered 409", asked, *every(3, T + 20), conflict)
+        self.wrong(
+            "was acknowledged", asked, *runs, off, said(Verb.TRIGGER, T + 20, next_run=T + 20)
+        )
+        once = put(T - 1, T)
+        self.well(once, post(T), refused)
+        later = put(T - 1, T + 50)
+        self.wrong("was answered 404", later, refused)
+
+    def test_flood(self) -> None:
+        """P9: what went by has no run of its own afterwards."""
+        asked = put(T - 3, T, 3)
+        down = Fault("endpoint down", T + 2, T + 20)
+        runs = [post(T), post(T + 3, T + 20), *every(3, T + 100, T + 21)]
+        self.well(asked, down, *runs, row(T + 102))
+        made_up = post(T + 6, T + 20.3)
+        self.wrong("P9: job/body: run run-1006", asked, down, *runs, made_up, row(T + 102))
+
+    def test_attempts(self) -> None:
+        """P2: they count up by one, but for what was claimed and not begun."""
+        asked = put(T - 1, T)
+        failed = post(T, status=500)
+        self.well(asked, failed, post(T, T + 3, attempt=2))
+        self.wrong(
+            "attempt 3, at 1003.000 comes after attempt 1", asked, failed, post(T, T + 3, attempt=3)
+        )
+        self.wrong("comes after none", asked, post(T, attempt=2))
+        killed = Fault("SIGKILL", T + 0.1, T + 13.1)
+        self.well(asked, killed, post(T, T + 13.2, attempt=2))
+        self.well(asked, killed, failed, post(T, T + 13.3, attempt=3))
+        before = Fault("SIGKILL", T - 20, T - 7)
+        self.wrong("comes after none", asked, before, post(T, attempt=2))
+        self.wrong("comes after none", asked, post(T, attempt=0))
+
+    def test_leased(self) -> None:
+        """P5: those that stopped in order have nothing claimed any more."""
+        asked = put(T - 3, T, 3)
+        runs = every(3, T + 100)
+        leased = row(T + 99, leased=True)
+        self.wrong("P5: job/body: is leased at the end", asked, *runs, leased)
+        self.wrong("is leased", asked, *runs, leased, Fault("SIGKILL", T + 50, T + 63))
+        self.well(asked, *runs, leased, Fault("SIGKILL", T + 90, T + 103))
+
+    def test_foreign(self) -> None:
+        """Of what nobody knows when it was to run, the rest holds all the same."""
+        self.well(KEY, post(T), post(T + 5, T + 7), row())
+        self.wrong("P3", KEY, post(T, end=T + 1), post(T, T + 0.5, run="other"))
+        self.wrong("before its time", KEY, post(T, T - 1))
+        self.wrong(
+            "was scheduled for 1000 before",
+            KEY,
+            post(T, status=500),
+            post(T + 5, run="run-1000", attempt=2),
+        )
+        self.wrong("repeats", KEY, post(T), post(T, T + 5, attempt=2))
+        self.wrong("comes after attempt 1", KEY, post(T, status=500), post(T, T + 5, attempt=3))
+        self.wrong("is leased", KEY, row(leased=True))
+        self.wrong("none that was asked for", ("another", "body"), post(T))
+
+    def test_run_of_two_jobs(self) -> None:
+        other = post(T)
+        other.body = "other"
+        self.wrong("P2: job/other: run run-1000", KEY, ("job", "other"), post(T), other)
+
     def test_run_ids(self) -> None:
         asked = put(T - 1, T)
         first = post(T, status=500)
-        self.wrong("2 runs for 1000", asked, first, post(T, T + 3, run="other", attempt=2))
+        self.wrong("2 runs for 1000", asked, first, post(T, T + 3, run="other"))
         self.wrong("comes after attempt 1", asked, first, post(T, T + 3))
         periodic = put(T - 3, T, 3)
         runs = every(3, T + 100)
@@ -155,6 +301,8 @@ class CheckerTests(SynchronousTestCase):
         posts = post(T), post(T, T + 14, attempt=2)
         self.wrong("repeats run run-1000", asked, *posts)
         self.well(asked, *posts, Fault("SIGKILL", T, T + 13))
+        # It was recorded long before.
+        self.wrong("repeats", asked, *posts, Fault("SIGKILL", T + 5, T + 13))
         self.wrong("repeats", asked, *posts, Fault("SIGTERM", T, T + 13, repeats=False))
         self.assertEqual(repetitions(posts), [posts])
         self.assertEqual(repetitions([post(T, status=500), posts[1]]), [])
@@ -165,6 +313,25 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, late, Fault("SIGKILL", T - 5, T + 12.5))
         self.wrong("no run for", asked, late, Fault("SIGKILL", T - 5, T - 1))
         self.wrong("no run for", asked, late, Fault("SIGKILL", T + 4, T + 12.5))
+        # One that is long over has nothing to do with what is late later.
+        asked, runs = put(T - 3, T, 3), every(3, T + 100)
+        killed = Fault("SIGKILL", T + 5, T + 18)
+        lost = [*runs[:10], post(T + 30, T + 45), *runs[16:]]
+        found = [str(one) for one in check(history(asked, killed, *lost, row(T + 102)), BOUNDS)]
+        self.assertEqual(len(found), 5, found)
+        self.assertIn("no run for 1030 was done by 1032.1", found[0])
+        # Nor has what is POSTed again much later, though it was done in time.
+        again = post(T + 6, T + 40, attempt=2)
+        lost = [*runs[:3], again, *every(3, T + 100, T + 42)]
+        found = [str(one) for one in check(history(asked, killed, *lost, row(T + 102)), BOUNDS)]
+        self.assertIn("P2: job/body: no run for 1021 was done by 1023.1", " ".join(found))
+
+    def test_lost_without_an_answer(self) -> None:
+        """A POST that was not answered excuses as long as it is tried again, not a whole lease."""
+        asked, hung = put(T - 1, T), post(T, end=T + 3, status=None)
+        self.well(asked, hung, post(T, T + 7, attempt=2))
+        self.wrong("no run for", asked, hung, post(T, T + 13, attempt=2))
+        self.well(asked, hung, post(T, T + 13, attempt=2), Fault("SIGKILL", T, T + 13))
 
     def test_not_acknowledged(self) -> None:
         """Nobody knows whether it was done, so it may have been or not."""
@@ -175,10 +342,42 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, gone, *every(3, T + 100), row(T + 102))
         maybe = Said(KEY, Verb.PUT, T + 10, None, 60, 5)
         self.well(asked, maybe, *runs, *every(60, T + 100, T + 15), row(T + 135))
-        self.wrong("run-2003", asked, maybe, *runs, post(2003, 2003.5), row(T + 100))
+        self.wrong("run-2003", asked, maybe, *runs, post(2003, 2003.5), row(T + 102))
+
+    def test_to_the_moment(self) -> None:
+        """What was said when tells a time more exactly than the whole seconds that are shown."""
+        asked = put(T - 0.1, T + 0.8)
+        self.well(asked, post(T, T + 0.81))
+        self.wrong(
+            "before its time", asked, post(T, T + 0.7, status=500), post(T, T + 1, attempt=2)
+        )
+        asked = put(T - 2.4, T + 0.6, 3)
+        runs = [post(at, at + 0.71) for at in range(T, T + 100, 3)]
+        self.well(asked, *runs, row(T + 102.65))
+        self.wrong("is scheduled for 1102.750", asked, *runs, row(T + 102.75))
+        early = post(T + 3, T + 3.5, status=500), post(T + 3, T + 4, attempt=2)
+        self.wrong("before its time", asked, runs[0], *early, *runs[2:], row(T + 102.65))
+        # A run of before is none for what was triggered in the same second.
+        asked, now = put(T - 1, T), said(Verb.TRIGGER, T + 0.5, next_run=T)
+        self.well(asked, post(T), now, post(T, T + 0.8, run="other"))
+        self.wrong("no run for 1000", asked, post(T), now, row(T + 0.55))
+
+    def test_shown(self) -> None:
+        """P8: the first run that an answer shows is the one that was asked for."""
+        hour = 3600
+        ahead = Said(KEY, Verb.PUT, T, T + 0.1, 60, 60, T + 60 + hour)
+        self.wrong("P8: job/body: PUT of 1000.000 shows a run for 4660", ahead, row(T + 60 + hour))
+        self.well(put(T, T + 60, 60), post(T + 60), row(T + 120))
+        asked = put(T - 3, T, 3)
+        ahead = said(Verb.TRIGGER, T + 98, next_run=T + 99)
+        self.wrong("shows a run for 1099", asked, *every(3, T + 98), ahead, row(T + 99.5))
+        off = said(Verb.DISABLE, T + 98, next_run=T + 99)
+        off_row = row(T + 99, disabled=True)
+        self.wrong("shows a next run", asked, *every(3, T + 98), off, off_row)
 
     def test_early(self) -> None:
-        self.wrong("is before its time", put(T - 1, T), post(T, T - 0.1))
+        found = check(history(put(T - 1, T), post(T, T - 0.1), ended=T + 1.0), BOUNDS)
+        self.assertIn("is before its time", str(found[0]))
 
     def test_nobody_asked(self) -> None:
         self.wrong("none that was asked for", post(T))
