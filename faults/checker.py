@@ -21,13 +21,21 @@ from http import HTTPStatus
 from faults.history import History, Key, Post, Row, Said, Verb, overlapping
 
 #: How long an answer takes to reach the instance on a busy machine, in seconds.
-REPLY = 0.5
+REPLY = 0.25
 
 #: By how much times of two sides may differ that are the same, in seconds.
 EXACT = 0.001
 
 #: How long after a request that was never answered it may still have been carried out, in seconds.
 PATIENCE = 12
+
+#: How long after its claim a POST may begin at the most, in seconds: by so much is a lease longer
+#: than a POST may take.
+MARGIN = 10
+
+#: How the kind of a fault begins that keeps POSTs or answers from getting through. Others take hold
+#: of what was claimed, until the lease's end.
+ENDPOINT = "endpoint"
 
 #: What gives a job other runs.
 ANEW = (Verb.PUT, Verb.TRIGGER)
@@ -131,8 +139,6 @@ class Epoch:
 
     said: Said
     states: States
-    #: Those of them that the word has made.
-    made: States
     #: When the next word was said; until then all of this holds.
     ends: float
     #: When the last moment is at which this may still be so.
@@ -141,14 +147,14 @@ class Epoch:
     @property
     def plans(self) -> set[Plan]:
         """By which it may run."""
-        return _plans(self.states)
+        return {state.plan for state in self.states if state is not None and not state.disabled}
 
     @property
     def certain(self) -> Plan | None:
         """The times at which it has to run, whatever was done of what nobody knows."""
         plans = self.plans
-        if self.said.answered is None or len(plans) != len(self.states) or not plans:
-            return None
+        if self.said.answered is None or not plans:
+            return None  # what was acknowledged leaves all that may be enabled, or none
         some = next(iter(plans))
         if len(plans) == 1:
             return some
@@ -226,7 +232,7 @@ class _Job:
             else:
                 made = _after(word, states, sure)
             states = made if word.answered is not None else made | states
-            yield Epoch(word, states, made, ends, sure + self._bounds.grace)
+            yield Epoch(word, states, ends, sure + self._bounds.grace)
 
     def _once_over(self, states: States, until: float) -> Iterator[State | None]:
         """What it may be, but for runs: a job that runs once is not there any more after it."""
@@ -254,7 +260,7 @@ class _Job:
     def _early(self) -> Iterator[tuple[str, str]]:
         """P7: nothing runs before its time."""
         for post in self._posts:
-            asked = [due.earliest for due in self._asked(post)]
+            asked = [due.earliest for _, due in self._asked(post)]
             if post.start < min(asked, default=post.scheduled) - EXACT:
                 yield "P7", f"{_name(post)} is before its time"
 
@@ -274,17 +280,30 @@ class _Job:
             if post.attempt < following:
                 yield "P2", f"{_name(post)} comes after {after}"
             # What was claimed by an instance that died, or did not get through, is counted too.
-            elif post.attempt > following and not overlapping(self._faults, since, post.start):
+            elif not self._excused(
+                since, post.start, (post.attempt - following) * self._bounds.lease
+            ):
                 yield "P2", f"{_name(post)} comes after {after}, for no reason"
             attempts[post.run] = post
 
     def _repeated(self) -> Iterator[tuple[str, str]]:
         """P2: what is done is not POSTed again, unless its record may have been lost."""
         for done, post in repetitions(self._posts):
-            recorded = (done.end or self._ended) + self._bounds.late
-            faults = overlapping(self._faults, done.start, min(recorded, post.start))
-            if not any(fault.repeats for fault in faults):
+            faults = [fault for fault in self._faults if fault.repeats]
+            recorded = min(self._end(done) + self._bounds.late, post.start)
+            if not (
+                overlapping(faults, done.start, recorded)
+                and self._excused(done.start, post.start, self._bounds.lease - MARGIN)
+            ):
                 yield "P2", f"{_name(post)} repeats {_name(done)}, which was done, for no reason"
+
+    def _excused(self, start: float, end: float, leases: float) -> bool:
+        """Whether something went wrong by which a claim was lost, and its lease ended meanwhile."""
+        if not leases:
+            return True
+        faults = overlapping(self._faults, start, end)
+        held = bool(faults) and end - start >= leases
+        return held or any(fault.kind.startswith(ENDPOINT) for fault in faults)
 
     def _leased(self) -> Iterator[tuple[str, str]]:
         """P5: who stops in order leaves nothing claimed."""
@@ -311,10 +330,10 @@ class _Job:
             if word.verb in ANEW and _first(word, math.inf, 0) is None:
                 yield "P8", f"{_word(word)} shows a run for {word.next_run}"
 
-    def _asked(self, post: Post) -> list[Due]:
+    def _asked(self, post: Post) -> list[tuple[Plan, Due]]:
         """The times that it may have been meant for."""
         return [
-            due
+            (plan, due)
             for epoch in self._epochs
             if epoch.said.asked <= post.start <= epoch.over
             for plan in epoch.plans
@@ -330,13 +349,19 @@ class _Job:
     def _ids(self) -> Iterator[tuple[str, str]]:
         """P2: one run for each scheduled time, with one id over all attempts."""
         runs: defaultdict[int, set[str]] = defaultdict(set)
+        words: defaultdict[int, set[float]] = defaultdict(set)
         for post in self._posts:
+            if post.run in runs[post.scheduled]:
+                continue
             runs[post.scheduled].add(post.run)
-        # No other word makes new runs.
-        anew = [_plans(epoch.made) for epoch in self._epochs if epoch.said.verb in ANEW]
+            # Each PUT or trigger has a time of its own.
+            begun = post.start + EXACT
+            asked = self._asked(post)
+            words[post.scheduled].update(
+                plan.earliest for plan, due in asked if due.earliest < begun
+            )
         for scheduled, ids in runs.items():
-            times = sum(any(plan.due(scheduled) for plan in plans) for plans in anew)
-            if len(ids) > max(1, times):
+            if len(ids) > max(1, len(words[scheduled])):
                 yield "P2", f"{len(ids)} runs for {scheduled}: {', '.join(sorted(ids))}"
 
     def _lost(self) -> Iterator[tuple[str, str]]:
@@ -352,10 +377,28 @@ class _Job:
                 times = times[max(0, past - 1) :]
             for due in times:
                 by = self._by(plan, due, answered)
-                if by >= epoch.ends:
-                    continue
+                following = self._following(epoch, plan, due)
+                if following is not None:
+                    by = min(by, following)
+                elif by >= epoch.ends:
+                    break
                 if not self._ran(due, by) and not self._passed_over(plan, due, by):
                     yield "P2", f"no run for {due.second} was done by {by:.3f}"
+
+    def _following(self, epoch: Epoch, plan: Plan, due: Due) -> float | None:
+        """When a run for a later time begins, as none is late any more then, but lost."""
+        for post in self._posts:
+            if (
+                epoch.said.asked <= post.start < epoch.ends
+                and post.scheduled > due.second
+                and plan.due(post.scheduled) is not None
+            ):
+                return post.start
+        at = None if self._row is None else self._row.scheduled
+        last = epoch is self._epochs[-1]
+        if last and at is not None and plan.has(at) and at > due.latest + EXACT:
+            return math.inf  # that is still to come
+        return None
 
     def _by(self, plan: Plan, due: Due, answered: float) -> float:
         """Until when a run has to have begun that is due then."""
@@ -391,7 +434,7 @@ class _Job:
         return any(
             post.done
             and post.scheduled < due.second
-            and plan.earliest - EXACT <= post.start <= by
+            and post.start <= by
             and plan.due(post.scheduled) is not None
             and self._end(post) + REPLY >= due.earliest
             for post in self._posts
@@ -404,7 +447,7 @@ class _Job:
             asked = self._asked(post)
             if done is not None and done.run != post.run and self._end(done) <= post.start:
                 went_by = self._end(done) - REPLY
-                if asked and all(not due.first and due.latest < went_by for due in asked):
+                if asked and all(not due.first and due.latest < went_by for _, due in asked):
                     yield "P9", f"{_name(post)} went by during {_name(done)}"
             if post.done:
                 done = post
@@ -453,10 +496,6 @@ class _Job:
 
     def _why_not(self) -> str:
         return "it was deleted" if self._epochs else "nobody asked for it"
-
-
-def _plans(states: States) -> set[Plan]:
-    return {state.plan for state in states if state is not None and not state.disabled}
 
 
 def _after(word: Said, states: States, sure: float) -> States:

@@ -89,6 +89,10 @@ class CheckerTests(SynchronousTestCase):
         # P9: what came due while an earlier run was under way has none of its own.
         slow = post(T + 3, end=T + 8)
         self.well(asked, runs[0], slow, *runs[3:], row(T + 102))
+        # It takes a moment until the instance has its answer, but no longer.
+        self.well(asked, runs[0], post(T + 3, end=T + 5.9), *runs[3:], row(T + 102))
+        soon = post(T + 3, end=T + 5.7)
+        self.wrong("no run for 1006", asked, runs[0], soon, *runs[3:], row(T + 102))
 
     def test_overlap(self) -> None:
         asked = put(T - 3, T, 3)
@@ -138,7 +142,7 @@ class CheckerTests(SynchronousTestCase):
 
     def test_triggered(self) -> None:
         asked = put(T - 3, T, 3)
-        now = said(Verb.TRIGGER, T + 10, next_run=T + 10)
+        now = said(Verb.TRIGGER, T + 10, next_run=T + 10, delay=3)  # which is for a PUT only
         runs, later = every(3, T + 10), every(3, T + 100, T + 10)
         self.well(asked, now, *runs, *later, row(T + 100))
         self.wrong("no run for 1010", asked, now, *runs, *later[1:], row(T + 100))
@@ -170,6 +174,10 @@ class CheckerTests(SynchronousTestCase):
         long = post(T, end=T + 2.5)
         self.well(asked, anew, long, post(T + 2, T + 2.6))
         self.wrong("no run for 1002", asked, anew, long, row(T + 2))
+        # Nor if it begins when the new one's first was due already.
+        anew, held = put(T + 1, T + 1.5), post(T, T + 1.6, T + 5)
+        self.well(asked, anew, held, post(T + 1, T + 5.1))
+        self.wrong("no run for 1001", asked, anew, held, row(T + 1.5))
 
     def test_perhaps(self) -> None:
         """After a word that nobody knows of, both are allowed, and nothing else."""
@@ -197,6 +205,15 @@ class CheckerTests(SynchronousTestCase):
         now = Said(KEY, Verb.TRIGGER, T + 10, None)
         self.well(asked, *runs, now, *every(3, T + 100, T + 12), row(T + 102))
         self.well(asked, *runs, now, *every(3, T + 100, T + 10), row(T + 100))
+        other, now = (
+            Said(KEY, Verb.PUT, T + 10, None, 2, 60),
+            said(Verb.TRIGGER, T + 11, next_run=T + 11),
+        )
+        for seconds in (2, 3):
+            at = T + 11 + seconds * 30
+            later = every(seconds, T + 100, T + 11)
+            self.well(asked, *runs, other, now, *later, row(later[-1].scheduled + seconds))
+        self.wrong("no run for 1011", asked, *runs, other, now, row(at))
         sure = put(T + 90, T + 99, 60)
         late = post(T + 96)
         self.wrong("run-1096", asked, *runs, off, sure, late, post(T + 99), row(T + 159))
@@ -229,6 +246,17 @@ class CheckerTests(SynchronousTestCase):
         later = put(T - 1, T + 50)
         self.wrong("was answered 404", later, refused)
 
+    def test_lost_behind(self) -> None:
+        """What was skipped is lost, however late a run may be."""
+        asked = put(T - 3, T, 3)
+        down = Fault("SIGSTOP", T, T + 200)
+        runs = every(3, T + 100)
+        self.wrong(
+            "no run for 1030 was done by 1033.2", asked, down, *runs[:10], *runs[11:], row(T + 102)
+        )
+        self.well(asked, down, *runs[:-1], row(T + 99))
+        self.wrong("no run for 1099", asked, down, *runs[:-1], row(T + 102))
+
     def test_flood(self) -> None:
         """P9: what went by has no run of its own afterwards."""
         asked = put(T - 3, T, 3)
@@ -237,6 +265,10 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, down, *runs, row(T + 102))
         made_up = post(T + 6, T + 20.3)
         self.wrong("P9: job/body: run run-1006", asked, down, *runs, made_up, row(T + 102))
+        # What was triggered meanwhile runs afterwards.
+        now, long = said(Verb.TRIGGER, T + 10, next_run=T + 10), post(T + 9, end=T + 13)
+        later = [post(T + 10, T + 13.1), *every(3, T + 100, T + 16)]
+        self.well(asked, now, *every(3, T + 9), long, *later, row(T + 100))
 
     def test_attempts(self) -> None:
         """P2: they count up by one, but for what was claimed and not begun."""
@@ -250,6 +282,11 @@ class CheckerTests(SynchronousTestCase):
         killed = Fault("SIGKILL", T + 0.1, T + 13.1)
         self.well(asked, killed, post(T, T + 13.2, attempt=2))
         self.well(asked, killed, failed, post(T, T + 13.3, attempt=3))
+        # Who has claimed it has it for a lease; but what does not get through costs no lease.
+        soon = post(T, T + 5, attempt=2)
+        self.wrong("comes after none", asked, killed, soon)
+        self.wrong("comes after none", asked, killed, post(T, T + 13.2, attempt=3))
+        self.well(asked, Fault("endpoint down", T, T + 4), soon)
         before = Fault("SIGKILL", T - 20, T - 7)
         self.wrong("comes after none", asked, before, post(T, attempt=2))
         self.wrong("comes after none", asked, post(T, attempt=0))
@@ -277,6 +314,7 @@ class CheckerTests(SynchronousTestCase):
         self.wrong("repeats", KEY, post(T), post(T, T + 5, attempt=2))
         self.wrong("comes after attempt 1", KEY, post(T, status=500), post(T, T + 5, attempt=3))
         self.wrong("is leased", KEY, row(leased=True))
+        self.well(KEY, post(T, attempt=7))
         self.wrong("none that was asked for", ("another", "body"), post(T))
 
     def test_run_of_two_jobs(self) -> None:
@@ -289,6 +327,15 @@ class CheckerTests(SynchronousTestCase):
         first = post(T, status=500)
         self.wrong("2 runs for 1000", asked, first, post(T, T + 3, run="other"))
         self.wrong("comes after attempt 1", asked, first, post(T, T + 3))
+        # To disable and enable it makes no other run, nor does what could not have made this one.
+        off, on = said(Verb.DISABLE, T + 1), said(Verb.ENABLE, T + 1.5)
+        again, other = post(T, T + 3, attempt=2), post(T, T + 3, run="other")
+        self.well(asked, first, off, on, again)
+        self.wrong("2 runs for 1000", asked, first, off, on, other)
+        before, slow = put(T - 5, T - 1, 1), post(T, T + 0.4, status=500)
+        self.wrong("2 runs for 1000", before, post(T - 1), put(T - 0.9, T), slow, other)
+        later, given = put(T - 0.05, T + 0.9), (post(T, T + 0.4, run="other"), row(T + 0.9))
+        self.wrong("2 runs for 1000", asked, later, first, *given, ended=T + 0.6)
         periodic = put(T - 3, T, 3)
         runs = every(3, T + 100)
         runs[1].run = runs[0].run
@@ -303,6 +350,10 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, *posts, Fault("SIGKILL", T, T + 13))
         # It was recorded long before.
         self.wrong("repeats", asked, *posts, Fault("SIGKILL", T + 5, T + 13))
+        # It would have to wait for the lease's end, had the instance seen the answer.
+        soon = post(T), post(T, T + 1.5, attempt=2)
+        self.wrong("repeats", asked, *soon, Fault("SIGKILL", T, T + 13))
+        self.well(asked, *soon, Fault("endpoint stalled", T, T + 1))
         self.wrong("repeats", asked, *posts, Fault("SIGTERM", T, T + 13, repeats=False))
         self.assertEqual(repetitions(posts), [posts])
         self.assertEqual(repetitions([post(T, status=500), posts[1]]), [])
