@@ -10,30 +10,40 @@ Break things, and see whether the promises hold.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
-from twisted.internet.task import react
+from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults, maybeDeferred
+from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogBeginner
 
 from faults.checker import check, repetitions
+from faults.instance import BENCH
 from faults.mutants import MUTANTS, mutant
 from faults.scenarios import SCENARIOS, Scenario
 from faults.world import MUTANT, World
-from tests.servers import Server, start_server
+from tests.servers import Server, ServerError, start_server
 
 #: Violations of one scenario that are printed.
 SHOWN = 10
+
+#: How long each thing may take that ends what a scenario has started, in seconds.
+TIDYING = 60.0
+
+CLONE_NEWNS = 0x20000
 
 
 @dataclass
@@ -52,61 +62,162 @@ class Result:
     wrong: list[str] = field(default_factory=list)
 
 
+def own_mounts() -> bool:
+    """
+    Have what this process mounts be its own: seen by what it starts, and gone with them.
+
+    To be called before there are threads.
+
+    :return: whether it may mount anything.
+    """
+    if ctypes.CDLL(None).unshare(CLONE_NEWNS) != 0:
+        return False
+    return subprocess.run(["mount", "--make-rprivate", "/"]).returncode == 0
+
+
 def mount(folder: Path, size: int) -> Path:
-    """A disk of so many MB. Only root may have one."""
+    """A disk of so many MB."""
     disk = folder / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "dalga", str(disk)], check=True)
     return disk
 
 
-async def run(
-    reactor: Any, name: str, one: Scenario, shared: Server | None, options: argparse.Namespace
-) -> Result:
-    """Run one scenario in a world of its own, and check it."""
-    result = Result(name, one.title)
-    began = time()
-    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=options.keep))
-    disk = mount(folder, one.disk) if one.disk else None
-    server = shared
-    if "sqlite" in one.engines:
-        server = None
-    elif one.own_server:
-        server = await deferToThread(start_server, options.engine, (), disk)
-    world = World(reactor, server, folder, options.seed, options.seconds)
-    world.disk = disk
-    try:
+class Bench:
+    """One run of the bench, which `interrupt` ends early."""
+
+    def __init__(self, reactor: Any, options: argparse.Namespace) -> None:
+        self._reactor = reactor
+        self._options = options
+        #: The server of all scenarios that do not want one of their own.
+        self._shared: Server | None = None
+        #: What is being done to which world.
+        self._underway: dict[Deferred[None], World] = {}
+        #: The signal that ends it, if one came.
+        self.interrupted: signal.Signals | None = None
+
+    def interrupt(self, number: signal.Signals) -> None:
+        """Let no scenario begin, and those that run break off and tidy up."""
+        if self.interrupted is None:
+            self.interrupted = number
+            # What fails from here on is of no interest.
+            globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
+            self._break_off()
+
+    def _break_off(self) -> None:
+        # Again and again, since a client takes the end of a request for the instance's doing.
+        for work, world in list(self._underway.items()):
+            world.client.close()
+            for instance in world.instances:
+                instance.signal(signal.SIGKILL)
+            work.cancel()
+        if self._underway:
+            self._reactor.callLater(0.2, self._break_off)
+
+    async def run_all(self, wanted: dict[str, Scenario]) -> list[Result]:
+        """Run some scenarios; gives what those came to that were not interrupted."""
+        semaphore = DeferredSemaphore(self._options.together)
+        try:
+            if any(one.engines != ("sqlite",) for one in wanted.values()):
+                self._shared = await deferToThread(start_server, self._options.engine)
+            results: list[Result | None] = await gatherResults(
+                [
+                    semaphore.run(
+                        lambda name=name, one=one: Deferred.fromCoroutine(self.run(name, one))
+                    )
+                    for name, one in wanted.items()
+                ]
+            )
+        finally:
+            if self._shared is not None:
+                await deferToThread(self._shared.discard)
+        return [result for result in results if result is not None]
+
+    @property
+    def version(self) -> str:
+        """Of the server."""
+        return self._shared.version if self._shared is not None else ""
+
+    async def run(self, name: str, one: Scenario) -> Result | None:
+        """
+        Run one scenario in a world of its own, and check it. Whatever goes wrong is in the result.
+
+        :return: None if it was interrupted.
+        """
+        if self.interrupted:
+            return None
+        result = Result(name, one.title)
+        began = time()
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._options.keep))
+        server = None if one.engines == ("sqlite",) else self._shared
+        world = World(self._reactor, server, folder, self._options.seed, self._options.seconds)
+        own: list[Server] = []
+        work = Deferred.fromCoroutine(self._attempt(one, world, own, result))
+        self._underway[work] = world
+        try:
+            await work
+        except Exception:
+            result.wrong.append(f"broke off: {traceback.format_exc(limit=-4)}")
+        finally:
+            del self._underway[work]
+        left = await self._tidy(world, own)
+        if self.interrupted:
+            for text in left:
+                print(f"{name}: {text}", flush=True)
+            return None
+        result.wrong += world.objections + left
+        result.took = time() - began
+        verdict = "ok" if not result.wrong else f"{len(result.wrong)} wrong"
+        print(f"{name}: {verdict}, {result.runs} runs, {result.took:.0f} s", flush=True)
+        for text in result.wrong[:SHOWN]:
+            print(f"    {text}", flush=True)
+        return result
+
+    async def _attempt(
+        self, one: Scenario, world: World, own: list[Server], result: Result
+    ) -> None:
+        if one.disk:
+            world.disk = mount(world.folder, one.disk)
+        if one.own_server:
+            world.server = await deferToThread(start_server, self._options.engine, (), world.disk)
+            own.append(world.server)
         await world.open()
+        history = world.history
         try:
             await one.run(world)
             history = await world.finish()
-        except Exception:
-            result.wrong.append(f"broke off: {traceback.format_exc(limit=-4)}")
-            history = world.history
-        else:
             result.wrong += [str(violation) for violation in check(history, world.bounds)]
-        result.wrong += world.objections
-        # Beside the endpoint's own log, for who wants to know how it came about.
-        told = [*world.client.said, *world.history.faults, *history.rows]
-        (folder / "history").write_text("".join(f"{one}\n" for one in told))
-        posts = world.endpoint.posts
-        result.faults = len(world.history.faults)
-        result.runs = len({post.run for post in posts})
-        result.retries = len(posts) - result.runs
-        result.repeated = len(repetitions(posts))
-        result.notes = world.notes
-    finally:
-        await world.close()
-        if one.own_server and server is not None:
-            await deferToThread(server.stop)
-        if disk is not None:
-            subprocess.run(["umount", "--lazy", str(disk)], check=True)
-    result.took = time() - began
-    verdict = "ok" if not result.wrong else f"{len(result.wrong)} wrong"
-    print(f"{name}: {verdict}, {result.runs} runs, {result.took:.0f} s", flush=True)
-    for text in result.wrong[:SHOWN]:
-        print(f"    {text}", flush=True)
-    return result
+        finally:
+            posts = world.endpoint.posts
+            result.faults = len(world.history.faults)
+            result.runs = len({post.run for post in posts})
+            result.retries = len(posts) - result.runs
+            result.repeated = len(repetitions(posts))
+            result.notes = world.notes
+            # Beside the endpoint's own log, for who wants to know how it came about.
+            told = [*world.client.said, *world.history.faults, *history.rows]
+            (world.folder / "history").write_text("".join(f"{each}\n" for each in told))
+
+    async def _tidy(self, world: World, own: list[Server]) -> list[str]:
+        """End what a scenario has started; gives what could not be."""
+        wrong = []
+
+        async def attempt(what: Callable[[], Any]) -> None:
+            try:
+                await maybeDeferred(what).addTimeout(TIDYING, self._reactor)
+            except Exception as error:
+                wrong.append(f"not tidied up: {error!r}")
+
+        # One whose process was never begun has no end that could be waited for.
+        world.instances = [each for each in world.instances if each.transport is not None]
+        # First the server: one that is held would answer nobody who wants to tidy up in it.
+        for server in own:
+            await attempt(lambda server=server: deferToThread(server.discard))
+        await attempt(lambda: Deferred.fromCoroutine(world.close()))
+        if world.disk is not None:
+            umount = ["umount", "--lazy", str(world.disk)]
+            await attempt(lambda: subprocess.run(umount, check=True))
+        return wrong
 
 
 def table(results: list[Result]) -> str:
@@ -148,41 +259,55 @@ async def run_all(reactor: Any, options: argparse.Namespace) -> None:
         and (not one.engines or one.engines == ("sqlite",) or options.engine in one.engines)
     }
     print(f"seed {options.seed}, {options.seconds:g} s each, {options.engine}", flush=True)
-    server = await deferToThread(start_server, options.engine)
-    semaphore = DeferredSemaphore(options.together)
+    bench = Bench(reactor, options)
+    on_signals(lambda number: reactor.callFromThread(bench.interrupt, number))
     try:
-        results: list[Result] = await gatherResults(
-            [
-                semaphore.run(
-                    lambda name=name, one=one: Deferred.fromCoroutine(
-                        run(reactor, name, one, server, options)
-                    )
-                )
-                for name, one in wanted.items()
-            ],
-            consumeErrors=True,
-        )
-    finally:
-        await deferToThread(server.stop)
+        results = await bench.run_all(wanted)
+    except ServerError as error:
+        raise SystemExit(f"python -m faults: {error}") from error
     print()
-    print(f"{options.engine} {server.version}, seed {options.seed}, {options.seconds:g} s each")
+    print(f"{options.engine} {bench.version}, seed {options.seed}, {options.seconds:g} s each")
     print()
-    print(table(results))
+    if results:
+        print(table(results))
+        print()
+    if bench.interrupted:
+        print(f"{bench.interrupted.name}: {len(results)} of {len(wanted)} scenarios were over")
+        raise SystemExit(128 + bench.interrupted)
     verdicts = Counter("failed" if result.wrong else "passed" for result in results)
-    print()
     print(f"{verdicts['passed']} passed, {verdicts['failed']} failed", flush=True)
     if verdicts["failed"]:
         raise SystemExit(1)
 
 
+def on_signals(call: Callable[[signal.Signals], object]) -> None:
+    """Have the signals by which the bench is ended do this instead."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, lambda got, _: call(signal.Signals(got)))
+
+
+def leave(number: signal.Signals) -> None:
+    """End while nothing has been started."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
+    on_signals(leave)
     options = parse()
     with tempfile.TemporaryDirectory(prefix="dalga-faults-") as folder:
         options.keep = options.keep or Path(folder)
         options.keep.mkdir(exist_ok=True)
         if options.remove:
             os.environ[MUTANT] = str(mutant(options.remove, Path(folder, "mutant")))
-        react(lambda reactor: Deferred.fromCoroutine(run_all(reactor, options)))
+        own_mounts()
+        os.environ[BENCH] = str(os.getpid())
+
+        def begin(reactor: Any) -> Deferred[None]:
+            # Once the reactor runs, as it would take the signals for itself.
+            return deferLater(reactor, 0, lambda: Deferred.fromCoroutine(run_all(reactor, options)))
+
+        react(begin)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ answered, and nothing is recorded).
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -35,6 +36,18 @@ from dalga.store.table import JobsTable
 
 #: How often the reactor is looked at, in seconds.
 TICK = 0.01
+
+#: In the environment, the bench's process, without which a daemon is not to go on.
+BENCH = "FAULTS_BENCH"
+
+PR_SET_PDEATHSIG = 1
+
+
+def end_with(bench: int) -> None:
+    """Have the kernel kill this process when the bench, which started it, has died."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != bench:
+        raise SystemExit("the bench is gone")
 
 
 def when_claimed(act: Callable[[], None]) -> None:
@@ -149,5 +162,7 @@ def prepare(wanted: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if BENCH in os.environ:
+        end_with(int(os.environ[BENCH]))
     prepare(json.loads(os.environ.get("FAULTS", "{}")))
     sys.exit(main())

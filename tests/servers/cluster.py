@@ -42,9 +42,7 @@ class _Group:
     def stop(self) -> None:
         """End all and remove their data."""
         for server in self.servers:
-            if server.pid is not None:
-                server.kill()  # nobody will miss what an orderly end would save
-            server.stop()
+            server.discard()  # nobody will miss what an orderly end would save
 
     def __enter__(self) -> Any:
         return self

@@ -110,7 +110,7 @@ class Server:
         self.error_log = self._folder / "error.log"
         self._guard = _Guard(self._folder, self.error_log)
         self._owner = os.getpid()
-        atexit.register(self._stop_at_exit)
+        atexit.register(self._discard_at_exit)
         try:
             (self._folder / "tmp").mkdir()
             _new_datadir(engine, self.datadir)
@@ -182,15 +182,19 @@ class Server:
         return said
 
     def stop(self) -> None:
-        """End the server and remove its data."""
-        atexit.unregister(self._stop_at_exit)
+        """End the server in order and remove its data."""
         try:
             if self.pid is not None:
                 self.terminate()
         finally:
-            self._guard.close()
-            self.pid = None
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self.discard()
+
+    def discard(self) -> None:
+        """End the server at once, whatever it is at, and remove its data."""
+        atexit.unregister(self._discard_at_exit)
+        self._guard.close()
+        self.pid = None
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def terminate(self) -> None:
         """Shut the server down in order (SIGTERM); it can be started again."""
@@ -265,9 +269,9 @@ class Server:
         kind = _PortTaken if "Bind on TCP/IP port" in log else ServerError
         raise kind(f"{self.engine} on port {self.port} {what}; its log ends:\n{_last_lines(log)}")
 
-    def _stop_at_exit(self) -> None:
+    def _discard_at_exit(self) -> None:
         if os.getpid() == self._owner:  # not in a process forked from the tests'
-            self.stop()
+            self.discard()
 
 
 class _Guard:

@@ -1,0 +1,197 @@
+"""What the bench starts it ends, however it ends itself; one scenario's trouble is its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from shutil import rmtree
+from time import monotonic, sleep
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from faults import __main__ as bench
+from faults.scenarios import Scenario
+from faults.world import CHECKOUT, Instance, World
+from tests.servers import ServerError
+from tests.stores import each_engine
+
+
+def descendants(process: int) -> set[int]:
+    """The processes that it has started, and those that they have."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            stat = path.read_text()
+        except OSError:
+            continue  # it has ended meanwhile
+        parents[int(path.parent.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = {process}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {process}
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until something is true; gives it."""
+    ends = monotonic() + 60
+    while not (found := condition()):
+        if monotonic() > ends:
+            raise AssertionError(f"waited for {what}, in vain")
+        sleep(0.02)
+    return found
+
+
+@each_engine(globals())
+class EndTests(SynchronousTestCase):
+    """The bench ends before its scenario does."""
+
+    engine: str
+
+    def setUp(self) -> None:
+        # Not in trial's folder: a server's socket needs a short path.
+        self.folder = Path(tempfile.mkdtemp(prefix="dalga-"))
+        self.addCleanup(rmtree, self.folder, ignore_errors=True)
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
+        """A bench whose daemons run, and what it has started."""
+        if self.engine != "sqlite":
+            arguments = ["database-held", "--engine", self.engine]
+        else:
+            arguments = ["sqlite-disk-full" if os.geteuid() == 0 else "sqlite-two"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "faults", *arguments],
+            cwd=CHECKOUT,
+            env={**os.environ, "TMPDIR": str(self.folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+        def listens() -> bool:
+            self.assertIsNone(process.poll(), "it has ended")
+            logs = self.folder.glob("dalga-faults-*/*/dalga0.log")
+            return any("listens on" in log.read_text() for log in logs)
+
+        try:
+            until(listens, "a daemon")
+            started = descendants(process.pid)
+            self.assertTrue(started)
+            yield process, started
+        finally:
+            process.kill()
+            process.communicate()
+
+    def assert_gone(self, started: set[int]) -> None:
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), "their end")
+
+    def test_signal(self) -> None:
+        """It tidies up, and says by its status what ended it."""
+        number = signal.SIGINT if self.engine == "sqlite" else signal.SIGTERM
+        with self.running() as (process, started):
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 128 + number, output)
+            self.assertIn(f"{number.name}: 0 of 1 scenarios were over", output)
+            self.assertNotIn("Traceback", output)
+            self.assertNotIn("not tidied up", output)
+            self.assert_gone(started)
+            # A disk that is still there could not be removed.
+            self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_killed(self) -> None:
+        """Nobody is left who could tidy up, and yet nothing goes on."""
+        with self.running() as (process, started):
+            process.kill()
+            self.assert_gone(started)
+            mounts = Path("/proc/self/mounts").read_text()
+            self.assertNotIn(str(self.folder), mounts)
+
+
+class TroubleTests(TestCase):
+    """What goes wrong in one scenario, or before it, fails that one."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.output = StringIO()
+        self.patch(sys, "stdout", self.output)
+
+    async def results(self, *scenarios: Scenario) -> list[bench.Result]:
+        """What these come to."""
+        keep = Path(self.mktemp()).absolute()
+        keep.mkdir()
+        options = Namespace(engine="mariadb", seed=1, seconds=1.0, together=1, keep=keep)
+        wanted = {f"scenario-{number}": one for number, one in enumerate(scenarios)}
+        return await bench.Bench(reactor, options).run_all(wanted)
+
+    async def assert_fails(self, why: str, one: Scenario) -> None:
+        """It alone does, and says why."""
+        failed, passed = await self.results(one, Scenario(nothing, "", engines=("sqlite",)))
+        self.assertEqual(len(failed.wrong), 1)
+        self.assertIn("broke off", failed.wrong[0])
+        self.assertIn(why, failed.wrong[0])
+        self.assertEqual(passed.wrong, [])
+
+    async def test_world(self) -> None:
+        opened = World.open
+
+        async def once(world: World) -> None:
+            self.patch(World, "open", opened)
+            raise OSError("no port is free")
+
+        self.patch(World, "open", once)
+        await self.assert_fails("no port is free", Scenario(nothing, "", engines=("sqlite",)))
+
+    async def test_server(self) -> None:
+        """Not the shared one, without which there is nothing to be run."""
+
+        def start_server(*arguments: Any) -> Any:
+            raise ServerError("it does not answer")
+
+        self.patch(bench, "start_server", start_server)
+        one = Scenario(nothing, "", own_server=True, engines=("sqlite",))
+        await self.assert_fails("it does not answer", one)
+
+    async def test_disk(self) -> None:
+        def mount(folder: Path, size: int) -> Path:
+            raise subprocess.CalledProcessError(32, "mount")
+
+        self.patch(bench, "mount", mount)
+        one = Scenario(nothing, "", engines=("sqlite",), disk=4)
+        await self.assert_fails("mount", one)
+
+    async def test_instance(self) -> None:
+        """That never came to be a process, and so has no end."""
+
+        async def run(world: World) -> None:
+            world.instances.append(Instance(world.folder / "log"))
+            raise OSError("no process is free")
+
+        await self.assert_fails("no process is free", Scenario(run, "", engines=("sqlite",)))
+
+    async def test_tidying(self) -> None:
+        """The folder of a result tells of what could not be ended."""
+
+        async def run(world: World) -> None:
+            await nothing(world)
+            world.at_end.append(lambda: 1 // 0)
+
+        (result,) = await self.results(Scenario(run, "", engines=("sqlite",)))
+        self.assertEqual(len(result.wrong), 1)
+        self.assertIn("not tidied up: ZeroDivisionError", result.wrong[0])
+
+
+async def nothing(world: World) -> None:
+    """The least that can be checked: a table."""
+    await world.start()
