@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
 import os
 import secrets
 import signal
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
@@ -72,7 +73,8 @@ def own_mounts() -> bool:
     """
     if ctypes.CDLL(None).unshare(CLONE_NEWNS) != 0:
         return False
-    return subprocess.run(["mount", "--make-rprivate", "/"]).returncode == 0
+    private = ["mount", "--make-rprivate", "/"]
+    return subprocess.run(private, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def mount(folder: Path, size: int) -> Path:
@@ -134,9 +136,10 @@ class Bench:
         return [result for result in results if result is not None]
 
     @property
-    def version(self) -> str:
-        """Of the server."""
-        return self._shared.version if self._shared is not None else ""
+    def database(self) -> str:
+        """What the scenarios ran on, with the server's version."""
+        shared = self._shared
+        return "sqlite" if shared is None else f"{shared.engine} {shared.version}"
 
     async def run(self, name: str, one: Scenario) -> Result | None:
         """
@@ -235,29 +238,69 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def parse() -> argparse.Namespace:
+def is_about(one: Scenario, engine: str) -> bool:
+    """Whether a scenario can be run beside others on this server. SQLite needs none."""
+    return not one.engines or one.engines == ("sqlite",) or engine in one.engines
+
+
+def positive(text: str) -> float:
+    """A number of seconds that goes by."""
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 seconds")
+    return float(text)
+
+
+def at_least_one(text: str) -> int:
+    """How many at once."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not one or more")
+    return int(text)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; `SystemExit` with a sentence if it asks for what can't be."""
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__.split("\n")[1])
     parser.add_argument("names", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--engine", choices=("mariadb", "mysql"), default="mariadb")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each; default 30")
+    parser.add_argument("--seconds", type=positive, default=30.0, help="of each; default 30")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
-    parser.add_argument("--together", type=int, default=1, help="scenarios at once; default 1")
+    parser.add_argument(
+        "--together", type=at_least_one, default=1, help="scenarios at once; default 1"
+    )
     parser.add_argument("--keep", type=Path, help="leave logs and histories there")
     parser.add_argument("--remove", choices=list(MUTANTS), help="take a mechanism out")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for name in options.names:
         if name not in SCENARIOS:
             parser.error(f"there is no scenario {name!r}: there is {', '.join(SCENARIOS)}")
+        if not is_about(SCENARIOS[name], options.engine):
+            parser.error(f"scenario {name!r} is not about {options.engine}")
+    if options.keep is not None:
+        options.keep = options.keep.absolute()  # daemons run elsewhere
+        try:
+            options.keep.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--keep: {error}")
     return options
 
 
-async def run_all(reactor: Any, options: argparse.Namespace) -> None:
+def choose(options: argparse.Namespace, disks: bool) -> tuple[dict[str, Scenario], list[str]]:
+    """
+    What is to be run.
+
+    :param disks: whether a scenario may have a disk of its own.
+    :return: the scenarios, and the names of those that are left out for want of a disk.
+    """
     wanted = {
         name: one
         for name, one in SCENARIOS.items()
-        if (not options.names or name in options.names)
-        and (not one.engines or one.engines == ("sqlite",) or options.engine in one.engines)
+        if (not options.names or name in options.names) and is_about(one, options.engine)
     }
+    left_out = [name for name, one in wanted.items() if one.disk and not disks]
+    return {name: one for name, one in wanted.items() if name not in left_out}, left_out
+
+
+async def run_all(reactor: Any, options: argparse.Namespace, wanted: dict[str, Scenario]) -> None:
     print(f"seed {options.seed}, {options.seconds:g} s each, {options.engine}", flush=True)
     bench = Bench(reactor, options)
     on_signals(lambda number: reactor.callFromThread(bench.interrupt, number))
@@ -266,7 +309,7 @@ async def run_all(reactor: Any, options: argparse.Namespace) -> None:
     except ServerError as error:
         raise SystemExit(f"python -m faults: {error}") from error
     print()
-    print(f"{options.engine} {bench.version}, seed {options.seed}, {options.seconds:g} s each")
+    print(f"{bench.database}, seed {options.seed}, {options.seconds:g} s each")
     print()
     if results:
         print(table(results))
@@ -295,17 +338,20 @@ def leave(number: signal.Signals) -> None:
 def main() -> None:
     on_signals(leave)
     options = parse()
+    wanted, left_out = choose(options, own_mounts())
+    if left_out:
+        print(f"left out, as they mount a disk, which takes root: {', '.join(left_out)}")
+    if not wanted:
+        raise SystemExit("python -m faults: no scenario is left to be run")
     with tempfile.TemporaryDirectory(prefix="dalga-faults-") as folder:
         options.keep = options.keep or Path(folder)
-        options.keep.mkdir(exist_ok=True)
         if options.remove:
             os.environ[MUTANT] = str(mutant(options.remove, Path(folder, "mutant")))
-        own_mounts()
         os.environ[BENCH] = str(os.getpid())
 
-        def begin(reactor: Any) -> Deferred[None]:
-            # Once the reactor runs, as it would take the signals for itself.
-            return deferLater(reactor, 0, lambda: Deferred.fromCoroutine(run_all(reactor, options)))
+        async def begin(reactor: Any) -> None:
+            await deferLater(reactor, 0)  # until it runs, as it takes the signals for itself then
+            await run_all(reactor, options, wanted)
 
         react(begin)
 

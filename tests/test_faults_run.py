@@ -195,3 +195,53 @@ class TroubleTests(TestCase):
 async def nothing(world: World) -> None:
     """The least that can be checked: a table."""
     await world.start()
+
+
+class CommandLineTests(SynchronousTestCase):
+    """What is asked for is run, or it is said why not."""
+
+    def refused(self, *arguments: str) -> str:
+        """What is said of them."""
+        said = StringIO()
+        self.patch(sys, "stderr", said)
+        self.assertEqual(self.assertRaises(SystemExit, bench.parse, arguments).code, 2)
+        return said.getvalue().strip().splitlines()[-1]
+
+    def test_numbers(self) -> None:
+        for seconds in ("0", "-1", "nan", "inf"):
+            self.assertIn("is not more than 0 seconds", self.refused(f"--seconds={seconds}"))
+        for together in ("0", "-1"):
+            self.assertIn("is not one or more", self.refused(f"--together={together}"))
+        self.assertIn("invalid", self.refused("--together=1.5"))
+
+    def test_scenario_of_another_engine(self) -> None:
+        said = self.refused("client", "galera", "--engine=mysql")
+        self.assertIn("scenario 'galera' is not about mysql", said)
+        bench.parse(["sqlite-two", "galera"])
+        bench.parse(["sqlite-two", "--engine=mysql"])
+
+    def test_keep(self) -> None:
+        """It may be relative, though daemons run in folders of their own."""
+        keep = bench.parse([f"--keep={self.mktemp()}/kept"]).keep
+        self.assertTrue(keep.is_absolute())
+        self.assertTrue(keep.is_dir())
+        self.assertIn("--keep: ", self.refused(f"--keep={__file__}"))
+
+    def test_no_disks(self) -> None:
+        """What needs one is left out, and named; the rest is run."""
+        with_disks, nothing_left_out = bench.choose(bench.parse([]), True)
+        self.assertEqual(nothing_left_out, [])
+        without, left_out = bench.choose(bench.parse([]), False)
+        self.assertIn("disk-full", left_out)
+        self.assertEqual({*without, *left_out}, {*with_disks})
+
+    def test_nothing_left(self) -> None:
+        """That is no pass."""
+        output = StringIO()
+        self.patch(sys, "stdout", output)
+        self.patch(sys, "argv", ["faults", "sqlite-disk-full"])
+        self.patch(bench, "own_mounts", lambda: False)
+        self.patch(bench, "on_signals", lambda call: None)
+        ended = self.assertRaises(SystemExit, bench.main)
+        self.assertIn("no scenario is left", str(ended.code))
+        self.assertIn("sqlite-disk-full", output.getvalue())
