@@ -37,6 +37,9 @@ MARGIN = 10
 #: of what was claimed, until the lease's end.
 ENDPOINT = "endpoint"
 
+#: The last moment of a second that the table can hold.
+LAST = 0.999_999
+
 #: What gives a job other runs.
 ANEW = (Verb.PUT, Verb.TRIGGER)
 
@@ -94,13 +97,15 @@ class Plan:
     interval: int
 
     def due(self, second: int) -> Due | None:
-        """The time that is within a whole second; None if none is."""
-        number = 0
+        """The time that is within a whole second, or where several may be; None if none is."""
+        numbers = range(1)
         if self.interval:
-            number = max(0, math.ceil((second - self.latest) / self.interval))
-        due = self._number(number)
-        earliest, latest = max(due.earliest, second), min(due.latest, second + 1.0)
-        return replace(due, earliest=earliest, latest=latest) if earliest <= latest else None
+            first = math.ceil((second - self.latest) / self.interval)
+            numbers = range(max(0, first), math.ceil((second + 1 - self.earliest) / self.interval))
+        found = [self._number(number) for number in numbers]
+        earliest = max(min((due.earliest for due in found), default=math.inf), second)
+        latest = min(max((due.latest for due in found), default=-math.inf), second + 1.0)
+        return Due(earliest, latest, found[0].first) if earliest <= latest else None
 
     def has(self, time: float) -> bool:
         """Whether a time as exact as the table's may be one of them."""
@@ -544,7 +549,7 @@ def _first(word: Said, sure: float, interval: int) -> Plan | None:
         return Plan(word.asked + delay, done + delay, interval)
     earliest, latest = word.asked + delay, word.answered + delay
     if word.next_run is not None:
-        earliest, latest = max(earliest, word.next_run), min(latest, word.next_run + 1.0)
+        earliest, latest = max(earliest, word.next_run), min(latest, word.next_run + LAST)
     return Plan(earliest, latest, interval) if earliest <= latest else None
 
 

@@ -408,6 +408,11 @@ class CheckerTests(SynchronousTestCase):
         self.wrong("is scheduled for 1102.750", asked, *runs, row(T + 102.75))
         early = post(T + 3, T + 3.5, status=500), post(T + 3, T + 4, attempt=2)
         self.wrong("before its time", asked, runs[0], *early, *runs[2:], row(T + 102.65))
+        # Up to the end of the second: the next one's beginning is not all that may be in it.
+        asked = Said(KEY, Verb.PUT, T - 0.8, T + 0.02, 1, 1, T)
+        runs = [post(at, at + 0.97, at + 0.98) for at in range(T, T + 100)]
+        self.well(asked, *runs, row(T + 100.95))
+        self.wrong("is scheduled for 1100.150", asked, *runs, row(T + 100.15))
         # A run of before is none for what was triggered in the same second.
         asked, now = put(T - 1, T), said(Verb.TRIGGER, T + 0.5, next_run=T)
         self.well(asked, post(T), now, post(T, T + 0.8, run="other"))
