@@ -635,8 +635,9 @@ class FileTests(EngineTestCase):
 
     async def test_a_file_that_is_replaced(self) -> None:
         """P1: who comes later uses the new one, so jobs are looked for there from then on."""
-        store, elsewhere = await self.open_with_a_job()
-        os.rename(self.config.path, elsewhere)
+        store, _ = await self.open_with_a_job()
+        for name in self.files():
+            os.rename(name, f"{name}-elsewhere")
         self.make_store().open()
         await self.assertFailure(store.counts(), StoreUnavailable)
         self.assertEqual((await store.counts()).total, 0)
@@ -708,6 +709,17 @@ class FileTests(EngineTestCase):
             self.assertIn("nothing is lost", str(error))
             await self.works(store, total)
 
+    async def test_the_log_is_removed_behind_a_link(self) -> None:
+        """SQLite has it beside the file itself."""
+        file = self.config.path
+        self.config = type(self.config)(f"{file}-alias")
+        os.symlink(file, self.config.path)
+        store, _ = await self.open_with_a_job()
+        os.remove(f"{file}-wal")
+        error = await self.assertFailure(store.get(KEY), StoreUnavailable)
+        self.assertIn("its -wal or -shm was removed", str(error))
+        await self.works(store)
+
     async def test_the_log_is_removed_while_another_reads(self) -> None:
         """P1: where it can't be saved, nothing is acknowledged until it can."""
         store, _ = await self.open_with_a_job()
@@ -721,6 +733,23 @@ class FileTests(EngineTestCase):
             self.assertIn("another program holds the file", str(error))
         await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
         await self.works(store, 2)
+
+    async def test_a_start_without_the_file(self) -> None:
+        """P1: what was committed is not deleted to make a new file, but waits for its own."""
+        store, elsewhere = await self.open_with_a_job()
+        os.rename(self.config.path, elsewhere)
+        for _ in range(2):
+            error = self.assertRaises(StartupError, self.make_store().open)
+            self.assertEqual(
+                str(error),
+                f"can't use SQLite file {self.config.path!r}: it is missing or empty, but "
+                f"'{self.config.path}-wal' is there, with what was committed last: put back the "
+                "file that belongs to it, or remove it to begin without jobs",
+            )
+            Path(self.config.path).touch()
+        os.rename(elsewhere, self.config.path)
+        self.make_store().open()
+        await self.works(store)
 
     async def test_a_touched_file(self) -> None:
         """What changes nothing in the file, or is SQLite's own doing, does not matter."""

@@ -254,6 +254,8 @@ class _Watch:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        #: The same without symbolic links, as SQLite names what is beside the file.
+        self._real = path
         #: Whether it is known that the jobs are in the file.
         self.knows = False
         self._file: tuple[int, int] | None = None
@@ -267,6 +269,7 @@ class _Watch:
     def before_opening(self) -> None:
         """:raises sqlite3.Error: if what has the file's name now must not be opened."""
         if not self.knows:
+            self._refuse_to_forget()
             return
         found = self._there()
         self._read_version(found)
@@ -278,10 +281,20 @@ class _Watch:
                 "restart dalga, if the two belong together"
             )
 
+    def _refuse_to_forget(self) -> None:
+        """:raises sqlite3.Error: where SQLite would delete a ``-wal`` to make a new database."""
+        beside = os.path.realpath(self._path) + "-wal"
+        if _size(self._path) == 0 < _size(beside):
+            raise _unusable(
+                f"it is missing or empty, but {beside!r} is there, with what was committed last: "
+                "put back the file that belongs to it, or remove it to begin without jobs"
+            )
+
     def opened(self) -> None:
         """Remember what has just been opened."""
         found = os.stat(self._path)
         self._file, self._written = _identity(found), _written(found)
+        self._real = os.path.realpath(self._path)
         self._beside = None
         self._version = self._read_version(found) if self.knows else 0
 
@@ -313,7 +326,7 @@ class _Watch:
         found: list[tuple[int, int] | None] = []
         for suffix in ("-wal", "-shm"):
             try:
-                found.append(_identity(os.stat(self._path + suffix)))
+                found.append(_identity(os.stat(self._real + suffix)))
             except OSError:
                 found.append(None)
         return found
@@ -367,6 +380,14 @@ class _Watch:
 def _identity(found: os.stat_result) -> tuple[int, int]:
     """Which file it is, whatever its name."""
     return found.st_dev, found.st_ino
+
+
+def _size(path: str) -> int:
+    """In bytes, of which a file that is not there has none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _written(found: os.stat_result) -> tuple[int, int]:
