@@ -28,7 +28,8 @@ from dalga.log import logger
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Dialect
 from dalga.store.mysql import MySQL, tls
-from dalga.store.sqlite import FileGuard, SQLite
+from dalga.store.sqlite import SQLite
+from dalga.store.sqlitefile import FileGuard
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Transactions
 from dalga.web import MAX_CONNECTIONS, make_site
