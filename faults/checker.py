@@ -249,7 +249,15 @@ class _Job:
     def violations(self) -> list[Violation]:
         rules = [self._overlaps, self._early, self._attempts, self._repeated, self._leased]
         if not self._foreign:
-            rules += [self._answered, self._unasked, self._ids, self._lost, self._flood, self._left]
+            rules += [
+                self._answered,
+                self._unasked,
+                self._ids,
+                self._lost,
+                self._flood,
+                self._left,
+                self._due,
+            ]
         return [Violation(promise, self._key, text) for rule in rules for promise, text in rule()]
 
     def _overlaps(self) -> Iterator[tuple[str, str]]:
@@ -487,6 +495,19 @@ class _Job:
         elif row.scheduled is None or not any(state.plan.has(row.scheduled) for state in same):
             shown = "no time" if row.scheduled is None else f"{row.scheduled:.3f}"
             yield "P4", f"is scheduled for {shown} at the end, which nobody asked for"
+
+    def _due(self) -> Iterator[tuple[str, str]]:
+        """P4, P5: at the end a job that is enabled is due at its time or when it is tried again."""
+        row = self._row
+        if row is None or row.leased or row.deleted:
+            return
+        if row.disabled:
+            if row.due is not None:
+                yield "P4", f"is due at {row.due:.3f}, though it is disabled"
+        elif row.due is None:
+            yield "P5", "is never due again"
+        elif row.due > max(row.scheduled or 0.0, self._ended + self._bounds.backoff) + EXACT:
+            yield "P5", f"is not due again before {row.due:.3f}"
 
     def _over(self, plan: Plan, until: float = math.inf) -> bool:
         """Whether it has no more runs by then."""

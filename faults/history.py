@@ -96,6 +96,8 @@ class Row:
     deleted: bool
     #: To the microsecond; None where it is no time.
     scheduled: float | None
+    #: When it may be claimed next; None for never.
+    due: float | None
 
 
 @dataclass(slots=True)

@@ -467,7 +467,7 @@ class World:
         self.history.foreign = set(self.foreign)
         self.history.said = [word for word in self.client.said if word.key not in self.foreign]
         rows = await self.sql(
-            "SELECT path, body, disabled, token, superseded, scheduled FROM dalga ORDER BY id"
+            "SELECT path, body, disabled, token, superseded, scheduled, due FROM dalga ORDER BY id"
         )
         self.history.rows = [_row(*row) for row in rows]
         return self.history
@@ -487,16 +487,22 @@ class World:
             self.objections.append(f"answered with {unknown}")
 
 
-def _row(path: Any, body: Any, disabled: Any, token: Any, superseded: Any, scheduled: Any) -> Row:
-    at = None
-    try:
-        if not isinstance(scheduled, datetime):
-            scheduled = datetime.fromisoformat(str(scheduled))
-        at = scheduled.replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        pass  # a poisoned row
+def _row(
+    path: Any, body: Any, disabled: Any, token: Any, superseded: Any, scheduled: Any, due: Any
+) -> Row:
     key = (_text(path), _text(body))
-    return Row(key, disabled == 1, token is not None, superseded == 2, at)
+    times = _seconds(scheduled), _seconds(due)
+    return Row(key, disabled == 1, token is not None, superseded == 2, *times)
+
+
+def _seconds(value: Any) -> float | None:
+    """A time in the table, since the epoch; None where it is none, as in a poisoned row."""
+    try:
+        if not isinstance(value, datetime):
+            value = datetime.fromisoformat(str(value))
+        return float(value.replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
 
 
 def _text(value: Any) -> str:

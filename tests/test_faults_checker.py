@@ -34,8 +34,9 @@ def said(verb: Verb, at: float, **other: Any) -> Said:
     return Said(KEY, verb, at, at + 0.1, **other)
 
 
-def row(scheduled: float | None = None, **other: bool) -> Row:
-    given = {"disabled": False, "leased": False, "deleted": False}
+def row(scheduled: float | None = None, **other: Any) -> Row:
+    due = None if other.get("disabled") else scheduled
+    given = {"disabled": False, "leased": False, "deleted": False, "due": due}
     return Row(KEY, scheduled=scheduled, **given | other)
 
 
@@ -299,6 +300,19 @@ class CheckerTests(SynchronousTestCase):
         self.wrong("P5: job/body: is leased at the end", asked, *runs, leased)
         self.wrong("is leased", asked, *runs, leased, Fault("SIGKILL", T + 50, T + 63))
         self.well(asked, *runs, leased, Fault("SIGKILL", T + 90, T + 103))
+
+    def test_due(self) -> None:
+        """P5: no row is left such that it is not claimed again; P4: nor a disabled one that is."""
+        asked, off = put(T - 3, T, 3), said(Verb.DISABLE, T + 98.5)
+        runs = every(3, T + 97)
+        self.wrong("is never due again", asked, *runs, post(T + 99), row(T + 102, due=None))
+        failed = post(T + 99, status=500)
+        self.well(asked, *runs, failed, row(T + 99, due=T + 103))
+        self.wrong("due again before 1130.000", asked, *runs, failed, row(T + 99, due=T + 130))
+        killed = Fault("SIGKILL", T + 90, T + 103)
+        self.well(asked, *runs, failed, row(T + 99, due=T + 110, leased=True), killed)
+        still = row(T + 99, due=T + 99, disabled=True)
+        self.wrong("though it is disabled", asked, *runs, off, still)
 
     def test_foreign(self) -> None:
         """Of what nobody knows when it was to run, the rest holds all the same."""
