@@ -10,7 +10,7 @@ RUN = $(BIN)/python tests/run.py
 help:
 	@echo 'make demo        run Dalga with an example endpoint and watch the POSTs arrive'
 	@echo 'make test        all tests, on SQLite and a private MariaDB'
-	@echo 'make test-mysql  all tests, on a private MySQL'
+	@echo 'make test-mysql  all tests of a database, on a private MySQL'
 	@echo 'make test-quick  all tests that need no database server'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff lay out the code'
@@ -51,7 +51,7 @@ test: engines
 	@DALGA_TEST_ENGINES=sqlite,mariadb $(RUN)
 
 test-mysql: mysql-engine
-	@DALGA_TEST_ENGINES=mysql $(RUN)
+	@DALGA_TEST_ENGINES=mysql $(RUN) --engines-only
 
 test-quick: venv
 	@DALGA_TEST_ENGINES=sqlite $(RUN)

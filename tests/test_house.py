@@ -14,7 +14,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.run import Report, asked_for, conclusion, engine_of
+from tests.run import Report, asked_for, conclusion, engine_of, load, of_engines
 
 ROOT = Path(__file__).parent.parent
 
@@ -333,6 +333,18 @@ class RunTests(SynchronousTestCase):
         for line in ("tests.a.B.c ... PASSED", "PASSED", "PASSED (successes=1)"):
             report.feed(line)
         self.assertIsNone(report.counts)
+
+    def test_engines_only(self) -> None:
+        tests = ["tests.a.MySQLTests.t", "tests.a.MySQLTests.u", "tests.a.Tests.MySQL", "tests.b"]
+        self.assertEqual(of_engines(tests, ["mysql"]), ["tests.a.MySQLTests"])
+
+    def test_what_cannot_be_imported(self) -> None:
+        """It is left for trial to fail with, though it has no engine."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "test_broken_module.py").write_text("import no_such_module\n")
+        self.patch(sys, "path", [*sys.path, str(folder.absolute())])
+        self.assertEqual(load(["test_broken_module"], ["mysql"]), ["test_broken_module"])
 
     def test_names(self) -> None:
         for test, engine in [
