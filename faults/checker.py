@@ -23,6 +23,9 @@ from faults.history import History, Key, Post, Row, Said, Verb, overlapping
 #: How long an answer takes to reach the instance on a busy machine, in seconds.
 REPLY = 0.25
 
+#: From a second's first moment to its last, in the microseconds of the table.
+SECOND = 1 - 1e-6
+
 #: By how much times of two sides may differ that are the same, in seconds.
 EXACT = 0.001
 
@@ -36,9 +39,6 @@ MARGIN = 10
 #: How the kind of a fault begins that keeps POSTs or answers from getting through. Others take hold
 #: of what was claimed, until the lease's end.
 ENDPOINT = "endpoint"
-
-#: The last moment of a second that the table can hold.
-LAST = 0.999_999
 
 #: What gives a job other runs.
 ANEW = (Verb.PUT, Verb.TRIGGER)
@@ -104,7 +104,7 @@ class Plan:
             numbers = range(max(0, first), math.ceil((second + 1 - self.earliest) / self.interval))
         found = [self._number(number) for number in numbers]
         earliest = max(min((due.earliest for due in found), default=math.inf), second)
-        latest = min(max((due.latest for due in found), default=-math.inf), second + 1.0)
+        latest = min(max((due.latest for due in found), default=-math.inf), second + SECOND)
         return Due(earliest, latest, found[0].first) if earliest <= latest else None
 
     def has(self, time: float) -> bool:
@@ -558,7 +558,7 @@ def _anew(word: Said, sure: float, interval: int) -> State:
     plan = _first(word, sure, interval)
     if plan is None:  # what it shows is wrong, but is what it will do
         assert word.next_run is not None
-        plan = Plan(word.next_run, word.next_run + 1.0, interval)
+        plan = Plan(word.next_run, word.next_run + SECOND, interval)
     return State(plan)
 
 
@@ -570,7 +570,7 @@ def _first(word: Said, sure: float, interval: int) -> Plan | None:
         return Plan(word.asked + delay, done + delay, interval)
     earliest, latest = word.asked + delay, word.answered + delay
     if word.next_run is not None:
-        earliest, latest = max(earliest, word.next_run), min(latest, word.next_run + LAST)
+        earliest, latest = max(earliest, word.next_run), min(latest, word.next_run + SECOND)
     return Plan(earliest, latest, interval) if earliest <= latest else None
 
 

@@ -427,6 +427,17 @@ class CheckerTests(SynchronousTestCase):
         runs = [post(at, at + 0.97, at + 0.98) for at in range(T, T + 100)]
         self.well(asked, *runs, row(T + 100.95))
         self.wrong("is scheduled for 1100.150", asked, *runs, row(T + 100.15))
+        # However long the answer took, the second that it shows ends where the next begins.
+        slow = Said(KEY, Verb.PUT, T - 0.1, T + 0.4, 1, 1, T)
+        runs = [post(at, at + 0.92) for at in range(T, T + 100)]
+        self.well(slow, *runs, row(T + 100.91))
+        self.wrong(
+            "P4: job/body: run run-1002",
+            put(T - 3, T, 3),
+            *every(3, T + 100),
+            post(T + 2),
+            row(T + 102),
+        )
         # A run of before is none for what was triggered in the same second.
         asked, now = put(T - 1, T), said(Verb.TRIGGER, T + 0.5, next_run=T)
         self.well(asked, post(T), now, post(T, T + 0.8, run="other"))
