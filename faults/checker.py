@@ -21,7 +21,7 @@ from http import HTTPStatus
 from faults.history import History, Key, Post, Row, Said, Verb, overlapping
 
 #: How long an answer takes to reach the instance on a busy machine, in seconds.
-REPLY = 0.25
+REPLY = 0.5
 
 #: From a second's first moment to its last, in the microseconds of the table.
 SECOND = 1 - 1e-6

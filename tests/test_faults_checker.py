@@ -92,7 +92,7 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, runs[0], slow, *runs[3:], row(T + 102))
         # It takes a moment until the instance has its answer, but no longer.
         self.well(asked, runs[0], post(T + 3, end=T + 5.9), *runs[3:], row(T + 102))
-        soon = post(T + 3, end=T + 5.7)
+        soon = post(T + 3, end=T + 5.4)
         self.wrong("no run for 1006", asked, runs[0], soon, *runs[3:], row(T + 102))
 
     def test_overlap(self) -> None:
