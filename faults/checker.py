@@ -336,11 +336,11 @@ class _Job:
                 )
             elif not epoch.states:
                 yield "P4", f"{_word(word)} was acknowledged, though there was nothing to do it to"
-            if word.next_run is None or word.answered is None:
+            if word.refused or word.answered is None or word.verb is Verb.DELETE:
                 continue
-            if word.verb is Verb.DISABLE:
-                yield "P4", f"{_word(word)} shows a next run"
-            if word.verb in ANEW and _first(word, math.inf, 0) is None:
+            if (word.next_run is None) != (word.verb is Verb.DISABLE):
+                yield "P4", f"{_word(word)} shows {word.next_run or 'none'} as the next run"
+            elif word.verb in ANEW and _first(word, math.inf, 0) is None:
                 yield "P8", f"{_word(word)} shows a run for {word.next_run}"
 
     def _asked(self, post: Post) -> list[tuple[Plan, Due]]:

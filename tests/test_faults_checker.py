@@ -31,6 +31,8 @@ def put(at: float, next_run: float, interval: int = 0) -> Said:
 
 
 def said(verb: Verb, at: float, **other: Any) -> Said:
+    if verb is Verb.ENABLE and "refused" not in other:
+        other.setdefault("next_run", int(at))
     return Said(KEY, verb, at, at + 0.1, **other)
 
 
@@ -454,7 +456,9 @@ class CheckerTests(SynchronousTestCase):
         self.wrong("shows a run for 1099", asked, *every(3, T + 98), ahead, row(T + 99.5))
         off = said(Verb.DISABLE, T + 98, next_run=T + 99)
         off_row = row(T + 99, disabled=True)
-        self.wrong("shows a next run", asked, *every(3, T + 98), off, off_row)
+        self.wrong("shows 1099 as the next run", asked, *every(3, T + 98), off, off_row)
+        off, on = said(Verb.DISABLE, T + 97.5), said(Verb.ENABLE, T + 98, next_run=None)
+        self.wrong("shows none as the next run", asked, *every(3, T + 98), off, on, row(T + 99))
 
     def test_early(self) -> None:
         found = check(history(put(T - 1, T), post(T, T - 0.1), ended=T + 1.0), BOUNDS)
