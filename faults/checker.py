@@ -109,8 +109,11 @@ class Plan:
 
     def has(self, time: float) -> bool:
         """Whether a time as exact as the table's may be one of them."""
-        due = self.due(math.floor(time))
-        return due is not None and due.earliest - EXACT <= time <= due.latest + EXACT
+        number = 0
+        if self.interval:
+            number = max(0, math.ceil((time - self.latest - EXACT) / self.interval))
+        due = self._number(number)
+        return due.earliest - EXACT <= time <= due.latest + EXACT
 
     def times(self, until: float) -> Iterator[Due]:
         """All of them, in order."""

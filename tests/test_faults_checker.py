@@ -429,6 +429,11 @@ class CheckerTests(SynchronousTestCase):
         runs = [post(at, at + 0.97, at + 0.98) for at in range(T, T + 100)]
         self.well(asked, *runs, row(T + 100.95))
         self.wrong("is scheduled for 1100.150", asked, *runs, row(T + 100.15))
+        # Where two of its times may be in one second, what is between them is neither.
+        maybe = Said(KEY, Verb.PUT, T + 0.9, None, 1, 1)
+        off = Said(KEY, Verb.DISABLE, T + 0.95, T + 1.05, next_run=None)
+        self.well(maybe, off, row(T + 50.92, disabled=True))
+        self.wrong("is scheduled for 1050.500", maybe, off, row(T + 50.5, disabled=True))
         # However long the answer took, the second that it shows ends where the next begins.
         slow = Said(KEY, Verb.PUT, T - 0.1, T + 0.4, 1, 1, T)
         runs = [post(at, at + 0.92) for at in range(T, T + 100)]
