@@ -211,8 +211,6 @@ class Bench:
             except Exception as error:
                 wrong.append(f"not tidied up: {error!r}")
 
-        # One whose process was never begun has no end that could be waited for.
-        world.instances = [each for each in world.instances if each.transport is not None]
         # First the server: one that is held would answer nobody who wants to tidy up in it.
         for server in own:
             await attempt(lambda server=server: deferToThread(server.discard))
@@ -317,6 +315,9 @@ async def run_all(reactor: Any, options: argparse.Namespace, wanted: dict[str, S
     if bench.interrupted:
         print(f"{bench.interrupted.name}: {len(results)} of {len(wanted)} scenarios were over")
         raise SystemExit(128 + bench.interrupted)
+    for result in results:
+        if result.wrong:
+            print(f"{result.name} failed: {result.wrong[0]}")
     verdicts = Counter("failed" if result.wrong else "passed" for result in results)
     print(f"{verdicts['passed']} passed, {verdicts['failed']} failed", flush=True)
     if verdicts["failed"]:

@@ -150,9 +150,11 @@ class World:
     async def close(self) -> None:
         """End what was started."""
         self.client.close()
-        for instance in self.instances:
+        # One whose process was never begun has no end that could be waited for.
+        begun = [instance for instance in self.instances if instance.transport is not None]
+        for instance in begun:
             instance.signal(signal.SIGKILL)
-        for instance in self.instances:
+        for instance in begun:
             if instance.status is None:
                 await instance.ended
         for one in (*self.proxies, self.endpoint):

@@ -328,7 +328,7 @@ async def lock_storm(world: World) -> None:
 
 @scenario("6. A REPEATABLE READ reader stays open, with many due rows")
 async def long_reader(world: World) -> None:
-    number = int(min(100_000, world.seconds * 1000))
+    number = int(min(100_000, world.seconds * 2500))
     await world.start_many(2)
     due = time() + 4 + number / 8000
     await world.insert(keys("job", number), due)
