@@ -27,7 +27,7 @@ from time import time
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults, maybeDeferred
-from twisted.internet.task import deferLater, react
+from twisted.internet.task import LoopingCall, deferLater, react
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner
 
@@ -43,6 +43,10 @@ SHOWN = 10
 
 #: How long each thing may take that ends what a scenario has started, in seconds.
 TIDYING = 60.0
+
+#: How often the bench looks whether it is held up itself, and what it takes for that, in seconds.
+WATCH = 0.1
+HELD_UP = 0.5
 
 CLONE_NEWNS = 0x20000
 
@@ -95,8 +99,23 @@ class Bench:
         self._shared: Server | None = None
         #: What is being done to which world.
         self._underway: dict[Deferred[None], World] = {}
+        #: Where the bench itself did not go on, for how long each time, in seconds.
+        self.held_up: list[float] = []
+        self._watched = time()
         #: The signal that ends it, if one came.
         self.interrupted: signal.Signals | None = None
+
+    def watch(self) -> None:
+        """
+        Note when the bench itself was held up: what reached an endpoint then is known too late.
+        To be called every `WATCH` seconds.
+        """
+        now = time()
+        if now - self._watched > WATCH + HELD_UP:
+            self.held_up.append(now - self._watched)
+            for world in self._underway.values():
+                world.fault("endpoint: the bench was held up", self._watched, now + 1.0)
+        self._watched = now
 
     def interrupt(self, number: signal.Signals) -> None:
         """Let no scenario begin, and those that run break off and tidy up."""
@@ -189,7 +208,9 @@ class Bench:
         try:
             await one.run(world)
             history = await world.finish()
-            result.wrong += [str(violation) for violation in check(history, world.bounds)]
+            # In a thread: the endpoints of others are served by this one meanwhile.
+            found = await deferToThread(check, history, world.bounds)
+            result.wrong += [str(violation) for violation in found]
         finally:
             posts = world.endpoint.posts
             result.faults = len(world.history.faults)
@@ -302,6 +323,7 @@ async def run_all(reactor: Any, options: argparse.Namespace, wanted: dict[str, S
     print(f"seed {options.seed}, {options.seconds:g} s each, {options.engine}", flush=True)
     bench = Bench(reactor, options)
     on_signals(lambda number: reactor.callFromThread(bench.interrupt, number))
+    LoopingCall(bench.watch).start(WATCH)
     try:
         results = await bench.run_all(wanted)
     except ServerError as error:
@@ -315,9 +337,12 @@ async def run_all(reactor: Any, options: argparse.Namespace, wanted: dict[str, S
     if bench.interrupted:
         print(f"{bench.interrupted.name}: {len(results)} of {len(wanted)} scenarios were over")
         raise SystemExit(128 + bench.interrupted)
+    if bench.held_up:
+        times = f"{len(bench.held_up)} times, for {max(bench.held_up):.1f} s at the most"
+        print(f"The bench itself was held up {times}: that counts as a fault of the endpoint's.")
     for result in results:
         if result.wrong:
-            print(f"{result.name} failed: {result.wrong[0]}")
+            print(f"{result.name} failed: {result.wrong[0].splitlines()[0]}")
     verdicts = Counter("failed" if result.wrong else "passed" for result in results)
     print(f"{verdicts['passed']} passed, {verdicts['failed']} failed", flush=True)
     if verdicts["failed"]:

@@ -171,10 +171,9 @@ async def dead_path(world: World) -> None:
 @scenario("8. TLS with a certificate that nobody vouches for")
 async def bad_certificate(world: World) -> None:
     secure = Endpoint(world.reactor, None)
-    secure.listen(a_certificate("127.0.0.1"))
-    instance = await world.start(
-        endpoint={"baseurl": secure.url, "timeout": f"{TIMEOUT}s"},
-    )
+    secure.listen(a_certificate("localhost"))
+    baseurl = secure.url.replace("127.0.0.1", "localhost")
+    instance = await world.start(endpoint={"baseurl": baseurl, "timeout": f"{TIMEOUT}s"})
     await world.insert(keys("job", 5), time(), foreign=True)
     await world.pause(5)
     if secure.posts:
