@@ -7,6 +7,8 @@ from time import time
 
 from bench.machine import Process
 from faults import endpoint as http
+from faults.checker import repetitions
+from faults.client import PROMPT
 from faults.endpoint import Answer, Behaviour, Endpoint, Hang
 from faults.scenarios import scenario
 from faults.scenarios.instances import keys
@@ -143,6 +145,50 @@ async def black_hole(world: World) -> None:
         proxy.stall(False)
     await world.pause(5)
     await world.settle()
+
+
+@scenario("8. Answers are lost on their way back")
+async def answers_lost(world: World) -> None:
+    """What nobody can know to be done is POSTed again, as the same run."""
+    proxy = world.proxy("127.0.0.1", world.endpoint.port)
+    baseurl = f"http://127.0.0.1:{proxy.port}/"
+    await world.start_many(2, endpoint={"baseurl": baseurl, "timeout": f"{TIMEOUT}s"})
+    await world.client.put_many(keys("job", 50), interval=2)
+    lost = 0
+    ends = time() + world.seconds
+    with world.faulty("endpoint's answers lost", after=5.0):
+        while time() < ends:
+            proxy.drop_reply(b"POST /")
+            await world.pause(world.random.uniform(0.1, 0.4))
+            lost += not proxy.drops_left
+        proxy.drop_reply(b"POST /", 0)
+    world.notes["lost"] = str(lost)
+    await world.settle()
+    again = repetitions(world.endpoint.posts)
+    if len(again) != lost:
+        world.objections.append(f"{len(again)} POSTs were repeated for {lost} lost answers")
+
+
+@scenario("8. All ways are long: a tenth of a second to the database, three to the endpoint")
+async def long_ways(world: World) -> None:
+    to_database, to_endpoint = (
+        world.before_database(),
+        world.proxy("127.0.0.1", world.endpoint.port),
+    )
+    to_database.delay(0.1)
+    to_endpoint.delay(0.3)
+    baseurl = f"http://127.0.0.1:{to_endpoint.port}/"
+    # What is asked for takes some transactions, each of them some ways.
+    world.bounds = replace(world.bounds, late=6.0, grace=3.0)
+    await world.start_many(
+        2, database=to_database, endpoint={"baseurl": baseurl, "timeout": f"{TIMEOUT}s"}
+    )
+    await world.client.put_many(keys("job", 50), interval=2)
+    await world.client.meddle(keys("other", 16), world.seconds)
+    await world.settle()
+    world.notes["slowest answer"] = f"{world.client.slowest:.1f} s"
+    if world.client.slowest > PROMPT:
+        world.objections.append(f"an answer took {world.client.slowest:.1f} s")
 
 
 @scenario("8. A path that hangs, with many jobs, beside others")
