@@ -51,8 +51,9 @@ class Shares:
     def leave_out(self, path: str, waiting: int) -> None:
         """
         Leave a path out until as many of its runs have ended as wait, or others' have left room for
-        so many at once: what is claimed then can start, and is not claimed in vain at each end.
-        The former will come: it waits for no more of them than there are.
+        so many at once, or for half of what is free: what is claimed then can start, and is not
+        claimed in vain at each end. The former will come: it waits for no more of them than there
+        are.
         """
         self.left_out[path] = self._waited[path] = min(waiting, self._running[path])
 
@@ -64,5 +65,7 @@ class Shares:
         return bool(room)
 
     def _has_room(self, path: str, free: int) -> bool:
-        more = self._waited[path] - 1 if self.left_out[path] > 0 else 0
-        return self.may_start(path, free, more)
+        if self.left_out[path] <= 0:
+            return self.may_start(path, free)
+        # More than this may be beyond what all of the others' ends can leave.
+        return self.may_start(path, free, min(self._waited[path] - 1, free // 2))

@@ -115,6 +115,9 @@ class Bench:
             self.held_up.append(now - self._watched)
             for world in self._underway.values():
                 world.fault("endpoint: the bench was held up", self._watched, now + 1.0)
+                for post in world.endpoint.posts[-1000:]:
+                    if post.end is not None and post.end > self._watched:
+                        post.end = now  # when its answer has left
         self._watched = now
 
     def interrupt(self, number: signal.Signals) -> None:
@@ -141,12 +144,16 @@ class Bench:
         try:
             if any(one.engines != ("sqlite",) for one in wanted.values()):
                 self._shared = await deferToThread(start_server, self._options.engine)
-            results: list[Result | None] = await gatherResults(
+            results: list[Result | None] = [
+                await self.run(name, one) for name, one in wanted.items() if one.alone
+            ]
+            results += await gatherResults(
                 [
                     semaphore.run(
                         lambda name=name, one=one: Deferred.fromCoroutine(self.run(name, one))
                     )
                     for name, one in wanted.items()
+                    if not one.alone
                 ]
             )
         finally:
@@ -220,7 +227,7 @@ class Bench:
             result.notes = world.notes
             # Beside the endpoint's own log, for who wants to know how it came about.
             told = [*world.client.said, *world.history.faults, *history.rows]
-            (world.folder / "history").write_text("".join(f"{each}\n" for each in told))
+            await deferToThread(write_lines, world.folder / "history", told)
 
     async def _tidy(self, world: World, own: list[Server]) -> list[str]:
         """End what a scenario has started; gives what could not be."""
@@ -240,6 +247,11 @@ class Bench:
             umount = ["umount", "--lazy", str(world.disk)]
             await attempt(lambda: subprocess.run(umount, check=True))
         return wrong
+
+
+def write_lines(path: Path, what: Sequence[object]) -> None:
+    """One line for each."""
+    path.write_text("".join(f"{each}\n" for each in what))
 
 
 def table(results: list[Result]) -> str:

@@ -19,6 +19,7 @@ from signal import SIGCONT, SIGSTOP
 from threading import Thread
 from typing import Any
 
+import pymysql
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -30,7 +31,8 @@ from dalga import service
 from dalga.config import MySQLConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
 from dalga.job import JobKey
-from dalga.store.mysql import tls
+from dalga.store.dialect import Trouble
+from dalga.store.mysql import MySQL, tls
 from dalga.store.table import JobsTable
 from tests.servers import Server, start_server
 from tests.servers.server import PASSWORD, USER, free_port
@@ -303,17 +305,17 @@ class TLSTests(ConnectionTestCase):
 
 @each_engine(globals(), only=("mariadb", "mysql"))
 class SocketTests(ConnectionTestCase):
-    """A server on the same machine, over its socket."""
+    """A server on the same machine, over its socket; the password has letters of many kinds."""
 
     async def test_socket(self) -> None:
         here = server(self.engine)
         with here.connect_as_root() as root:
             cursor = root.cursor()
-            cursor.execute(f"CREATE USER '{USER}'@'localhost' IDENTIFIED BY 'over the socket'")
+            cursor.execute(f"CREATE USER '{USER}'@'localhost' IDENTIFIED BY '{LETTERS}'")
             self.addCleanup(self.forget, here)
             cursor.execute(f"GRANT ALL ON {self.config.db}.* TO '{USER}'@'localhost'")
         self.config = MySQLConfig(
-            db=self.config.db, user=USER, password="over the socket", socket=here.socket
+            db=self.config.db, user=USER, password=LETTERS, socket=here.socket
         )
         store = self.open_store()
         await store.put(KEY, EACH_MINUTE)
@@ -336,6 +338,9 @@ class SocketTests(ConnectionTestCase):
 def packet(number: int, content: bytes) -> bytes:
     return len(content).to_bytes(3, "little") + bytes([number]) + content
 
+
+#: A password, not all of which is Latin-1, nor all of that ASCII.
+LETTERS = "über den Şokkel"
 
 #: How a MySQL server greets, as far as a client reads it.
 GREETING = (
@@ -383,6 +388,22 @@ class Stranger:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
+
+
+class TroubleTests(SynchronousTestCase):
+    def test_without_a_number(self) -> None:
+        """P6: what PyMySQL was asked wrongly is our mistake, and no connection that was lost."""
+        dialect = MySQL([(ADDRESS, 1)], "test", "dalga", "root", "")
+        lost = pymysql.InternalError("Packet sequence number wrong - got 1 expected 2")
+        self.assertIs(dialect.trouble(lost), Trouble.LOST)
+        self.assertIsNone(dialect.trouble(pymysql.ProgrammingError("execute() first")))
+
+    def test_what_is_ours(self) -> None:
+        """A mistake in what is done with a new connection is not what answers there."""
+        dialect = MySQL([(ADDRESS, 1)], "test", "dalga", "root", "")
+        self.patch(pymysql, "connect", lambda **_: None)
+        self.patch(dialect, "set_up", lambda _: {}["no such key"])
+        self.assertRaises(KeyError, dialect.connect)
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))

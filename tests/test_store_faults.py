@@ -751,6 +751,29 @@ class FileTests(EngineTestCase):
         self.make_store().open()
         await self.works(store)
 
+    async def test_a_checkpoint_that_a_reader_holds_up(self) -> None:
+        """P5: it leaves the file shorter than its header says, which is no damage."""
+        store, _ = await self.open_with_a_job()
+        with closing(self.connect()) as writer, closing(self.connect()) as reader:
+            writer.execute("""
+                WITH RECURSIVE numbers(n) AS (SELECT 1 UNION SELECT n + 1 FROM numbers LIMIT 500)
+                INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)
+                SELECT 'path' || n, 'body', '', '2100-01-01', '2100-01-01', '2100-01-01'
+                FROM numbers
+                """)
+            writer.commit()
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM dalga").fetchall()
+            writer.execute("UPDATE dalga SET due = '2100-01-02'")
+            writer.commit()
+            writer.execute("PRAGMA wal_checkpoint")
+            ((pages, size),) = writer.execute(
+                "SELECT * FROM pragma_page_count, pragma_page_size"
+            ).fetchall()
+            self.assertLess(os.path.getsize(self.config.path), pages * size)
+            await self.works(store, 501)
+        await self.works(store, 502)
+
     async def test_a_touched_file(self) -> None:
         """What changes nothing in the file, or is SQLite's own doing, does not matter."""
         store, _ = await self.open_with_a_job()

@@ -1126,16 +1126,17 @@ class ConnectionTests(APITestCase):
             channels[number].connectionLost(Failure(ConnectionDone()))
 
     def test_where_all_are_being_answered(self) -> None:
-        """P10: a new one is closed at once, and no other is."""
+        """P10: a new one is closed at once, each of them, and no other is."""
         site = make_site(self.jobs, Clock(), max_connections=1)
         self.store.stall = Deferred()
-        channels: list[Any] = [site.buildProtocol(None) for _ in range(2)]  # type: ignore[arg-type]
+        channels: list[Any] = [site.buildProtocol(None) for _ in range(3)]  # type: ignore[arg-type]
         transports = [StringTransport() for _ in channels]
         channels[0].makeConnection(transports[0])
         channels[0].dataReceived(b"GET /jobs/a/b HTTP/1.1\r\n\r\n")
         channels[0].dataReceived(b"GET /jobs/a/b HTTP/1.1\r\n")  # the next has begun already
-        channels[1].makeConnection(transports[1])
-        self.assertEqual([t.disconnected for t in transports], [False, True])
+        for number in (1, 2):
+            channels[number].makeConnection(transports[number])
+        self.assertEqual([t.disconnected for t in transports], [False, True, True])
         for channel in channels:
             channel.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(site.channels, {})  # type: ignore[attr-defined]

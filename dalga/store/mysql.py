@@ -175,15 +175,11 @@ class MySQL:
 
     def _connect_to(self, server: Server, other: dict[str, Any]) -> Any:
         """:raises pymysql.MySQLError: of a kind that `trouble` knows, if it can't be used."""
+        arguments = {**self._arguments(), **self._address(server), **other}
         try:
-            return self._make_ready({**self._arguments(), **self._address(server), **other})
-        except _MISREAD as error:
-            if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):
-                no_host = f"{server[0]!r} is no host name"
-                raise pymysql.OperationalError(CR.CR_UNKNOWN_HOST, no_host) from error
-            raise _no_server() from error
-        except RuntimeError as error:  # a package is missing that a way to log in needs
-            raise pymysql.OperationalError(CR.CR_SERVER_HANDSHAKE_ERR, str(error)) from error
+            connection = self._log_in(arguments)
+            self._make_ready(connection)
+            return connection
         except pymysql.MySQLError as error:
             if words := _tls_failure(error):
                 raise pymysql.OperationalError(CR.CR_SSL_CONNECTION_ERROR, words) from error
@@ -195,8 +191,18 @@ class MySQL:
                 raise pymysql.OperationalError(CR.CR_SERVER_HANDSHAKE_ERR, words) from error
             raise
 
-    def _make_ready(self, arguments: dict[str, Any]) -> Any:
-        connection = pymysql.connect(**arguments)
+    def _log_in(self, arguments: dict[str, Any]) -> Any:
+        try:
+            return pymysql.connect(**arguments)
+        except _MISREAD as error:
+            if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):
+                no_host = f"{arguments['host']!r} is no host name"
+                raise pymysql.OperationalError(CR.CR_UNKNOWN_HOST, no_host) from error
+            raise _no_server() from error
+        except RuntimeError as error:  # a package is missing that a way to log in needs
+            raise pymysql.OperationalError(CR.CR_SERVER_HANDSHAKE_ERR, str(error)) from error
+
+    def _make_ready(self, connection: Any) -> None:
         try:
             self.set_up(connection)
             if len(self._servers) > 1 and _only_reads(connection.cursor()):
@@ -205,12 +211,12 @@ class MySQL:
             with suppress(Exception):
                 connection.close()
             raise
-        return connection
 
     def _arguments(self) -> dict[str, Any]:
         return {
             "user": self._user,
-            "password": self._password,
+            # PyMySQL encodes text as Latin-1, and what the server was told came as UTF-8.
+            "password": self._password.encode(),
             "database": self._database,
             "charset": "utf8mb4",
             "connect_timeout": self._dial_timeout,
@@ -332,7 +338,8 @@ class MySQL:
         if not isinstance(error, pymysql.err.MySQLError):
             return Trouble.LOST if isinstance(error, OSError) else None
         if not _has_number(error):
-            return Trouble.LOST  # PyMySQL and the server are out of step
+            # PyMySQL and the server are out of step, unless PyMySQL was used wrongly.
+            return None if isinstance(error, pymysql.ProgrammingError) else Trouble.LOST
         code = error.args[0]
         if code in _CONFLICTS:
             return Trouble.CONFLICT

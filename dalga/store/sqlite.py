@@ -85,10 +85,10 @@ class SQLite:
             if self._watch.knows and not self._has_jobs(connection.cursor()):
                 raise unusable(f"another database is in its place: {PUT_BACK}")
             self.set_up(connection)
+            self._watch.opened()
         except BaseException:
             connection.close()
             raise
-        self._watch.opened()
         return connection
 
     def _has_jobs(self, cursor: Cursor) -> bool:

@@ -85,7 +85,7 @@ class FileWatch:
 
     def opened(self) -> None:
         """Remember what has just been opened."""
-        found = os.stat(self._path)
+        found = self._there()
         self._file, self._written = _identity(found), _written(found)
         self._real = os.path.realpath(self._path)
         self._beside = None
@@ -137,6 +137,9 @@ class FileWatch:
             # That takes no lock, nor looks at the -wal.
             immutable = uri(self._path, "mode=ro&immutable=1")
             with closing(sqlite3.connect(immutable, uri=True)) as connection:
+                # A checkpoint that a reader holds up leaves the file shorter than its header says,
+                # which is taken for damage otherwise.
+                connection.execute("PRAGMA writable_schema = ON")
                 ((version,),) = connection.execute("PRAGMA user_version").fetchall()
         except sqlite3.Error as error:
             raise unusable(f"the file that has its name is no database: {PUT_BACK}") from error
@@ -150,7 +153,7 @@ class FileWatch:
                 raise unusable(f"another database was written over it: {PUT_BACK}")
         except sqlite3.Error as error:
             # The connection stays: closing it would write the -wal into that, and delete it.
-            raise _error(str(error), sqlite3.SQLITE_BUSY) from error
+            raise _error(f"{error}, before dalga is stopped", sqlite3.SQLITE_BUSY) from error
         self._written, self._version = _written(found), version
 
     def _save(self, cursor: Cursor) -> None:

@@ -278,6 +278,8 @@ class ApiSite(Site):
             oldest = next(waiting, channel)
             self.channels.pop(oldest, None)
             oldest.transport.abortConnection()
+            if oldest is channel:
+                return
         self.channels[channel] = None
 
     def startFactory(self) -> None:

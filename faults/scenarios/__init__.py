@@ -23,19 +23,25 @@ class Scenario:
     engines: tuple[str, ...] = ()
     #: The size of a disk of its own, in MB: for the server, or for SQLite's file.
     disk: int = 0
+    #: Whether it takes all of the machine, so that no other is to be judged beside it.
+    alone: bool = False
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    title: str, own_server: bool = False, engines: tuple[str, ...] = (), disk: int = 0
+    title: str,
+    own_server: bool = False,
+    engines: tuple[str, ...] = (),
+    disk: int = 0,
+    alone: bool = False,
 ) -> Callable[[Run], Run]:
     """Put a coroutine on the list, under its name with dashes."""
 
     def register(run: Run) -> Run:
         name = run.__name__.replace("_", "-")  # type: ignore[attr-defined]
-        SCENARIOS[name] = Scenario(run, title, own_server, engines, disk)
+        SCENARIOS[name] = Scenario(run, title, own_server, engines, disk, alone)
         return run
 
     return register

@@ -315,7 +315,8 @@ async def lock_storm(world: World) -> None:
         world.notes["transactions of theirs"] = str(sum([await storm for storm in storms]))
         world.notes["deadlocks"] = str(await world.deadlocks() - before)
 
-    await _meanwhile(world, "lock storm", fault, repeats=False)
+    # A row that is locked for longer than its lease is recorded too late.
+    await _meanwhile(world, "lock storm", fault)
     late = [
         post.start - post.scheduled - 1
         for post in world.endpoint.posts
@@ -326,7 +327,7 @@ async def lock_storm(world: World) -> None:
         world.objections.append(f"a job that nobody had locked was {max(late):.1f} s late")
 
 
-@scenario("6. A REPEATABLE READ reader stays open, with many due rows")
+@scenario("6. A REPEATABLE READ reader stays open, with many due rows", alone=True)
 async def long_reader(world: World) -> None:
     number = int(min(100_000, world.seconds * 2500))
     await world.start_many(2)

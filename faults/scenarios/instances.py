@@ -39,7 +39,7 @@ def sometimes_slow(world: World) -> None:
     world.endpoint.behave(answer)
 
 
-@scenario("1. Four instances, many one-off jobs, no fault")
+@scenario("1. Four instances, many one-off jobs, no fault", alone=True)
 async def plain(world: World) -> None:
     world.endpoint.behave(Answer(200, 0.05))  # so that none can take them all
     number = int(min(10_000, world.seconds * 400))
