@@ -118,7 +118,8 @@ def makeService(options: Options) -> IService:
 
 def _take_signals(reactor: Any) -> None:
     """
-    Let SIGTERM and SIGINT end the process with status 0, as a stop that was asked for.
+    Let SIGTERM, SIGINT and SIGHUP, which comes when a terminal is closed, end the process with
+    status 0, as a stop that was asked for.
 
     twistd's own handlers would have it killed by the same signal once more after all is done.
     A second one is not waited for: the process ends at once, and leaves its runs to their leases.
@@ -136,6 +137,8 @@ def _take_signals(reactor: Any) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) wants it
+        signal.signal(signal.SIGHUP, stop)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -125,6 +125,11 @@ def _read_ini(path: str, text: str) -> list[FileSection]:
             sections[name] = {}
             continue
         key, equals, raw = (part.strip() for part in line.partition("="))
+        if name is None and key and equals:
+            raise ConfigError(
+                f"{where}: this is a key before the first section, put it below the [section] that "
+                "it belongs to"
+            )
         if name is None or not key or not equals:
             raise ConfigError(
                 f"{where}: this is not an ini file's line, which is a [section], a key = value in "

@@ -292,13 +292,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; `SystemExit` with a sentence if it asks for what can't be."""
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__.split("\n")[1])
     parser.add_argument("names", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}")
-    parser.add_argument("--engine", choices=("mariadb", "mysql"), default="mariadb")
-    parser.add_argument("--seconds", type=positive, default=30.0, help="of each; default 30")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    parser.add_argument(
+        "--engine", choices=("mariadb", "mysql"), default="mariadb", help="default mariadb"
+    )
+    parser.add_argument(
+        "--seconds", type=positive, default=30.0, help="of each, roughly; default 30"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(1_000_000), help="default any"
+    )
     parser.add_argument(
         "--together", type=at_least_one, default=1, help="scenarios at once; default 1"
     )
-    parser.add_argument("--keep", type=Path, help="leave logs and histories there")
+    parser.add_argument("--keep", type=Path, help="the folder to leave logs and histories in")
     parser.add_argument("--remove", choices=list(MUTANTS), help="take a mechanism out")
     options = parser.parse_args(arguments)
     for name in options.names:

@@ -327,7 +327,6 @@ class FileRefusalTests(ConfigTestCase):
 
     def test_not_ini(self) -> None:
         for text, line in [
-            ("host = db", 1),
             ('{"mysql": {}}', 1),
             ("\n\n[mysql]\ns3cret", 4),
             ("[mysql]\npassword: s3cret", 2),
@@ -343,6 +342,13 @@ class FileRefusalTests(ConfigTestCase):
                 f"ini, line {line}: this is not an ini file's line, which is a [section], a key = "
                 "value in one, or a comment after ; or #",
             )
+
+    def test_key_before_a_section(self) -> None:
+        self.assertEqual(
+            self.refusal("; first\nmaxRunning = 5\n[jobs]\n"),
+            "ini, line 2: this is a key before the first section, put it below the [section] that "
+            "it belongs to",
+        )
 
     def test_long_lines(self) -> None:
         """Each is read once; a pattern that backs up would take from seconds to hours."""
@@ -1761,7 +1767,7 @@ class WiringTests(SynchronousTestCase):
             "ssl_disabled": False,
             "database": "work",
             "user": "dalga",
-            "password": "s3cret",
+            "password": b"s3cret",
             "connect_timeout": 0.5,
             "read_timeout": 30.0,
             "write_timeout": 20.0,

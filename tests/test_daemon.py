@@ -589,6 +589,14 @@ class FaultTests(FaultTestsBase):
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(1,)])
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE token IS NULL"), [(1,)])
 
+    async def test_other_signals(self) -> None:
+        """So do Ctrl-C, and a terminal that is closed."""
+        for number in (signal.SIGINT, signal.SIGHUP):
+            daemon, _ = await self.start()
+            daemon.send(number)
+            self.assertEqual(await daemon.ended, 0)
+            self.assertIn("stopped", daemon.output)
+
     async def test_sigterm_with_an_endpoint_that_hangs(self) -> None:
         """
         What still runs when the time is over is left to its lease; the exit status is 0 all the

@@ -496,6 +496,14 @@ class HostsTests(ConnectionTestCase):
             store.open()
             await store.put(KEY, EACH_MINUTE)
 
+    def test_a_silent_server(self) -> None:
+        """What takes connections, and says nothing, is named as such."""
+        with socket.create_server((ADDRESS, 0)) as silent:
+            port = silent.getsockname()[1]
+            self.config = replace(self.config, host=ADDRESS, port=port, dial_timeout=0.3)
+            why = "it takes connections, but nothing comes from it within readTimeout"
+            self.assertIn(why, self.refusal(replace(self.config, read_timeout=0.3)))
+
     async def test_a_locked_account(self) -> None:
         """It is refused at start, waited for later, and passed over where there is another."""
         first, second = self.start(), server(self.engine)

@@ -529,12 +529,15 @@ class ParametersTests(SynchronousTestCase):
             ((b"catchup=all",), "'catchup'", "catch-up"),
             ((b"dst_gap=all",), "'dst_gap'", "dst-gap"),
             ((b"=60",), "''", ""),
+            ((b"", FORM, b'{"interval":60}'), "'{\"interval\":60}'", "JSON"),
             ((b"interval=60", FORM, b"x=1"), "'x'", ""),
             ((b"enable=true",), "'enable'", ""),
             ((b"after=x",), "'after'", ""),
             ((b"x" * 5000 + b"=1",), "'" + "x" * 39 + "…'", ""),
         ]:
             meant = f" (did you mean {guess}?)" if guess else ""
+            if guess == "JSON":
+                meant = " (JSON needs the header Content-Type: application/json)"
             self.assertEqual(
                 self.refusal(*request), f"there is no parameter {shown}{meant}: {takes}"
             )

@@ -185,6 +185,9 @@ class MySQL:
                 raise pymysql.OperationalError(CR.CR_SSL_CONNECTION_ERROR, words) from error
             if isinstance(error, pymysql.InternalError) and not _has_number(error):
                 raise _no_server() from error
+            if error.args[:1] == (CR.CR_SERVER_LOST,) and "timed out" in str(error):
+                silent = "it takes connections, but nothing comes from it within readTimeout"
+                raise pymysql.OperationalError(CR.CR_SERVER_LOST, silent) from error
             if not _has_number(error) or self.trouble(error) is None:
                 # That it takes no connection of ours is no mistake of the program's.
                 words = _words(error) if _has_number(error) else str(error)

@@ -70,8 +70,9 @@ class FileWatch:
             return
         if self._beside[0] is not None and self._beside[0] in self._find_beside():
             raise unusable(
-                f"another file is in its place, but beside the -wal of the former: {PUT_BACK}, or "
-                "restart dalga, if the two belong together"
+                f"another file is in its place, but beside the -wal of the former: {PUT_BACK}; or, "
+                "to go on with this one, stop dalga and remove the -wal and -shm, unless they are "
+                "this one's"
             )
 
     def _refuse_to_forget(self) -> None:
@@ -170,7 +171,9 @@ class FileWatch:
                 f"{what}, and another program holds the file: end that one, or put them back",
                 sqlite3.SQLITE_BUSY,
             )
-        raise unusable(f"{what}; all that was committed is in the file now, and nothing is lost")
+        raise unusable(
+            f"{what}; all that was committed is in the file now, and nothing is lost: ask again"
+        )
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

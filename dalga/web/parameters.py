@@ -406,6 +406,8 @@ def _values(
 
 def _guess(name: str, readers: Iterable[str]) -> str:
     """What may have been meant."""
+    if name.startswith("{"):
+        return " (JSON needs the header Content-Type: application/json)"
     spelled = name[:SHOWN].lower().replace("_", "-")
     close = difflib.get_close_matches(spelled, readers, n=1, cutoff=0.7)
     return f" (did you mean {close[0]}?)" if close else ""
