@@ -256,6 +256,39 @@ class ConcurrencyTests(EngineTestCase):
         self.assertEqual(await self.record(store, [(locked, Delete())]), [])
         self.assertEqual((await store.counts()).total, 0)
 
+    def test_words_find_rows_by_their_keys(self) -> None:
+        """
+        P7: by their due times the optimizer would come upon all that run, where it takes these for
+        few, which is a matter of chance; there is only the plan to be looked at.
+        """
+        self.claimable("a")
+        sql: Any = self.stores[0]._sql
+        for statement in (sql.trigger, sql.enable, sql.disable, sql.delete_leased):
+            before = statement[: statement.index("path = ")].count("%s")
+            after = statement.count("%s") - before - 2
+            nobody = "2100-01-01"
+            with closing(self.connect()) as connection:
+                cursor = connection.cursor()
+                arguments = (*[nobody] * before, "a", "body", *[nobody] * after)
+                form = "FORMAT=TRADITIONAL " if self.engine == "mysql" else ""
+                cursor.execute(f"EXPLAIN {form}{statement.strip()}", arguments)
+                columns = [column[0] for column in cursor.description]
+                plan = dict(zip(columns, cursor.fetchall()[0], strict=True))
+                self.assertEqual(plan["key"], "job", statement)
+
+    async def test_a_locked_row_holds_up_no_other_word(self) -> None:
+        """P7: a job that runs is deleted, though another's row that is due later is locked."""
+        keys = self.claimable(*"abcdefgh")
+        store = self.stores[0]
+        self.assertEqual(len((await store.claim(9, LONG)).runs), 8)
+        with closing(self.connect()) as stranger:
+            stranger.cursor().execute("SELECT * FROM dalga WHERE path = 'c' FOR UPDATE")
+            for key in (keys[0], keys[7]):
+                for word in (store.disable, store.enable, store.trigger, store.delete):
+                    await word(key).addTimeout(1, reactor)
+            stranger.rollback()
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE superseded = 2"), [(2,)])
+
     async def test_a_locked_row_holds_up_no_other_put(self) -> None:
         """
         P7: of jobs that are put together only the one whose row somebody has locked, or has just

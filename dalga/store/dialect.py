@@ -44,6 +44,8 @@ class Dialect(Protocol):
     #: Behind the table's name, where rows are to be found by their ids whatever the optimizer
     #: thinks of it: by another way it comes upon rows that strangers have locked, and waits.
     by_id: str
+    #: The same for one that is to be found by its path and body.
+    by_key: str
     #: Behind a SELECT of rows that are to be claimed.
     skip_locked: str
     #: Between the INSERT and its SET list, for a row that is there already.

@@ -116,6 +116,7 @@ class MySQL:
 
     module = "pymysql"
     by_id = " FORCE INDEX (PRIMARY)"
+    by_key = " FORCE INDEX (job)"
     skip_locked = " FOR UPDATE SKIP LOCKED"
     on_conflict = "ON DUPLICATE KEY UPDATE"
 

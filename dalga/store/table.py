@@ -633,7 +633,7 @@ class _Statements:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._table = table = dialect.table
-        heartbeats = dialect.heartbeats
+        heartbeats, by_key = dialect.heartbeats, dialect.by_key
         prepare = dialect.prepare
         leased = "token IS NOT NULL AND due > %s"
 
@@ -653,7 +653,7 @@ class _Statements:
             """
         # A run that the job has stopped on is run again, as the same; else it is a new one.
         self.trigger = prepare(f"""
-            UPDATE {table} SET
+            UPDATE {table}{by_key} SET
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {leased} THEN
                     CASE WHEN superseded IN ({RESCHEDULED}, {RESCHEDULED_NOW})
@@ -670,7 +670,7 @@ class _Statements:
             WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled = 0
             """)
         self.enable = prepare(f"""
-            UPDATE {table} SET
+            UPDATE {table}{by_key} SET
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {leased} THEN superseded ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due
@@ -680,7 +680,7 @@ class _Statements:
             WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled <> 0
             """)
         self.disable = prepare(f"""
-            UPDATE {table} SET
+            UPDATE {table}{by_key} SET
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {leased} THEN superseded ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due END,
@@ -697,7 +697,7 @@ class _Statements:
             AND (token IS NULL OR due IS NULL OR due <= %s)
             """)
         self.delete_leased = prepare(f"""
-            UPDATE {table} SET superseded = {DELETED}
+            UPDATE {table}{by_key} SET superseded = {DELETED}
             WHERE path = %s AND body = %s AND {leased}
             """)
         self.find = prepare(f"""
