@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Collection
 from dataclasses import replace
 from time import time
 
@@ -113,8 +114,12 @@ async def sigkill_posting(world: World) -> None:
     world.notes["killed"] = str(sum(one.status is not None for one in world.instances))
 
 
-def _in_flight(world: World) -> int:
-    return sum(post.end is None for post in world.endpoint.posts[-100:])
+def _in_flight(world: World, runs: Collection[str] | None = None) -> int:
+    """How many POSTs are under way, of these runs or of all."""
+    return sum(
+        post.end is None and (runs is None or post.run in runs)
+        for post in world.endpoint.posts[-1000:]
+    )
 
 
 async def _held(world: World, number: int) -> None:
@@ -141,25 +146,17 @@ async def _held(world: World, number: int) -> None:
             for post in world.endpoint.posts
             if post.end is None and int(post.instance.split("-")[-2]) in pids
         }
-        # So that there are slots for these, and time for who would take them away.
-        world.endpoint.behave(lambda post: Answer(200, 2.5 if post.run in theirs else 0.2))
-        await world.pause(LEASE + 2 if number == 3 else LEASE)
-        if number < 3:
-            await world.until(lambda: _just_begun(world, theirs), "others to make their POSTs")
+        # Their leases end a little before those of what is not begun: others are still at it then.
+        world.endpoint.behave(lambda post: Answer(200, 2.7 if post.run in theirs else 0.2))
+        await world.pause(LEASE + 2 if number == 3 else LEASE + 0.3)
+        if number < 3 and not _in_flight(world, theirs):
+            world.objections.append("nobody was at what those had in hand that were held")
         for instance in held:
             instance.signal(signal.SIGCONT)
     # What they had in hand is of no effect any more; so nothing is POSTed again because of it.
     world.fault("after SIGSTOP", time(), time() + LEASE + TIMEOUT, repeats=False)
     await world.pause(world.seconds / 2)
     await world.settle()
-
-
-def _just_begun(world: World, runs: set[str]) -> bool:
-    """Whether one of these runs is being POSTed, and has a second to go."""
-    return any(
-        post.end is None and post.run in runs and 0.1 < time() - post.start < 0.3
-        for post in world.endpoint.posts[-100:]
-    )
 
 
 @scenario("3. SIGSTOP of one instance, for longer than the lease")
