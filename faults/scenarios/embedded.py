@@ -56,7 +56,7 @@ async def _meanwhile(world: World, kind: str, breaks: object, mends: object) -> 
         world.objections.append("nothing was refused meanwhile")
 
 
-@scenario("11. SQLite: the disk is full", engines=SQLITE, disk=4)
+@scenario("11. SQLite: the disk is full", engines=SQLITE, disk=16)
 async def sqlite_disk_full(world: World) -> None:
     assert world.disk is not None
     filler = world.disk / "filler"
