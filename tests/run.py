@@ -183,6 +183,9 @@ def main(arguments: Sequence[str]) -> int:
     if ENGINES_ONLY in arguments:
         sys.path.insert(0, str(ROOT))
         names = load(names, engines)
+        if not names:
+            print(f"FAILED: none of these tests belongs to {', '.join(engines) or 'an engine'}")
+            return 1
     report = run_trial(names)
     lines, failed = conclusion(report, engines)
     print("\n".join(lines), flush=True)

@@ -6,15 +6,18 @@ run says what it left out. See docs/architecture.md.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.run import Report, asked_for, conclusion, engine_of, load, of_engines
+from tests.run import Report, asked_for, conclusion, engine_of, load, main, of_engines
 
 ROOT = Path(__file__).parent.parent
 
@@ -337,6 +340,15 @@ class RunTests(SynchronousTestCase):
     def test_engines_only(self) -> None:
         tests = ["tests.a.MySQLTests.t", "tests.a.MySQLTests.u", "tests.a.Tests.MySQL", "tests.b"]
         self.assertEqual(of_engines(tests, ["mysql"]), ["tests.a.MySQLTests"])
+
+    def test_none_of_the_engines(self) -> None:
+        """Trial is not asked to run nothing, which would be all."""
+        self.patch(os, "environ", {**os.environ, "DALGA_TEST_ENGINES": "mysql"})
+        self.patch(sys, "path", sys.path.copy())
+        said = StringIO()
+        with redirect_stdout(said):
+            self.assertEqual(main(["--engines-only", "tests.test_house"]), 1)
+        self.assertEqual(said.getvalue(), "FAILED: none of these tests belongs to mysql\n")
 
     def test_what_cannot_be_imported(self) -> None:
         """It is left for trial to fail with, though it has no engine."""
