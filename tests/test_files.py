@@ -8,7 +8,7 @@ from typing import Any
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.service import clients_of, files_to_ask_for, room_for_clients
+from dalga.files import clients_of, files_to_ask_for, room_for_clients
 
 ANY = resource.RLIM_INFINITY
 
