@@ -76,6 +76,8 @@ class Options(UsageOptions):
         print(f"dalga {__version__}")
         sys.exit(0)
 
+    opt_h = UsageOptions.opt_help
+
 
 _LONG = ("config", "create-table", "upgrade-table", "dry-run", "debug", "version", "help")
 

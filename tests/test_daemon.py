@@ -825,6 +825,13 @@ class StartTests(StartTestsBase):
             self.assertEqual(await daemon.ended, 0)
             self.assertEqual(daemon.output, f"dalga {__version__}\n")
 
+    async def test_help(self) -> None:
+        """Each spelling shows the options."""
+        for option in ("--help", "-help", "-h"):
+            daemon = self.spawn(option)
+            self.assertEqual(await daemon.ended, 0)
+            self.assertIn("--upgrade-table", daemon.output)
+
 
 @each_engine(globals(), only=("mariadb", "mysql"))
 class ServerStartTests(StartTestsBase):
