@@ -452,7 +452,7 @@ class _Job:
             and post.scheduled < due.second
             and post.start <= by
             and plan.due(post.scheduled) is not None
-            and self._end(post) + REPLY >= due.earliest
+            and self._seen(post) >= due.earliest
             for post in self._posts
         )
 
@@ -470,6 +470,18 @@ class _Job:
 
     def _end(self, post: Post) -> float:
         return self._ended if post.end is None else post.end
+
+    def _seen(self, post: Post) -> float:
+        """When its instance knew of its end at the latest: not while it was held."""
+        end = self._end(post) + REPLY
+        return max(
+            (
+                fault.end + REPLY
+                for fault in overlapping(self._faults, self._end(post), end)
+                if fault.held == post.instance
+            ),
+            default=end,
+        )
 
     def _left(self) -> Iterator[tuple[str, str]]:
         """P1, P4: at the end the table holds what the last word left."""

@@ -83,6 +83,8 @@ class Fault:
     end: float
     #: Whether a run that was done may have been POSTed again because of it.
     repeats: bool = True
+    #: The instance that was held, where it was one: it has seen nothing before the end.
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True)

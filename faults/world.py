@@ -98,6 +98,11 @@ class Instance(ProcessProtocol):
         self.stopped = stat.rpartition(")")[2].split()[0] == "T"
         return self.stopped
 
+    @property
+    def name(self) -> str:
+        """What it calls itself towards the endpoint, once it listens."""
+        return self.said(r"dalga \S+ \(", ")")
+
     def output(self) -> str:
         """All that it has said so far."""
         return self.log.read_text(errors="replace")
@@ -309,22 +314,27 @@ class World:
 
     # Faults
 
-    def fault(self, kind: str, start: float, end: float, repeats: bool = True) -> None:
+    def fault(
+        self, kind: str, start: float, end: float, repeats: bool = True, held: str = ""
+    ) -> None:
         """Note that something was wrong."""
-        self.history.faults.append(Fault(kind, start, end, repeats))
+        self.history.faults.append(Fault(kind, start, end, repeats, held))
 
     @contextmanager
-    def faulty(self, kind: str, after: float = 0.0, repeats: bool = True) -> Iterator[None]:
+    def faulty(
+        self, kind: str, after: float = 0.0, repeats: bool = True, held: str = ""
+    ) -> Iterator[None]:
         """
         Note that something is wrong meanwhile.
 
         :param after: for how many seconds after it things may still be late.
+        :param held: the name of the instance that is held meanwhile.
         """
         start = time()
         try:
             yield
         finally:
-            self.fault(kind, start, time() + after, repeats)
+            self.fault(kind, start, time() + after, repeats, held)
 
     # Waiting
 

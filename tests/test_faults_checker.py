@@ -96,6 +96,17 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, runs[0], post(T + 3, end=T + 5.9), *runs[3:], row(T + 102))
         soon = post(T + 3, end=T + 5.4)
         self.wrong("no run for 1006", asked, runs[0], soon, *runs[3:], row(T + 102))
+        # An instance that is held has its answer when it goes on; another one's is no reason.
+        for held, missing in (("one", None), ("two", "1006"), ("", "1006")):
+            for since in (T + 4, T + 5.5):
+                fault = Fault("SIGSTOP", since, T + 6.1, held=held)
+                what = (asked, fault, runs[0], soon, *runs[3:], row(T + 102))
+                if missing is None:
+                    self.well(*what)
+                else:
+                    self.wrong(f"no run for {missing}", *what)
+        before = Fault("SIGSTOP", T + 3.5, T + 5.3, held="one")
+        self.wrong("no run for 1006", asked, before, runs[0], soon, *runs[3:], row(T + 102))
 
     def test_overlap(self) -> None:
         asked = put(T - 3, T, 3)

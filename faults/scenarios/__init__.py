@@ -54,6 +54,7 @@ from faults.scenarios import (  # noqa: E402
     embedded,  # noqa: F401
     instances,  # noqa: F401
     misbehaving,  # noqa: F401
+    mixed,  # noqa: F401
     replicas,  # noqa: F401
     wrong,  # noqa: F401
 )
