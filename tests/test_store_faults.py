@@ -771,14 +771,20 @@ class FileTests(EngineTestCase):
         """P1: what was committed is not deleted to make a new file, but waits for its own."""
         store, elsewhere = await self.open_with_a_job()
         os.rename(self.config.path, elsewhere)
+        alias = f"{self.config.path}-alias"
+        os.symlink(self.config.path, alias)
+        log = f"{os.path.realpath(self.config.path)}-wal"
         for _ in range(2):
-            error = self.assertRaises(StartupError, self.make_store().open)
-            self.assertEqual(
-                str(error),
-                f"can't use SQLite file {self.config.path!r}: it is missing or empty, but "
-                f"'{self.config.path}-wal' is there, with what was committed last: put back the "
-                "file that belongs to it, or remove it to begin without jobs",
-            )
+            for name in (self.config.path, alias):
+                dialect = SQLite(name)
+                error = self.assertRaises(sqlite3.Error, dialect.connect)
+                self.assertEqual(
+                    dialect.explain(error),
+                    f"can't use SQLite file {name!r}: it is missing or empty, but "
+                    f"{log!r} is there, with what was committed last: put back the file that "
+                    "belongs to it, or remove it to begin without jobs",
+                )
+            self.assertRaises(StartupError, self.make_store().open)
             Path(self.config.path).touch()
         os.rename(elsewhere, self.config.path)
         self.make_store().open()
