@@ -272,7 +272,7 @@ def punctual_burst(bench: Bench) -> Figures:
 def _punctual(bench: Bench, after: Callable[[int], float]) -> Figures:
     new_table(bench)
     count = int(300 * bench.seconds(60))
-    began = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=6)
+    began = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=15)
     dues = {f"job{n}": began + timedelta(seconds=after(n)) for n in range(count)}
     bench.database.insert(dues.items())
     with running_dalga(bench) as daemon:
