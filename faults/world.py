@@ -308,6 +308,13 @@ class World:
         await instance.ended
         self.died(instance)
 
+    async def retire(self, instance: Instance) -> None:
+        """Stop it in order. Nobody asks it any more: it is taken from a load balancer first."""
+        instance.url = ""
+        instance.signal(signal.SIGTERM)
+        if await instance.ended != 0:
+            self.objections.append(f"SIGTERM ended it with {instance.status}")
+
     def died(self, instance: Instance) -> None:
         """It was killed just now."""
         self.fault("SIGKILL", time(), time() + LEASE)

@@ -18,11 +18,15 @@ from faults.client import PROMPT
 from faults.proxy import Proxy
 from faults.scenarios import scenario
 from faults.scenarios.instances import keys, sometimes_slow, together
-from faults.world import LEASE, Unexpected, World
+from faults.world import LEASE, Instance, Unexpected, World
 
 #: How long things may be late after the database is back, in seconds: what was claimed and not
 #: begun, as nobody knew of it, waits for the lease's end.
 RECOVERY = LEASE + 5.0
+
+#: And where the way to it was stalled: what was claimed over it may be known to nobody until the
+#: server ends the transaction.
+STALLED = 15.0
 
 #: The longest that the reactor may do one thing, in seconds, on a machine that does others too.
 TICK = 1.0
@@ -58,11 +62,16 @@ async def _meanwhile(
             world.objections.append(f"an instance ended: {instance.output()[-500:]}")
             continue
         for _ in range(4):
-            answer = await world.client.ask("GET", "/status", instance.url)
-            if answer.status != 200:
-                world.objections.append(f"afterwards GET /status gives {answer.status}")
+            await ask_status(world, instance)
     await world.settle()
     _judge(world, ticks)
+
+
+async def ask_status(world: World, instance: Instance) -> None:
+    """It has to have one again."""
+    answer = await world.client.ask("GET", "/status", instance.url)
+    if answer.status != 200:
+        world.objections.append(f"afterwards GET /status gives {answer.status}")
 
 
 def _judge(world: World, ticks: list[Path]) -> None:
@@ -134,7 +143,7 @@ async def database_stalled(world: World) -> None:
         await outage(world, 20)
         proxy.stall(False)
 
-    await _meanwhile(world, "database stalled", fault, wait=RECOVERY + 15)
+    await _meanwhile(world, "database stalled", fault, wait=RECOVERY + STALLED)
 
 
 @scenario("6. Replies to COMMITs are lost")

@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from faults.endpoint import Answer
 from faults.history import Post
 from faults.scenarios import scenario
-from faults.world import LEASE, TIMEOUT, Instance, World
+from faults.world import LEASE, TIMEOUT, World
 
 
 def keys(name: str, number: int) -> list[tuple[str, str]]:
@@ -140,11 +140,9 @@ async def _held(world: World, number: int) -> None:
     await world.pause(world.random.uniform(0, 1))
     with world.faulty("SIGSTOP", after=1.0):
         await world.hold(held)
-        pids = {instance.pid for instance in held}
+        names = {instance.name for instance in held}
         theirs = {
-            post.run
-            for post in world.endpoint.posts
-            if post.end is None and int(post.instance.split("-")[-2]) in pids
+            post.run for post in world.endpoint.posts if post.end is None and post.instance in names
         }
         # Their leases end a little before those of what is not begun: others are still at it then.
         world.endpoint.behave(lambda post: Answer(200, 2.7 if post.run in theirs else 0.2))
@@ -243,11 +241,7 @@ async def rolling_restart(world: World) -> None:
     async def restart() -> None:
         nonlocal restarts
         while time() < ends:
-            old: Instance = running.pop(0)
-            old.url = ""  # as one takes it from a load balancer first
-            old.signal(signal.SIGTERM)
-            if await old.ended != 0:
-                world.objections.append(f"SIGTERM ended it with {old.status}")
+            await world.retire(running.pop(0))
             running.append(await world.start())
             restarts += 1
             await world.pause(1)

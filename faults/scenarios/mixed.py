@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import time
@@ -10,13 +11,9 @@ from time import time
 from faults.client import LIMIT
 from faults.proxy import Proxy
 from faults.scenarios import scenario
-from faults.scenarios.database import RECOVERY, in_thread, kill_connections
+from faults.scenarios.database import RECOVERY, STALLED, ask_status, in_thread, kill_connections
 from faults.scenarios.instances import keys, sometimes_slow, together
 from faults.world import LEASE, Instance, Unexpected, World
-
-#: What is claimed over a way that is stalled may be known to nobody until the server ends the
-#: transaction, in seconds after the stall.
-STALLED = 15.0
 
 
 @scenario(
@@ -33,14 +30,13 @@ async def mixed(world: World) -> None:
     await world.client.put_many(keys("job", 30), interval=2)
     ends = time() + world.seconds
     pick = world.random.choice
-    done: dict[str, int] = {}
+    done: Counter[str] = Counter()
 
     async def nemesis(longest: float, *faults: Callable[[], Awaitable[None]]) -> None:
         while time() < ends:
             fault = pick(faults)
             await fault()
-            name = fault.__name__.replace("_", " ")
-            done[name] = done.get(name, 0) + 1
+            done[fault.__name__.replace("_", " ")] += 1
             await world.pause(world.random.uniform(0, longest))
 
     # Instances
@@ -52,11 +48,7 @@ async def mixed(world: World) -> None:
 
     async def instance_restarted() -> None:
         number = world.random.randrange(3)
-        old = running[number]
-        old.url = ""
-        old.signal(signal.SIGTERM)
-        if await old.ended != 0:
-            world.objections.append(f"SIGTERM ended it with {old.status}")
+        await world.retire(running[number])
         running[number] = await _begin(world, ways[number])
 
     async def instance_held() -> None:
@@ -119,9 +111,7 @@ async def mixed(world: World) -> None:
     await world.settle()
     world.notes.update({name: str(number) for name, number in sorted(done.items())})
     for instance in running:
-        answer = await world.client.ask("GET", "/status", instance.url)
-        if answer.status != 200:
-            world.objections.append(f"afterwards GET /status gives {answer.status}")
+        await ask_status(world, instance)
 
 
 async def _begin(world: World, way: Proxy) -> Instance:

@@ -7,7 +7,7 @@ from time import time
 from typing import Any
 
 from faults.scenarios import scenario
-from faults.scenarios.database import RECOVERY, in_thread
+from faults.scenarios.database import RECOVERY, ask_status, in_thread
 from faults.scenarios.instances import keys, sometimes_slow, together
 from faults.world import LEASE, World
 from tests.servers import Cluster, Replicated
@@ -87,6 +87,4 @@ async def failover(world: World) -> None:
     await world.settle()
     world.notes["503"] = str(world.client.statuses[503])
     for instance in world.instances:
-        answer = await world.client.ask("GET", "/status", instance.url)
-        if answer.status != 200:
-            world.objections.append(f"afterwards GET /status gives {answer.status}")
+        await ask_status(world, instance)
