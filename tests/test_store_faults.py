@@ -31,6 +31,7 @@ from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine, se
 
 KEY = JobKey("check_feed", "1234")
 HOUR = timedelta(hours=1)
+PAST = "2020-01-01 00:00:00.000000"
 
 
 @each_engine(globals())
@@ -242,6 +243,24 @@ class ConcurrencyTests(EngineTestCase):
                 stranger.rollback()
             self.sql("DELETE FROM dalga")
 
+    async def test_a_claim_locks_what_it_takes(self) -> None:
+        """
+        P7: where all of the table is due, as after an outage, the optimizer would sort it, lock all
+        of it for a few rows, and leave nothing to the claims of other instances meanwhile.
+        """
+        store: Any = self.open_store()
+        with closing(self.connect()) as other:
+            other.cursor().executemany(
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+                f" VALUES (%s, 'body', '', '{PAST}', '{PAST}', '{PAST}')",
+                [(f"{number}",) for number in range(2000)],
+            )
+            other.commit()
+            now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+            other.cursor().execute(store._sql.find_due(0), (now, 2))
+            runs = (await store.claim(2, LONG)).runs
+            self.assertEqual([run.key.path for run in runs], ["2", "3"])
+
     async def test_a_locked_row_holds_up_no_other_record(self) -> None:
         """P2: verdicts are written around a row that a stranger has locked, and that one later."""
         self.claimable("a", "b")
@@ -267,14 +286,27 @@ class ConcurrencyTests(EngineTestCase):
             before = statement[: statement.index("path = ")].count("%s")
             after = statement.count("%s") - before - 2
             nobody = "2100-01-01"
-            with closing(self.connect()) as connection:
-                cursor = connection.cursor()
-                arguments = (*[nobody] * before, "a", "body", *[nobody] * after)
-                form = "FORMAT=TRADITIONAL " if self.engine == "mysql" else ""
-                cursor.execute(f"EXPLAIN {form}{statement.strip()}", arguments)
-                columns = [column[0] for column in cursor.description]
-                plan = dict(zip(columns, cursor.fetchall()[0], strict=True))
-                self.assertEqual(plan["key"], "job", statement)
+            arguments = (*[nobody] * before, "a", "body", *[nobody] * after)
+            self.assertEqual(self.index(statement, *arguments), "job", statement)
+
+    def test_leases_are_found_by_their_ids(self) -> None:
+        """
+        P7: where most of a small table is asked for the optimizer would go through all of it, and
+        lock for a moment what others' claims and records then pass over.
+        """
+        self.claimable(*"abcdefghij")
+        sql: Any = self.stores[0]._sql
+        for count in (5, 9):
+            self.assertEqual(self.index(sql.read_leases(count), *range(count)), "PRIMARY")
+
+    def index(self, statement: str, *arguments: object) -> object:
+        """By which index the optimizer would find a statement's rows; None: it reads them all."""
+        form = "FORMAT=TRADITIONAL " if self.engine == "mysql" else ""
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"EXPLAIN {form}{statement.strip()}", arguments)
+            columns = [column[0] for column in cursor.description]
+            return dict(zip(columns, cursor.fetchall()[0], strict=True))["key"]
 
     async def test_a_locked_row_holds_up_no_other_word(self) -> None:
         """P7: a job that runs is deleted, though another's row that is due later is locked."""
@@ -558,7 +590,21 @@ class ConcurrencyTests(EngineTestCase):
 
 @each_engine(globals(), only=("mariadb", "mysql"))
 class ServerTests(EngineTestCase):
-    """A server of one's own that dies."""
+    """A table that is not whole, and a server of one's own that dies."""
+
+    def test_an_index_that_is_missing(self) -> None:
+        """What statements need by name is missed at the start, not by each of them."""
+        self.open_store()
+        for index, definition in (("job", "UNIQUE KEY job (path, body)"), ("due", "KEY due (due)")):
+            self.sql(f"ALTER TABLE dalga DROP INDEX {index}")
+            cure = f"ALTER TABLE `dalga` ADD {definition}"
+            self.assertEqual(
+                str(self.assertRaises(StartupError, self.make_store().open)),
+                f"the table `dalga` in database {self.config.db!r} at {self.config.host}:"
+                f"{self.config.port} has no index {index}: put it back with {cure}",
+            )
+            self.sql(cure)
+            self.make_store().open()
 
     async def test_a_server_that_dies(self) -> None:
         """P1, P5: what was acknowledged outlives a kill; calls fail soon, then all is well."""

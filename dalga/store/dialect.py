@@ -46,6 +46,9 @@ class Dialect(Protocol):
     by_id: str
     #: The same for one that is to be found by its path and body.
     by_key: str
+    #: The same for those that are due: where most of the table is, the optimizer would sort it, and
+    #: a claim lock all of that, so that nobody else's finds anything.
+    by_due: str
     #: Behind a SELECT of rows that are to be claimed.
     skip_locked: str
     #: Between the INSERT and its SET list, for a row that is there already.

@@ -117,6 +117,7 @@ class MySQL:
     module = "pymysql"
     by_id = " FORCE INDEX (PRIMARY)"
     by_key = " FORCE INDEX (job)"
+    by_due = " FORCE INDEX (due)"
     skip_locked = " FOR UPDATE SKIP LOCKED"
     on_conflict = "ON DUPLICATE KEY UPDATE"
 
@@ -292,7 +293,23 @@ class MySQL:
             another = "name another with table in [mysql]"
             what = misfit(version, columns, release, another, UPGRADE)
             raise StartupError(f"the table {self.table} in {self.where()} {what}")
+        self._check_indexes(cursor)
         self.check_engine(cursor)
+
+    def _check_indexes(self, cursor: Cursor) -> None:
+        """:raises StartupError: if one is missing that statements name, and would fail without."""
+        cursor.execute(
+            "SELECT index_name FROM information_schema.statistics "
+            "WHERE table_schema = DATABASE() AND table_name = %s",
+            (self._name,),
+        )
+        found = {name.lower() for (name,) in cursor.fetchall()}
+        for index, definition in (("job", "UNIQUE KEY job (path, body)"), ("due", "KEY due (due)")):
+            if index not in found:
+                raise StartupError(
+                    f"the table {self.table} in {self.where()} has no index {index}: put it back "
+                    f"with ALTER TABLE {self.table} ADD {definition}"
+                )
 
     def create_table(self, cursor: Cursor) -> None:
         if self.columns(cursor, ""):

@@ -52,7 +52,7 @@ class SQLite:
     module = "sqlite3"
     table = f'"{TABLE}"'
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
-    by_id = by_key = ""
+    by_id = by_key = by_due = ""
     skip_locked = ""  # there is but one writer
     on_conflict = "ON CONFLICT (path, body) DO UPDATE SET"
 

@@ -751,7 +751,7 @@ class _Statements:
     def lock(self, count: int) -> str:
         # By the index of keys, as everybody else who goes by a key: no deadlocks.
         return self._dialect.prepare(f"""
-            SELECT id, path, body FROM {self._table} FORCE INDEX (job)
+            SELECT id, path, body FROM {self._table}{self._dialect.by_key}
             WHERE {_any_key(count)}{self._dialect.skip_locked}
             """)
 
@@ -771,7 +771,7 @@ class _Statements:
 
     def find_due(self, without: int) -> str:
         return self._dialect.prepare(f"""
-            SELECT id, due, superseded FROM {self._table}
+            SELECT id, due, superseded FROM {self._table}{self._dialect.by_due}
             WHERE due <= %s {_without(without)} ORDER BY due, id LIMIT %s{self._dialect.skip_locked}
             """)
 
@@ -794,7 +794,7 @@ class _Statements:
 
     def read_leases(self, count: int) -> str:
         return self._dialect.prepare(f"""
-            SELECT id, token, superseded FROM {self._table}
+            SELECT id, token, superseded FROM {self._table}{self._dialect.by_id}
             WHERE id IN ({_places(count)}){self._dialect.skip_locked}
             """)
 
