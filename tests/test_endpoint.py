@@ -119,7 +119,7 @@ class Conversation(Protocol):
         self.lost.callback(None)
 
 
-class Server(Factory[Conversation]):
+class Server(Factory):
     """
     An endpoint to POST to, which records what it gets and answers whatever bytes it is told to.
     """

@@ -559,7 +559,7 @@ class Echo(Protocol):
         self.lost.callback(None)
 
 
-class Echoes(Factory[Echo]):
+class Echoes(Factory):
     """A server."""
 
     noisy = False

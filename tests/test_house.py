@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
@@ -200,6 +201,23 @@ class HouseTests(SynchronousTestCase):
             if asking.search(path.read_text(encoding="utf-8"))
         }
         self.assertEqual(found, {"dalga/store/sqlite.py"})
+
+    def test_private_parts_have_an_upper_bound(self) -> None:
+        """A library whose private modules are imported has an upper bound."""
+        required = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        bounds = {
+            re.split(r"[^A-Za-z0-9.-]", requirement)[0].lower(): requirement
+            for requirement in required["project"]["dependencies"]
+        }
+        private = {
+            module.split(".")[0]
+            for _, package, path in files()
+            for module in imports(path.read_text(encoding="utf-8"), package)
+            if any(part.startswith("_") for part in module.split(".")[1:-1])
+        } - {"dalga"}
+        self.assertIn("twisted", private)
+        for library in private:
+            self.assertIn(",<", bounds[library], library)
 
     def test_plugin_folder(self) -> None:
         """With an ``__init__.py``, it would stand in for Twisted itself, or hide its plugins."""

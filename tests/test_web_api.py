@@ -219,7 +219,7 @@ class Client(Protocol):
                 break
 
 
-class Connecting(ClientFactory[Client]):
+class Connecting(ClientFactory):
     protocol = Client
     noisy = False
 
