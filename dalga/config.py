@@ -118,6 +118,8 @@ class Config:
     endpoint: EndpointConfig = EndpointConfig()
     #: Sentences on what was given and is not needed, for the log.
     notes: tuple[str, ...] = field(default=(), compare=False)
+    #: Variables that look like ours, and that Kubernetes or a docker link has set.
+    links: tuple[str, ...] = field(default=(), compare=False)
 
 
 #: Sections and their keys, as they are documented; read in any case.
@@ -197,7 +199,8 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
     Read the configuration: a variable goes before the file, the file before the default.
 
     :param path: a file, as `dalga.configfile.read_file` takes it; None for none.
-    :param environ: the environment; of it, what starts with ``DALGA_`` and the name of a section.
+    :param environ: the environment; of it, what starts with ``DALGA_`` and the name of a section,
+        but for what Kubernetes and docker links set.
     :raises ConfigError: with one sentence on the first thing that won't do.
     """
     given = _Given()
@@ -240,6 +243,7 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
             timeout=endpoint.duration("timeout", default.endpoint.timeout),
         ),
         notes=tuple(given.notes()),
+        links=tuple(given.links),
     )
 
 
@@ -369,6 +373,8 @@ class _Given:
     def __init__(self) -> None:
         #: What makes each section be there: its heading, also with nothing below, or a variable.
         self.origins: dict[str, str] = {}
+        #: Variables that Kubernetes or a docker link has set, not an operator.
+        self.links: list[str] = []
         self._values: dict[tuple[str, str], _Value] = {}
 
     def of(self, section: str) -> dict[str, _Value]:
@@ -414,7 +420,8 @@ class _Given:
 
     def add_variables(self, environ: Mapping[str, str]) -> None:
         """
-        Take the values of ``DALGA_<SECTION>_<KEY>``, literally; other variables are not ours.
+        Take the values of ``DALGA_<SECTION>_<KEY>``, literally; other variables are not ours, nor
+        are those that Kubernetes and docker links set.
 
         :raises ConfigError: for what is not known.
         """
@@ -423,6 +430,9 @@ class _Given:
             prefix, _, rest = variable.partition("_")
             section, separator, key = rest.partition("_")
             if prefix != "DALGA" or section.lower() not in KEYS or section != section.upper():
+                continue
+            if _is_link(variable, text, environ):
+                self.links.append(variable)
                 continue
             known = {_variable(name): name for name in _known(section.lower()).values()}
             if not separator or key not in known:
@@ -434,6 +444,42 @@ class _Given:
             self.origins.setdefault(section.lower(), variable)
             _add(values, _Value(section.lower(), known[key], text, variable))
         self._values.update(values)
+
+
+#: IPv4, or IPv6, which has a colon.
+_ADDRESS = r"[0-9]+(\.[0-9]+){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
+
+#: A container, and the name that it was linked by: ``/web/db``.
+_LINKED_CONTAINER = r"/[\w.-]+/[\w.-]+"
+
+#: The end of the name of a variable that Kubernetes sets for each Service (its documentation,
+#: "Accessing the Service: Environment variables") and ``docker run --link`` for each link (Docker's
+#: documentation, "Legacy container links"), and what its value looks like.
+_LINKS: tuple[tuple[str, str], ...] = (
+    (r"_SERVICE_HOST", _ADDRESS),
+    (r"_SERVICE_PORT(_\w+)?", r"[0-9]+"),
+    (r"_PORT", r"(tcp|udp|sctp)://\S+"),
+    (r"_PORT_[0-9]+_(TCP|UDP|SCTP)(_START|_END)?", r"(tcp|udp|sctp)://\S+"),
+    (r"_PORT_[0-9]+_(TCP|UDP|SCTP)_PROTO", r"tcp|udp|sctp"),
+    (r"_PORT_[0-9]+_(TCP|UDP|SCTP)_PORT(_START|_END)?", r"[0-9]+"),
+    (r"_PORT_[0-9]+_(TCP|UDP|SCTP)_ADDR", _ADDRESS),
+    (r"_NAME", _LINKED_CONTAINER),
+)
+
+
+def _is_link(variable: str, text: str, environ: Mapping[str, str]) -> bool:
+    """
+    Whether a variable tells where a Service or a linked container is, which says nothing about
+    Dalga: one called ``dalga-mysql`` gives ``DALGA_MYSQL_PORT=tcp://10.0.0.11:3306``.
+    """
+    if any(
+        re.fullmatch(rf"\w+{end}", variable) and re.fullmatch(value, text) for end, value in _LINKS
+    ):
+        return True
+    # A linked container's own variables may hold anything, but its name is beside them.
+    linked, own, _ = variable.partition("_ENV_")
+    name = environ.get(f"{linked}_NAME", "")
+    return bool(own) and re.fullmatch(_LINKED_CONTAINER, name) is not None
 
 
 def _variable(key: str) -> str:

@@ -200,6 +200,12 @@ class DalgaService(Service):
         )
         for note in config.notes:
             log.warn("{note}", note=note)
+        for variable in config.links:
+            log.debug(
+                "{variable} is no configuration: it has the form of what Kubernetes and docker "
+                "links set for a service",
+                variable=variable,
+            )
 
     def stopService(self) -> Deferred[None]:
         """

@@ -436,6 +436,108 @@ class FileRefusalTests(ConfigTestCase):
             self.assertIn(hint, refusal)
 
 
+#: What a Service, or a linked container, may be called: Dalga itself, and each section.
+SERVICES = (
+    "dalga",
+    *(f"dalga-{section}" for section in KEYS),
+    "dalga-mysql-primary",
+    "dalga-jobs-2",
+)
+
+
+def service_links(service: str, address: str, *ports: tuple[int, str, str]) -> dict[str, str]:
+    """
+    The variables that Kubernetes sets for a Service where ``enableServiceLinks`` is true.
+
+    :param ports: each port's number, protocol and name, which is empty where it has none.
+    """
+    name = service.upper().replace("-", "_")
+    host = f"[{address}]" if ":" in address else address
+    links = {
+        f"{name}_SERVICE_HOST": address,
+        f"{name}_SERVICE_PORT": str(ports[0][0]),
+        f"{name}_PORT": f"{ports[0][1]}://{host}:{ports[0][0]}",
+    }
+    for port, protocol, title in ports:
+        if title:
+            links[f"{name}_SERVICE_PORT_{title.upper().replace('-', '_')}"] = str(port)
+        prefix = f"{name}_PORT_{port}_{protocol.upper()}"
+        links[prefix] = f"{protocol}://{host}:{port}"
+        links[f"{prefix}_PROTO"] = protocol
+        links[f"{prefix}_PORT"] = str(port)
+        links[f"{prefix}_ADDR"] = address
+    return links
+
+
+def container_links(alias: str) -> dict[str, str]:
+    """The variables that ``docker run --link db:alias`` sets, for a port and a range of ports."""
+    name = alias.upper().replace("-", "_")
+    ports = f"{name}_PORT_3306_TCP"
+    ranges = f"{name}_PORT_4567_TCP"
+    return {
+        f"{name}_NAME": f"/web.1/{alias}",
+        f"{name}_PORT": "tcp://172.17.0.5:3306",
+        ports: "tcp://172.17.0.5:3306",
+        f"{ports}_PROTO": "tcp",
+        f"{ports}_PORT": "3306",
+        f"{ports}_ADDR": "172.17.0.5",
+        f"{ranges}_START": "tcp://172.17.0.5:4567",
+        f"{ranges}_END": "tcp://172.17.0.5:4568",
+        f"{ranges}_PORT_START": "4567",
+        f"{ranges}_PORT_END": "4568",
+        f"{name}_ENV_MYSQL_ROOT_PASSWORD": "s3cret",
+        f"{name}_ENV_GOSU_VERSION": "1.7",
+    }
+
+
+class LinkTests(ConfigTestCase):
+    """What Kubernetes and docker links set for a service of a name like ours."""
+
+    def test_no_configuration(self) -> None:
+        """Nothing of it is taken, not even as a choice of the database, and each is noted."""
+        mysql = (3306, "tcp", "mysql")
+        for name in SERVICES:
+            for links in (
+                service_links(name, "10.0.0.11", (3306, "tcp", "")),
+                service_links(name, "fd00::b", mysql, (33060, "tcp", "mysql-x")),
+                service_links(name, "10.0.0.11", (53, "udp", "dns"), (9, "sctp", "s")),
+                container_links(name),
+                container_links(f"{name}-1"),
+            ):
+                config = load_config(None, links)
+                self.assertEqual(config, Config())
+                others = () if name == "dalga" else sorted(links)
+                self.assertEqual(config.links, tuple(others))
+
+    def test_beside_our_own(self) -> None:
+        """A variable that an operator sets has its meaning beside them."""
+        links = service_links("dalga-mysql", "10.0.0.11", (3306, "tcp", ""))
+        own = {"DALGA_MYSQL_HOST": "db", "DALGA_MYSQL_PORT": "3307"}
+        self.assertEqual(
+            load_config(None, {**links, **own}).database, MySQLConfig(host="db", port=3307)
+        )
+
+    def test_mistakes(self) -> None:
+        """What has their names but not their values, or the other way round, is refused."""
+        for name, text in [
+            ("DALGA_MYSQL_SERVICE_HOST", "db1"),
+            ("DALGA_MYSQL_SERVICE_HOST", "db"),
+            ("DALGA_MYSQL_SERVICE_PORT", "tcp"),
+            ("DALGA_MYSQL_PORT", "33o7"),
+            ("DALGA_MYSQL_PORT", "mysql://10.0.0.11:3306"),
+            ("DALGA_LISTEN_PORT", "10.0.0.11:80"),
+            ("DALGA_MYSQL_PORTS", "tcp://10.0.0.11:3306"),
+            ("DALGA_MYSQL_PORT_3306", "tcp://10.0.0.11:3306"),
+            ("DALGA_MYSQL_PORT_3306_TCP", "3306"),
+            ("DALGA_MYSQL_NAME", "dalga"),
+            ("DALGA_MYSQL_ENV_PASSWORD", "s3cret"),
+            ("DALGA_MYSQL_HOST_ADDR", "10.0.0.11"),
+        ]:
+            refusal = self.refusal(None, **{name: text})
+            self.assertTrue(refusal.startswith(name), refusal)
+            self.assertNotIn("s3cret", refusal)
+
+
 class ValueRefusalTests(ConfigTestCase):
     """
     Each value is refused in the file and in a variable, in a sentence that names where it stands,
