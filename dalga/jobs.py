@@ -160,9 +160,9 @@ class Jobs:
         """
         return await self._shielded(self._store.disable(key).addCallback(self._disabled))
 
-    async def upcoming(self, key: JobKey, count: int, after: datetime | None) -> Upcoming:
+    async def upcoming(self, key: JobKey, limit: int, after: datetime | None) -> Upcoming:
         """
-        The next `count` run times of a job after `after`, or after now.
+        The next `limit` run times of a job after `after`, or after now.
 
         :raises JobNotFound: if there is none.
         :raises JobSetAside: if it can't be understood.
@@ -179,15 +179,15 @@ class Jobs:
 
         def work() -> Upcoming:
             times = job.upcoming(after or now, now)
-            return Upcoming(job.schedule.zone, list(islice(times, count)))
+            return Upcoming(job.schedule.zone, list(islice(times, limit)))
 
         return await self._listed(work)
 
     async def preview(
-        self, request: ScheduleRequest, count: int, after: datetime | None
+        self, request: ScheduleRequest, limit: int, after: datetime | None
     ) -> Upcoming:
         """
-        The first `count` run times after `after` of a job that would be scheduled now; or then, if
+        The first `limit` run times after `after` of a job that would be scheduled now; or then, if
         that is past: to see what clock changes of the past would have done.
 
         :raises InvalidRequest: for a request that is refused.
@@ -199,7 +199,7 @@ class Jobs:
         def work() -> Upcoming:
             planned = plan(request, then)
             times = planned.times(now - _INSTANT if after is None else after, then)
-            return Upcoming(planned.schedule.zone, list(islice(times, count)))
+            return Upcoming(planned.schedule.zone, list(islice(times, limit)))
 
         return await self._listed(work)
 

@@ -352,8 +352,8 @@ class ScheduleTests(DaemonTestCase):
             {"at": "2031-03-30T01:00:00Z", "local": "2031-03-30T04:00:00+03:00", "dst": "gap"},
             {"at": "2031-03-31T00:30:00Z", "local": "2031-03-31T03:30:00+03:00"},
         ]
-        self.assertEqual(await self.get(f"{url}/preview?{daily}&count=3"), {"runs": runs})
-        past = "cron=30+3+*+*+*&location=Europe/Istanbul&count=1&after=2015-03-28T12:00:00Z"
+        self.assertEqual(await self.get(f"{url}/preview?{daily}&limit=3"), {"runs": runs})
+        past = "cron=30+3+*+*+*&location=Europe/Istanbul&limit=1&after=2015-03-28T12:00:00Z"
         self.assertEqual(
             await self.get(f"{url}/preview?{past}"),
             {
@@ -369,7 +369,7 @@ class ScheduleTests(DaemonTestCase):
         await self.put(f"{url}/jobs/a/b?{daily}")
         after = "after=2031-03-29T12:00:00Z"
         self.assertEqual(
-            await self.get(f"{url}/jobs/a/b/upcoming?count=2&{after}"), {"runs": runs[1:]}
+            await self.get(f"{url}/jobs/a/b/upcoming?limit=2&{after}"), {"runs": runs[1:]}
         )
 
 

@@ -700,7 +700,7 @@ class ParameterTests(APITestCase):
             ),
         ]:
             self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))
-            if b"count" not in query and b"timezone" not in query:
+            if b"timezone" not in query:
                 self.assertEqual(await self.refusal(b"GET /preview?" + query), (400, sentence))
         self.assertEqual(self.store.rows, {})
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -838,7 +838,7 @@ class UpcomingTests(APITestCase):
             b',{"at":"2021-03-29T00:30:00Z","local":"2021-03-29T03:30:00+03:00"}]}'
         )
         self.assertEqual(
-            await self.ask(b"GET /jobs/a/b/upcoming?count=2"),
+            await self.ask(b"GET /jobs/a/b/upcoming?limit=2"),
             b"HTTP/1.1 200 OK\r\n"
             b"Content-Type: application/json; charset=utf-8\r\n"
             b"Date: ...\r\n"
@@ -853,10 +853,23 @@ class UpcomingTests(APITestCase):
         self.store.time += timedelta(seconds=90)
         self.assertEqual(await self.times(b"/jobs/a/b/upcoming?count=1"), ["2014-11-11T22:12:40Z"])
         self.assertEqual(
-            await self.times(b"/jobs/a/b/upcoming?count=2&after=2015-01-01T00:00:00%2B01:00"),
+            await self.times(b"/jobs/a/b/upcoming?limit=2&after=2015-01-01T00:00:00%2B01:00"),
             ["2014-12-31T23:00:40Z", "2014-12-31T23:01:40Z"],
         )
-        self.assertEqual(len(await self.times(b"/jobs/a/b/upcoming?count=100")), 100)
+        self.assertEqual(len(await self.times(b"/jobs/a/b/upcoming?limit=100")), 100)
+
+    async def test_page_by_page(self) -> None:
+        """The last time of a page, given as after, leads to the next run, to the microsecond."""
+        self.store.time += timedelta(microseconds=482_193)
+        await self.ask(b"PUT /jobs/a/b?interval=60")
+        for target in [b"/jobs/a/b/upcoming?", b"/preview?interval=60&"]:
+            expected = await self.times(target + b"limit=6")
+            self.assertEqual(expected[0], "2014-11-11T22:11:40.482193Z")
+            found, after = [], b""
+            for _ in range(3):
+                found += await self.times(target + b"limit=2" + after)
+                after = b"&after=" + found[-1].encode()
+            self.assertEqual(found, expected)
 
     async def test_a_job_ends_and_a_disabled_one_has_no_runs(self) -> None:
         for query, expected in [
@@ -901,12 +914,12 @@ class UpcomingTests(APITestCase):
         self.store.rows[key] = UnreadableJob(key, "schedule is 'x'")
         counts = "it takes a whole number from 1 to 100"
         for target, status, sentence in [
-            (b"/jobs/a/b/upcoming?count=0", 400, f"count is '0': {counts}"),
+            (b"/jobs/a/b/upcoming?limit=0", 400, f"limit is '0': {counts}"),
             (b"/jobs/a/b/upcoming?count=101", 400, f"count is '101': {counts}"),
             (
-                b"/jobs/a/b/upcoming?limit=5",
+                b"/jobs/a/b/upcoming?limit=5&count=5",
                 400,
-                "there is no parameter 'limit': a list of run times takes count, after",
+                "limit and count both say how many run times are listed; give just one of them",
             ),
             (
                 b"/jobs/a/b/upcoming?after=9999-01-01T00:00:00Z",
@@ -925,20 +938,24 @@ class UpcomingTests(APITestCase):
 
     async def test_a_preview_writes_nothing(self) -> None:
         self.assertEqual(
-            await self.times(b"/preview?interval=P1M&first-run=2015-01-31T09:00:00Z&count=3"),
+            await self.times(b"/preview?interval=P1M&first-run=2015-01-31T09:00:00Z&limit=3"),
             ["2015-01-31T09:00:00Z", "2015-02-28T09:00:00Z", "2015-03-31T09:00:00Z"],
         )
         self.assertEqual(
-            await self.times(b"/preview?interval=60&immediate=true&count=1"),
+            await self.times(b"/preview?interval=60&immediate=true&limit=1"),
             ["2014-11-11T22:10:40Z"],
         )
         self.assertEqual(
-            await self.times(b"/preview?interval=60&after=2015-01-01T00:00:00Z&count=1"),
+            await self.times(b"/preview?interval=60&immediate=true&count=2&limit=9"),
+            ["2014-11-11T22:10:40Z", "2014-11-11T22:11:40Z"],
+        )
+        self.assertEqual(
+            await self.times(b"/preview?interval=60&after=2015-01-01T00:00:00Z&limit=1"),
             ["2015-01-01T00:00:40Z"],
         )
         self.assertEqual(len(await self.times(b"/preview?cron=*+*+*+*+*")), 10)
         # A body is not looked at.
-        self.assertIn(b" 200 ", await self.ask(b"GET /preview?interval=60", b"", b"count=0"))
+        self.assertIn(b" 200 ", await self.ask(b"GET /preview?interval=60", b"", b"limit=0"))
         self.assertEqual(self.store.rows, {})
 
 

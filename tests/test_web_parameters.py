@@ -708,20 +708,34 @@ class ListingTests(SynchronousTestCase):
     def test_ten_from_now_on_unless_said_otherwise(self) -> None:
         for query, expected in [
             (b"", Listing(10, None)),
-            (b"count=1", Listing(1, None)),
-            (b"count=100&after=2015-01-01T00:00:00Z", Listing(100, LATER)),
+            (b"limit=1", Listing(1, None)),
+            (b"limit=100&after=2015-01-01T00:00:00Z", Listing(100, LATER)),
         ]:
             self.assertEqual(listing(query), expected)
             self.assertEqual(preview(query), (ScheduleRequest(), expected))
 
+    def test_the_older_name_of_limit(self) -> None:
+        """count is a job's own parameter, so that only a list of a job that is there takes it."""
+        self.assertEqual(listing(b"count=7"), Listing(7))
+        self.assertEqual(
+            str(self.assertRaises(InvalidRequest, listing, b"count=7&limit=7")),
+            "limit and count both say how many run times are listed; give just one of them",
+        )
+        takes = "it takes a whole number from 1 to 100"
+        for value in ("0", "101"):
+            self.assertEqual(
+                str(self.assertRaises(InvalidRequest, listing, f"count={value}".encode())),
+                f"count is '{value}': {takes}",
+            )
+
     def test_anything_else_is_refused_in_a_sentence(self) -> None:
         takes = "it takes a whole number from 1 to 100"
         for query, sentence in [
-            (b"count=0", f"count is '0': {takes}"),
-            (b"count=101", f"count is '101': {takes}"),
-            (b"count=-1", f"count is '-1': {takes}"),
-            (b"count=", f"count is '': {takes}"),
-            (b"count=1&count=1", "count is given twice, as '1' and as '1': give it once"),
+            (b"limit=0", f"limit is '0': {takes}"),
+            (b"limit=101", f"limit is '101': {takes}"),
+            (b"limit=-1", f"limit is '-1': {takes}"),
+            (b"limit=", f"limit is '': {takes}"),
+            (b"limit=1&limit=1", "limit is given twice, as '1' and as '1': give it once"),
             (
                 b"after=now",
                 "after is 'now': it takes an RFC 3339 timestamp with a zone, such as "
@@ -732,18 +746,22 @@ class ListingTests(SynchronousTestCase):
                 self.assertEqual(str(self.assertRaises(InvalidRequest, read, query)), sentence)
         self.assertEqual(
             str(self.assertRaises(InvalidRequest, listing, b"before=now")),
-            "there is no parameter 'before': a list of run times takes count, after",
+            "there is no parameter 'before': a list of run times takes limit, after, count",
         )
 
     def test_a_preview_takes_what_a_put_takes(self) -> None:
-        """But for count, which says how many times to list."""
-        query = b"interval=P1M&location=Europe/Riga&count=3&after=2015-01-01T00:00:00Z&catch-up=all"
+        """Its own count, too, beside how many times to list."""
+        query = (
+            b"interval=P1M&location=Europe/Riga&count=500&after=2015-01-01T00:00:00Z"
+            b"&catch-up=all&limit=3"
+        )
         self.assertEqual(
             preview(query),
             (
                 ScheduleRequest(
                     interval=duration_from_text("P1M"),
                     location="Europe/Riga",
+                    count=500,
                     catch_up=CatchUp.ALL,
                 ),
                 Listing(3, LATER),
@@ -751,7 +769,8 @@ class ListingTests(SynchronousTestCase):
         )
         self.assertEqual(
             str(self.assertRaises(InvalidRequest, preview, b"x=1")),
-            f"there is no parameter 'x': a preview takes {', '.join([*PARAMETERS, 'after'])}",
+            "there is no parameter 'x': a preview takes "
+            + ", ".join([*PARAMETERS, "limit", "after"]),
         )
 
 

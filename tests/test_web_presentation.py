@@ -40,6 +40,7 @@ from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
 
 examples = settings(max_examples=300, database=None, derandomize=True, deadline=None)
 
+LAST_SECOND = datetime.max.replace(tzinfo=UTC, microsecond=0)
 WHEN = datetime(2014, 11, 11, 22, 11, 40, tzinfo=UTC)
 JOB = Job(JobKey("check_feed", "1234"), Every(timedelta(seconds=60)), Options(), WHEN, WHEN, WHEN)
 PLAIN = b'{"path":"check_feed","body":"1234","interval":60,"next_run":"2014-11-11T22:11:40Z"'
@@ -120,6 +121,8 @@ class JobTests(SynchronousTestCase):
     def test_what_else_was_asked_for(self) -> None:
         for options, further in [
             (Options(until=WHEN), '"until":"2014-11-11T22:11:40Z"'),
+            # As it was given, so that a PUT of what is shown is the same.
+            (Options(until=WHEN.replace(microsecond=5)), '"until":"2014-11-11T22:11:40.000005Z"'),
             (Options(count=3), '"count":3,"successes":2'),
             (Options(catch_up=CatchUp.SKIP), '"catch_up":"skip"'),
             (Options(catch_up=CatchUp.ALL), '"catch_up":"all"'),
@@ -256,15 +259,23 @@ class UpcomingTests(SynchronousTestCase):
             upcoming = self.times(Cron("30 3 * * *", riga), day, 2)
             self.assertEqual(upcoming_json(upcoming).decode(), f'{{"runs":[{runs}]}}')
 
-    def test_whole_seconds_and_minutes_of_offset_are_all_that_rfc_3339_has(self) -> None:
+    def test_a_fraction_of_a_second_is_shown_where_there_is_one(self) -> None:
+        for fraction, text in [(999_999, ".999999"), (500_000, ".5"), (1, ".000001"), (0, "")]:
+            at = WHEN.replace(microsecond=fraction)
+            self.assertEqual(
+                upcoming_json(Upcoming(Zone("Asia/Kathmandu"), [Occurrence(at)])).decode(),
+                f'{{"runs":[{{"at":"2014-11-11T22:11:40{text}Z",'
+                f'"local":"2014-11-12T03:56:40{text}+05:45"}}]}}',
+            )
+
+    def test_whole_minutes_of_offset_are_all_that_rfc_3339_has(self) -> None:
         for at, zone, local in [
-            (WHEN.replace(microsecond=999_999), "UTC", "2014-11-11T22:11:40+00:00"),
             # +01:56:56 until 1910
             (datetime(1900, 1, 1, tzinfo=UTC), "Europe/Istanbul", "1900-01-01T01:56:56+01:57"),
             # -07:52:58 until 1883
             (datetime(1800, 1, 1, tzinfo=UTC), "America/Los_Angeles", "1799-12-31T16:07:02-07:53"),
             # A year that the location has not is shown in UTC.
-            (datetime.max.replace(tzinfo=UTC), "Asia/Kathmandu", "9999-12-31T23:59:59+00:00"),
+            (LAST_SECOND, "Asia/Kathmandu", "9999-12-31T23:59:59+00:00"),
         ]:
             answer = json.loads(upcoming_json(Upcoming(Zone(zone), [Occurrence(at)])))
             self.assertEqual(answer["runs"][0]["local"], local)
@@ -280,7 +291,7 @@ class UpcomingTests(SynchronousTestCase):
         [run] = json.loads(answer)["runs"]
         self.assertEqual(list(run), ["at", "local", "dst"])
         for name in ("at", "local"):
-            self.assertEqual(datetime.fromisoformat(run[name]), at.replace(microsecond=0))
+            self.assertEqual(datetime.fromisoformat(run[name]), at)
 
 
 class StatusTests(SynchronousTestCase):

@@ -97,7 +97,7 @@ class Api:
         """List a job's next run times."""
         key = job_key(request.path.removesuffix(UPCOMING))
         asked = listing(request.query)
-        upcoming = await self._jobs.upcoming(key, asked.count, asked.after)
+        upcoming = await self._jobs.upcoming(key, asked.limit, asked.after)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, upcoming_json(upcoming))
 
     @app.route("/jobs", methods=["GET"])
@@ -111,7 +111,7 @@ class Api:
     async def preview(self, request: ApiRequest) -> bytes:
         """List the run times that a job would have."""
         parameters, asked = preview(request.query)
-        upcoming = await self._jobs.preview(parameters, asked.count, asked.after)
+        upcoming = await self._jobs.preview(parameters, asked.limit, asked.after)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, upcoming_json(upcoming))
 
     @app.route("/status", methods=["GET"])

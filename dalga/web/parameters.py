@@ -138,7 +138,7 @@ def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
 class Listing:
     """Which of a job's run times are asked for."""
 
-    count: int = LISTED
+    limit: int = LISTED
     #: None for now.
     after: datetime | None = None
 
@@ -149,7 +149,14 @@ def listing(query: bytes) -> Listing:
 
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
-    return Listing(**_values(_form_pairs(query), _LISTING, "a list of run times takes"))
+    values = _values(_form_pairs(query), _LISTING, "a list of run times takes")
+    if "count" in values:
+        if "limit" in values:
+            raise InvalidRequest(
+                "limit and count both say how many run times are listed; give just one of them"
+            )
+        values["limit"] = values.pop("count")
+    return Listing(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +180,13 @@ def paging(query: bytes) -> Paging:
 
 def preview(query: bytes) -> tuple[ScheduleRequest, Listing]:
     """
-    Read the parameters of a GET of the run times of a job that is not there: those of a PUT, where
-    count is how many to list, and after.
+    Read the parameters of a GET of the run times of a job that is not there: those of a PUT, and
+    limit and after.
 
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
     values = _values(_form_pairs(query), _PREVIEW, "a preview takes")
-    which = {name: values.pop(name) for name in _LISTING if name in values}
+    which = {name: values.pop(name) for name in _WHICH if name in values}
     return _request(values), Listing(**which)
 
 
@@ -370,14 +377,17 @@ _SCHEDULE: Mapping[str, Reader] = MappingProxyType(
 #: What a PATCH takes.
 _ENABLEMENT: Mapping[str, Reader] = MappingProxyType({"enable": boolean, "disable": boolean})
 
-#: What a GET of run times takes.
-_LISTING: Mapping[str, Reader] = MappingProxyType({"count": listed, "after": instant})
+#: Which run times are listed.
+_WHICH: Mapping[str, Reader] = MappingProxyType({"limit": listed, "after": instant})
+
+#: What a GET of a job's run times takes. `count` is the older name of `limit`.
+_LISTING: Mapping[str, Reader] = MappingProxyType({**_WHICH, "count": listed})
 
 #: What a GET of all jobs takes.
 _PAGING: Mapping[str, Reader] = MappingProxyType({"path": path, "limit": limit, "cursor": cursor})
 
 #: What a GET of the run times of a job to be takes.
-_PREVIEW: Mapping[str, Reader] = MappingProxyType({**_SCHEDULE, **_LISTING})
+_PREVIEW: Mapping[str, Reader] = MappingProxyType({**_SCHEDULE, **_WHICH})
 
 
 def _values(

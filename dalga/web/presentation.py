@@ -74,7 +74,7 @@ def _options(job: Job) -> dict[str, Any]:
     options = job.options
     members: dict[str, Any] = {}
     if options.until is not None:
-        members["until"] = timestamp(options.until)
+        members["until"] = _exactly(options.until)
     if options.count is not None:
         members["count"] = options.count
         members["successes"] = job.successes
@@ -112,16 +112,29 @@ def upcoming_json(upcoming: Upcoming) -> bytes:
 
 
 def _run(zone: Zone, time: Occurrence) -> dict[str, str]:
-    members = {"at": timestamp(time.at), "local": _local(zone.local(time.at))}
+    members = {"at": _exactly(time.at), "local": _local(zone.local(time.at))}
     return members if time.dst is None else {**members, "dst": time.dst}
 
 
+def _exactly(instant: datetime) -> str:
+    """An instant in RFC 3339, UTC, with its fraction of a second where there is one."""
+    return timestamp(instant).removesuffix("Z") + _fraction(instant) + "Z"
+
+
+def _fraction(instant: datetime) -> str:
+    return f".{instant.microsecond:06}".rstrip("0").rstrip(".")
+
+
 def _local(local: datetime) -> str:
-    """A place's time in RFC 3339, whose offsets have no seconds; those of long ago had."""
+    """
+    A place's time in RFC 3339, with its fraction of a second where there is one. Offsets have no
+    seconds there; those of long ago had.
+    """
     offset = local.utcoffset()
     assert offset is not None
     whole = timezone(round(offset / _MINUTE) * _MINUTE)
-    return local.replace(tzinfo=whole).isoformat(timespec="seconds")
+    text = local.replace(tzinfo=whole, microsecond=0).isoformat()
+    return text[:-6] + _fraction(local) + text[-6:]
 
 
 def _seconds(duration: timedelta) -> int | float:
