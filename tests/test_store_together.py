@@ -215,6 +215,19 @@ class TogetherTests(SynchronousTestCase):
             self.transactions.begun[number].commit()
         self.assertEqual(self.done, [["a1"], ["a2"], ["a3", "b1"], ["a4"]])
 
+    def test_a_caller_that_waits(self) -> None:
+        """A key is let go whatever its caller's callbacks do."""
+        lane: Any = self.transactions
+        self.together = Together(lane, self.work, lambda word: word[0])
+        for number, callback in enumerate([lambda result: Deferred(), lambda result: 1 / 0]):
+            self.together.run(f"a{number}").addCallback(callback).addErrback(lambda failure: None)
+            self.transactions.reactor.advance(0)
+            self.transactions.begun[-1].commit()
+        answers = self.ask("a2")
+        self.transactions.begun[-1].commit()
+        self.assertEqual(self.successResultOf(answers["a2"]), "A2")
+        self.assertEqual(self.done, [["a0"], ["a1"], ["a2"]])
+
     def test_what_comes_meanwhile_goes_together(self) -> None:
         """A lone request waits for nobody; those that come while it runs share the next."""
         first = self.ask("a")

@@ -51,8 +51,9 @@ class Dialect(Protocol):
     by_due: str
     #: Behind a SELECT of rows that are to be claimed.
     skip_locked: str
-    #: Between the INSERT and its SET list, for a row that is there already.
-    on_conflict: str
+
+    def on_conflict(self, key: str) -> str:
+        """Between an INSERT and its SET list, for a row that is there already with this key."""
 
     def proposed(self, column: str) -> str:
         """Behind `on_conflict`: the value that the INSERT had for a column."""

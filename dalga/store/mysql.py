@@ -28,6 +28,7 @@ from dalga.store.schema import (
     misfit,
     version_of,
 )
+from dalga.store.session import set_up
 
 #: Seconds that a statement waits for a lock, where the time-out of reads leaves it so many.
 LOCK_WAIT_TIMEOUT = 3
@@ -119,7 +120,6 @@ class MySQL:
     by_key = " FORCE INDEX (job)"
     by_due = " FORCE INDEX (due)"
     skip_locked = " FOR UPDATE SKIP LOCKED"
-    on_conflict = "ON DUPLICATE KEY UPDATE"
 
     def __init__(
         self,
@@ -147,6 +147,9 @@ class MySQL:
         self._lock_wait = max(1, min(LOCK_WAIT_TIMEOUT, math.ceil(read_timeout) - 1))
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
+
+    def on_conflict(self, key: str) -> str:
+        return "ON DUPLICATE KEY UPDATE"
 
     def proposed(self, column: str) -> str:
         return f"VALUES({column})"
@@ -244,29 +247,7 @@ class MySQL:
 
     def set_up(self, connection: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SET SESSION time_zone = '+00:00', SESSION sql_mode = 'STRICT_ALL_TABLES', "
-                f"SESSION innodb_lock_wait_timeout = {self._lock_wait}"
-            )
-            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            # MariaDB had but the one name until 11.1, MySQL 8 has but the other.
-            cursor.execute(
-                "SHOW SESSION VARIABLES WHERE Variable_name IN "
-                "('tx_isolation', 'transaction_isolation', 'wsrep_on')"
-            )
-            found = dict(cursor.fetchall())
-            if found.pop("wsrep_on", "OFF") == "ON":
-                # A node of a Galera cluster. A transaction's first statement, which reads the time,
-                # waits until all is here that was acknowledged by any node: or a DELETE might find
-                # nothing of a job that was PUT through another one (P4).
-                cursor.execute("SET SESSION wsrep_sync_wait = @@SESSION.wsrep_sync_wait | 1")
-            levels = set(found.values())
-        if levels != {"READ-COMMITTED"}:
-            raise pymysql.OperationalError(
-                CR.CR_SERVER_HANDSHAKE_ERR,
-                "it does not let a session read committed data only "
-                f"(transaction isolation is {', '.join(sorted(levels)) or 'unknown'})",
-            )
+            set_up(cursor, self._lock_wait)
 
     def begin(self, cursor: Cursor) -> None:
         """
@@ -406,14 +387,12 @@ class MySQL:
             yield connection
 
     def _connect_for_upgrade(self) -> Any:
-        connection = self._connect(
-            read_timeout=UPGRADE_TIMEOUT, write_timeout=UPGRADE_TIMEOUT, autocommit=True
-        )
+        connection = self._connect(read_timeout=UPGRADE_TIMEOUT, write_timeout=UPGRADE_TIMEOUT)
         with connection.cursor() as cursor:
             cursor.execute(
                 # What is no time (2021-02-30) in the old table is none in the new one.
                 "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES', "
-                f"SESSION lock_wait_timeout = {UPGRADE_LOCK_WAIT}, "
+                f"SESSION lock_wait_timeout = {UPGRADE_LOCK_WAIT}, SESSION autocommit = 1, "
                 f"SESSION net_write_timeout = {UPGRADE_TIMEOUT}"
             )
         return connection

@@ -54,12 +54,14 @@ class SQLite:
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
     by_id = by_key = by_due = ""
     skip_locked = ""  # there is but one writer
-    on_conflict = "ON CONFLICT (path, body) DO UPDATE SET"
 
     def __init__(self, path: str, wall_clock: Callable[[], datetime] = _utc_now) -> None:
         self._path = path
         self._wall_clock = wall_clock
         self._watch = FileWatch(path)
+
+    def on_conflict(self, key: str) -> str:
+        return f"ON CONFLICT ({key}) DO UPDATE SET"
 
     def proposed(self, column: str) -> str:
         return f"excluded.{column}"

@@ -338,7 +338,9 @@ class JobsTable:
 
         def dues(rows: list[tuple[Any, ...]], now: datetime) -> Dues:
             times = []
-            for _, value in rows[1:]:
+            for _, value in rows:
+                if value is None:
+                    break  # the one row that is always there: nothing is due up to then
                 try:
                     times.append(self._dialect.read_instant(value))
                 except ValueError:
@@ -639,7 +641,7 @@ class _Statements:
 
         new = dialect.proposed
         self._upsert = f"""
-            {dialect.on_conflict}
+            {dialect.on_conflict("path, body")}
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {leased} THEN
                     CASE {new("scheduled")} WHEN %s THEN {RESCHEDULED_NOW} ELSE {RESCHEDULED} END
@@ -714,7 +716,10 @@ class _Statements:
                    (SELECT MIN(due) FROM {table} WHERE due <= %s)
             """)
         self.count_gone = prepare(f"SELECT COUNT(*) FROM {heartbeats} WHERE seen <= %s")
-        self.announce = prepare(f"REPLACE INTO {heartbeats} (id, seen) VALUES (%s, %s)")
+        self.announce = prepare(f"""
+            INSERT INTO {heartbeats} (id, seen) VALUES (%s, %s)
+            {dialect.on_conflict("id")} seen = {dialect.proposed("seen")}
+            """)
         self.forget = prepare(f"DELETE FROM {heartbeats} WHERE seen <= %s")
         self.depart = prepare(f"DELETE FROM {heartbeats} WHERE id = %s")
         self.now = prepare("SELECT UTC_TIMESTAMP(6)")
@@ -759,14 +764,13 @@ class _Statements:
         return self._dialect.prepare(f"{self.jobs} AND ({_any_key(count)})")
 
     def upcoming(self, without: int) -> str:
-        # The first row has the time, the others what is due.
+        # The time is there also where nothing is due.
         return self._dialect.prepare(f"""
-            SELECT UTC_TIMESTAMP(6), NULL
-            UNION ALL
-            SELECT NULL, due FROM (
+            SELECT (SELECT UTC_TIMESTAMP(6)), due
+            FROM (SELECT 1) AS one LEFT JOIN (
                 SELECT due FROM {self._table}
                 WHERE due <= %s {_without(without)} ORDER BY due LIMIT %s
-            ) AS dues
+            ) AS dues ON TRUE
             """)
 
     def find_due(self, without: int) -> str:

@@ -151,8 +151,12 @@ class Together(Generic[A, R]):
             return fail(StoreUnavailable(STOPPING))
         request: _Request[A, R] = _Request(argument)
         self._waiting.append(request)
+        # Not the request's own Deferred: a callback of the caller's that waits for something would
+        # hold up what lets the key go.
+        answer: Deferred[R] = Deferred(lambda _: request.answer.cancel())
+        request.answer.chainDeferred(answer)
         self._begin_soon()
-        return request.answer
+        return answer
 
     def close(self) -> None:
         """Begin no more. What waits fails; what is under way goes on to its end."""

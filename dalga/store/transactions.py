@@ -181,7 +181,7 @@ class Transactions:
         """
         One statement that only reads, and reads the database's time too.
 
-        :param sql: has that in the first column of its first row, which is always there.
+        :param sql: has that in its first column, and always a first row.
         :param result: called in a thread with the rows and that time.
         :raises StoreUnavailable: if the database can't do it now.
         """
