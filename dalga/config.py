@@ -7,15 +7,16 @@ key, or variable), what was given and what would do; the value of a password is 
 
 from __future__ import annotations
 
+import base64
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import IPv6Address
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
-from dalga.configfile import Kind, named, read_file, shown
+from dalga.configfile import Entry, Kind, named, read_file, shown
 from dalga.errors import ConfigError
 from dalga.retry import RetryPolicy
 
@@ -102,10 +103,13 @@ class ListenConfig:
 class EndpointConfig:
     """``[endpoint]``: where jobs are POSTed to."""
 
-    #: An http or https URL of ASCII characters: scheme, host, and maybe a port and a path.
+    #: An http or https URL of ASCII characters: scheme, host, and maybe a port and a path. A user
+    #: and a password that were in it are among the headers.
     baseurl: str = "http://127.0.0.1:5000/"
     #: Seconds for one POST, from the connect to the end of the answer.
     timeout: float = 10.0
+    #: Names and values of what each POST has in its head, in ASCII; no name twice in any case.
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,29 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "listen": ("host", "port", "idleTimeout", "readTimeout"),
     "endpoint": ("baseurl", "timeout"),
 }
+
+#: The one key that is a table: in a file, ``[endpoint.headers]`` and a line for each header.
+HEADERS = ("endpoint", "headers")
+
+#: Headers that say how a message goes from one host to the next (RFC 9110 section 7.6.1) or how it
+#: is written, which Dalga does by itself.
+MESSAGE_HEADERS = (
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
 
 #: How connections to MySQL are encrypted, as its own client calls it.
 SSL_MODES = ("disabled", "preferred", "required", "verify-ca", "verify-identity")
@@ -238,13 +265,38 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
             idle_timeout=listen.duration("idleTimeout", default.listen.idle_timeout, "1s"),
             read_timeout=listen.duration("readTimeout", default.listen.read_timeout, "1s"),
         ),
-        endpoint=EndpointConfig(
-            baseurl=endpoint.text("baseurl", default.endpoint.baseurl, _check_baseurl),
-            timeout=endpoint.duration("timeout", default.endpoint.timeout),
-        ),
+        endpoint=_endpoint(endpoint, given.headers),
         notes=tuple(given.notes()),
         links=tuple(given.links),
     )
+
+
+def _endpoint(endpoint: _Section, headers: Mapping[str, _Value]) -> EndpointConfig:
+    """:param headers: by their names in lower case."""
+    default = EndpointConfig()
+    sent = tuple((value.key, value.header()) for value in headers.values())
+    baseurl = endpoint.text("baseurl", default.baseurl, _check_baseurl)
+    credentials, at, _ = urlsplit(baseurl).netloc.rpartition("@")
+    if at:
+        if "authorization" in headers:
+            raise headers["authorization"].refuse(
+                f"{endpoint['baseurl'].where} has a user name and a password in it, leave one of "
+                "the two out"
+            )
+        # As Go's net/http does, and RFC 7617 has it.
+        encoded = base64.b64encode(unquote_to_bytes(_user_and_password(credentials))).decode()
+        sent = (*sent, ("Authorization", f"Basic {encoded}"))
+        baseurl = baseurl.replace(f"{credentials}@", "", 1)
+    return EndpointConfig(
+        baseurl=baseurl,
+        timeout=endpoint.duration("timeout", default.timeout),
+        headers=sent,
+    )
+
+
+def _user_and_password(credentials: str) -> str:
+    """A URL's user information, with the colon that it may lack."""
+    return credentials if ":" in credentials else f"{credentials}:"
 
 
 def _mysql(mysql: _Section) -> MySQLConfig:
@@ -360,11 +412,31 @@ class _Value:
         if self.kind not in (Kind.TEXT, Kind.NUMBER, Kind.BOOLEAN):
             given = f" is {self.kind.value}"
         # A URL with an @ may have a password in it, too.
-        elif self.key == "password" or "@" in self.text:
+        elif self.key == "password" or "@" in self.text or self.section == ".".join(HEADERS):
             given = " (not shown)"
         else:
             given = f" is {shown(self.text)}"
         return ConfigError(f"{self.where}{given}: {why}")
+
+    def header(self) -> str:
+        """
+        The value of a header, whose name is the key.
+
+        :raises ConfigError: for a name or a value that none can have.
+        """
+        name = self.key.lower()
+        if name in MESSAGE_HEADERS or name.startswith("dalga-"):
+            raise self.refuse("Dalga sets this header by itself, leave it out")
+        if self.kind is not Kind.TEXT:
+            raise self.refuse("it takes text, so put it in double quotes")
+        if why := _undisplayable(self.text):
+            raise self.refuse(why)
+        # RFC 9110 section 5.5, without what it calls obsolete.
+        if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", self.text):
+            raise self.refuse(
+                "a header takes ASCII characters, at least one, without spaces around them"
+            )
+        return self.text
 
 
 class _Given:
@@ -375,6 +447,8 @@ class _Given:
         self.origins: dict[str, str] = {}
         #: Variables that Kubernetes or a docker link has set, not an operator.
         self.links: list[str] = []
+        #: The endpoint's headers by their names in lower case.
+        self.headers: dict[str, _Value] = {}
         self._values: dict[tuple[str, str], _Value] = {}
 
     def of(self, section: str) -> dict[str, _Value]:
@@ -393,6 +467,9 @@ class _Given:
         values: dict[tuple[str, str], _Value] = {}
         for written in read_file(path):
             section = written.name.lower()
+            if section == ".".join(HEADERS):
+                self._add_headers(path, written.entries)
+                continue
             if section not in KEYS:
                 raise ConfigError(
                     f"{path}: there is no section [{named(written.name)}]"
@@ -405,10 +482,13 @@ class _Given:
             self.origins[section] = f"[{section}] in {path}"
             known = _known(section)
             for entry in written.entries:
+                if (section, entry.key.lower()) == HEADERS:
+                    self._add_table(path, entry)
+                    continue
                 if entry.key.lower() not in known:
                     raise ConfigError(
                         f"{path}: [{section}] has no key {shown(entry.key)}"
-                        f"{_instead(entry.key, KEYS[section], '{}')}"
+                        f"{_instead(entry.key, _names(section), '{}')}"
                     )
                 key = known[entry.key.lower()]
                 where = f"{path}: [{section}] {key}"
@@ -417,6 +497,55 @@ class _Given:
                     raise value.refuse(entry.problem)
                 _add(values, value)
         self._values.update(values)
+
+    def _add_table(self, path: str, entry: Entry) -> None:
+        """
+        Take ``headers`` where it is a key.
+
+        :raises ConfigError: for what is neither a table nor empty.
+        """
+        if entry.kind is Kind.TABLE:
+            self._add_headers(path, entry.table)
+        elif entry.text or entry.kind not in (Kind.TEXT, Kind.NOTHING):
+            where = f"{path}: [endpoint] headers"
+            raise _Value(".".join(HEADERS), "", entry.text, where, entry.kind).refuse(
+                "each header takes a line of its own below [endpoint.headers], or in YAML below "
+                'headers:, such as X-Api-Key = "..."'
+            )
+
+    def _add_headers(self, path: str, entries: Iterable[Entry]) -> None:
+        """:raises ConfigError: for what is no header's name, and for one that is there twice."""
+        for entry in entries:
+            name = entry.key
+            # RFC 9110 section 5.1. What is none may have the value in it: "Authorization: x".
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise ConfigError(
+                    f"{path}: [endpoint.headers] has a key that can't be a header's name (not "
+                    'shown): it takes ASCII letters, digits and -, such as X-Api-Key = "..."'
+                )
+            where = f"{path}: [endpoint.headers] {name}"
+            value = _Value(".".join(HEADERS), name, entry.text, where, entry.kind)
+            if name.lower() in self.headers:
+                raise ConfigError(f"{where} is there twice, leave one of them")
+            if entry.problem is not None:
+                raise value.refuse(entry.problem)
+            self.headers[name.lower()] = value
+
+    def _add_header_variable(self, variable: str, text: str) -> None:
+        """
+        Take ``DALGA_ENDPOINT_HEADERS_X_API_KEY`` for ``X-Api-Key``, in the place of the file's.
+
+        :raises ConfigError: for what names no header.
+        """
+        name = variable.removeprefix(_HEADERS_VARIABLE).removeprefix("_")
+        value = _Value(".".join(HEADERS), name.replace("_", "-").title(), text, variable)
+        if re.fullmatch(r"[A-Z0-9]+(_[A-Z0-9]+)*", name):
+            self.headers[value.key.lower()] = value
+        elif text or variable != _HEADERS_VARIABLE:
+            raise replace(value, where=named(variable)).refuse(
+                "each header takes a variable of its own, with its name behind "
+                f"{_HEADERS_VARIABLE}_, such as {_HEADERS_VARIABLE}_X_API_KEY"
+            )
 
     def add_variables(self, environ: Mapping[str, str]) -> None:
         """
@@ -431,12 +560,15 @@ class _Given:
             section, separator, key = rest.partition("_")
             if prefix != "DALGA" or section.lower() not in KEYS or section != section.upper():
                 continue
+            if re.match(rf"{_HEADERS_VARIABLE}(_|$)", variable):
+                self._add_header_variable(variable, text)
+                continue
             if _is_link(variable, text, environ):
                 self.links.append(variable)
                 continue
             known = {_variable(name): name for name in _known(section.lower()).values()}
             if not separator or key not in known:
-                names = [f"DALGA_{section}_{_variable(name)}" for name in KEYS[section.lower()]]
+                names = [f"DALGA_{section}_{_variable(name)}" for name in _names(section.lower())]
                 meant = f"DALGA_{section}_{_variable(MEANT.get(key.lower(), key))}"
                 raise ConfigError(
                     f"{named(variable)} is not a variable of Dalga's{_instead(meant, names, '{}')}"
@@ -445,6 +577,9 @@ class _Given:
             _add(values, _Value(section.lower(), known[key], text, variable))
         self._values.update(values)
 
+
+#: What the variables for headers begin with.
+_HEADERS_VARIABLE = "DALGA_ENDPOINT_HEADERS"
 
 #: IPv4, or IPv6, which has a colon.
 _ADDRESS = r"[0-9]+(\.[0-9]+){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
@@ -485,6 +620,11 @@ def _is_link(variable: str, text: str, environ: Mapping[str, str]) -> bool:
 def _variable(key: str) -> str:
     """A key as it stands in a variable's name, where there can be no hyphen."""
     return key.upper().replace("-", "_")
+
+
+def _names(section: str) -> list[str]:
+    """A section's keys, as a sentence on an unknown one lists them."""
+    return [*KEYS[section], *(key for within, key in [HEADERS] if within == section)]
 
 
 def _known(section: str) -> dict[str, str]:
@@ -702,14 +842,28 @@ def _check_baseurl(text: str) -> str | None:
         return "its host or port can't be read, it takes a URL such as http://127.0.0.1:5000/"
     if url.scheme not in ("http", "https"):
         return "it takes a URL that starts with http:// or https://"
-    if "@" in url.netloc:
-        return "it takes a URL without a user name or password"
+    if "@" in url.netloc and (why := _check_user_info(url.netloc.rpartition("@")[0])):
+        return why
     if "%" in host or not (_is_host(host) if ":" in host else HOST_NAME.fullmatch(host)):
         return "it takes a URL with a host, such as http://127.0.0.1:5000/"
     if port == 0 or url.netloc.endswith(":"):
         return "its port can't be used, it takes one from 1 to 65535, or none and no colon"
     if "?" in text or "#" in text:
         return "it takes a URL without query (?) and fragment (#), as a job's path is put behind it"
+    return None
+
+
+def _check_user_info(text: str) -> str | None:
+    """:param text: what stands before the @ in a URL."""
+    user, _, password = text.partition(":")
+    if not user and not password:
+        return "it takes a user name and a password before the @, or no @"
+    decoded = unquote_to_bytes(text)
+    if re.search(rb"[\x00-\x1f\x7f]", decoded):
+        return "its user name or password has a control character, leave that out"
+    # RFC 7617 section 2: all behind the first colon would be taken for the password.
+    if b":" in unquote_to_bytes(user):
+        return "a user name with a colon (%3A) can't be sent, choose another"
     return None
 
 

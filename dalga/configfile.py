@@ -45,12 +45,15 @@ class Entry:
     kind: Kind = Kind.TEXT
     #: Why the value can't be taken, as the end of a sentence; None where it can.
     problem: str | None = None
+    #: What a table has in it.
+    table: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FileSection:
     """A section; each name as it was written, and maybe there more than once."""
 
+    #: In an ini file, ``section.key`` is the heading of a table in a section, as in TOML.
     name: str
     entries: list[Entry]
 
@@ -136,14 +139,13 @@ def _read_ini(path: str, text: str) -> list[FileSection]:
                 "one, or a comment after ; or #"
             )
         if key in sections[name]:
-            raise ConfigError(
-                f"{where}: [{named(name)}] {named(key)} is there twice, leave one of them"
-            )
-        sections[name][key] = _ini_entry(key, raw)
+            what = f"a key of [{named(name)}]" if "." in name else f"[{named(name)}] {named(key)}"
+            raise ConfigError(f"{where}: {what} is there twice, leave one of them")
+        sections[name][key] = _ini_entry(name, key, raw)
     return [FileSection(name, list(keys.values())) for name, keys in sections.items()]
 
 
-def _ini_entry(key: str, raw: str) -> Entry:
+def _ini_entry(section: str, key: str, raw: str) -> Entry:
     """:param raw: the text after the equals sign."""
     if raw.startswith('"'):
         quoted = re.fullmatch(r'"((?:[^"\\]|\\["\\])*)"(?:\s+[;#].*)?', raw)
@@ -157,8 +159,9 @@ def _ini_entry(key: str, raw: str) -> Entry:
         return Entry(key, re.sub(r"\\(.)", r"\1", quoted[1]))
     comment = re.search(r"(?:^|\s)[;#]", raw)
     text = raw if comment is None else raw[: comment.start()].rstrip()
-    if key.lower() == "password" and text != raw:
-        # A comment, or part of the password? A guess would end as "access denied".
+    if text != raw and (key.lower() == "password" or "." in section):
+        # A comment, or part of the password? A guess would end as "access denied". In a table keys
+        # are free, and each may be a secret.
         return Entry(
             key, raw, problem="put it in double quotes, as it has a ; or # that starts a comment"
         )
@@ -208,6 +211,10 @@ def _toml_entry(key: str, value: object) -> Entry:
             return Entry(key, str(value).lower(), kind)
         case Kind.TEXT | Kind.NUMBER:
             return Entry(key, str(value), kind)
+        case Kind.TABLE:
+            assert isinstance(value, dict)
+            inner = tuple(_toml_entry(name, each) for name, each in value.items())
+            return Entry(key, "", kind, table=inner)
         case _:
             return Entry(key, "", kind)
 
@@ -287,18 +294,21 @@ class _Yaml:
             name = self._key(event)
             value = self._next()
             if isinstance(value, yaml.MappingStartEvent):
-                yield FileSection(name, list(self._entries()))
+                yield FileSection(name, list(self._entries(1)))
             elif _yaml_kind(value) is Kind.NOTHING:
                 yield FileSection(name, [])
             else:
                 raise _not_a_section(self._path, name, _yaml_kind(value))
 
-    def _entries(self) -> Iterator[Entry]:
+    def _entries(self, depth: int) -> Iterator[Entry]:
+        """:param depth: 1 in a section, 2 in a table that is in one."""
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._key(event)
             value = self._next()
             if isinstance(value, yaml.ScalarEvent):
                 yield _yaml_entry(key, value)
+            elif isinstance(value, yaml.MappingStartEvent) and depth == 1:
+                yield Entry(key, "", Kind.TABLE, table=tuple(self._entries(depth + 1)))
             else:
                 self._pass_over()
                 yield Entry(key, "", _yaml_kind(value))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -115,11 +115,19 @@ class Endpoint:
     :param timeout: how long one POST may take in all, in seconds: connect, headers and body.
     :param instance: what this instance calls itself, for the ``dalga-instance`` header.
     :param slots: how many POSTs are under way at most; as many connections are kept.
+    :param headers: names and values, in ASCII, of what goes with each POST. Those that are Dalga's
+        own are not among them, but for Content-Type and User-Agent, whose place they take.
     :raises ConfigError: where `baseurl`'s scheme or host can't be used.
     """
 
     def __init__(
-        self, reactor: Any, baseurl: str, timeout: float, instance: str, slots: int
+        self,
+        reactor: Any,
+        baseurl: str,
+        timeout: float,
+        instance: str,
+        slots: int,
+        headers: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._reactor = reactor
         self._timeout = timeout
@@ -128,8 +136,7 @@ class Endpoint:
         self._start = f"POST {urlsplit(baseurl).path.rstrip('/')}"
         self._headers = (
             f"Host: {self._route.host_header}\r\n"
-            "Content-Type: text/plain\r\n"
-            f"User-Agent: dalga/{__version__}\r\n"
+            f"{_lines(headers)}"
             # Nothing invites compression, which would have to be undone (P10).
             "Accept-Encoding: identity\r\n"
             f"Dalga-Instance: {re.sub('[^!-~]', '?', instance)}\r\n"
@@ -181,6 +188,14 @@ class Endpoint:
             "\r\n"
         )
         return head.encode("ascii") + body
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> str:
+    """The given headers, and what Dalga sends where they say nothing else."""
+    lines = {"content-type": "Content-Type: text/plain"}
+    lines["user-agent"] = f"User-Agent: dalga/{__version__}"
+    lines |= {name.lower(): f"{name}: {value}" for name, value in headers}
+    return "".join(f"{line}\r\n" for line in lines.values())
 
 
 @implementer(IAgent)

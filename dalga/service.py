@@ -156,7 +156,9 @@ class DalgaService(Service):
         config, reactor, store = self._config, self._reactor, self._store
         timeout, slots = config.endpoint.timeout, config.jobs.max_running
         instance = instance_name()  # of the process that twistd may have forked by now
-        self._endpoint = Endpoint(reactor, config.endpoint.baseurl, timeout, instance, slots)
+        self._endpoint = Endpoint(
+            reactor, config.endpoint.baseurl, timeout, instance, slots, config.endpoint.headers
+        )
         self._scheduler = Scheduler(
             reactor,
             store,

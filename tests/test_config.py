@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import operator
 import re
@@ -30,7 +31,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga import service
 from dalga.config import (
     ELSEWHERE,
+    HEADERS,
     KEYS,
+    MESSAGE_HEADERS,
     UNNEEDED,
     Config,
     EndpointConfig,
@@ -231,13 +234,14 @@ class ReadTests(ConfigTestCase):
             bare = re.sub(r"(?m)^;(?=\S)", "", text[start:stop])
             changed = text.replace(text[start:stop], bare).replace(text[slice(*other)], "\n")
             self.assertEqual(self.load(changed), Config(database=expected))
-        found = re.findall(r"(?m)^;?(?:\[(\w+)\]|([\w-]+) = .*)$", text)
+        found = re.findall(r"(?m)^;?(?:\[([\w.]+)\]|([\w-]+) = .*)$", text)
         sections: dict[str, list[str]] = {}
         for section, key in found:
             if section:
                 current = sections.setdefault(section, [])
             else:
                 current.append(key)
+        self.assertTrue(sections.pop(".".join(HEADERS)))
         self.assertEqual(sections, {section: list(keys) for section, keys in KEYS.items()})
 
 
@@ -884,14 +888,257 @@ class BaseURLTests(ConfigTestCase):
             )
 
     def test_user_info(self) -> None:
-        """Its password is not repeated."""
-        for text in ("http://u:s3cret@h/", "http://@h/", "http://u:s3cret@h/?x"):
-            self.assertEqual(
-                self.refusal(f"[endpoint]\nbaseurl = {text}"),
-                "ini: [endpoint] baseurl (not shown): it takes a URL without a user name or "
-                "password",
+        """A user and a password become a header, as in Go's net/http, and leave the URL."""
+        for text, baseurl, credentials in [
+            ("http://u:s3cret@h/", "http://h/", "u:s3cret"),
+            ("https://u:s3cret@[::1]:8443/a@b", "https://[::1]:8443/a@b", "u:s3cret"),
+            ("HTTP://user@h", "HTTP://h", "user:"),
+            ("http://:t0ken@h/", "http://h/", ":t0ken"),
+            ("http://u:a:b@h/", "http://h/", "u:a:b"),
+            ("http://u%40x.org:p%2Fs%3F%25@h/", "http://h/", "u@x.org:p/s?%"),
+            ("http://%C3%BC:%E2%9C%93@h/", "http://h/", "ü:✓"),
+            ("http://u@x:p@h/", "http://h/", "u@x:p"),
+        ]:
+            endpoint = self.load(f"[endpoint]\nbaseurl = {text}").endpoint
+            encoded = base64.b64encode(credentials.encode()).decode()
+            header = ("Authorization", f"Basic {encoded}")
+            self.assertEqual(endpoint, EndpointConfig(baseurl, headers=(header,)))
+            for secret in ("s3cret", "t0ken", encoded):
+                self.assertNotIn(secret, repr(endpoint))
+
+    def test_bad_user_info(self) -> None:
+        """What no server would understand is refused, and its password is not repeated."""
+        for text, why in [
+            ("http://@h/", "it takes a user name and a password before the @, or no @"),
+            ("http://:@h/", "it takes a user name and a password before the @, or no @"),
+            ("http://u%3Av:s3cret@h/", "a user name with a colon (%3A) can't be sent, choose ano"),
+            ("http://u:s3cret%0D%0A@h/", "its user name or password has a control character"),
+            ("http://u%00:s3cret@h/", "its user name or password has a control character"),
+            ("http://u:s3cret@/", "it takes a URL with a host"),
+            ("http://u:s3cret@h/?x", "it takes a URL without query"),
+            ("http://u:s3/cret@h/", "its host or port can't be read"),
+            ("http://u:s3#cret@h/", "its host or port can't be read"),
+            ("http://u:s3cret%@h/", "a % in a URL takes two hexadecimal digits"),
+            ("ftp://u:s3cret@h/", "it takes a URL that starts with http:// or https://"),
+            ("ftp://u:s3cret@h/ x", "U+0020 can't stand in a URL"),
+        ]:
+            refusal = self.refusal(f"[endpoint]\nbaseurl = {text}")
+            self.assertTrue(
+                refusal.startswith(f"ini: [endpoint] baseurl (not shown): {why}"), refusal
             )
-        self.assertNotIn("s3cret", self.refusal("[endpoint]\nbaseurl = ftp://u:s3cret@h/ x"))
+            self.assertNotIn("cret", refusal)
+
+
+class HeaderTests(ConfigTestCase):
+    """`[endpoint.headers]`: what goes with each POST."""
+
+    GIVEN = (("Authorization", "Bearer a.b-c=="), ("X-Key", "1; a=b"))
+
+    def test_formats(self) -> None:
+        """A table in each format, in any case and also inside of [endpoint]."""
+        for ending, written in [
+            (".ini", '[endpoint.headers]\nAuthorization = Bearer a.b-c==\nX-Key = "1; a=b"'),
+            (".ini", '[Endpoint.Headers]\nAuthorization = "Bearer a.b-c=="\nX-Key = 1; a=b'),
+            (".toml", "[endpoint.headers]\nAuthorization = 'Bearer a.b-c=='\nX-Key = '1; a=b'"),
+            (
+                ".toml",
+                "[endpoint]\nheaders.Authorization = 'Bearer a.b-c=='\nheaders.X-Key = '1; a=b'",
+            ),
+            (".toml", "[endpoint]\nheaders = {Authorization = 'Bearer a.b-c==', X-Key = '1; a=b'}"),
+            (
+                ".yaml",
+                "endpoint:\n  headers:\n    Authorization: Bearer a.b-c==\n    X-Key: 1; a=b",
+            ),
+            (".yaml", "endpoint:\n  headers: {Authorization: Bearer a.b-c==, X-Key: '1; a=b'}"),
+        ]:
+            self.ending = ending
+            config = self.load(written)
+            self.assertEqual(config.endpoint, EndpointConfig(headers=self.GIVEN), written)
+            self.assertNotIn("a.b-c", repr(config))
+
+    def test_none(self) -> None:
+        for ending, written in [
+            (".ini", "[endpoint.headers]"),
+            (".ini", "[endpoint]\nheaders ="),
+            (".toml", "[endpoint.headers]"),
+            (".toml", "[endpoint]\nheaders = ''"),
+            (".yaml", "endpoint:\n  headers:"),
+            (".yaml", "endpoint:\n  headers: {}"),
+        ]:
+            self.ending = ending
+            self.assertEqual(self.load(written, DALGA_ENDPOINT_HEADERS=""), Config(), written)
+
+    def test_variables(self) -> None:
+        """One for each header, which goes before the file's of that name."""
+        config = self.load(
+            "[endpoint.headers]\nauthorization = Bearer a\nX_Key = 2",
+            DALGA_ENDPOINT_HEADERS_AUTHORIZATION="Bearer b",
+            DALGA_ENDPOINT_HEADERS_X_KEY="3",
+            DALGA_ENDPOINT_HEADERS_X_SERVICE_PORT="4",  # nor is it taken for Kubernetes'
+        )
+        self.assertEqual(
+            config.endpoint.headers,
+            (
+                ("Authorization", "Bearer b"),
+                ("X_Key", "2"),
+                ("X-Key", "3"),
+                ("X-Service-Port", "4"),
+            ),
+        )
+        own = "each header takes a variable of its own, with its name behind DALGA_ENDPOINT_HEADE"
+        for name in (
+            "DALGA_ENDPOINT_HEADERS",
+            *(f"DALGA_ENDPOINT_HEADERS_{x}" for x in ["", "x", "_A", "A-B"]),
+        ):
+            refusal = self.refusal(None, **{name: "X-Key: s3cret"})
+            self.assertTrue(refusal.startswith(f"{name} (not shown): {own}"), refusal)
+
+    def test_names_that_are_not_theirs(self) -> None:
+        """What says how the message goes is Dalga's alone, and so is what says which run it is."""
+        for name in (
+            *MESSAGE_HEADERS,
+            *(
+                "Host",
+                "Content-Length",
+                "Transfer-Encoding",
+                "Connection",
+                "TE",
+                "Proxy-Connection",
+            ),
+            *("dalga-run", "Dalga-Sched", "DALGA-ANYTHING"),
+        ):
+            self.assertEqual(
+                self.refusal(f"[endpoint.headers]\n{name} = s3cret"),
+                f"ini: [endpoint.headers] {name} (not shown): Dalga sets this header by itself, "
+                "leave it out",
+            )
+        self.assertEqual(
+            self.refusal(None, DALGA_ENDPOINT_HEADERS_DALGA_RUN="s3cret"),
+            "DALGA_ENDPOINT_HEADERS_DALGA_RUN (not shown): Dalga sets this header by itself, leave "
+            "it out",
+        )
+
+    def test_what_cannot_be_a_header(self) -> None:
+        """Nothing that would end a header, or begin another, and no value in a sentence."""
+        for value, why in [
+            ("s3cret\r\nX-Y: z", "it has the control character U+000D, leave it out"),
+            ("s3cret\n", "it has the control character U+000A, leave it out"),
+            ("s3cret\x00", "it has the control character U+0000, leave it out"),
+            ("s3\tcret", "it has the control character U+0009, leave it out"),
+            ("s3cret\udcff", "it is not UTF-8, write it in UTF-8"),
+            ("s3crét", "a header takes ASCII characters, at least one, without spaces around them"),
+            (" s3cret", "a header takes ASCII characters, at least one, without spaces around th"),
+            ("", "a header takes ASCII characters, at least one, without spaces around them"),
+        ]:
+            refusal = self.refusal(None, DALGA_ENDPOINT_HEADERS_X_KEY=value)
+            expected = f"DALGA_ENDPOINT_HEADERS_X_KEY (not shown): {why}"
+            self.assertTrue(refusal.startswith(expected), refusal)
+            if "\udcff" not in value:
+                self.ending = ".toml"
+                refusal = self.refusal(f"[endpoint.headers]\nX-Key = {in_quotes(value)}")
+                expected = f"toml: [endpoint.headers] X-Key (not shown): {why}"
+                self.assertTrue(refusal.startswith(expected), refusal)
+
+    def test_mistakes(self) -> None:
+        """Where it is not quite a table of texts."""
+        line = "each header takes a line of its own below [endpoint.headers], or in YAML below"
+        name = "ini: [endpoint.headers] has a key that can't be a header's name (not shown)"
+        for ending, written, expected in [
+            (
+                ".ini",
+                "[endpoint]\nheaders = X-Key: s3cret",
+                f"ini: [endpoint] headers (not shown): {line}",
+            ),
+            (
+                ".toml",
+                "[endpoint]\nheaders = ['X-Key: s3cret']",
+                f"toml: [endpoint] headers is a list: {line}",
+            ),
+            (
+                ".yaml",
+                "endpoint:\n  headers:\n  - X-Key: s3cret",
+                f"yaml: [endpoint] headers is a list: {line}",
+            ),
+            (
+                ".yaml",
+                "endpoint:\n  headers: 's3cret'",
+                f"yaml: [endpoint] headers (not shown): {line}",
+            ),
+            (
+                ".yaml",
+                "endpoint:\n  headers:\n    X-Key: [s3cret]",
+                "yaml: [endpoint.headers] X-Key is a list: it takes text, so put it in double q",
+            ),
+            (
+                ".yaml",
+                "endpoint:\n  headers:\n    X-Key: {s3cret: x}",
+                "yaml: [endpoint.headers] X-Key is a table: it takes text, so put it in double q",
+            ),
+            (
+                ".yaml",
+                "endpoint:\n  headers:\n    X-Key: 12345678",
+                "yaml: [endpoint.headers] X-Key (not shown): it takes text, so put it in double q",
+            ),
+            (
+                ".yaml",
+                "endpoint:\n  headers:\n    X-Key: 'a'\n    x-key: 'b'",
+                "yaml: [endpoint.headers] x-key is there twice, leave one of them",
+            ),
+            (
+                ".toml",
+                "[endpoint.headers]\nX-Key = 'a'\nx-key = 'b'",
+                "toml: [endpoint.headers] x-key is there twice, leave one of them",
+            ),
+            (
+                ".ini",
+                "[endpoint.headers]\nX-Key = a\nX-KEY = b",
+                "ini: [endpoint.headers] X-KEY is there twice, leave one of them",
+            ),
+            (
+                ".ini",
+                "[endpoint.headers]\nX: s3cret = a\nX: s3cret = b",
+                "ini, line 3: a key of [endpoint.headers] is there twice, leave one of them",
+            ),
+            (".ini", "[endpoint.headers]\nAuthorization: Basic s3cret==", name),
+            (".ini", "[endpoint.headers]\nX Key = s3cret", name),
+            (".ini", "[endpoint.headers]\nX-Kéy = s3cret", name),
+            (
+                ".ini",
+                "[endpoint.headers]\nX-Key = a ; s3cret",
+                "ini: [endpoint.headers] X-Key (not shown): put it in double quotes, as it has a ;",
+            ),
+            (
+                ".ini",
+                '[endpoint.headers]\nX-Key = "s3cret',
+                'ini: [endpoint.headers] X-Key (not shown): what starts with " ends with "',
+            ),
+            (
+                ".ini",
+                "[endpoint.header]\nX-Key = s3cret",
+                "ini: there is no section [endpoint.header], did you mean [endpoint]?",
+            ),
+            (
+                ".ini",
+                "[endpoint]\nheader = s3cret",
+                "ini: [endpoint] has no key 'header', did you mean headers?",
+            ),
+        ]:
+            self.ending = ending
+            refusal = self.refusal(written)
+            self.assertTrue(refusal.startswith(expected), refusal)
+            self.assertNotIn("s3cret", refusal)
+
+    def test_two_passwords(self) -> None:
+        """A baseurl's user and a header of that kind say different things."""
+        refusal = self.refusal(
+            "[endpoint]\nbaseurl = http://u:s3cret@h/",
+            DALGA_ENDPOINT_HEADERS_AUTHORIZATION="Bearer s3cret",
+        )
+        self.assertEqual(
+            refusal,
+            "DALGA_ENDPOINT_HEADERS_AUTHORIZATION (not shown): ini: [endpoint] baseurl has a user "
+            "name and a password in it, leave one of the two out",
+        )
 
 
 class RetryTests(ConfigTestCase):
@@ -1297,7 +1544,8 @@ def mutants(draw: st.DrawFn, whole: str) -> bytes:
 PLACE = re.compile(
     r"FILE(, line \d+|, at its end)?: "
     r"((this is|what [&!]|a second|a section or a key|a list can't|a table can't|lists or tables) "
-    r"|\[\w+\] ([\w-]+ |has no key ['\"])|there is no section \[|the section \[\w+\] is there twice"
+    r"|\[[\w.]+\] ([\w-]+ |has no key ['\"]|has a key that can't be a header's name)"
+    r"|a key of \[[^]]+\] is there twice|there is no section \[|the section \[\w+\] is there twice"
     r"|.* is .*, not a section)"
     r"|FILE: \[\w+\] [\w-]+ and FILE: \[\w+\] [\w-]+ say the same"
     r"|FILE is not UTF-8 text \(byte \d+\)"
@@ -1462,8 +1710,11 @@ class FormatTests(ConfigTestCase):
         for ending, whole in [
             (".ini", EXAMPLE.read_text()),
             (".ini", as_ini(WHOLE)),
+            (".ini", f"{as_ini(WHOLE)}\n[endpoint.headers]\nX-Key = 7"),
             (".toml", as_toml(WHOLE)),
+            (".toml", f"{as_toml(WHOLE)}\n[endpoint.headers]\nX-Key = '7'"),
             (".yaml", as_yaml(WHOLE)),
+            (".yaml", f"{as_yaml(WHOLE)}\n  headers:\n    X-Key: '7'"),
         ]:
             self.ending = ending
             self.read_or_refused(data.draw(mutants(whole)))

@@ -373,6 +373,35 @@ class ScheduleTests(DaemonTestCase):
         )
 
 
+@each_engine(globals(), only=("sqlite",))
+class SecretTests(DaemonTestCase):
+    """What the endpoint wants to see and nobody else may."""
+
+    async def test_the_endpoints_password(self) -> None:
+        """P12: it gets the password and the key; no log line and no answer has either."""
+        self.endpoint.answer = lambda hit: 500 if hit.attempt < 3 else 200
+        ini = self.ini(
+            endpoint={"baseurl": self.baseurl.replace("//", "//me:s3cr%40t@", 1)},
+            **{"endpoint.headers": {"X-Key": "k3y"}},
+        )
+        daemon = self.spawn("--debug", "--config", ini)
+        url = await daemon.url()
+        answers = [str(await self.put(f"{url}/jobs/a/b?interval=3600&immediate=1"))]
+        await self.until_shown(f"{url}/jobs/a/b", failing={"attempts": 1, "error": ERROR})
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 3)
+        for hit in self.endpoint.hits:
+            self.assertEqual(hit.headers["authorization"], "Basic bWU6czNjckB0")
+            self.assertEqual(hit.headers["x-key"], "k3y")
+        await self.until_shown(f"{url}/jobs/a/b", failing=None)
+        for target in ("/jobs/a/b", "/jobs", "/status", "/nowhere"):
+            answers.append((await self.call("GET", f"{url}{target}"))[1])
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertIn("#debug]", daemon.output)
+        for text in (daemon.output, *answers):
+            self.assertNotRegex(text, "s3cr|k3y|bWU6czNjckB0")
+
+
 @each_engine(globals())
 class RetryTests(DaemonTestCase):
     """Runs that fail, and are tried again or given up."""

@@ -141,8 +141,10 @@ class FromGoTests(SynchronousTestCase):
         example = (DOCS.parent / "dalga.ini.example").read_text(encoding="utf-8")
         known, section = set(), ""
         for line in example.splitlines():
-            if found := re.fullmatch(r";?(\[\w+\])", line):
+            if found := re.fullmatch(r";?(\[[\w.]+\])", line):
                 section = found[1]
+            elif "." in section:
+                known.add(section.replace(".", "] ").removesuffix("]"))  # its keys are free
             elif found := re.fullmatch(r";?([\w-]+) =.*", line):
                 known.add(f"{section} {found[1]}")
         self.assertGreater(len(known), 20)

@@ -259,6 +259,23 @@ class RequestTests(EndpointCase):
         self.assertEqual(request.split(b"\r\n\r\n")[1], b"1234")
 
     @inlineCallbacks
+    def test_headers_of_the_configuration(self) -> Any:
+        """They go with each POST; a Content-Type and a User-Agent take the place of Dalga's."""
+        server = self.serve(says(OK))
+        given = (("X-Key", "a: b"), ("content-type", "application/json"), ("USER-AGENT", "us/1"))
+        endpoint = Endpoint(reactor, server.baseurl, LONG, "here-1", 10, given)
+        self.addCleanup(endpoint.close)
+        for _ in range(2):
+            yield endpoint.post(a_run())
+        for request in server.requests:
+            lines = request.split(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+            self.assertEqual(len(lines), 10)
+            names = [line.partition(b":")[0].lower() for line in lines]
+            self.assertEqual(len(set(names)), 10)
+            for line in (b"X-Key: a: b", b"content-type: application/json", b"USER-AGENT: us/1"):
+                self.assertIn(line, lines)
+
+    @inlineCallbacks
     def test_nothing_is_logged(self) -> Any:
         """What is to be said of a POST is in its outcome: no factory starts or stops in the log."""
         events: list[Any] = []
