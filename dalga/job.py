@@ -290,6 +290,11 @@ class RunPolicy:
     #: Whether intervals are counted from the anchor, or else from the end of the run before.
     fixed_intervals: bool = True
 
+    def variation(self, random: Random) -> float:
+        """By what an interval of elapsed time is multiplied, where intervals are varied."""
+        factor = self.randomization_factor
+        return random.uniform(1 - factor, 1 + factor) if factor else 1.0
+
 
 def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: Random) -> Verdict:
     """What becomes of a job after one attempt of a run."""
@@ -352,9 +357,9 @@ def _following(
     run: Run, now: datetime, policy: RunPolicy, random: Random
 ) -> tuple[datetime, datetime] | None:
     """When the next run is scheduled, and its anchor; None where there is none."""
-    schedule, factor = run.schedule, policy.randomization_factor
-    if factor and isinstance(schedule, Every):
-        varied = schedule.interval * random.uniform(1 - factor, 1 + factor)
+    schedule = run.schedule
+    if policy.randomization_factor and isinstance(schedule, Every):
+        varied = schedule.interval * policy.variation(random)
         drawn = _within(run.options, add(run.claimed if policy.fixed_intervals else now, varied))
         return None if drawn is None else (drawn, drawn)
     if not policy.fixed_intervals and isinstance(schedule, Every | Calendar):
@@ -545,11 +550,13 @@ def _goes_by_the_clock(request: ScheduleRequest) -> bool:
     return request.cron is not None or (interval is not None and not interval.is_exact)
 
 
-def plan(request: ScheduleRequest, now: datetime) -> Plan:
+def plan(request: ScheduleRequest, now: datetime, variation: float = 1.0) -> Plan:
     """
     What a request comes to: the schedule, and the time of the first run.
 
     :param now: the database's time.
+    :param variation: by what the first interval is multiplied, if it is one of elapsed time that
+        counts from now. It has no say in what is refused, and the run comes no later than `until`.
     :raises InvalidRequest: where the combination is refused, or there would be no run.
     """
     check_request(request)
@@ -567,6 +574,10 @@ def plan(request: ScheduleRequest, now: datetime) -> Plan:
         raise InvalidRequest(
             f"until is {timestamp(options.until)}, before {which}: the job would never run"
         )
+    counts_from_now = request.first_run is None and not request.immediate
+    if variation != 1.0 and counts_from_now and isinstance(schedule, Every):
+        varied = add(anchor, schedule.interval * variation) or first
+        first = anchor = min(varied, options.until or varied)
     return Plan(schedule, options, anchor, first)
 
 

@@ -79,6 +79,7 @@ class Jobs:
     :param patience: how long a caller waits for the database, in seconds.
     :param in_thread: for lists of run times. Some take a fifth of a second, which no due POST
         should have to wait for (P7).
+    :param variation: draws by what a job's first interval is multiplied; see `dalga.job.plan`.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Jobs:
         instance: str = "",
         patience: float = 4.0,
         in_thread: InThread = maybeDeferred,
+        variation: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -98,6 +100,7 @@ class Jobs:
         self._instance = instance
         self._patience = patience
         self._in_thread = in_thread
+        self._variation = variation
         # One list at a time: each thread that computes slows the reactor's down.
         self._listing = DeferredLock()
 
@@ -113,7 +116,8 @@ class Jobs:
         check_length("body", key.body)
         check_path(key.path)
         check_request(request)
-        return await self._shielded(self._store.put(key, request).addCallback(self._scheduled))
+        put = self._store.put(key, request, self._variation())
+        return await self._shielded(put.addCallback(self._scheduled))
 
     async def get(self, key: JobKey) -> Job | UnreadableJob:
         """

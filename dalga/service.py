@@ -155,6 +155,12 @@ class DalgaService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         config, reactor, store = self._config, self._reactor, self._store
         timeout, slots = config.endpoint.timeout, config.jobs.max_running
+        random = SystemRandom()
+        policy = RunPolicy(
+            retry=config.jobs.retry,
+            randomization_factor=config.jobs.randomization_factor,
+            fixed_intervals=config.jobs.fixed_intervals,
+        )
         instance = instance_name()  # of the process that twistd may have forked by now
         self._endpoint = Endpoint(
             reactor, config.endpoint.baseurl, timeout, instance, slots, config.endpoint.headers
@@ -164,12 +170,8 @@ class DalgaService(Service):
             store,
             self._endpoint,
             Pace(slots=slots, timeout=timeout, scan=config.jobs.scan_frequency),
-            RunPolicy(
-                retry=config.jobs.retry,
-                randomization_factor=config.jobs.randomization_factor,
-                fixed_intervals=config.jobs.fixed_intervals,
-            ),
-            SystemRandom(),
+            policy,
+            random,
             instance,
         )
         jobs = Jobs(
@@ -179,6 +181,7 @@ class DalgaService(Service):
             lambda: self._scheduler.running,
             instance,
             in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
+            variation=lambda: policy.variation(random),
         )
         site = make_site(
             jobs,

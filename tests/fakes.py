@@ -159,11 +159,11 @@ class FakeStore:
         """See `Store.close`."""
         return succeed(None)
 
-    def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
+    def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
         """See `Store.put`."""
 
         def work() -> Job:
-            planned = plan(request, self.time)
+            planned = plan(request, self.time, variation)
             row = next((row for row in self.rows.values() if row.key == key), None)
             if row is None:
                 row = self._insert(

@@ -226,6 +226,20 @@ class ScheduleTests(DaemonTestCase):
         status = await self.get(f"{url}/status")
         self.assertEqual({first.instance, second.instance}, {status["instance_id"]})
 
+    async def test_varied_from_the_first(self) -> None:
+        """With randomizationFactor jobs that were put together do not begin together, as shown."""
+        _, url = await self.start(jobs={"randomizationFactor": 0.5})
+        began = ahead(0).replace(microsecond=0)
+        nexts = set()
+        for body in range(6):
+            shown = await self.put(f"{url}/jobs/varied/{body}?interval=7200")
+            self.assertEqual(await self.get(f"{url}/jobs/varied/{body}"), shown)
+            nexts.add(shown["next_run"])
+        self.assertGreater(len(nexts), 1)
+        for text in nexts:
+            waits = (datetime.fromisoformat(text) - began).total_seconds()
+            self.assertTrue(3600 <= waits <= 10_860, text)
+
     async def test_count_and_until(self) -> None:
         """A job is removed after so many runs, or after its last time."""
         _, url = await self.start()

@@ -241,6 +241,34 @@ class PlanTests(SynchronousTestCase):
             error = self.assertRaises(InvalidRequest, check_request, asking(interval=interval))
             self.assertEqual(str(error), said)
 
+    def test_variation(self) -> None:
+        """The first interval is varied where it is elapsed time from now, and nothing else is."""
+        for request in (asking(interval=60), asking(interval=60, until=NOW + 2 * MINUTE)):
+            for variation in (0.75, 1.25):
+                planned = plan(request, NOW, variation)
+                first = NOW + variation * MINUTE
+                self.assertEqual((planned.first, planned.anchor), (first, first))
+        for request in (
+            asking(interval=60, first_run=THEN),
+            asking(interval=60, first_run=PAST),
+            asking(interval=60, immediate=True),
+            asking(interval="P1D"),
+            asking(cron="0 9 * * *"),
+            asking(one_off=True, interval=60),
+            asking(one_off=True, first_run=THEN),
+        ):
+            self.assertEqual(plan(request, NOW, 1.25), plan(request, NOW), request)
+
+    def test_variation_and_the_end(self) -> None:
+        """What is refused is so whatever was drawn; what is drawn comes in time."""
+        for variation in (0.5, 1.0, 1.5):
+            ends = asking(interval=60, until=NOW + MINUTE)
+            self.assertEqual(plan(ends, NOW, variation).first, NOW + min(variation, 1) * MINUTE)
+            over = asking(interval=60, until=NOW + MINUTE - SECOND)
+            self.assertRaises(InvalidRequest, plan, over, NOW, variation)
+        last = asking(interval=60)
+        self.assertEqual(plan(last, LAST - MINUTE, 1.5).first, LAST)
+
     def test_no_run(self) -> None:
         """A request whose job would never run, or never again, is refused."""
         gap_only = {"cron": "30 2 * MAR SUN#2", "location": "America/Los_Angeles"}

@@ -56,6 +56,14 @@ class CallTests(JobsTestCase):
         self.assertEqual(self.told, [self.store.time + MINUTE])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_schedule_with_a_variation(self) -> None:
+        """Each job's first interval is multiplied by what was drawn for it."""
+        drawn = iter((0.75, 1.25))
+        jobs = Jobs(self.store, self.clock, print, int, variation=lambda: next(drawn))
+        for variation in (0.75, 1.25):
+            job = self.successResultOf(self.ask(jobs.schedule(KEY, EACH_MINUTE)))
+            self.assertEqual(job.due, self.store.time + variation * MINUTE)
+
     def test_not_before_the_commit(self) -> None:
         """P1: the call does not return, nor is the scheduler told, before the store answers."""
         self.store.hold("put")
@@ -220,7 +228,7 @@ class PatienceTests(JobsTestCase):
         """P4: a caller waits four seconds; then the work is abandoned, as the caller is told."""
         abandoned: list[object] = []
         answer: Deferred[Job] = Deferred(abandoned.append)
-        self.store.put = lambda key, request: answer  # type: ignore[method-assign, assignment]
+        self.store.put = lambda *put: answer  # type: ignore[method-assign, assignment]
         asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
         self.clock.advance(PATIENCE - 0.01)
         self.assertNoResult(asked)
@@ -292,7 +300,7 @@ class PatienceTests(JobsTestCase):
         """P1, P7: a client that hangs up stops its waiting, not the work, nor the telling."""
         cancelled: list[object] = []
         answer: Deferred[Job] = Deferred(cancelled.append)
-        self.store.put = lambda key, request: answer  # type: ignore[method-assign, assignment]
+        self.store.put = lambda *put: answer  # type: ignore[method-assign, assignment]
         asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
         asked.cancel()
         self.failureResultOf(asked, CancelledError)
@@ -315,7 +323,7 @@ class PatienceTests(JobsTestCase):
         """What fails when nobody waits any more is logged, unless it is the database's absence."""
         for error, logged in ((ZeroDivisionError(), 1), (StoreUnavailable("away"), 0)):
             answer: Deferred[Job] = Deferred()
-            self.store.put = lambda key, request, answer=answer: answer  # type: ignore
+            self.store.put = lambda *put, answer=answer: answer  # type: ignore
             asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
             asked.cancel()
             self.failureResultOf(asked, CancelledError)
@@ -335,6 +343,6 @@ class PatienceTests(JobsTestCase):
 
     def test_other_errors(self) -> None:
         """A mistake of ours comes to the caller as it is, once."""
-        self.store.put = lambda key, request: fail(ZeroDivisionError())  # type: ignore
+        self.store.put = lambda *put: fail(ZeroDivisionError())  # type: ignore
         self.failureResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)), ZeroDivisionError)
         self.assertEqual(self.flushLoggedErrors(), [])

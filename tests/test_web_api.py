@@ -64,7 +64,7 @@ class MemoryStore:
         clock.observe(self.time, 0.0, 0.0)
         return clock
 
-    def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Any]:
+    def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Any]:
         def put() -> Job:
             planned = plan(request, self.time)
             job = Job(

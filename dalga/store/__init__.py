@@ -113,13 +113,14 @@ class Store(Protocol):
     def close(self) -> Deferred[None]:
         """Let running transactions end, then close the connections. Never blocks the reactor."""
 
-    def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
+    def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
         """
         Write a job, new or over the one that is there.
 
         A run that is under way keeps its lease (P3); its end then leaves the new schedule as it is
         (P4).
 
+        :param variation: of the first interval; see `dalga.job.plan`.
         :raises InvalidRequest: where `request` is refused by `dalga.job.plan`.
         """
 

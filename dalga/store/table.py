@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -99,6 +99,14 @@ class Guard(Protocol):
         """Let others have it."""
 
 
+class _Put(NamedTuple):
+    """What is asked for of `JobsTable.put`."""
+
+    key: JobKey
+    request: ScheduleRequest
+    variation: float
+
+
 class JobsTable:
     """
     The `dalga.store.Store` over a dialect.
@@ -127,9 +135,7 @@ class JobsTable:
         self._guard = guard
         self._token = token
         self._sql = _Statements(dialect)
-        self._puts: Together[tuple[JobKey, ScheduleRequest], Job] = Together(
-            api_lane, self._put_all, lambda put: put[0]
-        )
+        self._puts: Together[_Put, Job] = Together(api_lane, self._put_all, lambda put: put.key)
         self._gets: Together[JobKey, Job | UnreadableJob] = Together(api_lane, self._read_all)
 
     # Open and close
@@ -200,9 +206,9 @@ class JobsTable:
 
     # What the API does
 
-    def put(self, key: JobKey, request: ScheduleRequest) -> Deferred[Job]:
+    def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
         """See `Store.put`."""
-        return self._puts.run((key, request))
+        return self._puts.run(_Put(key, request, variation))
 
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
@@ -490,7 +496,7 @@ class JobsTable:
         return self._dialect.key(key.path), self._dialect.key(key.body)
 
     def _put_all(
-        self, cursor: Cursor, now: datetime, puts: list[tuple[JobKey, ScheduleRequest]]
+        self, cursor: Cursor, now: datetime, puts: list[_Put]
     ) -> list[Job | Exception | Locked]:
         """
         Write jobs, each key but once; what is refused is the answer, and not written. Of several
@@ -500,9 +506,9 @@ class JobsTable:
         plans: dict[JobKey, Plan] = {}
         # In the order of the key, in which all transactions add several rows: two that add the
         # same can't each wait for the other.
-        for key, request in sorted(puts, key=lambda put: put[0]):
+        for key, request, variation in sorted(puts, key=lambda put: put.key):
             try:
-                plans[key] = plan(request, now)
+                plans[key] = plan(request, now, variation)
             except InvalidRequest as refusal:
                 results[key] = refusal
         if len(puts) > 1 and self._dialect.skip_locked:
@@ -522,7 +528,7 @@ class JobsTable:
             self._upsert(cursor, plans, now)
         for key, job in self._read_rows(cursor, plans, now):
             results[key] = self._readable(job, key)
-        return [results[key] for key, _ in puts]
+        return [results[put.key] for put in puts]
 
     def _upsert(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> int:
         """Write jobs, new or over those that are there; gives what the driver counts."""
