@@ -1173,21 +1173,6 @@ class ConnectionTests(APITestCase):
         calls = {call.getTime() for call in self.clock.getDelayedCalls()}
         self.assertEqual(calls, {IDLE_TIMEOUT})
 
-    async def test_a_request_that_is_not_http_is_400(self) -> None:
-        for octets in [
-            b"GARBAGE\r\n\r\n",
-            b"GET /jobs/j\xc3\xb6b/b HTTP/1.1\r\n\r\n",
-            b"GET /status HTTP/1.1\r\nno colon\r\n\r\n",
-            b"GET /" + b"x" * 20_000,
-            b"GET /status HTTP/1.1\r\nA: " + b"x" * 20_000,
-            b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-            b"PUT /jobs/a/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        ]:
-            client = await self.connect()
-            client.send(octets)
-            self.assertTrue((await client.answer()).startswith(b"HTTP/1.1 400 Bad Request\r\n"))
-        self.assertEqual(self.flushLoggedErrors(), [])
-
 
 class FullTests(APITestCase):
     """At the limit of connections."""
@@ -1208,6 +1193,236 @@ class FullTests(APITestCase):
             await client.lost
         self.assertEqual(len([client for client in slow if client.closed_by_server]), 3)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class RefusedTests(APITestCase):
+    """What twisted.web would answer with an empty 400, or wait for in vain."""
+
+    async def refused(self, octets: bytes) -> tuple[int, str]:
+        """Send octets; gives the status and the detail, once the server has closed its side."""
+        client = await self.connect()
+        client.send(octets)
+        await client.eof
+        head, _, body = client.received.partition(b"\r\n\r\n")
+        status = int(head[9:12])
+        self.assertTrue(head.startswith(b"HTTP/1.1 "), head)
+        self.assertIn(b"\r\nContent-Type: application/problem+json\r\n", head)
+        self.assertIn(b"\r\nContent-Length: %d" % len(body), head)
+        self.assertIn(b"\r\nConnection: close\r\n", head)
+        problem = json.loads(body)
+        self.assertEqual(problem["status"], status)
+        self.assertIn(b" %d %s\r\n" % (status, problem["title"].encode()), head)
+        client.transport.loseConnection()  # type: ignore[union-attr]
+        await client.lost
+        assert client.reason is not None
+        self.assertIsInstance(client.reason.value, ConnectionDone)
+        return status, problem["detail"]
+
+    async def test_each_is_said_in_a_sentence(self) -> None:
+        put = b"PUT /jobs/a/b?interval=60 HTTP/1.1\r\n"
+        for octets, status, sentence in [
+            (b"GARBAGE\r\n\r\n", 400, "the request line is 'GARBAGE': it takes a method, a target"),
+            (b"GET /status\r\n", 400, "the request line is 'GET /status': it takes a method, a"),
+            (b"\r\n\r\n", 400, "the request line is missing"),
+            (b"G@T / HTTP/1.1\r\n", 400, "it begins with 'G@T / HTTP/1.1', where it takes"),
+            (
+                b"GET /jobs/a b/c HTTP/1.1\r\n",
+                400,
+                "'/jobs/a b/c' has a space in it: write it as %20",
+            ),
+            (b"GET /jobs/a\x07/c HTTP/1.1\r\n", 400, "has the octet 0x07 in it: write it as %07"),
+            (b"GET /status HTTP/2\r\n", 400, "the request line ends with 'HTTP/2', where it takes"),
+            (
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                505,
+                "the version is HTTP/2.0: it takes HTTP/1.1",
+            ),
+            (b"GET /status HTTP/0.9\r\n", 505, "the version is HTTP/0.9: it takes HTTP/1.1"),
+            (b"GET /" + b"x" * 20_000, 414, "the request line is too long: it takes 16384 octets"),
+            (put + b"no colon\r\n\r\n", 400, "the header 'no colon' has no colon: it takes a name"),
+            (put + b"A b: c\r\n\r\n", 400, "the header's name 'A b' is none: it takes letters"),
+            (put + b"A: b\0c\r\n\r\n", 400, "the header A has the octet 0x00, a CR or an LF"),
+            (put + b"A: " + b"x" * 20_000, 431, "a header is too long: it takes 16384 octets"),
+            (
+                put + b"A: %b\r\n" % (b"x" * 9000) * 2,
+                431,
+                "the request's head is too large: it takes",
+            ),
+            (put + b"A: b\r\n" * 501 + b"\r\n", 431, "16384 octets and 500 headers at most"),
+            (
+                put + b"Content-Length: -1\r\n\r\n",
+                400,
+                "Content-Length is '-1': it takes the body's",
+            ),
+            (put + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "given twice"),
+            (
+                put + b"content-length: 5\r\nContent-Length: 5\r\n\r\n",
+                400,
+                "is given twice: it takes",
+            ),
+            (
+                put + b"Transfer-Encoding: gzip\r\n\r\n",
+                501,
+                "Transfer-Encoding is 'gzip': it takes",
+            ),
+            (
+                put + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+                400,
+                "the body's chunks can't be read",
+            ),
+            (
+                put + b"Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
+                400,
+                "the body's chunks can't",
+            ),
+        ]:
+            found, detail = await self.refused(octets)
+            self.assertEqual(found, status, octets[:99])
+            self.assertIn(sentence, detail)
+        self.assertEqual(self.store.calls, [])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_what_can_become_no_request_is_not_waited_for(self) -> None:
+        hello = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(range(256))
+        for octets, sentence in [
+            (hello, "this port speaks HTTP without TLS, and what came is the beginning of a TLS"),
+            (hello[:1], "this port speaks HTTP without TLS"),
+            (hello.replace(b"\r", b"\r\n"), "write http:// instead of https://"),
+            (
+                b"\0",
+                "what came is no HTTP request: it begins with '\\x00', where it takes a method",
+            ),
+            (b"\x05\x01\0", "what came is no HTTP request"),
+            (b"x" * 41, "what came is no HTTP request"),
+            (b"{", "what came is no HTTP request"),
+            (b" GET /", "what came is no HTTP request"),
+            (
+                b"GET / XTTP",
+                "the request line ends with 'XTTP', where it takes the version HTTP/1.1",
+            ),
+            (b"GET /status HTTP/1.1\n\n", "a line of the request ends with LF alone: it takes CR"),
+            (b"GET /status HTTP/1.1\r\nHost: x\n\n", "a line of the request ends with LF alone"),
+            (b"GET /status HTTP/1.1\r\nHost: \0", "the header 'Host: \\x00' has the octet 0x00"),
+        ]:
+            status, detail = await self.refused(octets)
+            self.assertEqual(status, 400)
+            self.assertIn(sentence, detail)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_an_octet_at_a_time(self) -> None:
+        """What may still become a request is waited for."""
+        channel: Any = make_site(self.jobs, Clock()).buildProtocol(None)  # type: ignore[arg-type]
+        transport = StringTransport()
+        channel.makeConnection(transport)
+        for octet in b"\r\nVERSION-CONTROL /j\xc3\xb6b HTTP/1.0\r\nA: b\r\n\tc\r\n\r\n":
+            self.assertEqual(transport.value(), b"")
+            channel.dataReceived(bytes([octet]))
+        self.assertTrue(transport.value().startswith(b"HTTP/1.0 404 "), transport.value())
+        channel.connectionLost(Failure(ConnectionDone()))
+
+    async def test_a_refused_head_has_no_body(self) -> None:
+        client = await self.connect()
+        client.send(b"HEAD /status HTTP/1.1\r\nno colon\r\n\r\n")
+        await client.eof
+        self.assertTrue(client.received.startswith(b"HTTP/1.1 400 "))
+        self.assertTrue(client.received.endswith(b"\r\n\r\n"))
+
+    async def test_octets_past_ascii_as_curl_sends_them(self) -> None:
+        put = "PUT /jobs/jöb/🐰?interval=60&first-run=2030-01-01T00:00:00Z".encode()
+        members = '{"path":"jöb","body":"🐰","interval":60,'.encode()
+        self.assertIn(members, await self.ask(put))
+        for line in ["GET /jobs/jöb/🐰", "GET /jobs/j%C3%B6b/🐰", "GET http://x/jobs/jöb/🐰"]:
+            self.assertIn(b"\r\n\r\n" + members, await self.ask(line.encode()))
+        for path in [b"j\xc3\xb6b", b"j%c3%b6b", b"j%C3\xb6b"]:
+            self.assertIn(b'{"jobs":[' + members, await self.ask(b"GET /jobs?path=" + path))
+        self.assertIn(b" 204 ", await self.ask("DELETE /jobs/jöb/🐰".encode()))
+        for line, sentence in [
+            (b"GET /jobs/j\xf6b/b", "the job's path is not UTF-8: the octet 0xF6 can't be there"),
+            (
+                b"GET /jobs?path=j\xf6b",
+                "the parameter 'path' is not UTF-8: the octet 0xF6 can't be",
+            ),
+            (
+                b"PUT /jobs/a/b?interval=60&\xff=1",
+                "a parameter's name is not UTF-8: the octet 0xFF",
+            ),
+        ]:
+            status, detail = await self.refusal(line)
+            self.assertEqual(status, 400)
+            self.assertIn(sentence, detail)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_a_later_minor_version_is_1_1(self) -> None:
+        client = await self.connect()
+        for _ in range(2):
+            client.send(b"GET /status HTTP/1.9\r\n\r\n")
+            self.assertTrue((await client.answer()).startswith(b"HTTP/1.1 200 "))
+
+
+class HalfCloseTests(APITestCase):
+    """A client that closes its side as soon as it has asked, as ``nc -N`` does."""
+
+    async def asked(self, octets: bytes) -> bytes:
+        """What is answered to a client that closes its side after that."""
+        client = await self.connect()
+        client.send(octets)
+        client.transport.loseWriteConnection()  # type: ignore[union-attr]
+        await self.until_closed(client)
+        assert client.reason is not None
+        self.assertIsInstance(client.reason.value, ConnectionDone)
+        return client.received
+
+    async def until_closed(self, client: Client) -> None:
+        await client.eof
+        client.transport.loseConnection()  # type: ignore[union-attr]
+        await client.lost
+
+    async def test_it_gets_its_answer(self) -> None:
+        for octets, expected in [
+            (b"PUT /jobs/a/b?interval=60 HTTP/1.1\r\nHost: x\r\n\r\n", [b"201"]),
+            (b"GET /jobs/a/b HTTP/1.0\r\n\r\n", [b"200"]),
+            (
+                b"PUT /jobs/a/b HTTP/1.1\r\n" + FORM + b"Content-Length: 11\r\n\r\ninterval=60",
+                [b"201"],
+            ),
+            (b"GET /jobs/a/b HTTP/1.1\r\n\r\n" * 3, [b"200"] * 3),
+            (b"GET /x HTTP/1.1\r\n\r\n" * 3, [b"404"] * 3),
+            (b"GET /jobs/a/b HTTP/1.1\r\n\r\nGET /jobs", [b"200", b"400"]),
+            (b"GARBAGE\r\n", [b"400"]),
+            (b"", []),
+        ]:
+            answers = await self.asked(octets)
+            self.assertEqual(re.findall(rb"HTTP/1\.[01] (\d{3}) ", answers), expected, answers)
+        await gatherResults(self.server_lost)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_also_when_it_takes_a_while(self) -> None:
+        self.store.stall = stall = Deferred()
+        client = await self.connect()
+        client.send(b"PUT /jobs/a/b?interval=60 HTTP/1.1\r\n\r\nGET /x HTTP/1.1\r\n\r\n")
+        client.transport.loseWriteConnection()  # type: ignore[union-attr]
+        await self.store.called
+        while not self.channels[0]._ended:
+            await self.turn()
+        self.store.stall = None
+        stall.callback(None)
+        await self.until_closed(client)
+        self.assertEqual(re.findall(rb"HTTP/1.1 (\d{3}) ", client.received), [b"201", b"404"])
+
+    async def test_a_request_that_is_cut_short(self) -> None:
+        for octets in [
+            b"GET /sta",
+            b"GET /status HTTP/1.1\r\nHost: x\r\n",
+            b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: 11\r\n\r\ninterval",
+            b"PUT /jobs/a/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        ]:
+            answer = await self.asked(octets)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 400 "), answer)
+            self.assertIn(b"the connection was closed within a request", answer)
+        self.assertEqual(self.store.calls, [])
+        await gatherResults(self.server_lost)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 TEN_MB = 10_000_000

@@ -34,6 +34,26 @@ class BodyTooLarge(DalgaError):
     """A request body that is larger than any that would be read."""
 
 
+class MalformedRequest(DalgaError):
+    """What came is no HTTP, or no request in it that can be understood."""
+
+
+class TargetTooLong(DalgaError):
+    """A request line that is longer than any that would be read."""
+
+
+class HeadTooLarge(DalgaError):
+    """Headers that are longer, or more, than would be read."""
+
+
+class UnsupportedVersion(DalgaError):
+    """A major version of HTTP that is not spoken."""
+
+
+class UnknownCoding(DalgaError):
+    """A transfer coding that is not read."""
+
+
 #: `NotFound` and `MethodNotAllowed` are Klein's, for what no route matches.
 STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
     {
@@ -47,12 +67,20 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
         MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
         BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        MalformedRequest: HTTPStatus.BAD_REQUEST,
+        TargetTooLong: HTTPStatus.REQUEST_URI_TOO_LONG,
+        HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        UnknownCoding: HTTPStatus.NOT_IMPLEMENTED,
+        UnsupportedVersion: HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
         StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     }
 )
 
 #: The titles that RFC 9110 has and older Pythons have not.
-_TITLES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large"}
+_TITLES = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "URI Too Long",
+}
 
 #: The order in which `Allow` names them.
 _METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")

@@ -5,6 +5,7 @@ What stands between twisted.web and Klein: requests as this API needs them.
   could not be told from a slash.
 - Bodies have a cap (P10), which twisted.web does not know.
 - Answers have the headers that they are given, in that order, and no ``Server``.
+- What twisted.web would answer by itself, or wait for in vain, gets an answer like all others.
 """
 
 from __future__ import annotations
@@ -15,13 +16,27 @@ from http import HTTPStatus
 from io import BytesIO
 from urllib.parse import quote
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+    ITCPTransport,
+)
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
+from zope.interface import implementer
 
-from dalga.web.errors import BodyTooLarge, Problem, problem_of
+from dalga.errors import DalgaError
+from dalga.web.errors import BodyTooLarge, HeadTooLarge, MalformedRequest, Problem, problem_of
+from dalga.web.head import (
+    check_beginning,
+    check_header_beginning,
+    header_refusal,
+    line_too_long,
+    request_line,
+)
 from dalga.web.presentation import problem_json
 
 #: The largest request body that is taken, in bytes; all parameters together take some hundreds.
@@ -38,7 +53,7 @@ ARRIVAL_TIMEOUT = 30.0
 #: kilobytes.
 MAX_CONNECTIONS = 20_000
 
-#: How long a client whose body was refused may go on sending before it reads why, in seconds.
+#: How long a client whose request was refused may go on sending before it reads why, in seconds.
 LINGER = 15
 
 _PROBLEM = "application/problem+json"
@@ -120,20 +135,28 @@ class ApiRequest(Request):
         return body
 
 
+@implementer(IHalfCloseableProtocol)
 class ApiChannel(HTTPChannel):
     """
     One connection.
 
-    Where a body is refused, the answer goes out at once; then the connection is closed for writing
-    and read on for a while, as RFC 9112 section 9.6 has it: to close it with unread data would
-    reset it, and the client might never see the answer.
+    Where a request is refused before it is there to its end, the answer goes out at once; then the
+    connection is closed for writing and read on for a while, as RFC 9112 section 9.6 has it: to
+    close it with unread data would reset it, and the client might never see the answer.
+
+    A client may close its side as soon as it has sent its requests; they are answered all the same.
     """
 
     site: ApiSite
     transport: ITCPTransport
+    requests: list[ApiRequest]
     #: Whether a request is there to its end, and not answered yet.
     answering = False
+    #: Whether the client has closed its side.
+    _ended = False
     _refused = False
+    #: The header that is read just now.
+    _header: bytes | None = None
     _lingering: IDelayedCall | None = None
     _arriving: IDelayedCall | None = None
 
@@ -148,6 +171,12 @@ class ApiChannel(HTTPChannel):
             self.site.note(self)
             self._arriving = self.site.reactor.callLater(self.site.arrival_timeout, self._too_slow)
         super().dataReceived(data)  # type: ignore[no-untyped-call]
+        if self.line_mode and self._buffer and self.delimiter not in self._buffer:
+            # A line without its end. What can become no request is not waited for.
+            try:
+                (check_header_beginning if self.requests else check_beginning)(self._buffer)
+            except DalgaError as error:
+                self._refuse(error)
 
     def allContentReceived(self) -> None:
         """Called when a request is there to its end."""
@@ -160,6 +189,24 @@ class ApiChannel(HTTPChannel):
         self.answering = False
         self.site.note(self)
         super().requestDone(request)  # type: ignore[no-untyped-call]
+        if self._ended and not self.answering:
+            self._end()
+
+    def readConnectionLost(self) -> None:
+        """Called when the client has closed its side. There may be answers that it waits for."""
+        self._ended = True
+        if not self.answering:
+            self._end()
+
+    def writeConnectionLost(self) -> None:
+        """Called when this side is closed."""
+
+    def _end(self) -> None:
+        """Nothing more comes, and all that came is answered but what is not there to its end."""
+        if (self.requests or self._buffer) and not self._refused:
+            self._refuse(MalformedRequest("the connection was closed within a request"))
+        else:
+            self.loseConnection()
 
     def _too_slow(self) -> None:
         self.transport.abortConnection()
@@ -171,24 +218,29 @@ class ApiChannel(HTTPChannel):
 
     def lineReceived(self, line: bytes) -> None:
         """Called with each line up to the end of the headers."""
-        if not self._refused:
-            super().lineReceived(line)  # type: ignore[no-untyped-call]
+        if line and not self.requests:
+            try:
+                line = request_line(line)
+            except DalgaError as error:
+                self._refuse(error)
+                return
+        super().lineReceived(line)  # type: ignore[no-untyped-call]
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Called where a line takes no end. Twisted would close the connection without a word."""
-        if self._refused:
-            self.setRawMode()  # type: ignore[no-untyped-call]
-        else:
-            self._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]
+        self._refuse(line_too_long(line, self.MAX_LENGTH, not self.requests))
 
     def headerReceived(self, line: bytes) -> bool:
         """Called with each header."""
+        self._header = line
         try:
             return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
         except ValueError:
             # A Content-Length of more digits than int() takes.
             self._refuse(_too_large())
             return False
+        finally:
+            self._header = None
 
     def allHeadersReceived(self) -> None:
         """Called once the headers are there; where they are refused, no 100 Continue is sent."""
@@ -208,7 +260,7 @@ class ApiChannel(HTTPChannel):
 
     def loseConnection(self) -> None:
         """Called to close the connection, by `requestDone` first and by the idle time-out later."""
-        if self._refused and self._lingering is None:
+        if self._refused and not self._ended and self._lingering is None:
             self._lingering = self.site.reactor.callLater(LINGER, self.transport.abortConnection)
             self.transport.loseWriteConnection()
         else:
@@ -222,16 +274,43 @@ class ApiChannel(HTTPChannel):
         self._arrived()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
-    def _refuse(self, error: BodyTooLarge) -> None:
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Called by twisted.web where it can't read a request."""
+        if (
+            self._receivedHeaderSize > self.totalHeadersSize
+            or self._receivedHeaderCount > self.maxHeaders
+        ):
+            most = f"{self.totalHeadersSize} octets and {self.maxHeaders} headers at most"
+            self._refuse(HeadTooLarge(f"the request's head is too large: it takes {most}"))
+        elif self._header is not None:
+            self._refuse(header_refusal(self._header, self._transferDecoder is not None))
+        elif self.line_mode:
+            self._refuse(MalformedRequest("the request line is missing, or can't be read"))
+        else:
+            self._refuse(
+                MalformedRequest(
+                    "the body's chunks can't be read: each takes its length in hexadecimal digits, "
+                    "CR LF, so many octets, and CR LF"
+                )
+            )
+
+    def _refuse(self, error: DalgaError) -> None:
+        """Answer, and hear nothing more."""
+        if self._refused:
+            return
         problem = problem_of(error)
         assert problem is not None
         self._refused = True
         self.persistent = False
+        self.setRawMode()  # type: ignore[no-untyped-call]
+        if not self.requests:
+            self.requests.append(ApiRequest(self))  # type: ignore[no-untyped-call]
         request = self.requests[-1]
+        request.method = getattr(self, "_command", b"")  # HEAD has an answer without a body
         request.clientproto = b"HTTP/1.1"
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        request.write(request.refuse(problem))
-        request.finish()
+        request.write(request.refuse(problem))  # type: ignore[no-untyped-call]
+        request.finish()  # type: ignore[no-untyped-call]
 
 
 class ApiSite(Site):
