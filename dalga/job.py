@@ -101,6 +101,8 @@ class Options:
     #: A run that would begin later than this after its time is skipped.
     max_lateness: timedelta | None = None
     on_failure: OnFailure = OnFailure.CONTINUE
+    #: The schedule's times begin here (aware, UTC).
+    first_run: datetime | None = None
 
     @property
     def lateness(self) -> timedelta | None:
@@ -108,6 +110,30 @@ class Options:
         if self.max_lateness is None and self.catch_up is CatchUp.SKIP:
             return SKIP_LATENESS
         return self.max_lateness
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The times of a job: those of its schedule, from its first-run on."""
+
+    schedule: Schedule
+    options: Options
+    #: What intervals are counted from.
+    anchor: datetime
+
+    def next_after(self, after: datetime) -> Occurrence | None:
+        """
+        The first time that is later than `after`; None where there is none.
+
+        A run that was asked for ahead of `first_run` does not make the times begin earlier. For
+        elapsed time it does: that is counted from it.
+        """
+        begin = self.options.first_run
+        if begin is None or begin <= after or not isinstance(self.schedule, Calendar | Cron):
+            return self.schedule.next_after(self.anchor, after)
+        if isinstance(self.schedule, Calendar):
+            return Occurrence(begin)
+        return self.schedule.next_after(begin, add(begin, -_INSTANT) or begin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +226,11 @@ class Run:
     def late_since(self) -> datetime:
         """From when its lateness is counted."""
         return self.due if self.waited else self.scheduled
+
+    @property
+    def grid(self) -> Grid:
+        """The job's times."""
+        return Grid(self.schedule, self.options, self.anchor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +358,7 @@ def missed(run: Run) -> Skip | Delete | None:
     """
     if run.attempt > 1 or not _is_too_late(run.options, run.late_since, run.claimed):
         return None
-    following = _first_in_time(run.options, run.schedule, run.anchor, run.scheduled, run.claimed)
+    following = _first_in_time(run.grid, run.scheduled, run.claimed)
     at = _within(run.options, following)
     return Delete() if at is None else Skip(at)
 
@@ -336,21 +367,18 @@ def _is_too_late(options: Options, since: datetime, now: datetime) -> bool:
     return options.lateness is not None and now - since > options.lateness
 
 
-def _first_in_time(
-    options: Options, schedule: Schedule, anchor: datetime, scheduled: datetime, now: datetime
-) -> Occurrence | None:
+def _first_in_time(grid: Grid, scheduled: datetime, now: datetime) -> Occurrence | None:
     """The first time after one that is too late which is to come, or late but not too late."""
-    assert options.lateness is not None
+    lateness = grid.options.lateness
+    assert lateness is not None
     # No earlier than the year 1, as the one that is too late comes before it.
-    return schedule.next_after(anchor, max(scheduled, now - options.lateness - _INSTANT))
+    return grid.next_after(max(scheduled, now - lateness - _INSTANT))
 
 
-def _next_time(
-    options: Options, schedule: Schedule, anchor: datetime, scheduled: datetime, now: datetime
-) -> Occurrence | None:
+def _next_time(grid: Grid, scheduled: datetime, now: datetime) -> Occurrence | None:
     """The time after one at which there was a run: the next regular one, unless all are made up."""
-    after = scheduled if options.catch_up is CatchUp.ALL else max(scheduled, now)
-    return schedule.next_after(anchor, after)
+    made_up = grid.options.catch_up is CatchUp.ALL
+    return grid.next_after(scheduled if made_up else max(scheduled, now))
 
 
 def _following(
@@ -363,10 +391,12 @@ def _following(
         drawn = _within(run.options, add(run.claimed if policy.fixed_intervals else now, varied))
         return None if drawn is None else (drawn, drawn)
     if not policy.fixed_intervals and isinstance(schedule, Every | Calendar):
-        following = _within(run.options, schedule.next_after(now, now))
-        return None if following is None else (following, now)
-    time = _next_time(run.options, schedule, run.anchor, run.scheduled, now)
-    following = _within(run.options, time)
+        anchor = now
+        if isinstance(schedule, Calendar):
+            anchor = max(now, run.options.first_run or now)
+        following = _within(run.options, Grid(schedule, run.options, anchor).next_after(now))
+        return None if following is None else (following, anchor)
+    following = _within(run.options, _next_time(run.grid, run.scheduled, now))
     return None if following is None else (following, run.anchor)
 
 
@@ -421,14 +451,14 @@ class Plan:
         :param since: from when the first run's lateness is counted; from its time if not given.
         :raises InvalidRequest: where that takes more than `MAX_COUNTED` steps up to `after`.
         """
-        terms = self.options, self.schedule, self.anchor
+        grid = self.grid
         following = self._first()
         if _is_too_late(self.options, since or self.first, now):
-            following = _first_in_time(*terms, self.first, now)
+            following = _first_in_time(grid, self.first, now)
         left = math.inf
         if self.options.count is None:
             if following is not None and following.at <= after:
-                following = _next_time(*terms, after, now)
+                following = _next_time(grid, after, now)
         else:
             left = self.options.count - successes
             for _ in range(MAX_COUNTED):
@@ -445,24 +475,29 @@ class Plan:
             assert following is not None
             yield following
             left -= 1
-            following = _next_time(*terms, following.at, now)
+            following = _next_time(grid, following.at, now)
+
+    @property
+    def grid(self) -> Grid:
+        """The times after the first run."""
+        return Grid(self.schedule, self.options, self.anchor)
 
     def _pass(
         self, time: Occurrence, after: datetime, now: datetime
     ) -> tuple[int, Occurrence | None]:
         """How many runs there are from `time` on up to, at the most, `after`, and the next one."""
         schedule = self.schedule
-        following = _next_time(self.options, schedule, self.anchor, time.at, now)
+        following = _next_time(self.grid, time.at, now)
         if not isinstance(schedule, Every) or following is None or following.at > after:
             return 1, following
         # Elapsed time is counted without walking it.
         further = (after - following.at) // schedule.interval + 1
-        return 1 + further, schedule.next_after(self.anchor, after)
+        return 1 + further, self.grid.next_after(after)
 
     def _first(self) -> Occurrence | None:
         """The first run; it may be one of the schedule's own times, which a clock change chose."""
         before = add(self.first, -_INSTANT)
-        own = None if before is None else self.schedule.next_after(self.anchor, before)
+        own = None if before is None else self.grid.next_after(before)
         return own if own is not None and own.at == self.first else Occurrence(self.first)
 
 
@@ -567,6 +602,7 @@ def plan(request: ScheduleRequest, now: datetime, variation: float = 1.0) -> Pla
         catch_up=request.catch_up or CatchUp.ONE,
         max_lateness=request.max_lateness,
         on_failure=request.on_failure or OnFailure.CONTINUE,
+        first_run=request.first_run,
     )
     schedule, anchor, first = _first_run(request, zone, now)
     if options.until is not None and options.until < max(first, now):

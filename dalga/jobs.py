@@ -136,8 +136,9 @@ class Jobs:
 
     async def trigger(self, key: JobKey) -> Job:
         """
-        Have a job run now, or, if a run is under way, once more as soon as that has ended. An
-        interval goes on from there. A job that has stopped on a failed run tries that run again.
+        Have a job run now, or, if a run is under way, once more as soon as that has ended. Elapsed
+        time goes on from there; a calendar and cron keep their times. A job that has stopped on a
+        failed run tries that run again.
 
         :raises JobNotFound: if there is none.
         :raises JobDisabled: if it is not to run.

@@ -33,7 +33,7 @@ from dalga.job import (
     Verdict,
     plan,
 )
-from dalga.schedule import Once, Schedule
+from dalga.schedule import Every, Once, Schedule
 from dalga.store import Claimed, Counts, Dues, Page, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import DELETED, NOTHING, RESCHEDULED, RESCHEDULED_NOW, TRIGGERED, WAITED
@@ -217,7 +217,8 @@ class FakeStore:
             anew = row.superseded in (RESCHEDULED, RESCHEDULED_NOW)
             said = RESCHEDULED_NOW if anew else TRIGGERED
             self._overtake(row, self.time, said)
-            row.anchor, row.error = self.time, error
+            row.anchor = self.time if isinstance(row.schedule, Every | Once) else row.anchor
+            row.error = error
             if row.failed is Failed.STOPPED:
                 row.scheduled, row.anchor, row.run, row.attempts = kept
                 row.failed = Failed.NO

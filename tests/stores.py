@@ -163,7 +163,7 @@ class EngineTestCase(TestCase):
         for number, name in enumerate(keys):
             key = JobKey(name, "body")
             text = self.key(name)
-            due = f"2020-01-01 00:00:{number:02}.000000"
+            due = f"2020-01-01 00:{number // 60:02}:{number % 60:02}.000000"
             self.sql(
                 "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
                 " VALUES (%s, %s, '', %s, %s, %s)",

@@ -240,6 +240,19 @@ class ScheduleTests(DaemonTestCase):
             waits = (datetime.fromisoformat(text) - began).total_seconds()
             self.assertTrue(3600 <= waits <= 10_860, text)
 
+    async def test_one_run_more(self) -> None:
+        """A POST runs a monthly job of the 31st once more, and its times stay those of the 31st."""
+        _, url = await self.start()
+        job = f"{url}/jobs/report/7"
+        for first_run in ("2026-01-31T09:00:00Z", "2031-01-31T09:00:00Z"):
+            await self.put(f"{job}?interval=P1M&first-run={first_run}&catch-up=skip")
+            before = await self.get(f"{job}/upcoming?limit=3")
+            hits = len(self.endpoint.hits)
+            await self.call("POST", job)
+            await self.endpoint.until(lambda hits=hits: len(self.endpoint.hits) > hits)
+            await self.until_shown(job, next_run=before["runs"][0]["at"])
+            self.assertEqual(await self.get(f"{job}/upcoming?limit=3"), before)
+
     async def test_count_and_until(self) -> None:
         """A job is removed after so many runs, or after its last time."""
         _, url = await self.start()

@@ -61,12 +61,14 @@ SIXTY = seconds(60)
 DAILY = duration_from_text("P1D")
 RIGA = Zone("Europe/Riga")
 
+KEY = JobKey("check_feed", "1234")
+
 EXACT = RunPolicy(RetryPolicy(jitter=0))
 
 RUN = Run(
     row=1,
     token=b"token",
-    key=JobKey("check_feed", "1234"),
+    key=KEY,
     schedule=Every(MINUTE),
     options=Options(),
     anchor=NOW - SECOND,
@@ -131,7 +133,8 @@ class PlanTests(SynchronousTestCase):
             (asking(one_off=True, immediate=True), Once(), NOW, NOW),
         ):
             check_request(request)
-            self.assertEqual(plan(request, NOW), Plan(schedule, Options(), anchor, first), request)
+            options = Options(first_run=request.first_run)
+            self.assertEqual(plan(request, NOW), Plan(schedule, options, anchor, first), request)
 
     def test_places(self) -> None:
         """Days, months and cron go by the clock of the location, and by the rules that it got."""
@@ -783,6 +786,47 @@ class JudgeTests(SynchronousTestCase):
             run = replace(RUN, schedule=schedule)
             self.assertEqual(self.judge(OK, run, end, policy), Reschedule(following, anchor))
         self.assertEqual(self.judge(OK, replace(RUN, schedule=Once()), end, policy), Delete())
+
+    def test_one_run_more(self) -> None:
+        """
+        After a run that was asked for between two times of a calendar or of cron, the next is the
+        one that it would have been without; and none comes before first-run.
+        """
+        asked = utc("2026-03-05T14:37")
+        end = asked + SECOND
+        monthly = Calendar(duration_from_text("P1M"))
+        last_of_month = utc("2026-01-31T09:00")
+        first_run = utc("2026-05-31T09:00")
+        for schedule, options, anchor, fixed, following in (
+            (monthly, Options(), last_of_month, True, "2026-03-31T09:00"),
+            (Calendar(DAILY), Options(), last_of_month, True, "2026-03-06T09:00"),
+            (Cron("0 9 * * *"), Options(), last_of_month, True, "2026-03-06T09:00"),
+            (monthly, Options(first_run=first_run), first_run, True, "2026-05-31T09:00"),
+            (monthly, Options(first_run=first_run), first_run, False, "2026-05-31T09:00"),
+            (Cron("0 9 * * *"), Options(first_run=first_run), first_run, True, "2026-05-31T09:00"),
+            (Cron("0 8 * * *"), Options(first_run=first_run), first_run, True, "2026-06-01T08:00"),
+            (monthly, Options(first_run=last_of_month), last_of_month, True, "2026-03-31T09:00"),
+        ):
+            run = replace(
+                RUN,
+                schedule=schedule,
+                options=options,
+                anchor=anchor,
+                scheduled=asked,
+                claimed=asked,
+            )
+            policy = RunPolicy(fixed_intervals=fixed)
+            expected = Reschedule(utc(following), anchor)
+            self.assertEqual(self.judge(OK, run, end, policy), expected, schedule)
+            job = Job(KEY, schedule, options, anchor, scheduled=asked, due=asked)
+            times = [time.at for time in islice(job.upcoming(EARLIEST, asked), 2)]
+            self.assertEqual(times, [asked, utc(following)], schedule)
+        # From the end of a run, and the month of it, without fixedIntervals.
+        run = replace(run, options=Options())
+        policy = RunPolicy(fixed_intervals=False)
+        self.assertEqual(
+            self.judge(OK, run, end, policy), Reschedule(utc("2026-04-05T14:37") + SECOND, end)
+        )
 
     def test_randomization_factor(self) -> None:
         """With a factor f the next run is this one's start plus 1-f to 1+f times the interval."""

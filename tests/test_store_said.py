@@ -12,7 +12,7 @@ from itertools import product
 
 from twisted.internet.defer import Deferred
 
-from dalga.duration import Duration, seconds
+from dalga.duration import duration_from_text, seconds
 from dalga.errors import JobDisabled, JobNotFound, JobOver
 from dalga.job import (
     Delete,
@@ -45,6 +45,7 @@ KEY = JobKey("check_feed", "1234")
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+LONG_AFTER = datetime(2100, 1, 31, 9, tzinfo=UTC)
 UNTIL_2026 = '{"until":"2026-01-01T00:00:00+00:00"}'
 #: How a time is written in a column.
 COLUMN = "%Y-%m-%d %H:%M:%S.%f"
@@ -362,24 +363,38 @@ class TriggerTests(EngineTestCase):
     """Run it now."""
 
     async def test_goes_on_from_there(self) -> None:
-        """What is counted from the anchor goes on from the trigger; cron's times are its own."""
+        """Elapsed time is counted from the trigger, however its interval is written."""
         store = self.open_store()
-        monthly = ScheduleRequest(interval=Duration(months=1, text="P1M"))
-        hourly = ScheduleRequest(cron="0 * * * *")
-        for request in (EACH_MINUTE, monthly, hourly):
+        fraction = ScheduleRequest(interval=duration_from_text("PT90.5S"))
+        for request in (EACH_MINUTE, fraction, replace(EACH_MINUTE, first_run=LONG_AGO)):
             await store.put(KEY, request)
             job = await store.trigger(KEY)
             self.assertEqual((job.anchor, job.due), (job.scheduled, job.scheduled))
-            now = store.clock.now()
-            self.assertLess(abs(job.scheduled - now), timedelta(seconds=5))
-            following = job.schedule.next_after(job.anchor, job.scheduled)
-            assert following is not None
-            if request is EACH_MINUTE:
-                self.assertEqual(following.at, job.scheduled + MINUTE)
-            elif request is hourly:
-                self.assertEqual((following.at.minute, following.at.second), (0, 0))
-            else:
-                self.assertGreater(following.at - job.scheduled, timedelta(days=27))
+            self.assertLess(abs(job.scheduled - store.clock.now()), timedelta(seconds=5))
+
+    async def test_one_run_more(self) -> None:
+        """A calendar and cron keep what they are counted from, and the times that they have."""
+        store = self.open_store()
+        first = datetime(2026, 1, 31, 9, tzinfo=UTC)
+        for request in (
+            ScheduleRequest(interval=duration_from_text("P1M"), first_run=first),
+            ScheduleRequest(interval=duration_from_text("p1dt1h"), first_run=first),
+            ScheduleRequest(interval=duration_from_text("P2W"), first_run=LONG_AFTER),
+            ScheduleRequest(cron="0 9 31 * *", first_run=LONG_AFTER),
+        ):
+            put = await store.put(KEY, request)
+            for during in (False, True):
+                if during:
+                    run = await self.claim_one(store, KEY)
+                job = await store.trigger(KEY)
+                self.assertLess(abs(job.scheduled - store.clock.now()), timedelta(seconds=5))
+                self.assertEqual((job.anchor, job.options), (put.anchor, put.options), request)
+                self.assertEqual(await self.job(store, KEY), job)
+            await self.record(store, [(run, Delete())])
+            again = await self.claim_one(store, KEY)
+            self.assertEqual((again.anchor, again.scheduled), (put.anchor, job.scheduled))
+            await store.delete(KEY)
+            await self.record(store, [(again, Delete())])
 
     async def test_a_run_that_is_tried_again(self) -> None:
         """A job between two attempts gets a run of its own now, which takes the other's place."""

@@ -75,6 +75,7 @@ REQUESTS = {
     "all of it": ScheduleRequest(
         cron="0 0 29 2 1#1",
         location="America/Argentina/ComodRivadavia",
+        first_run=datetime(2100, 1, 1, microsecond=1, tzinfo=UTC),
         until=datetime(9000, 1, 1, microsecond=1, tzinfo=UTC),
         count=2**32 - 1,
         catch_up=CatchUp.SKIP,
@@ -113,6 +114,8 @@ POISON = [
     ("options", '{"until":"2021-01-01T00:00:00"}', "no zone"),
     ("options", '{"until":"0001-01-01T00:00:00+14:00"}', "can't be read"),
     ("options", '{"until":null}', "can't be read"),
+    ("options", '{"first-run":"soon"}', "'soon'"),
+    ("options", '{"first-run":"2021-01-01T00:00:00"}', "no zone"),
     ("options", '{"count":0}', "not a count"),
     ("options", '{"count":true}', "not a count"),
     ("options", '{"count":1.5}', "not a count"),
@@ -277,6 +280,7 @@ all_options = st.builds(
     catch_up=st.sampled_from(CatchUp),
     max_lateness=st.none() | st.timedeltas(timedelta(0), timedelta(days=3650)),
     on_failure=st.sampled_from(OnFailure),
+    first_run=st.none() | st.datetimes(timezones=st.just(UTC)),
 )
 intervals = st.timedeltas(timedelta(microseconds=1), timedelta(seconds=MAX_INTERVAL))
 durations = calendar_parts.map(lambda parts: duration_from_text(iso(*parts)))
@@ -298,7 +302,9 @@ anything: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([bytes(16), b"2021-03-28 00:30:00.000000", b"UTC", 0, 1, 2, 2**32]),
     st.sampled_from([value for _, value, _ in POISON + UNTYPED]),
     st.dictionaries(
-        st.sampled_from(["until", "count", "catch-up", "max-lateness", "on-failure", "dst-gap"]),
+        st.sampled_from(
+            ["first-run", "until", "count", "catch-up", "max-lateness", "on-failure", "dst-gap"]
+        ),
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     ).map(json.dumps),
     st.text("0123456789*/-,L#MON ", max_size=20),

@@ -139,10 +139,10 @@ class Store(Protocol):
         """
         Make a job due now, or, if a run is under way, as soon as that has ended.
 
-        It is a new run, and takes the place of one that was waiting, or is tried again: what is
-        counted from the anchor, exact or by the calendar, goes on from here; cron's times are its
-        own. Where the job has stopped on a failed run, it is that run that is due again, as the
-        same, and what comes after it stays as it was.
+        It is a new run, and takes the place of one that was late, or is tried again. Elapsed time
+        is counted from here. A calendar and cron have times of their own, for which this is one run
+        more: the anchor stays. Where the job has stopped on a failed run, it is that run that is
+        due again, as the same, and what comes after it stays as it was.
 
         :raises JobNotFound: if there is none.
         :raises JobDisabled: if it is not to run.

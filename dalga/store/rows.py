@@ -171,6 +171,7 @@ def _check_key(key: JobKey) -> None:
 def terms_text(schedule: Schedule, options: Options) -> tuple[str, str, str]:
     """What the columns schedule, location and options hold."""
     chosen = {
+        "first-run": None if options.first_run is None else options.first_run.isoformat(),
         "until": None if options.until is None else options.until.isoformat(),
         "count": options.count,
         "catch-up": None if options.catch_up is CatchUp.ONE else options.catch_up,
@@ -243,6 +244,7 @@ def _lateness(value: float) -> timedelta:
 
 
 _OPTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("first-run", _aware),
     ("until", _aware),
     ("count", _positive),
     ("catch-up", CatchUp),

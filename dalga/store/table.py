@@ -659,7 +659,12 @@ class _Statements:
                 run = NULL, started = NULL, attempts = 0, error = NULL,
                 successes = 0, skipped = 0, failed = {Failed.NO}, disabled = 0
             """
-        # A run that the job has stopped on is run again, as the same; else it is a new one.
+        # A run that the job has stopped on is run again, as the same; else it is a new one. Elapsed
+        # time is counted from it; a calendar (P1M) and a cron expression keep their own times.
+        by_the_clock = (
+            "(INSTR(schedule, ' ') > 0"
+            " OR SUBSTR(schedule, 1, 1) = 'P' AND SUBSTR(schedule, 2, 1) <> 'T')"
+        )
         self.trigger = prepare(f"""
             UPDATE {table}{by_key} SET
                 token = CASE WHEN due > %s THEN token END,
@@ -668,7 +673,8 @@ class _Statements:
                     THEN {RESCHEDULED_NOW} ELSE {TRIGGERED} END
                     ELSE {NOTHING} END,
                 due = CASE WHEN {leased} THEN due ELSE %s END,
-                anchor = CASE failed WHEN {Failed.STOPPED} THEN anchor ELSE %s END,
+                anchor = CASE WHEN failed = {Failed.STOPPED} OR {by_the_clock}
+                    THEN anchor ELSE %s END,
                 scheduled = CASE failed WHEN {Failed.STOPPED} THEN scheduled ELSE %s END,
                 run = CASE failed WHEN {Failed.STOPPED} THEN run END,
                 attempts = CASE failed WHEN {Failed.STOPPED} THEN attempts ELSE 0 END,
