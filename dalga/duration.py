@@ -1,8 +1,9 @@
 """
-Durations as text: ISO 8601's, whole seconds, and both back. Pure.
+Durations as text: seconds, what Go writes, ISO 8601's; and back. Pure.
 
-ISO 8601-1:2019 section 5.5.2: ``P1Y2M10DT2H30M``, or ``P2W``, where weeks stand alone. A fraction
-is taken of the seconds only.
+ISO 8601-1:2019 section 5.5.2: ``P1Y2M10DT2H30M``, or ``P2W``, where weeks stand alone. The last of
+the hours, minutes and seconds may have a fraction: ``PT0.5H`` is half an hour. Go's durations are
+written ``5m``, ``1h30m``, ``300ms``; so ``1m`` is a minute, and ``P1M`` a month.
 """
 
 from __future__ import annotations
@@ -10,12 +11,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from fractions import Fraction
 
-_NUMBER = r"([0-9]{1,10})"
+_WHOLE = r"([0-9]{1,10})"
+# 14 digits of seconds are more than any calendar has.
+_NUMBER = r"([0-9]{1,14}(?:\.[0-9]{1,6})?)"
 _ISO = re.compile(
-    rf"P(?:{_NUMBER}W|(?=[0-9T])(?:{_NUMBER}Y)?(?:{_NUMBER}M)?(?:{_NUMBER}D)?"
-    rf"(?:T(?=[0-9])(?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}(?:[.,]([0-9]{{1,6}}))?S)?)?)"
+    rf"P(?:{_WHOLE}W|(?=[0-9T])(?:{_WHOLE}Y)?(?:{_WHOLE}M)?(?:{_WHOLE}D)?"
+    rf"(T(?=[0-9])(?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?)?)"
 )
+_NUMBER_OF_GO = r"([0-9]{1,10}(?:\.[0-9]{1,6})?)"
+#: Seconds with a fraction, or what Go writes: the units from hours to milliseconds, in this order.
+_ELAPSED = re.compile(
+    rf"{_NUMBER_OF_GO}|(?=.)"
+    + "".join(f"(?:{_NUMBER_OF_GO}{unit})?" for unit in ("h", "m", "s", "ms"))
+)
+#: Of hours, minutes, seconds and milliseconds, in microseconds.
+_UNITS = (3_600_000_000, 60_000_000, 1_000_000, 1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +63,73 @@ def seconds(count: int) -> Duration:
 
 def duration_from_text(text: str) -> Duration:
     """
-    Read whole seconds (``60``) or an ISO 8601 duration (``PT60S``) in any case.
+    Read seconds (``60``, ``1.5``), elapsed time as Go writes it (``1h30m``), or an ISO 8601
+    duration (``PT60S``) in any case.
 
-    Whole seconds in the one form or the other are the same duration, with the same text.
+    The same elapsed time is the same duration, with the same text, however it was written.
 
-    :raises ValueError: for what is neither; the text says why, and follows on "it ...".
+    :raises ValueError: for what is none of these; the text says why, and follows on "it ...".
     """
     try:
         if re.fullmatch(r"[0-9]+", text):
             # No more digits than are taken for seconds, or int() is slow, or refuses.
             return seconds(int(text.lstrip("0")[:20] or 0))
-        return _iso(text.upper())
+        if found := _ELAPSED.fullmatch(text):
+            secs, *parts = found.groups()
+            duration = _elapsed(_sum([None, None, secs, None] if secs else parts))
+        else:
+            duration = _iso(text)
     except OverflowError:
         raise ValueError("is longer than any calendar") from None
-
-
-def _iso(text: str) -> Duration:
-    if text.startswith(("-", "P-", "PT-")):
-        raise ValueError("is negative: time only goes forward")
-    found = _ISO.fullmatch(text)
-    if found is None:
-        if re.fullmatch(r"P(?=.*W)([0-9]+[YMWD])+(T.*)?", text):
-            raise ValueError("mixes weeks with other units, which ISO 8601 does not: write days")
-        raise ValueError("is no ISO 8601 duration, such as PT90S, P1D or P1Y2M10DT2H30M")
-    weeks, years, months, days, hours, minutes, secs = (int(n or 0) for n in found.groups()[:-1])
-    fraction = int((found[8] or "").ljust(6, "0"))
-    duration = Duration(
-        months=12 * years + months,
-        days=7 * weeks + days,
-        exact=timedelta(hours=hours, minutes=minutes, seconds=secs, microseconds=fraction),
-        text=text.replace(",", "."),
-    )
     if not duration:
         raise ValueError("is no time at all")
-    if duration.is_exact and not duration.exact.microseconds:
-        return seconds(round(duration.exact.total_seconds()))
     return duration
+
+
+def _elapsed(exact: timedelta) -> Duration:
+    whole, rest = divmod(exact, timedelta(seconds=1))
+    if not rest:
+        return seconds(whole)
+    return Duration(exact=exact, text=f"PT{whole}.{rest.microseconds:06}".rstrip("0") + "S")
+
+
+def _sum(parts: list[str | None]) -> timedelta:
+    """Hours, minutes, seconds and milliseconds, each of which may have a fraction."""
+    numbers = (Fraction(part or 0) for part in parts)
+    total = sum(number * unit for number, unit in zip(numbers, _UNITS, strict=True))
+    return timedelta(microseconds=round(total))
+
+
+def _iso(given: str) -> Duration:
+    text = given.upper().replace(",", ".")
+    found = _ISO.fullmatch(text)
+    if found is None:
+        raise ValueError(_no_duration(given))
+    weeks, years, months, days = (int(number or 0) for number in found.groups()[:4])
+    time, parts = found[5] or "", list(found.groups()[5:])
+    if re.search(r"\.[0-9]+[HM].", time):
+        raise ValueError("has a fraction that is not of its smallest unit, as ISO 8601 wants it")
+    exact = _sum([*parts, None])
+    if not (weeks or years or months or days):
+        return _elapsed(exact)
+    if re.search(r"\.[0-9]+[HM]", time):
+        # Seconds alone are shown with a fraction.
+        text = text.removesuffix(time) + f"T{_elapsed(exact).text.removeprefix('PT')}"
+        text += "" if text.endswith("S") else "S"
+    return Duration(12 * years + months, 7 * weeks + days, exact, text)
+
+
+def _no_duration(text: str) -> str:
+    """Why a text is none."""
+    capitals = text.upper()
+    if capitals.startswith(("-", "P-", "PT-")):
+        return "is negative: time only goes forward"
+    if re.fullmatch(r"P(?=.*W)([0-9]+[YMWD])+(T.*)?", capitals):
+        return "mixes weeks with other units, which ISO 8601 does not: write days"
+    if re.fullmatch(r"P.*[0-9][.,][0-9]+[YMWD].*", capitals.partition("T")[0]):
+        return "has a fraction of a day or more, which is not always as long: write hours, as PT12H"
+    if found := re.fullmatch(r"([0-9]{1,10})([DWY])", capitals):
+        return f"is no duration: write P{found[1]}{found[2]}"
+    if found := re.fullmatch(r"([0-9]{1,10})M", text):
+        return f"is no duration: write {found[1]}m for minutes, or P{found[1]}M for months"
+    return "is no duration"

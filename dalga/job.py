@@ -515,7 +515,7 @@ def check_request(request: ScheduleRequest) -> None:
         _check_one_off(request)
     elif request.interval is None and request.cron is None:
         raise InvalidRequest(
-            "interval is missing: give the seconds between two runs, an ISO 8601 duration, "
+            "interval is missing: give the seconds between two runs, a duration such as 5m or P1D, "
             "cron, or one-off=true"
         )
     elif request.interval is not None and not request.interval:

@@ -15,8 +15,9 @@ from datetime import MAXYEAR, UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import count
 
-from cronsim import CronSim, CronSimError
+from cronsim import CronSim
 
+from dalga.cron import cron_from_text
 from dalga.duration import Duration, duration_from_text
 from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
 
@@ -26,9 +27,6 @@ END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 #: The longest exact interval, in seconds: that of a 32-bit count (136 years), as in the Go
 #: releases.
 MAX_INTERVAL = 2**32 - 1
-
-#: The longest text of a schedule, in characters.
-MAX_TEXT = 255
 
 #: How far ahead a cron expression's next time is looked for: cronsim's own limit. All there can be
 #: come sooner; the longest wait is that for a 29 February on a given day of the week, 40 years.
@@ -154,7 +152,7 @@ class Cron:
     minute or the hour begins with a star (a wildcard) it skips the gap and runs in both passes, so
     that an hourly job does not pause.
 
-    :param text: as `cron_from_text` lets it pass.
+    :param text: as `cron_from_text` gives it.
     """
 
     text: str
@@ -242,7 +240,7 @@ def schedule_from_text(text: str, zone: Zone = _UTC) -> Schedule:
         return Once(zone)
     try:
         if " " in text:
-            return Cron(cron_from_text(text), zone)
+            return Cron(cron_from_text(text, stored=True), zone)
         return periodic(duration_from_text(text), zone)
     except ValueError as problem:
         raise ValueError(f"schedule is {text[:40]!r}, which {problem}") from None
@@ -260,49 +258,6 @@ def periodic(duration: Duration, zone: Zone = _UTC) -> Every | Calendar:
     if duration.exact > timedelta(seconds=MAX_INTERVAL):
         raise ValueError(f"is longer than {MAX_INTERVAL} seconds")
     return Every(duration.exact, zone)
-
-
-def cron_from_text(text: str) -> str:
-    """
-    Make sure of a cron expression.
-
-    :return: the expression, with one space between two fields.
-    :raises ValueError: for what is none, or never comes; the text follows on "it ...".
-    """
-    expression = " ".join(text.split())
-    if len(expression) > MAX_TEXT:
-        raise ValueError(f"has {len(expression)} characters, and {MAX_TEXT} are the most")
-    if len(expression.split()) not in (5, 6):
-        raise ValueError(
-            "has not five fields (minute, hour, day of month, month, day of week), nor six with "
-            "seconds in front"
-        )
-    # Days without month lengths repeat every 28 years from here; cronsim looks 50 years ahead.
-    start = datetime(2000, 1, 1)
-    try:
-        if next(CronSim(expression, start), None) is None:
-            raise ValueError("names a time that never comes")
-    except CronSimError as error:
-        field = str(error).removeprefix("Bad ")
-        if field == "day-of-month" and _never_comes(expression):
-            raise ValueError("names a time that never comes") from None
-        article = "an" if field == "hour" else "a"
-        raise ValueError(f"has {article} {field} field that can't be read") from None
-    if not expression.isascii():
-        # cronsim takes the names of months and days in capitals, and "\u017f" has an S for one.
-        raise ValueError("has a letter that is not of the English alphabet")
-    return expression
-
-
-def _never_comes(expression: str) -> bool:
-    """Whether the day of the month is all right by itself, but no month in question has it."""
-    fields = expression.split()
-    fields[-2] = "*"
-    try:
-        CronSim(" ".join(fields), datetime(2000, 1, 1))
-    except CronSimError:
-        return False
-    return True
 
 
 def timestamp(instant: datetime) -> str:

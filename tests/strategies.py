@@ -141,9 +141,8 @@ def iso(months: int, days: int, seconds: int) -> str:
 def _terms(low: int, high: int, near: int) -> st.SearchStrategy[str]:
     """One field of numbers, which often has `near` in it."""
     number = st.integers(low, high) | st.just(near)
-    spans = st.tuples(number, number).filter(lambda ends: ends[0] < ends[1])
-    span = spans.map(lambda ends: f"{ends[0]}-{ends[1]}")
-    step = st.integers(1, high).map(lambda n: f"/{n}")
+    span = st.tuples(number, number).map(lambda ends: f"{ends[0]}-{ends[1]}")  # may wrap
+    step = st.integers(1, min(7 if high == 7 else 60, high - low + 1)).map(lambda n: f"/{n}")
     term = st.one_of(
         number.map(str),
         span,
@@ -161,14 +160,19 @@ def _terms(low: int, high: int, near: int) -> st.SearchStrategy[str]:
 
 #: The day fields, with all that they may have.
 days_of_month = st.one_of(
-    st.just("*"), _terms(1, 31, 29), st.sampled_from(["L", "LW", "L,15", "*/2", "1-7", "31"])
+    st.just("*"), _terms(1, 31, 29), st.sampled_from(["L", "LW", "L,15", "*/2", "1-7", "31", "?"])
 )
 days_of_week = st.one_of(
     st.just("*"),
     _terms(0, 7, 1),
     st.sampled_from(["MON-FRI", "sun", "7", "0", "5L", "0L", "7L", "MON#1", "7#2", "FRI#5,MON"]),
+    st.sampled_from(["?", "Monday", "Fri-Mon", "MON-SUN", "sat-SUN/2", "FRIL", "Sunday#1,THURSL"]),
 )
-months = st.one_of(st.just("*"), _terms(1, 12, 2), st.sampled_from(["FEB", "JAN-MAR", "jun,DEC"]))
+months = st.one_of(
+    st.just("*"),
+    _terms(1, 12, 2),
+    st.sampled_from(["FEB", "JAN-MAR", "jun,DEC", "NOV-FEB", "September", "OCT-feb/2"]),
+)
 
 
 @st.composite

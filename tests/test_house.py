@@ -27,6 +27,7 @@ PURE = (
     "errors",
     "duration",
     "zone",
+    "cron",
     "schedule",
     "retry",
     "job",

@@ -328,7 +328,7 @@ class PlanTests(SynchronousTestCase):
     def test_bad_input(self) -> None:
         """Whatever is wrong with a parameter, its reader or the plan refuses it in a sentence."""
         for query in (
-            *("interval=", "interval=x", "interval=-1", "interval=1.5", "interval=P0D"),
+            *("interval=", "interval=x", "interval=-1", "interval=1,5", "interval=P0D"),
             *("interval=-P1D", "interval=P-1D", "interval=P1M2W", "interval=PT", "interval=P1"),
             *("interval=P8000Y", "interval=P99999999999Y", "interval=PT4294967296S"),
             *(
@@ -338,7 +338,7 @@ class PlanTests(SynchronousTestCase):
             ),
             *("cron=", "cron=x", "cron=0 0 30 2 *", "cron=0 0 31 4 *", "cron=* * * *"),
             *("cron=0 9 * * *&interval=60", f"cron={'9 ' * 200}", "cron=60 * * * *"),
-            *("interval=60&location=Mars/Phobos", "interval=60&location=", "cron=@daily"),
+            *("interval=60&location=Mars/Phobos", "interval=60&location=", "cron=@reboot"),
             *("interval=60&count=0", "interval=60&count=-1", "interval=60&count=1.0"),
             *("interval=60&count=99999999999", "interval=60&until=tomorrow"),
             "interval=60&first-run=2030-01-02T00:00:00Z&until=2030-01-01T00:00:00Z",

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.cron import MAX_TEXT, cron_from_text
 from dalga.errors import InvalidRequest
 from dalga.job import (
     JobKey,
@@ -28,7 +29,7 @@ from dalga.job import (
     missed,
     plan,
 )
-from dalga.schedule import MAX_INTERVAL, MAX_TEXT, YEARS_AHEAD
+from dalga.schedule import MAX_INTERVAL, YEARS_AHEAD
 from dalga.web.parameters import LISTED, MAX_LISTED, schedule_request
 from dalga.zone import Occurrence
 from tests.test_web_api import APITestCase
@@ -113,6 +114,11 @@ class TableTests(SynchronousTestCase):
             },
             {row.get("location") for row in rows},
         )
+
+    def test_normal_forms(self) -> None:
+        """What is shown for what was written."""
+        for row in tables_with("written", "shown as"):
+            self.assertEqual(cron_from_text(row["written"]), row["shown as"])
 
     def test_refused(self) -> None:
         """The sentences that answer what is refused."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.cron import cron_from_text
 from dalga.duration import duration_from_text
 from dalga.errors import JobSetAside
 from dalga.job import (
@@ -35,7 +36,6 @@ from dalga.schedule import (
     Every,
     Once,
     Schedule,
-    cron_from_text,
 )
 from dalga.store.dialect import as_utc
 from dalga.store.rows import JobRow, RunRow, Unreadable, read_job, read_run, terms_text
@@ -91,7 +91,7 @@ POISON = [
     ("schedule", "often", "'often'"),
     ("schedule", "-1", "'-1'"),
     ("schedule", "0", "no time at all"),
-    ("schedule", "PT", "no ISO 8601 duration"),
+    ("schedule", "PT", "no duration"),
     ("schedule", "P1M2W", "mixes weeks"),
     ("schedule", "9" * 20, "longer than"),
     ("schedule", "61 * * * *", "minute"),

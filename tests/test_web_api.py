@@ -615,11 +615,12 @@ class ParameterTests(APITestCase):
             self.assertTrue(answer.endswith(b"\r\n\r\n" + members + further), answer)
 
     async def test_bad_input_is_400_and_one_sentence(self) -> None:
-        duration = "it takes whole seconds from 0 to 4294967295, or an ISO 8601 duration"
+        duration = (
+            "it takes seconds from 0 to 4294967295, or a duration such as 5m, 1h30m, PT90S or P1D"
+        )
         lateness = (
             "it takes seconds from 0.1 to 315360000, or a duration such as 5m, 1h30m, PT90S or P1D"
         )
-        cron = "it takes five or six fields, such as 30 9 * * MON-FRI"
         counts = "it takes a whole number from 1 to 4294967295"
         for query, sentence in [
             (
@@ -641,11 +642,23 @@ class ParameterTests(APITestCase):
             (b"interval=60&count=4294967296", f"count is '4294967296': {counts}"),
             (
                 b"cron=0+0+30+2+*",
-                f"cron is '0 0 30 2 *', which names a time that never comes; {cron}",
+                "cron is '0 0 30 2 *', which names a time that never comes: no such day is in any "
+                "such month",
             ),
             (
                 b"cron=0+25+*+*+*",
-                f"cron is '0 25 * * *', which has an hour field that can't be read; {cron}",
+                "cron is '0 25 * * *', which has '25' in the hour field, which takes 0-23, ranges, "
+                "lists, steps and *",
+            ),
+            (
+                b"cron=*/90+*+*+*+*",
+                "cron is '*/90 * * * *', which has a step of 90 in the minute field, which has 60 "
+                "values: write interval=PT90M for each 90 minutes",
+            ),
+            (
+                b"interval=60&location=Etc/GMT+5",
+                "location is 'Etc/GMT 5', which has a space for its +, as a + is one in a query or "
+                "a form: write Etc/GMT%2B5",
             ),
             (
                 b"interval=60&location=Mars/Phobos",

@@ -14,16 +14,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from dalga.cron import cron_from_text
 from dalga.duration import Duration, duration_from_text, seconds
 from dalga.errors import InvalidRequest
 from dalga.job import CatchUp, JobKey, OnFailure, ScheduleRequest, check_length
-from dalga.schedule import MAX_INTERVAL, cron_from_text
+from dalga.schedule import MAX_INTERVAL
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.zone import Gap, Overlap, check_location
 
@@ -56,6 +57,9 @@ MIN_LATENESS = timedelta(milliseconds=100)
 #: The longest.
 MAX_LATENESS = timedelta(days=3650)
 
+#: What a duration is, for sentences.
+DURATIONS = "such as 5m, 1h30m, PT90S or P1D"
+
 #: How much of what was given is repeated in an answer, in characters.
 SHOWN = 40
 
@@ -75,12 +79,8 @@ _NO_ZONE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?", re.ASCII)
 _SPACE_FOR_PLUS = re.compile(_NO_ZONE.pattern + r" \d\d:\d\d", re.ASCII)
 _EXAMPLE = "2030-01-31T09:00:00Z"
 
-_NUMBER = r"([0-9]{1,10}(?:\.[0-9]{1,6})?)"
-#: Seconds, or what Go writes: the units from hours to milliseconds, in this order.
-_ELAPSED = re.compile(
-    rf"{_NUMBER}|(?=.)(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?"
-)
-_UNITS = (1_000_000, 3_600_000_000, 60_000_000, 1_000_000, 1_000)  # in microseconds
+#: Hours from UTC, or the name of a zone for them, whose + may have come as a space.
+_OFFSET = re.compile(r"(?:(?:Etc/)?(?:GMT|UTC|UCT|Z))?[ +-][0-9][0-9:.]*", re.IGNORECASE)
 
 
 def job_key(path: bytes) -> JobKey:
@@ -196,29 +196,25 @@ def shown(text: str) -> str:
 
 
 def interval(name: str, value: str) -> Duration:
-    """:return: whole seconds, 0 to `MAX_INTERVAL`, or what an ISO 8601 duration says."""
-    takes = f"it takes whole seconds from 0 to {MAX_INTERVAL}, or an ISO 8601 duration"
+    """:return: elapsed time of 0 to `MAX_INTERVAL` seconds, or a duration of days and more."""
+    takes = f"it takes seconds from 0 to {MAX_INTERVAL}, or a duration {DURATIONS}"
     # Not left to int(), which takes "1_000", " 5" and other scripts' digits.
     if re.fullmatch(r"[0-9]+", value):
         return seconds(_whole(name, value, 0, MAX_INTERVAL, takes))
-    try:
-        duration = duration_from_text(value)
-        if duration.exact > timedelta(seconds=MAX_INTERVAL):
-            raise ValueError(f"is longer than {MAX_INTERVAL} seconds")
-    except ValueError as problem:
-        raise InvalidRequest(f"{name} is {shown(value)}, which {problem}; {takes}") from None
+    duration = _duration(name, value, takes)
+    if duration.exact > timedelta(seconds=MAX_INTERVAL):
+        raise InvalidRequest(
+            f"{name} is {shown(value)}, which is longer than {MAX_INTERVAL} seconds; {takes}"
+        )
     return duration
 
 
 def cron(name: str, value: str) -> str:
-    """:return: a cron expression, with one space between two fields."""
+    """:return: a cron expression in its normal form."""
     try:
         return cron_from_text(value)
     except ValueError as problem:
-        raise InvalidRequest(
-            f"{name} is {shown(value)}, which {problem}; "
-            "it takes five or six fields, such as 30 9 * * MON-FRI"
-        ) from None
+        raise InvalidRequest(f"{name} is {shown(value)}, which {problem}") from None
 
 
 def location(name: str, value: str) -> str:
@@ -226,8 +222,26 @@ def location(name: str, value: str) -> str:
     try:
         check_location(value)
     except ValueError as problem:
-        raise InvalidRequest(f"{name} is {shown(value)}, which {problem}") from None
+        raise InvalidRequest(
+            f"{name} is {shown(value)}, which {_no_location(value) or problem}"
+        ) from None
     return value
+
+
+def _no_location(value: str) -> str | None:
+    """What is wrong with a name that only looks like an offset, for which no place is guessed."""
+    if _OFFSET.fullmatch(value):
+        plus = value.replace(" ", "+")
+        try:
+            check_location(plus)
+        except ValueError:
+            return (
+                "is an offset and no time zone: name a place whose clock has it, such as "
+                "Europe/Istanbul"
+            )
+        escaped = plus.replace("+", "%2B")
+        return f"has a space for its +, as a + is one in a query or a form: write {escaped}"
+    return None
 
 
 def count(name: str, value: str) -> int:
@@ -259,21 +273,10 @@ def cursor(name: str, value: str) -> int:
 
 
 def lateness(name: str, value: str) -> timedelta:
-    """
-    :return: elapsed time from `MIN_LATENESS` to `MAX_LATENESS`, of seconds, an ISO 8601 duration
-        whose days are 24 hours, or one as Go writes it.
-    """
+    """:return: elapsed time from `MIN_LATENESS` to `MAX_LATENESS`; a day of it is 24 hours."""
     least, most = MIN_LATENESS.total_seconds(), MAX_LATENESS.total_seconds()
-    takes = (
-        f"it takes seconds from {least:g} to {most:.0f}, "
-        "or a duration such as 5m, 1h30m, PT90S or P1D"
-    )
-    found = _ELAPSED.fullmatch(value)
-    if found is not None:
-        parts = zip(found.groups(), _UNITS, strict=True)
-        elapsed = timedelta(microseconds=round(sum(Fraction(n or 0) * unit for n, unit in parts)))
-    else:
-        elapsed = _elapsed(name, value, takes)
+    takes = f"it takes seconds from {least:g} to {most:.0f}, or a duration {DURATIONS}"
+    elapsed = timedelta() if re.fullmatch("0+", value) else _elapsed(name, value, takes)
     if elapsed > MAX_LATENESS:
         raise InvalidRequest(f"{name} is {shown(value)}, which is longer than 10 years; {takes}")
     if elapsed < MIN_LATENESS:
@@ -285,13 +288,21 @@ def lateness(name: str, value: str) -> timedelta:
 
 
 def _elapsed(name: str, value: str, takes: str) -> timedelta:
+    duration = _duration(name, value, takes)
+    if duration.months:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}, which has years or months, which are not always as long; "
+            f"{takes}"
+        )
     try:
-        duration = duration_from_text(value)
-        if duration.months:
-            raise ValueError("has years or months, which are not always as long")
         return timedelta(days=duration.days) + duration.exact
     except OverflowError:
         return timedelta.max
+
+
+def _duration(name: str, value: str, takes: str) -> Duration:
+    try:
+        return duration_from_text(value)
     except ValueError as problem:
         raise InvalidRequest(f"{name} is {shown(value)}, which {problem}; {takes}") from None
 
@@ -495,12 +506,12 @@ class _Members(list[tuple[str, Any]]):
 def _json_pairs(body: bytes) -> Iterable[tuple[str, str]]:
     """The members of a JSON object, as the text that a form would have for them."""
     try:
-        # Numbers stay as they were written, so they are read by the same rules as a form's.
+        # Numbers stay text, so that they are read by the same rules as a form's.
         members = json.loads(
             body.decode("utf-8"),
             object_pairs_hook=_Members,
             parse_int=_Number,
-            parse_float=_Number,
+            parse_float=_fraction,
             parse_constant=_Number,
         )
     except UnicodeDecodeError:
@@ -528,3 +539,17 @@ class _Number(str):
     """A JSON number as it was written."""
 
     __slots__ = ()
+
+
+def _fraction(written: str) -> _Number:
+    """A JSON number with a fraction or an exponent, in digits: 60.0 and 6e1 are 60."""
+    try:
+        number = Decimal(written)
+    except InvalidOperation:  # an exponent past all reason
+        return _Number(written)
+    if not number:
+        return _Number("0")
+    if not -20 < number.adjusted() < 20:
+        return _Number(written)
+    plain = f"{number:f}"
+    return _Number(plain.rstrip("0").rstrip(".") if "." in plain else plain)
