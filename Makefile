@@ -4,14 +4,15 @@ PYTHON ?= python3
 BIN = .venv/bin
 RUN = $(BIN)/python tests/run.py
 
-.PHONY: help venv demo engines mysql-engine nginx-engine test test-mysql test-quick lint format \
-    bench faults faults-quick clean
+.PHONY: help venv demo engines mysql-engine nginx-engine test test-mysql test-quick test-lowest lint \
+    format bench faults faults-quick clean
 
 help:
 	@echo 'make demo        run Dalga with an example endpoint and watch the POSTs arrive'
 	@echo 'make test        all tests, on SQLite and a private MariaDB'
 	@echo 'make test-mysql  all tests of a database, on a private MySQL'
 	@echo 'make test-quick  all tests that need no database server'
+	@echo 'make test-lowest  those of what libraries do, with the lowest versions of these'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff lay out the code'
 	@echo 'make bench       measure: all cases, or one with CASE=drain'
@@ -56,6 +57,21 @@ test-mysql: mysql-engine
 test-quick: venv
 	@DALGA_TEST_ENGINES=sqlite $(RUN)
 
+# The modules in which the most of what Dalga asks of a library is tried. Daemons are not among them:
+# they would be those of .venv.
+LOWEST = .venv-lowest
+LOWEST_TESTS = trust endpoint config jobs schedule store web_api web_parameters zone
+
+test-lowest: $(LOWEST)/made
+	@DALGA_TEST_ENGINES=sqlite $(LOWEST)/bin/python tests/run.py $(LOWEST_TESTS:%=tests.test_%)
+
+$(LOWEST)/made: pyproject.toml tests/lowest.py .venv/made
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python tests/lowest.py >$(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt
+	touch $@
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,6 +99,6 @@ faults-quick: engines
 	@$(BIN)/python -m faults --seconds 5 --together 6 $(FAULTS)
 
 clean:
-	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info
+	rm -rf .venv $(LOWEST) .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete

@@ -108,6 +108,8 @@ class EndpointConfig:
     baseurl: str = "http://127.0.0.1:5000/"
     #: Seconds for one POST, from the connect to the end of the answer.
     timeout: float = 10.0
+    #: The path of a file with the CAs that are trusted instead of the platform's; "" for those.
+    ca: str = ""
     #: Names and values of what each POST has in its head, in ASCII; no name twice in any case.
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
@@ -159,7 +161,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     ),
     "sqlite": ("path",),
     "listen": ("host", "port", "idleTimeout", "readTimeout"),
-    "endpoint": ("baseurl", "timeout"),
+    "endpoint": ("baseurl", "timeout", "ca"),
 }
 
 #: The one key that is a table: in a file, ``[endpoint.headers]`` and a line for each header.
@@ -287,9 +289,16 @@ def _endpoint(endpoint: _Section, headers: Mapping[str, _Value]) -> EndpointConf
         encoded = base64.b64encode(unquote_to_bytes(_user_and_password(credentials))).decode()
         sent = (*sent, ("Authorization", f"Basic {encoded}"))
         baseurl = baseurl.replace(f"{credentials}@", "", 1)
+    ca = endpoint.text("ca", default.ca, _check_nothing)
+    if ca and urlsplit(baseurl).scheme != "https":
+        raise endpoint["ca"].refuse(
+            "nothing is checked against it with a baseurl that starts with http://, but with "
+            "https://"
+        )
     return EndpointConfig(
         baseurl=baseurl,
         timeout=endpoint.duration("timeout", default.timeout),
+        ca=ca,
         headers=sent,
     )
 

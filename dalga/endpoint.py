@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 
 from hyperlink import EncodedURL
 from OpenSSL.SSL import Error as TLSError
-from service_identity import VerificationError
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.abstract import isIPv6Address
@@ -35,7 +34,6 @@ from twisted.internet.error import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 
 # A pool's connection has no public home.
@@ -57,6 +55,7 @@ from dalga.errors import ConfigError
 from dalga.job import Outcome, Run, target_path
 from dalga.log import logger
 from dalga.schedule import timestamp
+from dalga.trust import Refused, Trust
 
 log = logger(__name__)
 
@@ -115,6 +114,7 @@ class Endpoint:
     :param timeout: how long one POST may take in all, in seconds: connect, headers and body.
     :param instance: what this instance calls itself, for the ``dalga-instance`` header.
     :param slots: how many POSTs are under way at most; as many connections are kept.
+    :param trust: whose certificates are taken from an https endpoint.
     :param headers: names and values, in ASCII, of what goes with each POST. Those that are Dalga's
         own are not among them, but for Content-Type and User-Agent, whose place they take.
     :raises ConfigError: where `baseurl`'s scheme or host can't be used.
@@ -127,11 +127,12 @@ class Endpoint:
         timeout: float,
         instance: str,
         slots: int,
+        trust: Trust,
         headers: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._reactor = reactor
         self._timeout = timeout
-        self._route = _Route(reactor, baseurl, timeout)
+        self._route = _Route(reactor, baseurl, timeout, trust)
         #: What a message begins with, and which of its headers are always the same.
         self._start = f"POST {urlsplit(baseurl).path.rstrip('/')}"
         self._headers = (
@@ -359,7 +360,7 @@ class _NoCookies(IndexableCookieJar):
 class _Route:
     """The way to ``baseurl``'s host and port: the only one there is, whatever the URL (P11)."""
 
-    def __init__(self, reactor: Any, baseurl: str, timeout: float) -> None:
+    def __init__(self, reactor: Any, baseurl: str, timeout: float, trust: Trust) -> None:
         parts = urlsplit(baseurl)
         if parts.scheme not in ("http", "https"):
             raise ConfigError(f"baseurl is {baseurl!r}: it takes an http:// or https:// URL")
@@ -373,14 +374,7 @@ class _Route:
             reactor, self.host, port, timeout=timeout, attemptDelay=NEXT_ADDRESS
         )
         if tls:
-            try:
-                # The platform's trust, as it is now.
-                creator = optionsForClientTLS(self.host)
-            except ValueError:  # what IDNA refuses, no certificate can be for
-                raise ConfigError(
-                    f"baseurl is {baseurl!r}: {self.host!r} can't be a host's name in https"
-                ) from None
-            endpoint = wrapClientTLS(creator, endpoint)
+            endpoint = wrapClientTLS(trust.for_host(self.host), endpoint)
         self.endpoint: IStreamClientEndpoint = endpoint
         #: What the pool knows it by.
         self.key = (parts.scheme.encode(), self.host.encode(), port)
@@ -573,8 +567,8 @@ def describe(failure: Failure, route: _Route) -> str | None:
             return f"could not connect to {route}: {os.strerror(number)}"
         case ConnectError():
             return f"could not connect to {route}"
-        case VerificationError():
-            return f"TLS: the certificate of {route} is for another host"
+        case Refused(why=why):
+            return f"TLS: the certificate of {route} {why}"
         case TLSError():
             return f"TLS with {route} failed: {_tls_reason(error)}"
         case RequestNotSent():

@@ -32,6 +32,7 @@ from dalga.store.sqlite import SQLite
 from dalga.store.sqlitefile import FileGuard
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Transactions
+from dalga.trust import Trust
 from dalga.web import make_site
 
 log = logger(__name__)
@@ -139,12 +140,14 @@ class DalgaService(Service):
 
     :param store: already opened.
     :param listener: already listening; becomes the service's own.
+    :param trust: read while there may still be the privileges to read it.
     """
 
     def __init__(
-        self, reactor: Any, config: Config, store: JobsTable, listener: socket.socket
+        self, reactor: Any, config: Config, store: JobsTable, listener: socket.socket, trust: Trust
     ) -> None:
         self._config = config
+        self._trust = trust
         self._reactor = reactor
         self._store = store
         self._listener = listener
@@ -163,7 +166,13 @@ class DalgaService(Service):
         )
         instance = instance_name()  # of the process that twistd may have forked by now
         self._endpoint = Endpoint(
-            reactor, config.endpoint.baseurl, timeout, instance, slots, config.endpoint.headers
+            reactor,
+            config.endpoint.baseurl,
+            timeout,
+            instance,
+            slots,
+            self._trust,
+            config.endpoint.headers,
         )
         self._scheduler = Scheduler(
             reactor,
@@ -254,13 +263,14 @@ def make_service(config: Config, reactor: Any) -> DalgaService:
     Build the daemon. Blocks: to be called before the reactor runs.
 
     :raises StartupError: if the database, the table or the address can't be used.
-    :raises ConfigError: if no certificate can be for the endpoint's host.
+    :raises ConfigError: if the endpoint's host can't be one.
     """
     # Twisted's timers go by time.time, so that setting the machine's clock back by an hour would
     # hold each of them for an hour (P8). Leases are measured with the same clock.
     reactor.seconds = steady_seconds
+    trust = Trust(config.endpoint.ca)
     # For what it refuses: the service builds its own once there is nobody to be told any more.
-    Endpoint(reactor, config.endpoint.baseurl, config.endpoint.timeout, "", 1)
+    Endpoint(reactor, config.endpoint.baseurl, config.endpoint.timeout, "", 1, trust)
     store = build_store(config.database, reactor, SystemRandom())
     listener = bind(config.listen.host, config.listen.port)
     try:
@@ -268,7 +278,7 @@ def make_service(config: Config, reactor: Any) -> DalgaService:
     except BaseException:
         listener.close()
         raise
-    return DalgaService(reactor, config, store, listener)
+    return DalgaService(reactor, config, store, listener, trust)
 
 
 def create_table(config: Config, reactor: Any) -> str:

@@ -87,6 +87,7 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("listen", "readTimeout", "10s", "read_timeout", 10.0),
     ("endpoint", "baseurl", "https://example.org:8443/in/", "baseurl", ...),
     ("endpoint", "timeout", "1m30s", "timeout", 90.0),
+    ("endpoint", "ca", "/etc/ca.pem", "ca", "/etc/ca.pem"),
 ]
 
 
@@ -94,6 +95,7 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
 BESIDE = {
     "ssl-cert": {"ssl-mode": "required"},
     "ssl-key": {"ssl-mode": "required", "ssl-cert": "/etc/dalga.pem"},
+    "ca": {"baseurl": "https://example.org/"},
 }
 
 
@@ -887,6 +889,18 @@ class BaseURLTests(ConfigTestCase):
                 f"DALGA_ENDPOINT_BASEURL is {text!r}: {do}",
             )
 
+    def test_ca(self) -> None:
+        """It goes with https alone: who gives one expects that something is checked against it."""
+        config = self.load("[endpoint]\nbaseurl = https://h/\nca = ca.pem")
+        self.assertEqual(config.endpoint, EndpointConfig("https://h/", 10.0, "ca.pem"))
+        self.assertEqual(self.load("[endpoint]\nca =").endpoint, EndpointConfig())
+        for before in ("", "baseurl = http://h/\n"):
+            self.assertEqual(
+                self.refusal(f"[endpoint]\n{before}ca = ca.pem"),
+                "ini: [endpoint] ca is 'ca.pem': nothing is checked against it with a baseurl that "
+                "starts with http://, but with https://",
+            )
+
     def test_user_info(self) -> None:
         """A user and a password become a header, as in Go's net/http, and leave the URL."""
         for text, baseurl, credentials in [
@@ -1430,6 +1444,7 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
     "endpoint": {
         "baseurl": text("http://h/", "https://example.org:8443/a/%20"),
         "timeout": duration(1, 3600),
+        "ca": text("/etc/ca.pem"),
     },
 }
 
@@ -1568,6 +1583,8 @@ def any_sections(draw: st.DrawFn) -> dict[str, dict[str, Given]]:
             elif "ssl-ca" not in some:
                 some.pop("ssl-mode", None)
                 some.pop("ssl-cert", None)
+            if not str(some.get("baseurl")).startswith("https"):
+                some.pop("ca", None)
             chosen[case(name)] = {case(key): value for key, value in some.items()}
     return chosen
 

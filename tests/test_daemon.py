@@ -850,11 +850,9 @@ class StartTests(StartTestsBase):
         self.assertIn("randomizationFactor", line)
         line = await self.refused("--config", self.ini("b.ini", jobs={"randomisationFactor": 0}))
         self.assertIn("randomisationFactor", line)
-        # No certificate can be for that host.
-        line = await self.refused(
-            "--config", self.ini("c.ini", endpoint={"baseurl": "https://my_app/"})
-        )
-        self.assertIn("'my_app' can't be a host's name in https", line)
+        endpoint = {"baseurl": "https://localhost/", "ca": "/no/such/file"}
+        line = await self.refused("--config", self.ini("c.ini", endpoint=endpoint))
+        self.assertIn("ca in [endpoint] is '/no/such/file', which can't be read", line)
 
     async def test_unknown_option(self) -> None:
         """The option is named."""

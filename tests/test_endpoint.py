@@ -39,6 +39,7 @@ from dalga.endpoint import MAX_BODY, MAX_HEAD, MAX_RETRY_AFTER, Endpoint, parse_
 from dalga.errors import ConfigError
 from dalga.job import JobKey, Options, Outcome, Run
 from dalga.schedule import Once
+from dalga.trust import Trust
 
 reactor: Any = real_reactor
 
@@ -185,7 +186,7 @@ class EndpointCase(TestCase):
         return server
 
     def endpoint(self, baseurl: str, timeout: float = LONG, slots: int = 10) -> Endpoint:
-        endpoint = Endpoint(reactor, baseurl, timeout, "here-1", slots)
+        endpoint = Endpoint(reactor, baseurl, timeout, "here-1", slots, Trust())
         self.addCleanup(endpoint.close)
         return endpoint
 
@@ -263,7 +264,7 @@ class RequestTests(EndpointCase):
         """They go with each POST; a Content-Type and a User-Agent take the place of Dalga's."""
         server = self.serve(says(OK))
         given = (("X-Key", "a: b"), ("content-type", "application/json"), ("USER-AGENT", "us/1"))
-        endpoint = Endpoint(reactor, server.baseurl, LONG, "here-1", 10, given)
+        endpoint = Endpoint(reactor, server.baseurl, LONG, "here-1", 10, Trust(), given)
         self.addCleanup(endpoint.close)
         for _ in range(2):
             yield endpoint.post(a_run())
@@ -431,7 +432,7 @@ class RequestTests(EndpointCase):
             ("", b""),
         ):
             server.requests.clear()
-            endpoint = Endpoint(reactor, server.baseurl, LONG, instance, 10)
+            endpoint = Endpoint(reactor, server.baseurl, LONG, instance, 10, Trust())
             self.addCleanup(endpoint.close)
             outcome = yield endpoint.post(a_run())
             self.assertEqual(outcome.status, 200)
@@ -457,9 +458,8 @@ class RequestTests(EndpointCase):
             "http://a..b/",
             "http://" + "a" * 64 + "/",
             "http://" + "a." * 127 + "a/",
-            "https://my_app/",
         ):
-            error = self.assertRaises(ConfigError, Endpoint, reactor, url, 1.0, "i", 1)
+            error = self.assertRaises(ConfigError, Endpoint, reactor, url, 1.0, "i", 1, Trust())
             self.assertIn(url, str(error))
 
 
@@ -1017,7 +1017,8 @@ class TlsTests(EndpointCase):
         self.assertEqual(outcome.status, None)
         self.assertEqual(
             outcome.error,
-            f"TLS with localhost:{server.port} failed: certificate verify failed",
+            f"TLS: the certificate of localhost:{server.port} is signed by itself, and not trusted "
+            "here",
         )
         self.assertEqual(server.requests, [])
         # What the server's side of it has to say.

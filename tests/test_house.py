@@ -39,10 +39,10 @@ PURE = (
 ADAPTERS = ("store", "endpoint")
 APPLICATION = ("dispatch", "jobs", "web", "files", "service", "cli", "__main__")
 # `log` has Twisted's logger in it, so no pure room has it; all after them do.
-ROOMS = (*PURE, "log", *ADAPTERS, *APPLICATION)
+ROOMS = (*PURE, "log", "trust", *ADAPTERS, *APPLICATION)
 
 #: What `web` must ask `jobs` for instead.
-NOT_FOR_WEB = ("endpoint", "dispatch")
+NOT_FOR_WEB = ("trust", "endpoint", "dispatch")
 #: Where the parts are built and the reactor is given to them.
 BUILDERS = ("service", "cli", "__main__", "plugin")
 WORLD = ("twisted", "treq", "klein", "werkzeug", "zope", "pymysql", "sqlite3", "socket", "ssl")

@@ -1,0 +1,204 @@
+"""
+TLS to the endpoint: which server's certificate is taken.
+
+A certificate is taken where two things hold: a CA that is trusted has signed it (RFC 5280 section
+6, checked by OpenSSL), and its subjectAltName has the host of ``baseurl`` (RFC 9525 section 6,
+checked by service_identity). Whatever else a check comes to, an error that nobody expected
+included, refuses the certificate: no POST goes to a server that was not checked (P11).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL.crypto import X509, X509StoreFlags
+from OpenSSL.SSL import (
+    MODE_RELEASE_BUFFERS,
+    OP_NO_COMPRESSION,
+    OP_NO_RENEGOTIATION,
+    TLS1_2_VERSION,
+    TLS_CLIENT_METHOD,
+    VERIFY_FAIL_IF_NO_PEER_CERT,
+    VERIFY_PEER,
+    Connection,
+    Context,
+    Error,
+    X509VerificationCodes,
+)
+from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import (
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from zope.interface import implementer
+
+from dalga.errors import StartupError
+from dalga.log import logger
+
+log = logger(__name__)
+
+
+class Refused(Error):
+    """
+    A server's certificate was refused.
+
+    It is one of pyOpenSSL's errors, as these alone end a handshake in an orderly way.
+
+    :param why: the rest of a sentence that begins with "the certificate of <the server>".
+    """
+
+    def __init__(self, why: str) -> None:
+        # As OpenSSL's queue of errors, which Twisted looks into: library, function, reason.
+        super().__init__([("dalga", "", why)])
+        self.why = why
+
+
+class Trust:
+    """
+    Whom to believe that a server is who it says.
+
+    Reads the files once. Make it at the start: later there may be no privileges to read them.
+
+    :param ca: the path of a file with the certificates of CAs in PEM form, which are trusted
+        instead of the platform's; "" for the platform's: OpenSSL's folder and file, or what
+        ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name in their place.
+    :raises StartupError: if the file can't be used.
+    """
+
+    def __init__(self, ca: str = "") -> None:
+        self._context = context = Context(TLS_CLIENT_METHOD)
+        context.set_min_proto_version(TLS1_2_VERSION)  # RFC 8996
+        context.set_options(OP_NO_COMPRESSION | OP_NO_RENEGOTIATION)
+        context.set_mode(MODE_RELEASE_BUFFERS)  # 34 KB less for each idle connection
+        # On the context, as pyOpenSSL hands on what the callback raises only there.
+        context.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
+        if ca:
+            _load(context, ca)
+        else:
+            context.set_default_verify_paths()
+
+    def for_host(self, host: str) -> Any:
+        """
+        What makes TLS connections, and checks that the server is `host`.
+
+        :param host: an ASCII name, or an IP address.
+        :return: an ``IOpenSSLClientConnectionCreator``.
+        """
+        return _ClientConnections(self._context, host)
+
+
+def _load(context: Context, ca: str) -> None:
+    """:raises StartupError: if the file has no certificates."""
+    try:
+        open(ca, "rb").close()  # OpenSSL does not say what is in the way
+        context.load_verify_locations(ca)
+    except OSError as error:
+        raise StartupError(
+            f"ca in [endpoint] is {ca!r}, which can't be read ({error.strerror}): it takes the "
+            "path of a file in PEM form"
+        ) from error
+    except Error as error:
+        raise StartupError(
+            f"ca in [endpoint] is {ca!r}, which has no certificate in it: it takes those of the "
+            "CAs, in PEM form"
+        ) from error
+    store = context.get_cert_store()
+    assert store is not None
+    # Whoever names an intermediate CA, or the server's own certificate, means just that one.
+    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _ClientConnections:
+    """Makes the TLS connections to one host."""
+
+    def __init__(self, context: Context, host: str) -> None:
+        self._context = context
+        # A dot at the end says that a name is complete; certificates have none.
+        self._host = host.rstrip(".")
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
+        """See `IOpenSSLClientConnectionCreator`."""
+        connection = _To(self._context, self._host)
+        if not _is_address(self._host):  # RFC 6066 section 3: no addresses
+            connection.set_tlsext_host_name(self._host.encode("ascii"))
+        return connection
+
+
+class _To(Connection):
+    """A TLS connection that knows which host it is to."""
+
+    def __init__(self, context: Context, host: str) -> None:
+        super().__init__(context)
+        self.host = host
+
+
+def _is_address(host: str) -> bool:
+    return bool(isIPAddress(host) or isIPv6Address(host))
+
+
+def _verify(connection: Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
+    """
+    OpenSSL asks this of each certificate of the chain, the CA's first and the server's own last.
+
+    :param error: what OpenSSL found, one of X509_V_ERR_*; `ok` is 0 then.
+    :param depth: how far the certificate is from the server's own, which has 0.
+    :return: True, as pyOpenSSL takes an exception for a refusal and raises it from the handshake.
+    :raises Refused: if the certificate won't do, for any reason.
+    """
+    try:
+        if not ok:
+            raise Refused(_problem(error, depth))
+        if depth == 0:
+            assert isinstance(connection, _To)
+            _check_host(certificate, connection.host)
+    except Refused:
+        raise
+    except VerificationError:
+        raise Refused("is for another host") from None
+    except CertificateError as problem:
+        # No subjectAltName is one of these. A host's name in the subject counts for nothing.
+        words = str(problem).rstrip(".")[:100]
+        raise Refused(f"names no host in a way that can be checked: {words}") from None
+    except BaseException as problem:
+        # The parser raises what it likes for what is malformed. What is no Exception pyOpenSSL
+        # would not hand on.
+        log.debug("a certificate can't be checked: {problem!r}", problem=problem)
+        raise Refused("is malformed and can't be checked") from problem
+    return True
+
+
+def _check_host(certificate: X509, host: str) -> None:
+    """
+    :raises VerificationError: if the certificate is for others.
+    :raises CertificateError: if service_identity can't say whom it is for.
+    """
+    check = verify_certificate_ip_address if _is_address(host) else verify_certificate_hostname
+    check(certificate.to_cryptography(), host)
+
+
+#: What OpenSSL finds wrong with a chain of certificates (X509_verify_cert_error_string(3)).
+_PROBLEMS = {
+    X509VerificationCodes.ERR_CERT_HAS_EXPIRED: "has expired",
+    X509VerificationCodes.ERR_CERT_NOT_YET_VALID: "is not valid yet",
+    X509VerificationCodes.ERR_INVALID_PURPOSE: "is not one for servers",
+}
+#: What it finds where the chain ends at no CA that is trusted.
+_UNTRUSTED = (
+    X509VerificationCodes.ERR_UNABLE_TO_GET_ISSUER_CERT,
+    X509VerificationCodes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    X509VerificationCodes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+    X509VerificationCodes.ERR_SELF_SIGNED_CERT_IN_CHAIN,
+)
+
+
+def _problem(error: int, depth: int) -> str:
+    """Why a chain is refused, as the rest of "the certificate of <the server> ..."."""
+    if error in _UNTRUSTED:
+        return "is signed by no CA that is trusted here"
+    if error == X509VerificationCodes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+        return "is signed by itself, and not trusted here"
+    problem = _PROBLEMS.get(error, f"is refused by OpenSSL (X509 error {error})")
+    return problem if depth == 0 else f"is signed by a CA whose certificate {problem}"

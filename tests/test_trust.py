@@ -1,0 +1,330 @@
+"""
+Which server's certificate is taken (P11): each shape on a real TLS server, to which a run is
+POSTed. `make test-lowest` runs these with the lowest versions of what checks certificates, too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from twisted.internet import reactor as real_reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.ssl import CertificateOptions
+
+from dalga import trust as dalga_trust
+from dalga.endpoint import Endpoint
+from dalga.errors import StartupError
+from dalga.trust import Trust
+from tests.certificates import DAY, Authority, dns, ip
+from tests.test_endpoint import LONG, OK, EndpointCase, a_run, says
+
+reactor: Any = real_reactor
+
+#: What an outcome says behind "the certificate of localhost:1234".
+OTHER = "is for another host"
+NO_NAME = "names no host in a way that can be checked: "
+UNREADABLE = "is malformed and can't be checked"
+UNKNOWN = "is signed by no CA that is trusted here"
+
+#: The DER of general names (RFC 5280 section 4.2.1.6) that no CA should sign.
+URI, DNS, ADDRESS, EMAIL = 0x86, 0x82, 0x87, 0x81
+
+
+def san(*names: tuple[int, bytes]) -> bytes:
+    """A subjectAltName as DER."""
+    inside = b"".join(bytes([tag, len(value)]) + value for tag, value in names)
+    return bytes([0x30, len(inside)]) + inside
+
+
+Issue = Callable[[Authority], CertificateOptions]
+
+
+class CertificateTests(EndpointCase):
+    """The POST goes to a server whose certificate is for its host, and to no other."""
+
+    def setUp(self) -> None:
+        self.authority = Authority()
+        self.ca = self.authority.write(self.mktemp())
+
+    @inlineCallbacks
+    def check(self, host: str, certificate: CertificateOptions, refusal: str | None) -> Any:
+        """
+        :param refusal: how the outcome's words go on behind the server's name; None for a 200.
+        """
+        server = self.serve(says(OK), certificate)
+        if host.endswith(("dalga.test", "dalga.test.")):
+            self.resolve(host, server.port)
+        endpoint = Endpoint(
+            reactor, f"https://{host}:{server.port}/", LONG, "here", 1, Trust(self.ca)
+        )
+        outcome = yield endpoint.post(a_run())
+        yield endpoint.close()
+        if refusal is None:
+            self.assertEqual((outcome.status, outcome.error), (200, ""), host)
+            self.assertEqual(len(server.requests), 1)
+        else:
+            start = f"TLS: the certificate of {host}:{server.port} {refusal}"
+            self.assertTrue(outcome.error.startswith(start), f"{outcome} is not {start!r}")
+            self.assertEqual((outcome.status, server.requests), (None, []))
+        for conversation in server.connections:
+            yield conversation.lost
+        # What the server's side has to say of a handshake that the client ended.
+        self.flushLoggedErrors()
+
+    @inlineCallbacks
+    def check_all(self, host: str, table: list[tuple[Issue, str | None]]) -> Any:
+        for issue, refusal in table:
+            yield self.check(host, issue(self.authority), refusal)
+
+    def test_a_name(self) -> Any:
+        """Only the subjectAltName says whom a certificate is for, never the subject."""
+        attacker = "attacker.example"
+        return self.check_all(
+            "localhost",
+            [
+                (lambda ca: ca.issue(dns("localhost")), None),
+                (lambda ca: ca.issue(dns("LocalHost")), None),
+                (lambda ca: ca.issue(dns(attacker), dns("localhost"), ip("10.0.0.1")), None),
+                (lambda ca: ca.issue(dns("localhost"), common_name=attacker), None),
+                (lambda ca: ca.issue(common_name=attacker), NO_NAME),
+                (lambda ca: ca.issue(common_name="localhost"), NO_NAME),
+                (lambda ca: ca.issue(), NO_NAME),
+                (lambda ca: ca.issue(dns(attacker)), OTHER),
+                (lambda ca: ca.issue(dns(attacker), common_name="localhost"), OTHER),
+                (lambda ca: ca.issue(ip("127.0.0.1"), common_name="localhost"), OTHER),
+                (lambda ca: ca.issue(dns("localhost.attacker.example")), OTHER),
+                (lambda ca: ca.issue(dns("notlocalhost")), OTHER),
+                (lambda ca: ca.issue(dns("localhost.")), OTHER),
+                (lambda ca: ca.issue(san=san((EMAIL, b"a@localhost"))), NO_NAME),
+                (lambda ca: ca.issue(san=san((URI, b"https://localhost"))), ""),
+            ],
+        )
+
+    def test_an_address(self) -> Any:
+        """An address is looked for among the addresses, and a name that looks like it is none."""
+        return self.check_all(
+            "127.0.0.1",
+            [
+                (lambda ca: ca.issue(ip("127.0.0.1")), None),
+                (lambda ca: ca.issue(dns("attacker.example"), ip("127.0.0.1")), None),
+                (lambda ca: ca.issue(ip("127.0.0.2")), OTHER),
+                (lambda ca: ca.issue(ip("::ffff:127.0.0.1")), OTHER),
+                (lambda ca: ca.issue(dns("localhost")), OTHER),
+                (lambda ca: ca.issue(dns("127.0.0.1")), NO_NAME),
+                (lambda ca: ca.issue(common_name="127.0.0.1"), NO_NAME),
+                (lambda ca: ca.issue(dns("*"), common_name="127.0.0.1"), NO_NAME),
+                (lambda ca: ca.issue(san=san((ADDRESS, b"\x7f\0\1"))), UNREADABLE),
+            ],
+        )
+
+    def test_wildcards(self) -> Any:
+        """A star stands for all of one label, and the first one only (RFC 9525 section 6.3)."""
+        return self.check_all(
+            "app.dalga.test",
+            [
+                (lambda ca: ca.issue(dns("*.dalga.test")), None),
+                (lambda ca: ca.issue(dns("*.DALGA.test")), None),
+                (lambda ca: ca.issue(dns("*.example.test"), dns("*.dalga.test")), None),
+                (lambda ca: ca.issue(dns("*.example.test")), OTHER),
+                (lambda ca: ca.issue(dns("*.app.dalga.test")), OTHER),
+                (lambda ca: ca.issue(dns("a*.dalga.test")), OTHER),
+                (lambda ca: ca.issue(dns("*pp.dalga.test")), OTHER),
+                (lambda ca: ca.issue(dns("*.test")), NO_NAME),
+                (lambda ca: ca.issue(dns("*")), NO_NAME),
+                (lambda ca: ca.issue(dns("*.*.test")), NO_NAME),
+                (lambda ca: ca.issue(dns("app.*.test")), NO_NAME),
+                (lambda ca: ca.issue(dns("app.dalga.*")), NO_NAME),
+                (lambda ca: ca.issue(common_name="*.dalga.test"), NO_NAME),
+            ],
+        )
+
+    @inlineCallbacks
+    def test_a_wildcard_is_for_one_label(self) -> Any:
+        for host in ("a.app.dalga.test", "dalga.test"):
+            yield self.check(host, self.authority.issue(dns("*.dalga.test")), OTHER)
+
+    def test_a_name_that_is_complete(self) -> Any:
+        """A dot at a host's end is no part of its name."""
+        return self.check_all(
+            "app.dalga.test.",
+            [
+                (lambda ca: ca.issue(dns("app.dalga.test")), None),
+                (lambda ca: ca.issue(dns("dalga.test")), OTHER),
+            ],
+        )
+
+    def test_a_name_with_an_underscore(self) -> Any:
+        """Containers are called so, and a private CA signs that."""
+        return self.check_all(
+            "my_app.dalga.test",
+            [
+                (lambda ca: ca.issue(dns("my_app.dalga.test")), None),
+                (lambda ca: ca.issue(dns("my-app.dalga.test")), OTHER),
+            ],
+        )
+
+    def test_what_is_malformed(self) -> Any:
+        """What can't be read is for nobody, also where a good name stands beside it."""
+        good = (DNS, b"localhost")
+        return self.check_all(
+            "localhost",
+            [
+                (lambda ca: ca.issue(san=san(good)), None),  # so that the others fail for a reason
+                (lambda ca: ca.issue(san=san()), NO_NAME),
+                # OpenSSL may find the chain at fault.
+                (lambda ca: ca.issue(san=b""), ""),
+                (lambda ca: ca.issue(san=b"no DER"), ""),
+                (lambda ca: ca.issue(san=san(good)[:-1]), ""),
+                (lambda ca: ca.issue(san=san((DNS, b"local\0host"))), ""),
+                (lambda ca: ca.issue(san=san((DNS, b"localhost\0.attacker.example"))), ""),
+                (lambda ca: ca.issue(san=san((DNS, b""))), ""),
+                (lambda ca: ca.issue(san=san((DNS, b"localh\xf6st"))), ""),
+                (lambda ca: ca.issue(san=san((DNS, b"localhost\xff"), good)), ""),
+                (lambda ca: ca.issue(san=san((DNS, b"10.0.0.1"), good)), NO_NAME),
+                (lambda ca: ca.issue(san=san((ADDRESS, b"\1\2\3"), good)), UNREADABLE),
+                (lambda ca: ca.issue(san=san((URI, b"no-colon"), good)), NO_NAME),
+            ],
+        )
+
+    def test_who_signed(self) -> Any:
+        """A certificate counts where the chain to a CA that is trusted is whole, and now."""
+        name = dns("localhost")
+
+        def by(authority: Authority) -> CertificateOptions:
+            return authority.issue(name)
+
+        client_only = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH])
+        return self.check_all(
+            "localhost",
+            [
+                (lambda ca: by(Authority(ca)), None),
+                (lambda ca: by(Authority(Authority(ca))), None),
+                (lambda ca: by(Authority()), UNKNOWN),
+                (lambda ca: by(Authority(Authority())), UNKNOWN),
+                (
+                    lambda ca: ca.issue(name, self_signed=True),
+                    "is signed by itself, and not trusted here",
+                ),
+                (
+                    lambda ca: ca.issue(name, self_signed=True, common_name="localhost"),
+                    "is signed by itself, and not trusted here",
+                ),
+                (lambda ca: ca.issue(name, valid=(-2 * DAY, -DAY)), "has expired"),
+                (lambda ca: ca.issue(name, valid=(DAY, 2 * DAY)), "is not valid yet"),
+                (
+                    lambda ca: by(Authority(ca, valid=(-2 * DAY, -DAY))),
+                    "is signed by a CA whose certificate has expired",
+                ),
+                (lambda ca: ca.issue(name, extensions=[client_only]), "is not one for servers"),
+                (
+                    lambda ca: by(Authority(ca, ca=False)),
+                    "is signed by a CA whose certificate is refused by OpenSSL",
+                ),
+            ],
+        )
+
+    @inlineCallbacks
+    def test_a_check_that_breaks(self) -> Any:
+        """Whatever a check does other than succeed refuses: also a mistake of the library's."""
+        for broken in (RuntimeError("odd"), KeyError("odd"), MemoryError(), GeneratorExit()):
+
+            def check(*_: object, broken: BaseException = broken) -> None:
+                raise broken
+
+            self.patch(dalga_trust, "_check_host", check)
+            yield self.check("localhost", self.authority.issue(dns("localhost")), UNREADABLE)
+
+
+class AuthorityTests(EndpointCase):
+    """Which CAs are trusted."""
+
+    @inlineCallbacks
+    def status(self, certificate: CertificateOptions, trust: Trust) -> Any:
+        server = self.serve(says(OK), certificate)
+        endpoint = Endpoint(reactor, f"https://localhost:{server.port}/", LONG, "here", 1, trust)
+        outcome = yield endpoint.post(a_run())
+        yield endpoint.close()
+        yield server.connections[0].lost
+        self.flushLoggedErrors()
+        return outcome.status
+
+    def platform(self, path: str) -> None:
+        """Have OpenSSL trust the CAs of a file, as if they were the platform's."""
+        self.patch(os, "environ", {**os.environ})
+        before = os.environ.get("SSL_CERT_FILE")
+
+        def restore() -> None:
+            os.unsetenv("SSL_CERT_FILE")
+            if before is not None:
+                os.putenv("SSL_CERT_FILE", before)
+
+        self.addCleanup(restore)
+        os.putenv("SSL_CERT_FILE", path)
+
+    @inlineCallbacks
+    def test_the_platform_or_ones_own(self) -> Any:
+        """A ``ca`` stands in for the platform's CAs, which are not trusted beside it."""
+        public, private = Authority(), Authority()
+        self.platform(public.write(self.mktemp()))
+        own = private.write(self.mktemp())
+        for authority, ca, expected in (
+            (public, "", 200),
+            (private, "", None),
+            (public, own, None),
+            (private, own, 200),
+        ):
+            status = yield self.status(authority.issue(dns("localhost")), Trust(ca))
+            self.assertEqual(status, expected, (authority is public, ca))
+
+    @inlineCallbacks
+    def test_several_in_a_file(self) -> Any:
+        """Each of a file's certificates is trusted, whatever text stands around them."""
+        authorities = [Authority() for _ in range(3)]
+        path = self.mktemp()
+        with open(path, "w") as file:
+            for authority in authorities:
+                file.write(f"# a CA\n{Path(authority.write(self.mktemp())).read_text()}\n")
+        trust = Trust(path)
+        for authority in authorities:
+            status = yield self.status(authority.issue(dns("localhost")), trust)
+            self.assertEqual(status, 200)
+
+    @inlineCallbacks
+    def test_an_intermediate(self) -> Any:
+        """An intermediate CA in the file is trusted, and what else its root has signed is not."""
+        root = Authority()
+        intermediate, other = Authority(root), Authority(root)
+        trust = Trust(intermediate.write(self.mktemp()))
+        for authority, expected in ((intermediate, 200), (other, None), (root, None)):
+            status = yield self.status(authority.issue(dns("localhost")), trust)
+            self.assertEqual(status, expected)
+
+    @inlineCallbacks
+    def test_read_once(self) -> Any:
+        """The file is read at the start: there may be no privileges to do so later."""
+        authority = Authority()
+        path = authority.write(self.mktemp())
+        trust = Trust(path)
+        os.unlink(path)
+        status = yield self.status(authority.issue(dns("localhost")), trust)
+        self.assertEqual(status, 200)
+
+    def test_files_that_will_not_do(self) -> None:
+        """The sentence says what is in the way, and what would do."""
+        folder, empty, text = self.mktemp(), self.mktemp(), self.mktemp()
+        os.mkdir(folder)
+        open(empty, "w").close()
+        with open(text, "w") as file:
+            file.write("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+        for path, why in (
+            ("/no/such/file", "can't be read (No such file or directory)"),
+            (folder, "can't be read (Is a directory)"),
+            (empty, "has no certificate in it"),
+            (text, "has no certificate in it"),
+        ):
+            error = self.assertRaises(StartupError, Trust, path)
+            self.assertIn(f"ca in [endpoint] is {path!r}, which {why}", str(error))
