@@ -79,6 +79,9 @@ CLAIM, SCAN, RECORD, SIGN = "a claim", "a scan", "a record", "a sign of life"
 #: Until a row that somebody else has locked is tried again, in seconds.
 LOCKED_PAUSE = 0.25
 
+#: Mistakes of ours that are remembered, so that each is logged with its traceback but once.
+MISTAKES_TOLD = 100
+
 #: Between two attempts to reach a database that is away, in seconds.
 AWAY_PAUSE = 1.0
 
@@ -514,18 +517,29 @@ class Scheduler:
 
     # Record
 
-    def _recorded(self, dues: list[datetime], dropped: list[Run]) -> None:
-        """What a batch has written: the due times of the runs to come, and the runs overtaken."""
+    def _recorded(self, dues: list[datetime], recorded: Recorded) -> None:
+        """What a batch has written: the due times of the runs to come; and what it has not."""
         for due in dues:
             self._note(due)
-        if dropped:
-            self._more = (
-                True  # scheduled anew during the run, maybe for a time that has come by now
+        if recorded.lost or recorded.overridden or recorded.already:
+            # Scheduled anew during the run, maybe for a time that has come by now.
+            self._more = True
+        for run in recorded.lost:
+            log.warn(
+                "{path!r} {body!r}: the end of run {run_id}, attempt {attempt}, is not recorded: "
+                "its lease was over, and the run was taken by another, or the job was changed",
+                **_fields(run),
             )
-        for run in dropped:
+        for run in recorded.overridden:
             log.info(
                 "{path!r} {body!r}: the end of run {run_id} changes nothing, "
-                "as the job was changed meanwhile or the lease is over",
+                "as the job was changed during the run",
+                **_fields(run),
+            )
+        for run in recorded.already:
+            log.info(
+                "{path!r} {body!r}: the end of run {run_id} is recorded already: "
+                "only the database's answer was lost",
                 **_fields(run),
             )
         self._set_timer()
@@ -561,6 +575,8 @@ class _Database:
         self._away: dict[str, float] = {}
         #: What fails at present by a mistake of ours.
         self._broken: set[str] = set()
+        #: The mistakes whose traceback is in the log.
+        self._told: set[tuple[str, str]] = set()
 
     @property
     def away(self) -> bool:
@@ -574,12 +590,27 @@ class _Database:
     def failed(self, what: str, error: Exception) -> None:
         """Make a pause, and log what is new."""
         if not isinstance(error, StoreUnavailable):
-            if what not in self._broken:
-                log.failure("{what} broke", Failure(error), what=what)
+            if what not in self._broken and not self.mistake(what, error):
+                log.error("{what} broke again: {error!r}", what=what, error=error)
             self._broken.add(what)
         elif not self._away:
             log.error("{error}; waiting for it to come back", error=error)
         self._away[what] = self._reactor.seconds() + AWAY_PAUSE
+
+    def mistake(self, what: str, error: Exception) -> bool:
+        """
+        Log a mistake of ours with its traceback, each but once: it may come with each run.
+
+        :return: whether it was new.
+        """
+        kind = what, f"{type(error).__name__} {error.args[:1]}"
+        if kind in self._told:
+            return False
+        if len(self._told) >= MISTAKES_TOLD:
+            self._told.clear()
+        self._told.add(kind)
+        log.failure("{what} broke", Failure(error), what=what)
+        return True
 
     def answered(self, what: str) -> None:
         """The pause is over; it is news once nothing fails any more."""
@@ -593,8 +624,7 @@ class _Recorder:
     Writes verdicts in batches, one transaction at a time, and keeps those that can't be written
     yet.
 
-    :param recorded: is told the due times that a batch wrote, and the runs whose verdict was
-        dropped.
+    :param recorded: is told the due times that a batch wrote, and what it did not write.
     """
 
     def __init__(
@@ -602,7 +632,7 @@ class _Recorder:
         reactor: IReactorTime,
         store: Store,
         database: _Database,
-        recorded: Callable[[list[datetime], list[Run]], None],
+        recorded: Callable[[list[datetime], Recorded], None],
     ) -> None:
         self._reactor = reactor
         self._store = store
@@ -660,58 +690,83 @@ class _Recorder:
         _own(self._batch(self._writing))
 
     async def _batch(self, batch: list[tuple[Run, Verdict]]) -> None:
-        try:
-            recorded, broken = await self._record(batch)
-        except StoreUnavailable as error:
-            self._database.failed(RECORD, error)
-            self._writing, self._waiting = [], batch + self._waiting
+        result = _Batch()
+        await self._record(batch, result)
+        self._writing, self._retry = [], None
+        if result.away is not None:
+            self._database.failed(RECORD, result.away)
+            self._waiting = result.unwritten + self._waiting
             if not self._abandoned:
                 self._retry = self._reactor.callLater(AWAY_PAUSE, self._write)
-            return
-        self._database.answered(RECORD)
-        self._writing, self._retry = [], None
-        postponed = {run.row for run in recorded.postponed}
-        if postponed and not self._abandoned:
-            later = [item for item in batch if item[0].row in postponed]
+        else:
+            self._database.answered(RECORD)
+        if result.postponed and not self._abandoned:
             timer = self._reactor.callLater(LOCKED_PAUSE, lambda: self._again(timer))
-            self._postponed[timer] = later
-        unwritten = postponed | broken | {run.row for run in recorded.dropped}
-        dues = [_due(run, verdict) for run, verdict in batch if run.row not in unwritten]
-        self._recorded([due for due in dues if due is not None], recorded.dropped)
+            self._postponed[timer] = result.postponed
+        if result.broken:
+            log.error(
+                "{count} ends of runs can't be recorded, and are left to their leases, the first "
+                "of them {path!r} {body!r}: {error}",
+                count=len(result.broken),
+                error=result.error,
+                **_fields(result.broken[0]),
+            )
+        self._recorded(result.dues, result.recorded)
         self._write()
 
     def _again(self, timer: IDelayedCall) -> None:
         self._waiting += self._postponed.pop(timer)
         self._write()
 
-    async def _record(self, batch: list[tuple[Run, Verdict]]) -> tuple[Recorded, set[int]]:
+    async def _record(self, batch: list[tuple[Run, Verdict]], result: _Batch) -> None:
         """
         Write a batch; where that breaks, its verdicts one by one, so that one that the store chokes
-        on holds up no other. It is logged and left to its lease.
-
-        :return: also the rows of those that broke.
-        :raises StoreUnavailable: if the database can't be used now.
+        on holds up no other. What becomes of each goes into `result`.
         """
         try:
-            return await self._store.record(batch), set()
-        except StoreUnavailable:
-            raise
+            result.add(batch, await self._store.record(batch))
+        except StoreUnavailable as error:
+            result.away = error
+            result.unwritten += batch
         except Exception as error:
+            self._database.mistake(RECORD, error)
             if len(batch) == 1:
-                run = batch[0][0]
-                log.failure(
-                    "{path!r} {body!r}: not recorded, left to its lease",
-                    Failure(error),
-                    **_fields(run),
-                )
-                return Recorded([], []), {run.row}
-        dropped, postponed, broken = [], [], set()
-        for item in batch:
-            recorded, failed = await self._record([item])
-            dropped += recorded.dropped
-            postponed += recorded.postponed
-            broken |= failed
-        return Recorded(dropped, postponed), broken
+                result.broken.append(batch[0][0])
+                result.error = error
+                return
+            for number, item in enumerate(batch):
+                await self._record([item], result)
+                if result.away is not None:
+                    # What was written before it went away is written: it is not done again.
+                    result.unwritten += batch[number + 1 :]
+                    return
+
+
+class _Batch:
+    """What became of the verdicts of a batch, which may have been written one by one."""
+
+    def __init__(self) -> None:
+        #: When the rows that were written are due next, or since when.
+        self.dues: list[datetime] = []
+        self.recorded = Recorded()
+        self.postponed: list[tuple[Run, Verdict]] = []
+        #: Those that the store chokes on, and what it said of the last of them.
+        self.broken: list[Run] = []
+        self.error: Exception | None = None
+        #: Those that are to be written again, as the database went away.
+        self.unwritten: list[tuple[Run, Verdict]] = []
+        self.away: StoreUnavailable | None = None
+
+    def add(self, items: list[tuple[Run, Verdict]], recorded: Recorded) -> None:
+        """Note what one call of the store has come to."""
+        self.recorded.lost.extend(recorded.lost)
+        self.recorded.overridden.extend(recorded.overridden)
+        self.recorded.already.extend(recorded.already)
+        postponed = {run.row for run in recorded.postponed}
+        unwritten = postponed.union(run.row for run in (*recorded.lost, *recorded.overridden))
+        self.postponed += [item for item in items if item[0].row in postponed]
+        dues = [_due(run, verdict) for run, verdict in items if run.row not in unwritten]
+        self.dues += [due for due in dues if due is not None]
 
 
 def _own(work: Coroutine[Deferred[Any], Any, None]) -> None:

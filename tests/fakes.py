@@ -98,6 +98,12 @@ class FakeStore:
         self.away: set[str] = set()
         #: The rows whose verdict breaks the transaction that holds it.
         self.poison: set[int] = set()
+        #: Before which rows the database goes away, each but once.
+        self.gone_before: set[int] = set()
+        #: Row and token of what was recorded though the answer was lost.
+        self.unsure: set[tuple[int, bytes]] = set()
+        #: Whether the answer to the next record is lost.
+        self.answer_is_lost = False
         #: Rows that somebody else has locked.
         self.locked: set[int] = set()
         #: When each instance was last heard of.
@@ -349,10 +355,19 @@ class FakeStore:
         def work() -> Recorded:
             if any(run.row in self.poison for run, _ in verdicts):
                 raise RuntimeError("poison")
+            if gone := self.gone_before.intersection(run.row for run, _ in verdicts):
+                self.gone_before -= gone
+                raise StoreUnavailable("the database went away")
             locked = [run for run, _ in verdicts if run.row in self.locked]
             open_ = [item for item in verdicts if item[0] not in locked]
-            dropped = [run for run, verdict in open_ if not self._close(run, verdict)]
-            return Recorded(dropped, locked)
+            recorded = Recorded(postponed=locked)
+            for run, verdict in open_:
+                self._close(run, verdict, recorded)
+            if self.answer_is_lost:
+                self.answer_is_lost = False
+                self.unsure |= {(run.row, run.token) for run, _ in verdicts}
+                raise StoreUnavailable("the answer to a COMMIT is lost")
+            return recorded
 
         return self._run("record", list(verdicts), work)
 
@@ -441,14 +456,17 @@ class FakeStore:
             lease_ends=self._seconds() + lease.total_seconds(),
         )
 
-    def _close(self, run: Run, verdict: Verdict) -> bool:
-        """Whether the verdict was written."""
+    def _close(self, run: Run, verdict: Verdict, recorded: Recorded) -> None:
+        """Write the verdict, or note why it is not written."""
         row = self.rows.get(run.row)
         if row is None or row.token != run.token:
-            return False
+            already = (run.row, run.token) in self.unsure
+            (recorded.already if already else recorded.lost).append(run)
+            return
         if row.superseded == DELETED:
+            recorded.overridden.append(run)
             del self.rows[row.id]
-            return False
+            return
         row.token = None
         if row.superseded != NOTHING:
             succeeded = isinstance(verdict, Reschedule) and verdict.error is None
@@ -458,7 +476,8 @@ class FakeStore:
             else:
                 row.superseded, row.due = NOTHING, row.scheduled
             self._unless_disabled(row)
-            return False
+            recorded.overridden.append(run)
+            return
         match verdict:
             case Delete():
                 del self.rows[row.id]
@@ -480,7 +499,6 @@ class FakeStore:
             case Stop(error):
                 row.due, row.error, row.failed = None, error, Failed.STOPPED
         self._unless_disabled(row)
-        return True
 
     def _next(self, row: Row, scheduled: datetime) -> None:
         row.scheduled = row.due = scheduled

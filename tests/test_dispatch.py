@@ -47,7 +47,7 @@ from dalga.job import (
 )
 from dalga.retry import RetryPolicy
 from dalga.schedule import Every
-from dalga.store import Claimed, Store
+from dalga.store import Claimed, Recorded, Store
 from tests.fakes import EPOCH, FakeEndpoint, FakeStore
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase
 
@@ -1074,6 +1074,77 @@ class RecordTests(SchedulerTestCase):
         self.go(TIMEOUT + LEASE_MARGIN + 2)
         self.assertEqual([run.attempt for run, _ in self.endpoint.posts], [1, 1, 1, 1, 2])
 
+    def test_away_in_the_middle(self) -> None:
+        """
+        P2: a batch that broke is written one by one; what was written before the database went away
+        is not written again, and its next run is known.
+        """
+        for name in ("first", "a", "bad", "b", "c"):
+            self.store.insert(name, schedule=Every(seconds(5)))
+        self.start(scan=60)
+        self.store.poison = {3}
+        self.store.hold("record")
+        self.endpoint.answer("first")
+        self.go(RECORD_DELAY)
+        for name in ("a", "bad", "b", "c"):
+            self.endpoint.answer(name)
+        self.store.gone_before = {4}
+        self.store.release("record")
+        batches = [["first"], ["a", "bad", "b", "c"], ["a"], ["bad"], ["b"]]
+        self.assertEqual(self.recorded(), batches)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.go(AWAY_PAUSE)
+        self.assertEqual(self.recorded(), [*batches, ["b", "c"]])
+        self.assertEqual(self.logged(LogLevel.warn), [])
+        self.go(4.5)
+        self.assertEqual(self.endpoint.paths[5:], ["first", "a", "b", "c"])
+
+    def test_a_mistake_is_logged_once(self) -> None:
+        """A mistake that meets each run is in the log once, and by a line for each batch."""
+        self.store.poison = {1, 2, 3}
+        for name in ("a", "b", "c"):
+            self.store.insert(name)
+        self.start()
+        for name in ("a", "b", "c"):
+            self.endpoint.answer(name)
+        self.go(RECORD_DELAY)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.go(TIMEOUT + LEASE_MARGIN + 1)
+        for name in ("a", "b", "c"):
+            self.endpoint.answer(name)
+        self.go(RECORD_DELAY)
+        self.assertEqual(self.flushLoggedErrors(RuntimeError), [])
+        lines = [line for line in self.logged(LogLevel.error) if "can't be recorded" in line]
+        self.assertEqual(len(lines), 2)
+
+    def test_the_answer_is_lost(self) -> None:
+        """P2: what was recorded without an answer has its next run, and is no lost lease."""
+        self.store.insert("a", schedule=Every(seconds(5)))
+        self.start(scan=60)
+        self.store.answer_is_lost = True
+        self.endpoint.answer("a")
+        self.go(4.5)
+        self.assertEqual(self.recorded(), [["a"], ["a"]])
+        self.assertEqual(self.logged(LogLevel.warn), [])
+        self.assertEqual(len([line for line in self.logged(LogLevel.info) if "already" in line]), 1)
+        self.go(0.5)
+        self.assertEqual(self.endpoint.paths, ["a", "a"])
+
+    def test_lost_and_overridden(self) -> None:
+        """P4: a lease that was lost, and a job that the user has changed, are two things."""
+        first = self.store.insert("a", schedule=Every(MINUTE))
+        self.store.insert("b", schedule=Every(MINUTE))
+        self.start(scan=60)
+        self.store.put(first, EACH_MINUTE)
+        self.store.rows[2].token = b"another's"
+        self.endpoint.answer("a")
+        self.endpoint.answer("b")
+        self.go(RECORD_DELAY)
+        (lost,) = self.logged(LogLevel.warn)
+        self.assertIn("its lease was over", lost)
+        (changed,) = [line for line in self.logged(LogLevel.info) if "changes nothing" in line]
+        self.assertIn("the job was changed during the run", changed)
+
     def test_dropped(self) -> None:
         """P4, P7: a job that was put during its run runs again as soon as that has ended."""
         key = self.store.insert("a", schedule=Every(MINUTE))
@@ -1284,29 +1355,29 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     (c,) = await claim(OVER)
     (again,) = await claim(LONG)
     seen.append(c.id == again.id)
-    seen.append((await store.record([(c, Delete())])).dropped == [c])
-    seen.append((await store.record([(a, Delete()), (b, Delete()), (again, Delete())])).dropped)
+    seen.append(shape(await store.record([(c, Delete())])))
+    seen.append(shape(await store.record([(a, Delete()), (b, Delete()), (again, Delete())])))
     # Each way a run can end, with what the user may have said meanwhile.
     for verdict in (Delete(), Retry(at, "500"), Reschedule(at, at)):
         await store.put(key, NOW)
         (run,) = await claim(LONG)
-        seen.append((await store.record([(run, verdict)])).dropped)
+        seen.append(shape(await store.record([(run, verdict)])))
         await look()
     await store.put(key, NOW)
     (run,) = await claim(LONG)
     await store.put(key, EACH_MINUTE)
     await look()
-    seen.append((await store.record([(run, Delete())])).dropped == [run])
+    seen.append(shape(await store.record([(run, Delete())])))
     await look()
     await store.trigger(key)
     (run,) = await claim(LONG)
     await store.trigger(key)
     await claim(LONG)
-    seen.append((await store.record([(run, Delete())])).dropped == [run])
+    seen.append(shape(await store.record([(run, Delete())])))
     (run,) = await claim(LONG)
     await store.delete(key)
     await look()
-    seen.append((await store.record([(run, Retry(at, "500"))])).dropped == [run])
+    seen.append(shape(await store.record([(run, Retry(at, "500"))])))
     await look()
     # Said during a run whose instance died.
     await store.put(key, NOW)
@@ -1333,7 +1404,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
                 await store.disable(key)
                 await during(key)
             await look()
-            seen.append((await store.record([(run, verdict)])).dropped)
+            seen.append(shape(await store.record([(run, verdict)])))
             await look()
             again = await claim(LONG)
             seen.append([other.id == run.id for other in again])
@@ -1362,7 +1433,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     await store.put(key, EACH_MINUTE)
     await look()
     await store.disable(key)
-    seen.append((await store.record([(run, Delete())])).dropped == [run])
+    seen.append(shape(await store.record([(run, Delete())])))
     await look()
     await store.delete(key)
     # Signs of life.
@@ -1373,6 +1444,12 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     await store.depart("nobody")
     await look()
     return seen
+
+
+def shape(recorded: Recorded) -> tuple[int, ...]:
+    """How many runs are in each of its lists, which are others' runs in each store."""
+    lists = (recorded.lost, recorded.overridden, recorded.already, recorded.postponed)
+    return tuple(map(len, lists))
 
 
 async def refused(answer: Deferred[Job]) -> bool:

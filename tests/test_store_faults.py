@@ -21,6 +21,7 @@ from dalga.errors import StartupError, StoreUnavailable, TableExists
 from dalga.job import Delete, JobKey, Reschedule, Run, Verdict
 from dalga.schedule import Every, Once
 from dalga.service import make_service
+from dalga.store import Recorded
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Trouble
 from dalga.store.sqlite import SQLite
@@ -168,7 +169,7 @@ class ConcurrencyTests(EngineTestCase):
             say = f"UPDATE dalga SET superseded = {said}"
             hooked = before(self, store, "reschedule_rows", say)
             recorded = await store.record([(run, Reschedule(later, later))])
-            self.assertEqual((hooked, recorded.dropped), (["reschedule_rows"], [run]))
+            self.assertEqual((hooked, recorded.overridden), (["reschedule_rows"], [run]))
             self.assertEqual(self.sql("SELECT superseded FROM dalga"), left)
             self.assertEqual(self.sql("SELECT id FROM dalga WHERE scheduled > '2020-01-02'"), [])
             self.sql("DELETE FROM dalga")
@@ -239,7 +240,7 @@ class ConcurrencyTests(EngineTestCase):
                 self.assertEqual([run.key for run in runs], keys[:-1])
                 verdicts: list[tuple[Run, Verdict]] = [(run, Delete()) for run in runs]
                 recorded = await store.record(verdicts).addTimeout(1, reactor)
-                self.assertEqual((recorded.dropped, recorded.postponed), ([], []))
+                self.assertEqual(recorded, Recorded())
                 stranger.rollback()
             self.sql("DELETE FROM dalga")
 
@@ -269,7 +270,7 @@ class ConcurrencyTests(EngineTestCase):
         with closing(self.connect()) as stranger:
             stranger.cursor().execute("SELECT * FROM dalga WHERE path = 'a' FOR UPDATE")
             recorded = await store.record([(locked, Delete()), (free, Delete())])
-            self.assertEqual((recorded.dropped, recorded.postponed), ([], [locked]))
+            self.assertEqual(recorded, Recorded(postponed=[locked]))
             stranger.rollback()
         self.assertEqual((await store.counts()).total, 1)
         self.assertEqual(await self.record(store, [(locked, Delete())]), [])

@@ -266,12 +266,19 @@ class Machine:
             twins = [(self.twins[run.id, run.attempt], end) for run, end in batch]
             expected = result_of(self.model.record(twins))
             assert (found.postponed, expected.postponed) == ([], [])
-            dropped = sorted(self.ids[run.id] for run in found.dropped)
-            assert dropped == sorted(run.id for run in expected.dropped)
+            assert (found.already, expected.already) == ([], [])
+            for runs, twins_of_them in (
+                (found.lost, expected.lost),
+                (found.overridden, expected.overridden),
+            ):
+                assert sorted(self.ids[run.id] for run in runs) == sorted(
+                    run.id for run in twins_of_them
+                )
+            dropped = found.lost + found.overridden
             for run, end in batch:
                 if self.in_flight.get(run.key, (b"",))[0] == run.token:
                     del self.in_flight[run.key]
-                if run not in found.dropped and isinstance(end, Delete | Reschedule | Skip):
+                if run not in dropped and isinstance(end, Delete | Reschedule | Skip):
                     self.over.add(run.id)
 
     # The time

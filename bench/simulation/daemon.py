@@ -133,12 +133,12 @@ class SimulatedStore:
             now = at(self._time.now)
             yield from self._ask(here, there)
             yield from self._ask(here, there)
-            dropped: list[Run] = []
+            lost: list[Run] = []
             yield from self._ask(here, 0.0)
             yield lambda go: database.commit(
-                transaction, lambda: dropped.extend(database.write(verdicts)), go
+                transaction, lambda: lost.extend(database.write(verdicts)), go
             )
-            yield from self._answer(deferred, Recorded(dropped, []), 0.0, now, sent)
+            yield from self._answer(deferred, Recorded(lost), 0.0, now, sent)
 
         follow(steps())
         return deferred

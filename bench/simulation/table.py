@@ -119,11 +119,11 @@ class Database:
 
     def write(self, verdicts: list[tuple[Run, Verdict]]) -> list[Run]:
         """Write what became of runs; gives those whose lease was lost."""
-        dropped = []
+        lost = []
         for run, verdict in verdicts:
             row = self.rows.get(run.row)
             if row is None or row.token != run.token:
-                dropped.append(run)
+                lost.append(run)
                 continue
             match verdict:
                 case Delete():
@@ -134,7 +134,7 @@ class Database:
                     self._move(row, run.due)
                 case other:
                     raise ValueError(f"each job here is run once, and its POST succeeds: {other}")
-        return dropped
+        return lost
 
     def upcoming(self, within: timedelta, limit: int, now: datetime) -> Dues:
         horizon = now + within

@@ -8,7 +8,7 @@ All times are the database's (P8), as aware UTC datetimes.
 from __future__ import annotations
 
 from collections.abc import Collection, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -67,12 +67,16 @@ class Dues:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a record did not write."""
+    """What a record did not write, and why; a run is in one of these lists at most."""
 
-    #: Runs whose verdict counts no more: the lease was lost, or the user has spoken meanwhile (P4).
-    dropped: list[Run]
+    #: Runs whose lease was over: another instance has taken the run, or the job was changed since.
+    lost: list[Run] = field(default_factory=list)
+    #: Runs during which the user has changed the job, which is what counts (P4).
+    overridden: list[Run] = field(default_factory=list)
+    #: Runs that an earlier call has recorded, whose COMMIT was done though its answer was lost.
+    already: list[Run] = field(default_factory=list)
     #: Runs whose row is locked by somebody; to be recorded later.
-    postponed: list[Run]
+    postponed: list[Run] = field(default_factory=list)
 
 
 class Store(Protocol):

@@ -17,13 +17,15 @@ Cursor = Any
 class Trouble(Enum):
     """What an exception from the driver means for the transaction that it ended."""
 
-    #: Another transaction was in the way; the same again will do.
+    #: Another transaction was in the way, and the database has rolled this one back, for certain;
+    #: the same again will do, also where COMMIT failed.
     CONFLICT = "conflict"
     #: A lock was waited for in vain; once more may do.
     BUSY = "busy"
     #: The connection is gone; the same again on a new one may do.
     LOST = "lost"
-    #: The database can't do it now: down, full, read-only, too many connections.
+    #: The database can't do it now: down, full, read-only, too many connections, and whatever else
+    #: is not known to be a mistake.
     UNAVAILABLE = "unavailable"
 
 

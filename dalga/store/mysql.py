@@ -7,6 +7,7 @@ import math
 import re
 import ssl
 import struct
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
@@ -43,7 +44,32 @@ UPGRADE = "dalga --config FILE --upgrade-table"
 #: Locked accounts: MariaDB, and MySQL, which has another one after too many wrong passwords.
 _LOCKED_OUT = {4151, 3118, 3955}
 
-_CONFLICTS = {ER.LOCK_DEADLOCK, ER.CHECKREAD}
+#: Errors by which the server says that it has rolled the transaction back, besides those whose
+#: SQLSTATE says so (see `_rolled_back`). It can be run again, also where COMMIT gets one of them.
+_ROLLED_BACK = {
+    ER.LOCK_DEADLOCK,  # also what Galera says of a transaction that does not certify
+    ER.CHECKREAD,
+    3101,  # ER_TRANSACTION_ROLLBACK_DURING_COMMIT: Group Replication's certification
+    # TiDB: https://docs.pingcap.com/tidb/stable/error-codes
+    8002,  # a write conflict that TiDB can't resolve by itself
+    8005,  # write conflict
+    8022,  # the commit failed, and was rolled back
+    8028,  # the schema was changed meanwhile
+    9007,  # write conflict
+}
+
+#: SQLSTATE class 40 is "transaction rollback" (ISO/IEC 9075-2, table "SQLSTATE class and subclass
+#: codes"), but for this one, "statement completion unknown".
+_COMPLETION_UNKNOWN = "40003"
+
+#: A proxy that has no number for a transaction that was rolled back says it in words: Vitess
+#: ("transaction 1548: ended at ... (exceeded timeout: 30s)"), and some others in error 1105.
+_ROLLED_BACK_WORDS = re.compile(
+    r"transaction \d+: (ended at .*\(exceeded timeout|in use: for tx killer rollback)"
+    r"|transaction (was|has been|is) (rolled back|aborted)",
+    re.IGNORECASE,
+)
+
 _LOST = {
     CR.CR_SERVER_GONE_ERROR,
     CR.CR_SERVER_LOST,
@@ -52,43 +78,82 @@ _LOST = {
     1927,  # ER_CONNECTION_KILLED, MariaDB
     4031,  # ER_CLIENT_INTERACTION_TIMEOUT, MySQL: wait_timeout has passed
 }
-_UNAVAILABLE = {
-    CR.CR_CONNECTION_ERROR,
-    CR.CR_CONN_HOST_ERROR,
-    CR.CR_UNKNOWN_HOST,
-    CR.CR_SERVER_HANDSHAKE_ERR,
-    CR.CR_SSL_CONNECTION_ERROR,
-    ER.CON_COUNT_ERROR,
-    ER.TOO_MANY_USER_CONNECTIONS,
-    ER.HOST_IS_BLOCKED,
-    ER.OUT_OF_RESOURCES,
-    ER.DISK_FULL,
-    ER.RECORD_FILE_FULL,
-    ER.OPTION_PREVENTS_STATEMENT,  # read-only
-    ER.UNKNOWN_COM_ERROR,  # also Galera's "not yet prepared node for application use"
-    ER.ERROR_DURING_COMMIT,
-    ER.GET_ERRNO,  # the storage engine's own error, such as a full disk's
-    ER.USER_LIMIT_REACHED,
-    1637,  # ER_TOO_MANY_CONCURRENT_TRXS
-    1820,  # ER_MUST_CHANGE_PASSWORD
-    1862,  # ER_MUST_CHANGE_PASSWORD_LOGIN
-    1969,  # ER_STATEMENT_TIMEOUT, MariaDB
-    3024,  # ER_QUERY_TIMEOUT, MySQL
-    3169,  # ER_SESSION_WAS_KILLED, MySQL
-    1792,  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
-    1836,  # ER_READ_ONLY_MODE
-    ER.QUERY_INTERRUPTED,
-    # Found later, these are somebody else's doing, and may be mended while the daemon waits.
-    ER.ACCESS_DENIED_ERROR,
-    ER.DBACCESS_DENIED_ERROR,
-    ER.TABLEACCESS_DENIED_ERROR,
-    ER.BAD_DB_ERROR,
-    ER.NO_SUCH_TABLE,
-    *_LOCKED_OUT,
+
+#: Errors that the same statement gets on a healthy server, too: a mistake in it, a table that
+#: somebody has changed, a value that a column or a foreign trigger refuses. All others mean that
+#: the database can't be used now: it is down, full, read-only, or a proxy says so in a number of
+#: its own.
+_MISTAKES = {
+    # The statement
+    ER.SYNTAX_ERROR,
+    ER.PARSE_ERROR,
+    ER.EMPTY_QUERY,
+    ER.WRONG_ARGUMENTS,
+    ER.WRONG_VALUE_COUNT,
+    ER.WRONG_VALUE_COUNT_ON_ROW,
+    ER.WRONG_NUMBER_OF_COLUMNS_IN_SELECT,
+    ER.OPERAND_COLUMNS,
+    ER.SUBQUERY_NO_1_ROW,
+    ER.DERIVED_MUST_HAVE_ALIAS,
+    ER.FIELD_SPECIFIED_TWICE,
+    ER.UPDATE_TABLE_USED,
+    ER.INVALID_GROUP_FUNC_USE,
+    ER.WRONG_FIELD_WITH_GROUP,
+    ER.NOT_SUPPORTED_YET,
+    ER.CHECK_NOT_IMPLEMENTED,
+    ER.FEATURE_DISABLED,
+    ER.SP_DOES_NOT_EXIST,
+    ER.FUNCTION_NOT_DEFINED,
+    ER.UNKNOWN_SYSTEM_VARIABLE,
+    ER.WRONG_VALUE_FOR_VAR,
+    ER.CANT_AGGREGATE_2COLLATIONS,
+    ER.CANT_AGGREGATE_NCOLLATIONS,
+    # The table's shape
+    ER.BAD_FIELD_ERROR,
+    ER.NON_UNIQ_ERROR,
+    ER.NONUNIQ_TABLE,
+    ER.DUP_FIELDNAME,
+    ER.UNKNOWN_TABLE,
+    ER.WRONG_COLUMN_NAME,
+    ER.KEY_COLUMN_DOES_NOT_EXITS,
+    ER.KEY_DOES_NOT_EXITS,
+    ER.ILLEGAL_REFERENCE,
+    ER.NO_DEFAULT_FOR_FIELD,
+    # A value
+    ER.BAD_NULL_ERROR,
+    ER.DUP_ENTRY,
+    ER.DUP_UNIQUE,
+    1586,  # ER_DUP_ENTRY_WITH_KEY_NAME
+    ER.DATA_TOO_LONG,
+    ER.WARN_DATA_OUT_OF_RANGE,
+    ER.WARN_DATA_TRUNCATED,
+    ER.TRUNCATED_WRONG_VALUE,
+    ER.TRUNCATED_WRONG_VALUE_FOR_FIELD,
+    ER.WRONG_VALUE_FOR_TYPE,
+    ER.ILLEGAL_VALUE_FOR_TYPE,
+    ER.DATETIME_FUNCTION_OVERFLOW,
+    ER.DIVISION_BY_ZERO,
+    1690,  # ER_DATA_OUT_OF_RANGE
+    ER.NO_REFERENCED_ROW,
+    ER.NO_REFERENCED_ROW_2,
+    ER.ROW_IS_REFERENCED,
+    ER.ROW_IS_REFERENCED_2,
+    3819,  # ER_CHECK_CONSTRAINT_VIOLATED, MySQL
+    4025,  # ER_CONSTRAINT_FAILED, MariaDB
+    1644,  # ER_SIGNAL_EXCEPTION: a trigger of somebody's refuses the row
 }
 
+
 #: What PyMySQL comes to when it reads what no server of MySQL's protocol would say.
-_MISREAD = (ValueError, LookupError, NameError, AssertionError, struct.error)
+_MISREAD = (
+    ValueError,
+    LookupError,
+    NameError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    struct.error,
+)
 
 
 #: A host and a port, or the path of a local socket.
@@ -335,21 +400,24 @@ class MySQL:
             """)
 
     def trouble(self, error: Exception) -> Trouble | None:
-        if isinstance(error, pymysql.err.InterfaceError):
-            return Trouble.LOST  # "(0, '')": the connection was closed under us
+        if isinstance(error, _MISREAD) and _from_the_wire(error):
+            return Trouble.LOST
         if not isinstance(error, pymysql.err.MySQLError):
             return Trouble.LOST if isinstance(error, OSError) else None
+        if isinstance(error, pymysql.err.InterfaceError) and error.args[:1] == (0,):
+            return Trouble.LOST  # "(0, '')": the connection was closed under us
         if not _has_number(error):
             # PyMySQL and the server are out of step, unless PyMySQL was used wrongly.
-            return None if isinstance(error, pymysql.ProgrammingError) else Trouble.LOST
+            wrongly = isinstance(error, pymysql.ProgrammingError | pymysql.NotSupportedError)
+            return None if wrongly else Trouble.LOST
         code = error.args[0]
-        if code in _CONFLICTS:
+        if _rolled_back(error):
             return Trouble.CONFLICT
         if code == ER.LOCK_WAIT_TIMEOUT:
             return Trouble.BUSY
         if code in _LOST:
             return Trouble.LOST
-        return Trouble.UNAVAILABLE if code in _UNAVAILABLE else None
+        return None if code in _MISTAKES else Trouble.UNAVAILABLE
 
     def explain(self, error: Exception) -> str | None:
         if not isinstance(error, pymysql.err.MySQLError | OSError):
@@ -515,6 +583,24 @@ def _no_server() -> pymysql.MySQLError:
 def _has_number(error: pymysql.MySQLError) -> bool:
     """Whether it is an error of the server's, or one that MySQL's own client has, too."""
     return bool(error.args) and isinstance(error.args[0], int)
+
+
+def _rolled_back(error: pymysql.MySQLError) -> bool:
+    """Whether an error of the server's says for certain that the transaction is undone."""
+    state = getattr(error, "sqlstate", None) or ""
+    if error.args[0] in _ROLLED_BACK:
+        return True
+    if state.startswith("40"):
+        return bool(state != _COMPLETION_UNKNOWN)
+    return _ROLLED_BACK_WORDS.search(_words(error)) is not None
+
+
+def _from_the_wire(error: BaseException) -> bool:
+    """Whether PyMySQL raised it over what it read, and not over what it was given."""
+    where = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        where = str(frame.f_globals.get("__name__"))
+    return where in ("pymysql.connections", "pymysql.protocol", "pymysql._auth")
 
 
 def _tls_failure(error: pymysql.MySQLError) -> str | None:

@@ -15,13 +15,20 @@ from typing import Any, NamedTuple
 from dalga.errors import InvalidRequest
 from dalga.job import (
     CatchUp,
+    Delete,
     Failed,
     Job,
     JobKey,
     OnFailure,
     Options,
+    Release,
+    Reschedule,
+    Retry,
     Run,
+    Skip,
+    Stop,
     UnreadableJob,
+    Verdict,
     check_length,
     check_path,
 )
@@ -30,6 +37,9 @@ from dalga.zone import Gap, Overlap, Zone, check_location
 
 #: The length of a claim's token, in bytes.
 TOKEN_LENGTH = 16
+
+#: The longest error text that is kept, in characters.
+MAX_ERROR = 255
 
 #: The largest count of attempts that a column of any engine holds; it is stayed at.
 MAX_COUNT = 2**32 - 1
@@ -86,6 +96,42 @@ class RunRow(NamedTuple):
     #: As they were before the claim.
     due: Any
     said: Any
+
+
+class Marks(NamedTuple):
+    """The columns by which to tell who wrote to a row last, as the driver gives them."""
+
+    token: Any
+    run: Any
+    attempts: Any
+    error: Any
+    failed: Any
+
+
+def was_recorded(run: Run, verdict: Verdict, row: Marks | None) -> bool:
+    """
+    Whether a row looks as the end of a run has left it, or as what came after that.
+
+    To be asked about a row without the run's token, after a COMMIT that got no answer: either that
+    COMMIT was done, or the lease has ended since, and another instance has taken the run.
+
+    :param row: None where there is none any more.
+    """
+    if row is None or isinstance(verdict, Delete):
+        return row is None and isinstance(verdict, Delete)
+    same_run = bytes(row.run or b"").hex() == run.id.partition("-")[0]
+    claims = 0 if row.token is None else 1
+    error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
+    match verdict:
+        case Reschedule() | Skip():
+            return not same_run  # another's claim would have kept it
+        case Stop():
+            return same_run and not claims and row.failed == Failed.STOPPED
+        case Retry(_, words):
+            # A claim since then, and one of the lease, leave the same but for the words.
+            return same_run and row.attempts - claims == run.attempt and error == words[:MAX_ERROR]
+        case Release():
+            return same_run and row.attempts - claims == run.attempt - 1
 
 
 def read_job(

@@ -25,15 +25,16 @@ UPGRADE = "dalga --config FILE --upgrade-table (without --config FILE, if you ha
 
 # https://www.sqlite.org/rescode.html, primary codes
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_UNAVAILABLE = {
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_NOLFS,
+
+#: Errors that the same statement gets from a healthy file, too. All others mean that the file can't
+#: be used now: full, read-only, damaged, out of memory.
+_MISTAKES = {
+    sqlite3.SQLITE_ERROR,  # syntax, a column that there is not
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_MISUSE,
+    sqlite3.SQLITE_RANGE,
 }
 
 
@@ -160,12 +161,20 @@ class SQLite:
             """)
 
     def trouble(self, error: Exception) -> Trouble | None:
+        if isinstance(error, OSError):
+            return Trouble.UNAVAILABLE
         if not isinstance(error, sqlite3.Error):
             return None
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _BUSY:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:
+            # The module's own: it was used wrongly, unless it has no more to say.
+            wrongly = isinstance(error, sqlite3.ProgrammingError | sqlite3.NotSupportedError)
+            return None if wrongly else Trouble.UNAVAILABLE
+        if code & 0xFF in _BUSY:
             return Trouble.BUSY  # the busy time-out has been waited for already
-        return Trouble.UNAVAILABLE if code in _UNAVAILABLE else None
+        if str(error).startswith("no such table"):
+            return Trouble.UNAVAILABLE  # as a server's: somebody may put the table back
+        return None if code & 0xFF in _MISTAKES else Trouble.UNAVAILABLE
 
     def explain(self, error: Exception) -> str | None:
         return f"can't use {self.where()}: {error}" if isinstance(error, sqlite3.Error) else None

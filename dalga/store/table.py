@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 
 from dalga.errors import (
     InvalidRequest,
@@ -56,6 +57,7 @@ from dalga.store.dialect import Cursor, Dialect
 from dalga.store.rows import (
     DELETED,
     MAX_COUNT,
+    MAX_ERROR,
     NOTHING,
     RESCHEDULED,
     RESCHEDULED_NOW,
@@ -63,15 +65,17 @@ from dalga.store.rows import (
     TRIGGERED,
     WAITED,
     JobRow,
+    Marks,
     RunRow,
     Unreadable,
     is_true,
     read_job,
     read_run,
     terms_text,
+    was_recorded,
 )
 from dalga.store.together import LOCKED, Locked, Together
-from dalga.store.transactions import Conflict, Transactions
+from dalga.store.transactions import Call, Conflict, Transactions
 from dalga.store.upgrade import upgrade
 
 log = logger(__name__)
@@ -81,9 +85,6 @@ MAX_LEASE = timedelta(hours=2)
 
 #: An instance that was not heard of for so long is gone.
 ALIVE = timedelta(seconds=30)
-
-#: The longest error text that is kept, in characters.
-MAX_ERROR = 255
 
 #: Makes the statement that does something to so many rows.
 _Batch = Callable[[int], str]
@@ -136,6 +137,9 @@ class JobsTable:
         self._token = token
         self._sql = _Statements(dialect)
         self._puts: Together[_Put, Job] = Together(api_lane, self._put_all, lambda put: put.key)
+        #: Row and token of the runs whose record's COMMIT got no answer, until they are settled: at
+        #: most as many as the scheduler keeps verdicts.
+        self._unsure: set[tuple[int, bytes]] = set()
         self._gets: Together[JobKey, Job | UnreadableJob] = Together(api_lane, self._read_all)
 
     # Open and close
@@ -417,7 +421,7 @@ class JobsTable:
     def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
         """See `Store.record`."""
         if not verdicts:
-            return succeed(Recorded([], []))
+            return succeed(Recorded())
 
         def work(cursor: Cursor, now: datetime, since: float) -> Recorded:
             rows = [run.row for run, _ in verdicts]
@@ -428,21 +432,21 @@ class JobsTable:
                 cursor.execute(self._sql.read_tokens(len(missing)), missing)
                 held = {row: bytes(token or b"") for row, token in cursor.fetchall()}
                 locked = {run.row for run, _ in verdicts if held.get(run.row) == run.token}
-            postponed: list[Run] = []
-            dropped: list[Run] = []
+            recorded = Recorded()
+            strangers: list[tuple[Run, Verdict]] = []
             batches: defaultdict[_Batch, list[tuple[object, ...]]] = defaultdict(list)
             for run, verdict in verdicts:
                 token, said = leases.get(run.row, (b"", NOTHING))
                 if run.row in locked:
-                    postponed.append(run)
+                    recorded.postponed.append(run)
                     continue
                 if token != run.token:
-                    dropped.append(run)
+                    strangers.append((run, verdict))
                     continue
                 if said == NOTHING:
                     batch, values = self._end(run, verdict, now)
                 else:
-                    dropped.append(run)
+                    recorded.overridden.append(run)
                     batch, values = self._overtaken(said, verdict, now)
                 batches[batch].append((run.row, run.token, *values))
             for batch, rows_of_values in batches.items():
@@ -450,9 +454,40 @@ class JobsTable:
                 cursor.execute(statement, [value for values in rows_of_values for value in values])
                 if cursor.rowcount != len(rows_of_values):
                     raise Conflict("a lease changed hands between two statements")
-            return Recorded(dropped, postponed)
+            already = self._recorded_already(cursor, strangers, unsure)
+            for run, _ in strangers:
+                (recorded.already if run.row in already else recorded.lost).append(run)
+            return recorded
 
-        return self._runs.run(work)
+        leases = {(run.row, run.token) for run, _ in verdicts}
+        unsure = {row for row, _ in leases & self._unsure}
+        call = Call()
+
+        def failed(failure: Failure) -> Failure:
+            if call.committing:
+                self._unsure |= leases
+            return failure
+
+        def done(recorded: Recorded) -> Recorded:
+            self._unsure -= leases
+            return recorded
+
+        return self._runs.run_call(work, call).addCallbacks(done, failed)
+
+    def _recorded_already(
+        self, cursor: Cursor, verdicts: list[tuple[Run, Verdict]], unsure: Collection[int]
+    ) -> set[int]:
+        """
+        The rows that an earlier record has written, of some that have another token by now.
+
+        :param unsure: rows that an earlier COMMIT without an answer was about.
+        """
+        asked = [(run, verdict) for run, verdict in verdicts if run.row in unsure]
+        if not asked:
+            return set()
+        cursor.execute(self._sql.read_marks(len(asked)), [run.row for run, _ in asked])
+        marks = {row: Marks(*columns) for row, *columns in cursor.fetchall()}
+        return {run.row for run, verdict in asked if was_recorded(run, verdict, marks.get(run.row))}
 
     def _end(self, run: Run, verdict: Verdict, now: datetime) -> tuple[_Batch, tuple[object, ...]]:
         """The statement that writes a verdict, and what it takes with each row."""
@@ -818,6 +853,12 @@ class _Statements:
         return self._dialect.prepare(
             f"SELECT id, token FROM {self._table} WHERE id IN ({_places(count)})"
         )
+
+    def read_marks(self, count: int) -> str:
+        return self._dialect.prepare(f"""
+            SELECT id, token, run, attempts, error, failed
+            FROM {self._table} WHERE id IN ({_places(count)})
+            """)
 
     # What the end of a run writes. A job that was disabled meanwhile is due no more (P4). No value
     # may rest on a column that is assigned beside it: in an UPDATE of several tables, as this is

@@ -92,9 +92,17 @@ class _Connection(adbapi.Connection):
     """A connection that is thrown away where it is of no more use, instead of rolled back."""
 
     _connection: Any
+    _pool: Any
     #: Set by who knows that a new connection may do better: this one is dead, or its server has
     #: become one that only reads.
     useless = False
+
+    def commit(self) -> None:
+        try:
+            self._connection.commit()
+        except Exception as error:
+            self.useless = bool(self._pool.is_spent_by(error))
+            raise
 
     def rollback(self) -> None:
         try:
@@ -124,6 +132,10 @@ class _Pool(adbapi.ConnectionPool):
     def __init__(self, dialect: Dialect, **settings: Any) -> None:
         super().__init__(dialect.module, **settings)  # type: ignore[no-untyped-call]
         self._dialect = dialect
+
+    def is_spent_by(self, error: Exception) -> bool:
+        """Whether a new connection may do better than the one that has met an error."""
+        return self._dialect.trouble(error) in (Trouble.LOST, Trouble.UNAVAILABLE)
 
     def connect(self) -> Any:
         """This thread's connection."""
@@ -241,12 +253,13 @@ class Transactions:
 
     def _worth_another(self, error: Exception, call: Call, attempt: int, elapsed: float) -> bool:
         """:raises StoreUnavailable: where the database can't be used now."""
-        if isinstance(error, Conflict):
-            return attempt < CONFLICT_ATTEMPTS
+        conflict = isinstance(error, Conflict)
+        trouble = Trouble.CONFLICT if conflict else self._dialect.trouble(error)
         # If the reply to a COMMIT is lost, nobody knows what became of it. What it wrote may have
-        # run and be gone by now: once more would be one time too many.
+        # run and be gone by now: once more would be one time too many. A conflict, and a lock that
+        # was waited for in vain, say for certain that nothing was written.
         may_be_done = call.committing
-        match self._dialect.trouble(error):
+        match trouble:
             case None:
                 return False
             case Trouble.CONFLICT if attempt < CONFLICT_ATTEMPTS:
@@ -256,8 +269,7 @@ class Transactions:
             case Trouble.LOST if attempt <= self._threads and elapsed < LOST_PATIENCE:
                 if not may_be_done:
                     return True
-        in_the_way = self._dialect.trouble(error) in (Trouble.CONFLICT, Trouble.BUSY)
-        kind = Busy if in_the_way else StoreUnavailable
+        kind = Busy if trouble in (Trouble.CONFLICT, Trouble.BUSY) else StoreUnavailable
         raise kind(f"{self._dialect.where()} can't be used now: {describe(error)}") from error
 
     def _transaction(
@@ -269,7 +281,7 @@ class Transactions:
             call.commit()
             return done
         except Exception as error:
-            if self._dialect.trouble(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
+            if self._pool.is_spent_by(error):
                 cursor.drop_connection()
             raise
 
