@@ -164,7 +164,7 @@ class Cron:
 
         :return: None where there is none in fifty years, or before the year 9999.
         """
-        zone = self._clock
+        zone = self.clock
         try:
             wall = zone.wall(after)
             change = zone.change(wall)
@@ -186,7 +186,7 @@ class Cron:
         return minute.startswith("*") or hour.startswith("*")
 
     @property
-    def _clock(self) -> Zone:
+    def clock(self) -> Zone:
         """The zone with Debian's rules where nobody has chosen others."""
         if not self._is_wildcard:
             return self.zone

@@ -138,6 +138,94 @@ INTERVAL_TAKES = (
 )
 
 
+class WallTimeTests(SynchronousTestCase):
+    """A first-run or until without a zone is what the clock of the job's location shows."""
+
+    def test_the_clock_of_the_location(self) -> None:
+        # In Riga there is no 03:30 on 29 March 2026, and there are two on 25 October.
+        for query, name, expected in [
+            ("interval=60&location=Europe/Istanbul", "2030-01-31T09:00:00", "2030-01-31T06:00"),
+            ("interval=60&location=UTC", "2030-01-31T09:00:00", "2030-01-31T09:00"),
+            ("one-off=1&location=America/Lima", "2030-01-31 20:00:00.5", "2030-02-01T01:00:00.5"),
+            ("cron=@daily&location=Asia/Tokyo", "2030-01-31t09:00:00", "2030-01-31T00:00"),
+            # A gap: the moment of the change, if it is a run or only a bound.
+            ("interval=60&location=Europe/Riga", "2026-03-29T03:30:00", "2026-03-29T01:00"),
+            ("cron=30+3+*+*+*&location=Europe/Riga", "2026-03-29T03:30:00", "2026-03-29T01:00"),
+            ("cron=@hourly&location=Europe/Riga", "2026-03-29T03:30:00", "2026-03-29T01:00"),
+            # An overlap: by the job's rules. Of both, the earlier is the start.
+            ("interval=60&location=Europe/Riga", "2026-10-25T03:30:00", "2026-10-25T00:30"),
+            ("interval=P1D&location=Europe/Riga", "2026-10-25T03:30:00", "2026-10-25T00:30"),
+            (
+                "interval=P1D&location=Europe/Riga&dst-overlap=last",
+                "2026-10-25T03:30:00",
+                "2026-10-25T01:30",
+            ),
+            ("cron=@hourly&location=Europe/Riga", "2026-10-25T03:30:00", "2026-10-25T00:30"),
+        ]:
+            request = schedule_request(f"{query}&first-run={name}".encode(), None, b"")
+            at = datetime.fromisoformat(expected).replace(tzinfo=UTC)
+            self.assertEqual(request.first_run, at, (query, name))
+
+    def test_the_end(self) -> None:
+        riga = "&location=Europe/Riga"
+        gap, overlap = "2026-03-29T03:30:00", "2026-10-25T03:30:00"
+        for query, wall, expected in [
+            ("interval=60", gap, "2026-03-29T01:00"),
+            ("interval=P1D", gap, "2026-03-29T01:00"),
+            # The run of 04:00, which is at the moment of the change, is later than 03:30.
+            ("interval=P1D&dst-gap=skip", gap, "2026-03-29T00:59:59.999999"),
+            ("cron=@hourly", gap, "2026-03-29T00:59:59.999999"),
+            ("cron=@hourly&dst-gap=shift", gap, "2026-03-29T01:00"),
+            ("interval=60", overlap, "2026-10-25T00:30"),
+            ("cron=30+3+*+*+*", overlap, "2026-10-25T00:30"),
+            ("cron=30+3+*+*+*&dst-overlap=last", overlap, "2026-10-25T01:30"),
+            ("cron=30+3+*+*+*&dst-overlap=both", overlap, "2026-10-25T01:30"),
+            ("cron=@hourly", overlap, "2026-10-25T01:30"),
+        ]:
+            request = schedule_request(f"{query}{riga}&until={wall}".encode(), None, b"")
+            at = datetime.fromisoformat(expected).replace(tzinfo=UTC)
+            self.assertEqual(request.until, at, (query, wall))
+
+    def test_a_zone_stands(self) -> None:
+        query = b"interval=60&location=Europe/Riga&first-run=2030-01-31T09:00:00Z"
+        self.assertEqual(
+            schedule_request(query, None, b"").first_run, datetime(2030, 1, 31, 9, tzinfo=UTC)
+        )
+
+    def test_refused(self) -> None:
+        for query, sentence in [
+            (
+                "interval=60&first-run=2030-01-31T09:00:00",
+                "first-run is '2030-01-31T09:00:00': the zone is missing, such as the Z in "
+                "2030-01-31T09:00:00Z; or give location, such as Europe/Istanbul, for the clock of "
+                "a place",
+            ),
+            (
+                "interval=60&until=2030-01-31T09:00:00.5",
+                "until is '2030-01-31T09:00:00.500000': the zone is missing",
+            ),
+            (
+                "interval=P1D&location=Europe/Riga&first-run=2026-03-29T03:30:00",
+                "first-run is '2026-03-29T03:30:00', which the clocks of Europe/Riga leave out as "
+                "they are set forward: give a time that they show on that day",
+            ),
+            (
+                "interval=60&location=Asia/Tokyo&first-run=0001-01-01T00:00:00",
+                "it takes a time in the years 1 to 9999 UTC",
+            ),
+            (
+                "interval=60&location=America/Lima&until=9999-12-31T23:00:00",
+                "it takes a time in the years 1 to 9999 UTC",
+            ),
+            (
+                "interval=60&location=UTC&until=2030-12-31T23:59:60",
+                "a leap second is at 23:59:60 UTC only",
+            ),
+        ]:
+            error = self.assertRaises(InvalidRequest, schedule_request, query.encode(), None, b"")
+            self.assertIn(sentence, str(error), query)
+
+
 class IntervalTests(SynchronousTestCase):
     def refusal(self, value: str) -> str:
         return str(self.assertRaises(InvalidRequest, interval, "interval", value))

@@ -24,9 +24,9 @@ from dalga.cron import cron_from_text
 from dalga.duration import Duration, duration_from_text, seconds
 from dalga.errors import InvalidRequest
 from dalga.job import CatchUp, JobKey, OnFailure, ScheduleRequest, check_length
-from dalga.schedule import MAX_INTERVAL
+from dalga.schedule import MAX_INTERVAL, Cron
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
-from dalga.zone import Gap, Overlap, check_location
+from dalga.zone import Gap, Overlap, Zone, check_location
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -70,13 +70,14 @@ _BOOLEANS: Mapping[str, bool] = MappingProxyType(
     }
 )
 
-#: RFC 3339 section 5.6; its note allows lower case letters and a space for the T.
+#: RFC 3339 section 5.6; its note allows lower case letters and a space for the T. A zone may be
+#: missing, as it is from what ISO 8601 calls local time.
 _TIMESTAMP = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))",
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.(\d+))?"
+    r"([Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))?",
     re.ASCII,
 )
-_NO_ZONE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?", re.ASCII)
-_SPACE_FOR_PLUS = re.compile(_NO_ZONE.pattern + r" \d\d:\d\d", re.ASCII)
+_SPACE_FOR_PLUS = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)? \d\d:\d\d", re.ASCII)
 _EXAMPLE = "2030-01-31T09:00:00Z"
 
 #: Hours from UTC, or the name of a zone for them, whose + may have come as a space.
@@ -324,15 +325,29 @@ def one_of(kind: type[E]) -> Callable[[str, str], E]:
 
 def instant(name: str, value: str) -> datetime:
     """
-    Read an RFC 3339 timestamp. What it has past the microseconds is cut off, and a leap second
-    (23:59:60 UTC) is the first second of the next day, as POSIX counts.
+    Read an RFC 3339 timestamp.
 
     :return: an aware UTC datetime.
+    """
+    moment = instant_or_wall(name, value)
+    if moment.tzinfo is None:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}: the zone is missing, such as the Z in {_EXAMPLE}"
+        )
+    return moment
+
+
+def instant_or_wall(name: str, value: str) -> datetime:
+    """
+    Read an RFC 3339 timestamp, or one without a zone. What it has past the microseconds is cut off,
+    and a leap second (23:59:60 UTC) is the first second of the next day, as POSIX counts.
+
+    :return: an aware UTC datetime; a naive one where the zone is missing.
     """
     found = _TIMESTAMP.fullmatch(value)
     if found is None:
         raise InvalidRequest(f"{name} is {shown(value)}: {_timestamp_advice(value)}")
-    date, hour_minute, second, fraction, sign, hours, minutes = found.groups()
+    date, hour_minute, second, fraction, zone, sign, hours, minutes = found.groups()
     is_leap = second == "60"
     try:
         local = datetime.fromisoformat(f"{date}T{hour_minute}:{'59' if is_leap else second}")
@@ -340,11 +355,12 @@ def instant(name: str, value: str) -> datetime:
         raise InvalidRequest(
             f"{name} is {shown(value)}: there is no such date or time of day"
         ) from None
+    local = local.replace(microsecond=int((fraction or "")[:6].ljust(6, "0")))
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     try:
         utc = (local + offset if sign == "-" else local - offset).replace(tzinfo=UTC)
         if is_leap:
-            if (utc.hour, utc.minute) != (23, 59):
+            if zone is None or (utc.hour, utc.minute) != (23, 59):
                 raise InvalidRequest(
                     f"{name} is {shown(value)}: a leap second is at 23:59:60 UTC only"
                 )
@@ -353,7 +369,7 @@ def instant(name: str, value: str) -> datetime:
         raise InvalidRequest(
             f"{name} is {shown(value)}: it takes a time in the years 1 to 9999 UTC"
         ) from None
-    return utc.replace(microsecond=int((fraction or "")[:6].ljust(6, "0")))
+    return local if zone is None else utc
 
 
 def boolean(name: str, value: str) -> bool:
@@ -372,10 +388,10 @@ _SCHEDULE: Mapping[str, Reader] = MappingProxyType(
         "interval": interval,
         "cron": cron,
         "location": location,
-        "first-run": instant,
+        "first-run": instant_or_wall,
         "one-off": boolean,
         "immediate": boolean,
-        "until": instant,
+        "until": instant_or_wall,
         "count": count,
         "catch-up": one_of(CatchUp),
         "max-lateness": lateness,
@@ -435,7 +451,51 @@ def _guess(name: str, readers: Iterable[str]) -> str:
 
 
 def _request(values: Mapping[str, Any]) -> ScheduleRequest:
-    return ScheduleRequest(**{name.replace("-", "_"): value for name, value in values.items()})
+    fields = {name.replace("-", "_"): value for name, value in values.items()}
+    for name in ("first-run", "until"):
+        moment = values.get(name)
+        if moment is not None and moment.tzinfo is None:
+            fields[name.replace("-", "_")] = _at_place(name, moment, values)
+    return ScheduleRequest(**fields)
+
+
+def _at_place(name: str, wall: datetime, values: Mapping[str, Any]) -> datetime:
+    """
+    When the clock of the job's `location` shows a wall time, by the job's rules for clock changes.
+
+    :param name: first-run, or until.
+    :param wall: naive.
+    :return: an aware UTC datetime. Of two that a rule leaves, the earlier for first-run, the later
+        for until, so that both are in between.
+    """
+    place, cron = values.get("location"), values.get("cron")
+    what = f"{name} is {shown(wall.isoformat())}"
+    if place is None:
+        raise InvalidRequest(
+            f"{what}: the zone is missing, such as the Z in {_EXAMPLE}; or give location, such as "
+            "Europe/Istanbul, for the clock of a place"
+        )
+    zone = Zone(place, values.get("dst-gap"), values.get("dst-overlap"))
+    if cron is not None:
+        zone = Cron(cron, zone).clock
+    try:
+        change = zone.change(wall)
+        if change is not None and change.is_gap:
+            interval = values.get("interval")
+            if name == "first-run" and interval is not None and not interval.is_exact:
+                raise InvalidRequest(
+                    f"{what}, which the clocks of {place} leave out as they are set forward: give "
+                    "a time that they show on that day"
+                )
+            # What is skipped is behind the end: so is the moment of the change.
+            is_behind = name == "until" and zone.gap is Gap.SKIP
+            return change.at - timedelta(microseconds=1) if is_behind else change.at
+        times = zone.instants(wall)
+    except OverflowError:
+        times = []
+    if not times:
+        raise InvalidRequest(f"{what}: it takes a time in the years 1 to 9999 UTC")
+    return times[0].at if name == "first-run" else times[-1].at
 
 
 def _whole(name: str, value: str, least: int, most: int, takes: str) -> int:
@@ -452,8 +512,6 @@ def _timestamp_advice(value: str) -> str:
             "a + is a space in a query or a form, so write the plus of a zone as %2B, "
             "such as 2030-01-31T09:00:00%2B03:00"
         )
-    if _NO_ZONE.fullmatch(value):
-        return f"the zone is missing, such as the Z in {_EXAMPLE}"
     return f"it takes an RFC 3339 timestamp with a zone, such as {_EXAMPLE}"
 
 
