@@ -27,7 +27,7 @@ from dalga.job import (
 )
 from dalga.log import logger
 from dalga.schedule import Cron, Every, Once, Schedule, timestamp
-from dalga.store import Page, Store
+from dalga.store import Page, Position, Store
 from dalga.zone import Occurrence, Zone
 
 log = logger(__name__)
@@ -126,7 +126,7 @@ class Jobs:
         """
         return await self._shielded(self._store.get(key))
 
-    async def page(self, path: str | None, after: int, limit: int) -> Page:
+    async def page(self, path: str | None, after: Position | None, limit: int) -> Page:
         """
         See `Store.page`.
 

@@ -34,7 +34,7 @@ from dalga.job import (
     plan,
 )
 from dalga.schedule import Every, Once, Schedule
-from dalga.store import Claimed, Counts, Dues, Page, Recorded
+from dalga.store import Claimed, Counts, Dues, Page, Position, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import DELETED, NOTHING, RESCHEDULED, RESCHEDULED_NOW, TRIGGERED, WAITED
 from dalga.store.table import ALIVE
@@ -192,18 +192,20 @@ class FakeStore:
         """See `Store.get`."""
         return self._run("get", key, lambda: self._job(self._expect(key)))
 
-    def page(self, path: str | None, after: int, limit: int) -> Deferred[Page]:
+    def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Page]:
         """See `Store.page`."""
 
         def work() -> Page:
-            found = [
-                row
+            places = {
+                Position(row.key.path.encode(), row.key.body.encode()): row
                 for row in self.rows.values()
-                if row.id > after and row.superseded != DELETED and path in (None, row.key.path)
-            ]
+                if row.superseded != DELETED and path in (None, row.key.path)
+            }
+            found = sorted(place for place in places if after is None or place > after)
             more = len(found) > limit
             return Page(
-                [self._job(row) for row in found[:limit]], found[limit - 1].id if more else None
+                [self._job(places[place]) for place in found[:limit]],
+                found[limit - 1] if more else None,
             )
 
         return self._run("page", (path, after, limit), work)

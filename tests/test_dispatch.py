@@ -1341,7 +1341,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
             waits = job.due is not None and job.due > store.clock.now()
             seen.append((job.schedule, job.attempts, job.running, job.error, waits))
             seen.append((job.successes, job.skipped, job.failed, job.disabled, job.due is None))
-        page = await store.page(None, 0, 1)
+        page = await store.page(None, None, 1)
         seen.append(([job.key for job in page.jobs], page.last is None))
         counts = await store.counts()
         seen.append((counts.total, counts.pending, counts.running, counts.instances))

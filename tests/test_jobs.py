@@ -172,13 +172,13 @@ class CallTests(JobsTestCase):
 
     def test_page(self) -> None:
         """Jobs are listed a page at a time, those of a path by themselves."""
-        for path in ("a", "b", "a"):
-            self.store.insert(path)
-        page = self.successResultOf(self.ask(self.jobs.page("a", 0, 1)))
-        self.assertEqual([job.key.path for job in page.jobs], ["a"])
+        for path, body in (("a", "2"), ("b", "1"), ("a", "1")):
+            self.store.insert(path, body=body)
+        page = self.successResultOf(self.ask(self.jobs.page("a", None, 1)))
+        self.assertEqual([job.key for job in page.jobs], [JobKey("a", "1")])
         assert page.last is not None
         page = self.successResultOf(self.ask(self.jobs.page("a", page.last, 1)))
-        self.assertEqual(([job.key.path for job in page.jobs], page.last), (["a"], None))
+        self.assertEqual(([job.key for job in page.jobs], page.last), ([JobKey("a", "2")], None))
 
     def test_upcoming(self) -> None:
         """The times of a job's next runs, after now or after another time."""

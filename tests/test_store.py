@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from random import Random
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -137,34 +138,88 @@ class ScheduleTests(EngineTestCase):
         self.assertLess(abs(job.scheduled - store.clock.now()), timedelta(seconds=5))
 
     async def test_pages(self) -> None:
-        """All jobs, a page at a time, in the order in which they were first scheduled."""
+        """All jobs, a page at a time, in the order of path and body, whenever they were written."""
         store = self.open_store()
         names = ["c", "a", "d", "b", "e"]
         self.in_the_past(*names)
         self.sql("UPDATE dalga SET schedule = 'often' WHERE path = %s", (self.key("a"),))
-        await store.put(JobKey("c", "body"), EACH_MINUTE)  # keeps its place
-        seen, after = [], 0
-        while True:
-            page = await store.page(None, after, 2)
-            seen.append([job.key.path for job in page.jobs])
-            self.assertLessEqual(len(seen), 3)
-            if page.last is None:
-                break
-            after = page.last
-        self.assertEqual(seen, [["c", "a"], ["d", "b"], ["e"]])
-        page = await store.page("a", 0, 9)
+        await store.put(JobKey("c", "body"), EACH_MINUTE)
+        await store.put(JobKey("c", "a"), EACH_MINUTE)
+        seen = [[job.key.path for job in page] for page in await self.pages(store, None, 2)]
+        self.assertEqual(seen, [["a", "b"], ["c", "c"], ["d", "e"]])
+        page = await store.page("a", None, 9)
         self.assertEqual((len(page.jobs), page.last), (1, None))
         self.assertIsInstance(page.jobs[0], UnreadableJob)
-        self.assertEqual((await store.page("A", 0, 9)).jobs, [])
+        self.assertEqual((await store.page("A", None, 9)).jobs, [])
         # Deleted during its run, and a key that is no text.
         await store.claim(2, LONG)
-        (running,) = [job for job in (await store.page(None, 0, 9)).jobs if job.key.path == "d"]
+        (running,) = [job for job in (await store.page(None, None, 9)).jobs if job.key.path == "d"]
         assert isinstance(running, Job) and running.running
         await store.delete(running.key)
         value = "CAST(x'ff' AS TEXT)" if self.engine == "sqlite" else "x'ff'"
         self.sql(f"UPDATE dalga SET path = {value} WHERE path = %s", (self.key("e"),))
-        page = await store.page(None, 0, 9)
-        self.assertEqual([job.key.path for job in page.jobs], ["c", "a", "b", "\ufffd"])
+        page = await store.page(None, None, 9)
+        self.assertEqual([job.key.path for job in page.jobs], ["a", "b", "c", "c", "\ufffd"])
+
+    async def pages(
+        self, store: JobsTable, path: str | None, limit: int
+    ) -> list[list[Job | UnreadableJob]]:
+        """All pages of a list."""
+        page = await store.page(path, None, limit)
+        pages = [page.jobs]
+        while page.last is not None:
+            page = await store.page(path, page.last, limit)
+            pages.append(page.jobs)
+            self.assertLess(len(pages), 999)
+        return pages
+
+    async def test_any_key_has_its_place(self) -> None:
+        """Each job is on one page, whatever the key's octets, and in the order of these."""
+        store = self.open_store()
+        texts = [
+            "a",
+            "a ",
+            "A",
+            "aa",
+            "\0",
+            "\0\0",
+            "ä",
+            "a\u0308",
+            "z",
+            "\U0001f430",
+            "\ud7ff",
+            "\uff5e",
+        ]
+        keys = [JobKey(path, body) for path in texts if "\0" not in path for body in texts]
+        await gatherResults(
+            [store.put(key, EACH_MINUTE) for key in self.random.sample(keys, len(keys))]
+        )
+        # What only a stranger writes.
+        broken = ["x'ff'", "x'61'", "x'c3'"]
+        if self.engine == "sqlite":
+            broken += [f"CAST({value} AS TEXT)" for value in ("x'ff'", "x'c3'")]
+        due = "2020-01-01 00:00:00.000000"
+        for path, body in [*product(broken, broken), *product(["'a'"], broken)]:
+            if self.engine == "sqlite" or "x'61'" not in (path, body):
+                self.sql(
+                    "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+                    f" VALUES ({path}, {body}, '', %s, %s, %s)",
+                    (due, due, due),
+                )
+        ((total,),) = self.sql("SELECT COUNT(*) FROM dalga")
+        for limit in (1, 7):
+            pages = await self.pages(store, None, limit)
+            self.assertEqual(sum(map(len, pages)), total)
+            listed = [
+                job.key
+                for page in pages
+                for job in page
+                if isinstance(job, Job) and job.schedule == Every(MINUTE)
+            ]
+            octets = sorted((key.path.encode(), key.body.encode()) for key in keys)
+            self.assertEqual([(key.path.encode(), key.body.encode()) for key in listed], octets)
+        of_a = [job.key.body for page in await self.pages(store, "a", 2) for job in page]
+        self.assertEqual(len(of_a), len(texts) + (5 if self.engine == "sqlite" else 2))
 
     async def test_counts(self) -> None:
         """All, due, and set aside."""

@@ -309,7 +309,7 @@ class Machine:
 
     def pages(self, store: JobsTable | FakeStore, path: str | None) -> list[list[Any]]:
         """All jobs, or those of a path: one on the first page, then two on each."""
-        page = result_of(store.page(path, 0, 1))
+        page = result_of(store.page(path, None, 1))
         pages = [page.jobs]
         while page.last is not None:
             page = result_of(store.page(path, page.last, 2))

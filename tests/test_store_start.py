@@ -19,7 +19,7 @@ KEYS = [JobKey("check_feed", str(number)) for number in range(3)]
 async def walk(case: EngineTestCase, store: JobsTable) -> None:
     """All that a daemon does with a table."""
     await gatherResults([store.put(key, NOW) for key in KEYS])
-    page = await store.page(None, 0, 9)
+    page = await store.page(None, None, 9)
     case.assertEqual([job.key for job in page.jobs], KEYS)
     await store.trigger(KEYS[0])
     dues = await store.upcoming(timedelta(seconds=2), 9)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
+from urllib.parse import urljoin
 
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
@@ -30,7 +31,7 @@ from zope.interface import implementer
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.job import Job, JobKey, ScheduleRequest, UnreadableJob, plan
 from dalga.jobs import Jobs
-from dalga.store import Counts, Page
+from dalga.store import Counts, Page, Position
 from dalga.store.clock import DatabaseClock
 from dalga.web import MAX_CONNECTIONS, make_site
 from dalga.web import request as request_module
@@ -82,11 +83,16 @@ class MemoryStore:
     def get(self, key: JobKey) -> Deferred[Any]:
         return self._call("get", lambda: self._find(key))
 
-    def page(self, path: str | None, after: int, limit: int) -> Deferred[Any]:
+    def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Any]:
         def page() -> Page:
-            rows = [job for job in self.rows.values() if path in (None, job.key.path)]
-            more = len(rows) > after + limit
-            return Page(rows[after : after + limit], after + limit if more else None)
+            rows = {
+                Position(job.key.path.encode(), job.key.body.encode()): job
+                for job in self.rows.values()
+                if path in (None, job.key.path)
+            }
+            found = sorted(place for place in rows if after is None or place > after)
+            last = found[limit - 1] if len(found) > limit else None
+            return Page([rows[place] for place in found[:limit]], last)
 
         return self._call("page", page)
 
@@ -799,29 +805,81 @@ class PageTests(APITestCase):
         answer = await self.ask(b"GET /jobs")
         self.assertEqual(
             answer.partition(b"\r\n\r\n")[2],
-            b'{"jobs":[{"path":"check_feed","body":"1234","interval":60,'
-            b'"next_run":"2014-11-11T22:11:40Z"},'
-            b'{"path":"bad","body":"x","next_run":null,"problem":"interval is \'x\'"}]}',
+            b'{"jobs":[{"path":"bad","body":"x","next_run":null,"problem":"interval is \'x\'"},'
+            b'{"path":"check_feed","body":"1234","interval":60,'
+            b'"next_run":"2014-11-11T22:11:40Z"}]}',
         )
 
     async def test_a_page_at_a_time(self) -> None:
         self.assertEqual(await self.page(b""), ([], None))
-        for body in b"abcde":
+        for body in b"edcba":
             await self.ask(b"PUT /jobs/%s/%c?interval=60" % (b"odd" if body % 2 else b"even", body))
-        self.assertEqual(await self.page(b""), (["a", "b", "c", "d", "e"], None))
+        self.assertEqual(await self.page(b""), (["b", "d", "a", "c", "e"], None))
         bodies, cursor = await self.page(b"?limit=2")
-        self.assertEqual(bodies, ["a", "b"])
+        self.assertEqual(bodies, ["b", "d"])
         bodies, cursor = await self.page(f"?limit=2&cursor={cursor}".encode())
-        self.assertEqual(bodies, ["c", "d"])
+        self.assertEqual(bodies, ["a", "c"])
         self.assertEqual(await self.page(f"?limit=2&cursor={cursor}".encode()), (["e"], None))
         self.assertEqual(await self.page(b"?path=even"), (["b", "d"], None))
+
+    async def test_a_link_to_the_next_page(self) -> None:
+        """RFC 8288: also behind a proxy, and for any path; there is none on the last page."""
+        for body in ("1", "2", "3"):
+            await self.ask(f"PUT /jobs/a%26b%2F%C3%B6/{body}?interval=60".encode())
+        for first in ("/jobs?limit=1", "/jobs?path=a%26b/%C3%B6&limit=1"):
+            target, seen = first, []
+            while target:
+                answer = await self.ask(f"GET {target}".encode())
+                head, _, body = answer.partition(b"\r\n\r\n")
+                page = json.loads(body)
+                seen += [job["body"] for job in page["jobs"]]
+                link = re.search(rb'\r\nLink: <([^>]*)>; rel="next"', head)
+                self.assertEqual(link is None, "cursor" not in page)
+                self.assertEqual(head.count(b"Link"), int(link is not None))
+                # As a client resolves it, to whom all of this is below another path.
+                there = urljoin(
+                    f"https://proxy.example/dalga{target}", link[1].decode() if link else ""
+                )
+                target = there.removeprefix("https://proxy.example/dalga") if link else ""
+                if link:
+                    self.assertIn(f"cursor={page['cursor']}", target)
+            self.assertEqual(seen, ["1", "2", "3"])
+
+    async def test_a_cursor_is_of_one_list(self) -> None:
+        """One that is somebody's guess, or of another list, gives no page at all."""
+        for path in (b"a", b"b"):
+            for body in (b"1", b"2"):
+                await self.ask(b"PUT /jobs/%b/%b?interval=60" % (path, body))
+        _, of_all = await self.page(b"?limit=1")
+        _, of_a = await self.page(b"?path=a&limit=1")
+        assert of_all is not None and of_a is not None
+        again = "give the same path as for the page before, or leave cursor out to begin with the"
+        for query, sentence in [
+            (f"path=a&cursor={of_all}", f"which is of a list of all jobs: {again}"),
+            (f"cursor={of_a}", f"which is of a list of the jobs with path 'a': {again}"),
+            (f"path=b&cursor={of_a}", f"which is of a list of the jobs with path 'a': {again}"),
+            (
+                f"cursor={of_all[:-1]}",
+                "which is none: it takes what the page before gave, unchanged",
+            ),
+            (f"cursor={of_all}A", "which is none: it takes what the page before gave, unchanged"),
+            (
+                "cursor=",
+                "cursor is '', which is none: it takes what the page before gave, unchanged",
+            ),
+            ("cursor=17", "leave it out to begin with the first page"),
+        ]:
+            status, detail = await self.refusal(f"GET /jobs?{query}".encode())
+            self.assertEqual(status, 400)
+            self.assertIn(sentence, detail)
+        # The page's size may change.
+        self.assertEqual(await self.page(f"?cursor={of_all}".encode()), (["2", "1", "2"], None))
 
     async def test_what_is_refused(self) -> None:
         for query, sentence in [
             (b"?limit=0", "limit is '0': it takes a whole number from 1 to 1000"),
             (b"?limit=1001", "limit is '1001': it takes a whole number from 1 to 1000"),
-            (b"?cursor=x", "cursor is 'x': it takes what the page before gave"),
-            (b"?cursor=9223372036854775808", "cursor is '9223372036854775808': it takes what"),
+            (b"?cursor=x", "cursor is 'x', which is none: it takes what the page before gave"),
             (b"?path=", "the job's path is empty: give 1 to 255 characters"),
             (b"?sort-by=id", "there is no parameter 'sort-by': a list of jobs takes path, limit,"),
         ]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -46,14 +46,24 @@ class Claimed:
     full: bool
 
 
+class Position(NamedTuple):
+    """A row's place among all in the order of path and body, also of one that a stranger wrote."""
+
+    path: bytes
+    body: bytes
+    #: Whether the octets are a BLOB in SQLite, which sorts these behind all text.
+    path_is_blob: bool = False
+    body_is_blob: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some of all jobs."""
 
-    #: In the order in which they were first scheduled.
+    #: In the order of path and body, both by their octets in UTF-8.
     jobs: list[Job | UnreadableJob]
-    #: The last one's row; None where no more come after it.
-    last: int | None
+    #: The last one's place; None where no more come after it.
+    last: Position | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +141,13 @@ class Store(Protocol):
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
         """:raises JobNotFound: if there is none."""
 
-    def page(self, path: str | None, after: int, limit: int) -> Deferred[Page]:
+    def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Page]:
         """
-        Up to `limit` jobs, in the order in which they were first scheduled.
+        Up to `limit` jobs, in the order of path and body. No more rows are read than that.
 
         :param path: of the jobs; None for all.
-        :param after: the row of the last job that is known already, or 0.
+        :param after: the place of the last job that is known already, which has that path; None for
+            the first page.
         """
 
     def trigger(self, key: JobKey) -> Deferred[Job]:

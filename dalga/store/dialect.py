@@ -78,6 +78,15 @@ class Dialect(Protocol):
     def key(self, text: str) -> object:
         """A path or body as a parameter."""
 
+    def is_blob(self, column: str) -> str:
+        """
+        An expression that is not 0 where a column of the key holds a BLOB, as only a stranger
+        writes it, and the engine sorts it behind all text.
+        """
+
+    def octets(self, is_blob: bool) -> str:
+        """The placeholder for octets that were read from a column of the key."""
+
     def instant(self, instant: datetime) -> object:
         """An aware datetime as a parameter."""
 

@@ -376,6 +376,12 @@ class MySQL:
     def key(self, text: str) -> object:
         return text.encode("utf-8")
 
+    def is_blob(self, column: str) -> str:
+        return "0"  # there is but one kind
+
+    def octets(self, is_blob: bool) -> str:
+        return "%s"
+
     def instant(self, instant: datetime) -> object:
         return instant.replace(tzinfo=None)
 

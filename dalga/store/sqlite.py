@@ -128,6 +128,12 @@ class SQLite:
     def key(self, text: str) -> object:
         return text
 
+    def is_blob(self, column: str) -> str:
+        return f"typeof({column}) = 'blob'"
+
+    def octets(self, is_blob: bool) -> str:
+        return "%s" if is_blob else "CAST(%s AS TEXT)"
+
     def instant(self, instant: datetime) -> object:
         return _text(instant)
 

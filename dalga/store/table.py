@@ -51,7 +51,7 @@ from dalga.job import (
 )
 from dalga.log import logger
 from dalga.schedule import timestamp
-from dalga.store import Claimed, Counts, Dues, Page, Recorded
+from dalga.store import Claimed, Counts, Dues, Page, Position, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.rows import (
@@ -218,18 +218,24 @@ class JobsTable:
         """See `Store.get`."""
         return self._gets.run(key)
 
-    def page(self, path: str | None, after: int, limit: int) -> Deferred[Page]:
+    def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Page]:
         """See `Store.page`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Page:
-            where = () if path is None else (self._dialect.key(path),)
-            cursor.execute(self._sql.page(path is not None), (after, *where, limit + 1))
-            rows = cursor.fetchall()
+            rows: list[Any] = []
+            for condition, values in self._ranges(path, after):
+                if len(rows) <= limit:
+                    cursor.execute(self._sql.page(condition), (*values, limit + 1 - len(rows)))
+                    rows += cursor.fetchall()
             jobs = [
                 read_job(JobRow(*columns), _key_of(path, body), now, self._dialect.read_instant)
-                for _, path, body, *columns in rows[:limit]
+                for _, _, _, path, body, *columns in rows[:limit]
             ]
-            return Page(jobs, rows[limit - 1][0] if len(rows) > limit else None)
+            if len(rows) <= limit:
+                return Page(jobs, None)
+            path_is_blob, body_is_blob, _, last_path, last_body, *_ = rows[limit - 1]
+            kinds = bool(path_is_blob), bool(body_is_blob)
+            return Page(jobs, Position(_octets(last_path), _octets(last_body), *kinds))
 
         return self._api.run(work)
 
@@ -527,6 +533,22 @@ class JobsTable:
 
     # Within a transaction
 
+    def _ranges(
+        self, path: str | None, after: Position | None
+    ) -> list[tuple[str, tuple[object, ...]]]:
+        """
+        Which rows come after a place, as ranges of the key's index, one after the other: of an OR,
+        or of a row value, MySQL makes none.
+        """
+        if after is None:
+            return [("", ())] if path is None else [("AND path = %s", (self._dialect.key(path),))]
+        known = self._dialect.octets(after.path_is_blob)
+        body = self._dialect.octets(after.body_is_blob)
+        ranges: list[tuple[str, tuple[object, ...]]] = [
+            (f"AND path = {known} AND body > {body}", (after.path, after.body))
+        ]
+        return ranges if path is not None else [*ranges, (f"AND path > {known}", (after.path,))]
+
     def _key(self, key: JobKey) -> tuple[object, object]:
         return self._dialect.key(key.path), self._dialect.key(key.body)
 
@@ -736,10 +758,9 @@ class _Statements:
                 disabled = 1
             WHERE path = %s AND body = %s AND superseded <> {DELETED}
             """)
-        self.jobs = f"""
-            SELECT id, path, body, schedule, location, options, anchor, scheduled, due, attempts,
+        self._columns = """
+            id, path, body, schedule, location, options, anchor, scheduled, due, attempts,
                 error, successes, skipped, failed, disabled, token, superseded
-            FROM {table} WHERE superseded <> {DELETED}
             """
         self.delete_idle = prepare(f"""
             DELETE FROM {table} WHERE path = %s AND body = %s
@@ -783,9 +804,13 @@ class _Statements:
         # Disabled during a run of which nothing was heard.
         self.park = prepare(f"UPDATE {table} SET due = NULL, token = NULL {mine}")
 
-    def page(self, of_a_path: bool) -> str:
-        which = "AND path = %s" if of_a_path else ""
-        return self._dialect.prepare(f"{self.jobs} AND id > %s {which} ORDER BY id LIMIT %s")
+    def page(self, condition: str) -> str:
+        dialect = self._dialect
+        return dialect.prepare(f"""
+            SELECT {dialect.is_blob("path")}, {dialect.is_blob("body")}, {self._columns}
+            FROM {self._table}{dialect.by_key} WHERE superseded <> {DELETED} {condition}
+            ORDER BY path, body LIMIT %s
+            """)
 
     def put(self, count: int) -> str:
         rows = ", ".join([f"({_places(8)})"] * count)
@@ -808,7 +833,10 @@ class _Statements:
             """)
 
     def get(self, count: int) -> str:
-        return self._dialect.prepare(f"{self.jobs} AND ({_any_key(count)})")
+        return self._dialect.prepare(f"""
+            SELECT {self._columns} FROM {self._table}
+            WHERE superseded <> {DELETED} AND ({_any_key(count)})
+            """)
 
     def upcoming(self, without: int) -> str:
         # The time is there also where nothing is due.

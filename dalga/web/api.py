@@ -12,6 +12,7 @@ from werkzeug.routing import BaseConverter
 
 from dalga.jobs import Jobs
 from dalga.log import logger
+from dalga.web.cursors import cursor_text
 from dalga.web.errors import problem_of, unexpected
 from dalga.web.parameters import (
     JSON,
@@ -23,7 +24,7 @@ from dalga.web.parameters import (
     preview,
     schedule_request,
 )
-from dalga.web.presentation import job_json, page_json, status_json, upcoming_json
+from dalga.web.presentation import job_json, next_page, page_json, status_json, upcoming_json
 from dalga.web.request import ApiRequest
 
 log = logger(__name__)
@@ -105,7 +106,13 @@ class Api:
         """List jobs, a page at a time."""
         asked = paging(request.query)
         page = await self._jobs.page(asked.path, asked.cursor, asked.limit)
-        return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page))
+        if page.last is None:
+            return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, None))
+        cursor = cursor_text(page.last, asked.path)
+        body = request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, cursor))
+        link = next_page(asked.path, asked.limit, cursor)
+        request.responseHeaders.setRawHeaders(b"Link", [link.encode("ascii")])
+        return body
 
     @app.route("/preview", methods=["GET"])
     async def preview(self, request: ApiRequest) -> bytes:

@@ -25,6 +25,8 @@ from dalga.duration import Duration, duration_from_text, seconds
 from dalga.errors import InvalidRequest
 from dalga.job import CatchUp, JobKey, OnFailure, ScheduleRequest, check_length
 from dalga.schedule import MAX_INTERVAL, Cron
+from dalga.store import Position
+from dalga.web.cursors import cursor_from_text
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.zone import Gap, Overlap, Zone, check_location
 
@@ -166,8 +168,8 @@ class Paging:
 
     path: str | None = None
     limit: int = PAGE
-    #: The row of the last job of the page before.
-    cursor: int = 0
+    #: The place of the last job of the page before; None for the first page.
+    cursor: Position | None = None
 
 
 def paging(query: bytes) -> Paging:
@@ -176,7 +178,14 @@ def paging(query: bytes) -> Paging:
 
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
-    return Paging(**_values(_form_pairs(query), _PAGING, "a list of jobs takes"))
+    values = _values(_form_pairs(query), _PAGING, "a list of jobs takes")
+    given = values.pop("cursor", None)
+    if given is None:
+        return Paging(**values)
+    try:
+        return Paging(**values, cursor=cursor_from_text(given, values.get("path")))
+    except ValueError as problem:
+        raise InvalidRequest(f"cursor is {shown(given)}, which {problem}") from None
 
 
 def preview(query: bytes) -> tuple[ScheduleRequest, Listing]:
@@ -266,11 +275,9 @@ def path(name: str, value: str) -> str:
     return value
 
 
-def cursor(name: str, value: str) -> int:
-    """:return: what a page of jobs gave for the next."""
-    if not re.fullmatch(r"[0-9]{1,19}", value) or int(value) >= 2**63:
-        raise InvalidRequest(f"{name} is {shown(value)}: it takes what the page before gave")
-    return int(value)
+def cursor(name: str, value: str) -> str:
+    """:return: what a page of jobs may have given for the next."""
+    return value
 
 
 def lateness(name: str, value: str) -> timedelta:

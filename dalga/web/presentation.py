@@ -11,6 +11,7 @@ import math
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from dalga.job import CatchUp, Failed, Job, OnFailure, UnreadableJob
 from dalga.jobs import Status, Upcoming
@@ -27,12 +28,29 @@ def job_json(job: Job | UnreadableJob) -> bytes:
     return _json(_job(job))
 
 
-def page_json(page: Page) -> bytes:
-    """Some jobs, and where there are more, the cursor that leads to them."""
+def page_json(page: Page, cursor: str | None) -> bytes:
+    """
+    Some jobs.
+
+    :param cursor: what leads to more; None where there are none.
+    """
     members: dict[str, Any] = {"jobs": [_job(job) for job in page.jobs]}
-    if page.last is not None:
-        members["cursor"] = str(page.last)
+    if cursor is not None:
+        members["cursor"] = cursor
     return _json(members)
+
+
+def next_page(path: str | None, limit: int, cursor: str) -> str:
+    """
+    A Link header's value (RFC 8288). Its target is a query alone, so that it leads to the right
+    place behind a proxy that knows this list by another path, too (RFC 3986 section 5.2).
+    """
+    query = (
+        {"limit": limit, "cursor": cursor}
+        if path is None
+        else {"path": path, "limit": limit, "cursor": cursor}
+    )
+    return f'<?{urlencode(query, quote_via=quote)}>; rel="next"'
 
 
 def _job(job: Job | UnreadableJob) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""P7, P10: what a page of jobs costs in a large table: no more than it shows."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+from dalga.store import Position
+from dalga.store.table import JobsTable
+from tests.stores import EngineTestCase, each_engine
+
+ROWS = 20_000
+LIMIT = 50
+
+#: The first page, one in the middle, and one at the end of a path; of all jobs, and of a path.
+ASKED = [
+    (path, after)
+    for path in (None, "large")
+    for after in (
+        None,
+        Position(b"large", b"00100"),
+        Position(b"large", b"15000"),
+        Position(b"large", b"99999"),
+    )
+]
+
+
+@each_engine(globals())
+class PageCostTests(EngineTestCase):
+    """Were rows sorted, or passed over, this would take a second where there are 500,000."""
+
+    def fill(self) -> JobsTable:
+        store = self.open_store()
+        time = "2030-01-01 00:00:00.000000"
+        rows = [
+            # In an order that is not that of their keys.
+            (self.key(path), self.key(f"{number * 7919 % ROWS:05}"), time, time, time)
+            for number in range(ROWS)
+            for path in [["large", "larger", "a"][number % 100 if number % 100 < 3 else 0]]
+        ]
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+            places = (
+                "?, ?, '60', ?, ?, ?" if self.engine == "sqlite" else "%s, %s, '60', %s, %s, %s"
+            )
+            cursor.executemany(
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+                f" VALUES ({places})",
+                rows,
+            )
+            connection.commit()
+            # What the optimizer then knows of the table must not lead it astray.
+            cursor.execute("ANALYZE" if self.engine == "sqlite" else "ANALYZE TABLE dalga")
+            cursor.fetchall()
+            connection.commit()
+        return store
+
+    def ranges(self, store: JobsTable) -> list[tuple[str, tuple[object, ...]]]:
+        """All statements that `ASKED` comes to, and their parameters."""
+        return [
+            (store._sql.page(condition).strip(), (*values, LIMIT + 1))
+            for path, after in ASKED
+            for condition, values in store._ranges(path, after)
+        ]
+
+    async def test_pages(self) -> None:
+        """Each row is listed once, in order."""
+        store = self.fill()
+        after, keys = None, []
+        while True:
+            page = await store.page(None, after, 1000)
+            keys += [job.key for job in page.jobs]
+            if page.last is None:
+                break
+            after = page.last
+        self.assertEqual(len(keys), ROWS)
+        self.assertEqual(keys, sorted(keys))
+
+    async def test_no_page_sorts_or_passes_over_rows(self) -> None:
+        store = self.fill()
+        for statement, parameters in self.ranges(store):
+            cost = self.sqlite_cost if self.engine == "sqlite" else self.server_cost
+            cost(statement, parameters)
+
+    def server_cost(self, statement: str, parameters: tuple[object, ...]) -> None:
+        """By the optimizer's plan, and by what the storage engine was asked for."""
+        form = "FORMAT=TRADITIONAL " if self.engine == "mysql" else ""
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"EXPLAIN {form}{statement}", parameters)
+            columns = [column[0] for column in cursor.description]
+            (plan,) = (dict(zip(columns, row, strict=True)) for row in cursor.fetchall())
+            self.assertEqual(plan["key"], "job", statement)
+            self.assertNotIn("filesort", plan["Extra"] or "")
+            self.assertNotIn("temporary", plan["Extra"] or "")
+            before = self.counters(cursor)
+            cursor.execute(statement, parameters)
+            cursor.fetchall()
+            after = self.counters(cursor)
+            read = sum(after[name] - before[name] for name in after if name.startswith("Handler"))
+            self.assertLessEqual(read, LIMIT + 3, (statement, parameters))
+            self.assertEqual(after["Sort_rows"], before["Sort_rows"])
+
+    def counters(self, cursor: Any) -> dict[str, int]:
+        cursor.execute(
+            "SHOW SESSION STATUS WHERE Variable_name = 'Sort_rows' OR Variable_name IN "
+            "('Handler_read_first', 'Handler_read_key', 'Handler_read_last', 'Handler_read_next',"
+            " 'Handler_read_prev', 'Handler_read_rnd')"
+        )
+        return {name: int(value) for name, value in cursor.fetchall()}
+
+    def sqlite_cost(self, statement: str, parameters: tuple[object, ...]) -> None:
+        """By the plan, and by the steps of SQLite's machine."""
+        with closing(self.connect()) as connection:
+            plan = [
+                row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            ]
+            self.assertIn("USING INDEX sqlite_autoindex_dalga_1", " ".join(plan))
+            self.assertNotIn("TEMP B-TREE", " ".join(plan))
+            self.assertLess(steps(connection, statement, parameters), 100 * LIMIT)
+
+
+def steps(connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...]) -> int:
+    """How many instructions SQLite runs for a statement, to the next hundred."""
+    counted = [0]
+
+    def count() -> None:
+        counted[0] += 100
+
+    connection.set_progress_handler(count, 100)
+    connection.execute(statement, parameters).fetchall()
+    connection.set_progress_handler(None, 0)
+    return counted[0]
