@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 from twisted.internet.defer import gatherResults
 
 from dalga.config import MySQLConfig
+from dalga.errors import StartupError, TableExists
 from dalga.job import JobKey, Reschedule
 from dalga.store.table import JobsTable
+from tests.servers import start_server
 from tests.stores import LONG, NOW, EngineTestCase, each_engine, server
 
 KEYS = [JobKey("check_feed", str(number)) for number in range(3)]
@@ -143,3 +147,255 @@ class SessionTests(EngineTestCase):
         before = await store._runs.run(look)
         self.assertEqual(before[:2], (0, 1))
         self.assertEqual(await store._runs.run(look), before)
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class TrialTests(EngineTestCase):
+    """What the daemon could not do without is found at the start, and said in a sentence."""
+
+    config: MySQLConfig
+    timeout = 120
+
+    def refusal(self) -> str:
+        """The sentence with which a daemon does not start; the table is as before."""
+        before = self.rows()
+        sentence = str(self.assertRaises(StartupError, self.make_store().open))
+        self.assertNotIn("\n", sentence)
+        self.assertEqual(self.rows(), before)
+        return sentence
+
+    def rows(self) -> list[Any]:
+        """All that is in the tables."""
+        with closing(server(self.engine).connect_as_root(database=self.config.db)) as root:
+            cursor = root.cursor()
+            found = []
+            for table in ("dalga", "dalga_heartbeats"):
+                cursor.execute(f"SELECT * FROM {table}")
+                found.append(cursor.fetchall())
+        return found
+
+    def administer(self, *statements: str) -> None:
+        with closing(server(self.engine).connect_as_root(database=self.config.db)) as root:
+            for statement in statements:
+                root.cursor().execute(statement)
+
+    def test_nothing_is_left(self) -> None:
+        self.open_store()
+        self.assertEqual(self.rows(), [(), ()])
+
+    def test_binlog_format(self) -> None:
+        """With the log by statements the engines refuse what is read as committed only."""
+        own = start_server(self.engine, ["--log-bin", "--binlog-format=STATEMENT"])
+        self.addCleanup(own.stop)
+        name = own.create_database()
+        self.config = replace(self.config, host=own.host, port=own.port, db=name)
+        store = self.make_store()
+        store.create_table()
+        sentence = str(self.assertRaises(StartupError, store.open))
+        self.assertIn("can't write to the tables `dalga` and `dalga_heartbeats` in ", sentence)
+        self.assertIn("BINLOG_FORMAT = STATEMENT", sentence)
+        self.assertTrue(sentence.endswith("; set binlog_format = ROW, or MIXED, on the server"))
+        with closing(own.connect_as_root()) as root:
+            root.cursor().execute("SET GLOBAL binlog_format = 'MIXED'")
+        self.make_store().open()
+
+    def test_rights(self) -> None:
+        """Each that is missing is named, on either of the tables."""
+        self.make_store().create_table()
+        name = f"few_{os.urandom(4).hex()}"
+        self.administer(
+            f"CREATE USER '{name}'@'127.0.0.1' IDENTIFIED BY 'a'",
+            f"GRANT SELECT ON {self.config.db}.* TO '{name}'@'127.0.0.1'",
+        )
+        self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
+        self.config = replace(self.config, user=name, password="a")
+        grant = "GRANT {} ON {}.{} TO '{}'@'127.0.0.1'"
+        cure = f"; grant SELECT, INSERT, UPDATE and DELETE on both to user '{name}'"
+        for table in ("dalga", "dalga_heartbeats"):
+            for right in ("INSERT", "UPDATE", "DELETE"):
+                sentence = self.refusal()
+                self.assertRegex(sentence, rf"{right}\b.* command denied to user '{name}'")
+                self.assertIn(f"'{table}'" if self.engine == "mysql" else f"`{table}`", sentence)
+                self.assertTrue(sentence.endswith(cure), sentence)
+                self.administer(grant.format(right, self.config.db, table, name))
+        self.make_store().open()
+
+    def test_a_table_that_may_not_be_seen(self) -> None:
+        self.make_store().create_table()
+        name = f"few_{os.urandom(4).hex()}"
+        self.administer(
+            f"CREATE USER '{name}'@'127.0.0.1' IDENTIFIED BY 'a'",
+            f"GRANT ALL ON {self.config.db}.dalga TO '{name}'@'127.0.0.1'",
+        )
+        self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
+        self.config = replace(self.config, user=name, password="a")
+        sentence = self.refusal()
+        self.assertIn("there is no table `dalga_heartbeats` in ", sentence)
+        self.assertIn(f"that user '{name}' may use: create it with", sentence)
+
+    def test_triggers(self) -> None:
+        """One that refuses is quoted; one that changes what is written is noticed."""
+        self.make_store().create_table()
+        refuses = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no jobs on Sundays'"
+        for event, table in [
+            ("INSERT", "dalga"),
+            ("UPDATE", "dalga"),
+            ("DELETE", "dalga"),
+            ("INSERT", "dalga_heartbeats"),
+            ("DELETE", "dalga_heartbeats"),
+        ]:
+            self.administer(f"CREATE TRIGGER t BEFORE {event} ON {table} FOR EACH ROW {refuses}")
+            self.assertTrue(self.refusal().endswith(": no jobs on Sundays"))
+            self.administer("DROP TRIGGER t")
+        for event, change in [
+            ("INSERT", "SET NEW.scheduled = NOW()"),
+            ("INSERT", "SET NEW.body = LOWER(CONVERT(NEW.body USING utf8mb4))"),
+            ("UPDATE", "SET NEW.error = 'none'"),
+            ("UPDATE", "SET NEW.started = NULL"),
+        ]:
+            self.administer(f"CREATE TRIGGER t BEFORE {event} ON dalga FOR EACH ROW {change}")
+            self.assertIn("does not keep what is written to it", self.refusal(), change)
+            self.administer("DROP TRIGGER t")
+        self.make_store().open()
+
+    def test_columns_of_another_type(self) -> None:
+        """As a tool that copies databases may make them."""
+        self.make_store().create_table()
+        for change, back in [
+            ("MODIFY anchor DATETIME NOT NULL", "MODIFY anchor DATETIME(6) NOT NULL"),
+            ("MODIFY due DATETIME", "MODIFY due DATETIME(6)"),
+            ("MODIFY error VARCHAR(99)", "MODIFY error VARCHAR(255)"),
+            ("MODIFY error VARCHAR(255) CHARSET latin1", "MODIFY error VARCHAR(255)"),
+            (
+                "MODIFY body VARCHAR(255) COLLATE utf8mb4_general_ci NOT NULL",
+                "MODIFY body VARBINARY(1020) NOT NULL",
+            ),
+            ("MODIFY token BINARY(8)", "MODIFY token BINARY(16)"),
+            ("ADD owner VARCHAR(20) NOT NULL", "DROP owner"),
+        ]:
+            self.administer(f"ALTER TABLE dalga {change}")
+            self.refusal()
+            self.administer(f"ALTER TABLE dalga {back}")
+        self.make_store().open()
+
+    def test_a_server_that_only_reads(self) -> None:
+        own = start_server(self.engine)
+        self.addCleanup(own.stop)
+        name = own.create_database()
+        self.config = replace(self.config, host=own.host, port=own.port, db=name)
+        self.make_store().create_table()
+        with closing(own.connect_as_root()) as root:
+            root.cursor().execute("SET GLOBAL read_only = 1")
+        sentence = str(self.assertRaises(StartupError, self.make_store().open))
+        self.assertTrue(sentence.endswith("; it has to be a server that takes writes"), sentence)
+        own.terminate()
+        own.start(["--innodb-read-only=1"])
+        self.assertRaises(StartupError, self.make_store().open)
+
+    def test_packets(self) -> None:
+        """Statements that the server would not take are missed before one is that long."""
+        self.make_store().create_table()
+        self.addCleanup(self.administer, "SET GLOBAL max_allowed_packet = 16777216")
+        self.administer("SET GLOBAL max_allowed_packet = 524288")
+        self.assertIn("set max_allowed_packet = 16M on the server", self.refusal())
+
+    def test_storage_engines(self) -> None:
+        """What has no transactions is refused before anything is written to it."""
+        self.make_store().create_table()
+        # The keys are too long for MySQL's.
+        tables = ["dalga", "dalga_heartbeats"] if self.engine == "mariadb" else ["dalga_heartbeats"]
+        for table in tables:
+            self.administer(f"ALTER TABLE {table} ENGINE = MyISAM")
+            sentence = self.refusal()
+            self.assertIn(f"the table `{table}` in ", sentence)
+            self.assertTrue(sentence.endswith(f"ALTER TABLE `{table}` ENGINE = InnoDB"), sentence)
+            self.administer(f"ALTER TABLE {table} ENGINE = InnoDB")
+
+    def test_a_lock(self) -> None:
+        """What is over soon, such as a backup's lock, keeps no daemon from starting."""
+        self.make_store().create_table()
+        with closing(self.connect()) as stranger:
+            cursor = stranger.cursor()
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+            cursor.execute("SELECT COUNT(*) FROM dalga")
+            cursor.fetchall()
+            self.make_store().open()
+            stranger.rollback()
+
+
+@each_engine(globals())
+class MissingTests(EngineTestCase):
+    """Tables that are not all there."""
+
+    async def test_signs_of_life(self) -> None:
+        """The table of instances is missed at the start, and made again by itself."""
+        store = self.open_store()
+        await store.put(KEYS[0], NOW)
+        await store.close()
+        self.sql("DROP TABLE dalga_heartbeats")
+        if self.engine != "sqlite":
+            sentence = str(self.assertRaises(StartupError, self.make_store().open))
+            self.assertIn("there is no table `dalga_heartbeats` in ", sentence)
+            self.assertIn("create it with dalga --config FILE --create-table", sentence)
+            said = self.make_store().create_table()
+            self.assertTrue(said.startswith("created the table `dalga_heartbeats` in "), said)
+            self.assertRaises(TableExists, self.make_store().create_table)
+        store = self.make_store()
+        store.open()
+        await store.announce("here")
+        self.assertEqual((await store.counts()).instances, 1)
+        await self.job(store, KEYS[0])
+
+    def test_all(self) -> None:
+        quote = '"' if self.engine == "sqlite" else "`"
+        said = self.make_store().create_table()
+        self.assertIn(
+            "created the tables `dalga` and `dalga_heartbeats` in ", said.replace(quote, "`")
+        )
+
+    def test_columns(self) -> None:
+        """Each that is missing is named."""
+        self.open_store()
+        for table, columns in [
+            ("dalga", ["options"]),
+            ("dalga", ["skipped", "superseded"]),
+            ("dalga_heartbeats", ["seen"]),
+        ]:
+            for column in columns:
+                self.sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+            for start in (self.make_store().open, self.make_store().create_table):
+                sentence = str(self.assertRaises(StartupError, start))
+                self.assertIn(f"({', '.join(columns)}): restore it from a backup", sentence)
+                self.assertIn(table, sentence)
+            for name in ("dalga", "dalga_heartbeats"):
+                self.sql(f"DROP TABLE {name}")
+            self.make_store().create_table()
+
+
+@each_engine(globals(), only=("sqlite",))
+class FileTests(EngineTestCase):
+    """The embedded tables."""
+
+    def test_an_index(self) -> None:
+        """It is made again; keys that are not kept apart are none that can be mended."""
+        self.open_store()
+        self.sql("DROP INDEX dalga_due")
+        self.make_store().open()
+        self.assertEqual(self.indexes(), [("dalga_due",)])
+        ((definition,),) = self.sql("SELECT sql FROM sqlite_master WHERE name = 'dalga'")
+        self.sql("DROP TABLE dalga")
+        self.sql(definition.replace("UNIQUE (path, body)", "CHECK (1)"))
+        sentence = str(self.assertRaises(StartupError, self.make_store().open))
+        self.assertIn('can\'t write to the table "dalga" in SQLite file', sentence)
+        self.assertIn("UNIQUE constraint", sentence)
+
+    def indexes(self) -> list[Any]:
+        return self.sql("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+
+    def test_a_trigger(self) -> None:
+        self.open_store()
+        refuses = "BEGIN SELECT RAISE(ABORT, 'no jobs on Sundays'); END"
+        self.sql(f"CREATE TRIGGER t BEFORE UPDATE ON dalga {refuses}")
+        sentence = str(self.assertRaises(StartupError, self.make_store().open))
+        self.assertTrue(sentence.endswith(": no jobs on Sundays"), sentence)
+        self.assertEqual(self.sql("SELECT * FROM dalga"), [])

@@ -70,10 +70,15 @@ class Dialect(Protocol):
         """Begin a transaction that may write."""
 
     def check_table(self, cursor: Cursor) -> None:
-        """:raises StartupError: if the table is not there, or not ours."""
+        """:raises StartupError: if a table is not there, or not as we make it."""
 
-    def create_table(self, cursor: Cursor) -> None:
-        """:raises TableExists: if it is there already."""
+    def create_table(self, cursor: Cursor) -> list[str]:
+        """
+        Make the tables that are missing; gives their names, quoted.
+
+        :raises TableExists: if there are none.
+        :raises StartupError: if those that are there are not as we make them.
+        """
 
     def key(self, text: str) -> object:
         """A path or body as a parameter."""
@@ -116,6 +121,9 @@ class Dialect(Protocol):
 
     def explain(self, error: Exception) -> str | None:
         """A sentence on why the database can't be used at start; None if there is none to give."""
+
+    def explain_write(self, error: Exception) -> str | None:
+        """The same for why nothing can be written to it, and what would do."""
 
     def where(self) -> str:
         """The database, as a person would name it."""

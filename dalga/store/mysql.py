@@ -24,8 +24,10 @@ from dalga.store.schema import (
     BACKUP,
     HEARTBEATS,
     VERSION,
+    columns_of,
     definitions,
     go_release,
+    lacking,
     misfit,
     version_of,
 )
@@ -40,6 +42,12 @@ UPGRADE_LOCK_WAIT = 5
 UPGRADE_TIMEOUT = 600
 
 UPGRADE = "dalga --config FILE --upgrade-table"
+
+#: How to name another table.
+ANOTHER = "name another with table in [mysql]"
+
+#: No statement of ours is longer, in bytes: 500 ends of runs, each with 255 characters of an error.
+LONGEST_STATEMENT = 2**20
 
 #: Locked accounts: MariaDB, and MySQL, which has another one after too many wrong passwords.
 _LOCKED_OUT = {4151, 3118, 3955}
@@ -212,6 +220,8 @@ class MySQL:
         self._lock_wait = max(1, min(LOCK_WAIT_TIMEOUT, math.ceil(read_timeout) - 1))
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
+        #: Whether the table was found to be as it has to be.
+        self._knows = False
 
     def on_conflict(self, key: str) -> str:
         return "ON DUPLICATE KEY UPDATE"
@@ -326,21 +336,62 @@ class MySQL:
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the server takes no more writes")
 
     def check_table(self, cursor: Cursor) -> None:
-        columns = self.columns(cursor, "")
-        if not columns:
+        if not self.columns(cursor, ""):
             self._refuse_half_upgraded(cursor)
-            raise StartupError(
-                f"there is no table {self.table} in {self.where()}: create it with "
-                "dalga --config FILE --create-table"
-            )
-        version = self.version(cursor, "")
-        if version != VERSION:
-            release = go_release(columns)
-            another = "name another with table in [mysql]"
-            what = misfit(version, columns, release, another, UPGRADE)
-            raise StartupError(f"the table {self.table} in {self.where()} {what}")
+            raise StartupError(self._no_table(""))
+        self._check_version(cursor)
+        for suffix in columns_of("mysql"):
+            self._check_columns(cursor, suffix)
         self._check_indexes(cursor)
         self.check_engine(cursor)
+        self._check_packets(cursor)
+        self._knows = True
+
+    def _no_table(self, suffix: str) -> str:
+        return (
+            f"there is no table {self.named(suffix)} in {self.where()} that user {self._user!r} "
+            "may use: create it with dalga --config FILE --create-table"
+        )
+
+    def _check_version(self, cursor: Cursor) -> None:
+        """:raises StartupError: if the jobs table has another schema's, or none of ours."""
+        version = self.version(cursor, "")
+        if version != VERSION:
+            columns = self.columns(cursor, "")
+            what = misfit(version, columns, go_release(columns), ANOTHER, UPGRADE)
+            raise StartupError(f"the table {self.table} in {self.where()} {what}")
+
+    def _check_columns(self, cursor: Cursor, suffix: str) -> None:
+        """:raises StartupError: if a table is missing, or not as we make it."""
+        columns = self.columns(cursor, suffix)
+        if not columns:
+            raise StartupError(self._no_table(suffix))
+        what = lacking(columns, columns_of("mysql")[suffix], ANOTHER)
+        if what is None:
+            cursor.execute(
+                "SELECT engine FROM information_schema.tables "
+                "WHERE table_schema = DATABASE() AND table_name = %s",
+                (self._name + suffix,),
+            )
+            ((engine,),) = cursor.fetchall()
+            # What others write is there at once, and no ROLLBACK takes it back.
+            if engine == "InnoDB":
+                return
+            what = (
+                f"is kept by the storage engine {engine}, which has no transactions as Dalga needs "
+                f"them: change that with ALTER TABLE {self.named(suffix)} ENGINE = InnoDB"
+            )
+        raise StartupError(f"the table {self.named(suffix)} in {self.where()} {what}")
+
+    def _check_packets(self, cursor: Cursor) -> None:
+        """:raises StartupError: if the server does not take statements as long as ours."""
+        cursor.execute("SELECT @@max_allowed_packet")
+        ((most,),) = cursor.fetchall()
+        if most < LONGEST_STATEMENT:
+            raise StartupError(
+                f"{self.where()} takes statements of {most} bytes at the most, and Dalga's have up "
+                f"to {LONGEST_STATEMENT}: set max_allowed_packet = 16M on the server"
+            )
 
     def _check_indexes(self, cursor: Cursor) -> None:
         """:raises StartupError: if one is missing that statements name, and would fail without."""
@@ -350,19 +401,31 @@ class MySQL:
             (self._name,),
         )
         found = {name.lower() for (name,) in cursor.fetchall()}
-        for index, definition in (("job", "UNIQUE KEY job (path, body)"), ("due", "KEY due (due)")):
+        for index, definition in (
+            ("primary", "PRIMARY KEY (id)"),
+            ("job", "UNIQUE KEY job (path, body)"),
+            ("due", "KEY due (due)"),
+        ):
             if index not in found:
                 raise StartupError(
                     f"the table {self.table} in {self.where()} has no index {index}: put it back "
                     f"with ALTER TABLE {self.table} ADD {definition}"
                 )
 
-    def create_table(self, cursor: Cursor) -> None:
-        if self.columns(cursor, ""):
+    def create_table(self, cursor: Cursor) -> list[str]:
+        suffixes = [suffix for suffix in columns_of("mysql") if not self.columns(cursor, suffix)]
+        if "" in suffixes:
+            self._refuse_half_upgraded(cursor)
+        else:
+            self._check_version(cursor)
+        statements = definitions("mysql", self._name)
+        for suffix, statement in zip(columns_of("mysql"), statements, strict=True):
+            if suffix in suffixes:
+                cursor.execute(statement)
+        if not suffixes:
             self.check_table(cursor)
             raise TableExists(f"the table {self.table} is there already, in {self.where()}")
-        self._refuse_half_upgraded(cursor)
-        self.create(cursor, "")
+        return [self.named(suffix) for suffix in suffixes]
 
     def _refuse_half_upgraded(self, cursor: Cursor) -> None:
         """:raises StartupError: where the jobs are in the old table, under its other name."""
@@ -439,6 +502,25 @@ class MySQL:
             ER.BAD_DB_ERROR: "there is no such database:",
         }.get(code, "can't use")
         return f"{what} {self.where()}: {_words(error)}"
+
+    def explain_write(self, error: Exception) -> str | None:
+        if not isinstance(error, pymysql.err.MySQLError):
+            return self.explain(error)
+        code = error.args[0] if _has_number(error) else 0
+        rights = f"grant SELECT, INSERT, UPDATE and DELETE on both to user {self._user!r}"
+        writable = "it has to be a server that takes writes"
+        cure = {
+            1665: "set binlog_format = ROW, or MIXED, on the server",
+            ER.TABLEACCESS_DENIED_ERROR: rights,
+            ER.COLUMNACCESS_DENIED_ERROR: rights,
+            ER.OPTION_PREVENTS_STATEMENT: writable,  # read-only
+            1836: writable,  # ER_READ_ONLY_MODE
+            1792: writable,  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
+        }.get(code)
+        return (
+            f"can't write to the tables {self.table} and {self.heartbeats} in {self.where()}: "
+            f"{_words(error)}{f'; {cure}' if cure else ''}"
+        )
 
     def where(self) -> str:
         return f"database {self._database!r} at {' or '.join(map(_place, self._servers))}"

@@ -55,6 +55,33 @@ def definitions(engine: str, name: str, suffix: str = "") -> list[str]:
     return [statement.strip() for statement in text.split(";\n") if statement.strip()]
 
 
+def columns_of(engine: str) -> dict[str, tuple[str, ...]]:
+    """The columns of each table, in order, by what its name adds to the jobs table's."""
+    found = {}
+    for statement in definitions(engine, ""):
+        created = re.search(r"^CREATE TABLE .*[`\"](\w*)[`\"] \(", statement, re.MULTILINE)
+        if created:
+            columns = re.findall(r"^ {4}([a-z]+) +[A-Z]", statement, re.MULTILINE)
+            found[created[1]] = tuple(columns)
+    return found
+
+
+def lacking(columns: Collection[str], needed: Collection[str], another: str) -> str | None:
+    """
+    Which columns a table of this version lacks, and what to do; follows on "the table ...". None
+    where it has all.
+
+    :param another: how to name another one.
+    """
+    missing = [name for name in needed if name not in columns]
+    if not missing:
+        return None
+    return (
+        f"lacks {'a column' if len(missing) == 1 else 'columns'} of schema version {VERSION} "
+        f"({', '.join(missing)}): restore it from a backup, or {another}"
+    )
+
+
 def version_of(comment: str) -> int | None:
     """The schema's version that a table's comment tells; None if the table is not ours."""
     found = re.fullmatch(r"dalga schema ([0-9]{1,9})", comment)

@@ -11,7 +11,7 @@ from typing import Any
 
 from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble
-from dalga.store.schema import HEARTBEATS, VERSION, definitions, misfit
+from dalga.store.schema import HEARTBEATS, VERSION, columns_of, definitions, lacking, misfit
 from dalga.store.sqlitefile import PUT_BACK, FileWatch, unusable, uri
 
 #: The jobs table's name; a file has but one.
@@ -110,20 +110,37 @@ class SQLite:
         self._watch.begun()
 
     def check_table(self, cursor: Cursor) -> None:
-        """An embedded table needs no administrator: it is made when it is not there."""
-        columns = self.columns(cursor, "")
-        if not columns:
-            self.create(cursor, "")
-        elif (version := self.version(cursor, "")) != VERSION:
-            what = misfit(version, columns, None, "name another with path in [sqlite]", UPGRADE)
-            raise StartupError(f"the table {self.table} in {self.where()} {what}")
+        """Embedded tables need no administrator: they are made when they are not there."""
+        self._make_missing(cursor)
         self._watch.knows = True
 
-    def create_table(self, cursor: Cursor) -> None:
-        if self.columns(cursor, ""):
-            self.check_table(cursor)
+    def create_table(self, cursor: Cursor) -> list[str]:
+        made = self._make_missing(cursor)
+        if not made:
             raise TableExists(f"the table {self.table} is there already, in {self.where()}")
-        self.create(cursor, "")
+        return made
+
+    def _make_missing(self, cursor: Cursor) -> list[str]:
+        """
+        Make what is not there; gives the names of the tables that were made.
+
+        :raises StartupError: if a table is not as we make it.
+        """
+        another = "name another with path in [sqlite]"
+        columns = self.columns(cursor, "")
+        if columns and (version := self.version(cursor, "")) != VERSION:
+            what = misfit(version, columns, None, another, UPGRADE)
+            raise StartupError(f"the table {self.table} in {self.where()} {what}")
+        needed = columns_of("sqlite")
+        made = [self.named(suffix) for suffix in needed if not self.columns(cursor, suffix)]
+        cursor.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = ?", (f"{TABLE}_due",))
+        if made or cursor.fetchall() == [(0,)]:
+            self.create(cursor, "")
+        for suffix, names in needed.items():
+            what = lacking(self.columns(cursor, suffix), names, another) or ""
+            if what:
+                raise StartupError(f"the table {self.named(suffix)} in {self.where()} {what}")
+        return made
 
     def key(self, text: str) -> object:
         return text
@@ -185,6 +202,11 @@ class SQLite:
     def explain(self, error: Exception) -> str | None:
         return f"can't use {self.where()}: {error}" if isinstance(error, sqlite3.Error) else None
 
+    def explain_write(self, error: Exception) -> str | None:
+        if not isinstance(error, sqlite3.Error):
+            return None
+        return f"can't write to the table {self.table} in {self.where()}: {error}"
+
     def where(self) -> str:
         return f"SQLite file {self._path!r}"
 
@@ -228,8 +250,9 @@ class SQLite:
             yield from cursor
 
     def create(self, cursor: Cursor, suffix: str) -> None:
-        # An index keeps its name when its table gets another, and there is but one of a name.
-        cursor.execute(f'DROP INDEX IF EXISTS "{TABLE}_due"')
+        if suffix:
+            # An index keeps its name when its table gets another, and there is but one of a name.
+            cursor.execute(f'DROP INDEX IF EXISTS "{TABLE}_due"')
         for statement in definitions("sqlite", TABLE, suffix):
             cursor.execute(statement)
         cursor.execute(f"PRAGMA user_version = {VERSION}")

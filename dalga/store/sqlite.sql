@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS "{heartbeats}" (
     seen       TEXT    NOT NULL
 );
 
-CREATE TABLE "{table}" (
+CREATE TABLE IF NOT EXISTS "{table}" (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
 
     -- The job's key: compared as exact bytes.
@@ -53,4 +53,4 @@ CREATE TABLE "{table}" (
     UNIQUE (path, body)
 );
 
-CREATE INDEX "{due}" ON "{table}" (due);
+CREATE INDEX IF NOT EXISTS "{due}" ON "{table}" (due);

@@ -18,7 +18,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -53,7 +53,7 @@ from dalga.log import logger
 from dalga.schedule import timestamp
 from dalga.store import Claimed, Counts, Dues, Page, Position, Recorded
 from dalga.store.clock import DatabaseClock
-from dalga.store.dialect import Cursor, Dialect
+from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.rows import (
     DELETED,
     MAX_COUNT,
@@ -85,6 +85,10 @@ MAX_LEASE = timedelta(hours=2)
 
 #: An instance that was not heard of for so long is gone.
 ALIVE = timedelta(seconds=30)
+
+#: What is due when the start tries to write, far from all that is due; and what was never due.
+_TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
+_LONG_AGO = datetime(1000, 1, 1, tzinfo=UTC)
 
 #: Makes the statement that does something to so many rows.
 _Batch = Callable[[int], str]
@@ -154,12 +158,14 @@ class JobsTable:
             ((value,),) = cursor.fetchall()
             self.clock.observe(self._dialect.read_instant(value), sent, self.clock.seconds())
 
-        self._first(check)
+        self._first(check, self._try)
 
     def create_table(self) -> str:
         """See `Store.create_table`."""
-        self._first(self._dialect.create_table)
-        return f"created the table {self._dialect.table} in {self._dialect.where()}"
+        made: list[str] = []
+        self._first(lambda cursor: made.extend(self._dialect.create_table(cursor)))
+        which = f"table{'s' * (len(made) > 1)} {' and '.join(reversed(made))}"
+        return f"created the {which} in {self._dialect.where()}"
 
     def upgrade_table(self, dry_run: bool) -> Generator[str, None, None]:
         """See `Store.upgrade_table`."""
@@ -171,8 +177,14 @@ class JobsTable:
             if self._guard is not None:
                 self._guard.release()
 
-    def _first(self, work: Callable[[Cursor], None]) -> None:
-        """Run one transaction, blocking, on its own connection; say in one sentence what fails."""
+    def _first(
+        self, work: Callable[[Cursor], None], trial: Callable[[Cursor], None] | None = None
+    ) -> None:
+        """
+        Run one transaction, blocking, on its own connection; say in one sentence what fails.
+
+        :param trial: another one, to be rolled back.
+        """
         if self._guard is not None:
             self._guard.acquire()
         try:
@@ -181,6 +193,10 @@ class JobsTable:
                 self._dialect.begin(cursor)
                 work(cursor)
                 connection.commit()
+                if trial is not None:
+                    self._dialect.begin(cursor)
+                    trial(cursor)
+                    connection.rollback()
         except Exception as error:
             if self._guard is not None:
                 self._guard.release()
@@ -188,6 +204,75 @@ class JobsTable:
             if sentence is None:
                 raise
             raise StartupError(sentence) from error
+
+    def _try(self, cursor: Cursor) -> None:
+        """
+        Write all kinds of what is written later, into rows of its own that no claim finds.
+
+        :raises StartupError: with what is in the way: a right that is missing, a setting of the
+            server's, a trigger, or columns that keep something else than what was written.
+        """
+        try:
+            kept = self._write_and_read(cursor)
+        except Exception as error:
+            trouble = self._dialect.trouble(error)
+            if trouble in (Trouble.BUSY, Trouble.CONFLICT):
+                return  # locked by somebody, such as a backup: that will be over
+            words = self._dialect.explain_write(error)
+            if words is None:
+                raise
+            raise StartupError(words) from error
+        if kept is not None:
+            raise StartupError(
+                f"the table {self._dialect.table} in {self.where()} does not keep what is written "
+                f"to it ({kept}), as a trigger or another type of a column may have it: compare "
+                "its definition with that of a new one"
+            )
+
+    def _write_and_read(self, cursor: Cursor) -> str | None:
+        """What `_try` does; gives what was found to be another than what was written."""
+        dialect, sql, token = self._dialect, self._sql, self._token()
+        name, text = f"try {token.hex()}", "é\N{SLIGHTLY SMILING FACE}' "
+        keys = [JobKey(name, f"{text}{body}") for body in "aA"]  # two, for bytes are compared
+        instant = _TRIAL
+        planned = plan(ScheduleRequest(one_off=True, first_run=instant), instant)
+        for _ in range(2):
+            self._upsert(cursor, dict.fromkeys(keys, planned), instant)
+        expected = {key: _as_planned(key, planned) for key in keys}
+        if dict(self._read_rows(cursor, keys, _TRIAL)) != expected:
+            return "two jobs are not read as they were put"
+        cursor.execute(sql.find_all(len(keys)), [part for key in keys for part in self._key(key)])
+        rows = [row[0] for row in cursor.fetchall()]
+        self._lock(cursor, keys)
+        at = dialect.instant(instant)
+        cursor.execute(sql.find_due(0), (dialect.instant(_LONG_AGO), 1))
+        cursor.execute(sql.take(len(rows)), (at, token, token, at, *rows, at))
+        counts = [cursor.rowcount]
+        cursor.execute(sql.read_taken(len(rows)), (*rows, token))
+        try:
+            for row in cursor.fetchall():
+                columns = RunRow(*(*row, row[7], NOTHING))
+                run = read_run(columns, token, instant, 0.0, dialect.read_instant)
+                if run.started != instant:
+                    return "a claim does not read what it wrote"
+        except Unreadable as problem:
+            return str(problem)
+        cursor.execute(sql.read_leases(len(rows)), rows)
+        error = (text * MAX_ERROR)[:MAX_ERROR]
+        ends = [value for row in rows for value in (row, token, at, error)]
+        cursor.execute(sql.retry_rows(len(rows)), ends)
+        counts.append(cursor.rowcount)
+        cursor.execute(sql.take(len(rows)), (at, token, token, at, *rows, at))
+        found = [job for _, job in self._read_rows(cursor, keys, instant)]
+        if [job.error for job in found if isinstance(job, Job)] != [error] * len(keys):
+            return "the error of a run is not read as it was written"
+        cursor.execute(sql.delete_rows(len(rows)), [v for row in rows for v in (row, token)])
+        counts.append(cursor.rowcount)
+        for _ in range(2):
+            cursor.execute(sql.announce, (dialect.key(name), at))
+        cursor.execute(sql.depart, (dialect.key(name),))
+        counts.append(cursor.rowcount * len(keys))
+        return None if counts == [len(keys)] * 4 else f"of 2 rows {counts} are said to be changed"
 
     def where(self) -> str:
         """The database, as a person would name it."""
