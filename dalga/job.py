@@ -6,12 +6,13 @@ Pure: instants are aware UTC datetimes and come in as arguments; "now" is always
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from http import HTTPStatus
 from random import Random
@@ -46,6 +47,7 @@ MAX_COUNTED = 1000
 MIN_INTERVAL = timedelta(seconds=1)
 
 _INSTANT = timedelta(microseconds=1)
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
 
@@ -103,6 +105,8 @@ class Options:
     on_failure: OnFailure = OnFailure.CONTINUE
     #: The schedule's times begin here (aware, UTC).
     first_run: datetime | None = None
+    #: Each run comes later than its schedule's time by less than this; see `offset_of`.
+    jitter: timedelta | None = None
 
     @property
     def lateness(self) -> timedelta | None:
@@ -112,18 +116,45 @@ class Options:
         return self.max_lateness
 
 
+def offset_of(key: JobKey, options: Options) -> timedelta:
+    """
+    By how much a job's runs come later than its schedule's times: less than its jitter, to the
+    microsecond, and the same each time, in each instance and after each PUT.
+
+    It is that part of the jitter which the first 64 bits of the key's SHA-256 are of 2^64, so that
+    jobs are spread evenly. The NUL keeps ("a", "bc") and ("ab", "c") apart; no path has one.
+    """
+    if options.jitter is None:
+        return timedelta()
+    digest = hashlib.sha256(f"{key.path}\0{key.body}".encode()).digest()
+    return (options.jitter // _INSTANT * int.from_bytes(digest[:8]) >> 64) * _INSTANT
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The times of a job: those of its schedule, from its first-run on."""
+    """
+    The times of a job: those of its schedule, from its first-run on, each later by `offset`.
+
+    So they keep their order and their distances, there is one for each of the schedule's, and an
+    offset that is longer than an interval does no harm. A schedule never hears of the offset: it is
+    asked for what comes after an earlier time.
+    """
 
     schedule: Schedule
     options: Options
     #: What intervals are counted from.
     anchor: datetime
+    offset: timedelta = timedelta()
 
     def next_after(self, after: datetime) -> Occurrence | None:
+        """The first time that is later than `after`; None where there is none."""
+        found = self._regular(add(after, -self.offset) or _BEGINNING)
+        at = found and add(found.at, self.offset)
+        return Occurrence(at, found.dst) if found and at else None
+
+    def _regular(self, after: datetime) -> Occurrence | None:
         """
-        The first time that is later than `after`; None where there is none.
+        The same of the schedule's own times.
 
         A run that was asked for ahead of `first_run` does not make the times begin earlier. For
         elapsed time it does: that is counted from it.
@@ -182,7 +213,8 @@ class Job:
         """
         if self.next_run is None:
             return iter(())
-        plan = Plan(self.schedule, self.options, self.anchor, self.scheduled)
+        offset = offset_of(self.key, self.options)
+        plan = Plan(self.schedule, self.options, self.anchor, self.scheduled, offset)
         since = self.due if self.waited else self.scheduled
         return plan.times(after, now, self.successes, since=now if self.attempts else since)
 
@@ -230,7 +262,12 @@ class Run:
     @property
     def grid(self) -> Grid:
         """The job's times."""
-        return Grid(self.schedule, self.options, self.anchor)
+        return Grid(self.schedule, self.options, self.anchor, self.offset)
+
+    @property
+    def offset(self) -> timedelta:
+        """See `offset_of`."""
+        return offset_of(self.key, self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,12 +426,15 @@ def _following(
     if policy.randomization_factor and isinstance(schedule, Every):
         varied = schedule.interval * policy.variation(random)
         drawn = _within(run.options, add(run.claimed if policy.fixed_intervals else now, varied))
-        return None if drawn is None else (drawn, drawn)
+        return None if drawn is None else (drawn, drawn - run.offset)
     if not policy.fixed_intervals and isinstance(schedule, Every | Calendar):
-        anchor = now
+        # The offset is in the run's time, and is not added each time; but for one that was asked
+        # for, which came at once.
+        anchor = now if run.scheduled == run.anchor else now - run.offset
         if isinstance(schedule, Calendar):
-            anchor = max(now, run.options.first_run or now)
-        following = _within(run.options, Grid(schedule, run.options, anchor).next_after(now))
+            anchor = max(anchor, run.options.first_run or anchor)
+        grid = replace(run.grid, anchor=anchor)
+        following = _within(run.options, grid.next_after(now))
         return None if following is None else (following, anchor)
     following = _within(run.options, _next_time(run.grid, run.scheduled, now))
     return None if following is None else (following, run.anchor)
@@ -423,6 +463,7 @@ class ScheduleRequest:
     catch_up: CatchUp | None = None
     max_lateness: timedelta | None = None
     on_failure: OnFailure | None = None
+    jitter: timedelta | None = None
     dst_gap: Gap | None = None
     dst_overlap: Overlap | None = None
 
@@ -435,6 +476,8 @@ class Plan:
     options: Options
     anchor: datetime
     first: datetime
+    #: See `Grid`; it is in `first` already.
+    offset: timedelta = timedelta()
 
     def times(
         self,
@@ -480,7 +523,7 @@ class Plan:
     @property
     def grid(self) -> Grid:
         """The times after the first run."""
-        return Grid(self.schedule, self.options, self.anchor)
+        return Grid(self.schedule, self.options, self.anchor, self.offset)
 
     def _pass(
         self, time: Occurrence, after: datetime, now: datetime
@@ -562,6 +605,11 @@ def _check_one_off(request: ScheduleRequest) -> None:
                 f"{name} is for jobs that run more than once; leave {name} or one-off out"
             )
     if request.immediate:
+        if request.jitter is not None:
+            raise InvalidRequest(
+                "jitter puts off a job's times, and one-off and immediate run it once and now; "
+                "leave jitter or immediate out"
+            )
         if interval is not None or first_run is not None:
             given = "interval" if interval is not None else "first-run"
             raise InvalidRequest(
@@ -585,11 +633,14 @@ def _goes_by_the_clock(request: ScheduleRequest) -> bool:
     return request.cron is not None or (interval is not None and not interval.is_exact)
 
 
-def plan(request: ScheduleRequest, now: datetime, variation: float = 1.0) -> Plan:
+def plan(
+    request: ScheduleRequest, now: datetime, variation: float = 1.0, key: JobKey | None = None
+) -> Plan:
     """
     What a request comes to: the schedule, and the time of the first run.
 
     :param now: the database's time.
+    :param key: of the job, if it is known: what its offset within the jitter comes from.
     :param variation: by what the first interval is multiplied, if it is one of elapsed time that
         counts from now. It has no say in what is refused, and the run comes no later than `until`.
     :raises InvalidRequest: where the combination is refused, or there would be no run.
@@ -603,8 +654,10 @@ def plan(request: ScheduleRequest, now: datetime, variation: float = 1.0) -> Pla
         max_lateness=request.max_lateness,
         on_failure=request.on_failure or OnFailure.CONTINUE,
         first_run=request.first_run,
+        jitter=request.jitter,
     )
-    schedule, anchor, first = _first_run(request, zone, now)
+    offset = offset_of(key, options) if key else timedelta()
+    schedule, anchor, first = _first_run(request, zone, options, offset, now)
     if options.until is not None and options.until < max(first, now):
         which = f"the first run at {timestamp(first)}" if first > now else "now"
         raise InvalidRequest(
@@ -612,16 +665,17 @@ def plan(request: ScheduleRequest, now: datetime, variation: float = 1.0) -> Pla
         )
     counts_from_now = request.first_run is None and not request.immediate
     if variation != 1.0 and counts_from_now and isinstance(schedule, Every):
-        varied = add(anchor, schedule.interval * variation) or first
-        first = anchor = min(varied, options.until or varied)
-    return Plan(schedule, options, anchor, first)
+        varied = add(anchor, schedule.interval * variation + offset) or first
+        first = min(varied, options.until or varied)
+        anchor = first - offset
+    return Plan(schedule, options, anchor, first, offset)
 
 
 def _first_run(
-    request: ScheduleRequest, zone: Zone, now: datetime
+    request: ScheduleRequest, zone: Zone, options: Options, offset: timedelta, now: datetime
 ) -> tuple[Schedule, datetime, datetime]:
     """
-    The schedule, its anchor and the first run.
+    The schedule, its anchor and the first run, which what is immediate has without the offset.
 
     :raises InvalidRequest: where the schedule has no time.
     """
@@ -636,8 +690,7 @@ def _first_run(
         ) from None
     if request.cron is not None:
         cron = Cron(request.cron, zone)
-        # first-run is the first time that will do, if it is to come.
-        following = cron.next_after(start, now if start <= now else start - _INSTANT)
+        following = Grid(cron, options, start, offset).next_after(now)
         if following is None:
             raise InvalidRequest(
                 f"cron is {request.cron!r}, which names a time that does not come in "
@@ -645,8 +698,9 @@ def _first_run(
             )
         return cron, start, now if request.immediate else following.at
     interval = request.interval
+    delay = timedelta() if request.immediate else offset
     if interval is None or not interval:
-        return Once(zone), start, start
+        return Once(zone), start, _put_off(start, delay, "the job's run")
     schedule = _periodic(interval, zone)
     given = request.immediate or request.first_run is not None
     following = schedule.next_after(start, start)
@@ -656,8 +710,16 @@ def _first_run(
         raise InvalidRequest(
             f"interval is {interval.text!r}{first_run}: the {which} run would be past the year 9999"
         )
-    first = start if given else following.at
+    first = _put_off(start if given else following.at, delay, "the first run")
     return (Once(zone) if request.one_off else schedule), start, first
+
+
+def _put_off(at: datetime, offset: timedelta, which: str) -> datetime:
+    """:raises InvalidRequest: past the year 9999."""
+    later = add(at, offset)
+    if later is None:
+        raise InvalidRequest(f"jitter is too long: {which} would be past the year 9999")
+    return later
 
 
 def _periodic(interval: Duration, zone: Zone) -> Every | Calendar:

@@ -169,7 +169,7 @@ class FakeStore:
         """See `Store.put`."""
 
         def work() -> Job:
-            planned = plan(request, self.time, variation)
+            planned = plan(request, self.time, variation, key)
             row = next((row for row in self.rows.values() if row.key == key), None)
             if row is None:
                 row = self._insert(

@@ -197,7 +197,7 @@ def crons_with_seconds_near(draw: st.DrawFn, wall: datetime) -> str:
 #: What a PUT takes.
 PARAMETERS = [
     *("interval", "cron", "location", "first-run", "one-off", "immediate", "until", "count"),
-    *("catch-up", "max-lateness", "on-failure", "dst-gap", "dst-overlap"),
+    *("catch-up", "max-lateness", "on-failure", "jitter", "dst-gap", "dst-overlap"),
 ]
 
 #: What comes close to durations, cron expressions and timestamps.

@@ -253,6 +253,26 @@ class ScheduleTests(DaemonTestCase):
             await self.until_shown(job, next_run=before["runs"][0]["at"])
             self.assertEqual(await self.get(f"{job}/upcoming?limit=3"), before)
 
+    async def test_jitter(self) -> None:
+        """Jobs of each full second begin at times of their own, as `upcoming` tells."""
+        _, url = await self.start()
+        offsets: dict[str, int] = {}
+        for body in "12345678":
+            put = await self.put(f"{url}/jobs/report/{body}?cron=*+*+*+*+*+*&jitter=900ms")
+            self.assertEqual(put["jitter"], 0.9)
+            [run] = (await self.get(f"{url}/jobs/report/{body}/upcoming?limit=1"))["runs"]
+            offsets[body] = datetime.fromisoformat(run["at"]).microsecond
+        self.assertEqual(len(set(offsets.values())), 8)
+        self.assertLess(max(offsets.values()), 900_000)
+        began = datetime.now(UTC)
+        epoch = began.timestamp() - self.reactor.seconds()
+        await self.endpoint.until(lambda: len(self.endpoint.hits) >= 24)
+        for hit in self.endpoint.hits:
+            # The header has whole seconds. Nothing is POSTed before its time.
+            scheduled = hit.scheduled + timedelta(microseconds=offsets[hit.body])
+            late = epoch + hit.start - scheduled.timestamp()
+            self.assertGreater(late, -0.02, hit)
+
     async def test_count_and_until(self) -> None:
         """A job is removed after so many runs, or after its last time."""
         _, url = await self.start()

@@ -74,15 +74,19 @@ class TableTests(SynchronousTestCase):
     def times(self, row: Row, column: str) -> None:
         """Hold a row to the code; what has no `after` is counted from its first run."""
         said = row[column].split(", ")
+        key = JobKey(row["path"], row["body"]) if "path" in row else None
         parameters = {
-            name: value for name, value in row.items() if value and name not in ("after", column)
+            name: value
+            for name, value in row.items()
+            if value and name not in ("path", "body", "after", column)
         }
         first = row.get("first-run") or row["after"]
         after = datetime.fromisoformat(row.get("after") or first)
         if column == "runs" and "after" not in row:
             after -= TINY
         now = min(after, datetime.fromisoformat(first) - TINY).astimezone(UTC)
-        planned = plan(schedule_request(urlencode(parameters).encode(), None, b""), now)
+        request = schedule_request(urlencode(parameters).encode(), None, b"")
+        planned = plan(request, now, key=key)
         found = [written(planned, time) for time in islice(planned.times(after, now), len(said))]
         if len(found) < len(said):
             found.append("end")

@@ -60,6 +60,7 @@ REQUESTS = [
     ScheduleRequest(interval=seconds(7), immediate=True, until=EPOCH + HOUR / 4),
     ScheduleRequest(one_off=True, first_run=EPOCH - HOUR),
     ScheduleRequest(one_off=True, first_run=EPOCH + HOUR),
+    ScheduleRequest(interval=seconds(7), jitter=HOUR / 60),
 ]
 
 

@@ -70,6 +70,7 @@ REQUESTS = {
     "lateness": ScheduleRequest(
         interval=duration_from_text("60"), max_lateness=timedelta(seconds=90.000001)
     ),
+    "jitter": ScheduleRequest(cron="0 * * * *", jitter=timedelta(seconds=3600.000001)),
     "no lateness": ScheduleRequest(interval=duration_from_text("60"), max_lateness=timedelta(0)),
     "on failure": ScheduleRequest(interval=duration_from_text("60"), on_failure=OnFailure.STOP),
     "all of it": ScheduleRequest(
@@ -81,6 +82,7 @@ REQUESTS = {
         catch_up=CatchUp.SKIP,
         max_lateness=timedelta(days=3650, microseconds=-1),
         on_failure=OnFailure.STOP,
+        jitter=timedelta(days=366, microseconds=-1),
         dst_gap=Gap.SHIFT,
         dst_overlap=Overlap.FIRST,
     ),
@@ -132,6 +134,9 @@ POISON = [
     ("options", '{"max-lateness":Infinity}', "can't be read"),
     ("options", '{"max-lateness":1e400}', "can't be read"),
     ("options", '{"max-lateness":1e15}', "can't be read"),
+    ("options", '{"jitter":-1}', "no jitter"),
+    ("options", '{"jitter":"1h"}', "can't be read"),
+    ("options", '{"jitter":1e15}', "can't be read"),
     ("failed", 3, "failed is 3"),
 ]
 
@@ -172,7 +177,7 @@ class RoundTripTests(EngineTestCase):
         store = self.open_store()
         for name, request in REQUESTS.items():
             put = await store.put(KEY, request)
-            planned = plan(request, store.clock.now())
+            planned = plan(request, store.clock.now(), key=KEY)
             self.assertEqual((put.schedule, put.options), (planned.schedule, planned.options), name)
             if request.first_run is not None:
                 self.assertEqual((put.anchor, put.scheduled), (planned.anchor, planned.first), name)
@@ -281,6 +286,7 @@ all_options = st.builds(
     max_lateness=st.none() | st.timedeltas(timedelta(0), timedelta(days=3650)),
     on_failure=st.sampled_from(OnFailure),
     first_run=st.none() | st.datetimes(timezones=st.just(UTC)),
+    jitter=st.none() | st.timedeltas(timedelta(0), timedelta(days=366)),
 )
 intervals = st.timedeltas(timedelta(microseconds=1), timedelta(seconds=MAX_INTERVAL))
 durations = calendar_parts.map(lambda parts: duration_from_text(iso(*parts)))
@@ -303,7 +309,7 @@ anything: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([value for _, value, _ in POISON + UNTYPED]),
     st.dictionaries(
         st.sampled_from(
-            ["first-run", "until", "count", "catch-up", "max-lateness", "on-failure", "dst-gap"]
+            ["first-run", "until", "count", "catch-up", "max-lateness", "on-failure", "jitter"]
         ),
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     ).map(json.dumps),

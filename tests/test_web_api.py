@@ -67,7 +67,7 @@ class MemoryStore:
 
     def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Any]:
         def put() -> Job:
-            planned = plan(request, self.time)
+            planned = plan(request, self.time, variation, key)
             job = Job(
                 key,
                 planned.schedule,
@@ -715,7 +715,7 @@ class ParameterTests(APITestCase):
                 b"interval=60&timezone=UTC",
                 "there is no parameter 'timezone': a job takes interval, cron, location, "
                 "first-run, one-off, immediate, until, count, catch-up, max-lateness, on-failure, "
-                "dst-gap, dst-overlap",
+                "jitter, dst-gap, dst-overlap",
             ),
         ]:
             self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))

@@ -32,6 +32,7 @@ from dalga.web.parameters import (
     enablement,
     instant,
     interval,
+    jitter,
     job_key,
     lateness,
     listing,
@@ -554,6 +555,7 @@ class ParametersTests(SynchronousTestCase):
             "catch-up": "skip",
             "max-lateness": 90.5,
             "on-failure": "stop",
+            "jitter": "1h",
             "dst-gap": "skip",
             "dst-overlap": "last",
         }
@@ -571,6 +573,7 @@ class ParametersTests(SynchronousTestCase):
             catch_up=CatchUp.SKIP,
             max_lateness=timedelta(seconds=90.5),
             on_failure=OnFailure.STOP,
+            jitter=timedelta(hours=1),
             dst_gap=Gap.SKIP,
             dst_overlap=Overlap.LAST,
         )
@@ -604,7 +607,7 @@ class ParametersTests(SynchronousTestCase):
     def test_unknown_parameters_are_refused_by_name_with_a_guess(self) -> None:
         takes = (
             "a job takes interval, cron, location, first-run, one-off, immediate, until, count, "
-            "catch-up, max-lateness, on-failure, dst-gap, dst-overlap"
+            "catch-up, max-lateness, on-failure, jitter, dst-gap, dst-overlap"
         )
         for request, shown, guess in [
             ((b"intervall=60",), "'intervall'", "interval"),
@@ -788,6 +791,36 @@ class EnablementTests(SynchronousTestCase):
             error = self.assertRaises(InvalidRequest, enablement, query, None, b"")
             self.assertEqual(str(error), sentence)
         self.assertRaises(UnsupportedMediaType, enablement, b"", "text/plain", b"enable=true")
+
+
+class JitterTests(SynchronousTestCase):
+    def test_elapsed_time_in_each_form(self) -> None:
+        for value, expected in [
+            ("0.001", timedelta(milliseconds=1)),
+            ("1ms", timedelta(milliseconds=1)),
+            ("90", timedelta(seconds=90)),
+            ("5m", timedelta(minutes=5)),
+            ("1h30m", timedelta(hours=1.5)),
+            ("PT1H", timedelta(hours=1)),
+            ("P1D", timedelta(days=1)),
+            ("31622400", timedelta(days=366)),
+        ]:
+            self.assertEqual(jitter("jitter", value), expected, value)
+
+    def test_anything_else_is_refused_in_a_sentence(self) -> None:
+        takes = (
+            "it takes seconds from 0.001 to 31622400, or a duration such as 5m, 1h30m, PT90S or P1D"
+        )
+        for value in ("0", "0.0005", "31622400.1", "P367D"):
+            error = self.assertRaises(InvalidRequest, jitter, "jitter", value)
+            self.assertEqual(str(error), f"jitter is '{value}': {takes}")
+        for value, problem in [
+            ("PT0S", "is no time at all"),
+            ("-5m", "is negative: time only goes forward"),
+            ("P1M", "has years or months, which are not always as long"),
+        ]:
+            error = self.assertRaises(InvalidRequest, jitter, "jitter", value)
+            self.assertEqual(str(error), f"jitter is '{value}', which {problem}; {takes}")
 
 
 class ListingTests(SynchronousTestCase):

@@ -130,6 +130,8 @@ class JobTests(SynchronousTestCase):
             (Options(max_lateness=timedelta(minutes=5)), '"max_lateness":300'),
             (Options(max_lateness=timedelta(seconds=1.5)), '"max_lateness":1.5'),
             (Options(on_failure=OnFailure.STOP), '"on_failure":"stop"'),
+            (Options(jitter=timedelta(hours=1)), '"jitter":3600'),
+            (Options(jitter=timedelta(milliseconds=1)), '"jitter":0.001'),
             (
                 Options(WHEN, 3, CatchUp.ALL, timedelta(hours=1), OnFailure.STOP),
                 '"until":"2014-11-11T22:11:40Z","count":3,"successes":2,"catch_up":"all",'

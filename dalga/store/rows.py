@@ -225,6 +225,7 @@ def terms_text(schedule: Schedule, options: Options) -> tuple[str, str, str]:
         if options.max_lateness is None
         else options.max_lateness.total_seconds(),
         "on-failure": None if options.on_failure is OnFailure.CONTINUE else options.on_failure,
+        "jitter": None if options.jitter is None else options.jitter.total_seconds(),
         "dst-gap": schedule.zone.gap,
         "dst-overlap": schedule.zone.overlap,
     }
@@ -282,11 +283,14 @@ def _positive(value: object) -> int:
     return value
 
 
-def _lateness(value: float) -> timedelta:
-    lateness = timedelta(seconds=value)
-    if isinstance(value, bool) or lateness < timedelta():
-        raise ValueError(f"{value!r:.40} is no lateness in seconds")
-    return lateness
+def _seconds(what: str) -> Callable[[float], timedelta]:
+    def read(value: float) -> timedelta:
+        elapsed = timedelta(seconds=value)
+        if isinstance(value, bool) or elapsed < timedelta():
+            raise ValueError(f"{value!r:.40} is no {what} in seconds")
+        return elapsed
+
+    return read
 
 
 _OPTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
@@ -294,8 +298,9 @@ _OPTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("until", _aware),
     ("count", _positive),
     ("catch-up", CatchUp),
-    ("max-lateness", _lateness),
+    ("max-lateness", _seconds("lateness")),
     ("on-failure", OnFailure),
+    ("jitter", _seconds("jitter")),
     ("dst-gap", Gap),
     ("dst-overlap", Overlap),
 )

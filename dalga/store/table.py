@@ -650,7 +650,7 @@ class JobsTable:
         # same can't each wait for the other.
         for key, request, variation in sorted(puts, key=lambda put: put.key):
             try:
-                plans[key] = plan(request, now, variation)
+                plans[key] = plan(request, now, variation, key)
             except InvalidRequest as refusal:
                 results[key] = refusal
         if len(puts) > 1 and self._dialect.skip_locked:

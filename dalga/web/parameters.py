@@ -62,6 +62,10 @@ MAX_LATENESS = timedelta(days=3650)
 #: What a duration is, for sentences.
 DURATIONS = "such as 5m, 1h30m, PT90S or P1D"
 
+#: The shortest and the longest jitter.
+MIN_JITTER = timedelta(milliseconds=1)
+MAX_JITTER = timedelta(days=366)
+
 #: How much of what was given is repeated in an answer, in characters.
 SHOWN = 40
 
@@ -295,6 +299,16 @@ def lateness(name: str, value: str) -> timedelta:
     return elapsed
 
 
+def jitter(name: str, value: str) -> timedelta:
+    """:return: elapsed time from `MIN_JITTER` to `MAX_JITTER`; a day of it is 24 hours."""
+    least, most = MIN_JITTER.total_seconds(), MAX_JITTER.total_seconds()
+    takes = f"it takes seconds from {least:g} to {most:.0f}, or a duration {DURATIONS}"
+    elapsed = _elapsed(name, value, takes)
+    if not MIN_JITTER <= elapsed <= MAX_JITTER:
+        raise InvalidRequest(f"{name} is {shown(value)}: {takes}")
+    return elapsed
+
+
 def _elapsed(name: str, value: str, takes: str) -> timedelta:
     duration = _duration(name, value, takes)
     if duration.months:
@@ -403,6 +417,7 @@ _SCHEDULE: Mapping[str, Reader] = MappingProxyType(
         "catch-up": one_of(CatchUp),
         "max-lateness": lateness,
         "on-failure": one_of(OnFailure),
+        "jitter": jitter,
         "dst-gap": one_of(Gap),
         "dst-overlap": one_of(Overlap),
     }

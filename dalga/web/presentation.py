@@ -102,6 +102,8 @@ def _options(job: Job) -> dict[str, Any]:
         members["max_lateness"] = _seconds(options.max_lateness)
     if options.on_failure is not OnFailure.CONTINUE:
         members["on_failure"] = options.on_failure
+    if options.jitter is not None:
+        members["jitter"] = _seconds(options.jitter)
     return members
 
 
