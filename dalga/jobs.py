@@ -56,6 +56,8 @@ class Status:
     lag: float
     #: Rows that could not be understood and won't run until they are scheduled anew or deleted.
     set_aside_jobs: int
+    #: The version of the time zone database that this instance goes by; None if it is unknown.
+    tzdata: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Jobs:
     :param patience: how long a caller waits for the database, in seconds.
     :param in_thread: for lists of run times. Some take a fifth of a second, which no due POST
         should have to wait for (P7).
+    :param tzdata: the version of the time zone database that is used.
     :param variation: draws by what a job's first interval is multiplied; see `dalga.job.plan`.
     """
 
@@ -92,6 +95,7 @@ class Jobs:
         patience: float = 4.0,
         in_thread: InThread = maybeDeferred,
         variation: Callable[[], float] = lambda: 1.0,
+        tzdata: str | None = None,
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -101,6 +105,7 @@ class Jobs:
         self._patience = patience
         self._in_thread = in_thread
         self._variation = variation
+        self._tzdata = tzdata
         # One list at a time: each thread that computes slows the reactor's down.
         self._listing = DeferredLock()
 
@@ -228,6 +233,7 @@ class Jobs:
             total_instances=counts.instances,
             lag=counts.lag.total_seconds(),
             set_aside_jobs=counts.set_aside,
+            tzdata=self._tzdata,
         )
 
     # Called after the commit, whether or not anybody still waits for the answer.

@@ -34,6 +34,7 @@ from dalga.store.table import JobsTable
 from dalga.store.transactions import Transactions
 from dalga.trust import Trust
 from dalga.web import make_site
+from dalga.zonedata import ZoneData, use_newest
 
 log = logger(__name__)
 
@@ -141,13 +142,21 @@ class DalgaService(Service):
     :param store: already opened.
     :param listener: already listening; becomes the service's own.
     :param trust: read while there may still be the privileges to read it.
+    :param zones: the time zone data that the process uses.
     """
 
     def __init__(
-        self, reactor: Any, config: Config, store: JobsTable, listener: socket.socket, trust: Trust
+        self,
+        reactor: Any,
+        config: Config,
+        store: JobsTable,
+        listener: socket.socket,
+        trust: Trust,
+        zones: ZoneData,
     ) -> None:
         self._config = config
         self._trust = trust
+        self._zones = zones
         self._reactor = reactor
         self._store = store
         self._listener = listener
@@ -191,6 +200,7 @@ class DalgaService(Service):
             instance,
             in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
             variation=lambda: policy.variation(random),
+            tzdata=self._zones.version,
         )
         site = make_site(
             jobs,
@@ -212,6 +222,7 @@ class DalgaService(Service):
             where=self._store.where(),
             baseurl=self._config.endpoint.baseurl,
         )
+        log.info("time zone data: {zones}", zones=self._zones)
         for note in config.notes:
             log.warn("{note}", note=note)
         for variable in config.links:
@@ -268,6 +279,7 @@ def make_service(config: Config, reactor: Any) -> DalgaService:
     # Twisted's timers go by time.time, so that setting the machine's clock back by an hour would
     # hold each of them for an hour (P8). Leases are measured with the same clock.
     reactor.seconds = steady_seconds
+    zones = use_newest()
     trust = Trust(config.endpoint.ca)
     # For what it refuses: the service builds its own once there is nobody to be told any more.
     Endpoint(reactor, config.endpoint.baseurl, config.endpoint.timeout, "", 1, trust)
@@ -278,7 +290,7 @@ def make_service(config: Config, reactor: Any) -> DalgaService:
     except BaseException:
         listener.close()
         raise
-    return DalgaService(reactor, config, store, listener, trust)
+    return DalgaService(reactor, config, store, listener, trust, zones)
 
 
 def create_table(config: Config, reactor: Any) -> str:
@@ -297,4 +309,5 @@ def upgrade_table(config: Config, reactor: Any, dry_run: bool) -> Generator[str,
 
     :raises StartupError: if it can't be done.
     """
+    use_newest()  # for the times of jobs that a Go release had in a place
     return build_store(config.database, reactor, SystemRandom()).upgrade_table(dry_run)

@@ -170,6 +170,12 @@ def check_location(name: str) -> None:
     raise ValueError(f"is no time zone of the IANA database; {example}")
 
 
+def forget_zones() -> None:
+    """Look up each zone anew: from now on zoneinfo takes them from another copy."""
+    _locations.cache_clear()
+    _zone_info.cache_clear()
+
+
 @lru_cache(maxsize=1)
 def _locations() -> frozenset[str]:
     return frozenset(available_timezones() - _NOT_ZONES)

@@ -134,7 +134,7 @@ class MainJobTests(DaemonTestCase):
             (f"first-run={future}", 400, "interval"),
             ("interval=0", 400, "interval"),
             ("interval=-5", 400, "interval"),
-            ("interval=1.5", 400, "interval"),
+            ("interval=1,5", 400, "interval"),
             ("interval=9999999999999", 400, "interval"),
             ("interval=60&first-run=9999-12-31T23:59:59Z", 400, "interval"),  # there's no second
             (f"interval=60&immediate=1&first-run={future}", 400, "first-run"),

@@ -38,7 +38,9 @@ class JobsTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.store = FakeStore(self.clock.seconds)
         self.told: list[datetime] = []
-        self.jobs = Jobs(self.store, self.clock, self.told.append, lambda: 3, "web1")
+        self.jobs = Jobs(
+            self.store, self.clock, self.told.append, lambda: 3, "web1", tzdata="2026f"
+        )
 
     def ask(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         return Deferred.fromCoroutine(work)
@@ -135,6 +137,7 @@ class CallTests(JobsTestCase):
                 total_instances=1,
                 lag=2.5,
                 set_aside_jobs=0,
+                tzdata="2026f",
             ),
         )
 

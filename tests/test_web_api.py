@@ -239,7 +239,9 @@ class APITestCase(TestCase):
         self.store = MemoryStore()
         self.announced: list[datetime] = []
         store: Any = self.store
-        self.jobs = Jobs(store, self.clock, self.announced.append, lambda: 7, "host-1")
+        self.jobs = Jobs(
+            store, self.clock, self.announced.append, lambda: 7, "host-1", tzdata="2026f"
+        )
         self.site = make_site(self.jobs, self.clock, max_connections=self.max_connections)
         #: Fires for each connection when the server has lost it.
         self.server_lost: list[Deferred[None]] = []
@@ -379,10 +381,11 @@ class TranscriptTests(APITestCase):
             b"HTTP/1.1 200 OK\r\n"
             b"Content-Type: application/json; charset=utf-8\r\n"
             b"Date: ...\r\n"
-            b"Content-Length: 146\r\n"
+            b"Content-Length: 163\r\n"
             b"\r\n"
             b'{"instance_id":"host-1","instance_running_jobs":7,"running_jobs":8,"total_jobs":0,'
-            b'"pending_jobs":0,"total_instances":2,"lag":1,"set_aside_jobs":0}',
+            b'"pending_jobs":0,"total_instances":2,"lag":1,"set_aside_jobs":0,'
+            b'"tzdata":"2026f"}',
         )
 
 

@@ -300,10 +300,10 @@ class StatusTests(SynchronousTestCase):
     def test_the_originals_keys_come_first(self) -> None:
         for lag, shown in [(0.0, 0), (7.0, 7), (7.999, 7)]:
             self.assertEqual(
-                status_json(Status("host-1", 1, 2, 3, 4, 5, lag, 6)).decode(),
+                status_json(Status("host-1", 1, 2, 3, 4, 5, lag, 6, "2026f")).decode(),
                 '{"instance_id":"host-1","instance_running_jobs":1,"running_jobs":2,'
                 '"total_jobs":3,"pending_jobs":4,"total_instances":5,'
-                f'"lag":{shown},"set_aside_jobs":6}}',
+                f'"lag":{shown},"set_aside_jobs":6,"tzdata":"2026f"}}',
             )
 
 
