@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
@@ -21,12 +22,14 @@ from dalga import __version__
 from dalga.config import load_config
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.log import LineObserver, log_debug
-from dalga.service import create_table, make_service, upgrade_table
 from dalga.store.clock import steady_seconds
 
 #: Signals so close together, in seconds, are one request: timeout(1) and shells send it to the
 #: process and to its group.
 AT_ONCE = 0.5
+
+#: How long the last log lines may take after a second signal, in seconds: nobody may be reading.
+LAST_LINES = 1.0
 
 
 class Options(UsageOptions):
@@ -94,7 +97,18 @@ def makeService(options: Options) -> IService:
     The service, for twistd. It ends the process with one line where it can't be built, which is
     what twistd's own errors at this point do not do.
     """
+    _open_standard_files()
     from twisted.internet import reactor
+
+    service = _service(options, reactor)
+    reactor.callWhenRunning(_take_signals, reactor, lambda end: end())  # twistd's lines are out
+    return service
+
+
+def _service(options: Options, reactor: Any) -> IService:
+    """See `makeService`."""
+    # Not above: Klein installs the reactor, whose files come after the standard ones.
+    from dalga.service import create_table, make_service, upgrade_table
 
     try:
         config = load_config(options["config"], os.environ)
@@ -114,17 +128,35 @@ def makeService(options: Options) -> IService:
         sys.exit(0)
     except (ConfigError, StartupError) as error:
         sys.exit(f"dalga: {error}")
-    reactor.callWhenRunning(_take_signals, reactor)
     return service
 
 
-def _take_signals(reactor: Any) -> None:
+def _open_standard_files() -> None:
+    """
+    Open the standard input, output and error on ``/dev/null`` where they are closed (by ``>&-``).
+
+    Else the next files to be opened, sockets among them, would get their numbers: twistd closes
+    these when it detaches, and what is printed would go there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def _take_signals(reactor: Any, leave: Callable[[Callable[[], NoReturn]], None]) -> None:
     """
     Let SIGTERM, SIGINT and SIGHUP, which comes when a terminal is closed, end the process with
     status 0, as a stop that was asked for.
 
     twistd's own handlers would have it killed by the same signal once more after all is done.
     A second one is not waited for: the process ends at once, and leaves its runs to their leases.
+
+    :param leave: has the last log lines written, and then calls what it is given.
     """
     first: list[float] = []
 
@@ -134,8 +166,11 @@ def _take_signals(reactor: Any) -> None:
             first.append(now)
             reactor.callFromThread(reactor.stop)
         elif now - first[0] > AT_ONCE:
+            end = partial(os._exit, 128 + number)
+            signal.signal(signal.SIGALRM, lambda *_: end())
+            signal.setitimer(signal.ITIMER_REAL, LAST_LINES)
             os.write(2, b"dalga: asked to stop again: not waiting any longer\n")
-            os._exit(128 + number)
+            leave(end)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -149,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :return: the exit status.
     """
+    _open_standard_files()
     # Until the daemon runs there is nothing to end in order.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = Options()  # type: ignore[no-untyped-call]
@@ -158,14 +194,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"dalga: {error}; see dalga --help", file=sys.stderr)
         return 2
-    service = makeService(options)
-
     from twisted.internet import reactor
 
+    service = _service(options, reactor)
     if isinstance(sys.stdout, TextIOWrapper):
         # No line is to be lost for a letter that the output has not.
         sys.stdout.reconfigure(errors="backslashreplace")
     observer = LineObserver(sys.stdout, lambda flush: reactor.callLater(0, flush))
+    reactor.callWhenRunning(_take_signals, reactor, observer.leave)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service.privilegedStartService()
     service.startService()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from twisted.logger import (
     FilteringLogObserver,
@@ -60,21 +60,45 @@ class LineObserver:
         self._lines: list[str] = []
         self._second = 0
         self._time = ""
+        #: Whether a line is being made or written. A signal's handler may see it true.
+        self._busy = False
+        #: What is to be called when all is written.
+        self._end: Callable[[], NoReturn] | None = None
 
     def __call__(self, event: LogEvent) -> None:
         """Called with each event."""
+        self._busy = True
         if not self._lines:
             self._soon(self.flush)
         self._lines.append(self._line(event))
+        self._rest()
+
+    def leave(self, end: Callable[[], NoReturn]) -> None:
+        """
+        Write what is there, and call `end`. For a signal's handler: where that has interrupted this
+        very object, the line or the writing is finished first, after the handler has returned.
+        """
+        self._end = end
+        if not self._busy:
+            self._rest()
+
+    def _rest(self) -> None:
+        self._busy = False
+        if self._end is not None:
+            end, self._end = self._end, None
+            self.flush()
+            end()
 
     def flush(self) -> None:
         """Write what is there."""
+        self._busy = True
         text, self._lines = "".join(self._lines), []
         try:
             self._output.write(text)
             self._output.flush()
         except (OSError, ValueError):
             pass  # the disk is full, or nobody reads any more: to log that would be to begin anew
+        self._rest()
 
     def _line(self, event: LogEvent) -> str:
         if "log_failure" in event or not str(event.get("log_namespace")).startswith("dalga"):

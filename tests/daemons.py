@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -226,8 +226,12 @@ class DaemonTestCase(EngineTestCase):
                 file.writelines(f"{key} = {value}\n" for key, value in keys.items())
         return os.path.abspath(path)
 
-    def spawn(self, *arguments: str, twistd: bool = False) -> Daemon:
-        """Start ``dalga arguments``, or ``twistd arguments``, from this checkout."""
+    def spawn(self, *arguments: str, twistd: bool = False, closed: Container[int] = ()) -> Daemon:
+        """
+        Start ``dalga arguments``, or ``twistd arguments``, from this checkout.
+
+        :param closed: which of the standard input, output and error, 0 to 2, it does not have.
+        """
         run_twistd = "from twisted.scripts.twistd import run; run()"
         program = ["-c", run_twistd] if twistd else ["-m", "dalga"]
         daemon = Daemon()
@@ -244,6 +248,7 @@ class DaemonTestCase(EngineTestCase):
             [sys.executable, *program, *arguments],
             environment,
             self.folder,
+            childFDs={n: "w" if n == 0 else "r" for n in range(3) if n not in closed},
         )
         self.daemons.append(daemon)
         return daemon

@@ -11,13 +11,15 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
+from pathlib import Path
 
 import treq
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import ConnectError
 from twisted.internet.threads import deferToThread
 
 from dalga import __version__
-from tests.daemons import DaemonTestCase, Hit
+from tests.daemons import Daemon, DaemonTestCase, Hit
 from tests.servers import start_server
 from tests.stores import each_engine
 
@@ -714,6 +716,74 @@ class FaultTests(FaultTestsBase):
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 0)
         self.assertNotIn("Traceback", daemon.output)
+
+
+@each_engine(globals(), only=("sqlite",))
+class StandardFileTests(DaemonTestCase):
+    """A daemon without a standard input, output or error (``dalga >&-``)."""
+
+    async def until_up(self, daemon: Daemon) -> str:
+        """Wait until it answers, on the port that its file names; gives its URL."""
+        while True:
+            self.assertFalse(daemon.status)
+            with contextlib.suppress(ConnectError):
+                await self.get(f"{self.url}/status")
+                return self.url
+            await self.pause(0.05)
+
+    def own_port(self) -> str:
+        """Write a configuration with a port that is known, as no log tells it; gives its path."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self.ini(listen={"port": port})
+
+    async def check(self, pid: int) -> None:
+        """It runs jobs, rests between them, and no file of its own is a standard one."""
+        await self.put(f"{self.url}/jobs/a/{pid}?one-off=1&immediate=1")
+        await self.endpoint.until(
+            lambda: self.endpoint.hits[-1:] != [] and self.endpoint.hits[-1].body == str(pid)
+        )
+        before = self.processor_time(pid)
+        await self.pause(1)
+        self.assertLess(self.processor_time(pid) - before, 0.5)
+        for number in range(3):
+            self.assertRegex(os.readlink(f"/proc/{pid}/fd/{number}"), "^(/dev/null$|pipe:)")
+
+    def processor_time(self, pid: int) -> float:
+        """Its processor time so far, in seconds (proc_pid_stat(5))."""
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def test_closed(self) -> None:
+        """It neither spins nor fails, whichever are closed, and under twistd as well."""
+        under_twistd = ["-n", "--pidfile=", "dalga"]
+        for closed, arguments in (((1,), []), ((0, 2), []), ((0, 1, 2), under_twistd)):
+            ini = self.own_port()
+            daemon = self.spawn(*arguments, "--config", ini, twistd=bool(arguments), closed=closed)
+            await self.until_up(daemon)
+            pid = daemon.transport.pid
+            assert pid is not None
+            await self.check(pid)
+            daemon.send(signal.SIGTERM)
+            self.assertEqual(await daemon.ended, 0, daemon.output)
+            self.assertNotIn("Traceback", daemon.output)
+
+    async def test_detached(self) -> None:
+        """twistd puts ``/dev/null`` in the place of all three: none may be a file of ours."""
+        ini = self.own_port()
+        files = ["--pidfile=t.pid", "--logfile=t.log"]
+        starter = self.spawn(*files, "dalga", "--config", ini, twistd=True, closed=(0, 1, 2))
+        self.assertEqual(await starter.ended, 0)
+        pid = int(Path(self.folder, "t.pid").read_text())
+        try:
+            await self.until_up(starter)
+            await self.check(pid)
+        finally:
+            os.kill(pid, signal.SIGTERM)
+        while Path(self.folder, "t.pid").exists():
+            await self.pause(0.05)
+        self.assertNotIn("Traceback", Path(self.folder, "t.log").read_text())
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))

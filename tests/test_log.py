@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import StringIO
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.logger import Logger, LogLevel, globalLogPublisher, textFileLogObserver
 from twisted.python.failure import Failure
@@ -86,6 +86,70 @@ class LineObserverTests(SynchronousTestCase):
         self.assertEqual(len(self.later), 2)
         self.later[1]()
         self.assertEqual(len(self.output.getvalue().splitlines()), 3)
+
+
+class LeaveTests(SynchronousTestCase):
+    """A signal's handler that ends the process, wherever it interrupts the observer."""
+
+    def setUp(self) -> None:
+        self.output = StringIO()
+        self.ended: list[str] = []
+        self.observer = LineObserver(self.output, lambda flush: None)
+        self.log = Logger("dalga", observer=self.observer)
+
+    def interrupt(self) -> None:
+        """What the handler does."""
+
+        def end() -> NoReturn:
+            self.ended.append(self.output.getvalue())
+            raise SystemExit
+
+        self.observer.leave(end)
+
+    def lines(self) -> list[str]:
+        """The last words of the lines that had been written at the end."""
+        (written,) = self.ended
+        return [line.split()[-1] for line in written.splitlines()]
+
+    def test_between_lines(self) -> None:
+        """What is there is written, and that is the end."""
+        self.log.info("one")
+        self.assertRaises(SystemExit, self.interrupt)
+        self.assertEqual(self.lines(), ["one"])
+
+    def test_in_a_line(self) -> None:
+        """The line that is being made is the last."""
+        self.log.info("one")
+
+        class Told:
+            def __str__(told) -> str:
+                self.interrupt()
+                self.assertEqual(self.ended, [])
+                return "two"
+
+        self.assertRaises(SystemExit, self.log.info, "{told}", told=Told())
+        self.assertEqual(self.lines(), ["one", "two"])
+
+    def test_in_the_writing(self) -> None:
+        """It is finished, and what has been logged meanwhile follows; nothing is there twice."""
+        write = self.output.write
+
+        def interrupted(text: str) -> int:
+            self.output.write = write  # type: ignore[method-assign]
+            written = write(text[:20])
+            self.interrupt()
+            self.assertEqual(self.ended, [])
+            self.observer._lines.append(self.observer._line({**event, "log_format": "three"}))
+            return written + write(text[20:])
+
+        events: list[Any] = []
+        Logger("dalga", observer=events.append).info("x")
+        (event,) = events
+        self.log.info("one")
+        self.log.info("two")
+        self.output.write = interrupted  # type: ignore[method-assign]
+        self.assertRaises(SystemExit, self.observer.flush)
+        self.assertEqual(self.lines(), ["one", "two", "three"])
 
 
 class LevelTests(SynchronousTestCase):

@@ -1,0 +1,92 @@
+"""The ``dalga`` command's last moments: a second signal, with lines that are not written yet."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.cli import AT_ONCE, LAST_LINES
+
+ROOT = Path(__file__).parent.parent
+
+#: A daemon that logs so many lines in one turn of the reactor, and tells on its standard error when
+#: it begins with that and when it is through.
+CROWDED = f"""
+import os, signal, sys, time
+from twisted.internet import reactor
+from dalga.cli import main
+from dalga.log import logger
+
+def turn():
+    print("begins", file=sys.stderr, flush=True)
+    for number in range(int(sys.argv[1])):
+        logger("dalga.test").info("line {{number}}", number=number)
+    if sys.argv[2] == "signals":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep({AT_ONCE} + 0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+reactor.callWhenRunning(lambda: reactor.callLater(0.1, turn))
+main([])
+"""
+
+
+class SecondSignalTests(SynchronousTestCase):
+    def crowded(
+        self, lines: int, *arguments: str, output: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
+        """Start it in a folder of its own."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("DALGA_")}
+        environment |= {"DALGA_LISTEN_PORT": "0", "PYTHONPATH": str(ROOT)}
+        environment.pop("PYTHONUNBUFFERED", None)
+        process = subprocess.Popen(
+            [sys.executable, "-c", CROWDED, str(lines), *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_no_line_is_lost(self) -> None:
+        """What was logged in the same turn of the reactor is written before the process ends."""
+        process = self.crowded(5000, "signals")
+        output, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM, errors)
+        numbers = [line.split()[-1] for line in output.splitlines() if "dalga.test" in line]
+        self.assertEqual(numbers, [str(number) for number in range(5000)])
+        self.assertIn("asked to stop again: not waiting any longer\n", errors)
+
+    def test_nobody_reads(self) -> None:
+        """A log that can't be written does not hold up the end for longer than a second."""
+        reader, output = os.pipe()
+        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, output)
+        process = self.crowded(5000, "", output=output)
+        assert process.stderr is not None
+        while process.stderr.readline() != "begins\n":
+            self.assertIsNone(process.poll())
+        # The pipe takes a part of the lines; the write of the rest never ends.
+        while select.select([], [output], [], 0)[1]:
+            self.assertIsNone(process.poll())
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(AT_ONCE + 0.1)
+        self.assertIsNone(process.poll())
+        before = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(timeout=60), 128 + signal.SIGTERM)
+        self.assertLess(time.monotonic() - before, LAST_LINES + 1)
