@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock, maybe
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from dalga.counting import Counting
 from dalga.errors import DalgaError, JobSetAside, StoreUnavailable
 from dalga.job import (
     Job,
@@ -27,7 +28,7 @@ from dalga.job import (
 )
 from dalga.log import logger
 from dalga.schedule import Cron, Every, Once, Schedule, timestamp
-from dalga.store import Page, Position, Store
+from dalga.store import PIECE, Page, Position, Store
 from dalga.zone import Occurrence, Zone
 
 log = logger(__name__)
@@ -38,26 +39,31 @@ _INSTANT = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Counts of the moment."""
+    """
+    Counts of the moment. Of a large table, `running_jobs`, `total_jobs`, `pending_jobs` and
+    `set_aside_jobs` are those of the last count, or None where the first has not ended yet.
+    """
 
     #: What this instance calls itself towards the endpoint.
     instance_id: str
     #: Runs that this instance has under way.
     instance_running_jobs: int
     #: Runs that are under way in all instances.
-    running_jobs: int
+    running_jobs: int | None
     #: Rows in the table, those set aside included.
-    total_jobs: int
+    total_jobs: int | None
     #: Jobs that are due and that no instance has taken yet.
-    pending_jobs: int
+    pending_jobs: int | None
     #: Instances on this table that showed signs of life of late.
     total_instances: int
     #: For how long the oldest of the pending jobs has been due, in seconds.
     lag: float
     #: Rows that could not be understood and won't run until they are scheduled anew or deleted.
-    set_aside_jobs: int
+    set_aside_jobs: int | None
     #: The version of the time zone database that this instance goes by; None if it is unknown.
     tzdata: str | None
+    #: How long ago the count began, in seconds; 0 where it is of the moment.
+    counts_age: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class Jobs:
         should have to wait for (P7).
     :param tzdata: the version of the time zone database that is used.
     :param variation: draws by what a job's first interval is multiplied; see `dalga.job.plan`.
+    :param piece: see `Counting`.
     """
 
     def __init__(
@@ -96,6 +103,7 @@ class Jobs:
         in_thread: InThread = maybeDeferred,
         variation: Callable[[], float] = lambda: 1.0,
         tzdata: str | None = None,
+        piece: int = PIECE,
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -106,6 +114,7 @@ class Jobs:
         self._in_thread = in_thread
         self._variation = variation
         self._tzdata = tzdata
+        self._counting = Counting(store, reactor, piece)
         # One list at a time: each thread that computes slows the reactor's down.
         self._listing = DeferredLock()
 
@@ -223,18 +232,24 @@ class Jobs:
 
     async def status(self) -> Status:
         """:raises StoreUnavailable: if the database can't be reached."""
-        counts = await self._shielded(self._store.counts())
+        present = await self._shielded(Deferred.fromCoroutine(self._counting.present()))
+        counted = present.counted
         return Status(
             instance_id=self._instance,
             instance_running_jobs=self._running(),
-            running_jobs=counts.running,
-            total_jobs=counts.total,
-            pending_jobs=counts.pending,
-            total_instances=counts.instances,
-            lag=counts.lag.total_seconds(),
-            set_aside_jobs=counts.set_aside,
+            running_jobs=None if counted is None else counted.running,
+            total_jobs=None if counted is None else counted.total,
+            pending_jobs=None if counted is None else counted.pending,
+            total_instances=present.live.instances,
+            lag=present.live.lag.total_seconds(),
+            set_aside_jobs=None if counted is None else counted.set_aside,
             tzdata=self._tzdata,
+            counts_age=present.age,
         )
+
+    def stop(self) -> None:
+        """Count no more in the background."""
+        self._counting.stop()
 
     # Called after the commit, whether or not anybody still waits for the answer.
 

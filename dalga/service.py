@@ -192,7 +192,7 @@ class DalgaService(Service):
             random,
             instance,
         )
-        jobs = Jobs(
+        self._jobs = jobs = Jobs(
             store,
             reactor,
             self._scheduler.expect,
@@ -257,6 +257,7 @@ class DalgaService(Service):
             left = await self._scheduler.drain(grace)
             if left:
                 log.warn("{count} runs are left to their leases", count=left)
+            self._jobs.stop()
             await self._scheduler.depart()
             await self._endpoint.close()
         finally:

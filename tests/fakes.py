@@ -34,7 +34,7 @@ from dalga.job import (
     plan,
 )
 from dalga.schedule import Every, Once, Schedule
-from dalga.store import Claimed, Counts, Dues, Page, Position, Recorded
+from dalga.store import PIECE, Claimed, Counts, Dues, Page, Position, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import DELETED, NOTHING, RESCHEDULED, RESCHEDULED_NOW, TRIGGERED, WAITED
 from dalga.store.table import ALIVE
@@ -272,21 +272,24 @@ class FakeStore:
 
         return self._run("delete", key, work)
 
-    def counts(self) -> Deferred[Counts]:
+    def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""
 
         def work() -> Counts:
-            pending = [row.due for row in self._due(self.time)]
+            pending = {row.id: row.due for row in self._due(self.time)}
+            counted = [row for id, row in sorted(self.rows.items()) if id > after][:limit]
+            last = counted[-1].id if counted else after
             return Counts(
-                total=len(self.rows),
-                pending=len(pending),
+                total=len(counted),
+                pending=sum(row.id in pending for row in counted),
                 set_aside=0,
-                running=sum(self._leased(row) for row in self.rows.values()),
+                running=sum(self._leased(row) for row in counted),
                 instances=sum(self._alive(seen) for seen in self.heard_of.values()),
-                lag=self.time - min(pending, default=self.time),
+                lag=self.time - min(pending.values(), default=self.time),
+                last=last if len(counted) == limit else None,
             )
 
-        return self._run("counts", None, work)
+        return self._run("counts", (after, limit), work)
 
     def now(self) -> Deferred[datetime]:
         """See `Store.now`."""

@@ -19,6 +19,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.threads import deferToThread
 
 from dalga import __version__
+from dalga.store import PIECE
 from tests.daemons import Daemon, DaemonTestCase, Hit
 from tests.servers import start_server
 from tests.stores import each_engine
@@ -784,6 +785,44 @@ class StandardFileTests(DaemonTestCase):
         while Path(self.folder, "t.pid").exists():
             await self.pause(0.05)
         self.assertNotIn("Traceback", Path(self.folder, "t.log").read_text())
+
+
+@each_engine(globals())
+class LargeTableTests(DaemonTestCase):
+    """A table that has more rows than a request may read."""
+
+    async def test_status(self) -> None:
+        """P10: the first request is answered without the counts; they are there soon after."""
+        self.open_store()
+        time = "2030-01-01 00:00:00.000000"
+        places = ", ".join(["?" if self.engine == "sqlite" else "%s"] * 5)
+        with closing(self.connect()) as connection:
+            connection.cursor().executemany(
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+                f" VALUES ({places}, NULL)",
+                [(self.key("many"), self.key(str(n)), "60", time, time) for n in range(PIECE)],
+            )
+            connection.commit()
+        await self.stores.pop().close()
+        daemon = self.spawn("--config", self.ini())
+        url = await daemon.url()
+        status = await self.get(f"{url}/status")
+        shown = [status[key] for key in ("running_jobs", "total_jobs", "pending_jobs")]
+        self.assertEqual([*shown, status["set_aside_jobs"]], [None] * 4)
+        self.assertEqual((status["counts_age"], status["instance_running_jobs"]), (None, 0))
+        shown = await self.until_shown(f"{url}/status", total_jobs=PIECE)
+        self.assertEqual((shown["set_aside_jobs"], shown["pending_jobs"]), (PIECE, 0))
+        self.assertEqual(shown["counts_age"], 0)
+        # It ends at once, whatever it counts.
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertNotIn("Traceback", daemon.output)
+        self.sql("DELETE FROM dalga WHERE body <> %s", (self.key("1"),))
+        _, url = await self.start()
+        for total in (2, 3, 4):
+            await self.put(f"{url}/jobs/few/{total}?interval=3600")
+            status = await self.get(f"{url}/status")
+            self.assertEqual((status["total_jobs"], status["counts_age"]), (total, 0))
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))

@@ -37,7 +37,17 @@ PURE = (
     "config",
 )
 ADAPTERS = ("store", "endpoint")
-APPLICATION = ("dispatch", "jobs", "web", "files", "zonedata", "service", "cli", "__main__")
+APPLICATION = (
+    "dispatch",
+    "counting",
+    "jobs",
+    "web",
+    "files",
+    "zonedata",
+    "service",
+    "cli",
+    "__main__",
+)
 # `log` has Twisted's logger in it, so no pure room has it; all after them do.
 ROOMS = (*PURE, "log", "trust", *ADAPTERS, *APPLICATION)
 

@@ -138,6 +138,7 @@ class CallTests(JobsTestCase):
                 lag=2.5,
                 set_aside_jobs=0,
                 tzdata="2026f",
+                counts_age=0.0,
             ),
         )
 

@@ -54,6 +54,29 @@ class CountTests(EngineTestCase):
             (counts.total, counts.pending, counts.running, counts.set_aside), (8, 1, 1, 1)
         )
 
+    async def test_in_pieces(self) -> None:
+        """Each row is counted once; who is there, and the lag, are those of all in each piece."""
+        store = self.open_store()
+        names = [f"job{number}" for number in range(7)]
+        self.in_the_past(*names)
+        self.sql("DELETE FROM dalga WHERE path = %s", (self.key("job3"),))
+        await store.disable(JobKey("job1", "body"))
+        await store.claim(1, LONG)
+        await store.announce("one")
+        found, after = [], 0
+        while True:
+            counts = await store.counts(after, 2)
+            found.append((counts.total, counts.pending, counts.running))
+            self.assertEqual(counts.instances, 1)
+            self.assertGreater(counts.lag, MINUTE)
+            if counts.last is None:
+                break
+            after = counts.last
+        self.assertEqual(found, [(2, 0, 1), (2, 2, 0), (2, 2, 0), (0, 0, 0)])
+        counts = await store.counts(0, 0)
+        self.assertEqual((counts.total, counts.last, counts.instances), (0, 0, 1))
+        self.assertGreater(counts.lag, MINUTE)
+
     async def test_lag(self) -> None:
         """The lag is that of the oldest that waits to be taken, by the database's clock."""
         store = self.open_store()

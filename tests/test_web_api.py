@@ -126,7 +126,7 @@ class MemoryStore:
     def delete(self, key: JobKey) -> Deferred[Any]:
         return self._call("delete", lambda: self.rows.pop(key, None))
 
-    def counts(self) -> Deferred[Any]:
+    def counts(self, after: int, limit: int) -> Deferred[Any]:
         def counts() -> Counts:
             return Counts(len(self.rows), 0, 0, running=8, instances=2, lag=timedelta(seconds=1.5))
 
@@ -381,11 +381,11 @@ class TranscriptTests(APITestCase):
             b"HTTP/1.1 200 OK\r\n"
             b"Content-Type: application/json; charset=utf-8\r\n"
             b"Date: ...\r\n"
-            b"Content-Length: 163\r\n"
+            b"Content-Length: 178\r\n"
             b"\r\n"
             b'{"instance_id":"host-1","instance_running_jobs":7,"running_jobs":8,"total_jobs":0,'
             b'"pending_jobs":0,"total_instances":2,"lag":1,"set_aside_jobs":0,'
-            b'"tzdata":"2026f"}',
+            b'"tzdata":"2026f","counts_age":0}',
         )
 
 

@@ -300,11 +300,19 @@ class StatusTests(SynchronousTestCase):
     def test_the_originals_keys_come_first(self) -> None:
         for lag, shown in [(0.0, 0), (7.0, 7), (7.999, 7)]:
             self.assertEqual(
-                status_json(Status("host-1", 1, 2, 3, 4, 5, lag, 6, "2026f")).decode(),
+                status_json(Status("host-1", 1, 2, 3, 4, 5, lag, 6, "2026f", lag)).decode(),
                 '{"instance_id":"host-1","instance_running_jobs":1,"running_jobs":2,'
                 '"total_jobs":3,"pending_jobs":4,"total_instances":5,'
-                f'"lag":{shown},"set_aside_jobs":6,"tzdata":"2026f"}}',
+                f'"lag":{shown},"set_aside_jobs":6,"tzdata":"2026f","counts_age":{shown}}}',
             )
+
+    def test_what_is_not_counted_yet_is_null(self) -> None:
+        self.assertEqual(
+            status_json(Status("host-1", 1, None, None, None, 5, 0.0, None, None, None)).decode(),
+            '{"instance_id":"host-1","instance_running_jobs":1,"running_jobs":null,'
+            '"total_jobs":null,"pending_jobs":null,"total_instances":5,'
+            '"lag":0,"set_aside_jobs":null,"tzdata":null,"counts_age":null}',
+        )
 
 
 class ProblemTests(SynchronousTestCase):

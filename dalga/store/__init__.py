@@ -17,10 +17,13 @@ from twisted.internet.defer import Deferred
 from dalga.job import Job, JobKey, Run, ScheduleRequest, UnreadableJob, Verdict
 from dalga.store.clock import DatabaseClock
 
+#: How many rows are counted at once, unless said otherwise: in some milliseconds.
+PIECE = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many rows there are, and of which kind."""
+    """How many rows there are, and of which kind, among those that were counted."""
 
     total: int
     #: Due and not claimed.
@@ -30,8 +33,10 @@ class Counts:
     running: int
     #: Instances that were heard of lately.
     instances: int
-    #: For how long the oldest of the pending rows has been due.
+    #: For how long the oldest of all pending rows has been due.
     lag: timedelta
+    #: The last row that was counted; None where no more come after it.
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +188,13 @@ class Store(Protocol):
     def delete(self, key: JobKey) -> Deferred[None]:
         """Remove a job, if it is there. Under a lease the row goes when the lease does (P3, P4)."""
 
-    def counts(self) -> Deferred[Counts]:
-        """Count the rows."""
+    def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
+        """
+        Count rows, and see who is there and how late the oldest due job is, which reads but a few.
+
+        :param after: the last row that is counted already, or 0.
+        :param limit: how many rows are counted at most.
+        """
 
     def now(self) -> Deferred[datetime]:
         """The database's time."""

@@ -51,7 +51,7 @@ from dalga.job import (
 )
 from dalga.log import logger
 from dalga.schedule import timestamp
-from dalga.store import Claimed, Counts, Dues, Page, Position, Recorded
+from dalga.store import PIECE, Claimed, Counts, Dues, Page, Position, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.rows import (
@@ -385,20 +385,21 @@ class JobsTable:
         """See `Store.now`."""
         return self._api.read(self._sql.now, (), lambda rows, now: now)
 
-    def counts(self) -> Deferred[Counts]:
+    def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Counts:
             at = self._dialect.instant(now)
             last = self._dialect.instant(now + MAX_LEASE)
             alive = self._dialect.instant(now - ALIVE)
-            cursor.execute(self._sql.counts, (at, at, last, alive, at))
-            ((total, pending, set_aside, running, instances, oldest),) = cursor.fetchall()
+            cursor.execute(self._sql.counts, (alive, at, at, at, last, after, limit))
+            ((instances, oldest, total, pending, set_aside, running, row),) = cursor.fetchall()
             try:
                 lag = now - self._dialect.read_instant(oldest)
             except ValueError:
                 lag = timedelta()  # nothing is pending
-            return Counts(total, pending, set_aside, running, instances, lag)
+            more = (after if row is None else int(row)) if total == limit else None
+            return Counts(total, pending, set_aside, running, instances, lag, more)
 
         return self._api.run(work)
 
@@ -859,14 +860,19 @@ class _Statements:
             SELECT id FROM {table}
             WHERE path = %s AND body = %s AND superseded <> {DELETED}
             """)
+        # By id, the one order in which no row moves while others are counted.
         self.counts = prepare(f"""
-            SELECT (SELECT COUNT(*) FROM {table}),
-                   (SELECT COUNT(*) FROM {table} WHERE due <= %s),
-                   (SELECT COUNT(*) FROM {table} WHERE due IS NULL
-                    AND disabled = 0 AND failed <> {Failed.STOPPED}),
-                   (SELECT COUNT(*) FROM {table} WHERE {leased} AND due <= %s),
-                   (SELECT COUNT(*) FROM {heartbeats} WHERE seen > %s),
-                   (SELECT MIN(due) FROM {table} WHERE due <= %s)
+            SELECT (SELECT COUNT(*) FROM {heartbeats} WHERE seen > %s),
+                   (SELECT MIN(due) FROM {table}{dialect.by_due} WHERE due <= %s),
+                   COUNT(*), COUNT(is_pending), COUNT(is_set_aside), COUNT(is_running), MAX(id)
+            FROM (
+                SELECT id,
+                    CASE WHEN due <= %s THEN 1 END AS is_pending,
+                    CASE WHEN due IS NULL AND disabled = 0 AND failed <> {Failed.STOPPED}
+                        THEN 1 END AS is_set_aside,
+                    CASE WHEN {leased} AND due <= %s THEN 1 END AS is_running
+                FROM {table}{dialect.by_id} WHERE id > %s ORDER BY id LIMIT %s
+            ) AS counted
             """)
         self.count_gone = prepare(f"SELECT COUNT(*) FROM {heartbeats} WHERE seen <= %s")
         self.announce = prepare(f"""

@@ -164,7 +164,8 @@ def _seconds(duration: timedelta) -> int | float:
 
 def status_json(status: Status) -> bytes:
     """The counts, by the names and in the order of `Status`."""
-    return _json({**asdict(status), "lag": math.floor(status.lag)})
+    age = None if status.counts_age is None else math.floor(status.counts_age)
+    return _json({**asdict(status), "lag": math.floor(status.lag), "counts_age": age})
 
 
 def problem_json(problem: Problem) -> bytes:

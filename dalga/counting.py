@@ -1,0 +1,136 @@
+"""
+How many jobs there are of each kind, for those who ask again and again.
+
+A small table is counted for each request, so that what was just written is in it. A large one is
+counted in the background, in pieces, and what is shown then is the last count, with its age.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from dalga.errors import StoreUnavailable
+from dalga.log import logger
+from dalga.store import Counts, Store
+
+log = logger(__name__)
+
+#: The least time between the beginnings of two counts of a large table, in seconds, and as a
+#: multiple of what the last one took.
+REST = 10.0
+REST_FACTOR = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A count of all rows."""
+
+    total: int
+    pending: int
+    running: int
+    set_aside: int
+    #: When it began, in the reactor's seconds.
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What is known now."""
+
+    #: Instances, and how late the oldest due job is: of this moment.
+    live: Counts
+    #: None where no count has ended yet.
+    counted: Counted | None
+    #: How old that is, in seconds.
+    age: float | None
+
+
+class Counting:
+    """
+    :param store: an opened store.
+    :param piece: how many rows one transaction counts, at most: an embedded database has but one
+        connection, on which runs wait meanwhile (P7). It is also what a small table has at most.
+    """
+
+    def __init__(self, store: Store, reactor: IReactorTime, piece: int) -> None:
+        self._store = store
+        self._reactor = reactor
+        self._piece = piece
+        self._last: Counted | None = None
+        #: The count that is under way.
+        self._count: Deferred[None] | None = None
+        #: When the next may begin, in the reactor's seconds.
+        self._not_before = 0.0
+        self._stopped = False
+
+    async def present(self) -> Present:
+        """
+        See `Present`. Reads no more rows than a piece.
+
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        now = self._reactor.seconds()
+        may_be_small = self._count is None and (
+            self._last is None or self._last.total < self._piece
+        )
+        live = await self._store.counts(0, self._piece if may_be_small else 0)
+        if may_be_small and live.last is None:
+            self._last = _counted(live, now)
+        else:
+            self._begin()
+        age = None if self._last is None else max(0.0, self._reactor.seconds() - self._last.began)
+        return Present(live, self._last, age)
+
+    def stop(self) -> None:
+        """Count no more."""
+        self._stopped = True
+        if self._count is not None:
+            self._count.cancel()
+
+    def _begin(self) -> None:
+        if self._stopped or self._count is not None:
+            return
+        if self._reactor.seconds() >= self._not_before:
+            self._count = Deferred.fromCoroutine(self._count_all())
+            self._count.addErrback(self._failed)
+            self._count.addBoth(self._ended)
+
+    async def _count_all(self) -> None:
+        began = self._reactor.seconds()
+        total = Counted(0, 0, 0, 0, began)
+        after: int | None = 0
+        try:
+            while after is not None:
+                sent = self._reactor.seconds()
+                found = await self._store.counts(after, self._piece)
+                total = Counted(
+                    total.total + found.total,
+                    total.pending + found.pending,
+                    total.running + found.running,
+                    total.set_aside + found.set_aside,
+                    began,
+                )
+                after = found.last
+                if after is not None:
+                    # As long as that took, the connection is others'.
+                    await deferLater(self._reactor, self._reactor.seconds() - sent)
+            self._last = total
+        finally:
+            took = self._reactor.seconds() - began
+            self._not_before = began + max(REST, REST_FACTOR * took)
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(StoreUnavailable, CancelledError) is None:
+            log.failure("the jobs could not be counted", failure)
+
+    def _ended(self, _: None) -> None:
+        self._count = None
+
+
+def _counted(counts: Counts, began: float) -> Counted:
+    return Counted(counts.total, counts.pending, counts.running, counts.set_aside, began)
