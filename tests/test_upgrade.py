@@ -8,28 +8,31 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pymysql
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.config import SQLiteConfig
-from dalga.errors import JobNotFound, StartupError
+from dalga.errors import JobNotFound, StartupError, StoreUnavailable
 from dalga.job import Job, JobKey, UnreadableJob
 from dalga.service import server
-from dalga.store import mysql
+from dalga.store import mysql, schema, sqlite, sqlitefile
 from dalga.store import upgrade as room
 from dalga.store.dialect import Dialect
 from dalga.store.schema import go_release, misfit, version_of
 from dalga.store.sqlite import SQLite
 from dalga.store.upgrade import folds, from_go, go_schedule
 from tests.daemons import CHECKOUT, DaemonTestCase
-from tests.stores import LONG, EngineTestCase, each_engine
+from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine
 
 OLD = Path(__file__).parent / "old_tables"
 
@@ -916,6 +919,168 @@ class KilledGoUpgradeTests(KilledUpgradeBase):
         await deferToThread(self.check, "go_3.sql")
 
 
+class LaterVersion:
+    """
+    Dalga as it will be with schema version 3, as long as the block runs: the same columns, but for
+    one that is new.
+    """
+
+    #: By module, what differs.
+    names = ("VERSION", "COMMENT", "BACKUP", "UNFINISHED", "OLD_HEARTBEATS", "HEARTBEATS")
+
+    def __enter__(self) -> None:
+        self.kept: list[tuple[Any, str, Any]] = []
+        for name, value in {
+            "VERSION": 3,
+            "COMMENT": "dalga schema 3",
+            "BACKUP": "_before_3",
+            "UNFINISHED": "_schema_3",
+            "OLD_HEARTBEATS": "_hb_before3",
+            "HEARTBEATS": "_instances_3",
+            "HEARTBEATS_OF": {**schema.HEARTBEATS_OF, 3: "_instances_3"},
+            "OWN_COLUMNS": {2: {name: name for name in schema.columns_of("mysql")[""]}},
+        }.items():
+            for module in (schema, mysql, sqlite, sqlitefile, room):
+                if hasattr(module, name):
+                    self.kept.append((module, name, getattr(module, name)))
+                    setattr(module, name, value)
+
+    def __exit__(self, *failure: object) -> None:
+        for module, name, value in self.kept:
+            setattr(module, name, value)
+
+
+@each_engine(globals())
+class LaterVersionTests(UpgradeTestCase):
+    """What becomes of a daemon of this version when a later one upgrades its table."""
+
+    def upgrade_to_3(self) -> str:
+        with LaterVersion():
+            return self.upgrade()
+
+    def forget(self) -> None:
+        """As if nobody had given a sign of life for long."""
+        self.sql("UPDATE dalga_heartbeats SET seen = '2020-01-01 00:00:00.000000'")
+
+    async def test_living_instances(self) -> None:
+        """They are named, and until when to wait for those that were killed."""
+        store = self.open_store()
+        await store.announce("here-2-abcd")
+        await store.announce("here-1-abcd")
+        self.assertEqual((await store.counts()).instances, 2)
+        before = self.tables()
+        with LaterVersion():
+            sentence = self.refused()
+        self.assertIn(
+            "is in use (instances that gave a sign of life in the last 30 seconds: ", sentence
+        )
+        self.assertIn("here-1-abcd, here-2-abcd): stop them first; if they were killed, ", sentence)
+        self.assertRegex(sentence, r"wait until 20\d\d-\S+Z$")
+        self.assertEqual(self.tables(), before)
+        await store.depart("here-1-abcd")
+        self.forget()
+        self.assertIn("done; jobs in", self.upgrade_to_3())
+        self.assertNotIn("dalga_heartbeats", self.tables())
+        self.assertNotIn("dalga_hb_before3", self.tables())
+
+    async def test_one_that_slept(self) -> None:
+        """Its sessions are open; it writes nothing to the new table, and says why."""
+        store = self.open_store()
+        key = JobKey("check_feed", "1234")
+        await store.put(key, replace(EACH_MINUTE, immediate=True))
+        await gatherResults([store.now() for _ in range(9)] + [store.upcoming(LONG, 9)])
+        await store.announce("here")
+        self.forget()
+        self.upgrade_to_3()
+        after = self.tables()
+        for call in (
+            lambda: store.put(key, EACH_MINUTE),
+            lambda: store.delete(key),
+            lambda: store.trigger(key),
+            lambda: store.get(key),
+            lambda: store.claim(9, LONG),
+            lambda: store.announce("here"),
+            lambda: store.depart("here"),
+            lambda: store.counts(),
+        ):
+            error = await self.assertFailure(call(), StoreUnavailable)
+            self.assertIn("has schema version 3, of a later version of Dalga", str(error))
+        self.assertEqual(self.tables(), after)
+
+    async def test_back_again(self) -> None:
+        """With the tables of its own version it goes on, without a restart."""
+        store = self.open_store()
+        key = JobKey("check_feed", "1234")
+        await store.put(key, EACH_MINUTE)
+        kept = self.tables()
+        if self.engine == "sqlite":
+            self.sql("PRAGMA user_version = 3")
+        else:
+            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 3'")
+            self.sql("RENAME TABLE dalga_heartbeats TO elsewhere")
+        await self.assertFailure(store.get(key), StoreUnavailable)
+        if self.engine == "sqlite":
+            self.sql("PRAGMA user_version = 2")
+        else:
+            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 2'")
+            error = await self.assertFailure(store.get(key), StoreUnavailable)
+            self.assertIn("no table `dalga_heartbeats`", str(error))
+            self.sql("RENAME TABLE elsewhere TO dalga_heartbeats")
+        await self.job(store, key)
+        self.assertEqual(self.tables(), kept)
+
+    def test_a_failure(self) -> None:
+        """The signs of life get their table back, too."""
+        self.open_store()
+        before = self.tables()
+
+        def fail(step: str) -> None:
+            if step.startswith("create"):
+                raise StartupError("disk full")
+
+        with LaterVersion():
+            sentence = self.refused(Watched(self.dialect(), fail))
+        self.assertIn("disk full", sentence)
+        self.assertEqual(self.tables(), before)
+        self.make_store().open()
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class LateWriteTests(UpgradeTestCase):
+    """A daemon that has begun to write when a later version upgrades its table."""
+
+    async def test_a_transaction_that_has_begun(self) -> None:
+        """The new table is not there before its end, so it can't write to that."""
+        store = self.open_store()
+        over: list[str] = []
+
+        def upgrade() -> None:
+            with LaterVersion():
+                over.append(self.upgrade())
+
+        def put(cursor: Any, now: datetime, since: float) -> None:
+            store._runs.reactor.callFromThread(begun.callback, None)
+            waits = "SELECT 1 FROM information_schema.processlist WHERE state LIKE %s"
+            while not over and not self.sql(waits, ("%metadata lock%",)):
+                time.sleep(0.02)
+            cursor.execute(
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+                " VALUES ('a', 'b', '', '2099-01-01', '2099-01-01', '2099-01-01')"
+            )
+
+        begun: Deferred[None] = Deferred()
+        written = store._runs.run(put)
+        await begun
+        upgraded = deferToThread(upgrade)
+        error = await self.assertFailure(written, StoreUnavailable)
+        self.assertIn("there is no table `dalga` in ", str(error))
+        await upgraded
+        self.assertIn("done; jobs in", over[0])
+        self.assertEqual(self.sql("SELECT path FROM dalga"), [])
+        error = await self.assertFailure(store.now(), StoreUnavailable)
+        self.assertIn("has schema version 3", str(error))
+
+
 @each_engine(globals())
 class CommandTests(DaemonTestCase, UpgradeTestCase):
     """The command line."""
@@ -949,6 +1114,29 @@ class CommandTests(DaemonTestCase, UpgradeTestCase):
         daemon = self.spawn("--config", ini)
         await daemon.url()
         await self.endpoint.until(lambda: ("check_feed", "overdue") in {h.key for h in self.hits})
+
+    async def test_a_daemon_that_slept(self) -> None:
+        """It wakes to a later version's table: it POSTs nothing more, and answers why."""
+        daemon, url = await self.start()
+        await self.put(f"{url}/jobs/tick/x?interval=3600")
+        while self.sql("SELECT COUNT(*) FROM dalga_heartbeats") != [(1,)]:
+            await self.pause(0.05)
+        daemon.send(signal.SIGSTOP)
+        self.sql("UPDATE dalga_heartbeats SET seen = '2020-01-01 00:00:00.000000'")
+        with LaterVersion():
+            self.upgrade()
+        self.sql("UPDATE dalga SET due = '2020-01-01 00:00:00.000000'")
+        before = self.tables()
+        daemon.send(signal.SIGCONT)
+        status, answer = await self.call("PUT", f"{url}/jobs/tick/y?interval=60")
+        self.assertEqual(status, 503)
+        self.assertIn("has schema version 3, of a later version of Dalga than this one", answer)
+        await daemon.says("has schema version 3.*waiting for it to come back")
+        self.assertEqual(self.tables(), before)
+        self.assertEqual(self.hits, [])
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertNotIn("Traceback", daemon.output)
 
     @property
     def hits(self) -> Any:

@@ -43,6 +43,9 @@ class Dialect(Protocol):
     table: str
     #: The name of the table of instances, quoted.
     heartbeats: str
+    #: Reads the database's time, in the first column. It fails where the tables are of another
+    #: schema version, and keeps them from becoming that until the transaction ends.
+    now: str
     #: Behind the table's name, where rows are to be found by their ids whatever the optimizer
     #: thinks of it: by another way it comes upon rows that strangers have locked, and waits.
     by_id: str

@@ -85,6 +85,7 @@ _LOST = {
     ER.NORMAL_SHUTDOWN,
     1927,  # ER_CONNECTION_KILLED, MariaDB
     4031,  # ER_CLIENT_INTERACTION_TIMEOUT, MySQL: wait_timeout has passed
+    ER.NO_SUCH_TABLE,  # a new connection says what has become of it
 }
 
 #: Errors that the same statement gets on a healthy server, too: a mistake in it, a table that
@@ -220,6 +221,8 @@ class MySQL:
         self._lock_wait = max(1, min(LOCK_WAIT_TIMEOUT, math.ceil(read_timeout) - 1))
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
+        # To look into it locks its definition until the transaction ends.
+        self.now = f"SELECT UTC_TIMESTAMP(6), EXISTS (SELECT 1 FROM {self.heartbeats})"
         #: Whether the table was found to be as it has to be.
         self._knows = False
 
@@ -288,12 +291,24 @@ class MySQL:
     def _make_ready(self, connection: Any) -> None:
         try:
             self.set_up(connection)
+            self._check_unchanged(connection.cursor())
             if len(self._servers) > 1 and _only_reads(connection.cursor()):
                 raise pymysql.OperationalError(ER.OPTION_PREVENTS_STATEMENT, "it takes no writes")
         except BaseException:
             with suppress(Exception):
                 connection.close()
             raise
+
+    def _check_unchanged(self, cursor: Cursor) -> None:
+        """:raises pymysql.OperationalError: if the tables are no longer those of the start."""
+        if not self._knows:
+            return
+        try:
+            self._check_version(cursor)
+            if not self.columns(cursor, HEARTBEATS):
+                raise StartupError(self._no_table(HEARTBEATS))
+        except StartupError as error:
+            raise pymysql.OperationalError(CR.CR_SERVER_HANDSHAKE_ERR, str(error)) from None
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -336,9 +351,6 @@ class MySQL:
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the server takes no more writes")
 
     def check_table(self, cursor: Cursor) -> None:
-        if not self.columns(cursor, ""):
-            self._refuse_half_upgraded(cursor)
-            raise StartupError(self._no_table(""))
         self._check_version(cursor)
         for suffix in columns_of("mysql"):
             self._check_columns(cursor, suffix)
@@ -358,6 +370,9 @@ class MySQL:
         version = self.version(cursor, "")
         if version != VERSION:
             columns = self.columns(cursor, "")
+            if not columns:
+                self._refuse_half_upgraded(cursor)
+                raise StartupError(self._no_table(""))
             what = misfit(version, columns, go_release(columns), ANOTHER, UPGRADE)
             raise StartupError(f"the table {self.table} in {self.where()} {what}")
 

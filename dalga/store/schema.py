@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from datetime import timedelta
 from importlib.resources import files
 
 VERSION = 2
 COMMENT = f"dalga schema {VERSION}"
 
-#: What the name of the table of instances adds to that of the jobs table.
-HEARTBEATS = "_heartbeats"
+#: What the name of the table of instances adds to that of the jobs table, by the schema's version;
+#: the first had none. Each version has its own: each transaction looks at it first, so one of a
+#: daemon that slept through an upgrade fails, whatever the new jobs table looks like.
+HEARTBEATS_OF = {2: "_heartbeats"}
+HEARTBEATS = HEARTBEATS_OF[VERSION]
 
-#: What an upgrade adds to the old table's name, and to that of the new one until it is complete.
+#: An instance that was not heard of for so long is gone.
+ALIVE = timedelta(seconds=30)
+
+#: What an upgrade adds to the old table's name, to that of the new one until it is complete, and
+#: what it calls the old table of instances meanwhile.
 BACKUP = f"_before_{VERSION}"
 UNFINISHED = f"_schema_{VERSION}"
+OLD_HEARTBEATS = f"_hb_before{VERSION}"
 
 #: What the name of the Go releases' table of instances adds.
 GO_INSTANCES = "_instances"

@@ -20,6 +20,9 @@ TABLE = "dalga"
 #: How long a transaction waits for another program that holds the file, in seconds.
 BUSY_TIMEOUT = 3.0
 
+#: How to name another table.
+ANOTHER = "name another with path in [sqlite]"
+
 #: An embedded table needs no configuration file.
 UPGRADE = "dalga --config FILE --upgrade-table (without --config FILE, if you have none)"
 
@@ -53,6 +56,7 @@ class SQLite:
     module = "sqlite3"
     table = f'"{TABLE}"'
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
+    now = "SELECT UTC_TIMESTAMP(6)"  # `begin` looks at the version
     by_id = by_key = by_due = ""
     skip_locked = ""  # there is but one writer
 
@@ -86,7 +90,7 @@ class SQLite:
             # Text that is not UTF-8 has to reach dalga.store.rows, which sets its row aside.
             connection.text_factory = bytes
             if self._watch.knows and not self._has_jobs(connection.cursor()):
-                raise unusable(f"another database is in its place: {PUT_BACK}")
+                raise unusable(self._misfit(connection.cursor()))
             self.set_up(connection)
             self._watch.opened()
         except BaseException:
@@ -96,6 +100,13 @@ class SQLite:
 
     def _has_jobs(self, cursor: Cursor) -> bool:
         return self.version(cursor, "") == VERSION and bool(self.columns(cursor, ""))
+
+    def _misfit(self, cursor: Cursor) -> str:
+        """What is wrong with a file that is not what it was at the start."""
+        version, columns = self.version(cursor, ""), self.columns(cursor, "")
+        if version is None or not columns:
+            return f"another database is in its place: {PUT_BACK}"
+        return f"the table {self.table} {misfit(version, columns, None, ANOTHER, UPGRADE)}"
 
     def set_up(self, connection: Any) -> None:
         connection.create_function("UTC_TIMESTAMP", 1, lambda digits: _text(self._wall_clock()))
@@ -108,6 +119,8 @@ class SQLite:
         # Taking the write lock first, as a reader that turns writer may find itself too late.
         cursor.execute("BEGIN IMMEDIATE")
         self._watch.begun()
+        if self._watch.knows and self.version(cursor, "") != VERSION:
+            raise unusable(self._misfit(cursor))
 
     def check_table(self, cursor: Cursor) -> None:
         """Embedded tables need no administrator: they are made when they are not there."""
@@ -126,10 +139,9 @@ class SQLite:
 
         :raises StartupError: if a table is not as we make it.
         """
-        another = "name another with path in [sqlite]"
         columns = self.columns(cursor, "")
         if columns and (version := self.version(cursor, "")) != VERSION:
-            what = misfit(version, columns, None, another, UPGRADE)
+            what = misfit(version, columns, None, ANOTHER, UPGRADE)
             raise StartupError(f"the table {self.table} in {self.where()} {what}")
         needed = columns_of("sqlite")
         made = [self.named(suffix) for suffix in needed if not self.columns(cursor, suffix)]
@@ -137,7 +149,7 @@ class SQLite:
         if made or cursor.fetchall() == [(0,)]:
             self.create(cursor, "")
         for suffix, names in needed.items():
-            what = lacking(self.columns(cursor, suffix), names, another) or ""
+            what = lacking(self.columns(cursor, suffix), names, ANOTHER) or ""
             if what:
                 raise StartupError(f"the table {self.named(suffix)} in {self.where()} {what}")
         return made

@@ -74,6 +74,7 @@ from dalga.store.rows import (
     terms_text,
     was_recorded,
 )
+from dalga.store.schema import ALIVE
 from dalga.store.together import LOCKED, Locked, Together
 from dalga.store.transactions import Call, Conflict, Transactions
 from dalga.store.upgrade import upgrade
@@ -82,9 +83,6 @@ log = logger(__name__)
 
 #: No lease is longer.
 MAX_LEASE = timedelta(hours=2)
-
-#: An instance that was not heard of for so long is gone.
-ALIVE = timedelta(seconds=30)
 
 #: What is due when the start tries to write, far from all that is due; and what was never due.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
@@ -155,7 +153,7 @@ class JobsTable:
             self._dialect.check_table(cursor)
             sent = self.clock.seconds()
             cursor.execute(self._sql.now)
-            ((value,),) = cursor.fetchall()
+            ((value, *_),) = cursor.fetchall()
             self.clock.observe(self._dialect.read_instant(value), sent, self.clock.seconds())
 
         self._first(check, self._try)
@@ -881,7 +879,7 @@ class _Statements:
             """)
         self.forget = prepare(f"DELETE FROM {heartbeats} WHERE seen <= %s")
         self.depart = prepare(f"DELETE FROM {heartbeats} WHERE id = %s")
-        self.now = prepare("SELECT UTC_TIMESTAMP(6)")
+        self.now = prepare(dialect.now)
         mine = "WHERE id = %s AND token = %s"
         self.drop = prepare(f"DELETE FROM {table} {mine}")
         self.set_aside = prepare(f"""

@@ -165,7 +165,7 @@ class Transactions:
         self._threads = threads
         self._free = DeferredSemaphore(threads)
         self._closed = False
-        self._read_time = dialect.prepare("SELECT UTC_TIMESTAMP(6)")
+        self._read_time = dialect.prepare(dialect.now)
         self._pool: Any = _Pool(dialect, cp_reactor=reactor, cp_min=1, cp_max=threads)
 
     def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:

@@ -6,6 +6,8 @@ The old table gets another name first (`BACKUP`). Then its rows are copied into 
 gets the jobs table's name when it is complete (until then it is `UNFINISHED`). So
 
 - what still writes to the old table fails from the first moment on, and is not lost in silence;
+- a daemon that slept meanwhile, its connections open, fails when it goes on: each of its
+  transactions begins with a look at the old table of instances, and that is gone too;
 - an upgrade that was interrupted finds all jobs in the old table, and begins again with the copy;
 - no daemon sees half a table, and the old one stays as a backup.
 
@@ -30,9 +32,12 @@ from dalga.schedule import timestamp
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.rows import TOKEN_LENGTH, RunRow, Unreadable, read_run
 from dalga.store.schema import (
+    ALIVE,
     BACKUP,
     GO_COLUMNS,
     GO_INSTANCES,
+    HEARTBEATS_OF,
+    OLD_HEARTBEATS,
     UNFINISHED,
     VERSION,
     go_release,
@@ -187,7 +192,10 @@ def _upgrade(dialect: Dialect, connection: Any, dry_run: bool) -> Generator[str,
     try:
         copied = yield from _replace(dialect, connection, old, table, now)
     except BaseException as error:
-        left = "nothing has been changed" if dialect.upgrades_at_once else _undo(dialect, cursor)
+        if dialect.upgrades_at_once:
+            left = "nothing has been changed"
+        else:
+            left = _undo(dialect, cursor, old.version)
         sentence = _explain(dialect, error)
         if sentence is None:
             raise
@@ -255,6 +263,9 @@ def _key_is_unique(dialect: Dialect, cursor: Cursor, suffix: str) -> bool:
 def _refuse_while_used(dialect: Dialect, cursor: Cursor, old: Old, table: str) -> None:
     """:raises StartupError: if an instance shows signs of life, as far as its release gives any."""
     if old.release is None:
+        for suffix in (OLD_HEARTBEATS, HEARTBEATS_OF.get(old.version or 0)):
+            if suffix and dialect.columns(cursor, suffix):
+                _refuse_while_alive(dialect, cursor, dialect.named(suffix), table)
         cursor.execute(
             dialect.prepare(
                 f"SELECT COUNT(*), MAX(due) FROM {dialect.named(old.suffix)} "
@@ -281,6 +292,25 @@ def _refuse_while_used(dialect: Dialect, cursor: Cursor, old: Old, table: str) -
                 f"{dialect.named(GO_INSTANCES)} in the last {FRESH} seconds: {alive}): stop all of "
                 f"them first; if they were killed, wait for {FRESH} seconds"
             )
+
+
+def _refuse_while_alive(dialect: Dialect, cursor: Cursor, heartbeats: str, table: str) -> None:
+    """:raises StartupError: if an instance has given a sign of life lately."""
+    now = _now(dialect, cursor)
+    # A sign of life from the future is from before the database's clock was set back.
+    lately = dialect.instant(now - ALIVE), dialect.instant(now + ALIVE)
+    cursor.execute(
+        dialect.prepare(f"SELECT id, seen FROM {heartbeats} WHERE seen > %s AND seen <= %s"), lately
+    )
+    found = cursor.fetchall()
+    if found:
+        names = ", ".join(sorted(_text(name) for name, _ in found))
+        last = max(dialect.read_instant(seen) for _, seen in found)
+        raise StartupError(
+            f"{table} is in use (instances that gave a sign of life in the last "
+            f"{ALIVE.total_seconds():.0f} seconds: {names}): stop them first; if they were killed, "
+            f"wait until {timestamp(last + ALIVE)}"
+        )
 
 
 # What is in the old table, and what is said about it
@@ -563,6 +593,12 @@ def _replace(
     if not old.suffix:
         dialect.rename(cursor, "", BACKUP)
     old = Old(BACKUP, old.columns, old.version, old.release)
+    heartbeats = HEARTBEATS_OF.get(old.version or 0)
+    if heartbeats and dialect.columns(cursor, heartbeats):
+        if dialect.columns(cursor, OLD_HEARTBEATS):
+            cursor.execute(f"DROP TABLE {dialect.named(OLD_HEARTBEATS)}")
+        # From now on no transaction of the old version begins, and none is under way.
+        dialect.rename(cursor, heartbeats, OLD_HEARTBEATS)
     # An instance that was started after the first look will find no table from now on.
     _refuse_while_used(dialect, cursor, old, table)
     if dialect.columns(cursor, UNFINISHED):
@@ -582,6 +618,8 @@ def _replace(
             f"somebody wrote to {dialect.named(BACKUP)} or {dialect.named(UNFINISHED)} meanwhile"
         )
     dialect.rename(cursor, UNFINISHED, "")
+    if dialect.columns(cursor, OLD_HEARTBEATS):
+        cursor.execute(f"DROP TABLE {dialect.named(OLD_HEARTBEATS)}")
     return done
 
 
@@ -629,9 +667,15 @@ def _copy_go(
             yield copied
 
 
-def _undo(dialect: Dialect, cursor: Cursor) -> str:
-    """Give the old table its name back; gives what to say about that."""
+def _undo(dialect: Dialect, cursor: Cursor, version: int | None) -> str:
+    """
+    Give the old tables their names back; gives what to say about that.
+
+    :param version: the old schema's; None for a table of a Go release.
+    """
     try:
+        if dialect.columns(cursor, OLD_HEARTBEATS):
+            dialect.rename(cursor, OLD_HEARTBEATS, HEARTBEATS_OF[version or 0])
         if not dialect.columns(cursor, ""):
             dialect.rename(cursor, BACKUP, "")
             if dialect.columns(cursor, UNFINISHED):
