@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,7 +33,13 @@ from twisted.internet.error import (
     DNSLookupError,
     TimeoutError,
 )
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IHostnameResolver,
+    IReactorPluggableNameResolver,
+    ISSLTransport,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -54,6 +61,7 @@ from dalga.config import HOST_NAME
 from dalga.errors import ConfigError
 from dalga.job import Outcome, Run, target_path
 from dalga.log import logger
+from dalga.lookup import Addresses, Lookup
 from dalga.schedule import timestamp
 from dalga.trust import Refused, Trust
 
@@ -163,6 +171,7 @@ class Endpoint:
 
         Fires when they are closed, which takes little more than `CLOSING` seconds at most.
         """
+        self._route.lookup.close()
         return self._pool.close()
 
     def _send(self, post: _Post, run: Run) -> Deferred[Any]:
@@ -199,14 +208,27 @@ def _lines(headers: Iterable[tuple[str, str]]) -> str:
     return "".join(f"{line}\r\n" for line in lines.values())
 
 
-@implementer(IAgent)
+class Stage(Enum):
+    """What a POST is at."""
+
+    #: Waits for the addresses of its host.
+    RESOLVING = auto()
+    #: Waits for one of them to take a connection.
+    CONNECTING = auto()
+    #: Has a connection.
+    CONNECTED = auto()
+    #: Has written its message, which under TLS leaves once the handshake is over.
+    SENDING = auto()
+
+
+@implementer(IAgent, IStreamClientEndpoint)
 class _Post:
     """
     One POST under its deadline.
 
-    It is the innermost of the agents that treq nests, so what it hands on is what goes out; and it
-    stands in for the pool, so it knows the connection that carries the POST and can drop it at any
-    time.
+    It is the innermost of the agents that treq nests, so what it hands on is what goes out. To the
+    pool it is the way to a new connection, so it knows what it waits for. And it knows the
+    connection that carries the POST, and can drop it at any time.
     """
 
     def __init__(self, reactor: Any, timeout: float, route: _Route, pool: _Pool) -> None:
@@ -218,10 +240,9 @@ class _Post:
         self._deadline = reactor.callLater(timeout, self._too_late)
         self._answer: Deferred[Any] | None = None
         self._connection: _Connection | None = None
+        self._stage = Stage.CONNECTED
         self._ended = False
-        self.outcome: Deferred[Outcome] = Deferred(
-            lambda _: self._fail("given up before there was an answer")
-        )
+        self.outcome: Deferred[Outcome] = Deferred(lambda _: self._given_up())
 
     def watch(self, answer: Deferred[Any]) -> None:
         """Turn what comes of the request into the outcome."""
@@ -242,10 +263,22 @@ class _Post:
         """
         Send the message that treq was given for a body. Its own headers would only invite gzip.
         """
-        got: Deferred[Any] = self._pool.getConnection(self._route.key, self._route.endpoint)
+        as_way: Any = self
+        got: Deferred[Any] = self._pool.getConnection(self._route.key, as_way)
         got.addCallback(self._connected)
-        got.addCallback(lambda connection: connection.request(bodyProducer))
+        got.addCallback(self._send, bodyProducer)
         return got.addCallback(self._as_it_came)
+
+    # As the way to a new connection
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        """Called by the pool where no connection is idle."""
+        self._stage = Stage.RESOLVING
+        return self._route.lookup.addresses().addCallback(self._connect, factory)
+
+    def _connect(self, addresses: Addresses, factory: Any) -> Deferred[Any]:
+        self._stage = Stage.CONNECTING
+        return self._route.connect(addresses, factory)
 
     def _as_it_came(self, response: Any) -> Any:
         response.headers.removeHeader(b"content-encoding")
@@ -253,6 +286,7 @@ class _Post:
 
     def _connected(self, connection: _Connection) -> _Connection:
         self._connection = connection
+        self._stage = Stage.CONNECTED
         connection.carrying = True
         # The deadline's timer is not enough. A process that was stopped while it connected sees to
         # its sockets first and to its timers then; and where the other side has spoken meanwhile
@@ -262,6 +296,10 @@ class _Post:
             self._too_late()
             raise TimeoutError  # so that nothing is written
         return connection
+
+    def _send(self, connection: _Connection, message: Any) -> Deferred[Any]:
+        self._stage = Stage.SENDING
+        return connection.request(message)
 
     # What comes of it
 
@@ -293,7 +331,30 @@ class _Post:
         self._fail(error)
 
     def _too_late(self) -> None:
-        self._fail(f"no answer within {self._timeout:g} s")
+        within = f"within {self._timeout:g} s"
+        if self._has_sent:
+            self._fail(f"no answer {within}")
+            return
+        match self._stage:
+            case Stage.RESOLVING:
+                what = f"could not resolve host name {self._route.host}"
+            case Stage.CONNECTING:
+                what = f"could not connect to {self._route}"
+            case Stage.CONNECTED:
+                what = f"no time was left for the POST to {self._route}"
+            case Stage.SENDING:
+                what = f"could not agree on TLS with {self._route}"
+        self._fail(f"{what} {within}, nothing was sent")
+
+    def _given_up(self) -> None:
+        before = "there was an answer" if self._has_sent else "anything was sent"
+        self._fail(f"given up before {before}")
+
+    @property
+    def _has_sent(self) -> bool:
+        """Whether the other side may have got the POST, or a part of it."""
+        connection = self._connection
+        return self._stage is Stage.SENDING and connection is not None and connection.is_open
 
     def _fail(self, error: str) -> None:
         self._end(None, error, None, drop=True)
@@ -370,29 +431,72 @@ class _Route:
             raise ConfigError(f"baseurl is {baseurl!r}: {self.host!r} can't be a host's name")
         port = parts.port or (443 if tls else 80)
         self._name = f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
-        endpoint: Any = _NamedHost(
-            reactor, self.host, port, timeout=timeout, attemptDelay=NEXT_ADDRESS
-        )
-        if tls:
-            endpoint = wrapClientTLS(trust.for_host(self.host), endpoint)
-        self.endpoint: IStreamClientEndpoint = endpoint
+        self._reactor = reactor
+        self._timeout = timeout
+        self._tls = trust.for_host(self.host) if tls else None
+        self.lookup = Lookup(reactor, self.host, port)
         #: What the pool knows it by.
         self.key = (parts.scheme.encode(), self.host.encode(), port)
         usual = port == (443 if tls else 80)
         #: RFC 9110 section 7.2.
         self.host_header = self._name.rpartition(":")[0] if usual else self._name
 
+    def connect(self, addresses: Addresses, factory: Any) -> Deferred[Any]:
+        """
+        Open a connection to the first of the host's addresses that takes one.
+
+        :return: the protocol that the factory has built.
+        """
+        endpoint: Any = HostnameEndpoint(
+            _Resolved(self._reactor, addresses),
+            "endpoint",
+            0,  # each address has its port
+            timeout=self._timeout,
+            attemptDelay=NEXT_ADDRESS,
+        )
+        if self._tls is not None:
+            endpoint = wrapClientTLS(self._tls, endpoint)
+        connected: Deferred[Any] = endpoint.connect(factory)
+        return connected.addErrback(self._not_connected)
+
+    def _not_connected(self, failure: Failure) -> Failure:
+        self.lookup.doubt()
+        return failure
+
     def __str__(self) -> str:
         return self._name
 
 
-class _NamedHost(HostnameEndpoint):
-    """Takes a name as it is. Twisted would put it through IDNA, which refuses an underscore."""
+@implementer(IReactorPluggableNameResolver, IHostnameResolver)
+class _Resolved:
+    """
+    The reactor, where any name resolves to the addresses that have been looked up.
 
-    @staticmethod
-    def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
-        text = host if isinstance(host, str) else host.decode("ascii")
-        return False, text.encode("ascii"), text
+    Twisted connects to several addresses (RFC 8305) only where it has resolved their name itself.
+    """
+
+    def __init__(self, reactor: Any, addresses: Addresses) -> None:
+        self._reactor = reactor
+        self._addresses = addresses
+        self.nameResolver = self
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: object = None,
+        transportSemantics: str = "TCP",
+    ) -> Any:
+        """See `IHostnameResolver`."""
+        resolutionReceiver.resolutionBegan(self)
+        for address in self._addresses:
+            resolutionReceiver.addressResolved(address)
+        resolutionReceiver.resolutionComplete()
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
 
 
 class _Pool(HTTPConnectionPool):
@@ -438,6 +542,7 @@ class _Pool(HTTPConnectionPool):
         return closed.addCallback(done)
 
 
+@implementer(IHandshakeListener)
 class _Connection(HTTP11ClientProtocol):
     """
     A connection to the endpoint.
@@ -452,6 +557,8 @@ class _Connection(HTTP11ClientProtocol):
         self._keep = keep
         #: Whether a POST is under way on it.
         self.carrying = False
+        #: Whether what is written goes out: under TLS after the handshake only.
+        self.is_open = False
         #: Fires when it is closed.
         self.closed: Deferred[None] = Deferred()
         self._awaited: Deferred[IResponse] | None = None
@@ -459,7 +566,12 @@ class _Connection(HTTP11ClientProtocol):
 
     def connectionMade(self) -> None:
         self._pool.open.add(self)
+        self.is_open = not ISSLTransport.providedBy(self.transport)
         super().connectionMade()
+
+    def handshakeCompleted(self) -> None:
+        """Called under TLS."""
+        self.is_open = True
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._pool.open.discard(self)
@@ -558,7 +670,7 @@ def describe(failure: Failure, route: _Route) -> str | None:
         error = reasons[0].value
     match error:
         case DNSLookupError():
-            return f"could not resolve host name {route.host}"
+            return f"could not resolve host name {route.host}: {error.args[0]}"
         case ConnectionRefusedError():
             return f"connection refused by {route}"
         case TimeoutError():

@@ -539,6 +539,46 @@ class RetryTests(DaemonTestCase):
         self.assertTrue(-0.01 <= late < 0.5, late)
 
 
+#: Python runs this in each new process: a resolver that never answers, and lets nobody wake it.
+SILENT_RESOLVER = """
+import socket, threading
+
+def getaddrinfo(host, *arguments, **keywords):
+    if host == "app.example":
+        threading.Event().wait()
+    return known(host, *arguments, **keywords)
+
+known, socket.getaddrinfo = socket.getaddrinfo, getaddrinfo
+"""
+
+
+@each_engine(globals(), only=("sqlite",))
+class ResolverTests(DaemonTestCase):
+    """A resolver that never answers, and more due jobs than the reactor has threads."""
+
+    async def test_silent(self) -> None:
+        """It is in the way of the POSTs alone: the API answers, and a stop takes no longer."""
+        with open(os.path.join(self.folder, "sitecustomize.py"), "w") as file:
+            file.write(SILENT_RESOLVER)
+        self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.path.abspath(self.folder)})
+        daemon, url = await self.start(
+            endpoint={"baseurl": "http://app.example/", "timeout": "1s"},
+            jobs={"shutdownTimeout": "2s"},
+        )
+        for body in range(30):
+            await self.put(f"{url}/jobs/a/{body}?one-off=true&immediate=true")
+        await daemon.says("could not resolve host name app.example within 1 s, nothing was sent")
+        for path in ("preview?interval=60&count=5", "jobs/a/1/upcoming"):
+            status, answer = await self.call("GET", f"{url}/{path}")
+            self.assertEqual(status, 200, answer)
+        before = self.reactor.seconds()
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        # Twice shutdownTimeout, for a machine that has other things to do: the threads never end.
+        self.assertLess(self.reactor.seconds() - before, 4)
+        self.assertEqual(self.endpoint.hits, [])
+
+
 @each_engine(globals())
 class ShareTests(DaemonTestCase):
     """A path of the endpoint that never answers."""

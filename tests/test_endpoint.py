@@ -20,10 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor as real_reactor
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks, succeed
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.tcp import Client
@@ -31,10 +29,10 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
 
 from dalga import __version__
 from dalga import endpoint as dalga_endpoint
+from dalga import lookup as dalga_lookup
 from dalga.endpoint import MAX_BODY, MAX_HEAD, MAX_RETRY_AFTER, Endpoint, parse_retry_after
 from dalga.errors import ConfigError
 from dalga.job import JobKey, Options, Outcome, Run
@@ -193,16 +191,13 @@ class EndpointCase(TestCase):
     def resolve(self, name: str, *ports: int) -> None:
         """Have a name resolve to ports of this machine: to as many addresses of the host."""
 
-        @implementer(IHostnameResolver)
-        class Network:
-            def resolveHostName(self, receiver: Any, hostName: str, *_: Any, **__: Any) -> None:
-                receiver.resolutionBegan(self)
-                if hostName == name:
-                    for port in ports:
-                        receiver.addressResolved(IPv4Address("TCP", "127.0.0.1", port))
-                receiver.resolutionComplete()
+        def look_up(host: str, port: int, **_: object) -> list[Any]:
+            if host != name:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*kind, ("127.0.0.1", port)) for port in ports]
 
-        self.addCleanup(reactor.installNameResolver, reactor.installNameResolver(Network()))
+        self.patch(dalga_lookup, "getaddrinfo", look_up)
 
     def a_full_port(self) -> int:
         """A port where a connect gets no answer at all, as too many wait for the accept."""
@@ -659,7 +654,9 @@ class FailureTests(EndpointCase):
     def test_an_unknown_host(self) -> Any:
         """A name that can't be resolved is named. (RFC 6761: .invalid never is.)"""
         outcome = yield self.endpoint("http://dalga.invalid/").post(a_run())
-        self.assertEqual(outcome.error, "could not resolve host name dalga.invalid")
+        self.assertTrue(
+            outcome.error.startswith("could not resolve host name dalga.invalid: "), outcome.error
+        )
 
     @inlineCallbacks
     def test_silence(self) -> Any:
@@ -673,9 +670,11 @@ class FailureTests(EndpointCase):
     @inlineCallbacks
     def test_no_accept(self) -> Any:
         """The time-out covers the connect too: a full backlog answers nothing at all."""
-        baseurl = f"http://127.0.0.1:{self.a_full_port()}/"
-        outcome = yield self.endpoint(baseurl, SHORT).post(a_run())
-        self.assertEqual((outcome.status, outcome.error), (None, "no answer within 0.2 s"))
+        where = f"127.0.0.1:{self.a_full_port()}"
+        outcome = yield self.endpoint(f"http://{where}/", SHORT).post(a_run())
+        self.assertEqual(
+            outcome.error, f"could not connect to {where} within 0.2 s, nothing was sent"
+        )
 
     @inlineCallbacks
     def test_one_time_out_for_all(self) -> Any:
@@ -723,9 +722,11 @@ class FailureTests(EndpointCase):
 
         self.patch(reactor, "doIteration", look_after_a_stop)
         self.patch(reactor, "seconds", lambda: seconds() + stopped_for)
-        baseurl = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        outcome = yield self.endpoint(baseurl).post(a_run())
-        self.assertEqual((outcome.status, outcome.error), (None, "no answer within 15 s"))
+        where = f"127.0.0.1:{listening.getsockname()[1]}"
+        outcome = yield self.endpoint(f"http://{where}/").post(a_run())
+        self.assertEqual(
+            outcome.error, f"no time was left for the POST to {where} within 15 s, nothing was sent"
+        )
         accepted[0].setblocking(True)
         self.addCleanup(accepted[0].close)
         received = yield deferToThread(receive_all, accepted[0])
@@ -836,7 +837,7 @@ class FailureTests(EndpointCase):
         early = endpoint.post(a_run())
         early.cancel()
         outcome = self.successResultOf(early)
-        self.assertEqual(outcome.error, "given up before there was an answer")
+        self.assertEqual(outcome.error, "given up before anything was sent")
         server.answer = says(OK)
         yield endpoint.post(a_run(attempt=2))
         [request] = server.requests
@@ -1064,10 +1065,11 @@ class TlsTests(EndpointCase):
     @inlineCallbacks
     def test_a_time_out_under_tls(self) -> Any:
         """P3: silence is given up in time, before, during and after the handshake."""
-        outcome = yield self.endpoint(
-            self.serve(keeps_silent).baseurl.replace("http:", "https:"), SHORT
-        ).post(a_run())
-        self.assertEqual(outcome.error, "no answer within 0.2 s")
+        where = f"127.0.0.1:{self.serve(keeps_silent).port}"
+        outcome = yield self.endpoint(f"https://{where}/", SHORT).post(a_run())
+        self.assertEqual(
+            outcome.error, f"could not agree on TLS with {where} within 0.2 s, nothing was sent"
+        )
         certificate = a_certificate("localhost", trust=self)
         for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"):
             server = self.serve(says(answer), certificate)

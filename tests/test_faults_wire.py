@@ -26,6 +26,7 @@ from twisted.trial.unittest import TestCase
 
 from dalga.endpoint import Endpoint as Caller
 from dalga.job import Outcome
+from dalga.trust import Trust
 from faults.endpoint import (
     Answer,
     Behaviour,
@@ -458,7 +459,7 @@ class DalgaTests(WireCase):
     """What Dalga's own side of it makes of them."""
 
     def caller(self, url: str, timeout: float = LONG) -> Caller:
-        caller = Caller(reactor, url, timeout, "here-1", 10)
+        caller = Caller(reactor, url, timeout, "here-1", 10, Trust())
         self.addCleanup(caller.close)
         return caller
 

@@ -49,10 +49,10 @@ APPLICATION = (
     "__main__",
 )
 # `log` has Twisted's logger in it, so no pure room has it; all after them do.
-ROOMS = (*PURE, "log", "trust", *ADAPTERS, *APPLICATION)
+ROOMS = (*PURE, "log", "trust", "lookup", *ADAPTERS, *APPLICATION)
 
 #: What `web` must ask `jobs` for instead.
-NOT_FOR_WEB = ("trust", "endpoint", "dispatch")
+NOT_FOR_WEB = ("trust", "lookup", "endpoint", "dispatch")
 #: Where the parts are built and the reactor is given to them.
 BUILDERS = ("service", "cli", "__main__", "plugin")
 WORLD = ("twisted", "treq", "klein", "werkzeug", "zope", "pymysql", "sqlite3", "socket", "ssl")

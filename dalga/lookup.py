@@ -1,0 +1,186 @@
+"""
+The addresses of the endpoint's host: one look-up at a time, whose answer all POSTs share.
+
+A look-up, getaddrinfo(3), holds up its thread until the resolver answers; with a resolver that is
+silent, for half a minute or more. So look-ups have threads of their own, which nothing waits for
+at the end of the process, and never more than `THREADS` of them. An answer is used as follows
+(getaddrinfo does not tell its time to live; what to do with an old one is RFC 8767's):
+
+    its age         a POST that needs a connection
+    up to RENEW     uses it
+    up to FRESH     uses it, and a look-up begins
+    up to STALE     waits PATIENCE for a look-up, and uses the old answer where none comes
+    more, or none   waits for a look-up
+
+A resolver that says that there is no such host has answered: the old answer is gone then.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from socket import AF_INET6, EAI_NONAME, SOCK_STREAM, gaierror, getaddrinfo
+from threading import Thread
+from typing import Any
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+Addresses = Sequence[IPv4Address | IPv6Address]
+
+#: See above; all in seconds.
+RENEW = 5.0
+FRESH = 10.0
+STALE = 3600.0
+#: RFC 8767 section 5 recommends this.
+PATIENCE = 1.8
+
+#: A look-up that has been silent for this long, in seconds, is no longer waited for alone: the next
+#: POST begins another. (glibc gives up after 5 to 30 s, but not all that it asks on the way does.)
+STUCK = 30.0
+#: How many look-ups are out at most, where each got stuck.
+THREADS = 4
+
+#: The errors of getaddrinfo(3) by which a resolver says that there is no such host.
+NO_SUCH_HOST = (EAI_NONAME, getattr(socket, "EAI_NODATA", EAI_NONAME))
+
+
+class Lookup:
+    """
+    The addresses of one host.
+
+    :param reactor: its ``seconds`` measure an answer's age.
+    :param host: a name in ASCII, or an address, which is not looked up.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        self._reactor = reactor
+        self._host = host
+        self._port = port
+        #: What an address stands for: itself.
+        self._fixed: Addresses | None = None
+        if isIPAddress(host):
+            self._fixed = [IPv4Address("TCP", host, port)]
+        elif isIPv6Address(host):
+            self._fixed = [IPv6Address("TCP", host, port)]
+        #: The last answer, and when the look-up that brought it began, in the reactor's seconds.
+        self._known: Addresses | None = None
+        self._since = 0.0
+        #: Whether connections failed, so that the answer may be out of date.
+        self._doubted = False
+        #: Whether the resolver is silent, or has said that it can't tell now.
+        self._silent = False
+        #: POSTs that wait, in order.
+        self._waiting: dict[Deferred[Addresses], None] = {}
+        #: How many look-ups are out, how many there have been, and when the last one began.
+        self._out = 0
+        self._count = 0
+        self._began = 0.0
+        self._impatience: IDelayedCall | None = None
+
+    def addresses(self) -> Deferred[Addresses]:
+        """
+        The host's addresses, in the order in which to try them.
+
+        Cancel the Deferred to wait no more; the look-up goes on.
+
+        :raises DNSLookupError: in the Deferred, with the resolver's words, if there are none.
+        """
+        if self._fixed is not None:
+            return succeed(self._fixed)
+        if not self._usable(RENEW):
+            self._ask()
+        if self._usable(STALE if self._silent else FRESH):
+            assert self._known is not None
+            return succeed(self._known)
+        waiting: Deferred[Addresses] = Deferred(lambda it: self._waiting.pop(it, None))
+        self._waiting[waiting] = None
+        return waiting
+
+    def doubt(self) -> None:
+        """No address took a connection: the host may have moved."""
+        self._doubted = True
+
+    def close(self) -> None:
+        """Wait for the resolver no more. POSTs that do fail by their own deadline."""
+        if self._impatience is not None and self._impatience.active():
+            self._impatience.cancel()
+
+    def _usable(self, age: float) -> bool:
+        """Whether there is an answer that is no older than this, in seconds."""
+        if self._known is None or (self._doubted and age <= FRESH):
+            return False
+        return bool(self._reactor.seconds() - self._since < age)
+
+    # The look-up
+
+    def _ask(self) -> None:
+        """Begin a look-up, unless one is out that is not stuck yet."""
+        now = self._reactor.seconds()
+        if self._out and (now - self._began < STUCK or self._out == THREADS):
+            return
+        self._count += 1
+        self._out += 1
+        self._began = now
+        self.close()
+        self._impatience = self._reactor.callLater(PATIENCE, self._has_been_silent)
+        look_up = (self._count, now)
+        # Nothing waits for a daemon thread at the end of the process.
+        thread = Thread(target=self._in_thread, args=look_up, name="dalga-lookup", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no more threads
+            self._reactor.callLater(0, self._answered, *look_up, error)
+
+    def _in_thread(self, number: int, began: float) -> None:
+        found: Addresses | BaseException
+        try:
+            found = [
+                (IPv6Address if family == AF_INET6 else IPv4Address)("TCP", *address)
+                for family, *_, address in getaddrinfo(self._host, self._port, type=SOCK_STREAM)
+            ]
+        except BaseException as error:
+            found = error
+        self._reactor.callFromThread(self._answered, number, began, found)
+
+    def _answered(self, number: int, began: float, found: Addresses | BaseException) -> None:
+        """
+        Take in what a look-up found.
+
+        :param number: which of the look-ups it was.
+        :param began: when it began, in the reactor's seconds.
+        """
+        self._out -= 1
+        last = number == self._count
+        if last:
+            self.close()
+        if not isinstance(found, BaseException):
+            if began >= self._since:  # else it was stuck, and a later one has answered
+                self._known, self._since = found, began
+                self._silent = self._doubted = False
+                self._tell(found)
+        elif last:
+            says_none = isinstance(found, gaierror) and found.errno in NO_SUCH_HOST
+            if says_none:
+                self._known = None
+            self._silent = not says_none
+            if self._usable(STALE):
+                self._tell(self._known)
+            else:
+                words = found.strerror if isinstance(found, gaierror) else None
+                self._tell(DNSLookupError(words or str(found)))
+
+    def _has_been_silent(self) -> None:
+        self._silent = True
+        if self._usable(STALE):
+            self._tell(self._known)
+
+    def _tell(self, result: Any) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for deferred in waiting:
+            if not deferred.called:  # cancelled by what another one has led to
+                deferred.callback(Failure(result) if isinstance(result, Exception) else result)
