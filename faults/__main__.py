@@ -228,6 +228,7 @@ class Bench:
             # Beside the endpoint's own log, for who wants to know how it came about.
             told = [*world.client.said, *world.history.faults, *history.rows]
             await deferToThread(write_lines, world.folder / "history", told)
+            await deferToThread(write_lines, world.folder / "usage", world.usages())
 
     async def _tidy(self, world: World, own: list[Server]) -> list[str]:
         """End what a scenario has started; gives what could not be."""

@@ -70,6 +70,8 @@ class Client:
         self.statuses: Counter[int] = Counter()
         #: The longest that an answer took, or was waited for, of an instance that was alive.
         self.slowest = 0.0
+        #: When each answer came, and from where.
+        self.answers: list[tuple[float, str]] = []
         #: Answers with 503 that had no Retry-After.
         self.without_retry_after = 0
         self._over = False
@@ -80,11 +82,10 @@ class Client:
         if url is None and not urls:
             await self.pause(0.2)
             return Answer(None, 0.0)
+        url = url or self._random.choice(urls)
         asked = time()
         try:
-            request = self._http.request(
-                method, (url or self._random.choice(urls)) + target, headers={"connection": "close"}
-            )
+            request = self._http.request(method, url + target, headers={"connection": "close"})
             request.addTimeout(LIMIT, self._reactor)
             response = await request
             text = await treq.text_content(response, "utf-8").addTimeout(LIMIT, self._reactor)
@@ -93,6 +94,7 @@ class Client:
             return Answer(None, time() - asked)
         took = time() - asked
         self.statuses[response.code] += 1
+        self.answers.append((asked + took, url))
         self.slowest = max(self.slowest, took)
         (retry_after,) = response.headers.getRawHeaders("retry-after") or (None,)
         if response.code == 503 and retry_after is None:

@@ -11,11 +11,15 @@ answered, and nothing is recorded).
 ``hold``: a file, made later; then the process stops itself (SIGSTOP) when it has ``claimed``.
 ``clock``: seconds by which the process's wall clock is ahead; ``steps`` to have it jump about.
 ``files``: how many files it may have open, unless it asks for more.
+``lookup``: a file with the number of seconds that it takes to look up `NAMED`, from when it is
+looked up; where there is no file, that never ends. The name is this machine's.
+``spin``: from so many seconds after the start on, the reactor has always something to do.
 ``ticks``: a file for the longest time, in seconds, in which the reactor did nothing else.
 """
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import json
 import os
@@ -36,6 +40,12 @@ from dalga.store.table import JobsTable
 
 #: How often the reactor is looked at, in seconds.
 TICK = 0.01
+
+#: A host that nobody else knows.
+NAMED = "jobs.test"
+
+#: How often one that waits for a silent resolver looks whether that is silent still, in seconds.
+SILENCE = 0.1
 
 #: In the environment, the bench's process, without which a daemon is not to go on.
 BENCH = "FAULTS_BENCH"
@@ -129,6 +139,32 @@ def set_clock(ahead: float, steps: bool) -> None:
             module.datetime = Wrong  # type: ignore[attr-defined]
 
 
+def set_lookup(speed: Path) -> None:
+    """
+    Have look-ups of `NAMED` take their time, in the thread that asks, as glibc's do; and be found.
+    """
+    find = _socket.getaddrinfo  # which all others come to in the end
+
+    def slow(host: Any, *arguments: Any, **named: Any) -> Any:
+        if host not in (NAMED, NAMED.encode()):
+            return find(host, *arguments, **named)
+        while not speed.exists():
+            time.sleep(SILENCE)
+        time.sleep(float(speed.read_text()))
+        return find("127.0.0.1", *arguments, **named)
+
+    _socket.getaddrinfo = slow
+
+
+def spin(after: float) -> None:
+    """Have the reactor never wait, as where a timer that is due is set again and again."""
+    from twisted.internet import reactor
+
+    start = LoopingCall(lambda: None).start
+    # Once it runs, as only then does it have the clock that it goes by.
+    reactor.callWhenRunning(lambda: reactor.callLater(after, start, 0))  # type: ignore[attr-defined]
+
+
 def watch_ticks(path: Path) -> None:
     """Note the longest pause between two turns of the reactor."""
     from twisted.internet import reactor
@@ -154,9 +190,13 @@ def prepare(wanted: dict[str, Any]) -> None:
         hold(Path(wanted["hold"]))
     if "clock" in wanted:
         set_clock(wanted["clock"], wanted.get("steps", False))
+    if "lookup" in wanted:
+        set_lookup(Path(wanted["lookup"]))
     if "files" in wanted:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted["files"], most))
+    if "spin" in wanted:
+        spin(wanted["spin"])
     if "ticks" in wanted:
         watch_ticks(Path(wanted["ticks"]))
 

@@ -21,15 +21,15 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     },
     "record-retry": {
         "dispatch.py": [
-            (
-                "self._writing, self._waiting = [], batch + self._waiting",
-                "self._writing, self._waiting = [], self._waiting",
-            )
+            ("self._waiting = result.unwritten + self._waiting", "result.unwritten.clear()"),
         ],
+    },
+    "away-pause": {
+        "dispatch.py": [("AWAY_PAUSE = 1.0", "AWAY_PAUSE = 0.01")],
     },
     "key-sort": {
         "store/table.py": [
-            ("in sorted(puts, key=lambda put: put[0])", "in puts"),
+            ("in sorted(puts, key=lambda put: put.key)", "in puts"),
         ],
     },
     "by-id": {

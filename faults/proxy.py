@@ -1,4 +1,7 @@
-"""A TCP proxy that cuts, refuses, stalls, delays and loses replies when it is told to."""
+"""
+A TCP proxy that cuts, refuses, stalls, delays, loses replies and answers by errors when it is told
+to.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,12 @@ BACKLOG = 4096
 
 #: How much one direction of a connection holds back, in bytes, before no more of it is read.
 MOST_HELD = 1024 * 1024
+
+#: How a statement begins, after its length: the first packet of an exchange, and COM_QUERY.
+QUERY = b"\x00\x03"
+ROLLBACK = b"\x09\x00\x00" + QUERY + b"ROLLBACK"
+#: How long a packet's header is: a length of three bytes, and a number.
+HEADER = 4
 
 
 class Listener:
@@ -80,6 +89,13 @@ class Proxy:
         #: Of which requests the reply is dropped, and of how many yet.
         self.marker = b""
         self.drops_left = 0
+        #: What is answered to which statements instead of passing them on, and to one in how many.
+        self.error = b""
+        self.refused_marker = b""
+        self.refuses_one_in = 1
+        #: How many were answered so.
+        self.refused = 0
+        self._matching = 0
         self._listener: Listener | None = None
         self._faults: list[tuple[str, float, float]] = []
         self._since: dict[str, float] = {}
@@ -162,6 +178,45 @@ class Proxy:
         self.marker = after
         self.drops_left = count
 
+    def answer_error(
+        self, code: int, state: str, words: str, marker: bytes = b"", one_in: int = 1
+    ) -> None:
+        """
+        From now on answer statements of MySQL's protocol by an error, as a proxy does that finds no
+        server, or a server that has rolled a transaction back: it is rolled back indeed, and the
+        statement does not get there. Connections stay. `answer_no_error` ends it.
+
+        As with `drop_reply`, there must be no TLS.
+
+        :param state: the SQLSTATE, five characters.
+        :param marker: what a statement has to have in it; by default each has.
+        :param one_in: of how many of those one is answered so.
+        """
+        payload = b"\xff" + code.to_bytes(2, "little") + f"#{state}{words}".encode()
+        # The second packet of its exchange.
+        self.error = len(payload).to_bytes(3, "little") + b"\x01" + payload
+        self.refused_marker, self.refuses_one_in = marker, one_in
+        self._goes_on(f"error {code}", True)
+
+    def answer_no_error(self) -> None:
+        """Pass all statements on again."""
+        self.error = b""
+        for what in list(self._since):
+            if what.startswith("error"):
+                self._goes_on(what, False)
+
+    def refuses_statement(self, data: bytes) -> bool:
+        """Whether this is a statement that is to be answered by an error."""
+        if not self.error or data[HEADER - 1 : HEADER + 1] != QUERY:
+            return False
+        if self.refused_marker not in data:
+            return False
+        self._matching += 1
+        if self._matching % self.refuses_one_in:
+            return False
+        self.refused += 1
+        return True
+
     async def close(self) -> None:
         """End it. Returns when all connections and the port are closed."""
         if self._listener is not None:
@@ -202,6 +257,10 @@ class _Pair:
         self._connecting: Deferred[Any] | None = None
         #: When the request was passed on whose reply is to be dropped; None where there was none.
         self._dropping: float | None = None
+        #: What the server's next answer is replaced by, and how many bytes of the statement that it
+        #: is for are still to come.
+        self._error = b""
+        self._rest = 0
 
     @property
     def joined(self) -> bool:
@@ -217,6 +276,22 @@ class _Pair:
             self._connecting.addErrback(lambda _: self.abort())
         self.client.pass_on()
         self.server.pass_on()
+
+    def to_server(self, data: bytes) -> bytes:
+        """What the server gets in the place of this."""
+        if self._rest:
+            rest, data = data[: self._rest], data[self._rest :]
+            self._rest -= len(rest)
+        elif self.proxy.refuses_statement(data):
+            self._error = self.proxy.error
+            self._rest = HEADER + int.from_bytes(data[:3], "little") - len(data)
+            return ROLLBACK
+        return data
+
+    def to_client(self, data: bytes) -> bytes:
+        """What the client gets in the place of this."""
+        error, self._error = self._error, b""
+        return error or data
 
     def sent(self, data: bytes) -> None:
         """This has been passed on to the server."""
@@ -341,9 +416,11 @@ class _Side(Protocol):
         transport = self.peer.transport
         if isinstance(what, bytes):
             self._bytes_held -= len(what)
-            transport.write(what)
             if self is self._pair.client:
+                transport.write(self._pair.to_server(what))
                 self._pair.sent(what)
+            else:
+                transport.write(self._pair.to_client(what))
         elif what.check(ConnectionDone):
             # One that is registered and paused would have the last resume, and no close after it.
             transport.unregisterProducer()

@@ -13,13 +13,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from time import time
 from typing import Any
 
+import pymysql
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
@@ -32,6 +33,7 @@ from faults.client import Client
 from faults.endpoint import Endpoint
 from faults.history import Fault, History, Key, Row, Said, Verb
 from faults.proxy import Proxy
+from faults.watch import Limits, Usage, Watch, overcrowded, oversized, overstayed, overworked
 from tests.servers import Server
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -39,6 +41,16 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 #: The endpoint's time-out that instances are given, in seconds, and the lease that comes of it.
 TIMEOUT = 3
 LEASE = TIMEOUT + 10
+
+#: How long a daemon that is stopped lets runs go on, in seconds, and how many sessions it may have.
+GRACE = 10
+SESSIONS = 8
+
+#: When one is killed that was told to stop, in seconds.
+STOP = 40.0
+
+#: Accounts that are made at once.
+ACCOUNTS = 8
 
 #: How long anything that is waited for may take, in seconds.
 PATIENCE = 180.0
@@ -62,13 +74,22 @@ class Instance(ProcessProtocol):
         #: The exit status, minus the signal that ended it; None while it runs.
         self.status: int | None = None
         self.ended: Deferred[int] = Deferred()
-        self.url = ""
+        #: Where it listens, and where clients may ask; empty where they may not.
+        self.address = self.url = ""
         self.stopped = False
+        #: Its account on the server.
+        self.account = ""
+        self.usage = Usage()
+        #: How many sessions it may have on the servers.
+        self.sessions = SESSIONS
+        #: When it was first told to stop, and when it had ended, in seconds since the epoch.
+        self.told_at = self.ended_at = 0.0
 
     def processEnded(self, reason: Failure) -> None:
         ended = reason.value
         assert isinstance(ended, ProcessDone | ProcessTerminated)
         self.status = -ended.signal if ended.signal is not None else ended.exitCode
+        self.ended_at = time()
         self.ended.callback(self.status)
 
     @property
@@ -85,6 +106,8 @@ class Instance(ProcessProtocol):
         """Send it a signal, if it is still there."""
         if self.status is None and self.transport is not None:
             self.stopped = number == signal.SIGSTOP
+            if number == signal.SIGTERM:
+                self.told_at = self.told_at or time()
             self.transport.signalProcess(number)
 
     @property
@@ -134,6 +157,18 @@ class World:
         self.instances: list[Instance] = []
         self.client = Client(reactor, self.urls, self.random)
         self.database = ""
+        #: Where instances may have sessions; `server` alone, if not given.
+        self.servers: list[Server] = []
+        #: Accounts of the database that no instance has yet.
+        self._accounts: list[str] = []
+        self.watch = Watch(
+            lambda: list(self.instances),
+            lambda: self.servers or ([] if self.server is None else [self.server]),
+        )
+        #: What an instance may take; a scenario may know of more that is needed.
+        self.limits = Limits()
+        #: When those that were left were told to stop, since the epoch.
+        self._told = 0.0
         #: A small disk, where the scenario asked for one.
         self.disk: Path | None = None
         #: Jobs of which the checker is not told what was said, as that has no order.
@@ -151,10 +186,12 @@ class World:
         self.endpoint.listen()
         if self.server is not None:
             self.database = await deferToThread(self.server.create_database)
+        self.watch.start()
 
     async def close(self) -> None:
         """End what was started."""
         self.client.close()
+        await deferToThread(self.watch.stop)
         # One whose process was never begun has no end that could be waited for.
         begun = [instance for instance in self.instances if instance.transport is not None]
         for instance in begun:
@@ -194,7 +231,27 @@ class World:
 
     # Instances
 
-    def ini(self, database: Proxy | None = None, **sections: dict[str, object]) -> Path:
+    async def _account(self) -> str:
+        """A fresh account, so that the server knows the instance's sessions apart from others."""
+
+        def create() -> bool:
+            assert self.server is not None
+            with suppress(pymysql.Error):  # it may be away just now
+                self.server.create_accounts(names, self.database)
+                return True
+            return False
+
+        if not self._accounts:
+            number = len(self.instances)
+            names = [f"{self.database}.{n}" for n in range(number, number + ACCOUNTS)]
+            while not await deferToThread(create):
+                await self.pause(0.2)
+            self._accounts = names
+        return self._accounts.pop(0)
+
+    def ini(
+        self, account: str, database: Proxy | None = None, **sections: dict[str, object]
+    ) -> Path:
         """A configuration file."""
         wanted: dict[str, dict[str, object]] = {
             "endpoint": {"baseurl": self.endpoint.url, "timeout": f"{TIMEOUT}s"},
@@ -208,7 +265,7 @@ class World:
                 "host": self.server.host,
                 "port": self.server.port if database is None else database.port,
                 "db": self.database,
-                "user": self.server.user,
+                "user": account,
                 "password": f'"{self.server.password}"',
             }
             if database is not None:  # which has to see a COMMIT to lose its reply
@@ -237,8 +294,12 @@ class World:
         :param faults: what it is to do to itself; see `faults.instance`.
         :param may_hold: whether `hold` is to work on it.
         """
-        ini = self.ini(database, **sections)
+        account = "" if self.server is None else await self._account()
+        ini = self.ini(account, database, **sections)
         instance = Instance(self.folder / f"dalga{len(self.instances)}.log")
+        instance.account = account
+        if (most := sections.get("mysql", {}).get("maxOpenConns")) is not None:
+            instance.sessions = int(str(most))
         self.instances.append(instance)
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("DALGA_")
@@ -274,7 +335,8 @@ class World:
         def listens() -> bool:
             if instance.status is not None:
                 raise Unexpected(f"an instance ended: {instance.output()[-2000:]}")
-            instance.url = instance.said("listens on ", ",").rstrip("/")
+            instance.address = instance.said("listens on ", ",").rstrip("/")
+            instance.url = instance.address
             return bool(instance.url)
 
         await self.until(listens, "an instance to listen", 0.02)
@@ -312,8 +374,15 @@ class World:
         """Stop it in order. Nobody asks it any more: it is taken from a load balancer first."""
         instance.url = ""
         instance.signal(signal.SIGTERM)
+        await self._ends(instance)
+
+    async def _ends(self, instance: Instance) -> None:
+        """Wait for the end of one that was told to stop; after too long it is killed."""
+        timer = self.reactor.callLater(STOP, instance.signal, signal.SIGKILL)
         if await instance.ended != 0:
             self.objections.append(f"SIGTERM ended it with {instance.status}")
+        if timer.active():
+            timer.cancel()
 
     def died(self, instance: Instance) -> None:
         """It was killed just now."""
@@ -473,13 +542,14 @@ class World:
     async def finish(self) -> History:
         """Stop the instances in order, and put the history together."""
         self.client.close()
-        ended = time()
+        ended = self._told = time()
         for instance in self.instances:
             instance.signal(signal.SIGCONT)
             instance.signal(signal.SIGTERM)
         for instance in self.instances:
-            if instance.status is None and await instance.ended.addTimeout(60, self.reactor) != 0:
-                self.objections.append(f"SIGTERM ended it with {instance.status} at the end")
+            if instance.status is None:
+                await self._ends(instance)
+        await deferToThread(self.watch.stop)
         self._judge()
         self.history.ended = ended
         self.history.posts = list(self.endpoint.posts)
@@ -497,6 +567,7 @@ class World:
             if "Traceback" in (output := instance.output()):
                 since = output.index("Traceback")
                 self.objections.append(f"a traceback: {output[max(0, since - 200) : since + 1500]}")
+            self._judge_usage(instance)
         client = self.client
         if not self.history.faults and client.statuses[503]:
             self.objections.append(f"{client.statuses[503]} times 503 with nothing wrong")
@@ -504,6 +575,24 @@ class World:
             self.objections.append(f"{client.without_retry_after} times 503 without Retry-After")
         if unknown := {status for status in client.statuses if status >= 500} - {503}:
             self.objections.append(f"answered with {unknown}")
+
+    def _judge_usage(self, instance: Instance) -> None:
+        """What it took, and how long it needed to stop."""
+        usage, limits = instance.usage, self.limits
+        posts = [post.start for post in self.endpoint.posts if post.instance == instance.name]
+        answers = [at for at, url in self.client.answers if url == instance.address]
+        found = overworked(usage.samples, sorted(posts + answers), limits)
+        found += overcrowded(usage.sessions, instance.sessions, limits)
+        found += oversized(usage.samples, limits)
+        if instance.told_at and instance.ended_at:
+            # At the end all is well: what runs has its answer within the time-out.
+            grace = float(GRACE) if instance.told_at < self._told else min(GRACE, TIMEOUT)
+            found += overstayed(instance.ended_at - instance.told_at, grace, limits)
+        self.objections += [f"{instance.log.stem} {one}" for one in found]
+
+    def usages(self) -> list[str]:
+        """What each instance took, in a line."""
+        return [f"{one.log.stem}: {one.usage}" for one in self.instances]
 
 
 def _row(

@@ -120,8 +120,8 @@ class EndTests(SynchronousTestCase):
             self.assertNotIn(str(self.folder), mounts)
 
 
-class TroubleTests(TestCase):
-    """What goes wrong in one scenario, or before it, fails that one."""
+class BenchCase(TestCase):
+    """Scenarios of a test's own, run as any other."""
 
     timeout = 60
 
@@ -136,6 +136,10 @@ class TroubleTests(TestCase):
         options = Namespace(engine="mariadb", seed=1, seconds=1.0, together=1, keep=keep)
         wanted = {f"scenario-{number}": one for number, one in enumerate(scenarios)}
         return await bench.Bench(reactor, options).run_all(wanted)
+
+
+class TroubleTests(BenchCase):
+    """What goes wrong in one scenario, or before it, fails that one."""
 
     async def assert_fails(self, why: str, one: Scenario) -> None:
         """It alone does, and says why."""

@@ -897,3 +897,45 @@ class DatabaseTests(EngineTestCase):
         await deferToThread(write)
         self.assertEqual(self.sql("SELECT COUNT(*) FROM t"), [(2,)])
         self.assertEqual([what for what, _, _ in proxy.faults], ["drop_reply"])
+
+    async def test_errors_of_a_proxy(self) -> None:
+        """The transaction is rolled back, and the connection goes on."""
+        self.sql("CREATE TABLE t (n INT, long_text LONGTEXT)")
+        host = server(self.engine)
+        proxy = Proxy(reactor, host.host, host.port)
+        proxy.listen()
+        self.addCleanup(proxy.close)
+        terms = {"port": proxy.port, "database": self.config.db, "ssl_disabled": True}
+        connection = await deferToThread(host.connect, **terms)
+        self.addCleanup(connection.close)
+        cursor = connection.cursor()
+
+        async def run(statement: str, *parameters: object) -> int | None:
+            """Gives the number of the error, if one came."""
+            try:
+                await deferToThread(cursor.execute, statement, parameters)
+            except pymysql.err.OperationalError as error:
+                self.assertIn("in a proxy's words", error.args[1])
+                return int(error.args[0])
+            return None
+
+        insert = "INSERT INTO t VALUES (%s, %s)"
+        self.assertIsNone(await run(insert, 1, "a"))
+        proxy.answer_error(9001, "HY000", "in a proxy's words")
+        # Also one that comes in many pieces.
+        self.assertEqual(await run(insert, 2, "b" * 3_000_000), 9001)
+        self.assertEqual(await run("COMMIT"), 9001)
+        proxy.answer_no_error()
+        self.assertIsNone(await run("COMMIT"))
+        self.assertEqual(self.sql("SELECT n FROM t"), [])
+        # Those alone that have the marker, and of them each second.
+        proxy.answer_error(3101, "40000", "in a proxy's words", b"COMMIT", one_in=2)
+        found = []
+        for number in range(4):
+            self.assertIsNone(await run(insert, number, "c"))
+            found.append(await run("COMMIT"))
+        self.assertEqual(found, [None, 3101, None, 3101])
+        self.assertEqual(self.sql("SELECT n FROM t ORDER BY n"), [(0,), (2,)])
+        self.assertEqual(proxy.refused, 4)
+        proxy.answer_no_error()
+        self.assertEqual([what for what, _, _ in proxy.faults], ["error 9001", "error 3101"])

@@ -35,7 +35,12 @@ Fault = Callable[[World, Proxy], Awaitable[None]]
 
 
 async def _meanwhile(
-    world: World, kind: str, fault: Fault, repeats: bool = True, wait: float = RECOVERY
+    world: World,
+    kind: str,
+    fault: Fault,
+    repeats: bool = True,
+    wait: float = RECOVERY,
+    **sections: dict[str, object],
 ) -> None:
     """
     Two instances, periodic jobs, and clients that go on, while something is done to the database.
@@ -46,7 +51,7 @@ async def _meanwhile(
     proxy = world.before_database()
     ticks = [world.folder / f"ticks{number}" for number in range(2)]
     for path in ticks:
-        await world.start(database=proxy, faults={"ticks": str(path)})
+        await world.start(database=proxy, faults={"ticks": str(path)}, **sections)
     await world.client.put_many(keys("job", 30), interval=2)
     await world.pause(2)
 
@@ -125,6 +130,51 @@ async def database_killed(world: World) -> None:
     await _meanwhile(world, "server killed", fault)
 
 
+#: How soon after its return there are claims again, in seconds.
+BACK = 2.0
+
+
+#: Errors that say in a proxy's own words, and numbers, that there is no server: ProxySQL's, and
+#: that of Vitess and RDS Proxy.
+NO_SERVER = (
+    (9001, "HY000", "Max connect timeout reached while reaching hostgroup 0 after 3000ms"),
+    (1105, "HY000", "target: jobs.0.primary: primary is not serving, there may be a reparent"),
+)
+
+
+@scenario("6. A proxy answers by errors of its own: 9001, 1105")
+async def proxy_errors(world: World) -> None:
+    """What was done meanwhile is recorded afterwards, and not POSTed again."""
+
+    async def fault(world: World, proxy: Proxy) -> None:
+        for code, state, words in NO_SERVER:
+            proxy.answer_error(code, state, words)
+            await world.pause(max(3.0, min(10.0, world.seconds * 0.35)))
+            proxy.answer_no_error()
+            await world.pause(2)
+        world.notes["statements refused"] = str(proxy.refused)
+
+    await _meanwhile(world, "errors by a proxy", fault, repeats=False, wait=BACK + 2.0)
+    if not world.client.statuses[503]:
+        world.objections.append("nothing was refused meanwhile")
+
+
+@scenario("6. COMMITs are rolled back by a cluster's certification: 3101")
+async def commits_refused(world: World) -> None:
+    """Each transaction is run again, and nobody sees it."""
+
+    async def fault(world: World, proxy: Proxy) -> None:
+        words = "Plugin instructed the server to rollback the current transaction."
+        proxy.answer_error(3101, "40000", words, b"COMMIT", one_in=3)
+        await outage(world, 20)
+        proxy.answer_no_error()
+        world.notes["COMMITs refused"] = str(proxy.refused)
+
+    await _meanwhile(world, "COMMITs rolled back", fault, repeats=False, wait=BACK)
+    if world.client.statuses[503]:
+        world.objections.append(f"503 {world.client.statuses[503]} times, instead of once more")
+
+
 @scenario("6. The server is held (SIGSTOP)", own_server=True)
 async def database_held(world: World) -> None:
     async def fault(world: World, proxy: Proxy) -> None:
@@ -166,7 +216,7 @@ async def kill_connections(world: World) -> int:
     rows = await as_root(
         world,
         "SELECT id FROM information_schema.processlist"
-        f" WHERE user = 'dalga' AND db = '{world.database}'",
+        f" WHERE user LIKE '{world.database}.%' AND db = '{world.database}'",
     )
     for (id_,) in rows:
         with contextlib.suppress(pymysql.Error):
@@ -220,6 +270,15 @@ async def read_only(world: World) -> None:
     await _meanwhile(world, "read_only", fault)
 
 
+def fill(filler: Path) -> None:
+    """Take all the room that there is on a disk."""
+    with open(filler, "wb", buffering=0) as file:
+        for size in (1024 * 1024, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
 def _fill_table(world: World) -> str:
     """Add rows that are never due until there is no room; gives what the server does then."""
     with world.connect() as connection:
@@ -247,9 +306,7 @@ async def disk_full(world: World) -> None:
     async def fault(world: World, proxy: Proxy) -> None:
         assert world.disk is not None
         filler = world.disk / "filler"
-        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
+        await in_thread(fill, filler)
         # What the table still has room for in itself is taken as well.
         taking = deferToThread(_fill_table, world)
         await outage(world, 20)

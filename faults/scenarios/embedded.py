@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
 from time import time
 
 from faults.scenarios import scenario
+from faults.scenarios.database import fill
 from faults.scenarios.instances import keys, sometimes_slow, together
 from faults.world import LEASE, World
 
@@ -60,13 +60,7 @@ async def _meanwhile(world: World, kind: str, breaks: object, mends: object) -> 
 async def sqlite_disk_full(world: World) -> None:
     assert world.disk is not None
     filler = world.disk / "filler"
-
-    def fill() -> None:
-        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-
-    await _meanwhile(world, "disk full", fill, filler.unlink)
+    await _meanwhile(world, "disk full", lambda: fill(filler), filler.unlink)
 
 
 @scenario("11. SQLite: the file is removed, and put back", engines=SQLITE)

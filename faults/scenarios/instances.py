@@ -15,6 +15,9 @@ from faults.history import Post
 from faults.scenarios import scenario
 from faults.world import LEASE, TIMEOUT, World
 
+#: Where the database may be silent: how long an answer of its is waited for, in seconds.
+READ_TIMEOUT = 4
+
 
 def keys(name: str, number: int) -> list[tuple[str, str]]:
     """So many jobs, each with a path of its own."""
@@ -231,6 +234,30 @@ async def sigterm_database_down(world: World) -> None:
         world.objections.append(f"SIGTERM ended it with {status}")
     if (left := await world.sql("SELECT COUNT(*) FROM dalga"))[0][0]:
         world.objections.append(f"{left[0][0]} runs that were done are not recorded")
+
+
+@scenario("4. SIGTERM while the database says nothing")
+async def sigterm_database_stalled(world: World) -> None:
+    """With POSTs in flight, and with clients that wait for it. It says nothing more to the end."""
+    world.limits = replace(world.limits, stop=world.limits.stop + READ_TIMEOUT)
+    proxy = world.before_database()
+    world.endpoint.behave(lambda post: Answer(200, 1.0))
+    mysql: dict[str, object] = {"readTimeout": f"{READ_TIMEOUT}s"}
+    first = await world.start(database=proxy, mysql=mysql)
+    await world.client.put_many(keys("job", 20), interval=1)
+    await world.until(lambda: len(world.endpoint.posts) >= 20, "all to be in flight")
+    with world.faulty("database stalled", after=LEASE + 1.0):
+        proxy.stall(True)
+        asked = [Deferred.fromCoroutine(world.client.ask("GET", "/status")) for _ in range(8)]
+        await world.pause(READ_TIMEOUT / 2)  # so that what is tried again is under way at the end
+        await world.retire(first)
+        proxy.cut()
+        proxy.stall(False)
+        await gatherResults(asked)
+    world.notes["stopped in"] = f"{first.ended_at - first.told_at:.1f} s"
+    await world.start()
+    await world.pause(LEASE)
+    await world.settle()
 
 
 @scenario("5. Rolling restart of three instances under load")

@@ -18,7 +18,7 @@ async def galera(world: World) -> None:
     """Each node has an instance of its own; conflicts are found at the COMMIT."""
     cluster = await in_thread(Cluster)
     world.at_end.append(cluster.stop)
-    world.server = cluster.servers[0]
+    world.server, world.servers = cluster.servers[0], list(cluster.servers)
     world.database = await in_thread(cluster.create_database)
     sometimes_slow(world)
     for node in cluster.servers:
@@ -66,7 +66,7 @@ async def failover(world: World) -> None:
     assert world.server is not None
     pair: Any = await in_thread(Replicated, world.server.engine)
     world.at_end.append(pair.stop)
-    world.server = pair.primary
+    world.server, world.servers = pair.primary, [pair.primary, pair.replica]
     world.database = await in_thread(pair.primary.create_database)
     sometimes_slow(world)
     hosts = f"127.0.0.1:{pair.primary.port}, 127.0.0.1:{pair.replica.port}"

@@ -227,6 +227,15 @@ class Server:
             cursor.execute(f"GRANT ALL PRIVILEGES ON `{pattern}`.* TO '{USER}'@'{HOST}'")
         return name
 
+    def create_accounts(self, names: Sequence[str], database: str) -> None:
+        """Let others log in as ``user`` does, and use a database as ``user`` may."""
+        accounts = [f"'{name}'@'{HOST}'" for name in names]
+        identified = ", ".join(f"{one} IDENTIFIED BY '{PASSWORD}'" for one in accounts)
+        pattern = database.replace("_", r"\_")
+        with self.connect_as_root() as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE USER IF NOT EXISTS {identified}")
+            cursor.execute(f"GRANT ALL PRIVILEGES ON `{pattern}`.* TO {', '.join(accounts)}")
+
     def drop_database(self, name: str) -> None:
         """Remove a database if it is there, and whoever is still logged in to it."""
         with self.connect_as_root() as connection, connection.cursor() as cursor:
