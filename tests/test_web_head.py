@@ -12,6 +12,7 @@ from dalga.web.errors import HeadTooLarge, MalformedRequest, TargetTooLong, prob
 from dalga.web.head import (
     check_beginning,
     check_header_beginning,
+    check_host,
     header_refusal,
     line_too_long,
     request_line,
@@ -117,6 +118,24 @@ class HeaderTests(SynchronousTestCase):
             assert problem is not None
             self.assertEqual(problem.status, status, line)
             self.assertIn(sentence, problem.detail)
+
+    def test_host(self) -> None:
+        """RFC 9112 section 3.2: one, since HTTP/1.1, that is a host and maybe a port, or empty."""
+        for version, values in [
+            (b"HTTP/1.1", [b"dalga.example:34006"]),
+            (b"HTTP/1.1", [b"[fe80::1%25eth0]:1"]),
+            (b"HTTP/1.1", [b""]),
+            (b"HTTP/1.0", [b"x"]),
+            (b"HTTP/1.0", []),
+        ]:
+            check_host(version, values)
+        for version, values in [
+            (b"HTTP/1.1", []),
+            (b"HTTP/1.1", [b"x", b"x"]),
+            (b"HTTP/1.0", [b"x", b"y"]),
+            *((b"HTTP/1.1", [value]) for value in (b"\xff", b"a b", b"a/b", b"a@b", b"a,\tb")),
+        ]:
+            self.assertRaises(MalformedRequest, check_host, version, values)
 
     def test_what_is_not_waited_for(self) -> None:
         for octets in (b"", b"A", b"A: b", b"A: b\r", b"\xff\x01"):

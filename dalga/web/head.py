@@ -8,6 +8,7 @@ twisted.web answers what it can't read with a bare ``400 Bad Request`` and no bo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from dalga.errors import DalgaError
 from dalga.web.errors import (
@@ -33,6 +34,7 @@ _BEGINNING = re.compile(
 )
 _METHOD = re.compile(rb"%b{1,%d}" % (_TOKEN, MAX_METHOD))
 _NAME = re.compile(rb"%b+" % _TOKEN)
+_HOST = re.compile(rb"[A-Za-z0-9!$%&'()*+,\-.:;=\[\]_~]*")  # RFC 3986 section 3.2.2
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
 _EXAMPLE = "such as GET /status HTTP/1.1"
 
@@ -158,6 +160,29 @@ def header_refusal(line: bytes, is_framed: bool) -> DalgaError:
     return MalformedRequest(
         f"the value of the header {shown_name} has the octet 0x00, a CR or an LF in it"
     )
+
+
+def check_host(version: bytes, values: Sequence[bytes]) -> None:
+    """
+    Whether a request says once whom it is for, as it has to since HTTP/1.1 (RFC 9112 section 3.2).
+    Nothing depends on whom.
+
+    :param values: of its Host headers.
+    :raises MalformedRequest: if it does not.
+    """
+    if not values and version != b"HTTP/1.0":
+        raise MalformedRequest(
+            "the header Host is missing, which an HTTP/1.1 request has to have, such as "
+            "Host: dalga.example"
+        )
+    if len(values) > 1:
+        raise MalformedRequest("the header Host is given twice: give it once")
+    for value in values:
+        if not _HOST.fullmatch(value):
+            raise MalformedRequest(
+                f"Host is {_shown(value)}: it takes a name or an address, and maybe a colon and a "
+                "port"
+            )
 
 
 def _bare_line_feed() -> MalformedRequest:

@@ -33,6 +33,7 @@ from dalga.web.errors import BodyTooLarge, HeadTooLarge, MalformedRequest, Probl
 from dalga.web.head import (
     check_beginning,
     check_header_beginning,
+    check_host,
     header_refusal,
     line_too_long,
     request_line,
@@ -179,7 +180,9 @@ class ApiChannel(HTTPChannel):
                 self._refuse(error)
 
     def allContentReceived(self) -> None:
-        """Called when a request is there to its end."""
+        """Called when a request is there to its end, also where its headers were refused."""
+        if self._refused:
+            return
         self._arrived()
         self.answering = True
         super().allContentReceived()  # type: ignore[no-untyped-call]
@@ -245,8 +248,10 @@ class ApiChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         """Called once the headers are there; where they are refused, no 100 Continue is sent."""
         try:
+            hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", [])
+            check_host(self._version, hosts)
             super().allHeadersReceived()  # type: ignore[no-untyped-call]
-        except BodyTooLarge as error:
+        except (MalformedRequest, BodyTooLarge) as error:
             self._refuse(error)
 
     def rawDataReceived(self, data: bytes) -> None:
