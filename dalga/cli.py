@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from io import TextIOWrapper
@@ -19,9 +19,10 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from dalga import __version__
-from dalga.config import load_config
+from dalga.config import Config, SQLiteConfig, load_config
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.log import LineObserver, log_debug
+from dalga.privileges import User
 from dalga.store.clock import steady_seconds
 
 #: Signals so close together, in seconds, are one request: timeout(1) and shells send it to the
@@ -112,23 +113,40 @@ def _service(options: Options, reactor: Any) -> IService:
 
     try:
         config = load_config(options["config"], os.environ)
+        user = _user(options.parent or {}, config)
         if options["create-table"]:
-            print(create_table(config, reactor))
+            print(create_table(config, reactor, user))
             sys.exit(0)
         if options["upgrade-table"]:
-            with closing(upgrade_table(config, reactor, bool(options["dry-run"]))) as lines:
+            dry_run = bool(options["dry-run"])
+            with closing(upgrade_table(config, reactor, dry_run, user)) as lines:
                 for line in lines:
                     print(line, flush=True)
             sys.exit(0)
         if options["debug"]:
             log_debug()
-        service = make_service(config, reactor)
+        service = make_service(config, reactor, user)
     except TableExists as error:
         print(error)
         sys.exit(0)
     except (ConfigError, StartupError) as error:
         sys.exit(f"dalga: {error}")
     return service
+
+
+def _user(twistd: Mapping[str, Any], config: Config) -> User:
+    """
+    Who the process will be.
+
+    :param twistd: its options, of which the ``dalga`` command has none.
+    :raises StartupError: where the jobs' file would be out of reach by then.
+    """
+    if twistd.get("chroot") is not None and isinstance(config.database, SQLiteConfig):
+        raise StartupError(
+            f"with twistd's --chroot, SQLite file {config.database.path!r} would be out of reach "
+            "once dalga runs: leave --chroot out, or use [mysql]"
+        )
+    return User(twistd.get("uid"), twistd.get("gid"))
 
 
 def _open_standard_files() -> None:

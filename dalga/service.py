@@ -20,11 +20,12 @@ from dalga import __version__
 from dalga.config import Config, MySQLConfig, SQLiteConfig
 from dalga.dispatch import Pace, Scheduler
 from dalga.endpoint import Endpoint
-from dalga.errors import StartupError
 from dalga.files import room_for_clients
 from dalga.job import RunPolicy
 from dalga.jobs import Jobs
+from dalga.listening import listen, shown
 from dalga.log import logger
+from dalga.privileges import STAYS, User, acting_as
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Dialect
 from dalga.store.mysql import MySQL, tls
@@ -101,33 +102,6 @@ def server(database: MySQLConfig) -> MySQL:
     )
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """
-    A listening socket.
-
-    It is opened before the daemon detaches or gives up its privileges, so that what is in its way
-    is said to the person who started it.
-
-    :raises StartupError: if the address can't be had.
-    """
-    try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
-        )
-        family, _, _, _, address = found[0]
-        listener = socket.create_server(address[:2], family=family, backlog=1024)
-    except (OSError, UnicodeError) as error:
-        # Twice in words where create_server has put the address into them.
-        reason = str(getattr(error, "strerror", None) or "that is no host name")
-        reason = reason.partition(" (while attempting")[0]
-        raise StartupError(
-            f"can't listen on {f'[{host}]' if ':' in host else host}:{port}: {reason}; "
-            "choose another address with host and port in [listen]"
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
 def instance_name() -> str:
     """
     What this instance calls itself towards the endpoint: its host, its process, and a random part.
@@ -140,7 +114,7 @@ class DalgaService(Service):
     The daemon: an HTTP interface and a scheduler over one store.
 
     :param store: already opened.
-    :param listener: already listening; becomes the service's own.
+    :param listeners: already listening; become the service's own.
     :param trust: read while there may still be the privileges to read it.
     :param zones: the time zone data that the process uses.
     """
@@ -150,7 +124,7 @@ class DalgaService(Service):
         reactor: Any,
         config: Config,
         store: JobsTable,
-        listener: socket.socket,
+        listeners: list[socket.socket],
         trust: Trust,
         zones: ZoneData,
     ) -> None:
@@ -159,8 +133,8 @@ class DalgaService(Service):
         self._zones = zones
         self._reactor = reactor
         self._store = store
-        self._listener = listener
-        self._port: IListeningPort | None = None
+        self._listeners = listeners
+        self._ports: list[IListeningPort] = []
 
     def startService(self) -> None:
         """Build the rest, listen, and begin to claim."""
@@ -209,16 +183,19 @@ class DalgaService(Service):
             config.listen.read_timeout,
             room_for_clients(slots),
         )
-        host, port = self._listener.getsockname()[:2]
-        self._port = reactor.adoptStreamPort(self._listener.fileno(), self._listener.family, site)
+        self._ports = [
+            reactor.adoptStreamPort(listener.fileno(), listener.family, site)
+            for listener in self._listeners
+        ]
         self._scheduler.start()
         log.info(
-            "dalga {version} ({instance}) listens on http://{host}:{port}/, "
+            "dalga {version} ({instance}) listens on {urls}, "
             "keeps jobs in {where} and POSTs them to {baseurl}",
             version=__version__,
             instance=instance,
-            host=f"[{host}]" if ":" in host else host,
-            port=port,
+            urls=", ".join(
+                f"http://{shown(*listener.getsockname()[:2])}/" for listener in self._listeners
+            ),
             where=self._store.where(),
             baseurl=self._config.endpoint.baseurl,
         )
@@ -245,9 +222,10 @@ class DalgaService(Service):
         grace = self._config.jobs.shutdown_timeout
         self._scheduler.stop_claiming()
         try:
-            if self._port is not None:
-                await _maybe(self._port.stopListening())
-            self._listener.close()
+            for port in self._ports:
+                await _maybe(port.stopListening())
+            for listener in self._listeners:
+                listener.close()
             if self._scheduler.running:
                 log.info(
                     "stopping: waiting up to {grace:g} s for {count} runs",
@@ -270,10 +248,11 @@ async def _maybe(result: Any) -> None:
         await result
 
 
-def make_service(config: Config, reactor: Any) -> DalgaService:
+def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaService:
     """
     Build the daemon. Blocks: to be called before the reactor runs.
 
+    :param user: who the process will be; the sockets and certificates are still its present user's.
     :raises StartupError: if the database, the table or the address can't be used.
     :raises ConfigError: if the endpoint's host can't be one.
     """
@@ -285,30 +264,40 @@ def make_service(config: Config, reactor: Any) -> DalgaService:
     # For what it refuses: the service builds its own once there is nobody to be told any more.
     Endpoint(reactor, config.endpoint.baseurl, config.endpoint.timeout, "", 1, trust)
     store = build_store(config.database, reactor, SystemRandom())
-    listener = bind(config.listen.host, config.listen.port)
+    listeners = listen(config.listen.host, config.listen.port)
     try:
-        store.open()
+        with acting_as(user):
+            store.open()
     except BaseException:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         raise
-    return DalgaService(reactor, config, store, listener, trust, zones)
+    return DalgaService(reactor, config, store, listeners, trust, zones)
 
 
-def create_table(config: Config, reactor: Any) -> str:
+def create_table(config: Config, reactor: Any, user: User = STAYS) -> str:
     """
     Create the jobs table, and say where. Blocks.
 
+    :param user: whose a file is to be.
     :raises TableExists: if it is there already.
     :raises StartupError: if the database refuses.
     """
-    return build_store(config.database, reactor, SystemRandom()).create_table()
+    store = build_store(config.database, reactor, SystemRandom())
+    with acting_as(user):
+        return store.create_table()
 
 
-def upgrade_table(config: Config, reactor: Any, dry_run: bool) -> Generator[str, None, None]:
+def upgrade_table(
+    config: Config, reactor: Any, dry_run: bool, user: User = STAYS
+) -> Generator[str, None, None]:
     """
     Upgrade the jobs table, or say what that would do; gives what to print, line by line. Blocks.
 
+    :param user: whose the files beside a file are to be.
     :raises StartupError: if it can't be done.
     """
     use_newest()  # for the times of jobs that a Go release had in a place
-    return build_store(config.database, reactor, SystemRandom()).upgrade_table(dry_run)
+    store = build_store(config.database, reactor, SystemRandom())
+    with acting_as(user):
+        yield from store.upgrade_table(dry_run)

@@ -43,6 +43,8 @@ APPLICATION = (
     "jobs",
     "web",
     "files",
+    "privileges",
+    "listening",
     "zonedata",
     "service",
     "cli",

@@ -44,6 +44,12 @@ GO_COLUMNS = (
     "id",
 )
 
+#: The files beside this module, which a user that the process becomes may not be able to read.
+_TEXTS = {
+    engine: files(__package__).joinpath(f"{engine}.sql").read_text(encoding="utf-8")
+    for engine in ("mysql", "sqlite")
+}
+
 
 def definitions(engine: str, name: str, suffix: str = "") -> list[str]:
     """
@@ -53,7 +59,7 @@ def definitions(engine: str, name: str, suffix: str = "") -> list[str]:
     :param name: the jobs table's name, as `dalga.config` lets it pass.
     :param suffix: what the table is called besides, for the time being.
     """
-    text = files(__package__).joinpath(f"{engine}.sql").read_text(encoding="utf-8")
+    text = _TEXTS[engine]
     for word, value in (
         ("{table}", name + suffix),
         ("{due}", f"{name}_due"),

@@ -12,7 +12,7 @@ from typing import Any
 from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble
 from dalga.store.schema import HEARTBEATS, VERSION, columns_of, definitions, lacking, misfit
-from dalga.store.sqlitefile import PUT_BACK, FileWatch, unusable, uri
+from dalga.store.sqlitefile import PUT_BACK, FileWatch, unusable, uri, who
 
 #: The jobs table's name; a file has but one.
 TABLE = "dalga"
@@ -39,6 +39,9 @@ _MISTAKES = {
     sqlite3.SQLITE_MISUSE,
     sqlite3.SQLITE_RANGE,
 }
+
+#: SQLite's words where it mostly matters whose the file or its folder is.
+_NOT_ALLOWED = {"attempt to write a readonly database", "unable to open database file"}
 
 
 def _utc_now() -> datetime:
@@ -212,12 +215,14 @@ class SQLite:
         return None if code & 0xFF in _MISTAKES else Trouble.UNAVAILABLE
 
     def explain(self, error: Exception) -> str | None:
-        return f"can't use {self.where()}: {error}" if isinstance(error, sqlite3.Error) else None
+        if not isinstance(error, sqlite3.Error):
+            return None
+        return f"can't use {self.where()}: {_in_words(error)}"
 
     def explain_write(self, error: Exception) -> str | None:
         if not isinstance(error, sqlite3.Error):
             return None
-        return f"can't write to the table {self.table} in {self.where()}: {error}"
+        return f"can't write to the table {self.table} in {self.where()}: {_in_words(error)}"
 
     def where(self) -> str:
         return f"SQLite file {self._path!r}"
@@ -271,6 +276,13 @@ class SQLite:
 
     def rename(self, cursor: Cursor, suffix: str, new: str) -> None:
         cursor.execute(f"ALTER TABLE {self.named(suffix)} RENAME TO {self.named(new)}")
+
+
+def _in_words(error: sqlite3.Error) -> str:
+    """What an error says, and what to do where that is not plain from it."""
+    if str(error) not in _NOT_ALLOWED:
+        return str(error)
+    return f"{error}; {who()} has to be able to write to the file, and to its folder"
 
 
 def _text(instant: datetime) -> str:

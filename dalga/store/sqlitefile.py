@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import sqlite3
 from contextlib import closing
 from urllib.parse import quote
@@ -20,6 +21,15 @@ PUT_BACK = "put the right one back"
 
 #: No database is smaller, in bytes.
 _SMALLEST = 512
+
+
+def who() -> str:
+    """As which user files are opened, by name where it has one."""
+    uid = os.geteuid()
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
 
 
 def uri(path: str, query: str) -> str:
@@ -213,9 +223,14 @@ class FileGuard:
         try:
             descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
+            if os.path.exists(self._lock):
+                raise StartupError(
+                    f"can't open {self._lock!r} beside the SQLite file: {error.strerror}; give "
+                    f"both to {who()}, or name another file with path in [sqlite]"
+                ) from error
             raise StartupError(
-                f"can't make {self._lock!r} beside the SQLite file: {error.strerror}; "
-                "choose a folder that dalga may write to with path in [sqlite]"
+                f"can't make {self._lock!r} beside the SQLite file: {error.strerror}; choose a "
+                f"folder that {who()} may write to with path in [sqlite]"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,109 @@
+"""
+The sockets of the HTTP interface.
+
+They are opened before the daemon detaches or gives up its privileges, so that what is in their way
+is said to the person who started it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from dalga.errors import StartupError
+from dalga.log import logger
+
+log = logger(__name__)
+
+#: How often another port is tried where any will do, and one that is free at the first of several
+#: addresses is taken at another.
+ANY_PORTS = 20
+
+#: What an address of a name comes to on a machine that has not that address, or no IPv6.
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+#: A family of addresses, and the host and port of an address.
+_Address = tuple[int, str, int]
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """
+    Listening sockets, one for each address that a host has: ``localhost`` is mostly two.
+
+    An address that this machine has not is left out, if there is another: ``localhost`` is often
+    ``::1`` as well where there is no IPv6.
+
+    :param port: 0 for any; the same at each address.
+    :raises StartupError: if one of the addresses can't be had, or the name has none.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "that is no host name"
+        raise _refusal(shown(host, port), reason) from error
+    # A resolver may give one address twice.
+    addresses = list(dict.fromkeys((family, *address[:2]) for family, *_, address in found))
+    tries = ANY_PORTS if port == 0 and len(addresses) > 1 else 1
+    for left in reversed(range(tries)):
+        try:
+            return _listen_on(host, addresses)
+        except StartupError as error:
+            cause = error.__cause__
+            if not left or not isinstance(cause, OSError) or cause.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError
+
+
+def _listen_on(host: str, addresses: list[_Address]) -> list[socket.socket]:
+    """:raises StartupError: from the OSError of the address that can't be had."""
+    listeners: list[socket.socket] = []
+    left_out: dict[str, OSError] = {}
+    try:
+        for family, address, port in addresses:
+            if listeners:
+                port = listeners[0].getsockname()[1]
+            place = shown(address, port)
+            try:
+                listener = socket.create_server((address, port), family=family, backlog=1024)
+            except OSError as error:
+                if error.errno not in _NOT_OURS:
+                    raise _refusal(place, _reason(error), host, address) from error
+                left_out[place] = error
+                continue
+            listener.setblocking(False)
+            listeners.append(listener)
+        if not listeners:
+            place, missing = next(iter(left_out.items()))
+            raise _refusal(place, _reason(missing), host, addresses[0][1]) from missing
+    except StartupError:
+        for listener in listeners:
+            listener.close()
+        raise
+    for place, missing in left_out.items():
+        log.info(
+            "not listening on {place}, an address of {host}: {reason}",
+            place=place,
+            host=host,
+            reason=_reason(missing),
+        )
+    return listeners
+
+
+def shown(host: str, port: int) -> str:
+    """Host and port, as a URL has them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reason(error: OSError) -> str:
+    # create_server has put the address into the words.
+    return (error.strerror or "").partition(" (while attempting")[0]
+
+
+def _refusal(place: str, reason: str, host: str = "", address: str = "") -> StartupError:
+    of = f", an address of {host}" if host != address else ""
+    return StartupError(
+        f"can't listen on {place}{of}: {reason}; choose another address with host and port in "
+        "[listen]"
+    )
