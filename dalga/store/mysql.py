@@ -19,6 +19,7 @@ from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 
 from dalga.errors import StartupError, TableExists
+from dalga.store import login
 from dalga.store.dialect import Cursor, Trouble, as_utc
 from dalga.store.schema import (
     BACKUP,
@@ -285,8 +286,11 @@ class MySQL:
                 no_host = f"{arguments['host']!r} is no host name"
                 raise pymysql.OperationalError(CR.CR_UNKNOWN_HOST, no_host) from error
             raise _no_server() from error
-        except RuntimeError as error:  # a package is missing that a way to log in needs
-            raise pymysql.OperationalError(CR.CR_SERVER_HANDSHAKE_ERR, str(error)) from error
+        except (RuntimeError, pymysql.OperationalError) as error:
+            words = login.unknown(error)
+            if words is None:
+                raise
+            raise pymysql.OperationalError(CR.CR_AUTH_PLUGIN_CANNOT_LOAD, words) from error
 
     def _make_ready(self, connection: Any) -> None:
         try:
@@ -320,6 +324,7 @@ class MySQL:
             "connect_timeout": self._dial_timeout,
             "read_timeout": self._read_timeout,
             "write_timeout": self._write_timeout,
+            "auth_plugin_map": login.PLUGINS,
             "conv": {**conversions, FIELD_TYPE.DATETIME: _datetime},
             # Count the rows that matched, not those that looked different afterwards.
             "client_flag": CLIENT.FOUND_ROWS,
@@ -513,10 +518,19 @@ class MySQL:
             CR.CR_UNKNOWN_HOST: "can't reach",
             ER.ACCESS_DENIED_ERROR: cant_log_in,
             **dict.fromkeys(_LOCKED_OUT, cant_log_in),
+            1698: cant_log_in,  # ER_ACCESS_DENIED_NO_PASSWORD_ERROR
+            CR.CR_AUTH_PLUGIN_CANNOT_LOAD: cant_log_in,
+            CR.CR_AUTH_PLUGIN_ERR: cant_log_in,
             ER.DBACCESS_DENIED_ERROR: f"user {self._user!r} may not use",
             ER.BAD_DB_ERROR: "there is no such database:",
         }.get(code, "can't use")
-        return f"{what} {self.where()}: {_words(error)}"
+        words = _words(error)
+        if code == 1698:
+            words += (
+                "; one that logs in as the system's user of its name (unix_socket, auth_socket) "
+                "does that over socket in [mysql]"
+            )
+        return f"{what} {self.where()}: {words}"
 
     def explain_write(self, error: Exception) -> str | None:
         if not isinstance(error, pymysql.err.MySQLError):
