@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from time import time
 
@@ -10,6 +11,7 @@ from faults import endpoint as http
 from faults.checker import repetitions
 from faults.client import PROMPT
 from faults.endpoint import Answer, Behaviour, Endpoint, Hang
+from faults.instance import NAMED
 from faults.scenarios import scenario
 from faults.scenarios.instances import keys
 from faults.world import LEASE, TIMEOUT, World
@@ -211,6 +213,60 @@ async def dead_path(world: World) -> None:
     elif max(late) > 1.5:
         world.objections.append(f"a job of another path was {max(late):.1f} s late")
     world.endpoint.behave(Answer(), "dead")
+    await world.settle()
+
+
+#: How long a look-up takes that takes long, in seconds: less than a POST's time-out.
+SLOW_LOOKUP = 2.0
+
+#: How many jobs are due at once while the endpoint's name is not found.
+WAITING = 100
+
+
+@scenario("8. The endpoint's name: a resolver that is silent, and one that is slow")
+async def resolver(world: World) -> None:
+    """What was never sent is said to be so; nothing but POSTs waits, and not for long."""
+    speed = world.folder / "speed"
+    named = {
+        "faults": {"lookup": str(speed)},
+        "endpoint": {"baseurl": f"http://{NAMED}:{world.endpoint.port}/", "timeout": f"{TIMEOUT}s"},
+    }
+    silent = await world.start(**named)
+    jobs = keys("job", WAITING)
+    with world.faulty("look-ups silent", after=LEASE + 3.0):
+        await world.insert(jobs, time(), foreign=True)  # nothing is seen of the first attempts
+        ends = time() + max(TIMEOUT + 2.0, min(20.0, world.seconds / 2))
+        while time() < ends:
+            for target in (
+                "/preview?cron=0+9+*+*+*&location=Europe/Riga",
+                "/jobs/job0/body/upcoming",
+            ):
+                answer = await world.client.ask("GET", target)
+                if answer.status != 200:
+                    world.objections.append(f"{target} gives {answer.status}")
+            await world.pause(0.5)
+        await world.retire(silent)
+    took = silent.ended_at - silent.told_at
+    world.notes["stopped in"] = f"{took:.1f} s"
+    failed = re.findall(r"'body': (.+?) in [0-9.]+ s, attempt 1;", silent.output())
+    if world.endpoint.posts or len(failed) < WAITING:
+        world.objections.append(f"{len(world.endpoint.posts)} POSTs, {len(failed)} that failed")
+    if blamed := {words for words in failed if NAMED not in words}:
+        world.objections.append(f"of what was never sent is said: {blamed}")
+    # One that is slow: each of them has its answer.
+    speed.write_text(f"{SLOW_LOOKUP}")
+    slow = await world.start(**named)
+    await world.until_done(WAITING, 30)
+    healthy = keys("healthy", WAITING)
+    await world.client.put_many(healthy, interval=2)
+    await world.pause(max(4.0, world.seconds / 2))
+    # And one that falls silent again, as it was found before.
+    speed.unlink()
+    await world.pause(max(4.0, world.seconds / 2))
+    world.notes["look-ups failed"] = str(slow.output().count("attempt 1; again"))
+    if "attempt 1; again" in slow.output():
+        world.objections.append("a POST failed though the endpoint is well and its name was found")
+    speed.write_text("0")
     await world.settle()
 
 
