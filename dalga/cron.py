@@ -268,8 +268,8 @@ def _special(kind: _Field, item: str, stored: bool) -> str | None:
     """What is no number and no range; None for what may be one."""
     if re.match(r"H(\(|/|$)", item) or "~" in item:
         raise ValueError(
-            f"has {item[:20]!r} in the {kind.name} field, which some crons choose a value for: "
-            f"write a number ({kind.takes})"
+            f"has {item[:20]!r} in the {kind.name} field, for which some crons choose a value: "
+            f"write one ({kind.takes}), and jitter=1h or the like to spread jobs"
         )
     if kind is _DAY:
         if item in ("L", "LW"):

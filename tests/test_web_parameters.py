@@ -583,6 +583,21 @@ class ParametersTests(SynchronousTestCase):
         texts = {name: str(value) for name, value in members.items()}
         self.assertEqual(asked(b"", JSON, json.dumps(texts).encode()), expected)
 
+    def test_numbers_of_json(self) -> None:
+        """A number is one however JSON has it (RFC 8259 section 6)."""
+        for number in (b"60", b"60.0", b"6e1", b"6E+1", b"0.6e2", b"600e-1"):
+            body = b'{"interval":%b,"count":%b,"one-off":1.0}' % (number, number)
+            request = asked(b"", JSON, body)
+            self.assertEqual(request.interval, whole_seconds(60), number)
+            self.assertEqual((request.count, request.one_off), (60, True), number)
+        for zero in (b"0", b"0.0", b"-0.0", b"0e5"):
+            request = asked(b"", JSON, b'{"interval":%b}' % zero)
+            self.assertEqual(request.interval, whole_seconds(0), zero)
+        self.assertEqual(
+            asked(b"", JSON, b'{"interval":1.5e0,"max-lateness":25e-2}'),
+            asked(b"interval=1.5&max-lateness=0.25"),
+        )
+
     def test_query_and_body_together(self) -> None:
         expected = ScheduleRequest(interval=whole_seconds(60), immediate=True)
         self.assertEqual(asked(b"interval=60", FORM, b"immediate=on"), expected)

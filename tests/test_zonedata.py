@@ -64,7 +64,7 @@ class ChoiceTests(SynchronousTestCase):
             (f"# version {year - 1}z\n# more", False),
             (f"# version {year}\n", False),
             (f"# version {IANA_VERSION}\n", True),
-            (f"# version {year}zz\n", True),
+            (f"# version {year}aa\n", True),  # as it goes on after z
             (f"# version {year + 1}a-debian\n", True),
             ("# no version at all\n", False),
             ("", False),
@@ -134,7 +134,7 @@ class SQLiteDaemonTests(DaemonTestCase):
             daemon, url = await self.start(sqlite={"path": f"{number}.sqlite"})
             await daemon.says(rf"time zone data: {used}, .*\(not .*\)")
             status = await self.get(f"{url}/status")
-            self.assertEqual((list(status)[-1], status["tzdata"]), ("tzdata", used))
+            self.assertEqual(status["tzdata"], used)
             shown = await self.put(
                 f"{url}/jobs/a/b?cron=0+9+*+*+*&location=America/Vancouver"
                 "&first-run=2030-01-31T00:00:00Z"
