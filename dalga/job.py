@@ -81,6 +81,18 @@ class OnFailure(StrEnum):
     STOP = "stop"
 
 
+class IfExists(StrEnum):
+    """What a PUT does where the job is there already."""
+
+    #: It is scheduled as if it were new.
+    RESCHEDULE = "reschedule"
+    #: Where its schedule is the same it keeps its next run and its state, and gets what else was
+    #: asked for; else it is rescheduled. A disabled job stays disabled.
+    UPDATE = "update"
+    #: It stays as it is.
+    KEEP = "keep"
+
+
 class Failed(IntEnum):
     """Whether the last run was given up."""
 
@@ -107,6 +119,8 @@ class Options:
     first_run: datetime | None = None
     #: Each run comes later than its schedule's time by less than this; see `offset_of`.
     jitter: timedelta | None = None
+    #: Of a one-off job: how long after its PUT it was to run.
+    delay: Duration | None = None
 
     @property
     def lateness(self) -> timedelta | None:
@@ -386,6 +400,35 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
     return Reschedule(*following, outcome.reason)
 
 
+def revised(run: Run, verdict: Verdict, options: Options, now: datetime) -> Verdict:
+    """
+    What a verdict comes to where the user has changed the job's options during the run (P4): it was
+    made by those that the run was claimed with.
+
+    What was done is done: a run that was skipped, or tried again, stays so.
+
+    :param options: those that hold now; the schedule is the same.
+    """
+    following = _within(options, _next_time(replace(run.grid, options=options), run.scheduled, now))
+    more = options.count is None or run.successes + 1 < options.count
+    match verdict:
+        case Delete() if following is not None and missed(run):
+            return Skip(following)
+        case Delete() if following is not None and more:
+            return Reschedule(following, run.anchor)
+        case Reschedule(scheduled, _, None) if not more or _within(options, scheduled) is None:
+            return Delete()
+        case Reschedule(scheduled, _, str(error)) if (
+            options.on_failure is OnFailure.STOP or _within(options, scheduled) is None
+        ):
+            return Stop(error)
+        case Stop(error) if options.on_failure is OnFailure.CONTINUE and following is not None:
+            return Reschedule(following, run.anchor, error)
+        case Skip(scheduled) if _within(options, scheduled) is None:
+            return Delete()
+    return verdict
+
+
 def missed(run: Run) -> Skip | Delete | None:
     """
     What becomes of a run that is claimed too late to begin; None where it is to be POSTed.
@@ -466,6 +509,7 @@ class ScheduleRequest:
     jitter: timedelta | None = None
     dst_gap: Gap | None = None
     dst_overlap: Overlap | None = None
+    if_exists: IfExists | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -645,6 +689,68 @@ def plan(
         counts from now. It has no say in what is refused, and the run comes no later than `until`.
     :raises InvalidRequest: where the combination is refused, or there would be no run.
     """
+    planned = _draft(request, now, key)
+    until, schedule, first = planned.options.until, planned.schedule, planned.first
+    if until is not None and until < max(first, now):
+        which = f"the first run at {timestamp(first)}" if first > now else "now"
+        raise InvalidRequest(
+            f"until is {timestamp(until)}, before {which}: the job would never run"
+        )
+    counts_from_now = request.first_run is None and not request.immediate
+    if variation == 1.0 or not counts_from_now or not isinstance(schedule, Every):
+        return planned
+    varied = add(planned.anchor, schedule.interval * variation + planned.offset) or first
+    first = min(varied, until or varied)
+    return replace(planned, first=first, anchor=first - planned.offset)
+
+
+def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
+    """
+    What a PUT with if-exists=update makes of a job that is there: other terms, and the run and the
+    anchor that it has.
+
+    :return: None where the schedule is another, so that it is to be planned anew.
+    :raises InvalidRequest: as `plan` does; also where `until` is before the run that it has.
+    """
+    planned = _draft(request, now, job.key)
+    if _timing(job.schedule, job.options) != _timing(planned.schedule, planned.options):
+        return None
+    until = planned.options.until
+    if until is not None and until < job.scheduled:
+        raise InvalidRequest(
+            f"until is {timestamp(until)}, before the job's next run at {timestamp(job.scheduled)}"
+        )
+    return replace(planned, anchor=job.anchor, first=job.scheduled)
+
+
+def _timing(schedule: Schedule, options: Options) -> tuple[object, ...]:
+    """
+    What makes a schedule the same as another: what was asked for, however it was written, and not
+    when. Of elapsed time, no place is a part.
+    """
+    match schedule:
+        case Every(interval):
+            times: object = interval
+        case Calendar(duration, zone):
+            times = _parts(duration), zone
+        case Cron(text, zone):
+            times = text.upper(), zone
+        case Once(zone):
+            delay = options.delay
+            times = delay and (_parts(delay), delay.is_exact or zone)
+    return type(schedule), times, options.first_run, options.jitter
+
+
+def _parts(duration: Duration) -> tuple[int, int, timedelta]:
+    return duration.months, duration.days, duration.exact
+
+
+def _draft(request: ScheduleRequest, now: datetime, key: JobKey | None) -> Plan:
+    """
+    A plan without a variation, and whatever its `until` is.
+
+    :raises InvalidRequest: see `plan`.
+    """
     check_request(request)
     zone = Zone(request.location or "UTC", request.dst_gap, request.dst_overlap)
     options = Options(
@@ -655,19 +761,10 @@ def plan(
         on_failure=request.on_failure or OnFailure.CONTINUE,
         first_run=request.first_run,
         jitter=request.jitter,
+        delay=(request.interval or None) if request.one_off else None,
     )
     offset = offset_of(key, options) if key else timedelta()
     schedule, anchor, first = _first_run(request, zone, options, offset, now)
-    if options.until is not None and options.until < max(first, now):
-        which = f"the first run at {timestamp(first)}" if first > now else "now"
-        raise InvalidRequest(
-            f"until is {timestamp(options.until)}, before {which}: the job would never run"
-        )
-    counts_from_now = request.first_run is None and not request.immediate
-    if variation != 1.0 and counts_from_now and isinstance(schedule, Every):
-        varied = add(anchor, schedule.interval * variation + offset) or first
-        first = min(varied, options.until or varied)
-        anchor = first - offset
     return Plan(schedule, options, anchor, first, offset)
 
 

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from dalga.counting import Counting
 from dalga.errors import DalgaError, JobSetAside, StoreUnavailable
 from dalga.job import (
+    IfExists,
     Job,
     JobKey,
     ScheduleRequest,
@@ -131,7 +132,7 @@ class Jobs:
         check_path(key.path)
         check_request(request)
         put = self._store.put(key, request, self._variation())
-        return await self._shielded(put.addCallback(self._scheduled))
+        return await self._shielded(put.addCallback(self._scheduled, request.if_exists))
 
     async def get(self, key: JobKey) -> Job | UnreadableJob:
         """
@@ -253,16 +254,22 @@ class Jobs:
 
     # Called after the commit, whether or not anybody still waits for the answer.
 
-    def _scheduled(self, job: Job) -> Job:
+    def _scheduled(self, job: Job, if_exists: IfExists | None) -> Job:
+        if if_exists in (IfExists.UPDATE, IfExists.KEEP):
+            what = "put with if-exists={if_exists}: {how}, next run {first}"
+        else:
+            what = "scheduled {how}, first run {first}"
         log.info(
-            "{path!r} {body!r}: scheduled {how}, first run {first}",
+            "{path!r} {body!r}: " + what,
             path=job.key.path,
             body=job.key.body,
             how=_how(job.schedule),
-            first=timestamp(job.scheduled),
+            if_exists=if_exists,
+            first="none" if job.next_run is None else timestamp(job.next_run),
         )
         # Not the due time, which is the lease's end where a run is under way.
-        self._written(job.scheduled)
+        if job.next_run is not None:
+            self._written(job.next_run)
         return job
 
     def _triggered(self, job: Job) -> Job:

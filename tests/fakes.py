@@ -18,6 +18,7 @@ from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
 from dalga.job import (
     Delete,
     Failed,
+    IfExists,
     Job,
     JobKey,
     Options,
@@ -31,7 +32,9 @@ from dalga.job import (
     Stop,
     UnreadableJob,
     Verdict,
+    amended,
     plan,
+    revised,
 )
 from dalga.schedule import Every, Once, Schedule
 from dalga.store import PIECE, Claimed, Counts, Dues, Page, Position, Recorded
@@ -169,8 +172,18 @@ class FakeStore:
         """See `Store.put`."""
 
         def work() -> Job:
-            planned = plan(request, self.time, variation, key)
             row = next((row for row in self.rows.values() if row.key == key), None)
+            stays_disabled = False
+            is_there = row is not None and row.superseded != DELETED
+            if is_there and request.if_exists is IfExists.KEEP:
+                return self._job(row)
+            if is_there and request.if_exists is IfExists.UPDATE:
+                terms = amended(self._job(row), request, self.time)
+                if terms is not None:
+                    row.schedule, row.options = terms.schedule, terms.options
+                    return self._job(row)
+                stays_disabled = row.disabled
+            planned = plan(request, self.time, variation, key)
             if row is None:
                 row = self._insert(
                     key, planned.schedule, planned.options, planned.anchor, planned.first
@@ -184,6 +197,8 @@ class FakeStore:
                 planned.anchor,
             )
             row.successes, row.skipped, row.failed, row.disabled = 0, 0, Failed.NO, False
+            if stays_disabled:
+                self._disable(row)
             return self._job(row)
 
         return self._run("put", key, work)
@@ -253,9 +268,7 @@ class FakeStore:
 
         def work() -> Job:
             row = self._expect(key)
-            row.disabled = True
-            if not self._leased(row):
-                row.token, row.superseded, row.due = None, NOTHING, None
+            self._disable(row)
             return self._job(row)
 
         return self._run("disable", key, work)
@@ -439,6 +452,11 @@ class FakeStore:
         row.scheduled, row.run, row.started, row.attempts = first, None, None, 0
         row.error = None
 
+    def _disable(self, row: Row) -> None:
+        row.disabled = True
+        if not self._leased(row):
+            row.token, row.superseded, row.due = None, NOTHING, None
+
     def _taken(
         self, row: Row, now: datetime, lease: timedelta, was_due: datetime, waited: bool
     ) -> Run:
@@ -483,6 +501,8 @@ class FakeStore:
             self._unless_disabled(row)
             recorded.overridden.append(run)
             return
+        if row.options != run.options:
+            verdict = revised(run, verdict, row.options, self.time)
         match verdict:
             case Delete():
                 del self.rows[row.id]

@@ -198,6 +198,7 @@ def crons_with_seconds_near(draw: st.DrawFn, wall: datetime) -> str:
 PARAMETERS = [
     *("interval", "cron", "location", "first-run", "one-off", "immediate", "until", "count"),
     *("catch-up", "max-lateness", "on-failure", "jitter", "dst-gap", "dst-overlap"),
+    "if-exists",
 ]
 
 #: What comes close to durations, cron expressions and timestamps.

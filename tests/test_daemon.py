@@ -276,6 +276,49 @@ class ScheduleTests(DaemonTestCase):
             late = epoch + hit.start - scheduled.timestamp()
             self.assertGreater(late, -0.02, hit)
 
+    async def test_put_at_each_start(self) -> None:
+        """
+        P2: an application that PUTs its jobs with if-exists=update at each start loses no run, be
+        it waiting, tried again or under way, and leaves a disabled job disabled.
+        """
+        _, url = await self.start(jobs={"retryInterval": "3s", "retryJitter": 0})
+        jobs = {
+            "waits": "interval=1h",
+            "fails": "interval=1h&immediate=true",
+            "hangs": "interval=1h&immediate=true",
+            "rests": "cron=0+9+*+*+*&location=Europe/Riga",
+        }
+        release: Deferred[int] = Deferred()
+        tried: list[str] = []
+
+        def answer(hit: Hit) -> int | Deferred[int]:
+            tried.append(hit.body)
+            return release if hit.body == "hangs" else 500 if tried.count("fails") == 1 else 200
+
+        self.endpoint.answer = answer
+        for body, query in jobs.items():
+            await self.put(f"{url}/jobs/app/{body}?{query}&if-exists=update")
+        await self.patch_job(f"{url}/jobs/app/rests", "disable=true")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 2)
+        await self.until_shown(
+            f"{url}/jobs/app/fails", failing={"attempts": 1, "error": "500 Internal Server Error"}
+        )
+        before = {body: await self.get(f"{url}/jobs/app/{body}") for body in jobs}
+        for rule in ("update", "keep", "update"):
+            for body, query in jobs.items():
+                put = await self.put(f"{url}/jobs/app/{body}?{query}&if-exists={rule}")
+                self.assertEqual(put, before[body], body)
+        for body, query in jobs.items():
+            put = await self.put(f"{url}/jobs/app/{body}?{query}&if-exists=update&count=2")
+            self.assertEqual(put, {**before[body], "count": 2, "successes": 0}, body)
+        release.callback(200)
+        for body in ("fails", "hangs"):
+            await self.until_shown(f"{url}/jobs/app/{body}", successes=1)
+        runs = {hit.run for hit in self.endpoint.hits if hit.body == "fails"}
+        self.assertEqual((len(runs), sorted(tried)), (1, ["fails", "fails", "hangs"]))
+        again = await self.put(f"{url}/jobs/app/waits?interval=2h&if-exists=update")
+        self.assertGreater(again["next_run"], before["waits"]["next_run"])
+
     async def test_count_and_until(self) -> None:
         """A job is removed after so many runs, or after its last time."""
         _, url = await self.start()

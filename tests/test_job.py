@@ -28,6 +28,7 @@ from dalga.job import (
     Options,
     Outcome,
     Plan,
+    Release,
     Reschedule,
     Retry,
     Run,
@@ -35,6 +36,7 @@ from dalga.job import (
     ScheduleRequest,
     Skip,
     Stop,
+    amended,
     check_length,
     check_path,
     check_request,
@@ -42,6 +44,7 @@ from dalga.job import (
     missed,
     offset_of,
     plan,
+    revised,
     target_path,
 )
 from dalga.retry import RetryPolicy
@@ -136,7 +139,8 @@ class PlanTests(SynchronousTestCase):
             (asking(one_off=True, immediate=True), Once(), NOW, NOW),
         ):
             check_request(request)
-            options = Options(first_run=request.first_run)
+            delay = (request.interval or None) if request.one_off else None
+            options = Options(first_run=request.first_run, delay=delay)
             self.assertEqual(plan(request, NOW), Plan(schedule, options, anchor, first), request)
 
     def test_places(self) -> None:
@@ -1091,6 +1095,117 @@ class JitterTests(SynchronousTestCase):
             # The one before it, if asked again.
             self.assertEqual(moved.next_after(found.at - SECOND / 1_000_000), found)
             regular, time = following.at, found.at
+
+
+class ExistsTests(SynchronousTestCase):
+    """PUTs with if-exists=update on a job that is there."""
+
+    def job(self, request: ScheduleRequest, **state: object) -> Job:
+        """What a PUT of long ago has left."""
+        planned = plan(request, PAST, key=KEY)
+        job = Job(
+            KEY, planned.schedule, planned.options, planned.anchor, planned.first, planned.first
+        )
+        return replace(job, **state)  # type: ignore[arg-type]
+
+    def test_the_same(self) -> None:
+        """A schedule is the same however it is written, and whenever it was asked for."""
+        for old, new in (
+            (asking(interval=60), asking(interval="PT60S")),
+            (asking(interval=60), asking(interval="1m", immediate=True)),
+            (asking(interval=60), asking(interval=60, location="Asia/Tokyo", count=3)),
+            (asking(interval="P7D"), asking(interval="P1W")),
+            (asking(interval="P12M"), asking(interval="p1y")),
+            (asking(interval="P1M", first_run=THEN), asking(interval="P1M", first_run=THEN)),
+            (asking(cron="0 9 * * MON"), asking(cron="0 9 * * mon", max_lateness=MINUTE)),
+            (asking(cron="0 9 * * *", jitter=HOUR), asking(cron="0 9 * * *", jitter=HOUR)),
+            (asking(one_off=True, interval=60), asking(one_off=True, interval="PT1M")),
+            (
+                asking(one_off=True, first_run=THEN),
+                asking(one_off=True, first_run=THEN, location="Asia/Tokyo"),
+            ),
+            (asking(one_off=True, immediate=True), asking(one_off=True, interval=0)),
+        ):
+            # A run that was asked for, or that intervals are counted from, is no other schedule.
+            job = self.job(old, anchor=NOW - MINUTE, scheduled=NOW + SECOND)
+            terms = amended(job, new, NOW)
+            assert terms is not None, new
+            self.assertEqual((terms.anchor, terms.first), (job.anchor, job.scheduled), new)
+            self.assertEqual(terms.options.count, new.count)
+
+    def test_another(self) -> None:
+        """It is another by its times, its place, its rules, and by what it was to begin with."""
+        for old, new in (
+            (asking(interval=60), asking(interval=61)),
+            (asking(interval=86400), asking(interval="P1D")),
+            (asking(interval="P1M"), asking(interval="P30D")),
+            (asking(interval="P1D"), asking(interval="P1D", location="Asia/Tokyo")),
+            (asking(interval="P1D"), asking(interval="P1D", dst_gap=Gap.SKIP)),
+            (asking(cron="0 9 * * *"), asking(cron="0 10 * * *")),
+            (asking(cron="0 9 * * *"), asking(cron="0 9 * * *", location="Asia/Tokyo")),
+            (asking(cron="0 9 * * *"), asking(cron="0 9 * * *", dst_overlap=Overlap.LAST)),
+            (asking(cron="0 9 * * *"), asking(cron="0 9 * * *", jitter=HOUR)),
+            (asking(cron="0 9 * * *", jitter=HOUR), asking(cron="0 9 * * *", jitter=MINUTE)),
+            (asking(interval=60), asking(interval=60, first_run=THEN)),
+            (asking(interval=60, first_run=THEN), asking(interval=60)),
+            (asking(interval=60, first_run=THEN), asking(interval=60, first_run=THEN + SECOND)),
+            (asking(interval=60), asking(one_off=True, interval=60)),
+            (asking(one_off=True, interval=60), asking(one_off=True, interval=61)),
+            (asking(one_off=True, interval=60), asking(one_off=True, immediate=True)),
+            (asking(one_off=True, first_run=THEN), asking(one_off=True, immediate=True)),
+        ):
+            self.assertIsNone(amended(self.job(old), new, NOW), (old, new))
+
+    def test_refused(self) -> None:
+        """What contradicts itself is refused, and an end that is before the job's next run."""
+        job = self.job(asking(interval=60), scheduled=NOW + SECOND)
+        for request in (
+            asking(interval=0),
+            asking(interval=60, until=NOW),
+            asking(interval=60, until=PAST),
+        ):
+            self.assertRaises(InvalidRequest, amended, job, request, NOW)
+        until = asking(interval=60, until=NOW + SECOND)
+        self.assertRaises(InvalidRequest, plan, until, NOW)
+        self.assertIsNotNone(amended(job, until, NOW))
+
+    def test_a_verdict_by_other_options(self) -> None:
+        """The end of a run goes by the options that hold by then."""
+        later, error = NOW + MINUTE - SECOND, ERROR
+        goes_on = Reschedule(later, RUN.anchor)
+        given_up = Reschedule(later, RUN.anchor, error)
+        stop = OnFailure.STOP
+        for verdict, options, expected in (
+            (Delete(), Options(count=2), goes_on),
+            (Delete(), Options(), goes_on),
+            (Delete(), Options(count=1), Delete()),
+            (Delete(), Options(until=later), goes_on),
+            (Delete(), Options(until=later - SECOND), Delete()),
+            (goes_on, Options(count=2), goes_on),
+            (goes_on, Options(count=1), Delete()),
+            (goes_on, Options(until=later), goes_on),
+            (goes_on, Options(until=later - SECOND), Delete()),
+            (given_up, Options(count=1), given_up),
+            (given_up, Options(on_failure=stop), Stop(error)),
+            (given_up, Options(until=later - SECOND), Stop(error)),
+            (Stop(error), Options(on_failure=stop), Stop(error)),
+            (Stop(error), Options(), given_up),
+            (Stop(error), Options(until=later - SECOND), Stop(error)),
+            (Skip(later), Options(until=later), Skip(later)),
+            (Skip(later), Options(until=later - SECOND), Delete()),
+            (
+                Retry(later, error),
+                Options(count=1, until=NOW, on_failure=stop),
+                Retry(later, error),
+            ),
+            (Release(), Options(count=1, until=NOW), Release()),
+        ):
+            self.assertEqual(revised(RUN, verdict, options, NOW), expected, (verdict, options))
+        once = replace(RUN, schedule=Once())
+        self.assertEqual(revised(once, Delete(), Options(max_lateness=HOUR), NOW), Delete())
+        # It was too late, and would have been the last.
+        late = replace(RUN, options=Options(max_lateness=SECOND / 2, until=NOW))
+        self.assertEqual(revised(late, Delete(), Options(), NOW), Skip(later))
 
 
 class MissedTests(SynchronousTestCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from dalga.errors import (
     JobSetAside,
     StoreUnavailable,
 )
-from dalga.job import Job, JobKey, Options, ScheduleRequest, Stop, UnreadableJob
+from dalga.job import IfExists, Job, JobKey, Options, ScheduleRequest, Stop, UnreadableJob
 from dalga.jobs import Jobs, Status, Upcoming
 from dalga.schedule import Every, Once
 from tests.fakes import EPOCH, FakeStore
@@ -65,6 +66,20 @@ class CallTests(JobsTestCase):
         for variation in (0.75, 1.25):
             job = self.successResultOf(self.ask(jobs.schedule(KEY, EACH_MINUTE)))
             self.assertEqual(job.due, self.store.time + variation * MINUTE)
+
+    def test_schedule_what_is_there(self) -> None:
+        """P7: of a job that is kept the scheduler is told its next run, if it has one."""
+        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        self.clock.advance(5)
+        for rule in (IfExists.UPDATE, IfExists.KEEP):
+            asked = replace(EACH_MINUTE, if_exists=rule)
+            self.told.clear()
+            job = self.successResultOf(self.ask(self.jobs.schedule(KEY, asked)))
+            self.assertEqual((job.due, self.told), (EPOCH + MINUTE, [EPOCH + MINUTE]))
+        self.told.clear()
+        self.successResultOf(self.ask(self.jobs.disable(KEY)))
+        self.assertTrue(self.successResultOf(self.ask(self.jobs.schedule(KEY, asked))).disabled)
+        self.assertEqual(self.told, [])
 
     def test_not_before_the_commit(self) -> None:
         """P1: the call does not return, nor is the scheduler told, before the store answers."""

@@ -26,8 +26,10 @@ from dalga.job import (
     CatchUp,
     Delete,
     Failed,
+    IfExists,
     Job,
     JobKey,
+    OnFailure,
     Release,
     Reschedule,
     Retry,
@@ -61,6 +63,12 @@ REQUESTS = [
     ScheduleRequest(one_off=True, first_run=EPOCH - HOUR),
     ScheduleRequest(one_off=True, first_run=EPOCH + HOUR),
     ScheduleRequest(interval=seconds(7), jitter=HOUR / 60),
+    replace(DUE, if_exists=IfExists.UPDATE),
+    replace(DUE, if_exists=IfExists.UPDATE, count=1),
+    replace(EACH_MINUTE, if_exists=IfExists.UPDATE, until=EPOCH + HOUR / 4),
+    replace(EACH_MINUTE, if_exists=IfExists.UPDATE, on_failure=OnFailure.STOP),
+    replace(DUE, if_exists=IfExists.KEEP),
+    ScheduleRequest(cron="* * * * *", if_exists=IfExists.KEEP),
 ]
 
 

@@ -71,6 +71,9 @@ REQUESTS = {
         interval=duration_from_text("60"), max_lateness=timedelta(seconds=90.000001)
     ),
     "jitter": ScheduleRequest(cron="0 * * * *", jitter=timedelta(seconds=3600.000001)),
+    "once, in a while": ScheduleRequest(
+        one_off=True, interval=duration_from_text("P1Y2M10DT2H30M0.5S"), jitter=timedelta(days=1)
+    ),
     "no lateness": ScheduleRequest(interval=duration_from_text("60"), max_lateness=timedelta(0)),
     "on failure": ScheduleRequest(interval=duration_from_text("60"), on_failure=OnFailure.STOP),
     "all of it": ScheduleRequest(
@@ -135,6 +138,8 @@ POISON = [
     ("options", '{"max-lateness":1e400}', "can't be read"),
     ("options", '{"max-lateness":1e15}', "can't be read"),
     ("options", '{"jitter":-1}', "no jitter"),
+    ("options", '{"delay":"soon"}', "can't be read"),
+    ("options", '{"delay":60}', "can't be read"),
     ("options", '{"jitter":"1h"}', "can't be read"),
     ("options", '{"jitter":1e15}', "can't be read"),
     ("failed", 3, "failed is 3"),

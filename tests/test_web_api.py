@@ -718,7 +718,7 @@ class ParameterTests(APITestCase):
                 b"interval=60&timezone=UTC",
                 "there is no parameter 'timezone': a job takes interval, cron, location, "
                 "first-run, one-off, immediate, until, count, catch-up, max-lateness, on-failure, "
-                "jitter, dst-gap, dst-overlap",
+                "jitter, dst-gap, dst-overlap, if-exists",
             ),
         ]:
             self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))

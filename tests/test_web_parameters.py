@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.duration import Duration, duration_from_text
 from dalga.duration import seconds as whole_seconds
 from dalga.errors import InvalidRequest
-from dalga.job import CatchUp, JobKey, OnFailure, ScheduleRequest, plan
+from dalga.job import CatchUp, IfExists, JobKey, OnFailure, ScheduleRequest, plan
 from dalga.schedule import MAX_INTERVAL
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.web.parameters import (
@@ -558,6 +558,7 @@ class ParametersTests(SynchronousTestCase):
             "jitter": "1h",
             "dst-gap": "skip",
             "dst-overlap": "last",
+            "if-exists": "update",
         }
         pairs = urlencode(members).encode()
         # Whether they go together is not judged here.
@@ -576,6 +577,7 @@ class ParametersTests(SynchronousTestCase):
             jitter=timedelta(hours=1),
             dst_gap=Gap.SKIP,
             dst_overlap=Overlap.LAST,
+            if_exists=IfExists.UPDATE,
         )
         self.assertEqual(asked(pairs), expected)
         self.assertEqual(asked(b"", FORM, pairs), expected)
@@ -622,7 +624,8 @@ class ParametersTests(SynchronousTestCase):
     def test_unknown_parameters_are_refused_by_name_with_a_guess(self) -> None:
         takes = (
             "a job takes interval, cron, location, first-run, one-off, immediate, until, count, "
-            "catch-up, max-lateness, on-failure, jitter, dst-gap, dst-overlap"
+            "catch-up, max-lateness, on-failure, jitter, dst-gap, dst-overlap, "
+            "if-exists"
         )
         for request, shown, guess in [
             ((b"intervall=60",), "'intervall'", "interval"),

@@ -134,13 +134,16 @@ class Store(Protocol):
 
     def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
         """
-        Write a job, new or over the one that is there.
+        Write a job, new or over the one that is there, as the request's `if_exists` says.
 
         A run that is under way keeps its lease (P3); its end then leaves the new schedule as it is
-        (P4).
+        (P4). Where the job is there and is only updated, or kept, its runs go on as they were, and
+        it stays disabled if it is; the end of a run under way goes by the new options
+        (`dalga.job.revised`). A row that can't be understood is written anew.
 
         :param variation: of the first interval; see `dalga.job.plan`.
-        :raises InvalidRequest: where `request` is refused by `dalga.job.plan`.
+        :raises InvalidRequest: where `request` is refused by `dalga.job.plan` or `amended`.
+        :raises JobSetAside: where a job is to be kept that can't be understood.
         """
 
     def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from dalga.duration import duration_from_text
 from dalga.errors import InvalidRequest
 from dalga.job import (
     CatchUp,
@@ -226,6 +227,7 @@ def terms_text(schedule: Schedule, options: Options) -> tuple[str, str, str]:
         else options.max_lateness.total_seconds(),
         "on-failure": None if options.on_failure is OnFailure.CONTINUE else options.on_failure,
         "jitter": None if options.jitter is None else options.jitter.total_seconds(),
+        "delay": None if options.delay is None else options.delay.text,
         "dst-gap": schedule.zone.gap,
         "dst-overlap": schedule.zone.overlap,
     }
@@ -254,8 +256,24 @@ def _terms_from_text(schedule: str, location: str, options: str) -> tuple[Schedu
         check_location(location)
     except ValueError as problem:
         raise Unreadable(f"location is {location[:40]!r}, which {problem}") from None
+    chosen, gap, overlap = _options_from_text(options)
+    return schedule_from_text(schedule, Zone(location, gap, overlap)), chosen
+
+
+def options_of(value: object) -> Options:
+    """
+    What the column options holds.
+
+    :raises Unreadable: if it can't be read.
+    """
+    return _options_from_text(text("options", value))[0]
+
+
+@lru_cache(maxsize=4096)
+def _options_from_text(options: str) -> tuple[Options, Gap | None, Overlap | None]:
+    """:raises Unreadable: with what is wrong with it."""
     if not options:
-        return schedule_from_text(schedule, Zone(location)), Options()
+        return Options(), None, None
     try:
         given = json.loads(options)
         if not isinstance(given, dict):
@@ -265,9 +283,9 @@ def _terms_from_text(schedule: str, location: str, options: str) -> tuple[Schedu
             raise ValueError(f"there is no option {next(iter(given))!r}")
     except (ValueError, TypeError, OverflowError, RecursionError) as problem:
         raise Unreadable(f"options is {options[:40]!r}, which can't be read: {problem}") from None
-    zone = Zone(location, chosen.pop("dst-gap", None), chosen.pop("dst-overlap", None))
+    gap, overlap = chosen.pop("dst-gap", None), chosen.pop("dst-overlap", None)
     fields = {name.replace("-", "_"): value for name, value in chosen.items()}
-    return schedule_from_text(schedule, zone), Options(**fields)
+    return Options(**fields), gap, overlap
 
 
 def _aware(value: str) -> datetime:
@@ -301,6 +319,7 @@ _OPTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("max-lateness", _seconds("lateness")),
     ("on-failure", OnFailure),
     ("jitter", _seconds("jitter")),
+    ("delay", duration_from_text),
     ("dst-gap", Gap),
     ("dst-overlap", Overlap),
 )

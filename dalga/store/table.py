@@ -35,6 +35,7 @@ from dalga.errors import (
 from dalga.job import (
     Delete,
     Failed,
+    IfExists,
     Job,
     JobKey,
     Plan,
@@ -47,7 +48,9 @@ from dalga.job import (
     Stop,
     UnreadableJob,
     Verdict,
+    amended,
     plan,
+    revised,
 )
 from dalga.log import logger
 from dalga.schedule import timestamp
@@ -69,9 +72,11 @@ from dalga.store.rows import (
     RunRow,
     Unreadable,
     is_true,
+    options_of,
     read_job,
     read_run,
     terms_text,
+    text,
     was_recorded,
 )
 from dalga.store.schema import ALIVE
@@ -108,6 +113,34 @@ class _Put(NamedTuple):
     key: JobKey
     request: ScheduleRequest
     variation: float
+
+    @property
+    def minds_what_is_there(self) -> bool:
+        """Whether it is not simply written over a job that is there."""
+        return self.request.if_exists in (IfExists.UPDATE, IfExists.KEEP)
+
+    def planned(self, now: datetime) -> Plan:
+        """:raises InvalidRequest: see `dalga.job.plan`."""
+        return plan(self.request, now, self.variation, self.key)
+
+
+class _Found(NamedTuple):
+    """A row where a job is to be written."""
+
+    row: JobRow
+    #: None where it was deleted during a run that goes on.
+    job: Job | UnreadableJob | None
+
+    @property
+    def is_disabled(self) -> bool:
+        return isinstance(self.job, Job) and self.job.disabled
+
+    @property
+    def compared(self) -> tuple[object, ...]:
+        """What a PUT goes by, and has to be as it was read when it is written."""
+        row = self.row
+        names = ("schedule", "location", "options")
+        return (*(text(name, getattr(row, name)) for name in names), row.disabled)
 
 
 class JobsTable:
@@ -356,8 +389,7 @@ class JobsTable:
         """See `Store.disable`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
-            at = self._dialect.instant(now)
-            cursor.execute(self._sql.disable, (at, at, at, *self._key(key)))
+            self._disable(cursor, key, now)
             return self._read(cursor, key, now)
 
         return self._api.run(work)
@@ -516,7 +548,10 @@ class JobsTable:
         def work(cursor: Cursor, now: datetime, since: float) -> Recorded:
             rows = [run.row for run, _ in verdicts]
             cursor.execute(self._sql.read_leases(len(rows)), rows)
-            leases = {row: (bytes(token or b""), said) for row, token, said in cursor.fetchall()}
+            leases = {
+                row: (bytes(token or b""), said, options)
+                for row, token, said, options in cursor.fetchall()
+            }
             locked: set[int] = set()
             if missing := [row for row in rows if row not in leases]:
                 cursor.execute(self._sql.read_tokens(len(missing)), missing)
@@ -526,7 +561,7 @@ class JobsTable:
             strangers: list[tuple[Run, Verdict]] = []
             batches: defaultdict[_Batch, list[tuple[object, ...]]] = defaultdict(list)
             for run, verdict in verdicts:
-                token, said = leases.get(run.row, (b"", NOTHING))
+                token, said, options = leases.get(run.row, (b"", NOTHING, ""))
                 if run.row in locked:
                     recorded.postponed.append(run)
                     continue
@@ -534,7 +569,7 @@ class JobsTable:
                     strangers.append((run, verdict))
                     continue
                 if said == NOTHING:
-                    batch, values = self._end(run, verdict, now)
+                    batch, values = self._end(run, _by_now(run, verdict, options, now), now)
                 else:
                     recorded.overridden.append(run)
                     batch, values = self._overtaken(said, verdict, now)
@@ -644,15 +679,37 @@ class JobsTable:
         those whose row somebody has locked are left out.
         """
         results: dict[JobKey, Job | Exception | Locked] = {}
+        #: What is written whatever is there, and what only where nothing is.
         plans: dict[JobKey, Plan] = {}
+        added: dict[JobKey, Plan] = {}
+        changed, disabled = set[JobKey](), set[JobKey]()
+        several = len(puts) > 1 and bool(self._dialect.skip_locked)
+        found = self._found(cursor, [put.key for put in puts if put.minds_what_is_there], now)
         # In the order of the key, in which all transactions add several rows: two that add the
         # same can't each wait for the other.
-        for key, request, variation in sorted(puts, key=lambda put: put.key):
+        for put in sorted(puts, key=lambda put: put.key):
+            key = put.key
             try:
-                plans[key] = plan(request, now, variation, key)
-            except InvalidRequest as refusal:
+                if key not in found:
+                    (added if put.minds_what_is_there else plans)[key] = put.planned(now)
+                    continue
+                answer, terms = self._decide(put, found[key].job, now)
+                if answer is not None:
+                    results[key] = answer
+                elif several:
+                    results[key] = LOCKED  # by itself it may wait for whoever has the row
+                elif terms is not None:
+                    self._amend(cursor, key, found[key], terms)
+                    changed.add(key)
+                else:
+                    plans[key] = put.planned(now)
+                    self._hold(cursor, key, found[key])
+                    if found[key].is_disabled:
+                        disabled.add(key)
+            except (InvalidRequest, JobSetAside) as refusal:
                 results[key] = refusal
-        if len(puts) > 1 and self._dialect.skip_locked:
+        self._add(cursor, added)
+        if several:
             # New ones first: they may have to wait for somebody who adds the same, and others' rows
             # are not to be locked meanwhile.
             there = self._there(cursor, plans)
@@ -667,9 +724,70 @@ class JobsTable:
             self._upsert(cursor, {key: plans[key] for key in plans if key in free}, now)
         else:
             self._upsert(cursor, plans, now)
-        for key, job in self._read_rows(cursor, plans, now):
+        for key in disabled:
+            self._disable(cursor, key, now)
+        for key, job in self._read_rows(cursor, {*plans, *added, *changed}, now):
             results[key] = self._readable(job, key)
+        for put in puts:
+            if put.key in added:
+                _check_added(put, added[put.key], results.get(put.key))
         return [results[put.key] for put in puts]
+
+    def _found(
+        self, cursor: Cursor, keys: Collection[JobKey], now: datetime
+    ) -> dict[JobKey, _Found]:
+        """What there is of some jobs."""
+        found = {}
+        for key, columns in self._select(cursor, self._sql.find_rows, keys):
+            row = JobRow(*columns)
+            job = read_job(row, key, now, self._dialect.read_instant)
+            found[key] = _Found(row, None if row.superseded == DELETED else job)
+        return found
+
+    def _decide(
+        self, put: _Put, job: Job | UnreadableJob | None, now: datetime
+    ) -> tuple[Job | None, Plan | None]:
+        """
+        What a PUT comes to that minds what is there.
+
+        :param job: None where it was deleted during a run that goes on.
+        :return: the job, where there is nothing to change; else the terms that it gets, or None
+            where it is scheduled anew.
+        :raises InvalidRequest: see `dalga.job.amended`.
+        :raises JobSetAside: if it is to be kept, and can't be understood.
+        """
+        if put.request.if_exists is IfExists.KEEP and job is not None:
+            return self._readable(job, put.key), None
+        if not isinstance(job, Job):
+            return None, None
+        terms = amended(job, put.request, now)
+        if terms and (terms.schedule, terms.options) == (job.schedule, job.options):
+            return job, None
+        return None, terms
+
+    def _amend(self, cursor: Cursor, key: JobKey, found: _Found, terms: Plan) -> None:
+        """Write the terms of a job, whose runs go on as they were."""
+        texts = terms_text(terms.schedule, terms.options)
+        cursor.execute(self._sql.amend, (*texts, *self._key(key), *found.compared))
+        if cursor.rowcount != 1:
+            raise Conflict("changed between two statements")
+
+    def _hold(self, cursor: Cursor, key: JobKey, found: _Found) -> None:
+        """Make sure, up to the end of the transaction, that a job is as it was found."""
+        if isinstance(found.job, UnreadableJob):
+            return  # nor can it be compared; it is mended, whatever it is
+        if found.job is None:
+            cursor.execute(self._sql.hold_deleted, self._key(key))
+        else:
+            cursor.execute(self._sql.hold, (*self._key(key), *found.compared))
+        if cursor.rowcount != 1:
+            raise Conflict("changed between two statements")
+
+    def _add(self, cursor: Cursor, plans: dict[JobKey, Plan]) -> None:
+        """Write jobs where nothing is there; what somebody has added meanwhile stays."""
+        if plans:
+            rows = [value for key, planned in plans.items() for value in self._row(key, planned)]
+            cursor.execute(self._sql.add(len(plans)), rows)
 
     def _upsert(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> int:
         """Write jobs, new or over those that are there; gives what the driver counts."""
@@ -684,6 +802,10 @@ class JobsTable:
         terms = terms_text(planned.schedule, planned.options)
         anchor, first = map(self._dialect.instant, (planned.anchor, planned.first))
         return (*self._key(key), *terms, anchor, first, first)
+
+    def _disable(self, cursor: Cursor, key: JobKey, now: datetime) -> None:
+        at = self._dialect.instant(now)
+        cursor.execute(self._sql.disable, (at, at, at, *self._key(key)))
 
     def _there(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
         """Those of the jobs that are in the table, locked or not."""
@@ -735,6 +857,15 @@ class JobsTable:
         return job
 
 
+def _by_now(run: Run, verdict: Verdict, options: object, now: datetime) -> Verdict:
+    """A verdict by the options that the row has now, which are mostly those of the claim."""
+    try:
+        chosen = options_of(options)
+    except Unreadable:
+        return verdict  # somebody's SQL; the next claim says so
+    return verdict if chosen == run.options else revised(run, verdict, chosen, now)
+
+
 def _key_of(path: object, body: object) -> JobKey:
     """The key in a row, to show it: as far as it is text."""
     shown = (
@@ -758,6 +889,14 @@ def _as_planned(key: JobKey, planned: Plan) -> Job:
         scheduled=planned.first,
         due=planned.first,
     )
+
+
+def _check_added(put: _Put, planned: Plan, job: Job | Exception | Locked | None) -> None:
+    """:raises Conflict: where somebody has added the job meanwhile, and it is to be looked at."""
+    if put.request.if_exists is IfExists.KEEP and job is not None:
+        return
+    if job != _as_planned(put.key, planned):
+        raise Conflict("added between two statements")
 
 
 def _check_until(job: Job) -> None:
@@ -842,6 +981,19 @@ class _Statements:
                 disabled = 1
             WHERE path = %s AND body = %s AND superseded <> {DELETED}
             """)
+        as_found = f"""
+            WHERE path = %s AND body = %s AND schedule = %s AND location = %s AND options = %s
+            AND disabled = %s AND superseded <> {DELETED}
+            """
+        self.amend = prepare(f"""
+            UPDATE {table}{by_key} SET schedule = %s, location = %s, options = %s {as_found}
+            """)
+        # These two change nothing: they compare, and lock where there are locks.
+        self.hold = prepare(f"UPDATE {table}{by_key} SET disabled = disabled {as_found}")
+        self.hold_deleted = prepare(f"""
+            UPDATE {table}{by_key} SET disabled = disabled
+            WHERE path = %s AND body = %s AND superseded = {DELETED}
+            """)
         self._columns = """
             id, path, body, schedule, location, options, anchor, scheduled, due, attempts,
                 error, successes, skipped, failed, disabled, token, superseded
@@ -902,12 +1054,20 @@ class _Statements:
             """)
 
     def put(self, count: int) -> str:
+        return self._dialect.prepare(self._insert(count) + self._upsert)
+
+    def add(self, count: int) -> str:
+        unless_there = (
+            f" {self._dialect.on_conflict('path, body')} disabled = {self._table}.disabled"
+        )
+        return self._dialect.prepare(self._insert(count) + unless_there)
+
+    def _insert(self, count: int) -> str:
         rows = ", ".join([f"({_places(8)})"] * count)
-        return self._dialect.prepare(f"""
+        return f"""
             INSERT INTO {self._table}
                 (path, body, schedule, location, options, anchor, scheduled, due)
-            VALUES {rows}{self._upsert}
-            """)
+            VALUES {rows}"""
 
     def find_all(self, count: int) -> str:
         return self._dialect.prepare(f"""
@@ -919,6 +1079,11 @@ class _Statements:
         return self._dialect.prepare(f"""
             SELECT id, path, body FROM {self._table}{self._dialect.by_key}
             WHERE {_any_key(count)}{self._dialect.skip_locked}
+            """)
+
+    def find_rows(self, count: int) -> str:
+        return self._dialect.prepare(f"""
+            SELECT {self._columns} FROM {self._table} WHERE {_any_key(count)}
             """)
 
     def get(self, count: int) -> str:
@@ -962,7 +1127,7 @@ class _Statements:
 
     def read_leases(self, count: int) -> str:
         return self._dialect.prepare(f"""
-            SELECT id, token, superseded FROM {self._table}{self._dialect.by_id}
+            SELECT id, token, superseded, options FROM {self._table}{self._dialect.by_id}
             WHERE id IN ({_places(count)}){self._dialect.skip_locked}
             """)
 

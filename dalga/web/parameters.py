@@ -23,7 +23,7 @@ from urllib.parse import unquote_to_bytes
 from dalga.cron import cron_from_text
 from dalga.duration import Duration, duration_from_text, seconds
 from dalga.errors import InvalidRequest
-from dalga.job import CatchUp, JobKey, OnFailure, ScheduleRequest, check_length
+from dalga.job import CatchUp, IfExists, JobKey, OnFailure, ScheduleRequest, check_length
 from dalga.schedule import MAX_INTERVAL, Cron
 from dalga.store import Position
 from dalga.web.cursors import cursor_from_text
@@ -420,6 +420,7 @@ _SCHEDULE: Mapping[str, Reader] = MappingProxyType(
         "jitter": jitter,
         "dst-gap": one_of(Gap),
         "dst-overlap": one_of(Overlap),
+        "if-exists": one_of(IfExists),
     }
 )
 
