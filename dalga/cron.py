@@ -77,6 +77,7 @@ _EXAMPLE = (
 )
 
 _ITEM = re.compile(r"(\*|([0-9]+|[A-Za-z]+)(?:-([0-9]+|[A-Za-z]+))?)(?:/([0-9]+))?")
+_ZONE = re.compile(r"UTC|GMT|[A-Z][A-Za-z]+(/[A-Z][A-Za-z0-9_+-]+)+")
 _YEAR = re.compile(r"[12][0-9]{3}")
 #: What stands for the same day in Quartz, which counts Sunday as 1, and here.
 _NAMED_DAY = re.compile(r"\?|\*(/[0-9]+)?|[A-Z]+(#[0-9]+|-[A-Z]+(/[0-9]+)?)?")
@@ -140,7 +141,13 @@ def _fields(words: list[str]) -> list[str]:
         _refuse_amazon("cron", words)
     if len(words) == 6 and "?" in (words[3], words[5]):
         _check_quartz_days(words[5])
-    if len(words) == 7 and ("?" in (words[3], words[5]) or _YEAR.match(words[6])):
+    if len(words) > 5 and _ZONE.fullmatch(words[-1]):
+        raise ValueError(
+            f"has its zone at the end: write that as location={words[-1]}, and leave it out"
+        )
+    if len(words) == 7 and "?" in (words[3], words[5]):
+        _refuse_year([*words[:5], _by_name(words[5])], words[6])
+    if len(words) == 7 and _YEAR.match(words[6]):
         _refuse_year(words[:6], words[6])
     if len(words) == 6 and _YEAR.match(words[5]):
         _refuse_year(words[:5], words[5])
@@ -199,7 +206,8 @@ def _check_quartz_days(field: str) -> None:
     if _only_names(field):
         return
     named = _by_name(field)
-    example = f"{named} if they are Quartz's" if _only_names(named) else "such as MON-FRI"
+    is_meant = _only_names(named) and _normal_or([*"00**", named], "")
+    example = f"{named} if they are Quartz's" if is_meant else "such as MON-FRI"
     raise ValueError(
         "has six fields and a ?, as Quartz has, where Monday is 2 and not 1 as in cron: write days "
         f"of the week by their names, {example}"
@@ -293,6 +301,8 @@ def _special(kind: _Field, item: str, stored: bool) -> str | None:
                 "has L alone in the day-of-week field: write SAT for each Saturday, SATL for the "
                 "month's last"
             )
+        if found := re.fullmatch(r"([0-7]|[A-Z]{3,})#L", item):
+            raise ValueError(f"has {item[:20]!r} in the day-of-week field: write {found[1]}L")
         if found := re.fullmatch(r"(0*[0-7]|[A-Z]{3,})L", item):
             return f"{_number(kind, found[1], item)}L"
         if found := re.fullmatch(r"(0*[0-7]|[A-Z]+)#(0*[1-5])", item):

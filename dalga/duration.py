@@ -130,6 +130,8 @@ def _no_duration(text: str) -> str:
         return "has a fraction of a day or more, which is not always as long: write hours, as PT12H"
     if found := re.fullmatch(r"([0-9]{1,10})([DWY])", capitals):
         return f"is no duration: write P{found[1]}{found[2]}"
+    if re.fullmatch(r"([0-9.]+(MS|[YWDHMS]))*[0-9.]+[YWD]([0-9.]+(MS|[HMS]))*", capitals):
+        return "is no duration: write days and more as ISO 8601 has them, such as P2DT4H"
     if found := re.fullmatch(r"([0-9]{1,10})M", text):
         return f"is no duration: write {found[1]}m for minutes, or P{found[1]}M for months"
     return "is no duration"

@@ -107,6 +107,7 @@ class ReadTests(SynchronousTestCase):
             ("write 5m for minutes, or P5M for months", ("5M",)),
             ("write P1D", ("1D", "1d")),
             ("write P2W", ("2w",)),
+            ("write days and more as ISO 8601 has them", ("2d4h", "1w2d", "1.5d", "1h1d")),
             (
                 "is no duration",
                 (
