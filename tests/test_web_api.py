@@ -1143,7 +1143,12 @@ class ConnectionTests(APITestCase):
                 await self.turn()
             self.clock.advance(1)
         self.assertFalse(self.server_lost[0].called)
+        self.assertEqual(client.received, b"")
         self.clock.advance(1)
+        answer = await client.answer()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n"), answer)
+        self.assertIn(b"the request was not there to its end within 30 seconds", answer)
+        client.transport.loseConnection()  # type: ignore[union-attr]
         await self.server_lost[0]
         # One that has arrived is not held to it.
         client = await self.connect()
@@ -1345,9 +1350,9 @@ class RefusedTests(APITestCase):
                 "is given twice: it takes",
             ),
             (
-                put + b"Transfer-Encoding: gzip\r\n\r\n",
+                put + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
                 501,
-                "Transfer-Encoding is 'gzip': it takes",
+                "Transfer-Encoding is 'gzip, chunked': it takes",
             ),
             (
                 put + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
@@ -1448,6 +1453,20 @@ class RefusedTests(APITestCase):
             self.assertEqual(status, 400)
             self.assertIn(sentence, detail)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_close_as_one_of_several_words(self) -> None:
+        """The connection is closed after that answer, which says so."""
+        for words in [b"close", b"Close", b"keep-alive,close", b"TE, close", b"close,\tTE"]:
+            client = await self.connect()
+            client.send(b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: " + words + b"\r\n\r\n")
+            self.assertIn(b"\r\nConnection: close\r\n", await client.answer())
+            await client.eof
+            client.transport.loseConnection()  # type: ignore[union-attr]
+            await client.lost
+        client = await self.connect()
+        for words in [b"keep-alive", b"closed", b"x-close, TE"]:
+            client.send(b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: " + words + b"\r\n\r\n")
+            self.assertNotIn(b"Connection", await client.answer())
 
     async def test_a_later_minor_version_is_1_1(self) -> None:
         client = await self.connect()

@@ -11,8 +11,8 @@ from dalga.errors import DalgaError
 from dalga.web.errors import HeadTooLarge, MalformedRequest, TargetTooLong, problem_of
 from dalga.web.head import (
     check_beginning,
+    check_head,
     check_header_beginning,
-    check_host,
     header_refusal,
     line_too_long,
     request_line,
@@ -113,6 +113,19 @@ class HeaderTests(SynchronousTestCase):
                 501,
                 "is 'gzip, chunked': it takes chunked",
             ),
+            (
+                b"Transfer-Encoding: gzip",
+                False,
+                400,
+                "Transfer-Encoding is 'gzip': it takes chunked",
+            ),
+            (
+                b"Transfer-Encoding: chunked, gzip",
+                False,
+                400,
+                "is 'chunked, gzip': it takes chunked",
+            ),
+            (b"Transfer-Encoding: gzip,Chunked", False, 501, "is 'gzip,Chunked': it takes chunked"),
         ]:
             problem = problem_of(header_refusal(line, is_framed))
             assert problem is not None
@@ -121,21 +134,26 @@ class HeaderTests(SynchronousTestCase):
 
     def test_host(self) -> None:
         """RFC 9112 section 3.2: one, since HTTP/1.1, that is a host and maybe a port, or empty."""
-        for version, values in [
+        for version, hosts in [
             (b"HTTP/1.1", [b"dalga.example:34006"]),
             (b"HTTP/1.1", [b"[fe80::1%25eth0]:1"]),
             (b"HTTP/1.1", [b""]),
             (b"HTTP/1.0", [b"x"]),
             (b"HTTP/1.0", []),
         ]:
-            check_host(version, values)
-        for version, values in [
+            check_head(version, hosts, False)
+        for version, hosts in [
             (b"HTTP/1.1", []),
             (b"HTTP/1.1", [b"x", b"x"]),
             (b"HTTP/1.0", [b"x", b"y"]),
             *((b"HTTP/1.1", [value]) for value in (b"\xff", b"a b", b"a/b", b"a@b", b"a,\tb")),
         ]:
-            self.assertRaises(MalformedRequest, check_host, version, values)
+            self.assertRaises(MalformedRequest, check_head, version, hosts, False)
+
+    def test_a_coding(self) -> None:
+        """RFC 9112 section 6.1: HTTP/1.0 has none."""
+        check_head(b"HTTP/1.1", [b"x"], True)
+        self.assertRaises(MalformedRequest, check_head, b"HTTP/1.0", [b"x"], True)
 
     def test_what_is_not_waited_for(self) -> None:
         for octets in (b"", b"A", b"A: b", b"A: b\r", b"\xff\x01"):

@@ -36,7 +36,7 @@ from tests.strategies import escaped, escapings, joined, json_bodies, queries, s
 from tests.test_web_api import MemoryStore, without_date
 
 #: What an answer may be; of a 5xx only those that say that a client asks for what HTTP/1.1 lacks.
-STATUSES = {200, 201, 204, 400, 404, 405, 409, 413, 414, 415, 431, 501, 505}
+STATUSES = {200, 201, 204, 400, 404, 405, 408, 409, 413, 414, 415, 431, 501, 505}
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

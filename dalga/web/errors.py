@@ -38,6 +38,10 @@ class MalformedRequest(DalgaError):
     """What came is no HTTP, or no request in it that can be understood."""
 
 
+class SlowRequest(DalgaError):
+    """A request that took longer to arrive than it may."""
+
+
 class TargetTooLong(DalgaError):
     """A request line that is longer than any that would be read."""
 
@@ -68,6 +72,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
         BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         MalformedRequest: HTTPStatus.BAD_REQUEST,
+        SlowRequest: HTTPStatus.REQUEST_TIMEOUT,
         TargetTooLong: HTTPStatus.REQUEST_URI_TOO_LONG,
         HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         UnknownCoding: HTTPStatus.NOT_IMPLEMENTED,

@@ -151,7 +151,10 @@ def header_refusal(line: bytes, is_framed: bool) -> DalgaError:
                 f"{shown_name} is {_shown(value)}: it takes the body's length in octets"
             )
         case b"transfer-encoding" if value.lower() != b"chunked":
-            return UnknownCoding(f"{shown_name} is {_shown(value)}: it takes chunked")
+            # Of the one the end is known, of the other it is not (RFC 9112 sections 6.1 and 6.3).
+            is_chunked = value.lower().rpartition(b",")[2].strip() == b"chunked"
+            kind = UnknownCoding if is_chunked else MalformedRequest
+            return kind(f"{shown_name} is {_shown(value)}: it takes chunked")
         case b"content-length" | b"transfer-encoding" if is_framed:
             return MalformedRequest(
                 "the body's length is given twice: it takes one Content-Length, or one "
@@ -162,22 +165,29 @@ def header_refusal(line: bytes, is_framed: bool) -> DalgaError:
     )
 
 
-def check_host(version: bytes, values: Sequence[bytes]) -> None:
+def check_head(version: bytes, hosts: Sequence[bytes], is_coded: bool) -> None:
     """
-    Whether a request says once whom it is for, as it has to since HTTP/1.1 (RFC 9112 section 3.2).
-    Nothing depends on whom.
+    Whether a request's head is what its version of HTTP wants. Since HTTP/1.1 it says once whom it
+    is for (RFC 9112 section 3.2), though nothing depends on that; before, a body's length could not
+    be told by a transfer coding (section 6.1).
 
-    :param values: of its Host headers.
-    :raises MalformedRequest: if it does not.
+    :param hosts: the values of its Host headers.
+    :param is_coded: whether it has a Transfer-Encoding.
+    :raises MalformedRequest: if it is not.
     """
-    if not values and version != b"HTTP/1.0":
+    if is_coded and version == b"HTTP/1.0":
+        raise MalformedRequest(
+            "Transfer-Encoding is given in an HTTP/1.0 request, which has none: give "
+            "Content-Length, or ask by HTTP/1.1"
+        )
+    if not hosts and version != b"HTTP/1.0":
         raise MalformedRequest(
             "the header Host is missing, which an HTTP/1.1 request has to have, such as "
             "Host: dalga.example"
         )
-    if len(values) > 1:
+    if len(hosts) > 1:
         raise MalformedRequest("the header Host is given twice: give it once")
-    for value in values:
+    for value in hosts:
         if not _HOST.fullmatch(value):
             raise MalformedRequest(
                 f"Host is {_shown(value)}: it takes a name or an address, and maybe a colon and a "

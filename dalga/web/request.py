@@ -29,11 +29,18 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from dalga.errors import DalgaError
-from dalga.web.errors import BodyTooLarge, HeadTooLarge, MalformedRequest, Problem, problem_of
+from dalga.web.errors import (
+    BodyTooLarge,
+    HeadTooLarge,
+    MalformedRequest,
+    Problem,
+    SlowRequest,
+    problem_of,
+)
 from dalga.web.head import (
     check_beginning,
+    check_head,
     check_header_beginning,
-    check_host,
     header_refusal,
     line_too_long,
     request_line,
@@ -192,7 +199,7 @@ class ApiChannel(HTTPChannel):
         self.answering = False
         self.site.note(self)
         super().requestDone(request)  # type: ignore[no-untyped-call]
-        if self._ended and not self.answering:
+        if self._ended and self.persistent and not self.answering:
             self._end()
 
     def readConnectionLost(self) -> None:
@@ -212,7 +219,12 @@ class ApiChannel(HTTPChannel):
             self.loseConnection()
 
     def _too_slow(self) -> None:
-        self.transport.abortConnection()
+        if self.requests or self._buffer:
+            self._ended = True  # what still comes is not read on for
+            within = f"within {self.site.arrival_timeout:g} seconds"
+            self._refuse(SlowRequest(f"the request was not there to its end {within}"))
+        else:
+            self.transport.abortConnection()
 
     def _arrived(self) -> None:
         if self._arriving is not None and self._arriving.active():
@@ -248,11 +260,22 @@ class ApiChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         """Called once the headers are there; where they are refused, no 100 Continue is sent."""
         try:
-            hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", [])
-            check_host(self._version, hosts)
+            headers = self.requests[-1].requestHeaders
+            is_coded = headers.hasHeader(b"Transfer-Encoding")
+            check_head(self._version, headers.getRawHeaders(b"Host", []), is_coded)
             super().allHeadersReceived()  # type: ignore[no-untyped-call]
         except (MalformedRequest, BodyTooLarge) as error:
             self._refuse(error)
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """
+        Called to know whether the connection is kept after this request: its Connection header is a
+        list (RFC 9110 section 7.6.1), of which twisted.web takes the commas for parts of its words.
+        """
+        lines = request.requestHeaders.getRawHeaders(b"Connection", [])
+        if b"close" in {word.strip().lower() for line in lines for word in line.split(b",")}:
+            request.requestHeaders.setRawHeaders(b"Connection", [b"close"])
+        return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]
 
     def rawDataReceived(self, data: bytes) -> None:
         """Called with what comes after the headers."""
