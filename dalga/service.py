@@ -29,6 +29,7 @@ from dalga.privileges import STAYS, User, acting_as
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Dialect
 from dalga.store.mysql import MySQL, tls
+from dalga.store.places import Places
 from dalga.store.sqlite import SQLite
 from dalga.store.sqlitefile import FileGuard
 from dalga.store.table import JobsTable
@@ -45,18 +46,22 @@ RUN_THREADS = 4
 #: Connections for the API.
 API_THREADS = 4
 
+#: From so many connections on, one is kept for looking after sessions that were given up.
+WITH_SPARE = 3
+
 
 def lanes(limit: int) -> tuple[int, int]:
     """
-    How many connections are for runs and how many for the API: each half, but no more than it uses.
+    How many connections are for runs and how many for the API: each half of those that are not kept
+    for looking after the others, but no more than it uses.
 
-    :param limit: how many there may be in all; 0 for no limit.
+    :param limit: how many there may be in all; 0 for as many as by default.
     :return: 1 and 0 where both have to share the only one.
     """
-    if limit == 0:
-        return RUN_THREADS, API_THREADS
-    runs = max(1, min(RUN_THREADS, limit // 2))
-    return runs, min(API_THREADS, limit - runs)
+    limit = limit or MySQLConfig().max_open_conns
+    most = limit - 1 if limit >= WITH_SPARE else limit
+    runs = min(RUN_THREADS, (most + 1) // 2)
+    return runs, min(API_THREADS, most - runs)
 
 
 def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Random) -> JobsTable:
@@ -99,6 +104,7 @@ def server(database: MySQLConfig) -> MySQL:
         database.read_timeout,
         database.write_timeout,
         tls(database.ssl_mode, database.ssl_ca, database.ssl_cert, database.ssl_key),
+        Places(sum(lanes(database.max_open_conns)), spare=database.max_open_conns not in (1, 2)),
     )
 
 

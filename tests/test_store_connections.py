@@ -401,7 +401,10 @@ class TroubleTests(SynchronousTestCase):
     def test_what_is_ours(self) -> None:
         """A mistake in what is done with a new connection is not what answers there."""
         dialect = MySQL([(ADDRESS, 1)], "test", "dalga", "root", "")
-        self.patch(pymysql, "connect", lambda **_: None)
+        connection = pymysql.Connection(defer_connect=True)
+        connection._sock = socket.socket()  # type: ignore[attr-defined]
+        connection.server_thread_id = (1,)  # type: ignore[attr-defined]
+        self.patch(pymysql, "connect", lambda **_: connection)
         self.patch(dialect, "set_up", lambda _: {}["no such key"])
         self.assertRaises(KeyError, dialect.connect)
 

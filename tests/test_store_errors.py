@@ -75,7 +75,7 @@ class TroubleTests(SynchronousTestCase):
             (said(1180, "Got error 1 during COMMIT"), "UNAVAILABLE"),
             (said(1203, "too many connections", "42000"), "UNAVAILABLE"),
             (said(1227, "access denied", "42000"), "UNAVAILABLE"),
-            (said(1146, "no such table", "42S02"), "UNAVAILABLE"),
+            (said(1146, "no such table", "42S02"), "LOST"),
             (said(610, "a proxy's own"), "UNAVAILABLE"),
             (said(8501, "execution result undetermined"), "UNAVAILABLE"),
             (said(9005, "Region is unavailable"), "UNAVAILABLE"),

@@ -69,6 +69,9 @@ class Dialect(Protocol):
     def connect(self) -> Any:
         """A new connection, made ready, and as it has to be. Blocks."""
 
+    def left(self, connection: Any) -> None:
+        """A connection of `connect` has been closed, though its server may not know of it yet."""
+
     def begin(self, cursor: Cursor) -> None:
         """Begin a transaction that may write."""
 

@@ -21,6 +21,7 @@ from pymysql.cursors import SSCursor
 from dalga.errors import StartupError, TableExists
 from dalga.store import login
 from dalga.store.dialect import Cursor, Trouble, as_utc
+from dalga.store.places import Places, Session
 from dalga.store.schema import (
     BACKUP,
     HEARTBEATS,
@@ -32,7 +33,7 @@ from dalga.store.schema import (
     misfit,
     version_of,
 )
-from dalga.store.session import set_up
+from dalga.store.session import Limits, set_up, unlimit
 
 #: Seconds that a statement waits for a lock, where the time-out of reads leaves it so many.
 LOCK_WAIT_TIMEOUT = 3
@@ -188,6 +189,7 @@ class MySQL:
         wait and a slow fsync together.
     :param write_timeout: until a statement has to be sent, in seconds.
     :param encryption: what `tls` makes of the configuration; not for local sockets.
+    :param places: where connections come from; there is but one at a time if left out.
     """
 
     module = "pymysql"
@@ -207,6 +209,7 @@ class MySQL:
         read_timeout: float = 10.0,
         write_timeout: float = 10.0,
         encryption: ssl.SSLContext | bool = True,
+        places: Places | None = None,
     ) -> None:
         self._servers = tuple(servers)
         self._database = database
@@ -219,7 +222,10 @@ class MySQL:
         self._encryption = encryption
         # Whole seconds, and over before the answer is given up: that a row is locked is no reason
         # to think that the connection is lost.
-        self._lock_wait = max(1, min(LOCK_WAIT_TIMEOUT, math.ceil(read_timeout) - 1))
+        lock = max(1, min(LOCK_WAIT_TIMEOUT, math.ceil(read_timeout) - 1))
+        # So is the whole statement, though not while it waits for a lock.
+        self._limits = Limits(lock, max(read_timeout - 0.5, (lock + read_timeout) / 2))
+        self._places = places or Places(1, spare=False)
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
         # To look into it locks its definition until the transaction ends.
@@ -237,11 +243,14 @@ class MySQL:
         return " ".join(sql.split())
 
     def connect(self) -> Any:
-        return self._connect()
+        return self._places.open(self._connect)
 
-    def _connect(self, **other: Any) -> Any:
+    def left(self, connection: Any) -> None:
+        self._places.left(connection)
+
+    def _connect(self, **other: Any) -> Session:
         """
-        A connection to the first server that can be used.
+        A session of the first server that can be used.
 
         :param other: arguments of PyMySQL's that differ from the usual ones.
         :raises pymysql.MySQLError: if there is none, with what each of them said.
@@ -257,13 +266,13 @@ class MySQL:
         words = "; ".join(f"{_place(server)}: {_words(error)}" for server, error in failures)
         raise pymysql.OperationalError(CR.CR_CONNECTION_ERROR, words) from failures[0][1]
 
-    def _connect_to(self, server: Server, other: dict[str, Any]) -> Any:
+    def _connect_to(self, server: Server, other: dict[str, Any]) -> Session:
         """:raises pymysql.MySQLError: of a kind that `trouble` knows, if it can't be used."""
         arguments = {**self._arguments(), **self._address(server), **other}
         try:
-            connection = self._log_in(arguments)
-            self._make_ready(connection)
-            return connection
+            session = Session(self._log_in(arguments))
+            self._make_ready(session)
+            return session
         except pymysql.MySQLError as error:
             if words := _tls_failure(error):
                 raise pymysql.OperationalError(CR.CR_SSL_CONNECTION_ERROR, words) from error
@@ -292,15 +301,14 @@ class MySQL:
                 raise
             raise pymysql.OperationalError(CR.CR_AUTH_PLUGIN_CANNOT_LOAD, words) from error
 
-    def _make_ready(self, connection: Any) -> None:
+    def _make_ready(self, session: Session) -> None:
         try:
-            self.set_up(connection)
-            self._check_unchanged(connection.cursor())
-            if len(self._servers) > 1 and _only_reads(connection.cursor()):
+            self.set_up(session.connection)
+            self._check_unchanged(session.connection.cursor())
+            if len(self._servers) > 1 and _only_reads(session.connection.cursor()):
                 raise pymysql.OperationalError(ER.OPTION_PREVENTS_STATEMENT, "it takes no writes")
         except BaseException:
-            with suppress(Exception):
-                connection.close()
+            self._places.end(session)
             raise
 
     def _check_unchanged(self, cursor: Cursor) -> None:
@@ -342,7 +350,7 @@ class MySQL:
 
     def set_up(self, connection: Any) -> None:
         with connection.cursor() as cursor:
-            set_up(cursor, self._lock_wait)
+            set_up(cursor, self._limits)
 
     def begin(self, cursor: Cursor) -> None:
         """
@@ -572,8 +580,12 @@ class MySQL:
             yield connection
 
     def _connect_for_upgrade(self) -> Any:
-        connection = self._connect(read_timeout=UPGRADE_TIMEOUT, write_timeout=UPGRADE_TIMEOUT)
+        # Before any daemon uses the table: it has no place, and needs none.
+        session = self._connect(read_timeout=UPGRADE_TIMEOUT, write_timeout=UPGRADE_TIMEOUT)
+        session.forget()
+        connection = session.connection
         with connection.cursor() as cursor:
+            unlimit(cursor)
             cursor.execute(
                 # What is no time (2021-02-30) in the old table is none in the new one.
                 "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES', "

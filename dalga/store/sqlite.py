@@ -101,6 +101,9 @@ class SQLite:
             raise
         return connection
 
+    def left(self, connection: Any) -> None:
+        """What is closed is over."""
+
     def _has_jobs(self, cursor: Cursor) -> bool:
         return self.version(cursor, "") == VERSION and bool(self.columns(cursor, ""))
 

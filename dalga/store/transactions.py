@@ -137,6 +137,10 @@ class _Pool(adbapi.ConnectionPool):
         """Whether a new connection may do better than the one that has met an error."""
         return self._dialect.trouble(error) in (Trouble.LOST, Trouble.UNAVAILABLE)
 
+    def _close(self, connection: Any) -> None:
+        super()._close(connection)  # type: ignore[no-untyped-call]
+        self._dialect.left(connection)
+
     def connect(self) -> Any:
         """This thread's connection."""
         thread = self.threadID()  # type: ignore[no-untyped-call]

@@ -1,0 +1,333 @@
+"""How many sessions there are on the server, those included that the daemon has given up."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
+from threading import Event, Thread
+from typing import Any
+
+import pymysql
+from twisted.internet.defer import DeferredList
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.config import MySQLConfig
+from dalga.errors import StoreUnavailable
+from dalga.job import JobKey
+from dalga.store import places, session
+from dalga.store.places import FORGOTTEN, LOOK_PAUSE, Places, Session
+from dalga.store.session import Limits
+from dalga.store.table import JobsTable
+from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine, server
+
+KEY = JobKey("check_feed", "1234")
+
+
+class Connection:
+    """What is needed of PyMySQL's, over a socket whose other end is the test's."""
+
+    def __init__(self, id_: int, processes: dict[int, str]) -> None:
+        self._sock, self.server = socket.socketpair()
+        self.open = True
+        self.id = id_
+        #: What the server has: ids, and the hosts they come from.
+        self.processes = processes
+        self.processes[id_] = "localhost"
+
+    def thread_id(self) -> int:
+        return self.id
+
+    def cursor(self) -> Connection:
+        return self
+
+    def execute(self, statement: str) -> None:
+        if statement.startswith("KILL "):
+            self.processes.pop(int(statement.removeprefix("KILL ")))
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return [(id_, "dalga", host, "db") for id_, host in self.processes.items()]
+
+    def close(self) -> None:
+        self._sock.close()
+        self.open = False
+
+
+class PlacesTests(SynchronousTestCase):
+    """P10: never more than may be; P5: and none is lost."""
+
+    def setUp(self) -> None:
+        self.patch(places, "PATIENCE", 0.0)
+        self.now = 1000.0
+        self.processes: dict[int, str] = {}
+        self.made: list[Connection] = []
+        self.addCleanup(lambda: [each.server.close() for each in self.made])
+
+    def places(self, most: int, spare: bool) -> Callable[[], Connection]:
+        self.it = Places(most, spare, lambda: self.now)
+
+        def make() -> Session:
+            self.made.append(Connection(len(self.made) + 1, self.processes))
+            return Session(self.made[-1])
+
+        return lambda: self.it.open(make)  # type: ignore[no-any-return]
+
+    def give_up(self, connection: Connection) -> None:
+        connection.close()
+        self.it.left(connection)
+
+    def refused(self, connect: Callable[[], Connection]) -> None:
+        error = self.assertRaises(pymysql.OperationalError, connect)
+        self.assertIn("maxOpenConns allows no more", str(error))
+
+    def test_in_use(self) -> None:
+        connect = self.places(2, spare=False)
+        connect()
+        connect()
+        self.refused(connect)
+        self.assertEqual(len(self.made), 2)
+
+    def test_given_up(self) -> None:
+        """It has its place until the server ends it, and an answer that is late is no end."""
+        connect = self.places(1, spare=False)
+        first = connect()
+        self.give_up(first)
+        self.assertEqual(first.server.recv(1), b"")  # nothing more will be sent
+        first.server.send(b"a late answer")
+        self.refused(connect)
+        first.server.close()
+        self.assertEqual(connect().id, 2)
+
+    def test_closed_by_others(self) -> None:
+        """Whoever closes a connection, its place is free when it is over."""
+        connect = self.places(1, spare=False)
+        connect().close()
+        self.refused(connect)
+        self.assertEqual(self.made[0].server.recv(1), b"")
+        self.made[0].server.close()
+        connect()
+
+    def test_none_is_lost(self) -> None:
+        """A connection that can't be made takes no place."""
+        connect = self.places(1, spare=False)
+
+        def broken() -> Session:
+            raise pymysql.OperationalError(2003, "refused")
+
+        for _ in range(3):
+            self.assertRaises(pymysql.OperationalError, self.it.open, broken)
+        connect()
+
+    def test_forgotten(self) -> None:
+        """Where there is nowhere to look from, after the server's own limits."""
+        connect = self.places(1, spare=False)
+        self.give_up(connect())
+        self.now += FORGOTTEN - 1
+        self.refused(connect)
+        self.now += 1
+        connect()
+
+    def test_a_look(self) -> None:
+        """What the server still has is ended there, and what it has not is forgotten."""
+        connect = self.places(3, spare=True)
+        for _ in range(3):
+            self.give_up(connect())
+        del self.processes[2]
+        self.processes[3] = "somebody:4711"
+        self.assertEqual(connect().id, 4)  # in the place of the two that it has not
+        self.assertEqual(sorted(self.processes), [3, 4])
+        self.assertEqual(connect().id, 5)
+        self.refused(connect)
+        self.made[0].server.close()  # as it does when it is killed
+        connect()
+        self.assertEqual(len(self.made), 6)
+
+    def test_looks_are_rare(self) -> None:
+        """One at a time and one a second, and it makes no more sessions than may be."""
+        connect = self.places(1, spare=True)
+        self.patch(Connection, "execute", lambda self, statement: None)  # KILL takes its time
+        self.give_up(connect())
+        for _ in range(5):
+            self.refused(connect)
+        self.assertEqual(len(self.made), 2)
+        self.made[1].server.close()
+        self.now += LOOK_PAUSE
+        self.refused(connect)
+        self.assertEqual(len(self.made), 3)
+
+    def test_a_dead_server(self) -> None:
+        """TCP finds out that nobody is there any more, and takes no quarter of an hour for that."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            connection = Connection(1, {})
+            connection._sock.close()
+            connection._sock = socket.create_connection(listener.getsockname())
+            one = Session(connection)
+            self.addCleanup(one.forget)
+            self.assertEqual(one.port, str(connection._sock.getsockname()[1]))
+            one.leave(self.now)
+            for name, expected in (("TCP_KEEPIDLE", 5), ("TCP_USER_TIMEOUT", 20_000)):
+                option = getattr(socket, name)
+                self.assertEqual(one._socket.getsockopt(socket.IPPROTO_TCP, option), expected)
+            connection._sock.close()
+            connection.server.close()
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class SessionTests(EngineTestCase):
+    """What SHOW PROCESSLIST has of a store while its statements wait."""
+
+    timeout = 90
+
+    def open_few(self, limit: int = 4) -> JobsTable:
+        """A store that gives up an answer after 2 s."""
+        assert isinstance(self.config, MySQLConfig)
+        self.config = replace(self.config, max_open_conns=limit, read_timeout=2.0)
+        return self.open_store()
+
+    def watch(self) -> Callable[[], tuple[int, int]]:
+        """
+        Count the sessions from now on; gives what gives the most that there were at once, and the
+        longest that one has been at one statement, in seconds.
+        """
+        stop, most = Event(), [0, 0]
+        root = server(self.engine).connect_as_root(autocommit=True)
+
+        def count() -> None:
+            cursor = root.cursor()
+            while not stop.wait(0.01):
+                cursor.execute("SHOW PROCESSLIST")
+                ours = [row for row in cursor.fetchall() if row[1] == "dalga" and row[3] == db]
+                most[0] = max(most[0], len(ours))
+                most[1] = max([most[1], *(row[5] for row in ours if row[4] == "Query")])
+
+        db = self.config.db  # type: ignore[union-attr]
+        thread = Thread(target=count)
+        thread.start()
+
+        def end() -> tuple[int, int]:
+            stop.set()
+            thread.join()
+            root.close()
+            return most[0], most[1]
+
+        return end
+
+    async def test_locked_tables(self) -> None:
+        """
+        P10: what a session waits for has an end that the server knows: behind any lock there are no
+        more sessions than may be, and none that nobody listens to.
+        """
+        store = self.open_few()
+        for lock in (
+            "LOCK TABLES dalga WRITE",
+            "FLUSH TABLES WITH READ LOCK",
+            "FLUSH TABLES dalga WITH READ LOCK",
+        ):
+            with closing(server(self.engine).connect_as_root(database=self.config.db)) as stranger:  # type: ignore[union-attr]
+                stranger.cursor().execute(lock)
+                end = self.watch()
+                failures = [
+                    await DeferredList(
+                        [store.put(KEY, EACH_MINUTE), store.claim(9, LONG)], consumeErrors=True
+                    )
+                    for _ in range(2)
+                ]
+                most, longest = end()
+            for success, failure in itertools.chain(*failures):
+                self.assertFalse(success, lock)
+                assert isinstance(failure, Failure)
+                failure.trap(StoreUnavailable)
+                self.assertIn("Lock wait timeout exceeded", str(failure.value))
+            self.assertLessEqual(most, 4, lock)
+            self.assertLessEqual(longest, 2, lock)
+            self.assertEqual(await self.fate(store), [None, None])
+
+    async def fate(self, store: JobsTable) -> list[object]:
+        """What comes of a call of each lane."""
+        ends = await DeferredList([store.now(), store.announce("web1")], consumeErrors=True)
+        return [None if success else result.value for success, result in ends]
+
+    def stuck(self, seconds: int) -> Callable[[Any, datetime, float], None]:
+        """A transaction in which the server is busy for so long, whatever its limits are."""
+        wait = f"DO SLEEP({seconds})"
+        if self.engine == "mariadb":
+            wait = f"SET STATEMENT max_statement_time = 0 FOR {wait}"
+        return lambda cursor, now, since: cursor.execute(wait)
+
+    async def test_a_server_that_knows_no_end(self) -> None:
+        """P10, P5: sessions that were given up are counted, and ended from the place kept."""
+        store = self.open_few()
+        end = self.watch()
+        calls = [lane.run(self.stuck(60)) for lane in (store._runs, store._api) for _ in range(3)]
+        failed = await DeferredList(calls, consumeErrors=True)
+        self.assertEqual([success for success, _ in failed], [False] * 6)
+        while await self.fate(store) != [None, None]:
+            pass
+        most, longest = end()
+        self.assertLessEqual(most, 4)
+        self.assertLess(longest, 30)
+
+    async def test_nowhere_to_look_from(self) -> None:
+        """P10: the only connection waits for the server's end of what it has given up."""
+        store = self.open_few(limit=1)
+        end = self.watch()
+        await self.assertFailure(store._runs.run(self.stuck(6)), StoreUnavailable)
+        error = await self.assertFailure(store.now(), StoreUnavailable)
+        self.assertIn("maxOpenConns allows no more", str(error))
+        while await self.fate(store) != [None, None]:
+            pass
+        self.assertEqual(end()[0], 1)
+
+    async def test_idle_in_a_transaction(self) -> None:
+        """P5: the server lets go the locks of a daemon that is frozen in a transaction."""
+        self.patch(session, "IDLE_TRANSACTION", 1)
+        self.patch(session, "IDLE", 1)
+        store = self.open_store()
+        await store.put(KEY, EACH_MINUTE)
+        locked, go_on = Event(), Event()
+
+        def freeze(cursor: Any, now: datetime, since: float) -> None:
+            if not locked.is_set():
+                cursor.execute("SELECT id FROM dalga FOR UPDATE")
+                locked.set()
+                go_on.wait(20)
+            cursor.execute("SELECT 1")
+
+        frozen = store._api.run(freeze)
+        await deferToThread(locked.wait, 10)
+        with closing(self.connect()) as stranger:
+            cursor = stranger.cursor()
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = 10")
+            await deferToThread(cursor.execute, "SELECT id FROM dalga FOR UPDATE")
+            stranger.rollback()
+        go_on.set()
+        await frozen  # run again, unseen
+
+    def test_limits(self) -> None:
+        """Those that the engine has, where the server's own are not stricter."""
+        names = {
+            "mariadb": ("max_statement_time", "idle_transaction_timeout"),
+            "mysql": ("max_execution_time", "wait_timeout"),
+        }[self.engine]
+        scale = 1000 if self.engine == "mysql" else 1
+        idle = session.IDLE if self.engine == "mysql" else session.IDLE_TRANSACTION
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+
+            def found() -> list[float]:
+                cursor.execute(f"SELECT @@lock_wait_timeout, @@{names[0]}, @@{names[1]}")
+                return [float(value) for value in cursor.fetchall()[0]]
+
+            before = found()
+            session.set_up(cursor, Limits(3, 9))
+            self.assertEqual(found(), [3, 9 * scale, idle])
+            session.unlimit(cursor)
+            self.assertEqual(found()[1:], before[1:])
+            cursor.execute(f"SET SESSION {names[0]} = {2 * scale}, SESSION {names[1]} = 5")
+            session.set_up(cursor, Limits(3, 9))
+            self.assertEqual(found(), [3, 2 * scale, 5])
