@@ -44,11 +44,15 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 # A pool's connection has no public home.
-from twisted.web._newclient import HTTP11ClientProtocol, ParseError, RequestNotSent
+from twisted.web._newclient import (
+    HTTP11ClientProtocol,
+    HTTPClientParser,
+    ParseError,
+    RequestNotSent,
+)
 from twisted.web.client import (
     HTTPConnectionPool,
     ResponseDone,
-    ResponseFailed,
     ResponseNeverReceived,
 )
 from twisted.web.http import PotentialDataLoss
@@ -324,10 +328,11 @@ class _Post:
     def _failed(self, failure: Failure) -> None:
         if self._ended:
             return  # the echo of dropping it
-        error = describe(failure, self._route)
+        in_handshake = self._stage is Stage.SENDING and not self._has_sent
+        error = describe(failure, self._route, in_handshake)
         if error is None:
             log.failure("a POST to {route} failed in an unexpected way", failure, route=self._route)
-            error = f"{type(failure.value).__name__}: {failure.getErrorMessage():.200}"
+            error = "internal error, which Dalga's log describes"
         self._fail(error)
 
     def _too_late(self) -> None:
@@ -590,6 +595,8 @@ class _Connection(HTTP11ClientProtocol):
         """Send a request; the Deferred fires with the answer's headers."""
         self._room = MAX_HEAD
         self._awaited = super().request(request)
+        if self._parser is not None:
+            self._parser.__class__ = _Parser  # the method above makes it, and knows no other
         return self._awaited.addBoth(self._heard)
 
     def _heard(self, result: IResponse | Failure) -> IResponse | Failure:
@@ -627,9 +634,88 @@ class _Connection(HTTP11ClientProtocol):
             return False
         if response.code in BODILESS:
             return False  # a body that it can't have would be taken for the next run's answer
+        if headers.hasHeader(b"transfer-encoding") and headers.hasHeader(b"content-length"):
+            return False  # RFC 9112 section 6.3: somebody on the way may take the other one's word
         return response.version[0] == b"HTTP" and (
             response.version >= (b"HTTP", 1, 1) or b"keep-alive" in options
         )
+
+
+class _Parser(HTTPClientParser):
+    """
+    Reads an answer. What can't be read has plain words; Twisted's raises what it likes, such as
+    KeyError.
+    """
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        Called with each line of the status and the headers.
+
+        :raises ParseError: for a first line that is no status line.
+        :raises Malformed: for a header.
+        """
+        try:
+            super().lineReceived(line)  # type: ignore[no-untyped-call]
+        except (ParseError, Malformed):
+            raise
+        except Exception as error:
+            header = b"".join(self._partialHeader or [line.rstrip(b"\r")])
+            raise Malformed(f"{_start_of(header)} is no header") from error
+
+    def allHeadersReceived(self) -> None:
+        """
+        Called with the empty line.
+
+        :raises Malformed: where the headers don't say how long the body is.
+        """
+        if self.response.code >= 200 and self.response.code not in BODILESS:
+            self._check_length()
+        super().allHeadersReceived()  # type: ignore[no-untyped-call]
+
+    def _check_length(self) -> None:
+        coding, length = b"transfer-encoding", b"content-length"
+        codings = _members(self.connHeaders, coding)
+        # "identity" was in HTTP once, and said nothing (RFC 2616 section 3.6; RFC 9112 section 7).
+        codings = [each.lower() for each in codings if each.lower() != b"identity"]
+        if codings == [b"chunked"]:
+            self.connHeaders.setRawHeaders(coding, codings)
+            return
+        if codings:
+            raise Malformed(f"its Transfer-Encoding is {_start_of(b', '.join(codings))}")
+        self.connHeaders.removeHeader(coding)
+        lengths = _members(self.connHeaders, length)
+        number = re.compile(rb"[0-9]{1,4000}")  # of more digits, int makes no number
+        if (
+            len({each.lstrip(b"0") for each in lengths}) > 1
+            or (self.connHeaders.hasHeader(length) and not lengths)
+            or not all(number.fullmatch(each) for each in lengths)
+        ):
+            raise Malformed(f"its Content-Length is {_start_of(b', '.join(lengths))}")
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """
+        Called with what comes of the body.
+
+        :raises Malformed: where its chunks are none.
+        """
+        try:
+            super().rawDataReceived(data)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise Malformed("its body is not in the chunks that its headers announce") from error
+
+
+def _members(headers: Headers, name: bytes) -> list[bytes]:
+    """The members of a header that is a list (RFC 9110 section 5.6.1)."""
+    values = b",".join(headers.getRawHeaders(name, []))
+    return [member.strip() for member in values.split(b",") if member.strip()]
+
+
+class Malformed(Exception):
+    """
+    An answer is no HTTP.
+
+    :param args: why, as the rest of a sentence that begins with "the answer is malformed HTTP:".
+    """
 
 
 class _Drain(Protocol):
@@ -658,10 +744,11 @@ class _HeadTooLong(Exception):
     """An answer's status line and headers were longer than `MAX_HEAD`."""
 
 
-def describe(failure: Failure, route: _Route) -> str | None:
+def describe(failure: Failure, route: _Route, in_handshake: bool) -> str | None:
     """
     Why there was no answer, in a few words for the operator's log.
 
+    :param in_handshake: whether there was a connection, and TLS was still to be agreed on.
     :return: None for what was not expected to happen.
     """
     outer = failure.value
@@ -683,6 +770,8 @@ def describe(failure: Failure, route: _Route) -> str | None:
             return f"TLS: the certificate of {route} {why}"
         case TLSError():
             return f"TLS with {route} failed: {_tls_reason(error)}"
+        case ConnectionClosed() if in_handshake:
+            return f"{route} closed the connection in the TLS handshake, nothing was sent"
         case RequestNotSent():
             return "the connection was closed before the POST"
         case ConnectionClosed() if isinstance(outer, ResponseNeverReceived):
@@ -693,8 +782,8 @@ def describe(failure: Failure, route: _Route) -> str | None:
             return f"the answer's headers are longer than {MAX_HEAD // 1024} KiB"
         case ParseError(data=bytes(data)):
             return f"the answer is not HTTP: {_start_of(data)}"
-        case Exception() if isinstance(outer, ResponseFailed):  # the parser raises what it likes
-            return f"the answer is malformed HTTP: {type(error).__name__} {error!s:.100}"
+        case Malformed():
+            return f"the answer is malformed HTTP: {error}"
     return None
 
 
@@ -703,9 +792,11 @@ def _tls_reason(error: Any) -> str:
     entries = error.args[0] if error.args else ()
     if isinstance(entries, list | tuple):
         words = [str(entry[-1]) for entry in entries if entry and entry[-1]]
+        if "wrong version number" in words:
+            return "what answers there does not speak TLS"
         if words:
             return ", ".join(words)[:200]
-    return f"{error!s:.200}" or type(error).__name__
+    return "OpenSSL gives no reason"
 
 
 def _start_of(data: bytes) -> str:

@@ -24,6 +24,7 @@ from OpenSSL.SSL import (
     Context,
     Error,
     X509VerificationCodes,
+    ZeroReturnError,
 )
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import (
@@ -133,6 +134,13 @@ class _To(Connection):
     def __init__(self, context: Context, host: str) -> None:
         super().__init__(context)
         self.host = host
+
+    def do_handshake(self) -> None:
+        """As pyOpenSSL's, but for an error without words, which Twisted would trip over."""
+        try:
+            super().do_handshake()
+        except ZeroReturnError as error:
+            raise Error([("dalga", "", "the other side ended the handshake")]) from error
 
 
 def _is_address(host: str) -> bool:

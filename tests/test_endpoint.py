@@ -149,6 +149,7 @@ class Carrier:
     def __init__(self, sent: list[bytes]) -> None:
         self._sent = sent
         self.carrying = False
+        self.is_open = True
 
     def request(self, message: Any) -> Deferred[Any]:
         message.writeTo(self)
@@ -498,6 +499,18 @@ class AnswerTests(EndpointCase):
             (b"HTTP/1.1 200 OK\r\n\r\nhello", True),
             (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello", True),
             (b"HTTP/1.0 200 OK\r\n\r\nhello", True),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nhello", True),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\nContent-Length: 5\r\n\r\nhello", False),
+            (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Identity\r\nContent-Length: 5\r\n\r\nhello",
+                False,
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity, Chunked\r\n\r\n0\r\n\r\n",
+                False,
+            ),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 05\r\n\r\nhello", False),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 00\r\n\r\n", False),
             (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", False),
             (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, False),
             (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK, False),
@@ -779,28 +792,55 @@ class FailureTests(EndpointCase):
             (b"HTTP/1.1 0 x\r\nContent-Length: 0\r\n\r\n", "the answer is not HTTP: "),
             (b"HTTP/1.1 -1 x\r\nContent-Length: 0\r\n\r\n", "the answer is not HTTP: "),
             (b"HTTP/1.1 " + b"9" * 4000 + b" x\r\n\r\n", "the answer is not HTTP: "),
-            (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "the answer is malformed HTTP: "),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n", "the answer is malformed HTTP: "),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: a\r\n\r\n", "the answer is malformed HTTP: "),
+        ):
+            yield self.check_refused(answer, error)
+
+    @inlineCallbacks
+    def test_what_is_malformed(self) -> Any:
+        """What is wrong with an answer is said in plain words, never in a library's."""
+        for rest, words in (
+            (b"no colon\r\n\r\n", "'no colon' is no header"),
+            (b" A: b\r\n\r\n", "' A: b' is no header"),
+            (b"Content-Length: -5\r\n\r\n", "its Content-Length is '-5'"),
+            (b"Content-Length: +5\r\n\r\nhello", "its Content-Length is '+5'"),
+            (b"Content-Length: 1_0\r\n\r\n", "its Content-Length is '1_0'"),
+            (b"Content-Length: a\r\n\r\n", "its Content-Length is 'a'"),
+            (b"Content-Length:\r\n\r\n", "its Content-Length is ''"),
+            (b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", "its Content-Length is '1, 2'"),
             (
-                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-                "the answer is malformed HTTP: ",
+                b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+                "its Content-Length is '" + "9" * 60 + "'...",
+            ),
+            (b"Transfer-Encoding: gzip\r\n\r\n", "its Transfer-Encoding is 'gzip'"),
+            (
+                b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+                "its Transfer-Encoding is 'gzip, chunked'",
             ),
             (
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-                "the answer is malformed HTTP: ",
+                b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+                "its Transfer-Encoding is 'chunked, gzip'",
             ),
-            (
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-                "the answer is malformed HTTP: ",
+            *(
+                (
+                    b"Transfer-Encoding: chunked\r\n\r\n" + chunks,
+                    "its body is not in the chunks that its headers announce",
+                )
+                for chunks in (b"xyz\r\n", b"-1\r\nx", b"1\r\nxyz\r\n", b"1" * 2000)
             ),
         ):
-            server = self.serve(says(answer))
-            outcome = yield self.endpoint(server.baseurl).post(a_run())
-            self.assertEqual(outcome.status, None, answer)
-            self.assertTrue(outcome.error.startswith(error), (answer, outcome.error))
-            self.assertTrue(len(outcome.error) < 250 and outcome.error.isprintable())
-            yield server.connections[0].lost
+            yield self.check_refused(
+                b"HTTP/1.1 200 OK\r\n" + rest, f"the answer is malformed HTTP: {words}"
+            )
+
+    @inlineCallbacks
+    def check_refused(self, answer: bytes, error: str) -> Any:
+        """:param error: what the outcome's words begin with."""
+        server = self.serve(says(answer))
+        outcome = yield self.endpoint(server.baseurl).post(a_run())
+        self.assertEqual(outcome.status, None, answer)
+        self.assertTrue(outcome.error.startswith(error), (answer, outcome.error))
+        self.assertTrue(len(outcome.error) < 250 and outcome.error.isprintable())
+        yield server.connections[0].lost
 
     @inlineCallbacks
     def test_endless_headers(self) -> Any:
@@ -824,7 +864,7 @@ class FailureTests(EndpointCase):
         endpoint = self.endpoint(server.baseurl)
         outcome = yield endpoint.post(a_run(body="\ud800"))
         self.assertEqual(outcome.status, None)
-        self.assertTrue(outcome.error.startswith("UnicodeEncodeError: "), outcome.error)
+        self.assertEqual(outcome.error, "internal error, which Dalga's log describes")
         self.assertEqual(len(self.flushLoggedErrors(UnicodeEncodeError)), 1)
         outcome = yield endpoint.post(a_run())
         self.assertEqual(outcome.status, 200)
@@ -1051,16 +1091,30 @@ class TlsTests(EndpointCase):
 
     @inlineCallbacks
     def test_no_tls_there(self) -> Any:
-        """An http server behind an https URL is told from one that does not answer."""
-        server = self.serve(says(OK))
-        server.on_connection = lambda conversation: conversation.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\n\r\n"
-        )
-        outcome = yield self.endpoint(f"https://127.0.0.1:{server.port}/").post(a_run())
-        self.assertEqual(outcome.status, None)
-        self.assertTrue(
-            outcome.error.startswith(f"TLS with 127.0.0.1:{server.port} failed: "), outcome.error
-        )
+        """What does not agree on TLS gets no POST, and plain words say so."""
+        no_tls = "TLS with {} failed: what answers there does not speak TLS"
+        closed = "{} closed the connection in the TLS handshake, nothing was sent"
+        for said, close, words in (
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", False, no_tls),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", False, no_tls),
+            (b"\x15\3\3\0\2\2\x28", False, "TLS with {} failed: "),  # alert: handshake_failure
+            (b"", True, closed),
+            (b"\x16\3\3", True, closed),
+            (b"\x15\3\3\0\2\1\0", False, "TLS with {} failed: the other side ended the handshake"),
+        ):
+            server = self.serve(keeps_silent)
+
+            def begin(conversation: Conversation, said: bytes = said, close: bool = close) -> None:
+                conversation.transport.write(said)
+                if close:
+                    conversation.transport.loseConnection()
+
+            server.on_connection = begin
+            outcome = yield self.endpoint(f"https://127.0.0.1:{server.port}/").post(a_run())
+            self.assertEqual(outcome.status, None)
+            expected = words.format(f"127.0.0.1:{server.port}")
+            self.assertTrue(outcome.error.startswith(expected), (said, outcome.error))
+            yield server.connections[0].lost
 
     @inlineCallbacks
     def test_a_time_out_under_tls(self) -> Any:
