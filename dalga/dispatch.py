@@ -40,6 +40,7 @@ from dalga.job import (
 )
 from dalga.log import debugging, logger
 from dalga.schedule import timestamp
+from dalga.setback import Reach
 from dalga.shares import Shares
 from dalga.store import Claimed, Dues, Recorded, Store
 
@@ -146,6 +147,9 @@ class Scheduler:
         self._meanwhile: list[datetime] = []
         self._scanning = False
         self._signing = False
+        #: Of the clock's set-backs, those after which times were corrected.
+        self._set_backs = 0
+        self._correcting = False
         #: Claimed, and waiting for a slot, oldest first; and since when, in the reactor's seconds.
         self._ready: deque[tuple[float, Run]] = deque()
         #: The same for those that were passed over, as their path had its share, by path.
@@ -310,6 +314,9 @@ class Scheduler:
             # A backlog that is left out by claims would fill the list.
             self._unscanned = frozenset(self._shares.left_out)
             self._look_at(await self._store.upcoming(within, SCAN_LIMIT, self._unscanned))
+            if self._store.clock.set_backs != self._set_backs and not self._correcting:
+                self._correcting = True
+                _own(self._correct())
         except Exception as error:
             self._database.failed(SCAN, error)
         finally:
@@ -326,6 +333,29 @@ class Scheduler:
             self._more = True  # more are due than a scan lists
         elif ahead < self._pace.scan:
             self._next_scan = min(self._next_scan, self._reactor.seconds() + ahead)
+
+    # A clock that was set back
+
+    async def _correct(self) -> None:
+        """Move what would wait until the clock is where it was, a piece at a time."""
+        policy = self._policy
+        retry, variation = policy.retry, 1 + policy.randomization_factor
+        reach = Reach(self._pace.lease, retry.max_interval * (1 + retry.jitter), variation)
+        set_backs = self._store.clock.set_backs
+        log.warn("the database's clock was set back: jobs that it would hold up are moved")
+        try:
+            last = None
+            while not self._stopping:
+                last = await self._store.correct(reach, last)
+                if last is None:
+                    self._set_backs = set_backs
+                    break
+        except Exception as error:
+            self._database.failed(SCAN, error)  # the next scan begins anew
+        finally:
+            self._correcting = False
+            self._next_scan = self._reactor.seconds()
+            self._set_timer()
 
     # Sign of life
 

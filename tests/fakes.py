@@ -37,7 +37,8 @@ from dalga.job import (
     revised,
 )
 from dalga.schedule import Every, Once, Schedule
-from dalga.store import PIECE, Claimed, Counts, Dues, Page, Position, Recorded
+from dalga.setback import Reach, corrected
+from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import DELETED, NOTHING, RESCHEDULED, RESCHEDULED_NOW, TRIGGERED, WAITED
 from dalga.store.table import ALIVE
@@ -316,6 +317,17 @@ class FakeStore:
             self.heard_of = {**alive, instance: self.time}
 
         return self._run("announce", instance, work)
+
+    def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
+        """See `Store.correct`."""
+
+        def work() -> None:
+            for row in self.rows.values():
+                times = corrected(self._job(row), self.time, reach)
+                if times is not None:
+                    row.anchor, row.scheduled, row.due = times
+
+        return self._run("correct", reach, work)
 
     def depart(self, instance: str) -> Deferred[None]:
         """See `Store.depart`."""

@@ -405,6 +405,28 @@ class ClaimTests(SchedulerTestCase):
         self.assertEqual(self.endpoint.paths, ["a"])
         self.assertLess(len(self.store.called("claim")), 5)
 
+    def test_a_clock_that_was_set_back(self) -> None:
+        """P5, P8: what an hour that never was would hold up goes on, without a restart."""
+        self.start()
+        ahead = self.store.time + timedelta(hours=1)
+        often = self.store.insert("often", ahead, Every(seconds(5)))
+        next(row for row in self.store.rows.values() if row.key == often).successes = 1
+        self.store.insert("cron", ahead)
+        self.go(2)
+        self.assertEqual(self.store.called("correct"), [])
+        self.store.set_by = timedelta(seconds=-30)
+        self.store.away = {"correct"}
+        self.go(2)
+        self.store.away = set()
+        self.go(6)
+        self.assertEqual(self.endpoint.paths, ["often"])
+        done = len(self.store.called("correct"))
+        self.go(10)
+        self.assertEqual(len(self.store.called("correct")), done)
+        reach = self.store.called("correct")[-1].argument
+        self.assertEqual(reach.lease, self.scheduler._pace.lease)
+        self.assertTrue(any("was set back" in line for line in self.logged(LogLevel.warn)))
+
     def test_after_an_outage(self) -> None:
         """P9: a periodic job that was due for an hour runs once, then at its regular time."""
         began = self.store.time

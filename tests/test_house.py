@@ -31,6 +31,7 @@ PURE = (
     "schedule",
     "retry",
     "job",
+    "setback",
     "agenda",
     "shares",
     "configfile",

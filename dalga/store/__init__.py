@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from dalga.job import Job, JobKey, Run, ScheduleRequest, UnreadableJob, Verdict
+from dalga.setback import Reach
 from dalga.store.clock import DatabaseClock
 
 #: How many rows are counted at once, unless said otherwise: in some milliseconds.
@@ -92,6 +93,10 @@ class Recorded:
     already: list[Run] = field(default_factory=list)
     #: Runs whose row is locked by somebody; to be recorded later.
     postponed: list[Run] = field(default_factory=list)
+
+
+#: A row's due time and id, by which rows are gone through.
+Due = tuple[datetime, int]
 
 
 class Store(Protocol):
@@ -226,6 +231,14 @@ class Store(Protocol):
         Rows that can't be understood are set aside on the way and logged (P6).
 
         :param without: paths whose jobs are passed over.
+        """
+
+    def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
+        """
+        Move times that were written by a clock that has been set back since: see `dalga.setback`.
+
+        :param after: the last row that was looked at by the call before; None for all to come.
+        :return: the last row that was looked at now; None where there are no more.
         """
 
     def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:

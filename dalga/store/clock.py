@@ -14,6 +14,10 @@ from datetime import datetime, timedelta
 #: A reading gives way to any newer one once it is this old, in seconds: clocks drift, and are set.
 FRESH = 10.0
 
+#: By how much a clock has to go back for that to matter: clocks of two servers of a cluster, and a
+#: clock that is kept right, are nearer to each other.
+SET_BACK = timedelta(seconds=1)
+
 
 def steady_seconds() -> float:
     """Seconds since some fixed moment, suspension included (clock_gettime(2), CLOCK_BOOTTIME)."""
@@ -40,6 +44,8 @@ class DatabaseClock:
         self._reading: datetime | None = None
         self._sent = 0.0
         self._received = 0.0
+        #: How often it was found that the database's clock has been set back.
+        self.set_backs = 0
 
     def observe(self, reading: datetime, sent: float, received: float) -> None:
         """
@@ -47,6 +53,8 @@ class DatabaseClock:
         :param sent: when the query was sent, in seconds of `seconds`.
         :param received: when its answer was there.
         """
+        if self._reading is not None and self._at(sent) - reading > SET_BACK:
+            self.set_backs += 1
         if (
             self._reading is None
             or received - sent <= self._received - self._sent

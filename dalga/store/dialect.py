@@ -72,6 +72,9 @@ class Dialect(Protocol):
     def left(self, connection: Any) -> None:
         """A connection of `connect` has been closed, though its server may not know of it yet."""
 
+    def last_write(self) -> datetime | None:
+        """When the database was last written to, by its own clock; None where nobody knows."""
+
     def begin(self, cursor: Cursor) -> None:
         """Begin a transaction that may write."""
 

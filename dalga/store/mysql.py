@@ -352,6 +352,9 @@ class MySQL:
         with connection.cursor() as cursor:
             set_up(cursor, self._limits)
 
+    def last_write(self) -> datetime | None:
+        return None
+
     def begin(self, cursor: Cursor) -> None:
         """
         A connection without autocommit begins by itself.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -119,6 +119,13 @@ class SQLite:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: an fsync that is one
+
+    def last_write(self) -> datetime | None:
+        times = []
+        for suffix in ("", "-wal"):
+            with suppress(OSError):  # it is not there
+                times.append(os.stat(self._path + suffix).st_mtime)
+        return datetime.fromtimestamp(max(times), UTC) if times else None
 
     def begin(self, cursor: Cursor) -> None:
         self._watch.before_transaction(cursor)

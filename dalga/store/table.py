@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -54,8 +55,9 @@ from dalga.job import (
 )
 from dalga.log import logger
 from dalga.schedule import timestamp
-from dalga.store import PIECE, Claimed, Counts, Dues, Page, Position, Recorded
-from dalga.store.clock import DatabaseClock
+from dalga.setback import Reach, corrected
+from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
+from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.rows import (
     DELETED,
@@ -88,6 +90,9 @@ log = logger(__name__)
 
 #: No lease is longer.
 MAX_LEASE = timedelta(hours=2)
+
+#: Rows that are looked at in one transaction after the clock was set back.
+CORRECTED = 500
 
 #: What is due when the start tries to write, far from all that is due; and what was never due.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
@@ -182,12 +187,19 @@ class JobsTable:
     def open(self) -> None:
         """See `Store.open`."""
 
+        last_write = self._dialect.last_write()  # before we write
+
         def check(cursor: Cursor) -> None:
             self._dialect.check_table(cursor)
             sent = self.clock.seconds()
             cursor.execute(self._sql.now)
             ((value, *_),) = cursor.fetchall()
-            self.clock.observe(self._dialect.read_instant(value), sent, self.clock.seconds())
+            now = self._dialect.read_instant(value)
+            self.clock.observe(now, sent, self.clock.seconds())
+            cursor.execute(self._sql.count_ahead, (self._dialect.instant(now + SET_BACK),))
+            ((ahead,),) = cursor.fetchall()
+            if ahead or (last_write is not None and last_write > now + SET_BACK):
+                self.clock.set_backs += 1  # while no daemon was there to see it
 
         self._first(check, self._try)
 
@@ -539,6 +551,35 @@ class JobsTable:
             return claimed
 
         return self._runs.run(work).addCallback(report)
+
+    def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
+        """See `Store.correct`."""
+
+        if self._guard is None:
+            # Other instances' runs may take longer than ours.
+            reach = replace(reach, lease=MAX_LEASE)
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Due | None:
+            instant = self._dialect.instant
+            due, id = after or (now, 0)
+            cursor.execute(self._sql.ahead, (instant(due), instant(due), id, CORRECTED))
+            rows = cursor.fetchall()
+            last: Due | None = None
+            for id, path, body, *columns in rows:
+                row = JobRow(*columns)
+                with suppress(ValueError):  # a time that is none
+                    last = self._dialect.read_instant(row.due), id
+                job = read_job(row, _key_of(path, body), now, self._dialect.read_instant)
+                if isinstance(job, UnreadableJob) or job.due is None:
+                    continue
+                times = corrected(job, now, reach)
+                if times is not None:
+                    # What was changed meanwhile stays as it is.
+                    was = map(instant, (job.due, job.scheduled, job.anchor))
+                    cursor.execute(self._sql.correct, (*map(instant, times), id, *was))
+            return last if len(rows) == CORRECTED else None
+
+        return self._runs.run(work)
 
     def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
         """See `Store.record`."""
@@ -945,6 +986,10 @@ class _Statements:
             "(INSTR(schedule, ' ') > 0"
             " OR SUBSTR(schedule, 1, 1) = 'P' AND SUBSTR(schedule, 2, 1) <> 'T')"
         )
+        self.correct = prepare(f"""
+            UPDATE {table}{dialect.by_id} SET anchor = %s, scheduled = %s, due = %s
+            WHERE id = %s AND due = %s AND scheduled = %s AND anchor = %s
+            """)
         self.trigger = prepare(f"""
             UPDATE {table}{by_key} SET
                 token = CASE WHEN due > %s THEN token END,
@@ -998,6 +1043,10 @@ class _Statements:
             id, path, body, schedule, location, options, anchor, scheduled, due, attempts,
                 error, successes, skipped, failed, disabled, token, superseded
             """
+        self.ahead = prepare(f"""
+            SELECT {self._columns} FROM {table}{dialect.by_due}
+            WHERE due >= %s AND (due > %s OR id > %s) ORDER BY due, id LIMIT %s
+            """)
         self.delete_idle = prepare(f"""
             DELETE FROM {table} WHERE path = %s AND body = %s
             AND (token IS NULL OR due IS NULL OR due <= %s)
@@ -1024,6 +1073,7 @@ class _Statements:
                 FROM {table}{dialect.by_id} WHERE id > %s ORDER BY id LIMIT %s
             ) AS counted
             """)
+        self.count_ahead = prepare(f"SELECT COUNT(*) FROM {heartbeats} WHERE seen > %s")
         self.count_gone = prepare(f"SELECT COUNT(*) FROM {heartbeats} WHERE seen <= %s")
         self.announce = prepare(f"""
             INSERT INTO {heartbeats} (id, seen) VALUES (%s, %s)

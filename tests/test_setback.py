@@ -1,0 +1,265 @@
+"""A database's clock that was ahead, and is set back: what it would hold up goes on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.duration import seconds
+from dalga.job import (
+    Failed,
+    Job,
+    JobKey,
+    Options,
+    Reschedule,
+    Retry,
+    ScheduleRequest,
+)
+from dalga.schedule import Cron, Every, Once, Schedule
+from dalga.setback import Reach, corrected
+from dalga.store import table
+from dalga.store.table import JobsTable
+from dalga.zone import Zone
+from tests.stores import EACH_MINUTE, EngineTestCase, each_engine
+
+NOW = datetime(2026, 1, 1, 9, 0, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+REACH = Reach(lease=timedelta(seconds=70), retry=timedelta(seconds=90))
+KEY = JobKey("check_feed", "1234")
+EACH_5 = Every(timedelta(seconds=5))
+
+
+def job(schedule: Schedule, ahead: float, **other: Any) -> Job:
+    """One whose next run is so many seconds ahead, after a run an interval before that."""
+    at = NOW + timedelta(seconds=ahead)
+    before = at - (schedule.interval if isinstance(schedule, Every) else HOUR)
+    return replace(Job(KEY, schedule, Options(), before, at, at, successes=7), **other)
+
+
+class CorrectedTests(SynchronousTestCase):
+    """The rule, by examples; times in seconds from the corrected clock's now."""
+
+    def moved(self, waiting: Job) -> float | None:
+        """When it is due after the correction; None where it stays."""
+        times = corrected(waiting, NOW, REACH)
+        if times is None:
+            return None
+        assert waiting.due is not None
+        if not waiting.running and not waiting.attempts:
+            # The grid is the same, and its anchor is before the run.
+            self.assertEqual(times.scheduled, times.due)
+            self.assertEqual(times.scheduled - times.anchor, waiting.scheduled - waiting.anchor)
+        else:
+            self.assertEqual(times[:2], (waiting.anchor, waiting.scheduled))
+        return (times.due - NOW).total_seconds()
+
+    def test_intervals(self) -> None:
+        """P8: one goes on at the first time of its grid, if it would wait longer than ever."""
+        for ahead, expected in [
+            (3603.5, 3.5),
+            (3600, 5),
+            (3601, 1),
+            (86400 * 365 + 2, 2),
+            (10.5, 0.5),
+            (10, None),
+            (9, None),
+            (5, None),
+            (-3, None),
+        ]:
+            self.assertEqual(self.moved(job(EACH_5, ahead)), expected, ahead)
+        hourly = Every(HOUR)
+        self.assertIsNone(self.moved(job(hourly, 7200)))
+        self.assertEqual(self.moved(job(hourly, 7201)), 1)
+
+    def test_varied_intervals(self) -> None:
+        """Where intervals are varied, the longest of them is what is usual."""
+        varied = replace(REACH, variation=1.5)
+        self.assertIsNone(corrected(job(EACH_5, 15), NOW, varied))
+        self.assertIsNotNone(corrected(job(EACH_5, 15.5), NOW, varied))
+
+    def test_times_that_were_given(self) -> None:
+        """A time of the calendar, of cron, or of a user's stays, however far ahead it is."""
+        given = NOW + 5 * HOUR
+        zone = Zone("UTC")
+        for waiting in [
+            job(Once(), 3600, successes=0),
+            job(Cron("* * * * *", zone), 3600),
+            job(EACH_5, 18000, anchor=given, successes=0),
+            job(EACH_5, 18000, anchor=given, successes=0, options=Options(first_run=given)),
+            # It was POSTed to run once ahead of its first-run.
+            job(EACH_5, 18005, options=Options(first_run=given)),
+        ]:
+            self.assertIsNone(corrected(waiting, NOW, REACH), waiting)
+        # It began in the hour that was not, and has run; its first-run is past.
+        begun = job(EACH_5, 3603, options=Options(first_run=NOW - HOUR))
+        self.assertEqual(self.moved(begun), 3)
+        # A PUT of that hour counted from the time that was wrong.
+        self.assertEqual(self.moved(job(EACH_5, 3603, successes=0)), 3)
+        skipped = job(EACH_5, 3603, successes=0, skipped=1, anchor=NOW + seconds_(3603))
+        self.assertEqual(self.moved(skipped), 3)
+
+    def test_attempts_and_leases(self) -> None:
+        """P5: what is tried again, or leased, waits no longer than from now."""
+        for schedule in (EACH_5, Once(), Cron("* * * * *", Zone("UTC"))):
+            self.assertEqual(self.moved(job(schedule, 3600, attempts=2)), 0)
+            self.assertIsNone(self.moved(job(schedule, 90, attempts=2)))
+            leased = job(schedule, 3600, attempts=1, running=True)
+            self.assertEqual(self.moved(leased), 70)
+            self.assertIsNone(self.moved(job(schedule, 70, attempts=1, running=True)))
+
+    def test_what_is_not_due(self) -> None:
+        stopped = job(EACH_5, 3600, due=None, failed=Failed.STOPPED)
+        self.assertIsNone(corrected(stopped, NOW, REACH))
+
+    def test_the_ends_of_time(self) -> None:
+        late = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+        waiting = Job(KEY, Every(timedelta(days=400_000)), Options(), NOW, late, late, successes=1)
+        self.assertIsNone(corrected(waiting, NOW, REACH))
+        early = datetime(1, 1, 1, tzinfo=UTC)
+        waiting = Job(KEY, EACH_5, Options(), early, late, late, successes=1)
+        self.assertIsNone(corrected(waiting, NOW, REACH))
+
+
+def seconds_(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+@each_engine(globals())
+class StoreTests(EngineTestCase):
+    """The rows of a table."""
+
+    def ahead(self, name: str, by: timedelta, **columns: object) -> JobKey:
+        """A row of each five seconds that was written so far ahead."""
+        now = datetime.now(UTC).replace(tzinfo=None)
+        values = {
+            "path": self.key(name),
+            "body": self.key("b"),
+            "schedule": "5",
+            "anchor": now + by - timedelta(seconds=5),
+            "scheduled": now + by,
+            "due": now + by,
+            "successes": 1,
+            **columns,
+        }
+        shown = [
+            value.isoformat(sep=" ", timespec="microseconds")
+            if isinstance(value, datetime)
+            else value
+            for value in values.values()
+        ]
+        marks = ", ".join(["%s"] * len(values))
+        self.sql(f"INSERT INTO dalga ({', '.join(values)}) VALUES ({marks})", shown)
+        return JobKey(name, "b")
+
+    async def correct(self, store: JobsTable) -> int:
+        """Go through all rows; gives how many calls that took."""
+        after, calls = None, 0
+        while True:
+            calls += 1
+            after = await store.correct(REACH, after)
+            if after is None:
+                return calls
+
+    async def wait(self, store: JobsTable, key: JobKey) -> float:
+        """Seconds until a job is due."""
+        due = (await self.job(store, key)).due
+        assert due is not None
+        return (due - await store.now()).total_seconds()
+
+    async def test_rows(self) -> None:
+        """P5, P8: a piece at a time, each row is moved as the rule says."""
+        store = self.open_store()
+        self.patch(table, "CORRECTED", 3)
+        waiting = [self.ahead(f"waiting{number}", HOUR) for number in range(7)]
+        token = b"t" * 16
+        leased = self.ahead("leased", 3 * HOUR, token=token, run=token, attempts=1)
+        tried = self.ahead("tried", HOUR, attempts=2, run=token)
+        stays = [
+            self.ahead("cron", HOUR, schedule="0 0 * * *"),
+            self.ahead("once", HOUR, schedule="", successes=0),
+            self.ahead("soon", timedelta(seconds=4)),
+        ]
+        set_aside = self.ahead("unreadable", HOUR, schedule="nonsense")
+        before = [await self.job(store, key) for key in stays]
+        self.assertGreaterEqual(await self.correct(store), 4)
+        for key in waiting:
+            self.assertLessEqual(await self.wait(store, key), 5)
+        self.assertLessEqual(await self.wait(store, tried), 0)
+        lease = REACH.lease if self.engine == "sqlite" and store._guard else table.MAX_LEASE
+        self.assertLessEqual(await self.wait(store, leased), lease.total_seconds())
+        self.assertEqual([await self.job(store, key) for key in stays], before)
+        await store.get(set_aside)
+        job = await self.job(store, tried)
+        self.assertEqual((job.attempts, job.due == job.scheduled), (2, False))
+
+    async def test_a_claim_meanwhile(self) -> None:
+        """P4: what was written since it was read stays."""
+        store = self.open_store()
+        key = self.ahead("waiting", HOUR)
+        sql: Any = store._sql
+        statement = sql.correct
+        sql.correct = statement.replace("WHERE id = ", "WHERE due < '2020-01-01' AND id = ")
+        await self.correct(store)
+        self.assertGreater(await self.wait(store, key), 3000)
+        sql.correct = statement
+        await self.correct(store)
+        self.assertLess(await self.wait(store, key), 6)
+
+    async def test_signs_of_life_from_the_future(self) -> None:
+        """A clock that was set back while no daemon was there to see it is noticed at the start."""
+        store = self.open_store()
+        self.assertEqual(store.clock.set_backs, 0)
+        await store.announce("killed")
+        self.sql("UPDATE dalga_heartbeats SET seen = '2090-01-01 00:00:00.000000'")
+        store = self.make_store()
+        store.open()
+        self.assertEqual(store.clock.set_backs, 1)
+
+
+@each_engine(globals(), only=("sqlite",))
+class FileTests(EngineTestCase):
+    """The embedded database, whose clock is the machine's."""
+
+    def set_clock(self, store: JobsTable, by: timedelta) -> None:
+        dialect: Any = store._dialect
+        dialect._wall_clock = lambda: datetime.now(UTC) + by
+
+    async def test_a_clock_that_is_set_back(self) -> None:
+        """It is noticed by the next statement; nothing is, where it is set forward."""
+        store = self.open_store()
+        self.set_clock(store, HOUR)
+        await store.now()
+        self.assertEqual(store.clock.set_backs, 0)
+        await store.put(KEY, replace(EACH_MINUTE, interval=seconds(5), immediate=True))
+        (run,) = (await store.claim(9, timedelta(minutes=1))).runs
+        later = await store.now() + timedelta(seconds=5)
+        await store.record([(run, Reschedule(later, later - timedelta(seconds=5)))])
+        other = JobKey("once", "b")
+        await store.put(other, ScheduleRequest(one_off=True, immediate=True))
+        (run,) = (await store.claim(9, timedelta(minutes=1))).runs
+        await store.record([(run, Retry(later, "500"))])
+        self.set_clock(store, timedelta())
+        now = await store.now()
+        self.assertEqual(store.clock.set_backs, 1)
+        await store.correct(REACH, None)
+        due = (await self.job(store, KEY)).due
+        assert due is not None
+        self.assertLessEqual(due - now, timedelta(seconds=6))
+        (again,) = (await store.claim(9, timedelta(minutes=1))).runs
+        self.assertEqual((again.key, again.id), (other, run.id))
+
+    def test_a_file_from_the_future(self) -> None:
+        """As if the clock had been set back between a stop and a start."""
+        self.make_store().open()
+        store = self.make_store()
+        store.open()
+        self.assertEqual(store.clock.set_backs, 0)
+        later = datetime.now(UTC).timestamp() + 3600
+        os.utime(self.config.path, (later, later))
+        store = self.make_store()
+        store.open()
+        self.assertEqual(store.clock.set_backs, 1)
