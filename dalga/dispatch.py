@@ -554,6 +554,13 @@ class Scheduler:
         if recorded.lost or recorded.overridden or recorded.already:
             # Scheduled anew during the run, maybe for a time that has come by now.
             self._more = True
+        for run, verdict in recorded.revised:
+            log.info(
+                "{path!r} {body!r}: the job's options were changed during run {run_id}; "
+                "by those: {then}",
+                then=_then(verdict),
+                **_fields(run),
+            )
         for run in recorded.lost:
             log.warn(
                 "{path!r} {body!r}: the end of run {run_id}, attempt {attempt}, is not recorded: "
@@ -789,13 +796,16 @@ class _Batch:
 
     def add(self, items: list[tuple[Run, Verdict]], recorded: Recorded) -> None:
         """Note what one call of the store has come to."""
+        self.recorded.revised.extend(recorded.revised)
         self.recorded.lost.extend(recorded.lost)
         self.recorded.overridden.extend(recorded.overridden)
         self.recorded.already.extend(recorded.already)
         postponed = {run.row for run in recorded.postponed}
         unwritten = postponed.union(run.row for run in (*recorded.lost, *recorded.overridden))
         self.postponed += [item for item in items if item[0].row in postponed]
-        dues = [_due(run, verdict) for run, verdict in items if run.row not in unwritten]
+        revised = {run.row: verdict for run, verdict in recorded.revised}
+        written = [(run, revised.get(run.row, verdict)) for run, verdict in items]
+        dues = [_due(run, verdict) for run, verdict in written if run.row not in unwritten]
         self.dues += [due for due in dues if due is not None]
 
 
@@ -840,19 +850,28 @@ def _log_skip(run: Run, verdict: Skip | Delete) -> None:
     )
 
 
-def _log_end(run: Run, outcome: Outcome, verdict: Verdict) -> None:
-    """The one line that each attempt leaves in the log."""
+def _then(verdict: Verdict) -> str:
+    """What comes after a run, as the log has it."""
     match verdict:
         case Reschedule(scheduled, _, None):
-            then = f"next run {timestamp(scheduled)}"
-        case Reschedule(scheduled) | Skip(scheduled):
-            then = f"given up, next run {timestamp(scheduled)}"
+            return f"next run {timestamp(scheduled)}"
+        case Reschedule(scheduled):
+            return f"given up, next run {timestamp(scheduled)}"
+        case Skip(scheduled):
+            return f"skipped, next run {timestamp(scheduled)}"
         case Retry(due):
-            then = f"again at {timestamp(due)}"
+            return f"again at {timestamp(due)}"
         case Stop():
-            then = "given up, and the job has stopped"
+            return "given up, and the job has stopped"
+        case Release():
+            return "given back"
         case Delete():
-            then = "job deleted: the endpoint does not know it" if outcome.gone else "job done"
+            return "job done"
+
+
+def _log_end(run: Run, outcome: Outcome, verdict: Verdict) -> None:
+    """The one line that each attempt leaves in the log."""
+    then = "job deleted: the endpoint does not know it" if outcome.gone else _then(verdict)
     emit = log.info if outcome.done or outcome.gone else log.warn
     emit(
         "{path!r} {body!r}: {reason} in {elapsed:.3f} s, attempt {attempt}; {then}",

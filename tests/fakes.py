@@ -514,7 +514,10 @@ class FakeStore:
             recorded.overridden.append(run)
             return
         if row.options != run.options:
-            verdict = revised(run, verdict, row.options, self.time)
+            by_now = revised(run, verdict, row.options, self.time)
+            if by_now != verdict:
+                recorded.revised.append((run, by_now))
+            verdict = by_now
         match verdict:
             case Delete():
                 del self.rows[row.id]

@@ -83,7 +83,10 @@ class Dues:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a record did not write, and why; a run is in one of these lists at most."""
+    """What a record wrote otherwise, or not at all; a run is in one of these lists at most."""
+
+    #: What was written of runs during which the user has changed the job's options (P4).
+    revised: list[tuple[Run, Verdict]] = field(default_factory=list)
 
     #: Runs whose lease was over: another instance has taken the run, or the job was changed since.
     lost: list[Run] = field(default_factory=list)

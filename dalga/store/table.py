@@ -610,7 +610,10 @@ class JobsTable:
                     strangers.append((run, verdict))
                     continue
                 if said == NOTHING:
-                    batch, values = self._end(run, _by_now(run, verdict, options, now), now)
+                    by_now = _by_now(run, verdict, options, now)
+                    if by_now != verdict:
+                        recorded.revised.append((run, by_now))
+                    batch, values = self._end(run, by_now, now)
                 else:
                     recorded.overridden.append(run)
                     batch, values = self._overtaken(said, verdict, now)
