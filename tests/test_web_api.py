@@ -1167,7 +1167,8 @@ class ConnectionTests(APITestCase):
             clock = Clock()
             site = make_site(self.jobs, clock, idle_timeout=idle, arrival_timeout=arrival)
             channel: Any = site.buildProtocol(None)  # type: ignore[arg-type]
-            transport = StringTransport()
+            transport: Any = StringTransport()
+            transport.loseWriteConnection = lambda: None
             channel.makeConnection(transport)
             if octets:
                 channel.dataReceived(octets)
@@ -1522,10 +1523,18 @@ class HalfCloseTests(APITestCase):
             b"PUT /jobs/a/b?interval=60 HTTP/1.1\r\nHost: x\r\n\r\n"
             b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
         )
+        ended: Deferred[None] = Deferred()
+        lost = ApiChannel.readConnectionLost
+
+        def note(channel: ApiChannel) -> None:
+            lost(channel)
+            if not ended.called:
+                ended.callback(None)
+
+        self.patch(ApiChannel, "readConnectionLost", note)
         client.transport.loseWriteConnection()  # type: ignore[union-attr]
         await self.store.called
-        while not self.channels[0]._ended:
-            await self.turn()
+        await ended
         self.store.stall = None
         stall.callback(None)
         await self.until_closed(client)

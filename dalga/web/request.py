@@ -160,8 +160,6 @@ class ApiChannel(HTTPChannel):
     requests: list[ApiRequest]
     #: Whether a request is there to its end, and not answered yet.
     answering = False
-    #: Whether the client has closed its side.
-    _ended = False
     _refused = False
     #: The header that is read just now.
     _header: bytes | None = None
@@ -199,30 +197,27 @@ class ApiChannel(HTTPChannel):
         self.answering = False
         self.site.note(self)
         super().requestDone(request)  # type: ignore[no-untyped-call]
-        if self._ended and self.persistent and not self.answering:
-            self._end()
 
     def readConnectionLost(self) -> None:
-        """Called when the client has closed its side. There may be answers that it waits for."""
-        self._ended = True
-        if not self.answering:
-            self._end()
-
-    def writeConnectionLost(self) -> None:
-        """Called when this side is closed."""
-
-    def _end(self) -> None:
-        """Nothing more comes, and all that came is answered but what is not there to its end."""
+        """
+        Called when the client has closed its side; after each answer once more, as that resumes to
+        read.
+        """
+        if self.answering:
+            return
         if (self.requests or self._buffer) and not self._refused:
             self._refuse(MalformedRequest("the connection was closed within a request"))
         else:
             self.loseConnection()
 
+    def writeConnectionLost(self) -> None:
+        """Called when this side is closed."""
+
     def _too_slow(self) -> None:
         if self.requests or self._buffer:
-            self._ended = True  # what still comes is not read on for
             within = f"within {self.site.arrival_timeout:g} seconds"
             self._refuse(SlowRequest(f"the request was not there to its end {within}"))
+            self.loseConnection()  # what still comes is not read on for
         else:
             self.transport.abortConnection()
 
@@ -288,7 +283,7 @@ class ApiChannel(HTTPChannel):
 
     def loseConnection(self) -> None:
         """Called to close the connection, by `requestDone` first and by the idle time-out later."""
-        if self._refused and not self._ended and self._lingering is None:
+        if self._refused and self._lingering is None:
             self._lingering = self.site.reactor.callLater(LINGER, self.transport.abortConnection)
             self.transport.loseWriteConnection()
         else:
