@@ -60,7 +60,7 @@ test-quick: venv
 # The modules in which the most of what Dalga asks of a library is tried. Daemons are not among them:
 # they would be those of .venv.
 LOWEST = .venv-lowest
-LOWEST_TESTS = trust endpoint config cron duration jobs schedule store web_api web_parameters zone
+LOWEST_TESTS = trust lookup endpoint config cron duration jobs schedule store web_api web_parameters zone
 
 test-lowest: $(LOWEST)/made
 	@DALGA_TEST_ENGINES=sqlite $(LOWEST)/bin/python tests/run.py $(LOWEST_TESTS:%=tests.test_%)

@@ -166,10 +166,9 @@ def _verify(connection: Connection, certificate: X509, error: int, depth: int, o
         raise
     except VerificationError:
         raise Refused("is for another host") from None
-    except CertificateError as problem:
-        # No subjectAltName is one of these. A host's name in the subject counts for nothing.
-        words = str(problem).rstrip(".")[:100]
-        raise Refused(f"names no host in a way that can be checked: {words}") from None
+    except CertificateError:
+        # There is none, or what is in it is malformed. A name in the subject counts for nothing.
+        raise Refused("has no subjectAltName that can be used") from None
     except BaseException as problem:
         # The parser raises what it likes for what is malformed. What is no Exception pyOpenSSL
         # would not hand on.

@@ -26,7 +26,7 @@ reactor: Any = real_reactor
 
 #: What an outcome says behind "the certificate of localhost:1234".
 OTHER = "is for another host"
-NO_NAME = "names no host in a way that can be checked: "
+NO_NAME = "has no subjectAltName that can be used"
 UNREADABLE = "is malformed and can't be checked"
 UNKNOWN = "is signed by no CA that is trusted here"
 
@@ -139,6 +139,16 @@ class CertificateTests(EndpointCase):
                 (lambda ca: ca.issue(dns("app.*.test")), NO_NAME),
                 (lambda ca: ca.issue(dns("app.dalga.*")), NO_NAME),
                 (lambda ca: ca.issue(common_name="*.dalga.test"), NO_NAME),
+            ],
+        )
+
+    def test_a_name_that_reads_as_an_address(self) -> Any:
+        """An address is never compared with a name, though these bytes are the same."""
+        return self.check_all(
+            "a.dalga.test",
+            [
+                (lambda ca: ca.issue(san=san((ADDRESS, b"a.dalga.test"))), UNREADABLE),
+                (lambda ca: ca.issue(san=san((ADDRESS, b"a.da"))), OTHER),
             ],
         )
 
