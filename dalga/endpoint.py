@@ -662,6 +662,16 @@ class _Parser(HTTPClientParser):
             header = b"".join(self._partialHeader or [line.rstrip(b"\r")])
             raise Malformed(f"{_start_of(header)} is no header") from error
 
+    def statusReceived(self, status: bytes) -> None:
+        """
+        Called with the first line (RFC 9112 section 4).
+
+        :raises ParseError: where it is no status line; Twisted takes 2_00 and +200 for 200.
+        """
+        if not re.match(rb"[^ ]+ [0-9]{3}( |$)", status):
+            raise ParseError("no status line", status)
+        super().statusReceived(status)  # type: ignore[no-untyped-call]
+
     def allHeadersReceived(self) -> None:
         """
         Called with the empty line.

@@ -786,6 +786,13 @@ class FailureTests(EndpointCase):
             (b"SSH-2.0-OpenSSH_9.2\r\n", "the answer is not HTTP: 'SSH-2.0-OpenSSH_9.2'"),
             (b"220 mail ESMTP ready\r\n", "the answer is not HTTP: "),
             (b"HTTP/1.1 OK\r\n\r\n", "the answer is not HTTP: 'HTTP/1.1 OK'"),
+            *(
+                (
+                    b"HTTP/1.1 %b OK\r\nContent-Length: 0\r\n\r\n" % code,
+                    f"the answer is not HTTP: 'HTTP/1.1 {code.decode()} OK'",
+                )
+                for code in (b"2_00", b"+200", b"0200", b"20", b" 200")
+            ),
             (b"x" * 500 + b"\r\n", "the answer is not HTTP: '" + "x" * 60 + "'..."),
             (b"FOO/1.1 200 OK\r\n\r\n", "the answer is not HTTP: 'FOO/1.1 200'"),
             (b"FOO/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "the answer is not HTTP: "),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from OpenSSL.crypto import FILETYPE_PEM, dump_certificate
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.ssl import CertificateOptions
@@ -312,6 +313,21 @@ class AuthorityTests(EndpointCase):
         for authority, expected in ((intermediate, 200), (other, None), (root, None)):
             status = yield self.status(authority.issue(dns("localhost")), trust)
             self.assertEqual(status, expected)
+
+    @inlineCallbacks
+    def test_the_servers_own(self) -> Any:
+        """A server's own certificate in the file is trusted, and no other of its CA."""
+        authority = Authority()
+        for self_signed in (True, False):
+            own, other = (
+                authority.issue(dns("localhost"), common_name="app", self_signed=self_signed)
+                for _ in range(2)
+            )
+            path = self.mktemp()
+            Path(path).write_bytes(dump_certificate(FILETYPE_PEM, own.certificate))
+            for certificate, expected in ((own, 200), (other, None)):
+                status = yield self.status(certificate, Trust(path))
+                self.assertEqual(status, expected)
 
     @inlineCallbacks
     def test_read_once(self) -> Any:
