@@ -27,6 +27,12 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "away-pause": {
         "dispatch.py": [("AWAY_PAUSE = 1.0", "AWAY_PAUSE = 0.01")],
     },
+    "session-limits": {
+        "store/session.py": [('"lock_wait_timeout": limits.lock,', "")],
+        "store/places.py": [
+            ("return self._entering + len(self._sessions) < self._most", "return True")
+        ],
+    },
     "key-sort": {
         "store/table.py": [
             ("in sorted(puts, key=lambda put: put.key)", "in puts"),

@@ -154,6 +154,17 @@ class Proxy:
         for pair in list(self.pairs):
             pair.go_on()
 
+    def mute(self) -> None:
+        """
+        Pass nothing on any more on the connections that there are, as a middlebox does that has
+        forgotten them: neither side sees that. New ones go through.
+        """
+        now = time.time()
+        for pair in list(self.pairs):
+            pair.muted = True
+            pair.go_on()
+        self.note("mute", now)
+
     def delay(self, seconds: float) -> None:
         """
         From now on pass on what is received so much later, and that a connection was closed too.
@@ -254,6 +265,8 @@ class _Pair:
         self.server = _Side(self)
         self.client.peer, self.server.peer = self.server, self.client
         self.aborted = False
+        #: Whether nothing is passed on any more, to the end.
+        self.muted = False
         self._connecting: Deferred[Any] | None = None
         #: When the request was passed on whose reply is to be dropped; None where there was none.
         self._dropping: float | None = None
@@ -400,7 +413,8 @@ class _Side(Protocol):
     # Within
 
     def _goes(self) -> bool:
-        return self._pair.joined and not self._proxy.stalled and not self._pair.aborted
+        stalled = self._proxy.stalled or self._pair.muted
+        return self._pair.joined and not stalled and not self._pair.aborted
 
     def _receive(self, what: bytes | Failure) -> None:
         if self is self._pair.server and self._pair.drops_it():

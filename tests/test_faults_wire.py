@@ -787,6 +787,15 @@ class ProxyTests(WireCase):
         await self.eventually(lambda: not self.proxy.pairs)
         self.assertEqual(self.server.connections, [])
 
+    async def test_mute(self) -> None:
+        """Those that there are fall silent, and stay so; new ones go through."""
+        client = await self.joined()
+        self.proxy.mute()
+        await client.say(b"into the void")
+        await self.echoes(self.client(self.proxy.port))
+        self.assertTrue(await client.is_silent())
+        self.assertEqual(self.whats(), ["mute"])
+
     async def test_delay(self) -> None:
         """Each direction is so much later, in order; closing too."""
         client = await self.joined()

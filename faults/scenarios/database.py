@@ -18,7 +18,7 @@ from faults.client import PROMPT
 from faults.proxy import Proxy
 from faults.scenarios import scenario
 from faults.scenarios.instances import keys, sometimes_slow, together
-from faults.world import LEASE, Instance, Unexpected, World
+from faults.world import LEASE, SESSIONS, Instance, Unexpected, World
 
 #: How long things may be late after the database is back, in seconds: what was claimed and not
 #: begun, as nobody knew of it, waits for the lease's end.
@@ -425,6 +425,39 @@ async def long_reader(world: World) -> None:
     world.notes["jobs/s"] = f"{number / took:,.0f}"
     if number / took < 100:
         world.objections.append(f"{number / took:.0f} jobs/s with a reader")
+
+
+@scenario("6. LOCK TABLES, and FLUSH TABLES WITH READ LOCK, for long", own_server=True)
+async def tables_locked(world: World) -> None:
+    """The server has room for the daemons' sessions, and for a few of others."""
+    await as_root(world, f"SET GLOBAL max_connections = {2 * SESSIONS + 8}")
+
+    def ask() -> None:
+        with world.connect() as connection:
+            connection.cursor().execute("SELECT 1")
+
+    async def others() -> None:
+        try:
+            await in_thread(ask)
+        except pymysql.Error as error:
+            world.objections.append(f"another client of the server got {error}")
+
+    async def fault(world: World, proxy: Proxy) -> None:
+        assert world.server is not None
+        for lock in (f"LOCK TABLES `{world.database}`.dalga WRITE", "FLUSH TABLES WITH READ LOCK"):
+            with world.server.connect_as_root() as connection:
+                await in_thread(connection.cursor().execute, lock)
+                ends = time() + max(8.0, min(60.0, world.seconds))
+                while time() < ends:
+                    await others()
+                    await world.pause(0.5)
+            await world.pause(2)
+
+    # Answers are given up soon, so that there are many sessions for the server to keep.
+    short: dict[str, object] = {"readTimeout": "2s"}
+    await _meanwhile(world, "tables locked", fault, mysql=short)
+    most = [max(number for _, number in one.usage.sessions) for one in world.instances]
+    world.notes["sessions of each"] = ", ".join(map(str, most))
 
 
 @scenario("6. The table is locked by an ALTER")
