@@ -46,6 +46,7 @@ from dalga.config import (
 from dalga.configfile import MAX_FILE
 from dalga.errors import ConfigError
 from dalga.retry import RetryPolicy
+from dalga.store import mysql
 from dalga.store.schema import HEARTBEATS
 from tests.daemons import Daemon, DaemonTestCase
 from tests.stores import EngineTestCase, each_engine
@@ -2135,7 +2136,7 @@ class WiringTests(SynchronousTestCase):
         wanted = {
             "host": "db.example",
             "port": 3307,
-            "ssl_disabled": False,
+            "ssl": mysql._ANY_CERTIFICATE,
             "database": "work",
             "user": "dalga",
             "password": b"s3cret",
@@ -2145,6 +2146,7 @@ class WiringTests(SynchronousTestCase):
         }
         self.assertEqual(self.connects_with(database), wanted)
         disabled = {**wanted, "ssl_disabled": True}
+        del disabled["ssl"]
         self.assertEqual(self.connects_with(replace(database, ssl_mode="disabled")), disabled)
         del disabled["port"]
         self.assertEqual(
@@ -2168,7 +2170,13 @@ class WiringTests(SynchronousTestCase):
 
         self.patch(pymysql, "connect", connect)
         self.assertRaises(pymysql.OperationalError, service.server(database).connect)
-        del given["client_flag"], given["charset"], given["conv"], given["auth_plugin_map"]
+        del (
+            given["client_flag"],
+            given["charset"],
+            given["conv"],
+            given["auth_plugin_map"],
+            given["defer_connect"],
+        )
         return given
 
 

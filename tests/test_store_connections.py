@@ -398,10 +398,19 @@ class TroubleTests(SynchronousTestCase):
         self.assertIs(dialect.trouble(lost), Trouble.LOST)
         self.assertIsNone(dialect.trouble(pymysql.ProgrammingError("execute() first")))
 
+    def test_an_attempt_is_cheap(self) -> None:
+        """P10: to wait for a server that refuses connections costs next to nothing."""
+        dialect = MySQL([(ADDRESS, free_port())], "test", "dalga", "root", "")
+        before = time.thread_time()
+        for _ in range(100):
+            self.assertRaises(pymysql.OperationalError, dialect.connect)
+        self.assertLess(time.thread_time() - before, 0.5)
+
     def test_what_is_ours(self) -> None:
         """A mistake in what is done with a new connection is not what answers there."""
         dialect = MySQL([(ADDRESS, 1)], "test", "dalga", "root", "")
         connection = pymysql.Connection(defer_connect=True)
+        self.patch(connection, "connect", lambda: None)
         connection._sock = socket.socket()  # type: ignore[attr-defined]
         connection.server_thread_id = (1,)  # type: ignore[attr-defined]
         self.patch(pymysql, "connect", lambda **_: connection)
