@@ -169,6 +169,13 @@ class Endpoint:
         post.watch(maybeDeferred(self._send, post, run))
         return post.outcome
 
+    def stop_resolving(self) -> None:
+        """
+        End the POSTs that wait for the resolver. Nothing of them was sent, so that any instance may
+        make the next attempt at once.
+        """
+        self._route.lookup.give_up()
+
     def close(self) -> Deferred[None]:
         """
         Close the idle connections, and keep none from now on. POSTs under way go on to their end.

@@ -105,8 +105,12 @@ class Lookup:
         """No address took a connection: the host may have moved."""
         self._doubted = True
 
+    def give_up(self) -> None:
+        """Let no POST wait any longer: those that do so fail."""
+        self._tell(DNSLookupError("there was no answer before the stop, nothing was sent"))
+
     def close(self) -> None:
-        """Wait for the resolver no more. POSTs that do fail by their own deadline."""
+        """Leave no timer. POSTs that wait fail by their own deadline."""
         if self._impatience is not None and self._impatience.active():
             self._impatience.cancel()
 

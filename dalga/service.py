@@ -227,6 +227,7 @@ class DalgaService(Service):
     async def _stop(self) -> None:
         grace = self._config.jobs.shutdown_timeout
         self._scheduler.stop_claiming()
+        self._endpoint.stop_resolving()
         try:
             for port in self._ports:
                 await _maybe(port.stopListening())

@@ -320,6 +320,14 @@ class LookupTests(SynchronousTestCase):
         self.clock.advance(PATIENCE)
         self.assertEqual(self.hosts(asking), ["10.0.0.1"])
 
+    def test_a_stop(self) -> None:
+        """POSTs that wait are told; the look-up may end when it likes."""
+        asking = [self.lookup.addresses() for _ in range(2)]
+        self.lookup.give_up()
+        for deferred in asking:
+            self.assertIn("nothing was sent", str(self.failureResultOf(deferred, DNSLookupError)))
+        self.answer(found("10.0.0.1"))
+
     def test_close(self) -> None:
         """No timer is left."""
         self.lookup.addresses()
