@@ -132,11 +132,12 @@ def _fields(words: list[str]) -> list[str]:
     first = words[0] if words else ""
     if first.startswith("@"):
         return _nickname(first.lower(), words[1:]).split()
-    if found := re.fullmatch(r"(?:CRON_)?TZ=(.*)", first, re.IGNORECASE):
+    if found := re.fullmatch(r"(?:CRON_)?TZ=[\"']?(.*?)[\"']?", first, re.IGNORECASE):
         zone = found[1] or "Europe/Istanbul"
         raise ValueError(f"has its zone in front: write that as location={zone}, and leave it out")
     if found := re.fullmatch(r"(cron|rate|at)\((.*)\)", " ".join(words), re.IGNORECASE):
         _refuse_amazon(found[1].lower(), found[2].split())
+    # AWS has its two day fields third and fifth, Quartz fourth and sixth; one of the two is a ?.
     if len(words) == 6 and "?" in (words[2], words[4]):
         _refuse_amazon("cron", words)
     if len(words) == 6 and "?" in (words[3], words[5]):
@@ -206,7 +207,7 @@ def _check_quartz_days(field: str) -> None:
     if _only_names(field):
         return
     named = _by_name(field)
-    is_meant = _only_names(named) and _normal_or([*"00**", named], "")
+    is_meant = _only_names(named) and _normal_or(["0", "0", "*", "*", named], "")
     example = f"{named} if they are Quartz's" if is_meant else "such as MON-FRI"
     raise ValueError(
         "has six fields and a ?, as Quartz has, where Monday is 2 and not 1 as in cron: write days "

@@ -122,7 +122,7 @@ REFUSED = [
     ("@minutely", "is none of @hourly, @daily", "write five fields"),
     ("@daily /bin/x", "is none of @hourly, @daily", "write five fields"),
     ("CRON_TZ=Europe/Riga 0 9 * * *", "its zone in front", "location=Europe/Riga"),
-    ("TZ=Asia/Tokyo 0 9 * * *", "its zone in front", "location=Asia/Tokyo"),
+    ('TZ="Asia/Tokyo" 0 9 * * *', "its zone in front", "location=Asia/Tokyo, and leave it out"),
     # What is none.
     ("", "has 0 fields", "write five fields (minute, hour"),
     ("*", "has one field", "such as 30 9 * * MON-FRI"),
