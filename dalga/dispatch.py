@@ -40,7 +40,7 @@ from dalga.job import (
 )
 from dalga.log import debugging, logger
 from dalga.schedule import timestamp
-from dalga.setback import Reach
+from dalga.setback import Reach, timely
 from dalga.shares import Shares
 from dalga.store import Claimed, Dues, Recorded, Store
 
@@ -149,6 +149,8 @@ class Scheduler:
         self._signing = False
         #: Of the clock's set-backs, those after which times were corrected.
         self._set_backs = 0
+        retry, variation = policy.retry, 1 + policy.randomization_factor
+        self._reach = Reach(pace.lease, retry.max_interval * (1 + retry.jitter), variation)
         self._correcting = False
         #: Claimed, and waiting for a slot, oldest first; and since when, in the reactor's seconds.
         self._ready: deque[tuple[float, Run]] = deque()
@@ -338,15 +340,12 @@ class Scheduler:
 
     async def _correct(self) -> None:
         """Move what would wait until the clock is where it was, a piece at a time."""
-        policy = self._policy
-        retry, variation = policy.retry, 1 + policy.randomization_factor
-        reach = Reach(self._pace.lease, retry.max_interval * (1 + retry.jitter), variation)
         set_backs = self._store.clock.set_backs
         log.warn("the database's clock was set back: jobs that it would hold up are moved")
         try:
             last = None
             while not self._stopping:
-                last = await self._store.correct(reach, last)
+                last = await self._store.correct(self._reach, last)
                 if last is None:
                     self._set_backs = set_backs
                     break
@@ -524,7 +523,10 @@ class Scheduler:
         return Outcome(status=None, elapsed=0.0, error="internal error")
 
     def _ended(self, outcome: Outcome, run: Run) -> None:
-        verdict = judge(run, outcome, self._store.clock.now(), self._policy, self._random)
+        now = self._store.clock.now()
+        verdict = judge(run, outcome, now, self._policy, self._random)
+        if isinstance(verdict, Reschedule):
+            verdict = timely(run, verdict, now, self._reach)
         _log_end(run, outcome, verdict)
         self._forget(run)
         self._ended_meanwhile += 1

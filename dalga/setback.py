@@ -16,12 +16,12 @@ was set back by a second: such a run may have been made already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dalga.job import Failed, Job
-from dalga.schedule import Every
+from dalga.job import Failed, Job, Options, Reschedule, Run
+from dalga.schedule import Every, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +57,37 @@ def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
         return Times(anchor, scheduled, now + reach.lease) if due - now > reach.lease else None
     if job.attempts:
         return Times(anchor, scheduled, now) if due - now > reach.retry else None
-    schedule, first_run = job.schedule, job.options.first_run
-    if not isinstance(schedule, Every) or due != scheduled:
-        return None
-    if scheduled - now <= 2 * reach.variation * schedule.interval:
-        return None
     has_run = job.successes or job.skipped or job.failed is not Failed.NO
-    if (first_run is not None and first_run > now) or not (has_run or scheduled > anchor):
+    if due != scheduled or not (has_run or scheduled > anchor):
         return None  # the first run may well have been asked for at that time
-    back = (scheduled - now) // schedule.interval * schedule.interval
-    if scheduled - back == now:
-        back -= schedule.interval
+    back = _back(job.schedule, job.options, scheduled, now, reach)
     try:
-        return Times(anchor - back, scheduled - back, scheduled - back)
+        return Times(anchor - back, scheduled - back, scheduled - back) if back else None
     except OverflowError:
         return None  # nobody has run before the year 1
+
+
+def timely(run: Run, verdict: Reschedule, now: datetime, reach: Reach) -> Reschedule:
+    """
+    The same for what comes after a run during which the clock was set back.
+
+    :param verdict: as `dalga.job.judge` gives it.
+    """
+    if run.claimed <= now:
+        return verdict
+    scheduled, anchor = verdict.scheduled, verdict.anchor
+    back = _back(run.schedule, run.options, scheduled, now, reach)
+    return replace(verdict, scheduled=scheduled - back, anchor=anchor - back) if back else verdict
+
+
+def _back(
+    schedule: Schedule, options: Options, scheduled: datetime, now: datetime, reach: Reach
+) -> timedelta:
+    """By how much a run that is waited for goes back: a whole number of intervals, or nothing."""
+    first_run = options.first_run
+    if not isinstance(schedule, Every) or (first_run is not None and first_run > now):
+        return timedelta()
+    if scheduled - now <= 2 * reach.variation * schedule.interval:
+        return timedelta()
+    back = (scheduled - now) // schedule.interval * schedule.interval
+    return back if scheduled - back > now else back - schedule.interval

@@ -429,6 +429,17 @@ class ClaimTests(SchedulerTestCase):
         self.assertEqual(reach.lease, self.scheduler._pace.lease)
         self.assertTrue(any("was set back" in line for line in self.logged(LogLevel.warn)))
 
+    def test_a_clock_that_is_set_back_during_a_run(self) -> None:
+        """P8: its next run, too, is where the corrected clock has it."""
+        self.store.insert("often", self.store.time, Every(seconds(5)))
+        self.start()
+        self.go(1)
+        self.store.set_by = timedelta(hours=-2)
+        self.go(2)
+        self.endpoint.answer("often")
+        self.go(6)
+        self.assertEqual(self.endpoint.paths, ["often", "often"])
+
     def test_after_an_outage(self) -> None:
         """P9: a periodic job that was due for an hour runs once, then at its regular time."""
         began = self.store.time

@@ -299,6 +299,22 @@ class TrialTests(EngineTestCase):
         self.administer("SET GLOBAL max_allowed_packet = 524288")
         self.assertIn("set max_allowed_packet = 16M on the server", self.refusal())
 
+    def test_sessions(self) -> None:
+        """An account that may have fewer than an instance uses is told by what to make that do."""
+        self.make_store().create_table()
+        name = f"few_{os.urandom(4).hex()}"
+        self.administer(
+            f"CREATE USER '{name}'@'127.0.0.1' IDENTIFIED BY 'a' WITH MAX_USER_CONNECTIONS 3",
+            f"GRANT ALL ON {self.config.db}.* TO '{name}'@'127.0.0.1'",
+        )
+        self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
+        self.config = replace(self.config, user=name, password="a")
+        sentence = self.refusal()
+        self.assertIn(f"user '{name}' may have 3 sessions at once at database ", sentence)
+        self.assertIn("set maxOpenConns = 3 in [mysql], or raise max_user_connections", sentence)
+        self.config = replace(self.config, max_open_conns=3)
+        self.make_store().open()
+
     def test_storage_engines(self) -> None:
         """What has no transactions is refused before anything is written to it."""
         self.make_store().create_table()

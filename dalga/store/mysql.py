@@ -388,7 +388,7 @@ class MySQL:
             self._check_columns(cursor, suffix)
         self._check_indexes(cursor)
         self.check_engine(cursor)
-        self._check_packets(cursor)
+        self._check_limits(cursor)
         self._knows = True
 
     def _no_table(self, suffix: str) -> str:
@@ -430,14 +430,20 @@ class MySQL:
             )
         raise StartupError(f"the table {self.named(suffix)} in {self.where()} {what}")
 
-    def _check_packets(self, cursor: Cursor) -> None:
-        """:raises StartupError: if the server does not take statements as long as ours."""
-        cursor.execute("SELECT @@max_allowed_packet")
-        ((most,),) = cursor.fetchall()
-        if most < LONGEST_STATEMENT:
+    def _check_limits(self, cursor: Cursor) -> None:
+        """:raises StartupError: if the server takes shorter statements, or fewer sessions."""
+        cursor.execute("SELECT @@max_allowed_packet, @@max_user_connections")
+        ((longest, sessions),) = cursor.fetchall()
+        if longest < LONGEST_STATEMENT:
             raise StartupError(
-                f"{self.where()} takes statements of {most} bytes at the most, and Dalga's have up "
-                f"to {LONGEST_STATEMENT}: set max_allowed_packet = 16M on the server"
+                f"{self.where()} takes statements of {longest} bytes at the most, and Dalga's have "
+                f"up to {LONGEST_STATEMENT}: set max_allowed_packet = 16M on the server"
+            )
+        if 0 < sessions < self._places.most:
+            raise StartupError(
+                f"user {self._user!r} may have {sessions} sessions at once at {self.where()}, and "
+                f"this instance has up to {self._places.most}: set maxOpenConns = {sessions} in "
+                "[mysql], or raise max_user_connections"
             )
 
     def _check_indexes(self, cursor: Cursor) -> None:
@@ -575,7 +581,7 @@ class MySQL:
         }.get(code)
         return (
             f"can't write to the tables {self.table} and {self.heartbeats} in {self.where()}: "
-            f"{_words(error)}{f'; {cure}' if cure else ''}"
+            f"{_words(error).rstrip('.')}{f'; {cure}' if cure else ''}"
         )
 
     def where(self) -> str:
