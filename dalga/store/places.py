@@ -115,7 +115,7 @@ class Places:
     def __init__(
         self, most: int, spare: bool, seconds: Callable[[], float] = steady_seconds
     ) -> None:
-        self.most = most
+        self._most = most
         self._spare = spare
         self._seconds = seconds
         self._lock = Lock()
@@ -124,6 +124,11 @@ class Places:
         self._entering = 0
         self._looking = False
         self._next_look = 0.0
+
+    @property
+    def most(self) -> int:
+        """How many sessions there may be at once."""
+        return self._most
 
     def open(self, make: Callable[[], Session]) -> Any:
         """
@@ -190,7 +195,7 @@ class Places:
 
     def _has_room(self) -> bool:
         """Called under the lock."""
-        return self._entering + len(self._sessions) < self.most
+        return self._entering + len(self._sessions) < self._most
 
     def _sweep(self) -> None:
         """Free the places of sessions that are over: called under the lock."""
@@ -231,6 +236,6 @@ class Places:
     def _full(self) -> pymysql.MySQLError:
         return pymysql.OperationalError(
             CR.CR_CONNECTION_ERROR,
-            f"{self.most} sessions are in use there or were given up without an answer and have "
+            f"{self._most} sessions are in use there or were given up without an answer and have "
             "not ended yet, and maxOpenConns allows no more",
         )
