@@ -18,6 +18,7 @@ from faults.client import PROMPT
 from faults.proxy import Proxy
 from faults.scenarios import scenario
 from faults.scenarios.instances import keys, sometimes_slow, together
+from faults.watch import sample
 from faults.world import LEASE, SESSIONS, Instance, Unexpected, World
 
 #: How long things may be late after the database is back, in seconds: what was claimed and not
@@ -130,8 +131,44 @@ async def database_killed(world: World) -> None:
     await _meanwhile(world, "server killed", fault)
 
 
-#: How soon after its return there are claims again, in seconds.
+#: How much CPU a daemon may take while it waits for a database, and how soon after its return there
+#: are claims again, in seconds.
+WAITING = 0.015
 BACK = 2.0
+
+
+@scenario("6. Connections to it are refused")
+async def database_refused(world: World) -> None:
+    """Nobody asks for anything meanwhile: what a daemon does is wait."""
+    sometimes_slow(world)
+    proxy = world.before_database()
+    # As it is by default: what TLS takes to be prepared is to be taken once, not for each attempt.
+    instances = await world.start_many(2, database=proxy, mysql={"ssl-mode": "preferred"})
+    await world.client.put_many(keys("job", 30), interval=2)
+    await world.pause(2)
+    # What is not recorded when its lease ends another instance may claim first (P2).
+    with world.faulty("connections refused", after=BACK + 2.0):
+        proxy.refuse()
+        proxy.cut()
+        await world.pause(2)  # what had been under way has ended by then
+        before = {instance: sample(instance.pid) for instance in instances}
+        await world.pause(max(10.0, min(60.0, world.seconds)))
+        after = {instance: sample(instance.pid) for instance in instances}
+        proxy.accept()
+        back = time()
+    await world.settle()
+    taken = [
+        (after[one].cpu - before[one].cpu) / (after[one].at - before[one].at) for one in instances
+    ]
+    first = min((post.start for post in world.endpoint.posts if post.start > back), default=0.0)
+    world.notes["CPU while away"] = ", ".join(f"{one:.1%}" for one in taken)
+    world.notes["claims again after"] = f"{first - back:.1f} s"
+    if max(taken) > WAITING:
+        world.objections.append(f"a daemon that waits takes {max(taken):.1%} of a core")
+    if not 0 < first - back <= BACK:
+        world.objections.append(f"there was no claim for {first - back:.1f} s")
+    for instance in instances:
+        await ask_status(world, instance)
 
 
 #: Errors that say in a proxy's own words, and numbers, that there is no server: ProxySQL's, and
