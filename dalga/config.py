@@ -844,6 +844,12 @@ def _check_baseurl(text: str) -> str | None:
         )
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         return "a % in a URL takes two hexadecimal digits after it, write a plain one as %25"
+    # Else http://user:12/34@host/ would send jobs, and part of a password, to a host "user".
+    if re.match(r"[^:/?#]*://[^/?#]*[/?#].*@", text):
+        return (
+            "in a user name or a password, write / as %2F, ? as %3F and # as %23, and behind the "
+            "host @ as %40"
+        )
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port

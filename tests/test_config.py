@@ -906,7 +906,7 @@ class BaseURLTests(ConfigTestCase):
         """A user and a password become a header, as in Go's net/http, and leave the URL."""
         for text, baseurl, credentials in [
             ("http://u:s3cret@h/", "http://h/", "u:s3cret"),
-            ("https://u:s3cret@[::1]:8443/a@b", "https://[::1]:8443/a@b", "u:s3cret"),
+            ("https://u:s3cret@[::1]:8443/a%40b", "https://[::1]:8443/a%40b", "u:s3cret"),
             ("HTTP://user@h", "HTTP://h", "user:"),
             ("http://:t0ken@h/", "http://h/", ":t0ken"),
             ("http://u:a:b@h/", "http://h/", "u:a:b"),
@@ -931,8 +931,12 @@ class BaseURLTests(ConfigTestCase):
             ("http://u%00:s3cret@h/", "its user name or password has a control character"),
             ("http://u:s3cret@/", "it takes a URL with a host"),
             ("http://u:s3cret@h/?x", "it takes a URL without query"),
-            ("http://u:s3/cret@h/", "its host or port can't be read"),
-            ("http://u:s3#cret@h/", "its host or port can't be read"),
+            ("http://u:s3/cret@h/", "in a user name or a password, write / as %2F, ? as %3F and #"),
+            ("http://u:12/cret@h/", "in a user name or a password, write / as %2F, ? as %3F and #"),
+            ("http://u:12#cret@h/", "in a user name or a password, write / as %2F, ? as %3F and #"),
+            ("http://u:s3?cret@h", "in a user name or a password, write / as %2F, ? as %3F and #"),
+            ("http://h/a@cret", "in a user name or a password, write / as %2F, ? as %3F and # as"),
+            ("http://u:s3[cret@h/", "its host or port can't be read"),
             ("http://u:s3cret%@h/", "a % in a URL takes two hexadecimal digits"),
             ("ftp://u:s3cret@h/", "it takes a URL that starts with http:// or https://"),
             ("ftp://u:s3cret@h/ x", "U+0020 can't stand in a URL"),

@@ -129,10 +129,15 @@ class DaemonTests(DaemonTestCase):
         await own.ended
         lock.chmod(0o666)
         Path(self.place, "jobs.sqlite").chmod(0o444)
-        able = f"{user} has to be able to write to the file, and to its folder"
+        able = f"{user} has to be able to write to it, to what is beside it, and to the folder"
         self.assertIn(able, await self.refused())
         Path(self.place, "jobs.sqlite").chmod(0o666)
         os.chmod(self.place, 0o555)
+        self.assertIn(able, await self.refused())
+        os.chmod(self.place, 0o777)
+        # As of a daemon that root had, and that was killed.
+        for end in ("-wal", "-shm"):
+            Path(self.place, f"jobs.sqlite{end}").touch(0o444)
         self.assertIn(able, await self.refused())
 
     async def test_chroot(self) -> None:

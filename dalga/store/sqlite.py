@@ -292,7 +292,9 @@ def _in_words(error: sqlite3.Error) -> str:
     """What an error says, and what to do where that is not plain from it."""
     if str(error) not in _NOT_ALLOWED:
         return str(error)
-    return f"{error}; {who()} has to be able to write to the file, and to its folder"
+    return (
+        f"{error}; {who()} has to be able to write to it, to what is beside it, and to the folder"
+    )
 
 
 def _text(instant: datetime) -> str:
