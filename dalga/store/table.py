@@ -148,6 +148,31 @@ class _Found(NamedTuple):
         return (*(text(name, getattr(row, name)) for name in names), row.disabled)
 
 
+class _Todo(NamedTuple):
+    """What is to be written of PUTs, each key in one of four ways."""
+
+    #: The rows of those that mind what is there.
+    found: dict[JobKey, _Found]
+    #: Whatever is there.
+    plans: dict[JobKey, Plan]
+    #: Only where nothing is there.
+    added: dict[JobKey, Plan]
+    #: Only while the row is as it was found: scheduled anew,
+    over: dict[JobKey, Plan]
+    #: or with other terms, its runs as they are.
+    terms: dict[JobKey, Plan]
+
+    def leave_out(self, key: JobKey) -> None:
+        """Don't write it."""
+        for group in (self.plans, self.over, self.terms):
+            group.pop(key, None)
+
+    @property
+    def keys(self) -> set[JobKey]:
+        """Those that are written."""
+        return {*self.plans, *self.added, *self.over, *self.terms}
+
+
 class JobsTable:
     """
     The `dalga.store.Store` over a dialect.
@@ -723,37 +748,10 @@ class JobsTable:
         those whose row somebody has locked are left out.
         """
         results: dict[JobKey, Job | Exception | Locked] = {}
-        #: What is written whatever is there, and what only where nothing is.
-        plans: dict[JobKey, Plan] = {}
-        added: dict[JobKey, Plan] = {}
-        changed, disabled = set[JobKey](), set[JobKey]()
-        several = len(puts) > 1 and bool(self._dialect.skip_locked)
-        found = self._found(cursor, [put.key for put in puts if put.minds_what_is_there], now)
-        # In the order of the key, in which all transactions add several rows: two that add the
-        # same can't each wait for the other.
-        for put in sorted(puts, key=lambda put: put.key):
-            key = put.key
-            try:
-                if key not in found:
-                    (added if put.minds_what_is_there else plans)[key] = put.planned(now)
-                    continue
-                answer, terms = self._decide(put, found[key].job, now)
-                if answer is not None:
-                    results[key] = answer
-                elif several:
-                    results[key] = LOCKED  # by itself it may wait for whoever has the row
-                elif terms is not None:
-                    self._amend(cursor, key, found[key], terms)
-                    changed.add(key)
-                else:
-                    plans[key] = put.planned(now)
-                    self._hold(cursor, key, found[key])
-                    if found[key].is_disabled:
-                        disabled.add(key)
-            except (InvalidRequest, JobSetAside) as refusal:
-                results[key] = refusal
-        self._add(cursor, added)
-        if several:
+        todo = self._sorted(cursor, now, puts, results)
+        self._add(cursor, todo.added)
+        plans = todo.plans
+        if len(puts) > 1 and self._dialect.skip_locked:
             # New ones first: they may have to wait for somebody who adds the same, and others' rows
             # are not to be locked meanwhile.
             there = self._there(cursor, plans)
@@ -761,21 +759,57 @@ class JobsTable:
             # One for each that was added, two for one that somebody had added meanwhile.
             if self._upsert(cursor, new, now) == len(new):
                 results |= {key: _as_planned(key, plans.pop(key)) for key in new}
-            free = self._lock(cursor, there)
-            for key in there - free:
+            wanted = there.union(todo.over, todo.terms)
+            free = self._lock(cursor, wanted)
+            for key in wanted - free:
                 results[key] = LOCKED
-                del plans[key]
-            self._upsert(cursor, {key: plans[key] for key in plans if key in free}, now)
-        else:
-            self._upsert(cursor, plans, now)
-        for key in disabled:
-            self._disable(cursor, key, now)
-        for key, job in self._read_rows(cursor, {*plans, *added, *changed}, now):
+                todo.leave_out(key)
+            plans = {key: plans[key] for key in plans if key in free}
+        for key, terms in todo.terms.items():
+            self._amend(cursor, key, todo.found[key], terms)
+        for key in todo.over:
+            self._hold(cursor, key, todo.found[key])
+        self._upsert(cursor, plans | todo.over, now)
+        for key in todo.over:
+            if todo.found[key].is_disabled:
+                self._disable(cursor, key, now)
+        for key, job in self._read_rows(cursor, todo.keys, now):
             results[key] = self._readable(job, key)
         for put in puts:
-            if put.key in added:
-                _check_added(put, added[put.key], results.get(put.key))
+            if put.key in todo.added:
+                _check_added(put, todo.added[put.key], results.get(put.key))
         return [results[put.key] for put in puts]
+
+    def _sorted(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        puts: list[_Put],
+        results: dict[JobKey, Job | Exception | Locked],
+    ) -> _Todo:
+        """What is to be written of PUTs; `results` gets the answers of those that write nothing."""
+        found = self._found(cursor, [put.key for put in puts if put.minds_what_is_there], now)
+        todo = _Todo(found, {}, {}, {}, {})
+        # In the order of the key, in which all transactions add several rows: two that add the
+        # same can't each wait for the other.
+        for put in sorted(puts, key=lambda put: put.key):
+            key = put.key
+            try:
+                if not put.minds_what_is_there:
+                    todo.plans[key] = put.planned(now)
+                elif key not in found:
+                    todo.added[key] = put.planned(now)
+                else:
+                    answer, terms = self._decide(put, found[key].job, now)
+                    if answer is not None:
+                        results[key] = answer
+                    elif terms is not None:
+                        todo.terms[key] = terms
+                    else:
+                        todo.over[key] = put.planned(now)
+            except (InvalidRequest, JobSetAside) as refusal:
+                results[key] = refusal
+        return todo
 
     def _found(
         self, cursor: Cursor, keys: Collection[JobKey], now: datetime
