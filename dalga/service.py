@@ -9,7 +9,7 @@ import secrets
 import socket
 from collections.abc import Generator
 from random import Random, SystemRandom
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -50,18 +50,27 @@ API_THREADS = 4
 WITH_SPARE = 3
 
 
-def lanes(limit: int) -> tuple[int, int]:
+class Lanes(NamedTuple):
+    """How many connections are for what."""
+
+    runs: int
+    #: 0 where runs and the API have to share the only one.
+    api: int
+    #: Whether one is kept for looking after the others.
+    spare: bool
+
+
+def lanes(limit: int) -> Lanes:
     """
-    How many connections are for runs and how many for the API: each half of those that are not kept
-    for looking after the others, but no more than it uses.
+    Half of the connections for runs and half for the API, but no more than each of the two uses.
 
     :param limit: how many there may be in all; 0 for as many as by default.
-    :return: 1 and 0 where both have to share the only one.
     """
     limit = limit or MySQLConfig().max_open_conns
-    most = limit - 1 if limit >= WITH_SPARE else limit
+    spare = limit >= WITH_SPARE
+    most = limit - spare
     runs = min(RUN_THREADS, (most + 1) // 2)
-    return runs, min(API_THREADS, most - runs)
+    return Lanes(runs, min(API_THREADS, most - runs), spare)
 
 
 def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Random) -> JobsTable:
@@ -83,9 +92,9 @@ def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Rand
         only = lane(sqlite, 1)
         return JobsTable(sqlite, clock, only, only, FileGuard(path))
     mysql = server(database)
-    for_runs, for_api = lanes(database.max_open_conns)
-    runs = lane(mysql, for_runs)
-    return JobsTable(mysql, clock, runs, lane(mysql, for_api) if for_api else runs)
+    threads = lanes(database.max_open_conns)
+    runs = lane(mysql, threads.runs)
+    return JobsTable(mysql, clock, runs, lane(mysql, threads.api) if threads.api else runs)
 
 
 def server(database: MySQLConfig) -> MySQL:
@@ -94,6 +103,7 @@ def server(database: MySQLConfig) -> MySQL:
 
     :raises StartupError: if a certificate or a key can't be used.
     """
+    runs, api, spare = lanes(database.max_open_conns)
     return MySQL(
         database.servers,
         database.db,
@@ -104,7 +114,7 @@ def server(database: MySQLConfig) -> MySQL:
         database.read_timeout,
         database.write_timeout,
         tls(database.ssl_mode, database.ssl_ca, database.ssl_cert, database.ssl_key),
-        Places(sum(lanes(database.max_open_conns)), spare=database.max_open_conns not in (1, 2)),
+        Places(runs + api, spare),
     )
 
 

@@ -2121,15 +2121,15 @@ class WiringTests(SynchronousTestCase):
         most = service.RUN_THREADS + service.API_THREADS
         self.assertEqual(MySQLConfig().max_open_conns, most)
         for limit, expected in [
-            (0, (4, 3)),
-            (1, (1, 0)),
-            (2, (1, 1)),
-            (3, (1, 1)),
-            (5, (2, 2)),
-            (7, (3, 3)),
-            (8, (4, 3)),
-            (9, (4, 4)),
-            (10_000, (4, 4)),
+            (0, (4, 3, True)),
+            (1, (1, 0, False)),
+            (2, (1, 1, False)),
+            (3, (1, 1, True)),
+            (5, (2, 2, True)),
+            (7, (3, 3, True)),
+            (8, (4, 3, True)),
+            (9, (4, 4, True)),
+            (10_000, (4, 4, True)),
         ]:
             self.assertEqual(service.lanes(limit), expected)
 

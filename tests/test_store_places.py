@@ -160,6 +160,54 @@ class PlacesTests(SynchronousTestCase):
         self.refused(connect)
         self.assertEqual(len(self.made), 3)
 
+    def test_over_during_a_look(self) -> None:
+        """Another thread may see that a session is over while this one asks the server for it."""
+        connect = self.places(1, spare=True)
+        self.give_up(connect())
+        self.processes.clear()
+
+        def execute(connection: Connection, statement: str) -> None:
+            self.made[0].server.close()
+            self.it._sweep()
+
+        self.patch(Connection, "execute", execute)
+        self.assertEqual(connect().id, 2)
+
+    def test_room_is_taken_by_one(self) -> None:
+        """What a look makes free is given out once, to whichever thread comes first."""
+        connect = self.places(1, spare=True)
+        self.give_up(connect())
+        self.processes.clear()
+        end_left = self.it._end_left
+
+        def overtaken(looker: Session) -> None:
+            end_left(looker)
+            self.assertEqual(connect().id, 3)
+
+        self.patch(self.it, "_end_left", overtaken)
+        self.refused(connect)
+        self.assertTrue(self.made[2].open)
+        self.assertFalse(self.made[1].open)
+
+    def test_a_look_in_vain(self) -> None:
+        """A session that looked and got no answer is counted; there is no other look beside it."""
+        connect = self.places(1, spare=True)
+        self.give_up(connect())
+        lost = pymysql.OperationalError(2013, "The read operation timed out")
+
+        def execute(connection: Connection, statement: str) -> None:
+            raise lost
+
+        self.patch(Connection, "execute", execute)
+        self.assertRaises(pymysql.OperationalError, connect)
+        for _ in range(5):
+            self.now += LOOK_PAUSE
+            self.refused(connect)
+        self.assertEqual(len(self.made), 2)
+        self.made[1].server.close()
+        self.assertIs(self.assertRaises(pymysql.OperationalError, connect), lost)
+        self.assertEqual(len(self.made), 3)
+
     def test_a_dead_server(self) -> None:
         """TCP finds out that nobody is there any more, and takes no quarter of an hour for that."""
         with socket.create_server(("127.0.0.1", 0)) as listener:

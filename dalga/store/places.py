@@ -140,11 +140,9 @@ class Places:
         looks = self._enter()
         try:
             session = make()
-            if looks and not self._make_room(session.connection):
-                self.end(session)
-                raise self._full()
-            with self._lock:
-                self._sessions[id(session.connection)] = session
+            if looks:
+                self._end_left(session)
+            self._settle(session, looks)
             return session.connection
         finally:
             with self._lock:
@@ -184,10 +182,10 @@ class Places:
                 left = [each for each in self._sessions.values() if each.left_at is not None]
                 now = self._seconds()
                 if now >= ends or not left:
-                    if self._spare and not self._looking and now >= self._next_look:
-                        self._looking = True
-                        return True
-                    raise self._full()
+                    if not self._may_look(now):
+                        raise self._full()
+                    self._looking = True
+                    return True
                 poll = select.poll()
                 for session in left:
                     poll.register(session, select.POLLIN)
@@ -210,28 +208,55 @@ class Places:
                 session.forget()
                 del self._sessions[key]
 
-    def _make_room(self, connection: Any) -> bool:
+    def _may_look(self, now: float) -> bool:
         """
-        Ask the server which of the sessions that were given up it has, and have it end them; gives
-        whether there is a place now. Those that it does not have are on no server that new
-        connections come to.
+        Whether the spare place is free, and not used a moment ago: called under the lock.
+
+        A session that looked, and was given up because no answer came, keeps the spare place.
+        """
+        spare_is_free = not self._looking and self._entering + len(self._sessions) == self._most
+        return self._spare and spare_is_free and now >= self._next_look
+
+    def _settle(self, session: Session, looks: bool) -> None:
+        """
+        Count a session as one in use.
+
+        :param looks: whether it is in the spare place, and may not stay there.
+        :raises pymysql.OperationalError: if it may not, and there is no other place.
+        """
+        with self._lock:
+            if not looks or self._has_room():
+                self._sessions[id(session.connection)] = session
+                return
+        self.end(session)
+        raise self._full()
+
+    def _end_left(self, looker: Session) -> None:
+        """
+        Ask the server which of the sessions that were given up it has, and have it end them. Those
+        that it does not have are on no server that new connections come to: forget them.
+
+        :param looker: is given up, too, where the server's answer does not come.
         """
         with self._lock:
             left = [each for each in self._sessions.values() if each.left_at is not None]
-        cursor = connection.cursor()
-        cursor.execute("SHOW PROCESSLIST")
-        # A local socket has no port: MySQL says "localhost" then, MariaDB "localhost:".
-        there = {(int(id_), host.partition(":")[2]) for id_, _, host, *_ in cursor.fetchall()}
+        try:
+            cursor = looker.connection.cursor()
+            cursor.execute("SHOW PROCESSLIST")
+            # A local socket has no port: MySQL says "localhost" then, MariaDB "localhost:".
+            there = {(int(id_), host.partition(":")[2]) for id_, _, host, *_ in cursor.fetchall()}
+        except BaseException:
+            self.end(looker)
+            raise
         for session in left:
             if (session.id, session.port) in there:
                 with suppress(pymysql.MySQLError):  # it may be over by now
-                    cursor.execute(f"KILL {session.id}")
+                    looker.connection.cursor().execute(f"KILL {session.id}")
             else:
                 with self._lock:
                     session.forget()
-                    del self._sessions[id(session.connection)]
-        with self._lock:
-            return self._has_room()
+                    # Another thread may have seen meanwhile that the session is over.
+                    self._sessions.pop(id(session.connection), None)
 
     def _full(self) -> pymysql.MySQLError:
         return pymysql.OperationalError(
