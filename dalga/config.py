@@ -17,6 +17,7 @@ from ipaddress import IPv6Address
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from dalga.configfile import Entry, Kind, named, read_file, shown
+from dalga.duration import elapsed_from_text
 from dalga.errors import ConfigError
 from dalga.retry import RetryPolicy
 
@@ -717,8 +718,8 @@ class _Section:
         if seconds is not None and low <= seconds <= high:
             return seconds
         raise value.refuse(
-            f"it takes a duration from {shortest} to {longest}, in seconds (10, 2.5) or with a "
-            "unit (500ms, 10s, 5m, 1h30m)"
+            f"it takes a duration from {shortest} to {longest}, in seconds (10, 2.5), with a unit "
+            "(500ms, 10s, 5m, 1h30m), or as ISO 8601 has it without years and months (PT5M)"
         )
 
 
@@ -731,13 +732,19 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def _seconds(text: str) -> float | None:
-    """The seconds of ``2.5``, or of Go's ``500ms``, ``10s`` and ``1m30s``."""
+    """
+    The seconds of ``2.5``, of Go's ``500ms``, ``10s`` and ``1m30s``, or of ISO 8601's ``PT90S`` and
+    ``P1D``, whose day is 24 hours; None for what is none of these.
+    """
     if re.fullmatch(_NUMBER, text):
         return float(text)
     part = rf"({_NUMBER})(ms|s|m|h)"
-    if not re.fullmatch(f"(?:{part})+", text):
+    if re.fullmatch(f"(?:{part})+", text):
+        return sum(float(number) * _UNITS[unit] for number, unit in re.findall(part, text))
+    try:
+        return elapsed_from_text(text).total_seconds()
+    except ValueError:
         return None
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(part, text))
 
 
 # What a text may be. Each says why one won't do.

@@ -70,20 +70,43 @@ def duration_from_text(text: str) -> Duration:
 
     :raises ValueError: for what is none of these; the text says why, and follows on "it ...".
     """
+    duration = _read(text)
+    # Seconds may be 0: that is "now", and each caller says where it can be.
+    if not duration and not re.fullmatch(r"[0-9]+", text):
+        raise ValueError("is no time at all")
+    return duration
+
+
+def elapsed_from_text(text: str) -> timedelta:
+    """
+    Read a duration that no calendar is needed for; a day of it is 24 hours, and it may be nothing.
+
+    :raises ValueError: as `duration_from_text` does, and for years and months.
+    """
+    duration = _read(text)
+    if duration.months:
+        raise ValueError("has years or months, which are not always as long")
+    try:
+        return timedelta(days=duration.days) + duration.exact
+    except OverflowError:
+        raise ValueError(_TOO_LONG) from None
+
+
+_TOO_LONG = "is longer than any calendar"
+
+
+def _read(text: str) -> Duration:
+    """See `duration_from_text`; it may be nothing, however it is written."""
     try:
         if re.fullmatch(r"[0-9]+", text):
             # No more digits than are taken for seconds, or int() is slow, or refuses.
             return seconds(int(text.lstrip("0")[:20] or 0))
         if found := _ELAPSED.fullmatch(text):
             secs, *parts = found.groups()
-            duration = _elapsed(_sum([None, None, secs, None] if secs else parts))
-        else:
-            duration = _iso(text)
+            return _elapsed(_sum([None, None, secs, None] if secs else parts))
+        return _iso(text)
     except OverflowError:
-        raise ValueError("is longer than any calendar") from None
-    if not duration:
-        raise ValueError("is no time at all")
-    return duration
+        raise ValueError(_TOO_LONG) from None
 
 
 def _elapsed(exact: timedelta) -> Duration:

@@ -607,15 +607,24 @@ class ValueRefusalTests(ConfigTestCase):
             self.assertEqual(config.jobs.fixed_intervals, expected)
 
     def test_durations(self) -> None:
-        bad = ["", "abc", "-1", "nan", "inf", "1e1", "10 s", "10S", "s", "1h30", "1d", "PT1M", "+1"]
-        zeros = ["0", "0s", "0.0"]
+        bad = ["", "abc", "-1", "nan", "inf", "1e1", "10 s", "10S", "s", "1h30", "1d", "+1"]
+        # No number of seconds, none without a calendar, and none at all.
+        bad += ["P1M", "P1Y", "P1M1D", "PT", "P", "-PT5M", "PT1.5H30M", "P1W1D", "P9999999999D"]
+        zeros = ["0", "0s", "0.0", "PT0S", "P0D"]
         for section, key, low, high, more, good in [
-            ("jobs", "retryInterval", "1ms", "8760h", ["8761h", "0.0009"], ["0.001", "8760h"]),
+            (
+                "jobs",
+                "retryInterval",
+                "1ms",
+                "8760h",
+                ["P366D", "PT0.0009S"],
+                ["PT0.001S", "P365D"],
+            ),
             ("jobs", "retryMaxInterval", "1ms", "8760h", ["8761h", "0.0009"], ["0.001", "8760h"]),
             ("jobs", "retryStopAfter", "0", "8760h", ["8761h"], [*zeros, "1ms", "8760h"]),
             ("jobs", "scanFrequency", "1ms", "1h", ["3601", "0.0009"], ["0.001", "3600"]),
-            ("jobs", "shutdownTimeout", "0", "1h", ["3601", "61m"], [*zeros, "1h"]),
-            ("mysql", "dialTimeout", "100ms", "5m", ["99ms", "301"], ["0.1", "5m"]),
+            ("jobs", "shutdownTimeout", "0", "1h", ["3601", "61m", "P1D"], [*zeros, "PT1H"]),
+            ("mysql", "dialTimeout", "100ms", "5m", ["99ms", "PT5M1S"], ["0.1", "PT5M"]),
             ("mysql", "readTimeout", "2s", "5m", ["1.9", "301"], ["2", "5m"]),
             ("mysql", "writeTimeout", "2s", "5m", ["1.9", "301"], ["2", "5m"]),
             ("listen", "idleTimeout", "1s", "1h", ["999ms", "3601"], ["1", "1h"]),
@@ -627,8 +636,8 @@ class ValueRefusalTests(ConfigTestCase):
                 key,
                 [*bad, *more, *([] if low == "0" else zeros)],
                 good,
-                f"it takes a duration from {low} to {high}, in seconds (10, 2.5) or with a unit "
-                "(500ms, 10s, 5m, 1h30m)",
+                f"it takes a duration from {low} to {high}, in seconds (10, 2.5), with a unit "
+                "(500ms, 10s, 5m, 1h30m), or as ISO 8601 has it without years and months (PT5M)",
             )
 
     def test_duration_spellings(self) -> None:
@@ -642,9 +651,17 @@ class ValueRefusalTests(ConfigTestCase):
             ("0.5h", 1800.0),
             ("1m30s", 90.0),
             ("1m1s500ms", 61.5),
+            ("PT5M", 300.0),
+            ("pt1m30s", 90.0),
+            ("PT0.5H", 1800.0),
+            ("PT0,5S", 0.5),
+            ("P0DT10S", 10.0),
         ]:
             config = load_config(None, {"DALGA_ENDPOINT_TIMEOUT": text})
             self.assertEqual(config.endpoint.timeout, seconds, text)
+        for text, days in [("P1D", 1), ("P1DT12H", 1.5), ("P2W", 14)]:
+            config = load_config(None, {"DALGA_JOBS_RETRYSTOPAFTER": text})
+            self.assertEqual(config.jobs.retry.stop_after, timedelta(days=days), text)
 
     def test_hosts(self) -> None:
         bad = ["", "a b", "db:3306", "[::1]", "http://db", "db/x", "u@db", "a,b", "1::2::3", " "]
@@ -1317,7 +1334,8 @@ class GoFileTests(ConfigTestCase):
         self.assertEqual(
             self.refusal("[listen]\nshutdownTimeout = soon"),
             "ini: [listen] shutdownTimeout is 'soon': it takes a duration from 0 to 1h, in seconds "
-            "(10, 2.5) or with a unit (500ms, 10s, 5m, 1h30m)",
+            "(10, 2.5), with a unit (500ms, 10s, 5m, 1h30m), or as ISO 8601 has it without "
+            "years and months (PT5M)",
         )
 
     def test_not_among_ours(self) -> None:
@@ -1389,10 +1407,11 @@ def fraction(low: int, high: int) -> st.SearchStrategy[Given]:
 
 
 def duration(low: int, high: int) -> st.SearchStrategy[Given]:
-    """Seconds, as a number or with a unit."""
+    """Seconds, as a number, with a unit, or as ISO 8601 has it."""
     return st.integers(low, high).flatmap(
         lambda seconds: st.sampled_from(
             [(True, str(seconds)), (True, f"{seconds}.0"), (False, f"{seconds}s")]
+            + [(False, f"PT{seconds}S"), (False, f"pt{seconds // 60}m{seconds % 60}s")]
             + ([(False, f"{seconds // 60}m{seconds % 60}s")] if seconds >= 60 else [])
         )
     )
@@ -1790,7 +1809,8 @@ class FormatTests(ConfigTestCase):
             (
                 {"jobs": {"scanFrequency": (True, "true")}},
                 "[jobs] scanFrequency is 'true': it takes a duration from 1ms to 1h, in seconds "
-                "(10, 2.5) or with a unit (500ms, 10s, 5m, 1h30m)",
+                "(10, 2.5), with a unit (500ms, 10s, 5m, 1h30m), or as ISO 8601 has it without "
+                "years and months (PT5M)",
             ),
             (
                 {"jobs": {"fixedIntervals": (True, "2")}},
@@ -1907,8 +1927,8 @@ class TomlTests(ConfigTestCase):
         text = "it takes text, so put it in double quotes"
         number = "it takes a whole number from 1 to 65535"
         span = (
-            "it takes a duration from 1ms to 1h, in seconds (10, 2.5) or with a unit (500ms, 10s, "
-            "5m, 1h30m)"
+            "it takes a duration from 1ms to 1h, in seconds (10, 2.5), with a unit (500ms, 10s, "
+            "5m, 1h30m), or as ISO 8601 has it without years and months (PT5M)"
         )
         for section, key, value, expected in [
             ("mysql", "db", "123", f"is '123': {text}"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.duration import Duration, duration_from_text, seconds
+from dalga.duration import Duration, duration_from_text, elapsed_from_text, seconds
 from tests.strategies import thorough
 
 HOUR = timedelta(hours=1)
@@ -137,3 +137,22 @@ class ReadTests(SynchronousTestCase):
         self.assertFalse(seconds(0))
         self.assertTrue(seconds(1))
         self.assertRaises(OverflowError, seconds, 10**20)
+
+    def test_elapsed(self) -> None:
+        """A day is 24 hours, and no time is a duration, too; what needs a calendar is refused."""
+        for text, elapsed in (
+            ("1.5", 1.5 * SECOND),
+            ("PT5M", 5 * MINUTE),
+            ("P1DT1H", 25 * HOUR),
+            ("P1W", 168 * HOUR),
+            *((zero, 0 * SECOND) for zero in ("0", "0.0", "0s", "PT0S", "P0D", "P0Y")),
+        ):
+            self.assertEqual(elapsed_from_text(text), elapsed, text)
+        for text, problem in (
+            ("P1M", "has years or months, which are not always as long"),
+            ("P1Y1D", "has years or months, which are not always as long"),
+            ("P9999999999D", "is longer than any calendar"),
+            ("1d", "is no duration: write P1D"),
+        ):
+            error = self.assertRaises(ValueError, elapsed_from_text, text)
+            self.assertEqual(str(error), problem, text)
