@@ -494,7 +494,7 @@ class GoReleaseTests(UpgradeTestCase):
         odd: dict[str, tuple[str, tuple[Any, ...], str]] = {
             "hourly": ("path", ("hourly", "", past, past), "'hourly'"),
             "negative": ("path", ("-5", "", past, past), "'-5'"),
-            "huge": ("path", ("PT99999999999S", "", past, past), "PT99999999999S"),
+            "huge": ("path", ("PT99999999999S", "", past, past), "'99999999999'"),
             "no interval": ("path", (None, "", past, past), "'NULL'"),
             "Mars": ("path", ("PT60S", "Mars/Phobos", past, past), "'Mars/Phobos'"),
             "here": ("path", ("PT60S", "Local", past, past), "'Local'"),
