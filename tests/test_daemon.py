@@ -281,7 +281,7 @@ class ScheduleTests(DaemonTestCase):
         P2: an application that PUTs its jobs with if-exists=update at each start loses no run, be
         it waiting, tried again or under way, and leaves a disabled job disabled.
         """
-        _, url = await self.start(jobs={"retryInterval": "3s", "retryJitter": 0})
+        _, url = await self.start(jobs={"retryInterval": "5s", "retryJitter": 0})
         jobs = {
             "waits": "interval=1h",
             "fails": "interval=1h&immediate=true",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,6 +31,7 @@ from dalga.job import (
     plan,
 )
 from dalga.schedule import (
+    END_OF_TIME,
     MAX_INTERVAL,
     Calendar,
     Cron,
@@ -40,6 +42,7 @@ from dalga.schedule import (
 from dalga.store.dialect import as_utc
 from dalga.store.rows import JobRow, RunRow, Unreadable, read_job, read_run, terms_text
 from dalga.store.sqlite import SQLite
+from dalga.web.parameters import MAX_JITTER, MAX_LATENESS
 from dalga.zone import Gap, Overlap, Zone
 from tests.stores import LONG, NOW, EngineTestCase, each_engine
 from tests.strategies import LOCATIONS, calendar_parts, crons_near, iso, thorough
@@ -337,6 +340,33 @@ class TermsTests(SynchronousTestCase):
         job = read_job(row, KEY, T0, as_utc)
         assert isinstance(job, Job), job
         self.assertEqual((job.schedule, job.options), (schedule, options))
+
+    def test_the_longest(self) -> None:
+        """All options at their longest fit the column, be it of a periodic job or of a one-off."""
+        microsecond = timedelta(microseconds=1)
+        zone = Zone("UTC", Gap.SHIFT, Overlap.FIRST)
+        both = Options(
+            max_lateness=MAX_LATENESS - microsecond,
+            jitter=MAX_JITTER - microsecond,
+        )
+        periodic = replace(
+            both,
+            until=END_OF_TIME,
+            count=2**32 - 1,
+            catch_up=CatchUp.SKIP,
+            on_failure=OnFailure.STOP,
+            first_run=END_OF_TIME,
+        )
+        number = "0" * 9 + "1"
+        text = f"P{number}Y{number}M{number}DT{number}H{number}M{number}.123456S"
+        once = replace(both, delay=duration_from_text(text))
+        for schedule, options in ((Cron("* * * * *", zone), periodic), (Once(zone), once)):
+            terms = terms_text(schedule, options)
+            self.assertTrue(150 < len(terms[2]) <= 255, terms[2])
+            row = JobRow(*terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
+            job = read_job(row, KEY, T0, as_utc)
+            assert isinstance(job, Job), job
+            self.assertEqual(job.options, options)
 
     def test_what_is_usual_takes_no_room(self) -> None:
         """A job that asks for nothing else has no options."""
