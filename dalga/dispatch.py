@@ -76,6 +76,7 @@ DEPARTURE = 1.0
 
 # What is asked of the database, as the log names it.
 CLAIM, SCAN, RECORD, SIGN = "a claim", "a scan", "a record", "a sign of life"
+CORRECTION = "a correction"
 
 #: Until a row that somebody else has locked is tried again, in seconds.
 LOCKED_PAUSE = 0.25
@@ -316,9 +317,7 @@ class Scheduler:
             # A backlog that is left out by claims would fill the list.
             self._unscanned = frozenset(self._shares.left_out)
             self._look_at(await self._store.upcoming(within, SCAN_LIMIT, self._unscanned))
-            if self._store.clock.set_backs != self._set_backs and not self._correcting:
-                self._correcting = True
-                _own(self._correct())
+            self._correct_soon()
         except Exception as error:
             self._database.failed(SCAN, error)
         finally:
@@ -338,22 +337,31 @@ class Scheduler:
 
     # A clock that was set back
 
+    def _correct_soon(self) -> None:
+        """Begin a correction, if there is anything to correct and none is under way or pauses."""
+        pauses = self._reactor.seconds() < self._database.not_before(CORRECTION)
+        if self._store.clock.set_backs != self._set_backs and not self._correcting and not pauses:
+            self._correcting = True
+            _own(self._correct())
+
     async def _correct(self) -> None:
-        """Move what would wait until the clock is where it was, a piece at a time."""
+        """Move the times that hold jobs up until the clock is where it was, a piece at a time."""
         set_backs = self._store.clock.set_backs
-        log.warn("the database's clock was set back: jobs that it would hold up are moved")
         try:
-            last = None
-            while not self._stopping:
+            last = await self._store.correct(self._reach, None)
+            while last is not None and not self._stopping:
                 last = await self._store.correct(self._reach, last)
-                if last is None:
-                    self._set_backs = set_backs
-                    break
         except Exception as error:
-            self._database.failed(SCAN, error)  # the next scan begins anew
+            self._database.failed(CORRECTION, error)
+            self._next_scan = self._database.not_before(CORRECTION)  # which begins anew
+        else:
+            self._database.answered(CORRECTION)
+            if last is None:
+                self._set_backs = set_backs
+                self._next_scan = self._reactor.seconds()  # to see what was moved
+                log.warn("the database's clock was set back: jobs that it would hold up were moved")
         finally:
             self._correcting = False
-            self._next_scan = self._reactor.seconds()
             self._set_timer()
 
     # Sign of life

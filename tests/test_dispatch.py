@@ -9,7 +9,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -49,7 +49,8 @@ from dalga.job import (
 )
 from dalga.retry import RetryPolicy
 from dalga.schedule import Every
-from dalga.store import Claimed, Recorded, Store
+from dalga.setback import Reach
+from dalga.store import Claimed, Due, Recorded, Store
 from tests.fakes import EPOCH, FakeEndpoint, FakeStore
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase
 
@@ -428,6 +429,30 @@ class ClaimTests(SchedulerTestCase):
         reach = self.store.called("correct")[-1].argument
         self.assertEqual(reach.lease, self.scheduler._pace.lease)
         self.assertTrue(any("was set back" in line for line in self.logged(LogLevel.warn)))
+
+    def test_a_correction_that_breaks(self) -> None:
+        """A mistake of ours is told once, however often it is tried again; scans go on (P5)."""
+        self.start()
+        self.store.set_by = timedelta(hours=-1)
+        correct = self.store.correct
+
+        def broken(reach: Reach, after: Due | None) -> Any:
+            correct(reach, after)
+            return fail(ZeroDivisionError())
+
+        self.store.correct = broken  # type: ignore[method-assign]
+        scans = len(self.store.called("upcoming"))
+        self.go(10)
+        self.assertGreater(len(self.store.called("upcoming")), scans + 3)
+        self.assertIn(len(self.store.called("correct")), range(5, 12))  # one a second
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.logged(LogLevel.error), [])
+        self.assertEqual(self.logged(LogLevel.warn), [])
+        self.store.correct = correct  # type: ignore[method-assign]
+        self.go(3)
+        self.assertEqual(
+            len([line for line in self.logged(LogLevel.warn) if "set back" in line]), 1
+        )
 
     def test_a_clock_that_is_set_back_during_a_run(self) -> None:
         """P8: its next run, too, is where the corrected clock has it."""

@@ -226,12 +226,12 @@ class JobsTable:
             if ahead or (last_write is not None and last_write > now + SET_BACK):
                 self.clock.set_backs += 1  # while no daemon was there to see it
 
-        self._first(check, self._try)
+        self._at_start(check, self._try)
 
     def create_table(self) -> str:
         """See `Store.create_table`."""
         made: list[str] = []
-        self._first(lambda cursor: made.extend(self._dialect.create_table(cursor)))
+        self._at_start(lambda cursor: made.extend(self._dialect.create_table(cursor)))
         which = f"table{'s' * (len(made) > 1)} {' and '.join(reversed(made))}"
         return f"created the {which} in {self._dialect.where()}"
 
@@ -245,7 +245,7 @@ class JobsTable:
             if self._guard is not None:
                 self._guard.release()
 
-    def _first(
+    def _at_start(
         self, work: Callable[[Cursor], None], trial: Callable[[Cursor], None] | None = None
     ) -> None:
         """
@@ -611,62 +611,83 @@ class JobsTable:
         if not verdicts:
             return succeed(Recorded())
 
+        claims = {(run.row, run.token) for run, _ in verdicts}
+        unsure = {row for row, _ in claims & self._unsure}
+        call = Call()
+
         def work(cursor: Cursor, now: datetime, since: float) -> Recorded:
-            rows = [run.row for run, _ in verdicts]
-            cursor.execute(self._sql.read_leases(len(rows)), rows)
-            leases = {
-                row: (bytes(token or b""), said, options)
-                for row, token, said, options in cursor.fetchall()
-            }
-            locked: set[int] = set()
-            if missing := [row for row in rows if row not in leases]:
-                cursor.execute(self._sql.read_tokens(len(missing)), missing)
-                held = {row: bytes(token or b"") for row, token in cursor.fetchall()}
-                locked = {run.row for run, _ in verdicts if held.get(run.row) == run.token}
             recorded = Recorded()
-            strangers: list[tuple[Run, Verdict]] = []
-            batches: defaultdict[_Batch, list[tuple[object, ...]]] = defaultdict(list)
-            for run, verdict in verdicts:
-                token, said, options = leases.get(run.row, (b"", NOTHING, ""))
-                if run.row in locked:
-                    recorded.postponed.append(run)
-                    continue
-                if token != run.token:
-                    strangers.append((run, verdict))
-                    continue
-                if said == NOTHING:
-                    by_now = _by_now(run, verdict, options, now)
-                    if by_now != verdict:
-                        recorded.revised.append((run, by_now))
-                    batch, values = self._end(run, by_now, now)
-                else:
-                    recorded.overridden.append(run)
-                    batch, values = self._overtaken(said, verdict, now)
-                batches[batch].append((run.row, run.token, *values))
-            for batch, rows_of_values in batches.items():
-                statement = batch(len(rows_of_values))
-                cursor.execute(statement, [value for values in rows_of_values for value in values])
-                if cursor.rowcount != len(rows_of_values):
-                    raise Conflict("a lease changed hands between two statements")
-            already = self._recorded_already(cursor, strangers, unsure)
-            for run, _ in strangers:
+            others = self._record_held(cursor, now, verdicts, recorded)
+            already = self._recorded_already(cursor, others, unsure)
+            for run, _ in others:
                 (recorded.already if run.row in already else recorded.lost).append(run)
             return recorded
 
-        leases = {(run.row, run.token) for run, _ in verdicts}
-        unsure = {row for row, _ in leases & self._unsure}
-        call = Call()
-
         def failed(failure: Failure) -> Failure:
             if call.committing:
-                self._unsure |= leases
+                self._unsure |= claims
             return failure
 
         def done(recorded: Recorded) -> Recorded:
-            self._unsure -= leases
+            self._unsure -= claims
             return recorded
 
         return self._runs.run_call(work, call).addCallbacks(done, failed)
+
+    def _record_held(
+        self, cursor: Cursor, now: datetime, verdicts: list[tuple[Run, Verdict]], recorded: Recorded
+    ) -> list[tuple[Run, Verdict]]:
+        """
+        Write what became of the runs whose rows have still the run's token.
+
+        :param recorded: gets the runs of which something else is written, and those of locked rows.
+        :return: the runs, with their verdicts, whose rows have another token, or are gone.
+        """
+        leases, locked = self._read_leases(cursor, [run for run, _ in verdicts])
+        others: list[tuple[Run, Verdict]] = []
+        batches: defaultdict[_Batch, list[tuple[object, ...]]] = defaultdict(list)
+        for run, verdict in verdicts:
+            token, said, options = leases.get(run.row, (b"", NOTHING, ""))
+            if run.row in locked:
+                recorded.postponed.append(run)
+                continue
+            if token != run.token:
+                others.append((run, verdict))
+                continue
+            if said == NOTHING:
+                by_now = _by_now(run, verdict, options, now)
+                if by_now != verdict:
+                    recorded.revised.append((run, by_now))
+                batch, values = self._end(run, by_now, now)
+            else:
+                recorded.overridden.append(run)
+                batch, values = self._overtaken(said, verdict, now)
+            batches[batch].append((run.row, run.token, *values))
+        for batch, rows in batches.items():
+            cursor.execute(batch(len(rows)), [value for values in rows for value in values])
+            if cursor.rowcount != len(rows):
+                raise Conflict("a lease changed hands between two statements")
+        return others
+
+    def _read_leases(
+        self, cursor: Cursor, runs: list[Run]
+    ) -> tuple[dict[int, tuple[bytes, int, object]], set[int]]:
+        """
+        What the rows of runs hold, by their ids: the token, what the user said meanwhile, and the
+        options. And the rows that have the run's token, but are locked by somebody.
+        """
+        rows = [run.row for run in runs]
+        cursor.execute(self._sql.read_leases(len(rows)), rows)
+        leases = {
+            row: (bytes(token or b""), said, options)
+            for row, token, said, options in cursor.fetchall()
+        }
+        missing = [row for row in rows if row not in leases]
+        if not missing:
+            return leases, set()
+        cursor.execute(self._sql.read_tokens(len(missing)), missing)
+        held = {row: bytes(token or b"") for row, token in cursor.fetchall()}
+        return leases, {run.row for run in runs if held.get(run.row) == run.token}
 
     def _recorded_already(
         self, cursor: Cursor, verdicts: list[tuple[Run, Verdict]], unsure: Collection[int]
