@@ -337,6 +337,8 @@ class TrialTests(EngineTestCase):
             cursor.fetchall()
             self.make_store().open()
             stranger.rollback()
+            cursor.execute("LOCK TABLES dalga WRITE, dalga_heartbeats WRITE")
+            self.make_store().open()
 
 
 @each_engine(globals())

@@ -217,13 +217,10 @@ class JobsTable:
         def check(cursor: Cursor) -> None:
             self._dialect.check_table(cursor)
             sent = self.clock.seconds()
-            cursor.execute(self._sql.now)
-            ((value, *_),) = cursor.fetchall()
-            now = self._dialect.read_instant(value)
-            self.clock.observe(now, sent, self.clock.seconds())
-            cursor.execute(self._sql.count_ahead, (self._dialect.instant(now + SET_BACK),))
-            ((ahead,),) = cursor.fetchall()
-            if ahead or (last_write is not None and last_write > now + SET_BACK):
+            cursor.execute(self._dialect.prepare("SELECT UTC_TIMESTAMP(6)"))
+            ((value,),) = cursor.fetchall()
+            self.clock.observe(self._dialect.read_instant(value), sent, self.clock.seconds())
+            if last_write is not None and last_write > self.clock.now() + SET_BACK:
                 self.clock.set_backs += 1  # while no daemon was there to see it
 
         self._at_start(check, self._try)
@@ -281,6 +278,7 @@ class JobsTable:
             server's, a trigger, or columns that keep something else than what was written.
         """
         try:
+            self._look_for_set_back(cursor)
             kept = self._write_and_read(cursor)
         except Exception as error:
             trouble = self._dialect.trouble(error)
@@ -296,6 +294,14 @@ class JobsTable:
                 f"to it ({kept}), as a trigger or another type of a column may have it: compare "
                 "its definition with that of a new one"
             )
+
+    def _look_for_set_back(self, cursor: Cursor) -> None:
+        """Whether the clock was set back while no daemon was there to see it."""
+        late = self._dialect.instant(self.clock.now() + SET_BACK)
+        cursor.execute(self._sql.count_ahead, (late,))
+        ((ahead,),) = cursor.fetchall()
+        if ahead and not self.clock.set_backs:
+            self.clock.set_backs += 1
 
     def _write_and_read(self, cursor: Cursor) -> str | None:
         """What `_try` does; gives what was found to be another than what was written."""
