@@ -145,13 +145,14 @@ def set_lookup(speed: Path) -> None:
     """
     find = _socket.getaddrinfo  # which all others come to in the end
 
-    def slow(host: Any, *arguments: Any, **named: Any) -> Any:
-        if host not in (NAMED, NAMED.encode()):
-            return find(host, *arguments, **named)
+    def slow(host: Any, *arguments: Any) -> Any:
+        flags = arguments[4] if len(arguments) > 4 else 0
+        if host not in (NAMED, NAMED.encode()) or flags & _socket.AI_NUMERICHOST:
+            return find(host, *arguments)
         while not speed.exists():
             time.sleep(SILENCE)
         time.sleep(float(speed.read_text()))
-        return find("127.0.0.1", *arguments, **named)
+        return find("127.0.0.1", *arguments)
 
     _socket.getaddrinfo = slow
 

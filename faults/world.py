@@ -344,7 +344,7 @@ class World:
     async def _run(self, environment: dict[str, str], ini: Path, *arguments: str) -> None:
         done = await deferToThread(
             subprocess.run,
-            [sys.executable, "-m", "dalga", "--config", str(ini), *arguments],
+            [sys.executable, "-m", "faults.instance", "--config", str(ini), *arguments],
             env=environment,
             cwd=self.folder,
             capture_output=True,

@@ -410,7 +410,8 @@ class TroubleTests(SynchronousTestCase):
         """A mistake in what is done with a new connection is not what answers there."""
         dialect = MySQL([(ADDRESS, 1)], "test", "dalga", "root", "")
         connection = pymysql.Connection(defer_connect=True)
-        self.patch(connection, "connect", lambda: None)
+        self.patch(connection, "connect", lambda _: None)
+        self.patch(dialect, "_dial", lambda _: None)
         connection._sock = socket.socket()  # type: ignore[attr-defined]
         connection.server_thread_id = (1,)  # type: ignore[attr-defined]
         self.patch(pymysql, "connect", lambda **_: connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import socket
 import ssl
 import struct
 import traceback
@@ -20,6 +21,7 @@ from pymysql.cursors import SSCursor
 
 from dalga.errors import StartupError, TableExists
 from dalga.store import login
+from dalga.store.dial import Dialer
 from dalga.store.dialect import Cursor, Trouble, as_utc
 from dalga.store.places import Places, Session
 from dalga.store.schema import (
@@ -195,7 +197,8 @@ class MySQL:
 
     :param servers: where to look for the database, in this order: a host and a port, or the path
         of a local socket.
-    :param dial_timeout: until a server has to take a connection, in seconds.
+    :param dial_timeout: until a server's name has to be resolved, and until it has to take a
+        connection, in seconds each.
     :param read_timeout: until an answer has to come, in seconds, at least 2: it may take a lock
         wait and a slow fsync together.
     :param write_timeout: until a statement has to be sent, in seconds.
@@ -237,6 +240,7 @@ class MySQL:
         # So is the whole statement, though not while it waits for a lock.
         self._limits = Limits(lock, max(read_timeout - 0.5, (lock + read_timeout) / 2))
         self._places = places or Places(1, spare=False)
+        self._dialer = Dialer()
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
         # To look into it locks its definition until the transaction ends.
@@ -304,7 +308,7 @@ class MySQL:
             if self._encryption is True:  # then it takes what the server offers
                 connection._ssl_required = False
                 connection.client_flag &= ~CLIENT.SSL
-            connection.connect()
+            connection.connect(self._dial(arguments))
             return connection
         except _MISREAD as error:
             if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):
@@ -316,6 +320,20 @@ class MySQL:
             if words is None:
                 raise
             raise pymysql.OperationalError(CR.CR_AUTH_PLUGIN_CANNOT_LOAD, words) from error
+
+    def _dial(self, arguments: dict[str, Any]) -> socket.socket | None:
+        """
+        A socket that is connected to a server, instead of PyMySQL's own, which would look the
+        server's name up without a time limit. None for a local socket, which has no name.
+        """
+        if "unix_socket" in arguments:
+            return None
+        host, port = arguments["host"], arguments["port"]
+        try:
+            return self._dialer.dial(host, port, self._dial_timeout)
+        except OSError as error:
+            words = f"Can't connect to MySQL server on {host!r} ({error})"
+            raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, words) from error
 
     def _make_ready(self, session: Session) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from time import sleep, time
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from faults.client import PROMPT
+from faults.instance import NAMED
 from faults.proxy import Proxy
 from faults.scenarios import scenario
 from faults.scenarios.instances import keys, sometimes_slow, together
@@ -28,6 +30,9 @@ RECOVERY = LEASE + 5.0
 #: And where the way to it was stalled: what was claimed over it may be known to nobody until the
 #: server ends the transaction.
 STALLED = 15.0
+
+#: Until a look-up of the database's name is given up, by default, in seconds.
+DIAL_TIMEOUT = 3.0
 
 #: The longest that the reactor may do one thing, in seconds, on a machine that does others too.
 TICK = 1.0
@@ -169,6 +174,41 @@ async def database_refused(world: World) -> None:
         world.objections.append(f"there was no claim for {first - back:.1f} s")
     for instance in instances:
         await ask_status(world, instance)
+
+
+@scenario("6. The database's name: a resolver that is silent")
+async def database_name(world: World) -> None:
+    """Clients have answers, a stop waits for no look-up, and the other instance is back soon."""
+    world.limits = replace(world.limits, stop=world.limits.stop + DIAL_TIMEOUT)
+    sometimes_slow(world)
+    speed = world.folder / "speed"
+    speed.write_text("0")
+    lookup: dict[str, object] = {"lookup": str(speed)}
+    first, second = await world.start_many(2, faults=lookup, mysql={"host": NAMED})
+    await world.client.put_many(keys("job", 30), interval=2)
+    await world.pause(2)
+    back = 0.0
+
+    async def broken() -> None:
+        nonlocal back
+        with world.faulty("database's name not found", after=RECOVERY):
+            speed.unlink()
+            await kill_connections(world)
+            await outage(world, 15)
+            await world.retire(first)
+            speed.write_text("0")
+            back = time()
+
+    await together(broken(), world.client.meddle(keys("other", 16), world.seconds))
+    world.notes["stopped in"] = f"{first.ended_at - first.told_at:.1f} s"
+    await world.pause(RECOVERY)
+    await ask_status(world, second)
+    await world.settle()
+    again = min((post.start for post in world.endpoint.posts if post.start > back), default=0.0)
+    world.notes["claims again after"] = f"{again - back:.1f} s"
+    if not 0 < again - back <= BACK:
+        world.objections.append(f"there was no claim for {again - back:.1f} s")
+    _judge(world, [])
 
 
 #: Errors that say in a proxy's own words, and numbers, that there is no server: ProxySQL's, and

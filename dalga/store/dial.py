@@ -1,0 +1,91 @@
+"""
+A TCP connection to a database server, with a time limit for the look-up of its name, too.
+
+A look-up, getaddrinfo(3), can't be broken off, and takes a minute or more where resolvers are
+silent. So each is made in a thread of its own that nothing waits for: else a stop would, as a
+process ends only after its threads. Connections that need a name which is being looked up wait for
+the same answer.
+"""
+
+from __future__ import annotations
+
+import socket
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import Any
+
+#: A look-up that has been silent for this long, in seconds, is no longer waited for: the next
+#: connection begins another. So there are as many threads as this goes into what a look-up takes.
+STUCK = 30.0
+
+
+class _LookUp:
+    """One look-up, and what came of it."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.began = monotonic()
+        self.ended = Event()
+        #: As getaddrinfo gives them; or what it raised.
+        self.found: list[tuple[Any, ...]] | Exception = []
+        Thread(target=self._run, args=(host, port), name=f"look up {host}", daemon=True).start()
+
+    def _run(self, host: str, port: int) -> None:
+        try:
+            self.found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except Exception as error:  # OSError, or UnicodeError for what is no name
+            self.found = error
+        self.ended.set()
+
+
+class Dialer:
+    """Makes connections. May be called in several threads at once."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._under_way: dict[tuple[str, int], _LookUp] = {}
+
+    def dial(self, host: str, port: int, timeout: float) -> socket.socket:
+        """
+        Connect. Blocks.
+
+        :param timeout: for the look-up, and then for each of the addresses, in seconds.
+        :raises OSError: if there is no connection in time; or `UnicodeError`, if `host` is no name.
+        """
+        addresses = self._addresses(host, port, timeout)
+        while True:
+            family, kind, protocol, _, address = addresses.pop(0)
+            connection = socket.socket(family, kind, protocol)
+            try:
+                connection.settimeout(timeout)
+                connection.connect(address)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                return connection
+            except BaseException as error:
+                connection.close()
+                if not (isinstance(error, OSError) and addresses):
+                    raise
+
+    def _addresses(self, host: str, port: int, timeout: float) -> list[tuple[Any, ...]]:
+        try:
+            numeric = socket.AI_NUMERICHOST  # nobody has to be asked what an address stands for
+            return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=numeric))
+        except (OSError, UnicodeError):
+            pass
+        look_up = self._look_up(host, port)
+        if not look_up.ended.wait(timeout):
+            raise TimeoutError(f"its name was not resolved within {timeout:g} s")
+        with self._lock:
+            if self._under_way.get((host, port)) is look_up:
+                del self._under_way[host, port]
+        if isinstance(look_up.found, Exception):
+            raise look_up.found
+        return list(look_up.found)
+
+    def _look_up(self, host: str, port: int) -> _LookUp:
+        """The one that is under way, or another."""
+        with self._lock:
+            under_way = self._under_way.get((host, port))
+            if under_way is None or monotonic() - under_way.began > STUCK:
+                under_way = self._under_way[host, port] = _LookUp(host, port)
+            return under_way
