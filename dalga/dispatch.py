@@ -87,6 +87,15 @@ MISTAKES_TOLD = 100
 #: Between two attempts to reach a database that is away, in seconds.
 AWAY_PAUSE = 1.0
 
+#: The same for claims, once something has failed for longer than leases last. All runs are due by
+#: then, also those whose outcome another instance knows and could not write; so it should not be a
+#: claim that finds the database back.
+LONG_AWAY_PAUSE = 30.0
+
+#: After such an outage, from when a scan or a sign of life goes well until the next claim, in
+#: seconds: by then the other instances have tried to record what they know.
+OTHERS_FIRST = 1.1 * AWAY_PAUSE
+
 
 class Poster(Protocol):
     """What dispatch needs of `dalga.endpoint.Endpoint`."""
@@ -136,7 +145,7 @@ class Scheduler:
         self._pace = pace
         self._policy = policy
         self._random = random
-        self._database = _Database(reactor)
+        self._database = _Database(reactor, pace.lease.total_seconds())
         self._recorder = _Recorder(reactor, store, self._database, self._recorded)
 
         self._agenda = Agenda()
@@ -614,10 +623,17 @@ class _Database:
 
     Claims, scans and records each make a pause of their own: one of them may fail while the others
     go well, where a table is locked or a disk is full.
+
+    :param lease: how long claims hold, in seconds.
     """
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    def __init__(self, reactor: IReactorTime, lease: float) -> None:
         self._reactor = reactor
+        self._lease = lease
+        #: Since when something fails, and when claims may go on after that, in the reactor's
+        #: seconds.
+        self._since = 0.0
+        self._claims_from = 0.0
         #: What fails at present, and until when it pauses, in the reactor's seconds.
         self._away: dict[str, float] = {}
         #: What fails at present by a mistake of ours.
@@ -632,7 +648,8 @@ class _Database:
 
     def not_before(self, what: str) -> float:
         """When to try again, in the reactor's seconds."""
-        return self._away.get(what, 0.0)
+        until = self._away.get(what, 0.0)
+        return max(until, self._claims_from) if what == CLAIM else until
 
     def failed(self, what: str, error: Exception) -> None:
         """Make a pause, and log what is new."""
@@ -642,7 +659,11 @@ class _Database:
             self._broken.add(what)
         elif not self._away:
             log.error("{error}; waiting for it to come back", error=error)
-        self._away[what] = self._reactor.seconds() + AWAY_PAUSE
+        now = self._reactor.seconds()
+        if not self._away:
+            self._since = now
+        long = what == CLAIM and now - self._since >= self._lease
+        self._away[what] = now + (LONG_AWAY_PAUSE if long else AWAY_PAUSE)
 
     def mistake(self, what: str, error: Exception) -> bool:
         """
@@ -662,8 +683,14 @@ class _Database:
     def answered(self, what: str) -> None:
         """The pause is over; it is news once nothing fails any more."""
         self._broken.discard(what)
-        if self._away.pop(what, None) is not None and not self._away:
-            log.info("the database is back")
+        now = self._reactor.seconds()
+        if self._away.pop(what, None) is not None:
+            if now - self._since >= self._lease and what != CLAIM:
+                self._claims_from = now + OTHERS_FIRST
+            if not self._away:
+                log.info("the database is back")
+        if CLAIM in self._away:  # it need not wait any longer than that
+            self._away[CLAIM] = min(self._away[CLAIM], now + OTHERS_FIRST)
 
 
 class _Recorder:

@@ -19,6 +19,7 @@ from dalga.dispatch import (
     AWAY_PAUSE,
     DEPARTURE,
     LEASE_MARGIN,
+    OTHERS_FIRST,
     RECORD_DELAY,
     RECORD_LIMIT,
     SCAN_LIMIT,
@@ -1038,6 +1039,47 @@ class RecordTests(SchedulerTestCase):
         self.go(3)
         self.assertEqual(self.store.rows, {})
         self.assertEqual(self.endpoint.paths, [key.path for key in keys])
+
+    def test_others_outcomes_go_first(self) -> None:
+        """P2: after an outage longer than the leases, what others know is written first."""
+        keys = [self.store.insert(f"job{number}") for number in range(3)]
+        self.start()
+        idle = FakeEndpoint(self.clock.seconds)
+        other = Scheduler(
+            self.clock,
+            self.store,
+            idle,
+            Pace(slots=10, timeout=TIMEOUT, scan=1.0),
+            RunPolicy(RetryPolicy(jitter=0.0)),
+            Random(20141111),
+            "web2",
+        )
+        self.go(0.5)
+        other.start()
+        self.go(0.2)
+        self.store.away = {"record", "claim", "upcoming", "announce"}
+        for key in keys:
+            self.endpoint.answer(key.path)
+        self.go(3 * (TIMEOUT + LEASE_MARGIN) + 0.3)
+        self.assertEqual(len(self.store.rows), 3)
+        self.store.away = set()
+        self.go(AWAY_PAUSE + OTHERS_FIRST)
+        self.assertEqual((self.store.rows, self.endpoint.paths), ({}, [key.path for key in keys]))
+        self.assertEqual(idle.paths, [])
+        new = self.store.insert("new")
+        self.go(1)
+        self.assertEqual(sorted(self.endpoint.paths[3:] + idle.paths), [new.path])
+        other.stop_claiming()
+
+    def test_claims_that_fail_alone(self) -> None:
+        """P5: where only claims fail, however long, they are tried again all the same."""
+        self.store.insert("a", schedule=Every(seconds(1)))
+        self.store.away = {"claim"}
+        self.start()
+        self.go(2 * (TIMEOUT + LEASE_MARGIN))
+        self.store.away = set()
+        self.go(AWAY_PAUSE + OTHERS_FIRST)
+        self.assertEqual(self.endpoint.paths, ["a"])
 
     def test_a_locked_row(self) -> None:
         """P2, P5: a verdict whose row is locked waits by itself, and the others are written."""

@@ -39,6 +39,11 @@ FORGOTTEN = 70.0
 #: two, and until what was sent has to be acknowledged (tcp(7)).
 _PROBE, _GIVE_UP = 5, 20
 
+#: Idle time until the first probe of a connection in use, in seconds. It keeps a firewall or a NAT
+#: on the way from forgetting the connection, which the next statement would find out by its
+#: time-out: the shortest that are usual forget after 5 minutes.
+_KEPT = 60
+
 
 class Session:
     """
@@ -58,25 +63,25 @@ class Session:
         self.port = str(name[1]) if isinstance(name, tuple) else ""
         #: When it was given up, in steady seconds; None for one in use.
         self.left_at: float | None = None
+        with suppress(OSError):
+            self._set(TCP_KEEPIDLE=_KEPT, TCP_KEEPINTVL=_PROBE)
 
     def leave(self, now: float) -> None:
         """Send no more. What is in use no longer keeps the socket, to see the session's end."""
         if self.left_at is None:
             self.left_at = now
             with suppress(OSError):
-                self._probe()
+                self._set(
+                    TCP_KEEPIDLE=_PROBE,
+                    TCP_KEEPCNT=_GIVE_UP // _PROBE - 1,
+                    TCP_USER_TIMEOUT=_GIVE_UP * 1000,
+                )
                 self._socket.shutdown(socket.SHUT_WR)
 
-    def _probe(self) -> None:
-        if not self.port:
-            return
-        for name, value in (
-            ("TCP_KEEPIDLE", _PROBE),
-            ("TCP_KEEPINTVL", _PROBE),
-            ("TCP_KEEPCNT", _GIVE_UP // _PROBE - 1),
-            ("TCP_USER_TIMEOUT", _GIVE_UP * 1000),
-        ):
-            if option := getattr(socket, name, None):  # not all systems have all of them
+    def _set(self, **options: int) -> None:
+        """Set options of TCP, as far as the system has them and it is no local socket."""
+        for name, value in options.items():
+            if self.port and (option := getattr(socket, name, None)):
                 self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def is_over(self) -> bool:
