@@ -180,7 +180,7 @@ class Cron:
         return Occurrence(best.at, best.dst if self._is_named(zone, best) else None)
 
     @property
-    def _is_wildcard(self) -> bool:
+    def is_wildcard(self) -> bool:
         """Whether cron(8) counts it among the jobs that have no particular time."""
         minute, hour = self.text.split()[-5:-3]
         return minute.startswith("*") or hour.startswith("*")
@@ -188,7 +188,7 @@ class Cron:
     @property
     def clock(self) -> Zone:
         """The zone with Debian's rules where nobody has chosen others."""
-        if not self._is_wildcard:
+        if not self.is_wildcard:
             return self.zone
         return replace(
             self.zone, gap=self.zone.gap or Gap.SKIP, overlap=self.zone.overlap or Overlap.BOTH
@@ -221,7 +221,7 @@ class Cron:
             # Unless the time that it moved to is one of the schedule's own.
             wall = zone.wall(found.at)
             return self._following(wall - _SECOND) != wall
-        return not self._is_wildcard or self.zone.overlap is not None
+        return not self.is_wildcard or self.zone.overlap is not None
 
 
 Schedule = Once | Every | Calendar | Cron

@@ -6,12 +6,20 @@ the clock is set right then, the job would wait for an hour. So what is further 
 daemon ever writes it is moved to where it would be written now:
 
 - a run of an interval of elapsed time, to the first time of its grid that the clock shows;
+- a run of cron, or of an interval of days and more, to the first of its times that the clock shows;
 - the next attempt of a run, to now;
 - the end of a lease, to that of a lease that begins now.
 
-A time that somebody has given stays as it is, as do times of the calendar and of cron: nobody can
-tell whether they are meant. So does what waits no longer than two intervals, as after a clock that
-was set back by a second: such a run may have been made already.
+A run may have been made already at the time that the clock shows once more. Two rules keep it from
+being made again for a small change:
+
+- What waits no longer than two intervals, or for the second of its times, stays. So it is after a
+  clock that was set back by a second.
+- A particular time of the day, such as 9:30, stays unless the clock was set back by more than
+  `CORRECTION`, which is a correction. That is the rule of Debian's cron(8), "Daylight Saving Time
+  and other time changes"; what has a star for the minute or the hour goes by the new time at once.
+
+A time that somebody has given stays as it is: nobody can tell whether it is meant.
 """
 
 from __future__ import annotations
@@ -20,8 +28,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dalga.job import Failed, Job, Options, Reschedule, Run
-from dalga.schedule import Every, Schedule
+from dalga.job import Failed, Grid, Job, Reschedule, Run, offset_of
+from dalga.schedule import Cron, Every, add
+
+#: A clock that is set back by more than this was wrong before, by cron(8) of Debian.
+CORRECTION = timedelta(hours=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +71,10 @@ def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
     has_run = job.successes or job.skipped or job.failed is not Failed.NO
     if due != scheduled or not (has_run or scheduled > anchor):
         return None  # the first run may well have been asked for at that time
-    back = _back(job.schedule, job.options, scheduled, now, reach)
+    grid = Grid(job.schedule, job.options, anchor, offset_of(job.key, job.options))
+    back = _back(grid, scheduled, now, reach)
     try:
-        return Times(anchor - back, scheduled - back, scheduled - back) if back else None
+        return Times(_anchor(grid, back), scheduled - back, scheduled - back) if back else None
     except OverflowError:
         return None  # nobody has run before the year 1
 
@@ -75,19 +87,39 @@ def timely(run: Run, verdict: Reschedule, now: datetime, reach: Reach) -> Resche
     """
     if run.claimed <= now:
         return verdict
-    scheduled, anchor = verdict.scheduled, verdict.anchor
-    back = _back(run.schedule, run.options, scheduled, now, reach)
-    return replace(verdict, scheduled=scheduled - back, anchor=anchor - back) if back else verdict
+    grid = replace(run.grid, anchor=verdict.anchor)
+    back = _back(grid, verdict.scheduled, now, reach)
+    if not back:
+        return verdict
+    return replace(verdict, scheduled=verdict.scheduled - back, anchor=_anchor(grid, back))
 
 
-def _back(
-    schedule: Schedule, options: Options, scheduled: datetime, now: datetime, reach: Reach
-) -> timedelta:
-    """By how much a run that is waited for goes back: a whole number of intervals, or nothing."""
-    first_run = options.first_run
-    if not isinstance(schedule, Every) or (first_run is not None and first_run > now):
+def _anchor(grid: Grid, back: timedelta) -> datetime:
+    """What intervals are counted from after a run has gone back: the calendar has its own times."""
+    return grid.anchor - back if isinstance(grid.schedule, Every) else grid.anchor
+
+
+def _back(grid: Grid, scheduled: datetime, now: datetime, reach: Reach) -> timedelta:
+    """By how much a run that is waited for goes back; nothing where it stays."""
+    schedule, first_run = grid.schedule, grid.options.first_run
+    if not isinstance(schedule, Every):
+        first = _first_shown(grid, scheduled, now)
+        return timedelta() if first is None else scheduled - first
+    if first_run is not None and first_run > now:
         return timedelta()
     if scheduled - now <= 2 * reach.variation * schedule.interval:
         return timedelta()
     back = (scheduled - now) // schedule.interval * schedule.interval
     return back if scheduled - back > now else back - schedule.interval
+
+
+def _first_shown(grid: Grid, scheduled: datetime, now: datetime) -> datetime | None:
+    """The first of a calendar's or cron's times after `now`; None where `scheduled` stays."""
+    first = grid.next_after(now)
+    if first is None or first.at >= scheduled:
+        return None
+    if isinstance(grid.schedule, Cron) and grid.schedule.is_wildcard:
+        later = grid.next_after(first.at)
+    else:
+        later = grid.next_after(add(now, CORRECTION) or now)
+    return None if later is None or later.at >= scheduled else first.at

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.duration import seconds
+from dalga.duration import duration_from_text, seconds
 from dalga.job import (
     Failed,
     Job,
@@ -18,8 +18,9 @@ from dalga.job import (
     Reschedule,
     Retry,
     ScheduleRequest,
+    offset_of,
 )
-from dalga.schedule import Cron, Every, Once, Schedule
+from dalga.schedule import Calendar, Cron, Every, Once, Schedule
 from dalga.setback import Reach, corrected
 from dalga.store import table
 from dalga.store.table import JobsTable
@@ -52,7 +53,8 @@ class CorrectedTests(SynchronousTestCase):
         if not waiting.running and not waiting.attempts:
             # The grid is the same, and its anchor is before the run.
             self.assertEqual(times.scheduled, times.due)
-            self.assertEqual(times.scheduled - times.anchor, waiting.scheduled - waiting.anchor)
+            if isinstance(waiting.schedule, Every):
+                self.assertEqual(times.scheduled - times.anchor, waiting.scheduled - waiting.anchor)
         else:
             self.assertEqual(times[:2], (waiting.anchor, waiting.scheduled))
         return (times.due - NOW).total_seconds()
@@ -81,13 +83,54 @@ class CorrectedTests(SynchronousTestCase):
         self.assertIsNone(corrected(job(EACH_5, 15), NOW, varied))
         self.assertIsNotNone(corrected(job(EACH_5, 15.5), NOW, varied))
 
+    def test_times_of_a_clock(self) -> None:
+        """
+        What cron or the calendar names goes by the corrected clock: at once where the minute or the
+        hour is a star, and after a correction of more than three hours where it is not, as cron(8)
+        of Debian has it. What may have been made already a moment ago stays.
+        """
+        for cron, ahead, expected in [
+            ("* * * * *", 3660, 60),
+            ("*/10 * * * * *", 3610, 10),
+            ("* * * * *", 180, 60),
+            # Set back by a second or two: the next time, or the one after it.
+            ("* * * * *", 120, None),
+            ("* * * * *", 60, None),
+            ("0 * * * *", 2 * 3600, None),
+            ("0 * * * *", 3 * 3600, 3600),
+            # 9:30 and 10:30, with 9 o'clock on the clock: 9:30 was made by the wrong one.
+            ("30 9,10 * * *", 5400, None),
+            ("30 9 * * *", 1800, None),
+            ("30 9 * * *", 86400 + 1800, None),
+            ("30 9 * * *", 10 * 365 * 86400 + 1800 + 2 * 86400, 1800),
+            ("0 9-15 * * *", 4 * 3600, None),
+            ("0 9-15 * * *", 5 * 3600, 3600),
+        ]:
+            waiting = job(Cron(cron, Zone("UTC")), ahead)
+            self.assertEqual(self.moved(waiting), expected, (cron, ahead))
+            times = corrected(waiting, NOW, REACH)
+            self.assertEqual(times and times.anchor, expected and waiting.anchor)
+        first = NOW - timedelta(days=3) + timedelta(minutes=30)
+        daily = Calendar(duration_from_text("P1D"), Zone("UTC"))
+        for ahead, expected in [(1800, None), (86400 + 1800, None), (40 * 86400 + 1800, 1800)]:
+            self.assertEqual(self.moved(job(daily, ahead, anchor=first)), expected, ahead)
+        # Its jitter is a part of each of its times.
+        options = Options(jitter=timedelta(seconds=30))
+        offset = offset_of(KEY, options).total_seconds()
+        waiting = job(Cron("* * * * *", Zone("UTC")), 3660 + offset, options=options)
+        self.assertEqual(self.moved(waiting), offset if offset else 60)
+
     def test_times_that_were_given(self) -> None:
-        """A time of the calendar, of cron, or of a user's stays, however far ahead it is."""
+        """A time of a user's stays, however far ahead it is, and none begins before first-run."""
         given = NOW + 5 * HOUR
         zone = Zone("UTC")
+        begins = Options(first_run=given)
         for waiting in [
             job(Once(), 3600, successes=0),
-            job(Cron("* * * * *", zone), 3600),
+            job(Cron("0 * * * *", zone), 18000, anchor=given, successes=0, options=begins),
+            # It was POSTed to run once ahead of its first-run.
+            job(Cron("0 * * * *", zone), 18000, options=begins),
+            job(Calendar(duration_from_text("P1D"), zone), 18000, options=begins),
             job(EACH_5, 18000, anchor=given, successes=0),
             job(EACH_5, 18000, anchor=given, successes=0, options=Options(first_run=given)),
             # It was POSTed to run once ahead of its first-run.
