@@ -167,6 +167,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 
 #: The one key that is a table: in a file, ``[endpoint.headers]`` and a line for each header.
 HEADERS = ("endpoint", "headers")
+_HEADERS_SECTION = ".".join(HEADERS)
 
 #: Headers that say how a message goes from one host to the next (RFC 9110 section 7.6.1) or how it
 #: is written, which Dalga does by itself.
@@ -422,7 +423,7 @@ class _Value:
         if self.kind not in (Kind.TEXT, Kind.NUMBER, Kind.BOOLEAN):
             given = f" is {self.kind.value}"
         # A URL with an @ may have a password in it, too.
-        elif self.key == "password" or "@" in self.text or self.section == ".".join(HEADERS):
+        elif self.key == "password" or "@" in self.text or self.section == _HEADERS_SECTION:
             given = " (not shown)"
         else:
             given = f" is {shown(self.text)}"
@@ -477,7 +478,7 @@ class _Given:
         values: dict[tuple[str, str], _Value] = {}
         for written in read_file(path):
             section = written.name.lower()
-            if section == ".".join(HEADERS):
+            if section == _HEADERS_SECTION:
                 self._add_headers(path, written.entries)
                 continue
             if section not in KEYS:
@@ -518,7 +519,7 @@ class _Given:
             self._add_headers(path, entry.table)
         elif entry.text or entry.kind not in (Kind.TEXT, Kind.NOTHING):
             where = f"{path}: [endpoint] headers"
-            raise _Value(".".join(HEADERS), "", entry.text, where, entry.kind).refuse(
+            raise _Value(_HEADERS_SECTION, "", entry.text, where, entry.kind).refuse(
                 "each header takes a line of its own below [endpoint.headers], or in YAML below "
                 'headers:, such as X-Api-Key = "..."'
             )
@@ -534,7 +535,7 @@ class _Given:
                     'shown): it takes ASCII letters, digits and -, such as X-Api-Key = "..."'
                 )
             where = f"{path}: [endpoint.headers] {name}"
-            value = _Value(".".join(HEADERS), name, entry.text, where, entry.kind)
+            value = _Value(_HEADERS_SECTION, name, entry.text, where, entry.kind)
             if name.lower() in self.headers:
                 raise ConfigError(f"{where} is there twice, leave one of them")
             if entry.problem is not None:
@@ -548,7 +549,7 @@ class _Given:
         :raises ConfigError: for what names no header.
         """
         name = variable.removeprefix(_HEADERS_VARIABLE).removeprefix("_")
-        value = _Value(".".join(HEADERS), name.replace("_", "-").title(), text, variable)
+        value = _Value(_HEADERS_SECTION, name.replace("_", "-").title(), text, variable)
         if re.fullmatch(r"[A-Z0-9]+(_[A-Z0-9]+)*", name):
             self.headers[value.key.lower()] = value
         elif text or variable != _HEADERS_VARIABLE:
@@ -634,7 +635,7 @@ def _variable(key: str) -> str:
 
 def _names(section: str) -> list[str]:
     """A section's keys, as a sentence on an unknown one lists them."""
-    return [*KEYS[section], *(key for within, key in [HEADERS] if within == section)]
+    return [*KEYS[section], HEADERS[1]] if section == HEADERS[0] else [*KEYS[section]]
 
 
 def _known(section: str) -> dict[str, str]:

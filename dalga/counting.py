@@ -1,8 +1,8 @@
 """
-How many jobs there are of each kind, for those who ask again and again.
+How many jobs there are of each kind, for whoever asks for `/status` again and again.
 
-A small table is counted for each request, so that what was just written is in it. A large one is
-counted in the background, in pieces, and what is shown then is the last count, with its age.
+A small table is counted for each request, so that what was just written is in it. A large table is
+counted in the background, in pieces, and a request gets the last count, with its age.
 """
 
 from __future__ import annotations
@@ -16,26 +16,14 @@ from twisted.python.failure import Failure
 
 from dalga.errors import StoreUnavailable
 from dalga.log import logger
-from dalga.store import Counts, Store
+from dalga.store import Counts, Store, Tally
 
 log = logger(__name__)
 
-#: The least time between the beginnings of two counts of a large table, in seconds, and as a
-#: multiple of what the last one took.
+#: The least time from the beginning of a count of a large table to that of the next, in seconds.
 REST = 10.0
+#: The same, as a multiple of what the last count took.
 REST_FACTOR = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A count of all rows."""
-
-    total: int
-    pending: int
-    running: int
-    set_aside: int
-    #: When it began, in the reactor's seconds.
-    began: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +32,9 @@ class Present:
 
     #: Instances, and how late the oldest due job is: of this moment.
     live: Counts
-    #: None where no count has ended yet.
-    counted: Counted | None
-    #: How old that is, in seconds.
+    #: The last count of all rows; None where none has ended yet.
+    counted: Tally | None
+    #: How long ago that count began, in seconds.
     age: float | None
 
 
@@ -54,14 +42,16 @@ class Counting:
     """
     :param store: an opened store.
     :param piece: how many rows one transaction counts, at most: an embedded database has but one
-        connection, on which runs wait meanwhile (P7). It is also what a small table has at most.
+        connection, on which runs wait meanwhile (P7). A table with fewer rows is a small one.
     """
 
     def __init__(self, store: Store, reactor: IReactorTime, piece: int) -> None:
         self._store = store
         self._reactor = reactor
         self._piece = piece
-        self._last: Counted | None = None
+        #: The last count of all rows, and when it began, in the reactor's seconds.
+        self._last: Tally | None = None
+        self._last_began = 0.0
         #: The count that is under way.
         self._count: Deferred[None] | None = None
         #: When the next may begin, in the reactor's seconds.
@@ -80,10 +70,10 @@ class Counting:
         )
         live = await self._store.counts(0, self._piece if may_be_small else 0)
         if may_be_small and live.last is None:
-            self._last = _counted(live, now)
+            self._last, self._last_began = live, now
         else:
             self._begin()
-        age = None if self._last is None else max(0.0, self._reactor.seconds() - self._last.began)
+        age = None if self._last is None else max(0.0, self._reactor.seconds() - self._last_began)
         return Present(live, self._last, age)
 
     def stop(self) -> None:
@@ -102,24 +92,18 @@ class Counting:
 
     async def _count_all(self) -> None:
         began = self._reactor.seconds()
-        total = Counted(0, 0, 0, 0, began)
+        total = Tally()
         after: int | None = 0
         try:
             while after is not None:
                 sent = self._reactor.seconds()
                 found = await self._store.counts(after, self._piece)
-                total = Counted(
-                    total.total + found.total,
-                    total.pending + found.pending,
-                    total.running + found.running,
-                    total.set_aside + found.set_aside,
-                    began,
-                )
+                total += found
                 after = found.last
                 if after is not None:
-                    # As long as that took, the connection is others'.
+                    # The connection is left to others for as long as that piece took.
                     await deferLater(self._reactor, self._reactor.seconds() - sent)
-            self._last = total
+            self._last, self._last_began = total, began
         finally:
             took = self._reactor.seconds() - began
             self._not_before = began + max(REST, REST_FACTOR * took)
@@ -130,7 +114,3 @@ class Counting:
 
     def _ended(self, _: None) -> None:
         self._count = None
-
-
-def _counted(counts: Counts, began: float) -> Counted:
-    return Counted(counts.total, counts.pending, counts.running, counts.set_aside, began)

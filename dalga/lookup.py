@@ -39,10 +39,10 @@ STALE = 3600.0
 #: RFC 8767 section 5 recommends this.
 PATIENCE = 1.8
 
-#: A look-up that has been silent for this long, in seconds, is no longer waited for alone: the next
-#: POST begins another. (glibc gives up after 5 to 30 s, but not all that it asks on the way does.)
+#: After this many seconds without an answer a look-up counts as stuck, and the next POST begins
+#: another one. (glibc gives up after 5 to 30 s, but not all modules that glibc asks do.)
 STUCK = 30.0
-#: How many look-ups are out at most, where each got stuck.
+#: How many look-ups there are at most at once, where each got stuck.
 THREADS = 4
 
 #: The errors of getaddrinfo(3) by which a resolver says that there is no such host.
@@ -61,7 +61,7 @@ class Lookup:
         self._reactor = reactor
         self._host = host
         self._port = port
-        #: What an address stands for: itself.
+        #: The host's address, where the host is one.
         self._fixed: Addresses | None = None
         if isIPAddress(host):
             self._fixed = [IPv4Address("TCP", host, port)]
@@ -74,7 +74,7 @@ class Lookup:
         self._doubted = False
         #: Whether the resolver is silent, or has said that it can't tell now.
         self._silent = False
-        #: POSTs that wait, in order.
+        #: What POSTs wait for, in the order in which they came.
         self._waiting: dict[Deferred[Addresses], None] = {}
         #: How many look-ups are out, how many there have been, and when the last one began.
         self._out = 0
@@ -111,6 +111,9 @@ class Lookup:
 
     def close(self) -> None:
         """Leave no timer. POSTs that wait fail by their own deadline."""
+        self._stop_impatience()
+
+    def _stop_impatience(self) -> None:
         if self._impatience is not None and self._impatience.active():
             self._impatience.cancel()
 
@@ -130,7 +133,7 @@ class Lookup:
         self._count += 1
         self._out += 1
         self._began = now
-        self.close()
+        self._stop_impatience()
         self._impatience = self._reactor.callLater(PATIENCE, self._has_been_silent)
         look_up = (self._count, now)
         # Nothing waits for a daemon thread at the end of the process.
@@ -161,7 +164,7 @@ class Lookup:
         self._out -= 1
         last = number == self._count
         if last:
-            self.close()
+            self._stop_impatience()
         if not isinstance(found, BaseException):
             if began >= self._since:  # else it was stuck, and a later one has answered
                 self._known, self._since = found, began

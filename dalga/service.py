@@ -204,6 +204,11 @@ class DalgaService(Service):
             for listener in self._listeners
         ]
         self._scheduler.start()
+        self._log_start(instance)
+
+    def _log_start(self, instance: str) -> None:
+        """What this instance is and does, in the log's first lines."""
+        config = self._config
         log.info(
             "dalga {version} ({instance}) listens on {urls}, "
             "keeps jobs in {where} and POSTs them to {baseurl}",
@@ -213,7 +218,7 @@ class DalgaService(Service):
                 f"http://{shown(*listener.getsockname()[:2])}/" for listener in self._listeners
             ),
             where=self._store.where(),
-            baseurl=self._config.endpoint.baseurl,
+            baseurl=config.endpoint.baseurl,
         )
         log.info("time zone data: {zones}", zones=self._zones)
         for note in config.notes:
@@ -236,9 +241,9 @@ class DalgaService(Service):
 
     async def _stop(self) -> None:
         grace = self._config.jobs.shutdown_timeout
-        self._scheduler.stop_claiming()
-        self._endpoint.stop_resolving()
         try:
+            self._scheduler.stop_claiming()
+            self._endpoint.stop_resolving()
             for port in self._ports:
                 await _maybe(port.stopListening())
             for listener in self._listeners:

@@ -23,15 +23,30 @@ PIECE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class Tally:
     """How many rows there are, and of which kind, among those that were counted."""
 
-    total: int
+    total: int = 0
     #: Due and not claimed.
-    pending: int
-    set_aside: int
-    #: Under a lease.
-    running: int
+    pending: int = 0
+    #: Could not be understood, and are due no more.
+    set_aside: int = 0
+    #: Under a lease that has not ended.
+    running: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.total + other.total,
+            self.pending + other.pending,
+            self.set_aside + other.set_aside,
+            self.running + other.running,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts(Tally):
+    """A tally, and what does not depend on which rows were counted."""
+
     #: Instances that were heard of lately.
     instances: int
     #: For how long the oldest of all pending rows has been due.

@@ -1,6 +1,7 @@
 """
-How a user of MySQL or MariaDB proves who it is, where PyMySQL needs help with that: what asks for
-the password as it is gets it over TLS or a local socket only, and what PyMySQL can't do is said.
+How a user of MySQL or MariaDB proves who it is, where PyMySQL needs help with that. A server that
+asks for the password as it is gets the password over TLS or a local socket only. A way to log in
+that PyMySQL does not know is named, with what would do instead.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ PLUGINS: dict[bytes, type[PlainText]] = {
 }
 
 
-def unknown(error: Exception) -> str | None:
+def what_is_missing(error: Exception) -> str | None:
     """What is missing, in words, where an error of PyMySQL's is about a plugin or a package."""
     if isinstance(error, RuntimeError):
         if "ed25519" in str(error):

@@ -316,7 +316,7 @@ class MySQL:
                 raise pymysql.OperationalError(CR.CR_UNKNOWN_HOST, no_host) from error
             raise _no_server() from error
         except (RuntimeError, pymysql.OperationalError) as error:
-            words = login.unknown(error)
+            words = login.what_is_missing(error)
             if words is None:
                 raise
             raise pymysql.OperationalError(CR.CR_AUTH_PLUGIN_CANNOT_LOAD, words) from error

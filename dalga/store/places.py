@@ -3,10 +3,10 @@ How many sessions the daemon has with its database server, those included that i
 
 A statement's answer that does not come in time is given up here, and its connection with it. The
 session on the server goes on: it waits for a lock, a disk or a replica, and notices only at the end
-of that wait that nobody listens. New connections beside such sessions are how a daemon fills a
-server, until that takes no more of anybody's. So a session that was given up keeps its place until
-it is over. Its end can be seen: the daemon says that it will send no more (shutdown(2)), but keeps
-the socket, and the server closes the other half when the session ends.
+of that wait that nobody listens. A daemon that opened new connections beside such sessions would
+fill the server, until the server refused everybody. So a session that was given up keeps its place
+until it is over. The daemon sees that by the socket, which it shuts down for sending (shutdown(2))
+and keeps: the server closes the other half when the session ends.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ LOOK_PAUSE = 1.0
 #: look from. By then the server has ended what it can end by itself (see `dalga.store.session`).
 FORGOTTEN = 70.0
 
-#: When a peer that is dead is found to be so, in seconds: idle time until the first probe, between
-#: two, and until what was sent has to be acknowledged (tcp(7)).
+#: In seconds (tcp(7)): the idle time before the first probe of a peer that may be dead, and between
+#: two probes; and the time after which a peer that acknowledges nothing is taken for dead.
 _PROBE, _GIVE_UP = 5, 20
 
 #: Idle time until the first probe of a connection in use, in seconds. It keeps a firewall or a NAT
@@ -56,8 +56,8 @@ class Session:
         self.connection = connection
         # PyMySQL closes its own as soon as an answer is late.
         self._socket = socket.socket(fileno=os.dup(connection._sock.fileno()))
-        #: By which the server knows it, together with the port: ids are given anew when a server
-        #: starts, and there may be several servers behind an address.
+        #: The server knows the session by this id. The port is compared, too: ids begin anew when a
+        #: server starts, and there may be several servers behind an address.
         self.id = int(connection.thread_id())
         name = self._socket.getsockname()
         self.port = str(name[1]) if isinstance(name, tuple) else ""
@@ -67,7 +67,7 @@ class Session:
             self._set(TCP_KEEPIDLE=_KEPT, TCP_KEEPINTVL=_PROBE)
 
     def leave(self, now: float) -> None:
-        """Send no more. What is in use no longer keeps the socket, to see the session's end."""
+        """Send no more, and keep the socket only to see the session's end."""
         if self.left_at is None:
             self.left_at = now
             with suppress(OSError):

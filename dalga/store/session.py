@@ -15,8 +15,8 @@ from dalga.store.dialect import Cursor
 #: No limit, as both engines write it.
 _NO_LIMIT = 2**64 - 1
 
-#: What both engines have, and let every user set. Not among them, as no statement of ours goes by
-#: it: what is about how text compares (keys are bytes), and how values are shown.
+#: What both engines have, and let every user set. Settings on how text compares and on how values
+#: are shown are left out: keys are bytes, and no statement of ours depends on either.
 _SETTINGS: dict[str, object] = {
     "time_zone": "'+00:00'",
     "sql_mode": "'STRICT_ALL_TABLES'",
@@ -32,7 +32,7 @@ _SETTINGS: dict[str, object] = {
     "unique_checks": 1,
     # CHAIN begins a transaction with each COMMIT, and RELEASE ends the session with it.
     "completion_type": "'NO_CHAIN'",
-    # PyMySQL looks at what the server says before its init_connect.
+    # PyMySQL sets it only where it is on at the log-in, and the server's init_connect comes later.
     "autocommit": 0,
 }
 
@@ -41,8 +41,8 @@ _SETTINGS: dict[str, object] = {
 #: or the way to that is cut (P5).
 IDLE_TRANSACTION = 10
 
-#: The same for MySQL, which has no limit but that of any idle session. It is longer, as it ends
-#: connections that wait in the pool, too; these are made anew when they are needed.
+#: The same for MySQL, which has a limit for idle sessions alone, in a transaction or not. It is
+#: longer, as it also ends connections that wait in the pool; these are made anew when needed.
 IDLE = 60
 
 #: MariaDB has the first two, in seconds; MySQL the last, in milliseconds; and both the third.
@@ -75,7 +75,7 @@ def set_up(cursor: Cursor, limits: Limits) -> None:
     cursor.execute(
         "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items())
     )
-    # What can't be done in a transaction that only reads is all that we do.
+    # An administrator may have made READ ONLY the default, which refuses each of our writes.
     cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
     # MariaDB had but the one name until 11.1, MySQL 8 has but the other.
     found = _variables(cursor, (*_ISOLATION, *_LIMITS, "wsrep_on"))

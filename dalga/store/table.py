@@ -202,10 +202,10 @@ class JobsTable:
         self._token = token
         self._sql = _Statements(dialect)
         self._puts: Together[_Put, Job] = Together(api_lane, self._put_all, lambda put: put.key)
+        self._gets: Together[JobKey, Job | UnreadableJob] = Together(api_lane, self._read_all)
         #: Row and token of the runs whose record's COMMIT got no answer, until they are settled: at
         #: most as many as the scheduler keeps verdicts.
         self._unsure: set[tuple[int, bytes]] = set()
-        self._gets: Together[JobKey, Job | UnreadableJob] = Together(api_lane, self._read_all)
 
     # Open and close
 
@@ -472,7 +472,8 @@ class JobsTable:
             except ValueError:
                 lag = timedelta()  # nothing is pending
             more = (after if row is None else int(row)) if total == limit else None
-            return Counts(total, pending, set_aside, running, instances, lag, more)
+            counted = total, pending, set_aside, running
+            return Counts(*counted, instances=instances, lag=lag, last=more)
 
         return self._api.run(work)
 

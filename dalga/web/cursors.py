@@ -8,7 +8,6 @@ is told so, and not given some other page.
 
 from __future__ import annotations
 
-import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
 
@@ -32,8 +31,7 @@ def cursor_text(last: Position, path: str | None) -> str:
         | _BODY_BLOB * last.body_is_blob
         | _OF_A_PATH * (path is not None)
     )
-    octets = bytes([flags]) + len(last.path).to_bytes(4, "big") + last.path + last.body
-    return urlsafe_b64encode(_digest(octets) + octets).rstrip(b"=").decode("ascii")
+    return _text(bytes([flags]) + len(last.path).to_bytes(4, "big") + last.path + last.body)
 
 
 def cursor_from_text(text: str, path: str | None) -> Position:
@@ -43,24 +41,12 @@ def cursor_from_text(text: str, path: str | None) -> Position:
     :param path: of which jobs alone are listed now; None for all.
     :raises ValueError: with what is wrong, and what would do, as the rest of a sentence.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+    octets = _octets(text)
+    if octets is None:
         raise ValueError(f"is none: {_UNCHANGED}")
-    try:
-        octets = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError:
-        raise ValueError(f"is none: {_UNCHANGED}") from None
-    digest, octets = octets[:_DIGEST], octets[_DIGEST:]
-    if len(octets) < 5 or digest != _digest(octets):
-        raise ValueError(f"is none: {_UNCHANGED}")
-    flags, length = octets[0], int.from_bytes(octets[1:5], "big")
-    last = Position(
-        octets[5 : 5 + length],
-        octets[5 + length :],
-        bool(flags & _PATH_BLOB),
-        bool(flags & _BODY_BLOB),
-    )
-    if cursor_text(last, None if flags & _OF_A_PATH == 0 else "") != text:
-        raise ValueError(f"is none: {_UNCHANGED}")
+    flags, end = octets[0], 5 + int.from_bytes(octets[1:5], "big")
+    kinds = bool(flags & _PATH_BLOB), bool(flags & _BODY_BLOB)
+    last = Position(octets[5:end], octets[end:], *kinds)
     listed = last.path.decode("utf-8", "replace") if flags & _OF_A_PATH else None
     if listed != path:
         of = "all jobs" if listed is None else f"the jobs with path {listed!r:.40}"
@@ -71,5 +57,16 @@ def cursor_from_text(text: str, path: str | None) -> Position:
     return last
 
 
-def _digest(octets: bytes) -> bytes:
-    return sha256(b"dalga cursor 1\n" + octets).digest()[:_DIGEST]
+def _text(octets: bytes) -> str:
+    digest = sha256(b"dalga cursor 1\n" + octets).digest()[:_DIGEST]
+    return urlsafe_b64encode(digest + octets).rstrip(b"=").decode("ascii")
+
+
+def _octets(text: str) -> bytes | None:
+    """What `_text` was given; None where it has not written this."""
+    try:
+        octets = urlsafe_b64decode(text + "=" * (-len(text) % 4))[_DIGEST:]
+    except ValueError:
+        return None
+    # Compared as text, as the decoder passes over what is no letter of base64.
+    return octets if octets and _text(octets) == text else None
