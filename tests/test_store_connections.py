@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from random import Random
 from signal import SIGCONT, SIGSTOP
 from threading import Thread
 from typing import Any
@@ -23,6 +24,7 @@ import pymysql
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,9 +33,12 @@ from dalga import service
 from dalga.config import MySQLConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
 from dalga.job import JobKey
+from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL, tls
 from dalga.store.table import JobsTable
+from dalga.store.transactions import Transactions
+from faults.proxy import Proxy
 from tests.servers import Server, start_server
 from tests.servers.server import PASSWORD, USER, free_port
 from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine, server
@@ -417,6 +422,44 @@ class TroubleTests(SynchronousTestCase):
         self.patch(pymysql, "connect", lambda **_: connection)
         self.patch(dialect, "set_up", lambda _: {}["no such key"])
         self.assertRaises(KeyError, dialect.connect)
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class SilentTests(ConnectionTestCase):
+    """A middlebox has forgotten the connections that there are, and tells nobody."""
+
+    timeout = 60
+
+    async def test_those_that_were_idle(self) -> None:
+        """One is found to be dead by its time-out; the others are not tried any more."""
+        self.open_store()
+        host = server(self.engine)
+        proxy = Proxy(real_reactor, host.host, host.port)
+        proxy.listen()
+        self.addCleanup(proxy.close)
+        config = replace(
+            self.config, host="127.0.0.1", port=proxy.port, ssl_mode="disabled", read_timeout=2.0
+        )
+        clock = DatabaseClock(steady_seconds)
+        dialect = service.server(config)
+        transactions = Transactions(real_reactor, dialect, clock, Random(1), 3)
+        self.addCleanup(transactions.close)
+
+        async def ask_all() -> float:
+            """Use each of the connections; gives how long that took, in seconds."""
+
+            def work(cursor: Any, now: datetime, since: float) -> None:
+                cursor.execute("SELECT SLEEP(0.1)")
+
+            began = steady_seconds()
+            await gatherResults([transactions.run(work) for _ in range(3)])
+            return steady_seconds() - began
+
+        await ask_all()
+        proxy.mute()
+        await transactions.run(lambda cursor, now, since: None)
+        # A connection that was silent, too, would take 2 s to be found so.
+        self.assertLess(await ask_all(), 1.5)
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))

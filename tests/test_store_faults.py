@@ -662,7 +662,8 @@ class FileTests(EngineTestCase):
         """P8: the reactor's timers and the leases go by a clock that nobody sets."""
         reactor = MemoryReactorClock()
         service = make_service(Config(database=self.config, listen=ListenConfig(port=0)), reactor)
-        self.addCleanup(service._listener.close)
+        for listener in service._listeners:
+            self.addCleanup(listener.close)
         self.addCleanup(service._store._guard.release)
         self.assertIs(reactor.seconds, steady_seconds)
         before = steady_seconds()

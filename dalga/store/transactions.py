@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 
 from dalga.errors import StoreUnavailable
 from dalga.log import logger
-from dalga.store.clock import DatabaseClock
+from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Cursor, Dialect, Trouble
 
 log = logger(__name__)
@@ -100,6 +100,7 @@ class _Connection(adbapi.Connection):
     def commit(self) -> None:
         try:
             self._connection.commit()
+            self._pool.works()
         except Exception as error:
             self.useless = bool(self._pool.is_spent_by(error))
             raise
@@ -108,6 +109,7 @@ class _Connection(adbapi.Connection):
         try:
             if not self.useless:
                 self._connection.rollback()
+                self._pool.works()
                 return
         except Exception:
             pass  # dead, as it turns out
@@ -132,21 +134,38 @@ class _Pool(adbapi.ConnectionPool):
     def __init__(self, dialect: Dialect, **settings: Any) -> None:
         super().__init__(dialect.module, **settings)  # type: ignore[no-untyped-call]
         self._dialect = dialect
+        #: When each thread's connection last worked, in steady seconds.
+        self._worked: dict[int, float] = {}
+
+    def works(self) -> None:
+        """This thread's connection has just answered."""
+        self._worked[self.threadID()] = steady_seconds()  # type: ignore[no-untyped-call]
 
     def is_spent_by(self, error: Exception) -> bool:
         """Whether a new connection may do better than the one that has met an error."""
-        return self._dialect.trouble(error) in (Trouble.LOST, Trouble.UNAVAILABLE)
+        trouble = self._dialect.trouble(error)
+        if trouble is Trouble.LOST:
+            self._dialect.lost_at = steady_seconds()
+        return trouble in (Trouble.LOST, Trouble.UNAVAILABLE)
 
     def _close(self, connection: Any) -> None:
         super()._close(connection)  # type: ignore[no-untyped-call]
         self._dialect.left(connection)
 
     def connect(self) -> Any:
-        """This thread's connection."""
+        """
+        This thread's connection. One that has been idle since before another was found to be dead
+        is made anew: mostly they died together, and it would be silent until the time-out.
+        """
         thread = self.threadID()  # type: ignore[no-untyped-call]
-        if self.connections.get(thread) is None:
-            self.connections[thread] = self._dialect.connect()
-        return self.connections[thread]
+        connection = self.connections.get(thread)
+        if connection is not None and self._worked.get(thread, 0.0) < self._dialect.lost_at:
+            self.disconnect(connection)  # type: ignore[no-untyped-call]
+            connection = None
+        if connection is None:
+            connection = self.connections[thread] = self._dialect.connect()
+            self.works()
+        return connection
 
 
 class Transactions:
