@@ -138,8 +138,8 @@ async def database_killed(world: World) -> None:
 
 
 #: How much CPU a daemon may take while it waits for a database, and how soon after its return there
-#: are claims again, in seconds: later where it was away for longer than a lease, since instances then
-#: let each other record first what they know.
+#: are claims again, in seconds: later where it was away for longer than a lease, since instances
+#: let each other record first what they know then.
 WAITING = 0.015
 BACK = 2.0
 BACK_LATER = BACK + 1.1
