@@ -109,7 +109,8 @@ class EndpointConfig:
     baseurl: str = "http://127.0.0.1:5000/"
     #: Seconds for one POST, from the connect to the end of the answer.
     timeout: float = 10.0
-    #: The path of a file with the CAs that are trusted instead of the platform's; "" for those.
+    #: The path of a file with the CAs that are trusted instead of the platform's; "" for the
+    #: platform's.
     ca: str = ""
     #: Names and values of what each POST has in its head, in ASCII; no name twice in any case.
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -287,7 +288,7 @@ def _endpoint(endpoint: _Section, headers: Mapping[str, _Value]) -> EndpointConf
                 f"{endpoint['baseurl'].where} has a user name and a password in it, leave one of "
                 "the two out"
             )
-        # As Go's net/http does, and RFC 7617 has it.
+        # Basic authentication (RFC 7617), as Go's net/http makes it of a URL.
         encoded = base64.b64encode(unquote_to_bytes(_user_and_password(credentials))).decode()
         sent = (*sent, ("Authorization", f"Basic {encoded}"))
         baseurl = baseurl.replace(f"{credentials}@", "", 1)
@@ -513,7 +514,7 @@ class _Given:
         """
         Take ``headers`` where it is a key.
 
-        :raises ConfigError: for what is neither a table nor empty.
+        :raises ConfigError: for a value that is neither a table nor empty.
         """
         if entry.kind is Kind.TABLE:
             self._add_headers(path, entry.table)
@@ -525,10 +526,10 @@ class _Given:
             )
 
     def _add_headers(self, path: str, entries: Iterable[Entry]) -> None:
-        """:raises ConfigError: for what is no header's name, and for one that is there twice."""
+        """:raises ConfigError: for a name that no header can have, or that is there twice."""
         for entry in entries:
             name = entry.key
-            # RFC 9110 section 5.1. What is none may have the value in it: "Authorization: x".
+            # RFC 9110 section 5.1. A wrong name may hold the value: "Authorization: secret".
             if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
                 raise ConfigError(
                     f"{path}: [endpoint.headers] has a key that can't be a header's name (not "

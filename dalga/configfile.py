@@ -45,7 +45,7 @@ class Entry:
     kind: Kind = Kind.TEXT
     #: Why the value can't be taken, as the end of a sentence; None where it can.
     problem: str | None = None
-    #: What a table has in it.
+    #: A table's entries.
     table: tuple[Entry, ...] = ()
 
 

@@ -28,7 +28,7 @@ REST_FACTOR = 20
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What is known now."""
+    """How many jobs and instances there are, as far as this instance knows now."""
 
     #: Instances, and how late the oldest due job is: of this moment.
     live: Counts

@@ -87,13 +87,13 @@ MISTAKES_TOLD = 100
 #: Between two attempts to reach a database that is away, in seconds.
 AWAY_PAUSE = 1.0
 
-#: The same for claims, once something has failed for longer than leases last. All runs are due by
-#: then, also those whose outcome another instance knows and could not write; so it should not be a
-#: claim that finds the database back.
+#: The same pause for claims, in seconds, in an outage that has lasted longer than a lease. By then
+#: all runs are due, also runs whose outcome another instance knows and could not write. So another
+#: query than a claim should find that the database is back.
 LONG_AWAY_PAUSE = 30.0
 
-#: After such an outage, from when a scan or a sign of life goes well until the next claim, in
-#: seconds: by then the other instances have tried to record what they know.
+#: Seconds from the first query that succeeds after such an outage to the next claim. In that time
+#: the other instances try to record the outcomes that they know.
 OTHERS_FIRST = 1.1 * AWAY_PAUSE
 
 
@@ -157,7 +157,7 @@ class Scheduler:
         self._meanwhile: list[datetime] = []
         self._scanning = False
         self._signing = False
-        #: Of the clock's set-backs, those after which times were corrected.
+        #: How many set-backs of the clock have been corrected for: see `DatabaseClock.set_backs`.
         self._set_backs = 0
         retry, variation = policy.retry, 1 + policy.randomization_factor
         self._reach = Reach(pace.lease, retry.max_interval * (1 + retry.jitter), variation)
@@ -811,7 +811,7 @@ class _Recorder:
             for number, item in enumerate(batch):
                 await self._record([item], result)
                 if result.away is not None:
-                    # What was written before it went away is written: it is not done again.
+                    # The verdicts before this one are written, and not to be written again.
                     result.unwritten += batch[number + 1 :]
                     return
 
@@ -824,10 +824,10 @@ class _Batch:
         self.dues: list[datetime] = []
         self.recorded = Recorded()
         self.postponed: list[tuple[Run, Verdict]] = []
-        #: Those that the store chokes on, and what it said of the last of them.
+        #: Runs whose verdict the store chokes on, and the store's error for the last of them.
         self.broken: list[Run] = []
         self.error: Exception | None = None
-        #: Those that are to be written again, as the database went away.
+        #: Verdicts to be written again, as the database went away.
         self.unwritten: list[tuple[Run, Verdict]] = []
         self.away: StoreUnavailable | None = None
 

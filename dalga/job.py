@@ -156,7 +156,7 @@ class Grid:
 
     schedule: Schedule
     options: Options
-    #: What intervals are counted from.
+    #: The time that intervals are counted from.
     anchor: datetime
     offset: timedelta = timedelta()
 
@@ -402,12 +402,12 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
 
 def revised(run: Run, verdict: Verdict, options: Options, now: datetime) -> Verdict:
     """
-    What a verdict comes to where the user has changed the job's options during the run (P4): it was
-    made by those that the run was claimed with.
+    A verdict by the job's new options, where the user has changed them during the run (P4).
 
-    What was done is done: a run that was skipped, or tried again, stays so.
+    A run that was skipped, or is tried again, stays so.
 
-    :param options: those that hold now; the schedule is the same.
+    :param verdict: by the options that the run was claimed with.
+    :param options: the new ones; the schedule is the same.
     """
     following = _within(options, _next_time(replace(run.grid, options=options), run.scheduled, now))
     more = options.count is None or run.successes + 1 < options.count
@@ -471,8 +471,8 @@ def _following(
         drawn = _within(run.options, add(run.claimed if policy.fixed_intervals else now, varied))
         return None if drawn is None else (drawn, drawn - run.offset)
     if not policy.fixed_intervals and isinstance(schedule, Every | Calendar):
-        # The offset is in the run's time, and is not added each time; but for one that was asked
-        # for, which came at once.
+        # The offset is in the run's time already, so it is not added with each run. A run that was
+        # asked for (`scheduled` is the anchor) came at once, without the offset.
         anchor = now if run.scheduled == run.anchor else now - run.offset
         if isinstance(schedule, Calendar):
             anchor = max(anchor, run.options.first_run or anchor)
@@ -772,7 +772,7 @@ def _first_run(
     request: ScheduleRequest, zone: Zone, options: Options, offset: timedelta, now: datetime
 ) -> tuple[Schedule, datetime, datetime]:
     """
-    The schedule, its anchor and the first run, which what is immediate has without the offset.
+    The schedule, its anchor and the first run. An immediate first run has no offset.
 
     :raises InvalidRequest: where the schedule has no time.
     """

@@ -15,11 +15,11 @@ from dalga.log import logger
 
 log = logger(__name__)
 
-#: How often another port is tried where any will do, and one that is free at the first of several
-#: addresses is taken at another.
+#: How many ports are tried where any port will do: a port that is free at the host's first address
+#: may be taken at the next one.
 ANY_PORTS = 20
 
-#: What an address of a name comes to on a machine that has not that address, or no IPv6.
+#: The errors of bind(2) where this machine does not have the address, or has no IPv6.
 _NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 #: A family of addresses, and the host and port of an address.

@@ -62,7 +62,7 @@ class LineObserver:
         self._time = ""
         #: Whether a line is being made or written. A signal's handler may see it true.
         self._busy = False
-        #: What is to be called when all is written.
+        #: Ends the process; called when all lines are written. None until a signal wants that.
         self._end: Callable[[], NoReturn] | None = None
 
     def __call__(self, event: LogEvent) -> None:

@@ -76,7 +76,8 @@ class Lookup:
         self._silent = False
         #: What POSTs wait for, in the order in which they came.
         self._waiting: dict[Deferred[Addresses], None] = {}
-        #: How many look-ups are out, how many there have been, and when the last one began.
+        #: How many look-ups have no answer yet, how many there have been, and when the last one
+        #: began (in the reactor's seconds).
         self._out = 0
         self._count = 0
         self._began = 0.0
@@ -106,7 +107,7 @@ class Lookup:
         self._doubted = True
 
     def give_up(self) -> None:
-        """Let no POST wait any longer: those that do so fail."""
+        """Fail the POSTs that wait."""
         self._tell(DNSLookupError("there was no answer before the stop, nothing was sent"))
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ class User:
     gid: int | None = None
 
 
-#: The process stays who it is.
+#: The process keeps its user and group.
 STAYS = User()
 
 

@@ -16,7 +16,7 @@ being made again for a small change:
 - What waits no longer than two intervals, or for the second of its times, stays. So it is after a
   clock that was set back by a second.
 - A particular time of the day, such as 9:30, stays unless the clock was set back by more than
-  `CORRECTION`, which is a correction. That is the rule of Debian's cron(8), "Daylight Saving Time
+  `WAS_WRONG`, which is a correction. That is the rule of Debian's cron(8), "Daylight Saving Time
   and other time changes"; what has a star for the minute or the hour goes by the new time at once.
 
 A time that somebody has given stays as it is: nobody can tell whether it is meant.
@@ -32,7 +32,7 @@ from dalga.job import Failed, Grid, Job, Reschedule, Run, offset_of
 from dalga.schedule import Cron, Every, add
 
 #: A clock that is set back by more than this was wrong before, by cron(8) of Debian.
-CORRECTION = timedelta(hours=3)
+WAS_WRONG = timedelta(hours=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
 
 def timely(run: Run, verdict: Reschedule, now: datetime, reach: Reach) -> Reschedule:
     """
-    The same for what comes after a run during which the clock was set back.
+    Where the next run goes after a run during which the clock was set back.
 
     :param verdict: as `dalga.job.judge` gives it.
     """
@@ -121,5 +121,5 @@ def _first_shown(grid: Grid, scheduled: datetime, now: datetime) -> datetime | N
     if isinstance(grid.schedule, Cron) and grid.schedule.is_wildcard:
         later = grid.next_after(first.at)
     else:
-        later = grid.next_after(add(now, CORRECTION) or now)
+        later = grid.next_after(add(now, WAS_WRONG) or now)
     return None if later is None or later.at >= scheduled else first.at

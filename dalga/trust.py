@@ -58,7 +58,7 @@ class Refused(Error):
 
 class Trust:
     """
-    Whom to believe that a server is who it says.
+    The CAs that are trusted, and the TLS connections that are checked against them.
 
     Reads the files once. Make it at the start: later there may be no privileges to read them.
 
@@ -170,8 +170,8 @@ def _verify(connection: Connection, certificate: X509, error: int, depth: int, o
         # There is none, or what is in it is malformed. A name in the subject counts for nothing.
         raise Refused("has no subjectAltName that can be used") from None
     except BaseException as problem:
-        # The parser raises what it likes for what is malformed. What is no Exception pyOpenSSL
-        # would not hand on.
+        # A malformed certificate makes the parser raise anything. pyOpenSSL hands on an Exception
+        # only: of another BaseException, such as a panic of the parser's, the error had no words.
         log.debug("a certificate can't be checked: {problem!r}", problem=problem)
         raise Refused("is malformed and can't be checked") from problem
     return True
@@ -186,13 +186,13 @@ def _check_host(certificate: X509, host: str) -> None:
     check(certificate.to_cryptography(), host)
 
 
-#: What OpenSSL finds wrong with a chain of certificates (X509_verify_cert_error_string(3)).
+#: OpenSSL's errors for a chain of certificates (X509_verify_cert_error_string(3)), in words.
 _PROBLEMS = {
     X509VerificationCodes.ERR_CERT_HAS_EXPIRED: "has expired",
     X509VerificationCodes.ERR_CERT_NOT_YET_VALID: "is not valid yet",
     X509VerificationCodes.ERR_INVALID_PURPOSE: "is not one for servers",
 }
-#: What it finds where the chain ends at no CA that is trusted.
+#: OpenSSL's errors for a chain that ends at no CA that is trusted.
 _UNTRUSTED = (
     X509VerificationCodes.ERR_UNABLE_TO_GET_ISSUER_CERT,
     X509VerificationCodes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,

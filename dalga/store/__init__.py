@@ -18,7 +18,7 @@ from dalga.job import Job, JobKey, Run, ScheduleRequest, UnreadableJob, Verdict
 from dalga.setback import Reach
 from dalga.store.clock import DatabaseClock
 
-#: How many rows are counted at once, unless said otherwise: in some milliseconds.
+#: How many rows one transaction counts by default. It takes some milliseconds.
 PIECE = 10_000
 
 
@@ -68,7 +68,7 @@ class Claimed:
 
 
 class Position(NamedTuple):
-    """A row's place among all in the order of path and body, also of one that a stranger wrote."""
+    """A row's place in the order of path and body, which other programs may have written."""
 
     path: bytes
     body: bytes
@@ -100,7 +100,7 @@ class Dues:
 class Recorded:
     """What a record wrote otherwise, or not at all; a run is in one of these lists at most."""
 
-    #: What was written of runs during which the user has changed the job's options (P4).
+    #: Runs during which the user changed the job's options, and the verdict by the new ones (P4).
     revised: list[tuple[Run, Verdict]] = field(default_factory=list)
 
     #: Runs whose lease was over: another instance has taken the run, or the job was changed since.
@@ -216,7 +216,7 @@ class Store(Protocol):
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """
-        Count rows, and see who is there and how late the oldest due job is, which reads but a few.
+        Count rows, and the instances, and say how late the oldest due job is.
 
         :param after: the last row that is counted already, or 0.
         :param limit: how many rows are counted at most.

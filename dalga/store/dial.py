@@ -14,8 +14,8 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any
 
-#: A look-up that has been silent for this long, in seconds, is no longer waited for: the next
-#: connection begins another. So there are as many threads as this goes into what a look-up takes.
+#: After this many seconds without an answer a look-up counts as stuck, and the next connection
+#: begins another one. So a name has at most one thread for each `STUCK` seconds of a look-up.
 STUCK = 30.0
 
 
@@ -83,7 +83,7 @@ class Dialer:
         return list(look_up.found)
 
     def _look_up(self, host: str, port: int) -> _LookUp:
-        """The one that is under way, or another."""
+        """The look-up that is under way, or a new one where there is none, or that one is stuck."""
         with self._lock:
             under_way = self._under_way.get((host, port))
             if under_way is None or monotonic() - under_way.began > STUCK:

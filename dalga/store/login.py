@@ -12,7 +12,7 @@ from typing import Any
 import pymysql
 from pymysql.constants import CR
 
-#: What would do instead, for a plugin that PyMySQL does not know.
+#: What to do about a plugin that PyMySQL does not know.
 _ANOTHER = (
     "give the user another, such as caching_sha2_password (MySQL) or ed25519 (MariaDB, with "
     "dalga[ed25519])"
@@ -92,7 +92,7 @@ PLUGINS: dict[bytes, type[PlainText]] = {
 
 
 def what_is_missing(error: Exception) -> str | None:
-    """What is missing, in words, where an error of PyMySQL's is about a plugin or a package."""
+    """Which plugin or package is missing, as a sentence; None for an error about another thing."""
     if isinstance(error, RuntimeError):
         if "ed25519" in str(error):
             return "it logs in by ed25519, which takes a package more: pip install 'dalga[ed25519]'"

@@ -440,7 +440,7 @@ class MySQL:
                 (self._name + suffix,),
             )
             ((engine,),) = cursor.fetchall()
-            # What others write is there at once, and no ROLLBACK takes it back.
+            # Without transactions, a statement that fails half way leaves half of its rows written.
             if engine == "InnoDB":
                 return
             what = (

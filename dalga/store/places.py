@@ -173,7 +173,9 @@ class Places:
 
     def _enter(self) -> bool:
         """
-        Take a place, or the one from which to look; gives whether it is that one.
+        Take a place, or the spare place. Waits up to `PATIENCE`.
+
+        :return: whether it is the spare place.
 
         :raises pymysql.OperationalError: if there is none.
         """

@@ -100,7 +100,7 @@ class RunRow(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """The columns by which to tell who wrote to a row last, as the driver gives them."""
+    """The columns that tell what wrote to a row last, a record or a claim, as drivers give them."""
 
     token: Any
     run: Any

@@ -23,8 +23,8 @@ HEARTBEATS = HEARTBEATS_OF[VERSION]
 #: An instance that was not heard of for so long is gone.
 ALIVE = timedelta(seconds=30)
 
-#: What an upgrade adds to the old table's name, to that of the new one until it is complete, and
-#: what it calls the old table of instances meanwhile.
+#: An upgrade adds these to the jobs table's name: for the old table, for the new table until it is
+#: complete, and for the old table of instances meanwhile.
 BACKUP = f"_before_{VERSION}"
 UNFINISHED = f"_schema_{VERSION}"
 OLD_HEARTBEATS = f"_hb_before{VERSION}"

@@ -22,7 +22,7 @@ _SETTINGS: dict[str, object] = {
     "sql_mode": "'STRICT_ALL_TABLES'",
     # A stopped clock, as some set it for tests.
     "timestamp": "DEFAULT",
-    # 1 refuses changes that go by no index (1175), such as that of old signs of life.
+    # 1 refuses an UPDATE or DELETE that uses no index (1175), such as that of old signs of life.
     "sql_safe_updates": 0,
     # A limit ends each list early, without an error.
     "sql_select_limit": _NO_LIMIT,
@@ -77,7 +77,7 @@ def set_up(cursor: Cursor, limits: Limits) -> None:
     )
     # An administrator may have made READ ONLY the default, which refuses each of our writes.
     cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
-    # MariaDB had but the one name until 11.1, MySQL 8 has but the other.
+    # Until 11.1, MariaDB has the first name only; MySQL 8 has the second only.
     found = _variables(cursor, (*_ISOLATION, *_LIMITS, "wsrep_on"))
     _limit(cursor, found, limits)
     if found.get("wsrep_on") == "ON":

@@ -103,13 +103,13 @@ class SQLite:
         return connection
 
     def left(self, connection: Any) -> None:
-        """What is closed is over."""
+        """Nothing to do: a connection that is closed has ended."""
 
     def _has_jobs(self, cursor: Cursor) -> bool:
         return self.version(cursor, "") == VERSION and bool(self.columns(cursor, ""))
 
     def _misfit(self, cursor: Cursor) -> str:
-        """What is wrong with a file that is not what it was at the start."""
+        """What is wrong with the file, where it is no longer what it was at the start."""
         version, columns = self.version(cursor, ""), self.columns(cursor, "")
         if version is None or not columns:
             return f"another database is in its place: {PUT_BACK}"

@@ -94,7 +94,8 @@ MAX_LEASE = timedelta(hours=2)
 #: Rows that are looked at in one transaction after the clock was set back.
 CORRECTED = 500
 
-#: What is due when the start tries to write, far from all that is due; and what was never due.
+#: When the rows are due that the start tries to write: far from all other rows. And a time before
+#: which no row is due.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
 _LONG_AGO = datetime(1000, 1, 1, tzinfo=UTC)
 
@@ -113,7 +114,7 @@ class Guard(Protocol):
 
 
 class _Put(NamedTuple):
-    """What is asked for of `JobsTable.put`."""
+    """One call of `JobsTable.put`."""
 
     key: JobKey
     request: ScheduleRequest
@@ -121,7 +122,7 @@ class _Put(NamedTuple):
 
     @property
     def minds_what_is_there(self) -> bool:
-        """Whether it is not simply written over a job that is there."""
+        """Whether the job that is there decides what is written: `if_exists` is update or keep."""
         return self.request.if_exists in (IfExists.UPDATE, IfExists.KEEP)
 
     def planned(self, now: datetime) -> Plan:
@@ -272,7 +273,7 @@ class JobsTable:
 
     def _try(self, cursor: Cursor) -> None:
         """
-        Write all kinds of what is written later, into rows of its own that no claim finds.
+        Write, in each way that the daemon will, into rows of its own that no claim finds.
 
         :raises StartupError: with what is in the way: a right that is missing, a setting of the
             server's, a trigger, or columns that keep something else than what was written.
@@ -304,7 +305,7 @@ class JobsTable:
             self.clock.set_backs += 1
 
     def _write_and_read(self, cursor: Cursor) -> str | None:
-        """What `_try` does; gives what was found to be another than what was written."""
+        """The trial itself. Gives in words what is not read as it was written; None if all is."""
         dialect, sql, token = self._dialect, self._sql, self._token()
         name, text = f"try {token.hex()}", "é\N{SLIGHTLY SMILING FACE}' "
         keys = [JobKey(name, f"{text}{body}") for body in "aA"]  # two, for bytes are compared
@@ -647,7 +648,7 @@ class JobsTable:
         """
         Write what became of the runs whose rows have still the run's token.
 
-        :param recorded: gets the runs of which something else is written, and those of locked rows.
+        :param recorded: gets the runs whose verdict was not written as it is, and why.
         :return: the runs, with their verdicts, whose rows have another token, or are gone.
         """
         leases, locked = self._read_leases(cursor, [run for run, _ in verdicts])
@@ -964,7 +965,7 @@ class JobsTable:
 
 
 def _by_now(run: Run, verdict: Verdict, options: object, now: datetime) -> Verdict:
-    """A verdict by the options that the row has now, which are mostly those of the claim."""
+    """A verdict by the options that the row has now. Mostly nobody has changed them."""
     try:
         chosen = options_of(options)
     except Unreadable:

@@ -151,7 +151,8 @@ def header_refusal(line: bytes, is_framed: bool) -> DalgaError:
                 f"{shown_name} is {_shown(value)}: it takes the body's length in octets"
             )
         case b"transfer-encoding" if value.lower() != b"chunked":
-            # Of the one the end is known, of the other it is not (RFC 9112 sections 6.1 and 6.3).
+            # Where chunked comes last, the body's end is known, and another coding is refused as
+            # unknown (501); else nobody can tell where it ends (RFC 9112 sections 6.1 and 6.3).
             is_chunked = value.lower().rpartition(b",")[2].strip() == b"chunked"
             kind = UnknownCoding if is_chunked else MalformedRequest
             return kind(f"{shown_name} is {_shown(value)}: it takes chunked")

@@ -59,7 +59,7 @@ MIN_LATENESS = timedelta(milliseconds=100)
 #: The longest.
 MAX_LATENESS = timedelta(days=3650)
 
-#: What a duration is, for sentences.
+#: Examples of a duration, for sentences on a wrong one.
 DURATIONS = "such as 5m, 1h30m, PT90S or P1D"
 
 #: The shortest and the longest jitter.
@@ -510,7 +510,7 @@ def _at_place(name: str, wall: datetime, values: Mapping[str, Any]) -> datetime:
                     f"{what}, which the clocks of {place} leave out as they are set forward: give "
                     "a time that they show on that day"
                 )
-            # What is skipped is behind the end: so is the moment of the change.
+            # A skipped time must not run, so the end is before the moment of the change.
             is_behind = name == "until" and zone.gap is Gap.SKIP
             return change.at - timedelta(microseconds=1) if is_behind else change.at
         times = zone.instants(wall)
