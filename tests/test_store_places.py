@@ -258,8 +258,9 @@ class SessionTests(EngineTestCase):
                 most[1] = max([most[1], *(row[5] for row in ours if row[4] == "Query")])
 
         db = self.config.db  # type: ignore[union-attr]
-        thread = Thread(target=count)
+        thread = Thread(target=count, daemon=True)
         thread.start()
+        self.addCleanup(stop.set)  # also where the test fails
 
         def end() -> tuple[int, int]:
             stop.set()
