@@ -286,8 +286,7 @@ def cursor(name: str, value: str) -> str:
 
 def lateness(name: str, value: str) -> timedelta:
     """:return: elapsed time from `MIN_LATENESS` to `MAX_LATENESS`; a day of it is 24 hours."""
-    least, most = MIN_LATENESS.total_seconds(), MAX_LATENESS.total_seconds()
-    takes = f"it takes seconds from {least:g} to {most:.0f}, or a duration {DURATIONS}"
+    takes = _takes(MIN_LATENESS, MAX_LATENESS)
     elapsed = timedelta() if re.fullmatch("0+", value) else _elapsed(name, value, takes)
     if elapsed > MAX_LATENESS:
         raise InvalidRequest(f"{name} is {shown(value)}, which is longer than 10 years; {takes}")
@@ -301,12 +300,16 @@ def lateness(name: str, value: str) -> timedelta:
 
 def jitter(name: str, value: str) -> timedelta:
     """:return: elapsed time from `MIN_JITTER` to `MAX_JITTER`; a day of it is 24 hours."""
-    least, most = MIN_JITTER.total_seconds(), MAX_JITTER.total_seconds()
-    takes = f"it takes seconds from {least:g} to {most:.0f}, or a duration {DURATIONS}"
+    takes = _takes(MIN_JITTER, MAX_JITTER)
     elapsed = _elapsed(name, value, takes)
     if not MIN_JITTER <= elapsed <= MAX_JITTER:
         raise InvalidRequest(f"{name} is {shown(value)}: {takes}")
     return elapsed
+
+
+def _takes(least: timedelta, most: timedelta) -> str:
+    bounds = f"{least.total_seconds():g} to {most.total_seconds():.0f}"
+    return f"it takes seconds from {bounds}, or a duration {DURATIONS}"
 
 
 def _elapsed(name: str, value: str, takes: str) -> timedelta:
