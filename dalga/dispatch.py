@@ -317,6 +317,11 @@ class Scheduler:
             _own(self._give_sign_of_life())
         self._set_timer()
 
+    def _failed(self, what: str, error: Exception) -> None:
+        """Log an error and make a pause; but not that a store refuses all once it is closing."""
+        if not (self._over and isinstance(error, StoreUnavailable)):
+            self._database.failed(what, error)
+
     # Scan
 
     async def _scan(self) -> None:
@@ -328,7 +333,7 @@ class Scheduler:
             self._look_at(await self._store.upcoming(within, SCAN_LIMIT, self._unscanned))
             self._correct_soon()
         except Exception as error:
-            self._database.failed(SCAN, error)
+            self._failed(SCAN, error)
         finally:
             self._scanning = False
             self._set_timer()
@@ -361,7 +366,7 @@ class Scheduler:
             while last is not None and not self._stopping:
                 last = await self._store.correct(self._reach, last)
         except Exception as error:
-            self._database.failed(CORRECTION, error)
+            self._failed(CORRECTION, error)
             self._next_scan = self._database.not_before(CORRECTION)  # which begins anew
         else:
             self._database.answered(CORRECTION)
@@ -380,7 +385,7 @@ class Scheduler:
         try:
             await self._store.announce(self._instance)
         except Exception as error:
-            self._database.failed(SIGN, error)
+            self._failed(SIGN, error)
         else:
             self._database.answered(SIGN)
             self._next_sign = self._reactor.seconds() + SIGN_OF_LIFE
@@ -399,7 +404,7 @@ class Scheduler:
             self._take_in(await self._store.claim(self._wanted, lease, without))
         except Exception as error:
             self._more = True
-            self._database.failed(CLAIM, error)
+            self._failed(CLAIM, error)
         finally:
             self._claiming = False
             meanwhile, self._meanwhile = self._meanwhile, []

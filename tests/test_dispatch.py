@@ -28,7 +28,7 @@ from dalga.dispatch import (
     Pace,
     Scheduler,
 )
-from dalga.errors import JobDisabled, JobNotFound
+from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.job import (
     CatchUp,
     Delete,
@@ -1321,6 +1321,15 @@ class DrainTests(SchedulerTestCase):
         self.assertEqual(self.endpoint.posts, [])
         self.assertEqual(len(self.store.called("claim")), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_store_that_is_closing(self) -> None:
+        """What was still to be asked is refused then, which is no outage of the database."""
+        self.store.hold("upcoming")
+        self.start()
+        self.successResultOf(self.drain(10))
+        ((answer, _),) = self.store._held["upcoming"]
+        answer.errback(StoreUnavailable("this instance is stopping"))
+        self.assertEqual(self.logged(LogLevel.error), [])
 
     def test_idle(self) -> None:
         """Where nothing runs the drain is over at once."""
