@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import subprocess
 import sys
@@ -57,6 +59,34 @@ class DialTests(SynchronousTestCase):
         self.dial("db.test")
         self.dial("db.test")
         self.assertEqual(self.asked, ["db.test"] * 2)
+
+    def test_no_ipv6(self) -> None:
+        """As on a machine whose kernel has none, though ``localhost`` is ``::1`` there, too."""
+        made = socket.socket
+
+        def socket_of(family: int, *named: Any) -> socket.socket:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            return made(family, *named)
+
+        self.resolve(lambda: ["::1", ADDRESS])
+        self.patch(socket, "socket", socket_of)
+        self.dial("localhost")
+        self.resolve(lambda: ["::1"])
+        with self.assertRaisesRegex(OSError, "not supported"):
+            self.dial("localhost")
+
+    def test_no_threads(self) -> None:
+        """It is the database that can't be reached then, not a mistake of ours."""
+
+        def start(_: Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        self.resolve(lambda: [ADDRESS])
+        self.patch(Thread, "start", start)
+        for _ in range(2):
+            with self.assertRaisesRegex(OSError, "not looked up: can't start new thread"):
+                self.dial("db.test")
 
     def test_failures(self) -> None:
         self.assertRaises(UnicodeError, self.dial, "a..b")

@@ -54,16 +54,10 @@ class Dialer:
         addresses = self._addresses(host, port, timeout)
         while True:
             family, kind, protocol, _, address = addresses.pop(0)
-            connection = socket.socket(family, kind, protocol)
             try:
-                connection.settimeout(timeout)
-                connection.connect(address)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                return connection
-            except BaseException as error:
-                connection.close()
-                if not (isinstance(error, OSError) and addresses):
+                return _connected(socket.socket(family, kind, protocol), address, timeout)
+            except OSError:  # of socket(2), too, on a machine without IPv6
+                if not addresses:
                     raise
 
     def _addresses(self, host: str, port: int, timeout: float) -> list[tuple[Any, ...]]:
@@ -87,5 +81,24 @@ class Dialer:
         with self._lock:
             under_way = self._under_way.get((host, port))
             if under_way is None or monotonic() - under_way.began > STUCK:
-                under_way = self._under_way[host, port] = _LookUp(host, port)
+                try:
+                    under_way = self._under_way[host, port] = _LookUp(host, port)
+                except RuntimeError as error:  # the system has no more threads
+                    raise OSError(f"its name was not looked up: {error}") from error
             return under_way
+
+
+def _connected(connection: socket.socket, address: Any, timeout: float) -> socket.socket:
+    """
+    :param timeout: in seconds.
+    :raises OSError: if there is no connection in time; the socket is closed then.
+    """
+    try:
+        connection.settimeout(timeout)
+        connection.connect(address)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
