@@ -13,8 +13,8 @@ daemon ever writes it is moved to where it would be written now:
 A run may have been made already at the time that the clock shows once more. Two rules keep it from
 being made again for a small change:
 
-- What waits no longer than two intervals, or for the second of its times, stays. So it is after a
-  clock that was set back by a second.
+- What waits no longer than two intervals (and, before the first of them, its jitter), or for the
+  second of its times, stays. So it is after a clock that was set back by a second.
 - A particular time of the day, such as 9:30, stays unless the clock was set back by more than
   `WAS_WRONG`, which is a correction. That is the rule of Debian's cron(8), "Daylight Saving Time
   and other time changes"; what has a star for the minute or the hour goes by the new time at once.
@@ -107,10 +107,13 @@ def _back(grid: Grid, scheduled: datetime, now: datetime, reach: Reach) -> timed
         return timedelta() if first is None else scheduled - first
     if first_run is not None and first_run > now:
         return timedelta()
-    if scheduled - now <= 2 * reach.variation * schedule.interval:
+    wait = scheduled - now
+    if scheduled - grid.anchor <= schedule.interval + grid.offset:
+        wait -= grid.offset  # the first after a PUT or a POST waits for the jitter as well
+    if wait <= 2 * reach.variation * schedule.interval:
         return timedelta()
-    back = (scheduled - now) // schedule.interval * schedule.interval
-    return back if scheduled - back > now else back - schedule.interval
+    back = wait // schedule.interval * schedule.interval
+    return back if wait > back else back - schedule.interval
 
 
 def _first_shown(grid: Grid, scheduled: datetime, now: datetime) -> datetime | None:

@@ -17,11 +17,12 @@ from dalga.job import (
     Options,
     Reschedule,
     Retry,
+    Run,
     ScheduleRequest,
     offset_of,
 )
 from dalga.schedule import Calendar, Cron, Every, Once, Schedule
-from dalga.setback import Reach, corrected
+from dalga.setback import Reach, corrected, timely
 from dalga.store import table
 from dalga.store.table import JobsTable
 from dalga.zone import Zone
@@ -82,6 +83,28 @@ class CorrectedTests(SynchronousTestCase):
         varied = replace(REACH, variation=1.5)
         self.assertIsNone(corrected(job(EACH_5, 15), NOW, varied))
         self.assertIsNotNone(corrected(job(EACH_5, 15.5), NOW, varied))
+
+    def test_intervals_with_jitter(self) -> None:
+        """The first run waits for its jitter, too; those after it follow by intervals."""
+        options = Options(jitter=HOUR)
+        offset = offset_of(KEY, options)
+        first = NOW + EACH_5.interval + offset
+        for ahead, expected in [(0, None), (5, None), (5.5, 0.5), (3600, 5)]:
+            at = first + seconds_(ahead)
+            anchor = at - EACH_5.interval - offset
+            waiting = Job(KEY, EACH_5, options, anchor, at, at)
+            moved = self.moved(waiting)
+            later = None if expected is None else expected + offset.total_seconds()
+            self.assertEqual(moved, later, ahead)
+        anchor = NOW - HOUR
+        at = anchor + 1000 * EACH_5.interval + offset + seconds_(3)
+        waiting = Job(KEY, EACH_5, options, anchor, at, at, successes=7)
+        self.assertLessEqual(self.moved(waiting), 5)
+        # A POST brings one run at once, and the next an interval and the jitter after it.
+        run = Run(1, b"", KEY, EACH_5, options, NOW, NOW, NOW, False, "", 1, NOW, 0, NOW, 0.0)
+        verdict = Reschedule(first, NOW)
+        back = NOW - timedelta(seconds=2)
+        self.assertEqual(timely(run, verdict, back, REACH), verdict)
 
     def test_times_of_a_clock(self) -> None:
         """
