@@ -710,7 +710,8 @@ def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
     anchor that it has.
 
     :return: None where the schedule is another, so that it is to be planned anew.
-    :raises InvalidRequest: as `plan` does; also where `until` is before the run that it has.
+    :raises InvalidRequest: as `plan` does; also where `until` is before the run that it has, or
+        there were as many as `count` says.
     """
     planned = _draft(request, now, job.key)
     if _timing(job.schedule, job.options) != _timing(planned.schedule, planned.options):
@@ -719,6 +720,11 @@ def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
     if until is not None and until < job.scheduled:
         raise InvalidRequest(
             f"until is {timestamp(until)}, before the job's next run at {timestamp(job.scheduled)}"
+        )
+    count, begun = planned.options.count, job.running or job.attempts
+    if count is not None and job.successes >= count and not begun:
+        raise InvalidRequest(
+            f"count is {count}, and the job has had as many runs that succeeded: delete it"
         )
     return replace(planned, anchor=job.anchor, first=job.scheduled)
 

@@ -226,6 +226,24 @@ class ExistsTests(ExistsTestCase):
         self.assertIn("before the job's next run at ", str(error))
         self.assertEqual(self.row(), row)
 
+    async def test_a_count_that_is_reached(self) -> None:
+        """A `count` that leaves no run is refused, but for a run that has begun."""
+        store = self.open_store()
+        await self.ended(store, lambda run: Reschedule(run.claimed + MINUTE, run.anchor))
+        asked = replace(EACH_MINUTE, if_exists=IfExists.UPDATE)
+        row = self.row()
+        error = await self.assertFailure(store.put(KEY, replace(asked, count=1)), InvalidRequest)
+        self.assertEqual(
+            str(error), "count is 1, and the job has had as many runs that succeeded: delete it"
+        )
+        self.assertEqual(self.row(), row)
+        await store.put(KEY, replace(asked, count=2))
+        await store.trigger(KEY)
+        run = await self.claim_one(store, KEY)
+        await store.put(KEY, replace(asked, count=1))
+        await self.record(store, [(run, Retry(run.claimed, "500"))])
+        self.assertEqual((await store.put(KEY, replace(asked, count=1))).attempts, 1)
+
     async def test_set_aside(self) -> None:
         """What can't be understood is written anew by `update`; to keep it is refused."""
         store = self.open_store()
@@ -425,6 +443,21 @@ class InBetweenTests(ExistsTestCase):
             self.assertEqual(again.scheduled == job.scheduled, is_kept)
             self.assertEqual(again.schedule, Every(MINUTE if asked.count else HOUR))
             self.assertEqual(await store.get(KEY), again)
+
+    async def test_gone_on(self) -> None:
+        """An `until` is looked at again where the job has gone on to a later run meanwhile."""
+        store = self.open_store()
+        job = await store.put(KEY, EACH_MINUTE)
+        hooked = before(
+            self,
+            store,
+            "amend",
+            "UPDATE dalga SET scheduled = scheduled + INTERVAL 1 MINUTE, due = scheduled",
+        )
+        asked = replace(EACH_MINUTE, if_exists=IfExists.UPDATE, until=job.scheduled)
+        await self.assertFailure(store.put(KEY, asked), InvalidRequest)
+        self.assertEqual(hooked, ["amend"])
+        self.assertIsNone((await self.job(store, KEY)).options.until)
 
     async def test_disabled(self) -> None:
         """P4: one that was disabled meanwhile stays so."""

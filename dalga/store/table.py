@@ -875,7 +875,10 @@ class JobsTable:
     def _amend(self, cursor: Cursor, key: JobKey, found: _Found, terms: Plan) -> None:
         """Write the terms of a job, whose runs go on as they were."""
         texts = terms_text(terms.schedule, terms.options)
-        cursor.execute(self._sql.amend, (*texts, *self._key(key), *found.compared))
+        # An `until` was held against the run that the job had.
+        scheduled = self._dialect.instant(terms.first)
+        values = (*texts, *self._key(key), *found.compared, scheduled)
+        cursor.execute(self._sql.amend, values)
         if cursor.rowcount != 1:
             raise Conflict("changed between two statements")
 
@@ -1098,6 +1101,7 @@ class _Statements:
             """
         self.amend = prepare(f"""
             UPDATE {table}{by_key} SET schedule = %s, location = %s, options = %s {as_found}
+            AND scheduled = %s
             """)
         # These two change nothing: they compare, and lock where there are locks.
         self.hold = prepare(f"UPDATE {table}{by_key} SET disabled = disabled {as_found}")
