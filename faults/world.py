@@ -585,8 +585,8 @@ class World:
         found += overcrowded(usage.sessions, instance.sessions, limits)
         found += oversized(usage.samples, limits)
         if instance.told_at and instance.ended_at:
-            # At the end all is well: what runs has its answer within the time-out.
-            grace = float(GRACE) if instance.told_at < self._told else min(GRACE, TIMEOUT)
+            # At the end all is well: what runs has its answer within the time-out, and is recorded.
+            grace = float(GRACE) if instance.told_at < self._told else TIMEOUT + 2.0
             found += overstayed(instance.ended_at - instance.told_at, grace, limits)
         self.objections += [f"{instance.log.stem} {one}" for one in found]
 
