@@ -635,9 +635,9 @@ class _Database:
     def __init__(self, reactor: IReactorTime, lease: float) -> None:
         self._reactor = reactor
         self._lease = lease
-        #: Since when something fails, and when claims may go on after that, in the reactor's
-        #: seconds.
-        self._since = 0.0
+        #: Since when each of those that fail at present does, and when claims may go on after an
+        #: outage, in the reactor's seconds.
+        self._since: dict[str, float] = {}
         self._claims_from = 0.0
         #: What fails at present, and until when it pauses, in the reactor's seconds.
         self._away: dict[str, float] = {}
@@ -665,9 +665,8 @@ class _Database:
         elif not self._away:
             log.error("{error}; waiting for it to come back", error=error)
         now = self._reactor.seconds()
-        if not self._away:
-            self._since = now
-        long = what == CLAIM and now - self._since >= self._lease
+        since = self._since.setdefault(what, now)
+        long = what == CLAIM and now - since >= self._lease
         self._away[what] = now + (LONG_AWAY_PAUSE if long else AWAY_PAUSE)
 
     def mistake(self, what: str, error: Exception) -> bool:
@@ -690,7 +689,7 @@ class _Database:
         self._broken.discard(what)
         now = self._reactor.seconds()
         if self._away.pop(what, None) is not None:
-            if now - self._since >= self._lease and what != CLAIM:
+            if now - self._since.pop(what) >= self._lease and what != CLAIM:
                 self._claims_from = now + OTHERS_FIRST
             if not self._away:
                 log.info("the database is back")

@@ -1081,6 +1081,20 @@ class RecordTests(SchedulerTestCase):
         self.go(AWAY_PAUSE + OTHERS_FIRST)
         self.assertEqual(self.endpoint.paths, ["a"])
 
+    def test_a_blip_beside_what_fails_for_long(self) -> None:
+        """P7: claims make no pause for a scan that failed once, while signs of life fail for long."""
+        self.store.away = {"announce"}
+        self.start()
+        self.go(2 * (TIMEOUT + LEASE_MARGIN))
+        self.store.away = {"announce", "upcoming"}
+        self.go(1.5)
+        self.store.away = {"announce"}
+        self.go(AWAY_PAUSE)
+        self.store.insert("a")
+        self.scheduler.expect(self.store.clock.now())
+        self.go(0.1)
+        self.assertEqual(self.endpoint.paths, ["a"])
+
     def test_a_locked_row(self) -> None:
         """P2, P5: a verdict whose row is locked waits by itself, and the others are written."""
         keys = [self.store.insert(f"job{number}") for number in range(3)]
