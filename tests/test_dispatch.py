@@ -1082,7 +1082,7 @@ class RecordTests(SchedulerTestCase):
         self.assertEqual(self.endpoint.paths, ["a"])
 
     def test_a_blip_beside_what_fails_for_long(self) -> None:
-        """P7: claims make no pause for a scan that failed once, while signs of life fail for long."""
+        """P7: claims don't wait for a scan that failed once while signs of life fail for long."""
         self.store.away = {"announce"}
         self.start()
         self.go(2 * (TIMEOUT + LEASE_MARGIN))
