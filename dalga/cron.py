@@ -154,7 +154,11 @@ def _fields(words: list[str]) -> list[str]:
         _refuse_year(words[:5], words[5])
     if len(words) not in (5, 6):
         what = f"{len(words)} fields" if len(words) != 1 else "one field"
-        more = "what is called is the job's path and body; " if len(words) > 6 else ""
+        more = (
+            "leave a crontab's command out, as the job's path and body say what is called; "
+            if len(words) > 6
+            else ""
+        )
         raise ValueError(f"has {what}; {more}{_EXAMPLE}")
     return words
 

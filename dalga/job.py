@@ -860,8 +860,9 @@ def check_path(path: str) -> None:
     for segment in path.split("/"):
         if segment in (".", ".."):
             raise InvalidRequest(
-                f"the job's path has the segment {segment!r}, which would leave the endpoint's "
-                "base URL: leave it out"
+                f"the job's path has the segment {segment!r}, which "
+                + ("would leave the endpoint's base URL" if segment == ".." else "URLs drop")
+                + ": leave it out"
             )
 
 

@@ -250,13 +250,13 @@ class DalgaService(Service):
                 listener.close()
             if self._scheduler.running:
                 log.info(
-                    "stopping: waiting up to {grace:g} s for {count} runs",
+                    "stopping: waiting up to {grace:g} s for {runs}",
                     grace=grace,
-                    count=self._scheduler.running,
+                    runs=_runs(self._scheduler.running),
                 )
             left = await self._scheduler.drain(grace)
             if left:
-                log.warn("{count} runs are left to their leases", count=left)
+                log.warn("left to their leases: {runs}", runs=_runs(left))
             self._jobs.stop()
             await self._scheduler.depart()
             await self._endpoint.close()
@@ -268,6 +268,10 @@ class DalgaService(Service):
 async def _maybe(result: Any) -> None:
     if isinstance(result, Deferred):
         await result
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaService:

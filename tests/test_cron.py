@@ -129,7 +129,7 @@ REFUSED = [
     ("* * * *", "has 4 fields", "or six with seconds in front"),
     ("* * * * * * *", "has 7 fields", "write five fields"),
     ("0 17 * * MON_FRI", "'MON_FRI' in the day-of-week field", "takes 0-7 and SUN-SAT, ranges"),
-    ("0 9 * * * root /bin/x x", "has 8 fields", "the job's path and body"),
+    ("0 9 * * * root /bin/x x", "has 8 fields", "leave a crontab's command out"),
     ("60 * * * *", "'60' in the minute field", "takes 0-59"),
     ("x * * * *", "'x' in the minute field", "takes 0-59"),
     (", * * * *", "'' in the minute field", "takes 0-59"),

@@ -758,7 +758,7 @@ class FaultTests(FaultTestsBase):
         await self.put_now(url, 2)
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
         daemon.send(signal.SIGTERM)
-        await daemon.says("stopping: waiting")
+        await daemon.says("stopping: waiting up to 10 s for 1 run\n")
         with self.assertRaises(OSError):
             socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=5)
         release.callback(200)
@@ -787,7 +787,7 @@ class FaultTests(FaultTestsBase):
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 3)
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 0)
-        self.assertIn("3 runs are left to their leases", daemon.output)
+        self.assertIn("left to their leases: 3 runs\n", daemon.output)
         self.assertNotIn("Traceback", daemon.output)
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE token IS NOT NULL"), [(3,)])
 

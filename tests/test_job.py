@@ -1306,6 +1306,8 @@ class PathTests(SynchronousTestCase):
         for path in ("..", ".", "../x", "a/..", "a/../b", "./a", "a/.", "/..", "//.."):
             error = self.assertRaises(InvalidRequest, check_path, path)
             self.assertIn("segment", str(error))
+            leaves = ".." in path.split("/")
+            self.assertEqual("would leave the endpoint's base URL" in str(error), leaves, path)
         for character in ("\0", "\t", "\r", "\n", "\x7f", "\x85", "\u2028", "\u2029"):
             error = self.assertRaises(InvalidRequest, check_path, f"a{character}b")
             self.assertIn(f"U+{ord(character):04X}", str(error))

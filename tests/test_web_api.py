@@ -6,6 +6,7 @@ What is compared is octets: clients of the original read them.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import tracemalloc
@@ -590,6 +591,24 @@ class ParameterTests(APITestCase):
                 self.assertEqual(status, 415)
                 self.assertIn("application/x-www-form-urlencoded or application/json", detail)
 
+    async def test_a_body_that_is_compressed_is_415(self) -> None:
+        body = gzip.compress(b'{"interval":60}')
+        for line in [b"PUT /jobs/a/b", b"PATCH /jobs/a/b"]:
+            for coding in [b"gzip", b"br, gzip"]:
+                headers = JSON + b"Content-Encoding: " + coding + b"\r\n"
+                status, detail = await self.refusal(line, headers, body)
+                self.assertEqual(status, 415)
+                self.assertEqual(
+                    detail,
+                    f"the body's Content-Encoding is '{coding.decode()}': send it as it is, "
+                    "without one",
+                )
+        identity = JSON + b"Content-Encoding: Identity\r\n"
+        self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a/b", identity, b'{"interval":60}'))
+        # Of what has no body, none is asked.
+        compressed = b"Content-Encoding: gzip\r\n"
+        self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a/b?interval=60", compressed))
+
     async def test_all_parameters_as_json(self) -> None:
         body = {
             "cron": "30 3 * * *",
@@ -716,9 +735,9 @@ class ParameterTests(APITestCase):
             ),
             (
                 b"interval=60&timezone=UTC",
-                "there is no parameter 'timezone': a job takes interval, cron, location, "
-                "first-run, one-off, immediate, until, count, catch-up, max-lateness, on-failure, "
-                "jitter, dst-gap, dst-overlap, if-exists",
+                "there is no parameter 'timezone' (did you mean location?): a job takes interval, "
+                "cron, location, first-run, one-off, immediate, until, count, catch-up, "
+                "max-lateness, on-failure, jitter, dst-gap, dst-overlap, if-exists",
             ),
         ]:
             self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))

@@ -112,7 +112,7 @@ class PathTests(SynchronousTestCase):
             b"*",
         ]:
             error = self.assertRaises(UnknownResource, job_key, path)
-            self.assertIn("%2F", str(error), path)
+            self.assertIn("%2F (all jobs are at /jobs)", str(error), path)
 
     @examples
     @given(segments, segments, escapings)
@@ -633,6 +633,10 @@ class ParametersTests(SynchronousTestCase):
             ((b"interval =60",), "'interval '", "interval"),
             ((b"", JSON, b'{"first_run":"x"}'), "'first_run'", "first-run"),
             ((b"catchup=all",), "'catchup'", "catch-up"),
+            ((b"Timezone=UTC",), "'Timezone'", "location"),
+            ((b"time_zone=UTC",), "'time_zone'", "location"),
+            ((b"every=60",), "'every'", "interval"),
+            ((b"interval=60", FORM, b"times=3"), "'times'", "count"),
             ((b"dst_gap=all",), "'dst_gap'", "dst-gap"),
             ((b"=60",), "''", ""),
             ((b"", FORM, b'{"interval":60}'), "'{\"interval\":60}'", "JSON"),

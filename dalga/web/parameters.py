@@ -100,7 +100,7 @@ def job_key(path: bytes) -> JobKey:
     if not path.startswith(JOBS) or len(segments) != 2:
         raise UnknownResource(
             "a job is at /jobs/<path>/<body>, two segments: write a slash that belongs to the path "
-            "or to the body as %2F"
+            "or to the body as %2F (all jobs are at /jobs)"
         )
     key = JobKey(_text(segments[0], "the job's path"), _text(segments[1], "the job's body"))
     check_length("path", key.path)
@@ -472,8 +472,28 @@ def _guess(name: str, readers: Iterable[str]) -> str:
     if name.startswith("{"):
         return " (JSON needs the header Content-Type: application/json)"
     spelled = name[:SHOWN].lower().replace("_", "-")
+    readers = list(readers)
+    if MEANT.get(spelled) in readers:
+        return f" (did you mean {MEANT[spelled]}?)"
     close = difflib.get_close_matches(spelled, readers, n=1, cutoff=0.7)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+#: What others call some of our parameters, where no likeness of letters tells which.
+MEANT: Mapping[str, str] = {
+    "at": "first-run",
+    "delay": "interval",
+    "end": "until",
+    "every": "interval",
+    "now": "immediate",
+    "once": "one-off",
+    "repeat": "count",
+    "start": "first-run",
+    "time-zone": "location",
+    "times": "count",
+    "timezone": "location",
+    "tz": "location",
+}
 
 
 def _request(values: Mapping[str, Any]) -> ScheduleRequest:

@@ -35,6 +35,7 @@ from dalga.web.errors import (
     MalformedRequest,
     Problem,
     SlowRequest,
+    UnsupportedMediaType,
     problem_of,
 )
 from dalga.web.head import (
@@ -45,6 +46,7 @@ from dalga.web.head import (
     line_too_long,
     request_line,
 )
+from dalga.web.parameters import shown
 from dalga.web.presentation import problem_json
 
 #: The largest request body that is taken, in bytes; all parameters together take some hundreds.
@@ -110,8 +112,20 @@ class ApiRequest(Request):
 
     @property
     def body(self) -> bytes:
-        """The body, as it was sent."""
-        return self.content.getvalue()
+        """
+        The body, as it was sent.
+
+        :raises UnsupportedMediaType: for one that is compressed, which else would be read as a
+            form or as JSON that is not UTF-8.
+        """
+        octets = self.content.getvalue()
+        codings = self.requestHeaders.getRawHeaders(b"Content-Encoding", [])
+        coding = b", ".join(codings).decode("latin-1").strip()
+        if octets and coding.lower() not in ("", "identity"):
+            raise UnsupportedMediaType(
+                f"the body's Content-Encoding is {shown(coding)}: send it as it is, without one"
+            )
+        return octets
 
     @property
     def content_type(self) -> str | None:
