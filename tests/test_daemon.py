@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -20,6 +21,7 @@ from twisted.internet.threads import deferToThread
 
 from dalga import __version__
 from dalga.store import PIECE
+from dalga.store.sqlite import SQLite
 from tests.daemons import Daemon, DaemonTestCase, Hit
 from tests.servers import start_server
 from tests.stores import each_engine
@@ -1171,4 +1173,12 @@ class FileStartTests(StartTestsBase):
         with open(path, "w") as file:
             file.write("Dear diary, " * 1000)
         line = await self.refused("--config", self.ini(sqlite={"path": os.path.abspath(path)}))
-        self.assertIn("not a database", line)
+        self.assertIn("not a database; name another with path in [sqlite]", line)
+
+    async def test_no_room(self) -> None:
+        """SQLite has other words for a disk without room for what is beside the file."""
+        dialect = SQLite("jobs.sqlite")
+        self.assertEqual(
+            dialect.explain(sqlite3.OperationalError("disk I/O error")),
+            "can't use SQLite file 'jobs.sqlite': disk I/O error; look whether its disk is full",
+        )

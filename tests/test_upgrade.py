@@ -423,6 +423,7 @@ class GoReleaseTests(UpgradeTestCase):
         self.sql("CREATE TABLE dalga (path VARCHAR(255), body VARCHAR(255), state INT)")
         sentence = self.refused()
         self.assertIn("nor one that it can upgrade", sentence)
+        self.assertIn("name another with table in [mysql]", sentence)
         self.assertIn("path, body, state", sentence)
 
     def test_no_primary_key(self) -> None:
@@ -779,7 +780,9 @@ class FileUpgradeTests(UpgradeTestCase):
     def test_a_stranger(self) -> None:
         """A table of another program is left alone, also where it looks like a Go release's."""
         self.sql("CREATE TABLE dalga (path, body, `interval`, next_run)")
-        self.assertIn("nor one that it can upgrade", self.refused())
+        sentence = self.refused()
+        self.assertIn("nor one that it can upgrade", sentence)
+        self.assertIn("name another with path in [sqlite]", sentence)
         self.assertIn(
             "nor one that it can upgrade",
             str(self.assertRaises(StartupError, self.make_store().open)),

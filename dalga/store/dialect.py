@@ -141,6 +141,8 @@ class Dialect(Protocol):
 
     # For `dalga.store.upgrade`. A suffix makes another table's name of the jobs table's.
 
+    #: How to name another table, as a sentence's end.
+    another: str
     #: Whether the Go releases know this engine.
     has_go_tables: bool
     #: Whether an upgrade is one transaction, so that one that fails leaves no traces.

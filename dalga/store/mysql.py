@@ -606,6 +606,7 @@ class MySQL:
     def where(self) -> str:
         return f"database {self._database!r} at {' or '.join(map(_place, self._servers))}"
 
+    another = ANOTHER
     has_go_tables = True
     upgrades_at_once = False  # statements like RENAME TABLE end a transaction
 

@@ -43,6 +43,13 @@ _MISTAKES = {
 #: SQLite's words where it mostly matters whose the file or its folder is.
 _NOT_ALLOWED = {"attempt to write a readonly database", "unable to open database file"}
 
+#: What to do about other errors of SQLite's at the start, by their texts.
+_ADVICE = {
+    # A full disk has no room for the -shm, either, which SQLite does not call full.
+    "disk I/O error": "look whether its disk is full",
+    "file is not a database": ANOTHER,
+}
+
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
@@ -238,6 +245,7 @@ class SQLite:
     def where(self) -> str:
         return f"SQLite file {self._path!r}"
 
+    another = ANOTHER
     has_go_tables = False
     upgrades_at_once = True
 
@@ -291,8 +299,11 @@ class SQLite:
 
 def _in_words(error: sqlite3.Error) -> str:
     """What an error says, and what to do where that is not plain from it."""
-    if str(error) not in _NOT_ALLOWED:
-        return str(error)
+    text = str(error)
+    if text in _ADVICE:
+        return f"{text}; {_ADVICE[text]}"
+    if text not in _NOT_ALLOWED:
+        return text
     return (
         f"{error}; {who()} has to be able to write to it, to what is beside it, and to the folder"
     )

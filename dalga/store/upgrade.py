@@ -229,7 +229,7 @@ def _find(dialect: Dialect, cursor: Cursor, table: str) -> Old | None:
         return None
     release = go_release(columns) if version is None and dialect.has_go_tables else None
     if release is None and version not in OWN_COLUMNS:
-        what = misfit(version, columns, None, "name another table", "that")
+        what = misfit(version, columns, None, dialect.another, "that")
         raise StartupError(f"{table} {what}")
     if backup and not suffix:
         raise StartupError(
