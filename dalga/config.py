@@ -462,6 +462,8 @@ class _Given:
         #: The endpoint's headers by their names in lower case.
         self.headers: dict[str, _Value] = {}
         self._values: dict[tuple[str, str], _Value] = {}
+        #: Sentences on variables whose names are nearly ours.
+        self._likenesses: list[str] = []
 
     def of(self, section: str) -> dict[str, _Value]:
         """A section's values by their keys."""
@@ -473,6 +475,7 @@ class _Given:
             # What Dalga does anyway is not worth one.
             if place in self._values and self._values[place].text.lower() != "true":
                 yield f"{self._values[place].where} is ignored: {why}"
+        yield from self._likenesses
 
     def add_file(self, path: str) -> None:
         """:raises ConfigError: for what is not known, there twice, or can't be read."""
@@ -559,6 +562,14 @@ class _Given:
                 f"{_HEADERS_VARIABLE}_, such as {_HEADERS_VARIABLE}_X_API_KEY"
             )
 
+    def _note_likeness(self, variable: str) -> None:
+        """A program beside us may have such a variable, so one that is misspelt is not refused."""
+        if variable.upper().startswith("DALGA_"):
+            ours = [f"DALGA_{name.upper()}_{_variable(key)}" for name in KEYS for key in KEYS[name]]
+            close = difflib.get_close_matches(variable.upper(), ours, n=1, cutoff=0.85)
+            if close:
+                self._likenesses.append(f"{named(variable)} is ignored, did you mean {close[0]}?")
+
     def add_variables(self, environ: Mapping[str, str]) -> None:
         """
         Take the values of ``DALGA_<SECTION>_<KEY>``, literally; other variables are not ours, nor
@@ -571,6 +582,8 @@ class _Given:
             prefix, _, rest = variable.partition("_")
             section, separator, key = rest.partition("_")
             if prefix != "DALGA" or section.lower() not in KEYS or section != section.upper():
+                if not _is_link(variable, text, environ):
+                    self._note_likeness(variable)
                 continue
             if re.match(rf"{_HEADERS_VARIABLE}(_|$)", variable):
                 self._add_header_variable(variable, text)

@@ -194,6 +194,20 @@ class ReadTests(ConfigTestCase):
         )
         self.assertEqual(load_config(None, dict.fromkeys((*names, "PATH", ""), "x")), Config())
 
+    def test_variables_that_are_nearly_ours(self) -> None:
+        """Those of a misspelt section are not read, and the log says so; others are nobody's."""
+        for variable, meant in [
+            ("DALGA_JOB_MAXRUNNING", "DALGA_JOBS_MAXRUNNING"),
+            ("DALGA_LISTN_PORT", "DALGA_LISTEN_PORT"),
+            ("DALGA_listen_port", "DALGA_LISTEN_PORT"),
+            ("dalga_mysql_password", "DALGA_MYSQL_PASSWORD"),
+        ]:
+            config = load_config(None, {variable: "s3cret"})
+            self.assertEqual(config, Config())
+            self.assertEqual(config.notes, (f"{variable} is ignored, did you mean {meant}?",))
+        for variable in ("DALGA_PORT", "DALGA_HOME", "MYSQL_PASSWORD", "DALGA_JOBS2"):
+            self.assertEqual(load_config(None, {variable: "1"}).notes, ())
+
     def test_section_in_any_case(self) -> None:
         self.assertEqual(self.load("[MySQL]\nHOST=db").database, MySQLConfig(host="db"))
 
