@@ -152,6 +152,9 @@ class Scheduler:
         #: There may be due rows that the agenda does not know of.
         self._more = True
         self._running: dict[int, Run] = {}
+        #: Of those, the ones whose leases were over early, by row, as they were claimed once more:
+        #: what comes of the POST under way is recorded under the new lease.
+        self._claimed_anew: dict[int, Run] = {}
         self._claiming = False
         #: Due times that became known during the claim under way.
         self._meanwhile: list[datetime] = []
@@ -526,9 +529,12 @@ class Scheduler:
                 **_fields(run),
             )
             return
-        if run.row in self._running:
+        running = self._running.get(run.row)
+        if running is not None:
             # Only a database clock that has jumped ahead ends a lease early.
             log.warn("{path!r} {body!r}: not started, it is still running", **_fields(run))
+            if run.id == running.id:
+                self._claimed_anew[run.row] = run
             return
         self._running[run.row] = run
         self._shares.started(run.key.path)
@@ -545,6 +551,7 @@ class Scheduler:
         return Outcome(status=None, elapsed=0.0, error="internal error")
 
     def _ended(self, outcome: Outcome, run: Run) -> None:
+        run = self._claimed_anew.get(run.row, run)
         now = self._store.clock.now()
         verdict = judge(run, outcome, now, self._policy, self._random)
         if isinstance(verdict, Reschedule):
@@ -567,6 +574,7 @@ class Scheduler:
     def _forget(self, run: Run) -> None:
         """It is under way no more."""
         del self._running[run.row]
+        self._claimed_anew.pop(run.row, None)
         self._shares.ended(run.key.path)
 
     # Record

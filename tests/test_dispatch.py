@@ -398,6 +398,31 @@ class ClaimTests(SchedulerTestCase):
         self.assertEqual(self.scheduler.running, 1)
         self.assertTrue(any("still running" in line for line in self.logged(LogLevel.warn)))
 
+    def test_the_end_of_one_still_running(self) -> None:
+        """P2: a run whose lease the database's clock has jumped over is recorded as it ends."""
+        key = self.store.insert("a")
+        self.start()
+        self.store.set_by = timedelta(hours=1)
+        self.go(5)
+        self.endpoint.answer("a")
+        self.go(2 * TIMEOUT + LEASE_MARGIN)
+        self.assertEqual(self.endpoint.paths, ["a"])
+        self.assertIsNone(self.store.find(key))
+
+    def test_another_run_of_one_still_running(self) -> None:
+        """P2, P4: a run that was asked for meanwhile is not taken for the one under way."""
+        key = self.store.insert("a")
+        self.start()
+        (row,) = self.store.rows.values()
+        row.run = None  # as a POST or a PUT leaves it
+        self.store.set_by = timedelta(hours=1)
+        self.go(5)
+        self.endpoint.answer("a")
+        self.go(2 * TIMEOUT + LEASE_MARGIN)
+        first, second = (run for run, _ in self.endpoint.posts)
+        self.assertNotEqual(first.id, second.id)
+        self.assertIsNotNone(self.store.find(key))
+
     def test_the_databases_clock(self) -> None:
         """P8: when the database's clock is set back, its time decides, from the next scan on."""
         self.start()
