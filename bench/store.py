@@ -18,8 +18,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from dalga.config import load_config
-from dalga.job import Delete
+from dalga.config.load import load_config
+from dalga.model.job import Delete
 from dalga.service import build_store
 from dalga.store.table import JobsTable
 

@@ -17,14 +17,15 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from dalga import __version__
-from dalga.config import Config, MySQLConfig, SQLiteConfig
-from dalga.dispatch import Pace, Scheduler
-from dalga.endpoint import Endpoint
+from dalga.config.load import Config, MySQLConfig, SQLiteConfig
+from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
-from dalga.job import RunPolicy
-from dalga.jobs import Jobs
 from dalga.listening import listen, shown
 from dalga.log import logger
+from dalga.model.job import RunPolicy
+from dalga.operations import Jobs
+from dalga.outgoing.endpoint import Endpoint
+from dalga.outgoing.trust import Trust
 from dalga.privileges import STAYS, User, acting_as
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Dialect
@@ -34,7 +35,6 @@ from dalga.store.sqlite import SQLite
 from dalga.store.sqlitefile import FileGuard
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Transactions
-from dalga.trust import Trust
 from dalga.web import make_site
 from dalga.zonedata import ZoneData, use_newest
 

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from dalga.zone import forget_zones
+from dalga.model.zone import forget_zones
 
 
 class Copy(NamedTuple):

@@ -15,17 +15,17 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 #: By name: what is changed in which file, as pairs of what stands there and what is put there.
 MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "lease-check": {
-        "dispatch.py": [
+        "dispatch/scheduler.py": [
             ("if self._reactor.seconds() + self._pace.timeout > run.lease_ends:", "if False:")
         ],
     },
     "record-retry": {
-        "dispatch.py": [
+        "dispatch/scheduler.py": [
             ("self._waiting = result.unwritten + self._waiting", "result.unwritten.clear()"),
         ],
     },
     "away-pause": {
-        "dispatch.py": [("AWAY_PAUSE = 1.0", "AWAY_PAUSE = 0.01")],
+        "dispatch/scheduler.py": [("AWAY_PAUSE = 1.0", "AWAY_PAUSE = 0.01")],
     },
     "session-limits": {
         "store/session.py": [('"lock_wait_timeout": limits.lock,', "")],

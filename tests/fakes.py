@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
-from dalga.job import (
+from dalga.model.job import (
     Delete,
     Failed,
     IfExists,
@@ -36,8 +36,8 @@ from dalga.job import (
     plan,
     revised,
 )
-from dalga.schedule import Every, Once, Schedule
-from dalga.setback import Reach, corrected
+from dalga.model.schedule import Every, Once, Schedule
+from dalga.model.setback import Reach, corrected
 from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import DELETED, NOTHING, RESCHEDULED, RESCHEDULED_NOW, TRIGGERED, WAITED
@@ -587,7 +587,7 @@ class FakeEndpoint:
         self._open: list[tuple[Run, Deferred[Outcome]]] = []
 
     def post(self, run: Run) -> Deferred[Outcome]:
-        """See `dalga.endpoint.Endpoint.post`."""
+        """See `dalga.outgoing.endpoint.Endpoint.post`."""
         if any(other.key == run.key for other, _ in self._open):
             raise AssertionError(f"{run.key} is POSTed twice at a time (P3)")
         self.posts.append((run, self._seconds()))

@@ -21,9 +21,9 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from dalga.config import MySQLConfig, SQLiteConfig
-from dalga.duration import seconds
-from dalga.job import (
+from dalga.config.load import MySQLConfig, SQLiteConfig
+from dalga.model.duration import seconds
+from dalga.model.job import (
     Delete,
     Job,
     JobKey,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.agenda import Agenda
+from dalga.dispatch.agenda import Agenda
 from tests.strategies import thorough
 
 START = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)

@@ -29,7 +29,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import service
-from dalga.config import (
+from dalga.config.formats import MAX_FILE
+from dalga.config.load import (
     ELSEWHERE,
     HEADERS,
     KEYS,
@@ -43,9 +44,8 @@ from dalga.config import (
     SQLiteConfig,
     load_config,
 )
-from dalga.configfile import MAX_FILE
 from dalga.errors import ConfigError
-from dalga.retry import RetryPolicy
+from dalga.model.retry import RetryPolicy
 from dalga.store import mysql
 from dalga.store.schema import HEARTBEATS
 from tests.daemons import Daemon, DaemonTestCase

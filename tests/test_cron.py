@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.cron import cron_from_text
+from dalga.model.cron import cron_from_text
 
 #: As it is written, and its normal form.
 NORMAL = [

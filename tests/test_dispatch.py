@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga import dispatch
-from dalga.dispatch import (
+from dalga.dispatch import scheduler as dispatch
+from dalga.dispatch.scheduler import (
     AWAY_PAUSE,
     DEPARTURE,
     LEASE_MARGIN,
@@ -29,7 +29,7 @@ from dalga.dispatch import (
     Scheduler,
 )
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
-from dalga.job import (
+from dalga.model.job import (
     CatchUp,
     Delete,
     Failed,
@@ -48,9 +48,9 @@ from dalga.job import (
     Stop,
     Verdict,
 )
-from dalga.retry import RetryPolicy
-from dalga.schedule import Every
-from dalga.setback import Reach
+from dalga.model.retry import RetryPolicy
+from dalga.model.schedule import Every
+from dalga.model.setback import Reach
 from dalga.store import Claimed, Due, Recorded, Store
 from tests.fakes import EPOCH, FakeEndpoint, FakeStore
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase

@@ -19,9 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.exceptions import HTTPException
 
 from dalga.cli import Options
-from dalga.config import Config, load_config
+from dalga.config.load import Config, load_config
 from dalga.errors import ConfigError, InvalidRequest
-from dalga.jobs import Status
+from dalga.operations import Status
 from dalga.web.api import Api
 from dalga.web.errors import UnknownResource
 from dalga.web.parameters import job_key, schedule_request

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.duration import Duration, duration_from_text, elapsed_from_text, seconds
+from dalga.model.duration import Duration, duration_from_text, elapsed_from_text, seconds
 from tests.strategies import thorough
 
 HOUR = timedelta(hours=1)

@@ -31,13 +31,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from dalga import __version__
-from dalga import endpoint as dalga_endpoint
-from dalga import lookup as dalga_lookup
-from dalga.endpoint import MAX_BODY, MAX_HEAD, MAX_RETRY_AFTER, Endpoint, parse_retry_after
 from dalga.errors import ConfigError
-from dalga.job import JobKey, Options, Outcome, Run
-from dalga.schedule import Once
-from dalga.trust import Trust
+from dalga.model.job import JobKey, Options, Outcome, Run
+from dalga.model.schedule import Once
+from dalga.outgoing import endpoint as dalga_endpoint
+from dalga.outgoing import lookup as dalga_lookup
+from dalga.outgoing.endpoint import MAX_BODY, MAX_HEAD, MAX_RETRY_AFTER, Endpoint, parse_retry_after
+from dalga.outgoing.trust import Trust
 
 reactor: Any = real_reactor
 

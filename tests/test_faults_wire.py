@@ -24,9 +24,9 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from dalga.endpoint import Endpoint as Caller
-from dalga.job import Outcome
-from dalga.trust import Trust
+from dalga.model.job import Outcome
+from dalga.outgoing.endpoint import Endpoint as Caller
+from dalga.outgoing.trust import Trust
 from faults.endpoint import (
     Answer,
     Behaviour,

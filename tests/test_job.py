@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.duration import Duration, duration_from_text, seconds
 from dalga.errors import InvalidRequest
-from dalga.job import (
+from dalga.model.duration import Duration, duration_from_text, seconds
+from dalga.model.job import (
     MAX_COUNTED,
     MAX_KEY_LENGTH,
     CatchUp,
@@ -47,10 +47,10 @@ from dalga.job import (
     revised,
     target_path,
 )
-from dalga.retry import RetryPolicy
-from dalga.schedule import END_OF_TIME, MAX_INTERVAL, Calendar, Cron, Every, Once, Schedule
+from dalga.model.retry import RetryPolicy
+from dalga.model.schedule import END_OF_TIME, MAX_INTERVAL, Calendar, Cron, Every, Once, Schedule
+from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 from dalga.web.parameters import schedule_request
-from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
 from tests.strategies import thorough
 
 NOW = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)

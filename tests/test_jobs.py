@@ -11,7 +11,6 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.duration import seconds
 from dalga.errors import (
     InvalidRequest,
     JobDisabled,
@@ -19,9 +18,10 @@ from dalga.errors import (
     JobSetAside,
     StoreUnavailable,
 )
-from dalga.job import IfExists, Job, JobKey, Options, ScheduleRequest, Stop, UnreadableJob
-from dalga.jobs import Jobs, Status, Upcoming
-from dalga.schedule import Every, Once
+from dalga.model.duration import seconds
+from dalga.model.job import IfExists, Job, JobKey, Options, ScheduleRequest, Stop, UnreadableJob
+from dalga.model.schedule import Every, Once
+from dalga.operations import Jobs, Status, Upcoming
 from tests.fakes import EPOCH, FakeStore
 
 T = TypeVar("T")

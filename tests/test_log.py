@@ -32,7 +32,7 @@ class LineObserverTests(SynchronousTestCase):
             self.observer(dict(event))
             twisted(dict(event))
 
-        for namespace in ("dalga.dispatch", "twisted.web"):
+        for namespace in ("dalga.dispatch.scheduler", "twisted.web"):
             log = Logger(namespace, observer=both)
             log.info(
                 "{path!r} {body!r}: {reason} in {elapsed:.3f} s",

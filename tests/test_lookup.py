@@ -19,8 +19,8 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga import lookup as dalga_lookup
-from dalga.lookup import FRESH, PATIENCE, RENEW, STALE, STUCK, THREADS, Lookup
+from dalga.outgoing import lookup as dalga_lookup
+from dalga.outgoing.lookup import FRESH, PATIENCE, RENEW, STALE, STUCK, THREADS, Lookup
 from tests.test_endpoint import OK, SHORT, EndpointCase, a_run, says
 
 reactor: Any = real_reactor

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.retry import RetryPolicy
+from dalga.model.retry import RetryPolicy
 from tests.strategies import thorough
 
 EXACT = RetryPolicy(jitter=0)

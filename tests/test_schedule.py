@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga import schedule as schedule_module
-from dalga.cron import cron_from_text
-from dalga.duration import duration_from_text
-from dalga.schedule import (
+from dalga.model import schedule as schedule_module
+from dalga.model.cron import cron_from_text
+from dalga.model.duration import duration_from_text
+from dalga.model.schedule import (
     END_OF_TIME,
     MAX_INTERVAL,
     YEARS_AHEAD,
@@ -31,7 +31,7 @@ from dalga.schedule import (
     schedule_from_text,
     timestamp,
 )
-from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
+from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 from tests.strategies import instants, thorough
 
 START = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)

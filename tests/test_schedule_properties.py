@@ -22,9 +22,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.cron import cron_from_text
-from dalga.duration import duration_from_text
-from dalga.job import (
+from dalga.model.cron import cron_from_text
+from dalga.model.duration import duration_from_text
+from dalga.model.job import (
     CatchUp,
     JobKey,
     Options,
@@ -36,7 +36,7 @@ from dalga.job import (
     judge,
     plan,
 )
-from dalga.schedule import (
+from dalga.model.schedule import (
     END_OF_TIME,
     MAX_INTERVAL,
     Cron,
@@ -45,7 +45,7 @@ from dalga.schedule import (
     periodic,
     schedule_from_text,
 )
-from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
+from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 from tests.strategies import (
     DAY,
     HOUR,

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlencode
 from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.cron import MAX_TEXT, cron_from_text
 from dalga.errors import InvalidRequest
-from dalga.job import (
+from dalga.model.cron import MAX_TEXT, cron_from_text
+from dalga.model.job import (
     JobKey,
     Outcome,
     Plan,
@@ -29,9 +29,9 @@ from dalga.job import (
     missed,
     plan,
 )
-from dalga.schedule import MAX_INTERVAL, YEARS_AHEAD
+from dalga.model.schedule import MAX_INTERVAL, YEARS_AHEAD
+from dalga.model.zone import Occurrence
 from dalga.web.parameters import LISTED, MAX_LISTED, schedule_request
-from dalga.zone import Occurrence
 from tests.test_web_api import APITestCase
 
 ROOT = Path(__file__).parent.parent

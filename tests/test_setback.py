@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.duration import duration_from_text, seconds
-from dalga.job import (
+from dalga.model.duration import duration_from_text, seconds
+from dalga.model.job import (
     Failed,
     Job,
     JobKey,
@@ -21,11 +21,11 @@ from dalga.job import (
     ScheduleRequest,
     offset_of,
 )
-from dalga.schedule import Calendar, Cron, Every, Once, Schedule
-from dalga.setback import Reach, corrected, timely
+from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule
+from dalga.model.setback import Reach, corrected, timely
+from dalga.model.zone import Zone
 from dalga.store import table
 from dalga.store.table import JobsTable
-from dalga.zone import Zone
 from tests.stores import EACH_MINUTE, EngineTestCase, each_engine
 
 NOW = datetime(2026, 1, 1, 9, 0, 0, tzinfo=UTC)

@@ -7,7 +7,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.shares import Shares
+from dalga.dispatch.shares import Shares
 
 
 def fill(slots: int, paths: list[str]) -> list[int]:

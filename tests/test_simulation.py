@@ -18,8 +18,8 @@ from bench.simulation.daemon import Site
 from bench.simulation.machine import MS, Cores, Interpreter, Time, at
 from bench.simulation.table import Database
 from bench.simulation.world import Result, death, drain, punctual
-from dalga import dispatch
-from dalga.dispatch import LEASE_MARGIN
+from dalga.dispatch import scheduler as dispatch
+from dalga.dispatch.scheduler import LEASE_MARGIN
 
 #: Each daemon on a machine of its own, and a database with cores to spare.
 APART = Site(daemons=2, database_cores=16, trip=0.2 * MS)

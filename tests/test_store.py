@@ -10,9 +10,9 @@ from random import Random
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from dalga.duration import seconds
 from dalga.errors import InvalidRequest, JobNotFound, JobSetAside
-from dalga.job import (
+from dalga.model.duration import seconds
+from dalga.model.job import (
     Delete,
     Job,
     JobKey,
@@ -23,7 +23,7 @@ from dalga.job import (
     UnreadableJob,
     plan,
 )
-from dalga.schedule import Every, Once
+from dalga.model.schedule import Every, Once
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
 

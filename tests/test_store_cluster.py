@@ -12,10 +12,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from dalga.config import MySQLConfig
-from dalga.duration import seconds
+from dalga.config.load import MySQLConfig
 from dalga.errors import JobNotFound, StoreUnavailable
-from dalga.job import Delete, Job, JobKey, Reschedule, Run
+from dalga.model.duration import seconds
+from dalga.model.job import Delete, Job, JobKey, Reschedule, Run
 from dalga.store.dialect import Trouble
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, cluster, each_engine

@@ -30,9 +30,9 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import service
-from dalga.config import MySQLConfig
+from dalga.config.load import MySQLConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
-from dalga.job import JobKey
+from dalga.model.job import JobKey
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL, tls

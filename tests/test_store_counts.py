@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from twisted.internet.defer import gatherResults
 
-from dalga.job import Delete, JobKey, Retry, Stop
+from dalga.model.job import Delete, JobKey, Retry, Stop
 from dalga.store.table import ALIVE
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine
 

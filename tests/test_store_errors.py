@@ -14,9 +14,9 @@ import pymysql
 from pymysql.connections import MysqlPacket
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.config import MySQLConfig
+from dalga.config.load import MySQLConfig
 from dalga.errors import StoreUnavailable
-from dalga.job import Delete, JobKey, Release, Reschedule, Retry, Run, Stop, Verdict
+from dalga.model.job import Delete, JobKey, Release, Reschedule, Retry, Run, Stop, Verdict
 from dalga.store import Recorded
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL

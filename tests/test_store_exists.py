@@ -13,9 +13,9 @@ from typing import Any
 
 from twisted.internet.defer import gatherResults
 
-from dalga.duration import duration_from_text
 from dalga.errors import InvalidRequest, JobSetAside
-from dalga.job import (
+from dalga.model.duration import duration_from_text
+from dalga.model.job import (
     CatchUp,
     Delete,
     Failed,
@@ -31,7 +31,7 @@ from dalga.job import (
     UnreadableJob,
     Verdict,
 )
-from dalga.schedule import Every
+from dalga.model.schedule import Every
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, NOW, EngineTestCase, each_engine
 from tests.test_store_faults import before

@@ -16,10 +16,10 @@ from twisted.internet.defer import CancelledError, DeferredList, gatherResults
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 
-from dalga.config import Config, ListenConfig
+from dalga.config.load import Config, ListenConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
-from dalga.job import Delete, JobKey, Reschedule, Run, Verdict
-from dalga.schedule import Every, Once
+from dalga.model.job import Delete, JobKey, Reschedule, Run, Verdict
+from dalga.model.schedule import Every, Once
 from dalga.service import make_service
 from dalga.store import Recorded
 from dalga.store.clock import steady_seconds

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from dalga.duration import Duration, seconds
 from dalga.errors import DalgaError
-from dalga.job import (
+from dalga.model.duration import Duration, seconds
+from dalga.model.job import (
     CatchUp,
     Delete,
     Failed,

@@ -17,9 +17,9 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.config import MySQLConfig
+from dalga.config.load import MySQLConfig
 from dalga.errors import StoreUnavailable
-from dalga.job import JobKey
+from dalga.model.job import JobKey
 from dalga.store import places, session
 from dalga.store.places import FORGOTTEN, LOOK_PAUSE, Places, Session
 from dalga.store.session import Limits

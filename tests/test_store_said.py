@@ -12,9 +12,9 @@ from itertools import product
 
 from twisted.internet.defer import Deferred
 
-from dalga.duration import duration_from_text, seconds
 from dalga.errors import JobDisabled, JobNotFound, JobOver
-from dalga.job import (
+from dalga.model.duration import duration_from_text, seconds
+from dalga.model.job import (
     Delete,
     Failed,
     Job,

@@ -10,9 +10,9 @@ from typing import Any
 
 from twisted.internet.defer import gatherResults
 
-from dalga.config import MySQLConfig
+from dalga.config.load import MySQLConfig
 from dalga.errors import StartupError, TableExists
-from dalga.job import JobKey, Reschedule
+from dalga.model.job import JobKey, Reschedule
 from dalga.store.table import JobsTable
 from tests.servers import start_server
 from tests.stores import LONG, NOW, EngineTestCase, each_engine, server

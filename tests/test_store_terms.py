@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.cron import cron_from_text
-from dalga.duration import duration_from_text
 from dalga.errors import JobSetAside
-from dalga.job import (
+from dalga.model.cron import cron_from_text
+from dalga.model.duration import duration_from_text
+from dalga.model.job import (
     CatchUp,
     Job,
     JobKey,
@@ -30,7 +30,7 @@ from dalga.job import (
     UnreadableJob,
     plan,
 )
-from dalga.schedule import (
+from dalga.model.schedule import (
     END_OF_TIME,
     MAX_INTERVAL,
     Calendar,
@@ -39,11 +39,11 @@ from dalga.schedule import (
     Once,
     Schedule,
 )
+from dalga.model.zone import Gap, Overlap, Zone
 from dalga.store.dialect import as_utc
 from dalga.store.rows import JobRow, RunRow, Unreadable, read_job, read_run, terms_text
 from dalga.store.sqlite import SQLite
 from dalga.web.parameters import MAX_JITTER, MAX_LATENESS
-from dalga.zone import Gap, Overlap, Zone
 from tests.stores import LONG, NOW, EngineTestCase, each_engine
 from tests.strategies import LOCATIONS, calendar_parts, crons_near, iso, thorough
 

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest, StoreUnavailable
-from dalga.store import together
-from dalga.store.together import COMPANY, LOCKED, SLOW, Locked, Together
+from dalga.store import group_commit as together
+from dalga.store.group_commit import COMPANY, LOCKED, SLOW, Locked, Together
 from dalga.store.transactions import Abandoned, Busy, Call, Conflict
 from tests.fakes import EPOCH
 

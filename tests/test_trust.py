@@ -16,10 +16,10 @@ from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.ssl import CertificateOptions
 
-from dalga import trust as dalga_trust
-from dalga.endpoint import Endpoint
 from dalga.errors import StartupError
-from dalga.trust import Trust
+from dalga.outgoing import trust as dalga_trust
+from dalga.outgoing.endpoint import Endpoint
+from dalga.outgoing.trust import Trust
 from tests.certificates import DAY, Authority, dns, ip
 from tests.test_endpoint import LONG, OK, EndpointCase, a_run, says
 

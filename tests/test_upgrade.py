@@ -21,9 +21,9 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.config import SQLiteConfig
+from dalga.config.load import SQLiteConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
-from dalga.job import Job, JobKey, UnreadableJob
+from dalga.model.job import Job, JobKey, UnreadableJob
 from dalga.service import server
 from dalga.store import mysql, schema, sqlite, sqlitefile
 from dalga.store import upgrade as room

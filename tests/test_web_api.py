@@ -30,8 +30,8 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
-from dalga.job import Job, JobKey, ScheduleRequest, UnreadableJob, plan
-from dalga.jobs import Jobs
+from dalga.model.job import Job, JobKey, ScheduleRequest, UnreadableJob, plan
+from dalga.operations import Jobs
 from dalga.store import Counts, Page, Position
 from dalga.store.clock import DatabaseClock
 from dalga.web import MAX_CONNECTIONS, make_site

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.duration import Duration, duration_from_text
-from dalga.duration import seconds as whole_seconds
 from dalga.errors import InvalidRequest
-from dalga.job import CatchUp, IfExists, JobKey, OnFailure, ScheduleRequest, plan
-from dalga.schedule import MAX_INTERVAL
+from dalga.model.duration import Duration, duration_from_text
+from dalga.model.duration import seconds as whole_seconds
+from dalga.model.job import CatchUp, IfExists, JobKey, OnFailure, ScheduleRequest, plan
+from dalga.model.schedule import MAX_INTERVAL
+from dalga.model.zone import Gap, Overlap
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.web.parameters import (
     FORM,
@@ -42,7 +43,6 @@ from dalga.web.parameters import (
     preview,
     schedule_request,
 )
-from dalga.zone import Gap, Overlap
 from tests.strategies import (
     PARAMETERS,
     escaped,

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from dalga.duration import duration_from_text
 from dalga.errors import (
     ConfigError,
     DalgaError,
@@ -25,9 +24,11 @@ from dalga.errors import (
     JobSetAside,
     StoreUnavailable,
 )
-from dalga.job import CatchUp, Failed, Job, JobKey, OnFailure, Options, UnreadableJob
-from dalga.jobs import Status, Upcoming
-from dalga.schedule import Calendar, Cron, Every, Once, Schedule
+from dalga.model.duration import duration_from_text
+from dalga.model.job import CatchUp, Failed, Job, JobKey, OnFailure, Options, UnreadableJob
+from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule
+from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
+from dalga.operations import Status, Upcoming
 from dalga.web.errors import (
     BodyTooLarge,
     UnknownResource,
@@ -36,7 +37,6 @@ from dalga.web.errors import (
     unexpected,
 )
 from dalga.web.presentation import job_json, problem_json, status_json, timestamp, upcoming_json
-from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
 
 examples = settings(max_examples=300, database=None, derandomize=True, deadline=None)
 

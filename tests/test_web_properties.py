@@ -26,8 +26,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
-from dalga.job import check_path
-from dalga.jobs import Jobs
+from dalga.model.job import check_path
+from dalga.operations import Jobs
 from dalga.web import make_site
 from dalga.web.request import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER
 from tests.daemons import DaemonTestCase

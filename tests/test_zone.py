@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.zone import Change, Dst, Gap, Overlap, Zone, check_location
+from dalga.model.zone import Change, Dst, Gap, Overlap, Zone, check_location
 
 HOUR = timedelta(hours=1)
 HOWE = "Australia/Lord_Howe"

@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 from tzdata import IANA_VERSION
 
-from dalga.zone import Zone, check_location, forget_zones
+from dalga.model.zone import Zone, check_location, forget_zones
 from dalga.zonedata import Copy, ZoneData, use_newest
 from tests.daemons import DaemonTestCase
 

@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from bench.simulation.endpoint import Endpoint
 from bench.simulation.machine import MS, Cores, Interpreter, Reactor, Then, Time, at
 from bench.simulation.table import COMMIT, Database, Row
-from dalga.dispatch import Pace, Scheduler
-from dalga.job import JobKey, Options, Outcome, Run, RunPolicy, Verdict
-from dalga.schedule import Once
+from dalga.dispatch.scheduler import Pace, Scheduler
+from dalga.model.job import JobKey, Options, Outcome, Run, RunPolicy, Verdict
+from dalga.model.schedule import Once
 from dalga.store import Claimed, Dues, Recorded
 from dalga.store.clock import DatabaseClock
 
@@ -237,7 +237,7 @@ class Site:
     commit: float = COMMIT
     #: How long the endpoint takes for an answer, in seconds.
     answers_after: float = 0.0
-    #: As `dalga.dispatch.Pace` has them.
+    #: As `dalga.dispatch.scheduler.Pace` has them.
     slots: int = 100
     timeout: float = 10.0
     #: Whether the engine has SKIP LOCKED; else claims wait for each other's locks.

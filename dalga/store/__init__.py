@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
-from dalga.job import Job, JobKey, Run, ScheduleRequest, UnreadableJob, Verdict
-from dalga.setback import Reach
+from dalga.model.job import Job, JobKey, Run, ScheduleRequest, UnreadableJob, Verdict
+from dalga.model.setback import Reach
 from dalga.store.clock import DatabaseClock
 
 #: How many rows one transaction counts by default. It takes some milliseconds.
@@ -162,10 +162,10 @@ class Store(Protocol):
         A run that is under way keeps its lease (P3); its end then leaves the new schedule as it is
         (P4). Where the job is there and is only updated, or kept, its runs go on as they were, and
         it stays disabled if it is; the end of a run under way goes by the new options
-        (`dalga.job.revised`). A row that can't be understood is written anew.
+        (`dalga.model.job.revised`). A row that can't be understood is written anew.
 
-        :param variation: of the first interval; see `dalga.job.plan`.
-        :raises InvalidRequest: where `request` is refused by `dalga.job.plan` or `amended`.
+        :param variation: of the first interval; see `dalga.model.job.plan`.
+        :raises InvalidRequest: where `request` is refused by `dalga.model.job.plan` or `amended`.
         :raises JobSetAside: where a job is to be kept that can't be understood.
         """
 
@@ -253,7 +253,7 @@ class Store(Protocol):
 
     def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
         """
-        Move times that were written by a clock that has been set back since: see `dalga.setback`.
+        Move times that were written by a clock that has been set back since: see `corrected`.
 
         :param after: the last row that was looked at by the call before; None for all to come.
         :return: the last row that was looked at now; None where there are no more.

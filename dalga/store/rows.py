@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from dalga.duration import duration_from_text
 from dalga.errors import InvalidRequest
-from dalga.job import (
+from dalga.model.duration import duration_from_text
+from dalga.model.job import (
     CatchUp,
     Delete,
     Failed,
@@ -33,8 +33,8 @@ from dalga.job import (
     check_length,
     check_path,
 )
-from dalga.schedule import Schedule, schedule_from_text
-from dalga.zone import Gap, Overlap, Zone, check_location
+from dalga.model.schedule import Schedule, schedule_from_text
+from dalga.model.zone import Gap, Overlap, Zone, check_location
 
 #: The length of a claim's token, in bytes.
 TOKEN_LENGTH = 16

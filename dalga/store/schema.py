@@ -56,7 +56,7 @@ def definitions(engine: str, name: str, suffix: str = "") -> list[str]:
     The CREATE statements, that of the jobs table last but for its indexes.
 
     :param engine: "mysql" or "sqlite": the name of the .sql file beside this module.
-    :param name: the jobs table's name, as `dalga.config` lets it pass.
+    :param name: the jobs table's name, as `dalga.config.load` lets it pass.
     :param suffix: what the table is called besides, for the time being.
     """
     text = _TEXTS[engine]

@@ -33,7 +33,8 @@ from dalga.errors import (
     JobSetAside,
     StartupError,
 )
-from dalga.job import (
+from dalga.log import logger
+from dalga.model.job import (
     Delete,
     Failed,
     IfExists,
@@ -53,12 +54,12 @@ from dalga.job import (
     plan,
     revised,
 )
-from dalga.log import logger
-from dalga.schedule import timestamp
-from dalga.setback import Reach, corrected
+from dalga.model.schedule import timestamp
+from dalga.model.setback import Reach, corrected
 from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect, Trouble
+from dalga.store.group_commit import LOCKED, Locked, Together
 from dalga.store.rows import (
     DELETED,
     MAX_COUNT,
@@ -82,7 +83,6 @@ from dalga.store.rows import (
     was_recorded,
 )
 from dalga.store.schema import ALIVE
-from dalga.store.together import LOCKED, Locked, Together
 from dalga.store.transactions import Call, Conflict, Transactions
 from dalga.store.upgrade import upgrade
 
@@ -126,7 +126,7 @@ class _Put(NamedTuple):
         return self.request.if_exists in (IfExists.UPDATE, IfExists.KEEP)
 
     def planned(self, now: datetime) -> Plan:
-        """:raises InvalidRequest: see `dalga.job.plan`."""
+        """:raises InvalidRequest: see `dalga.model.job.plan`."""
         return plan(self.request, now, self.variation, self.key)
 
 
@@ -860,7 +860,7 @@ class JobsTable:
         :param job: None where it was deleted during a run that goes on.
         :return: the job, where there is nothing to change; else the terms that it gets, or None
             where it is scheduled anew.
-        :raises InvalidRequest: see `dalga.job.amended`.
+        :raises InvalidRequest: see `dalga.model.job.amended`.
         :raises JobSetAside: if it is to be kept, and can't be understood.
         """
         if put.request.if_exists is IfExists.KEEP and job is not None:

@@ -26,9 +26,10 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
-from dalga.duration import duration_from_text
 from dalga.errors import StartupError
-from dalga.schedule import timestamp
+from dalga.model.duration import duration_from_text
+from dalga.model.schedule import timestamp
+from dalga.model.zone import check_location
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.rows import TOKEN_LENGTH, RunRow, Unreadable, read_run
 from dalga.store.schema import (
@@ -43,7 +44,6 @@ from dalga.store.schema import (
     go_release,
     misfit,
 )
-from dalga.zone import check_location
 
 #: Rows that are copied at a time.
 BATCH = 1000

@@ -1,5 +1,5 @@
 """
-The HTTP interface: Klein routes over `dalga.jobs`.
+The HTTP interface: Klein routes over `dalga.operations`.
 
 ``parameters`` reads what was asked for and ``presentation`` writes what is answered, both pure;
 ``errors`` is the one table from what went wrong to an HTTP status; ``api`` has the routes;
@@ -11,7 +11,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Site
 
-from dalga.jobs import Jobs
+from dalga.operations import Jobs
 from dalga.web.api import Api
 from dalga.web.request import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, MAX_CONNECTIONS, ApiSite
 

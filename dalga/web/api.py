@@ -10,8 +10,8 @@ from klein import Klein
 from twisted.python.failure import Failure
 from werkzeug.routing import BaseConverter
 
-from dalga.jobs import Jobs
 from dalga.log import logger
+from dalga.operations import Jobs
 from dalga.web.cursors import cursor_text
 from dalga.web.errors import problem_of, unexpected
 from dalga.web.parameters import (

@@ -3,7 +3,7 @@ What a request asks for: its path -> `JobKey`, its query and body -> `ScheduleRe
 
 Pure. What is refused is refused with one sentence that names the part, what was given and what
 would do. Which of a job's parameters go together is not judged here, but in
-`dalga.job.check_request`.
+`dalga.model.job.check_request`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from dalga.cron import cron_from_text
-from dalga.duration import Duration, duration_from_text, seconds
 from dalga.errors import InvalidRequest
-from dalga.job import CatchUp, IfExists, JobKey, OnFailure, ScheduleRequest, check_length
-from dalga.schedule import MAX_INTERVAL, Cron
+from dalga.model.cron import cron_from_text
+from dalga.model.duration import Duration, duration_from_text, seconds
+from dalga.model.job import CatchUp, IfExists, JobKey, OnFailure, ScheduleRequest, check_length
+from dalga.model.schedule import MAX_INTERVAL, Cron
+from dalga.model.zone import Gap, Overlap, Zone, check_location
 from dalga.store import Position
 from dalga.web.cursors import cursor_from_text
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
-from dalga.zone import Gap, Overlap, Zone, check_location
 
 E = TypeVar("E", bound=StrEnum)
 

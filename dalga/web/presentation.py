@@ -13,12 +13,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from dalga.job import CatchUp, Failed, Job, OnFailure, UnreadableJob
-from dalga.jobs import Status, Upcoming
-from dalga.schedule import Cron, Once, Schedule, timestamp
+from dalga.model.job import CatchUp, Failed, Job, OnFailure, UnreadableJob
+from dalga.model.schedule import Cron, Once, Schedule, timestamp
+from dalga.model.zone import Occurrence, Zone
+from dalga.operations import Status, Upcoming
 from dalga.store import Page
 from dalga.web.errors import Problem
-from dalga.zone import Occurrence, Zone
 
 _MINUTE = timedelta(minutes=1)
 

@@ -17,9 +17,9 @@ from itertools import count
 
 from cronsim import CronSim
 
-from dalga.cron import cron_from_text
-from dalga.duration import Duration, duration_from_text
-from dalga.zone import Dst, Gap, Occurrence, Overlap, Zone
+from dalga.model.cron import cron_from_text
+from dalga.model.duration import Duration, duration_from_text
+from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 
 #: The last instant that a schedule can name; year 9999 is where datetime and DATETIME both end.
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 
 from dalga.counting import Counting
 from dalga.errors import DalgaError, JobSetAside, StoreUnavailable
-from dalga.job import (
+from dalga.log import logger
+from dalga.model.job import (
     IfExists,
     Job,
     JobKey,
@@ -27,10 +28,9 @@ from dalga.job import (
     check_request,
     plan,
 )
-from dalga.log import logger
-from dalga.schedule import Cron, Every, Once, Schedule, timestamp
+from dalga.model.schedule import Cron, Every, Once, Schedule, timestamp
+from dalga.model.zone import Occurrence, Zone
 from dalga.store import PIECE, Page, Position, Store
-from dalga.zone import Occurrence, Zone
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Jobs:
     :param in_thread: for lists of run times. Some take a fifth of a second, which no due POST
         should have to wait for (P7).
     :param tzdata: the version of the time zone database that is used.
-    :param variation: draws by what a job's first interval is multiplied; see `dalga.job.plan`.
+    :param variation: draws by what a job's first interval is multiplied; see `plan`.
     :param piece: see `Counting`.
     """
 

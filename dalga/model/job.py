@@ -18,10 +18,10 @@ from http import HTTPStatus
 from random import Random
 from urllib.parse import quote
 
-from dalga.duration import Duration
 from dalga.errors import InvalidRequest
-from dalga.retry import RetryPolicy
-from dalga.schedule import (
+from dalga.model.duration import Duration
+from dalga.model.retry import RetryPolicy
+from dalga.model.schedule import (
     YEARS_AHEAD,
     Calendar,
     Cron,
@@ -32,7 +32,7 @@ from dalga.schedule import (
     periodic,
     timestamp,
 )
-from dalga.zone import Gap, Occurrence, Overlap, Zone
+from dalga.model.zone import Gap, Occurrence, Overlap, Zone
 
 #: The longest path and body, in characters.
 MAX_KEY_LENGTH = 255

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from cronsim import CronSim, CronSimError
 
-from dalga.duration import duration_from_text
+from dalga.model.duration import duration_from_text
 
 #: The longest expression, in characters, as written and as its normal form.
 MAX_TEXT = 255

@@ -61,13 +61,13 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from dalga import __version__
-from dalga.config import HOST_NAME
+from dalga.config.load import HOST_NAME
 from dalga.errors import ConfigError
-from dalga.job import Outcome, Run, target_path
 from dalga.log import logger
-from dalga.lookup import Addresses, Lookup
-from dalga.schedule import timestamp
-from dalga.trust import Refused, Trust
+from dalga.model.job import Outcome, Run, target_path
+from dalga.model.schedule import timestamp
+from dalga.outgoing.lookup import Addresses, Lookup
+from dalga.outgoing.trust import Refused, Trust
 
 log = logger(__name__)
 
@@ -121,8 +121,8 @@ class Endpoint:
     The application's endpoint, to which jobs are POSTed.
 
     :param reactor: the deadline is measured with its ``seconds``.
-    :param baseurl: an http or https URL that `dalga.config` lets pass: ASCII, and without user,
-        query and fragment.
+    :param baseurl: an http or https URL that `dalga.config.load` lets pass: ASCII, and without
+        user, query and fragment.
     :param timeout: how long one POST may take in all, in seconds: connect, headers and body.
     :param instance: what this instance calls itself, for the ``dalga-instance`` header.
     :param slots: how many POSTs are under way at most; as many connections are kept.

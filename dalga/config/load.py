@@ -16,10 +16,10 @@ from datetime import timedelta
 from ipaddress import IPv6Address
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from dalga.configfile import Entry, Kind, named, read_file, shown
-from dalga.duration import elapsed_from_text
+from dalga.config.formats import Entry, Kind, named, read_file, shown
 from dalga.errors import ConfigError
-from dalga.retry import RetryPolicy
+from dalga.model.duration import elapsed_from_text
+from dalga.model.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
     """
     Read the configuration: a variable goes before the file, the file before the default.
 
-    :param path: a file, as `dalga.configfile.read_file` takes it; None for none.
+    :param path: a file, as `dalga.config.formats.read_file` takes it; None for none.
     :param environ: the environment; of it, what starts with ``DALGA_`` and the name of a section,
         but for what Kubernetes and docker links set.
     :raises ConfigError: with one sentence on the first thing that won't do.

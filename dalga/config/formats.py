@@ -1,8 +1,8 @@
 """
 Configuration files as they stand: sections, and in them keys and values, from ini, TOML or YAML.
 
-What a key means, and which there are, is not known here; `dalga.config` says that once, for all
-three. Whatever can't be read is refused with the number of its line, but never with the line
+What a key means, and which there are, is not known here; `dalga.config.load` says that once, for
+all three. Whatever can't be read is refused with the number of its line, but never with the line
 itself, which may hold a password.
 """
 

@@ -22,9 +22,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from dalga.agenda import Agenda
+from dalga.dispatch.agenda import Agenda
+from dalga.dispatch.shares import Shares
 from dalga.errors import StoreUnavailable
-from dalga.job import (
+from dalga.log import debugging, logger
+from dalga.model.job import (
     Delete,
     Outcome,
     Release,
@@ -38,10 +40,8 @@ from dalga.job import (
     judge,
     missed,
 )
-from dalga.log import debugging, logger
-from dalga.schedule import timestamp
-from dalga.setback import Reach, timely
-from dalga.shares import Shares
+from dalga.model.schedule import timestamp
+from dalga.model.setback import Reach, timely
 from dalga.store import Claimed, Dues, Recorded, Store
 
 log = logger(__name__)
@@ -98,7 +98,7 @@ OTHERS_FIRST = 1.1 * AWAY_PAUSE
 
 
 class Poster(Protocol):
-    """What dispatch needs of `dalga.endpoint.Endpoint`."""
+    """What dispatch needs of `dalga.outgoing.endpoint.Endpoint`."""
 
     def post(self, run: Run) -> Deferred[Outcome]:
         """POST a run. Never fails: what goes wrong is an outcome."""

@@ -28,8 +28,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dalga.job import Failed, Grid, Job, Reschedule, Run, offset_of
-from dalga.schedule import Cron, Every, add
+from dalga.model.job import Failed, Grid, Job, Reschedule, Run, offset_of
+from dalga.model.schedule import Cron, Every, add
 
 #: A clock that is set back by more than this was wrong before, by cron(8) of Debian.
 WAS_WRONG = timedelta(hours=3)
@@ -83,7 +83,7 @@ def timely(run: Run, verdict: Reschedule, now: datetime, reach: Reach) -> Resche
     """
     Where the next run goes after a run during which the clock was set back.
 
-    :param verdict: as `dalga.job.judge` gives it.
+    :param verdict: as `dalga.model.job.judge` gives it.
     """
     if run.claimed <= now:
         return verdict

@@ -1,0 +1,1 @@
+"""The configuration: a file and the environment -> one frozen `Config`. Pure."""
