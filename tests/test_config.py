@@ -537,6 +537,11 @@ class LinkTests(ConfigTestCase):
         self.assertEqual(
             load_config(None, {**links, **own}).database, MySQLConfig(host="db", port=3307)
         )
+        # A link's name, of which no variable of ours can be a part.
+        linked = {"DALGA_MYSQL_HOST": "db", "DALGA_MYSQL_HOST_NAME": "/web/db"}
+        config = load_config(None, linked)
+        self.assertEqual(config.database, MySQLConfig(host="db"))
+        self.assertEqual(config.links, ("DALGA_MYSQL_HOST_NAME",))
 
     def test_mistakes(self) -> None:
         """What has their names but not their values, or the other way round, is refused."""

@@ -204,6 +204,7 @@ class CountingTests(SynchronousTestCase):
             if held:
                 self.store.release("counts")
             self.asked()
+            self.clock.advance(REST)
             self.assertEqual(self.present(), (None, None))
             self.pass_by(1)
             self.assertEqual(self.asked(), [(0, PIECE)])

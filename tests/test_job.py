@@ -973,6 +973,26 @@ class JitterTests(SynchronousTestCase):
         error = self.assertRaises(InvalidRequest, plan, end, NOW, 1.0, self.KEY)
         self.assertIn("past the year 9999", str(error))
 
+    def test_the_ends_of_time(self) -> None:
+        """From the year 1 on, and no longer than up to the year 9999, with the offset."""
+        grid = Grid(Every(HOUR), Options(), NOW, self.OFFSET)
+        self.assertEqual(grid.next_after(EARLIEST), grid.next_after(PAST))
+        end = Grid(Every(HOUR), Options(), LAST - 2 * HOUR, self.OFFSET)
+        last = LAST - HOUR + self.OFFSET
+        self.assertEqual(end.next_after(LAST - HOUR), Occurrence(last))
+        self.assertIsNone(end.next_after(last))
+
+    def test_ahead_of_first_run(self) -> None:
+        """A run that was asked for ahead of it: elapsed time is counted from that run."""
+        begin = NOW + 5 * HOUR
+        for schedule, expected in (
+            (Every(HOUR), NOW + HOUR),
+            (Calendar(DAILY), begin),
+            (Cron("40 * * * *"), utc("2014-11-12T03:40")),
+        ):
+            found = Grid(schedule, Options(first_run=begin), NOW).next_after(NOW)
+            self.assertEqual(found, Occurrence(expected))
+
     def run_of(self, planned: Plan, **changes: object) -> Run:
         """The first run of a plan, claimed at its time."""
         run = replace(
@@ -1121,6 +1141,11 @@ class ExistsTests(SynchronousTestCase):
             (asking(cron="0 9 * * *", jitter=HOUR), asking(cron="0 9 * * *", jitter=HOUR)),
             (asking(one_off=True, interval=60), asking(one_off=True, interval="PT1M")),
             (
+                asking(one_off=True, interval=60),
+                asking(one_off=True, interval=60, location="Asia/Tokyo"),
+            ),
+            (asking(one_off=True, interval="P1W"), asking(one_off=True, interval="P7D")),
+            (
                 asking(one_off=True, first_run=THEN),
                 asking(one_off=True, first_run=THEN, location="Asia/Tokyo"),
             ),
@@ -1150,6 +1175,12 @@ class ExistsTests(SynchronousTestCase):
             (asking(interval=60, first_run=THEN), asking(interval=60)),
             (asking(interval=60, first_run=THEN), asking(interval=60, first_run=THEN + SECOND)),
             (asking(interval=60), asking(one_off=True, interval=60)),
+            (asking(interval="P1D"), asking(one_off=True, interval="P1D")),
+            (asking(one_off=True, interval="P1D"), asking(interval="P1D")),
+            (
+                asking(one_off=True, interval="P1D"),
+                asking(one_off=True, interval="P1D", location="Asia/Tokyo"),
+            ),
             (asking(one_off=True, interval=60), asking(one_off=True, interval=61)),
             (asking(one_off=True, interval=60), asking(one_off=True, immediate=True)),
             (asking(one_off=True, first_run=THEN), asking(one_off=True, immediate=True)),
@@ -1168,6 +1199,36 @@ class ExistsTests(SynchronousTestCase):
         until = asking(interval=60, until=NOW + SECOND)
         self.assertRaises(InvalidRequest, plan, until, NOW)
         self.assertIsNotNone(amended(job, until, NOW))
+
+    def test_as_many_as_count_says(self) -> None:
+        """That is refused, unless a run is under way: it is not cut off."""
+        request = asking(interval=60, count=2)
+        for successes, state, refused in (
+            (1, {}, False),
+            (2, {}, True),
+            (3, {}, True),
+            (2, {"running": True}, False),  # it was triggered during that run
+            (2, {"attempts": 1}, False),
+            (2, {"running": True, "attempts": 1}, False),
+        ):
+            job = self.job(asking(interval=60), successes=successes, **state)  # type: ignore[arg-type]
+            if refused:
+                self.assertRaises(InvalidRequest, amended, job, request, NOW)
+            else:
+                self.assertIsNotNone(amended(job, request, NOW))
+
+    def test_a_verdict_by_another_catch_up(self) -> None:
+        """Runs that were missed are made up where the new options say so."""
+        late = replace(RUN, claimed=NOW)
+        made_up = Options(catch_up=CatchUp.ALL)
+        now = NOW + 10 * MINUTE
+        first = RUN.scheduled + MINUTE
+        self.assertLess(first, now - MINUTE)
+        self.assertEqual(revised(late, Delete(), made_up, now), Reschedule(first, RUN.anchor))
+        all_of_them = replace(late, options=made_up)
+        verdict = revised(all_of_them, Delete(), Options(), now)
+        assert isinstance(verdict, Reschedule)
+        self.assertGreater(verdict.scheduled, now)
 
     def test_a_verdict_by_other_options(self) -> None:
         """The end of a run goes by the options that hold by then."""

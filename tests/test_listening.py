@@ -10,6 +10,7 @@ import socket
 import sys
 from typing import Any
 
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import listening
@@ -119,6 +120,43 @@ class ListenTests(SynchronousTestCase):
         tried.clear()
         self.patch(listening, "ANY_PORTS", 3)
         self.assertIn("Address already in use", self.refusal(0, ONE, TWO))
+
+    def test_another_port_would_not_do(self) -> None:
+        """One that was asked for, or an error that is not about the port, is tried but once."""
+        tried: list[Any] = []
+        for port, number in ((8080, errno.EADDRINUSE), (0, errno.EACCES)):
+
+            def refuse(address: Any, number: int = number, **_: Any) -> socket.socket:
+                tried.append(address)
+                raise OSError(number, os.strerror(number))
+
+            tried.clear()
+            self.patch(socket, "create_server", refuse)
+            self.assertIn(os.strerror(number), self.refusal(port, ONE, TWO))
+            self.assertEqual(tried, [(ONE, port)])
+
+    def test_without_ipv6(self) -> None:
+        """So it is where the kernel has none of it; the address that is left out is logged."""
+        create = socket.create_server
+
+        def old(address: Any, family: int, **keywords: Any) -> socket.socket:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            return create(address, family=family, **keywords)
+
+        self.patch(socket, "create_server", old)
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        ((address, _),) = self.listen(0, "::1", ONE)
+        self.assertEqual(address, ONE)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "not listening on [::1]:0, an address of name: "
+                "Address family not supported by protocol"
+            ],
+        )
 
     def test_not_ours(self) -> None:
         """An address that the machine has not is left out, unless there is no other."""

@@ -312,13 +312,41 @@ class LookupTests(SynchronousTestCase):
         last.answer(found("10.0.0.1"))
         self.clock.take()
         self.assertEqual(self.hosts(waiting), ["10.0.0.1"])
-        # What the first has to say by now is older.
+        # What the first has to say by now is older: no answer of its own, and no error either.
         stuck.answer(found("10.0.0.9"))
         self.clock.take()
         self.lookup.doubt()
         asking = self.lookup.addresses()
         self.clock.advance(PATIENCE)
         self.assertEqual(self.hosts(asking), ["10.0.0.1"])
+
+    def test_an_old_error(self) -> None:
+        """What a look-up that was stuck ends with says nothing about the one that is out."""
+        for error in (NONAME, AGAIN):
+            self.lookup = Lookup(self.clock, "app.example", 80)
+            waiting = self.lookup.addresses()
+            stuck = self.resolver.question()
+            self.clock.advance(STUCK)
+            self.lookup.addresses()
+            stuck.answer(error)
+            self.clock.take()
+            self.assertNoResult(waiting)
+            self.answer(found("10.0.0.1"))
+            self.assertEqual(self.hosts(waiting), ["10.0.0.1"])
+
+    def test_a_resolver_that_answers_again(self) -> None:
+        """A later POST waits for it, and does not use an old answer at once."""
+        self.known("10.0.0.1")
+        self.clock.advance(FRESH)
+        asking = self.lookup.addresses()
+        self.clock.advance(PATIENCE)
+        self.assertEqual(self.hosts(asking), ["10.0.0.1"])
+        self.answer(found("10.0.0.2"))
+        self.clock.advance(FRESH)
+        asking = self.lookup.addresses()
+        self.assertNoResult(asking)
+        self.answer(found("10.0.0.3"))
+        self.assertEqual(self.hosts(asking), ["10.0.0.3"])
 
     def test_a_stop(self) -> None:
         """POSTs that wait are told; the look-up may end when it likes."""

@@ -165,8 +165,20 @@ class CorrectedTests(SynchronousTestCase):
         self.assertEqual(self.moved(begun), 3)
         # A PUT of that hour counted from the time that was wrong.
         self.assertEqual(self.moved(job(EACH_5, 3603, successes=0)), 3)
-        skipped = job(EACH_5, 3603, successes=0, skipped=1, anchor=NOW + seconds_(3603))
-        self.assertEqual(self.moved(skipped), 3)
+        # It has run; an interval that is varied makes each run the anchor of the next.
+        for has_run in ({"successes": 1}, {"skipped": 1}, {"failed": Failed.CONTINUED}):
+            counts: Any = {"successes": 0, **has_run}
+            self.assertEqual(
+                self.moved(job(EACH_5, 3603, anchor=NOW + seconds_(3603), **counts)), 3
+            )
+
+    def test_a_clock_that_was_not_set_back(self) -> None:
+        """What a run has led to stays, however far ahead that is."""
+        run = Run(1, b"", KEY, EACH_5, Options(), NOW, NOW, NOW, False, "", 1, NOW, 0, NOW, 0.0)
+        verdict = Reschedule(NOW + HOUR + seconds_(3), NOW)
+        self.assertEqual(timely(run, verdict, NOW, REACH), verdict)
+        earlier = NOW - seconds_(1)
+        self.assertEqual(timely(run, verdict, earlier, REACH).scheduled, earlier + seconds_(4))
 
     def test_attempts_and_leases(self) -> None:
         """P5: what is tried again, or leased, waits no longer than from now."""

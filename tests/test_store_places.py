@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import select
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 from typing import Any
 
 import pymysql
@@ -92,6 +94,45 @@ class PlacesTests(SynchronousTestCase):
         self.refused(connect)
         self.assertEqual(len(self.made), 2)
 
+    def test_being_made(self) -> None:
+        """One that is being made has its place already."""
+        connect = self.places(1, spare=False)
+        self.assertRaises(ZeroDivisionError, self.it.open, lambda: self.refused(connect) or 1 / 0)
+        self.assertEqual(self.made, [])
+        connect()
+
+    def test_waiting_for_an_end(self) -> None:
+        """It is waited for a while, without a look; where all are in use, nothing is waited for."""
+        self.patch(places, "PATIENCE", 30.0)
+        connect = self.places(1, spare=True)
+        first = connect()
+        self.give_up(first)
+        timer = Timer(0.05, first.server.close)
+        timer.start()
+        self.addCleanup(timer.join)
+        self.assertEqual(connect().id, 2)
+        self.assertEqual((self.it._next_look, len(self.made)), (0.0, 2))
+        self.patch(select, "poll", None)
+        connect = self.places(1, spare=False)
+        connect()
+        self.refused(connect)
+
+    def test_over_before_it_is_ended(self) -> None:
+        """The server says so (1094), and the next one is ended all the same."""
+        connect = self.places(2, spare=True)
+        for _ in range(2):
+            self.give_up(connect())
+        execute = Connection.execute
+
+        def kill(connection: Connection, statement: str) -> None:
+            if statement == "KILL 1":
+                raise pymysql.OperationalError(1094, "Unknown thread id: 1")
+            execute(connection, statement)
+
+        self.patch(Connection, "execute", kill)
+        self.refused(connect)
+        self.assertEqual(sorted(self.processes), [1, 3])
+
     def test_given_up(self) -> None:
         """It has its place until the server ends it, and an answer that is late is no end."""
         connect = self.places(1, spare=False)
@@ -132,6 +173,14 @@ class PlacesTests(SynchronousTestCase):
         self.now += 1
         connect()
 
+    def test_not_forgotten(self) -> None:
+        """Where there is a place to look from, the server says whether it still has a session."""
+        connect = self.places(1, spare=True)
+        self.patch(Connection, "execute", lambda self, statement: None)  # KILL does not help
+        self.give_up(connect())
+        self.now += 2 * FORGOTTEN
+        self.refused(connect)
+
     def test_a_look(self) -> None:
         """What the server still has is ended there, and what it has not is forgotten."""
         connect = self.places(3, spare=True)
@@ -159,6 +208,38 @@ class PlacesTests(SynchronousTestCase):
         self.now += LOOK_PAUSE
         self.refused(connect)
         self.assertEqual(len(self.made), 3)
+
+    def test_one_look_at_a_time(self) -> None:
+        """Another thread that finds no room meanwhile is refused: there is but one spare place."""
+        connect = self.places(1, spare=True)
+        self.give_up(connect())
+        self.processes.clear()
+
+        def execute(connection: Connection, statement: str) -> None:
+            self.refused(connect)
+
+        self.patch(Connection, "execute", execute)
+        self.assertEqual(connect().id, 2)
+
+    def test_a_connection_that_was_reset(self) -> None:
+        """That is an end as well."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            connection = Connection(1, {})
+            connection._sock.close()
+            connection.server.close()
+            connection._sock = socket.create_connection(listener.getsockname())
+            one = Session(connection)
+            self.addCleanup(one.forget)
+            connection.close()
+            server, _ = listener.accept()
+            self.assertFalse(one.is_over())
+            # linger(7), for no time: with RST instead of FIN.
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            server.close()
+            poll = select.poll()
+            poll.register(one, select.POLLIN)
+            poll.poll(10_000)
+            self.assertTrue(one.is_over())
 
     def test_over_during_a_look(self) -> None:
         """Another thread may see that a session is over while this one asks the server for it."""
@@ -225,8 +306,37 @@ class PlacesTests(SynchronousTestCase):
             self.assertEqual(option("TCP_KEEPIDLE"), 60)
             one.leave(self.now)
             self.assertEqual((option("TCP_KEEPIDLE"), option("TCP_USER_TIMEOUT")), (5, 20_000))
+            self.assertEqual((option("TCP_KEEPINTVL"), option("TCP_KEEPCNT")), (5, 3))
             connection._sock.close()
             connection.server.close()
+
+
+class IsolationTests(SynchronousTestCase):
+    """A server, or a proxy in front of it, that takes the statement and does something else."""
+
+    def test_another_level(self) -> None:
+        class Stubborn:
+            found: tuple[tuple[str, str], ...] = ()
+
+            def execute(self, statement: str, arguments: object = ()) -> None:
+                """Take it."""
+
+            def fetchall(self) -> tuple[tuple[str, str], ...]:
+                return self.found
+
+        cursor: Any = Stubborn()
+        for name in ("tx_isolation", "transaction_isolation"):
+            for level in ("READ-UNCOMMITTED", "REPEATABLE-READ", "SERIALIZABLE"):
+                cursor.found = ((name, level),)
+                error = self.assertRaises(
+                    pymysql.OperationalError, session.set_up, cursor, Limits(3, 9)
+                )
+                self.assertIn(f"transaction isolation is {level}", str(error))
+            cursor.found = ((name, "READ-COMMITTED"),)
+            session.set_up(cursor, Limits(3, 9))
+        cursor.found = ()
+        error = self.assertRaises(pymysql.OperationalError, session.set_up, cursor, Limits(3, 9))
+        self.assertIn("transaction isolation is unknown", str(error))
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))
@@ -373,14 +483,17 @@ class SessionTests(EngineTestCase):
             cursor = connection.cursor()
 
             def found() -> list[float]:
-                cursor.execute(f"SELECT @@lock_wait_timeout, @@{names[0]}, @@{names[1]}")
+                cursor.execute(
+                    "SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout, "
+                    f"@@{names[0]}, @@{names[1]}"
+                )
                 return [float(value) for value in cursor.fetchall()[0]]
 
             before = found()
             session.set_up(cursor, Limits(3, 9))
-            self.assertEqual(found(), [3, 9 * scale, idle])
+            self.assertEqual(found(), [3, 3, 9 * scale, idle])
             session.unlimit(cursor)
-            self.assertEqual(found()[1:], before[1:])
+            self.assertEqual(found()[2:], before[2:])
             cursor.execute(f"SET SESSION {names[0]} = {2 * scale}, SESSION {names[1]} = 5")
             session.set_up(cursor, Limits(3, 9))
-            self.assertEqual(found(), [3, 2 * scale, 5])
+            self.assertEqual(found(), [3, 3, 2 * scale, 5])

@@ -21,12 +21,19 @@ from dalga.model.cron import cron_from_text
 from dalga.model.duration import duration_from_text
 from dalga.model.job import (
     CatchUp,
+    Delete,
+    Failed,
     Job,
     JobKey,
     OnFailure,
     Options,
+    Release,
+    Reschedule,
+    Retry,
     Run,
     ScheduleRequest,
+    Skip,
+    Stop,
     UnreadableJob,
     plan,
 )
@@ -41,7 +48,17 @@ from dalga.model.schedule import (
 )
 from dalga.model.zone import Gap, Overlap, Zone
 from dalga.store.dialect import as_utc
-from dalga.store.rows import JobRow, RunRow, Unreadable, read_job, read_run, terms_text
+from dalga.store.rows import (
+    MAX_ERROR,
+    JobRow,
+    Marks,
+    RunRow,
+    Unreadable,
+    read_job,
+    read_run,
+    terms_text,
+    was_recorded,
+)
 from dalga.store.sqlite import SQLite
 from dalga.web.parameters import MAX_JITTER, MAX_LATENESS
 from tests.stores import LONG, NOW, EngineTestCase, each_engine
@@ -324,6 +341,80 @@ anything: st.SearchStrategy[Any] = st.one_of(
     st.text("0123456789*/-,L#MON ", max_size=20),
     st.text("P0123456789YMWDTHS.-", max_size=12),
 )
+
+
+class RecordedTests(SynchronousTestCase):
+    """Whether a row is as the end of a run has left it, when nobody knows whether a COMMIT was."""
+
+    def test_by_examples(self) -> None:
+        later, run_id = datetime(2030, 1, 31, 9, tzinfo=UTC), bytes(range(16))
+        run = Run(
+            row=1,
+            token=b"token",
+            key=KEY,
+            schedule=Every(timedelta(minutes=1)),
+            options=Options(),
+            anchor=later,
+            scheduled=later,
+            due=later,
+            waited=False,
+            id=f"{run_id.hex()}-1",
+            attempt=3,
+            started=later,
+            successes=0,
+            claimed=later,
+            lease_ends=0.0,
+        )
+        long = "500 " * 100
+
+        def row(token: bool = False, **other: Any) -> Marks:
+            """What it holds; with `token`, another instance has claimed it since."""
+            is_claimed = b"another token" if token else None
+            return Marks(is_claimed, run_id, 3, None, Failed.NO)._replace(**other)
+
+        failed = {"error": b"500 Internal Server Error"}
+        retry = Retry(later, "500 Internal Server Error")
+        stop, give_back = Stop("500"), Release()
+        for verdict, found, expected in (
+            (Delete(), None, True),
+            (Delete(), row(), False),
+            (Delete(), row(run=None, attempts=0), False),
+            (Reschedule(later, later), None, False),
+            (Skip(later), None, False),
+            (retry, None, False),
+            (stop, None, False),
+            (give_back, None, False),
+            # The next run has another id, or none yet.
+            (Reschedule(later, later), row(run=None, attempts=0), True),
+            (Reschedule(later, later), row(token=True, run=b"x" * 16, attempts=1), True),
+            (Reschedule(later, later), row(token=True, attempts=4), False),
+            (Reschedule(later, later), row(), False),
+            (Skip(later), row(run=None, attempts=0), True),
+            (Skip(later), row(token=True, attempts=4), False),
+            (stop, row(failed=Failed.STOPPED), True),
+            (stop, row(failed=Failed.NO), False),
+            (stop, row(failed=Failed.CONTINUED), False),
+            (stop, row(failed=Failed.STOPPED, run=b"x" * 16), False),
+            # It was triggered since, and is claimed as the same run.
+            (stop, row(token=True, failed=Failed.STOPPED), False),
+            (retry, row(**failed), True),
+            (retry, row(error="500 Internal Server Error"), True),
+            (retry, row(token=True, attempts=4, **failed), True),
+            (retry, row(token=True, attempts=3, **failed), False),
+            (retry, row(attempts=4, **failed), False),
+            (retry, row(error=b"404 Not Found"), False),
+            (retry, row(error=None), False),
+            (retry, row(run=b"x" * 16, **failed), False),
+            (retry, row(run=None, **failed), False),
+            (Retry(later, long), row(error=long[:MAX_ERROR]), True),
+            (Retry(later, long), row(error=long), False),
+            (give_back, row(attempts=2), True),
+            (give_back, row(token=True, attempts=3), True),
+            (give_back, row(token=True, attempts=4), False),
+            (give_back, row(attempts=3), False),
+            (give_back, row(attempts=2, run=b"x" * 16), False),
+        ):
+            self.assertIs(was_recorded(run, verdict, found), expected, (verdict, found))
 
 
 class TermsTests(SynchronousTestCase):

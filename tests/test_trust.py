@@ -5,13 +5,15 @@ POSTed. `make test-lowest` runs these with the lowest versions of what checks ce
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from OpenSSL.crypto import FILETYPE_PEM, dump_certificate
+from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_PEM, X509, dump_certificate
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.ssl import CertificateOptions
@@ -208,6 +210,12 @@ class CertificateTests(EndpointCase):
         def by(authority: Authority) -> CertificateOptions:
             return authority.issue(name)
 
+        def with_root(authority: Authority) -> CertificateOptions:
+            """As a server that sends its root as well."""
+            options = by(authority)
+            options.extraCertChain.append(X509.from_cryptography(authority.certificate))
+            return options
+
         client_only = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH])
         return self.check_all(
             "localhost",
@@ -216,6 +224,7 @@ class CertificateTests(EndpointCase):
                 (lambda ca: by(Authority(Authority(ca))), None),
                 (lambda ca: by(Authority()), UNKNOWN),
                 (lambda ca: by(Authority(Authority())), UNKNOWN),
+                (lambda ca: with_root(Authority()), UNKNOWN),
                 (
                     lambda ca: ca.issue(name, self_signed=True),
                     "is signed by itself, and not trusted here",
@@ -248,6 +257,78 @@ class CertificateTests(EndpointCase):
 
             self.patch(dalga_trust, "_check_host", check)
             yield self.check("localhost", self.authority.issue(dns("localhost")), UNREADABLE)
+
+
+class ConnectionTests(EndpointCase):
+    """What is told to the server, and agreed on with it."""
+
+    def setUp(self) -> None:
+        self.authority = Authority()
+        self.trust = Trust(self.authority.write(self.mktemp()))
+
+    def agree(self, host: str, server: SSL.Context) -> str:
+        """Have both sides shake hands; gives the protocol that they agreed on."""
+        ours = self.trust.for_host(host).clientConnectionForTLS(None)
+        theirs = SSL.Connection(server)
+        ours.set_connect_state()
+        theirs.set_accept_state()
+        done = 0
+        while done < 2:
+            done = 0
+            for one, other in ((ours, theirs), (theirs, ours)):
+                try:
+                    one.do_handshake()
+                    done += 1
+                except SSL.WantReadError:
+                    pass
+                with contextlib.suppress(SSL.WantReadError):
+                    other.bio_write(one.bio_read(65536))
+        return str(ours.get_protocol_version_name())
+
+    def test_the_name_that_is_asked_for(self) -> None:
+        """A server of many hosts chooses its certificate by it; an address is none (RFC 6066)."""
+        for host, name, expected in (
+            ("app.dalga.test", dns("app.dalga.test"), b"app.dalga.test"),
+            ("app.dalga.test.", dns("app.dalga.test"), b"app.dalga.test"),
+            ("127.0.0.1", ip("127.0.0.1"), None),
+            ("::1", ip("::1"), None),
+        ):
+            asked: list[bytes | None] = []
+            server = self.authority.issue(name).getContext()
+            server.set_tlsext_servername_callback(
+                lambda connection, asked=asked: asked.append(connection.get_servername())
+            )
+            self.agree(host, server)
+            self.assertEqual(asked or [None], [expected], host)
+
+    def test_old_versions(self) -> None:
+        """TLS 1.0 and 1.1 are refused (RFC 8996), also where OpenSSL's configuration has them."""
+        ca = self.authority.write(self.mktemp())
+        for version, name in (
+            (SSL.TLS1_1_VERSION, None),
+            (SSL.TLS1_2_VERSION, "TLSv1.2"),
+            (SSL.TLS1_3_VERSION, "TLSv1.3"),
+        ):
+            options = self.authority.issue(dns("localhost"))
+            server = SSL.Context(SSL.TLS_SERVER_METHOD)  # which Twisted's would limit
+            server.use_privatekey(options.privateKey)
+            server.use_certificate(options.certificate)
+            self.trust = Trust(ca)
+            for each in (server, self.trust._context):
+                each.set_cipher_list(b"ALL:@SECLEVEL=0")
+            server.set_min_proto_version(version)
+            server.set_max_proto_version(version)
+            if name is None:
+                self.assertRaises(SSL.Error, self.agree, "localhost", server)
+            else:
+                self.assertEqual(self.agree("localhost", server), name)
+
+    def test_settings(self) -> None:
+        """No compression (CRIME), no renegotiation, and no buffers for connections that idle."""
+        context = self.trust._context
+        wanted = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+        self.assertEqual(context.set_options(0) & wanted, wanted)
+        self.assertTrue(context.set_mode(0) & SSL.MODE_RELEASE_BUFFERS)
 
 
 class AuthorityTests(EndpointCase):

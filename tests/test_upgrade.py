@@ -986,6 +986,24 @@ class LaterVersionTests(UpgradeTestCase):
         self.assertNotIn("dalga_heartbeats", self.tables())
         self.assertNotIn("dalga_hb_before3", self.tables())
 
+    async def test_signs_of_life_from_the_future(self) -> None:
+        """They are of before the database's clock was set back, and in nobody's way."""
+        await self.open_store().announce("killed")
+        self.sql("UPDATE dalga_heartbeats SET seen = '2090-01-01 00:00:00.000000'")
+        self.assertIn("done; jobs in", self.upgrade_to_3())
+
+    async def test_an_upgrade_that_was_cut_off(self) -> None:
+        """Signs of life count under the name that it has given their table, and it may be there."""
+        await self.open_store().announce("here-1-abcd")
+        self.sql("ALTER TABLE dalga_heartbeats RENAME TO dalga_hb_before3")
+        with LaterVersion():
+            self.assertIn("sign of life in the last 30 seconds: here-1-abcd)", self.refused())
+        self.sql("CREATE TABLE dalga_heartbeats AS SELECT * FROM dalga_hb_before3")
+        for table in ("dalga_heartbeats", "dalga_hb_before3"):
+            self.sql(f"UPDATE {table} SET seen = '2020-01-01 00:00:00.000000'")
+        self.assertIn("done; jobs in", self.upgrade_to_3())
+        self.assertNotIn("dalga_hb_before3", self.tables())
+
     async def test_one_that_slept(self) -> None:
         """Its sessions are open; it writes nothing to the new table, and says why."""
         store = self.open_store()

@@ -1182,6 +1182,7 @@ class ConnectionTests(APITestCase):
             (b"", 5.5, 30.0, 5.5),
             (b"GET", 5.5, 30.0, 5.5),
             (b"GET", 60.0, 2.5, 2.5),
+            (b"\r\n", 60.0, 2.5, 2.5),  # which may stand before a request
         ]:
             clock = Clock()
             site = make_site(self.jobs, clock, idle_timeout=idle, arrival_timeout=arrival)

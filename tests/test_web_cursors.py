@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.store import Position
-from dalga.web.cursors import cursor_from_text, cursor_text
+from dalga.web.cursors import _text, cursor_from_text, cursor_text
 from tests.strategies import thorough
 
 positions = st.builds(
@@ -39,6 +39,10 @@ class CursorTests(SynchronousTestCase):
         self.assertRegex(cursor_text(LAST, None), r"\A[\w-]{30,40}\Z")
         longest = Position(b"x" * 1020, b"y" * 1020)
         self.assertLess(len(cursor_text(longest, None)), 3000)
+
+    def test_nothing_with_its_digest(self) -> None:
+        """Anybody can make one."""
+        self.assertRaises(ValueError, cursor_from_text, _text(b""), None)
 
     def test_each_that_was_tampered_with_is_none(self) -> None:
         text = cursor_text(LAST, "check_feed")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import zoneinfo
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 from tzdata import IANA_VERSION
@@ -88,6 +91,21 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual((found.used, found.left and found.left.version), (PACKAGE, None))
         self.assertIn("(not ", str(found))
         self.assertTrue(str(found).endswith(": unknown)"), found)
+
+    def test_without_a_zone_of_its_own_for_utc(self) -> None:
+        """Some copies have it as Etc/UTC alone."""
+        folder = make_copy(self.mktemp(), zi="# version 2999a\n")
+        os.mkdir(os.path.join(folder, "Etc"))
+        os.rename(os.path.join(folder, "UTC"), os.path.join(folder, "Etc", "UTC"))
+        self.assertEqual(self.choose(folder).version, "2999a")
+
+    def test_a_package_that_is_no_copy(self) -> None:
+        """Where what is called tzdata says no version, or is not there, the system's is used."""
+        folder = make_copy(self.mktemp(), zi="# version 2001a\n")
+        for package in (ModuleType("tzdata"), None):
+            with patch.dict(sys.modules, {"tzdata": package}):
+                found = self.choose(folder)
+            self.assertEqual(found, ZoneData(Copy("2001a", folder), None))
 
     def test_what_one_lacks(self) -> None:
         """A place that the newer copy has not is the package's."""

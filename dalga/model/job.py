@@ -178,7 +178,7 @@ class Grid:
             return self.schedule.next_after(self.anchor, after)
         if isinstance(self.schedule, Calendar):
             return Occurrence(begin)
-        return self.schedule.next_after(begin, add(begin, -_INSTANT) or begin)
+        return self.schedule.next_after(begin, begin - _INSTANT)
 
 
 @dataclass(frozen=True, slots=True)

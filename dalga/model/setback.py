@@ -29,7 +29,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from dalga.model.job import Failed, Grid, Job, Reschedule, Run, offset_of
-from dalga.model.schedule import Cron, Every, add
+from dalga.model.schedule import Cron, Every
 
 #: A clock that is set back by more than this was wrong before, by cron(8) of Debian.
 WAS_WRONG = timedelta(hours=3)
@@ -62,7 +62,7 @@ def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
     :param now: the database's time.
     """
     anchor, scheduled, due = job.anchor, job.scheduled, job.due
-    if due is None or due <= now:
+    if due is None:
         return None
     if job.running:
         return Times(anchor, scheduled, now + reach.lease) if due - now > reach.lease else None
@@ -119,10 +119,10 @@ def _back(grid: Grid, scheduled: datetime, now: datetime, reach: Reach) -> timed
 def _first_shown(grid: Grid, scheduled: datetime, now: datetime) -> datetime | None:
     """The first of a calendar's or cron's times after `now`; None where `scheduled` stays."""
     first = grid.next_after(now)
-    if first is None or first.at >= scheduled:
+    if first is None:
         return None
     if isinstance(grid.schedule, Cron) and grid.schedule.is_wildcard:
         later = grid.next_after(first.at)
     else:
-        later = grid.next_after(add(now, WAS_WRONG) or now)
+        later = grid.next_after(now + WAS_WRONG)
     return None if later is None or later.at >= scheduled else first.at
