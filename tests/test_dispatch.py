@@ -480,6 +480,103 @@ class ClaimTests(SchedulerTestCase):
             len([line for line in self.logged(LogLevel.warn) if "set back" in line]), 1
         )
 
+    def holding_corrections(self) -> tuple[list[Due | None], list[Deferred[Due | None]]]:
+        """Have the store's corrections wait for the test: where each goes on from, and its end."""
+        places: list[Due | None] = []
+        ends: list[Deferred[Due | None]] = []
+
+        def correct(reach: Reach, after: Due | None) -> Deferred[Due | None]:
+            places.append(after)
+            ends.append(Deferred())
+            return ends[-1]
+
+        self.store.correct = correct  # type: ignore[method-assign]
+        return places, ends
+
+    def test_a_correction_in_pieces(self) -> None:
+        """One at a time, to its end; a set-back meanwhile is corrected for by another one."""
+        places, ends = self.holding_corrections()
+        self.start()
+        self.store.set_by = timedelta(hours=-1)
+        self.go(5)
+        self.assertEqual(places, [None])
+        there = (self.store.time, 7)
+        ends[0].callback(there)
+        self.go(5)
+        self.assertEqual(places, [None, there])
+        self.store.set_by = timedelta(hours=-2)
+        self.go(2)
+        scans = len(self.store.called("upcoming"))
+        ends[1].callback(None)
+        self.go(0)
+        self.assertEqual(len(self.store.called("upcoming")), scans + 1)  # to see what was moved
+        self.assertEqual(places, [None, there, None])
+        self.scheduler.stop_claiming()
+        ends[2].callback(there)
+        self.go(5)
+        self.assertEqual(places, [None, there, None])  # the next start begins anew
+        told = [line for line in self.logged(LogLevel.warn) if "was set back" in line]
+        self.assertEqual(len(told), 1)
+
+    def test_a_correction_that_fails(self) -> None:
+        """It is tried again after a pause, which is no longer or shorter than for all else."""
+        for scan, expected in ((0.125, range(5, 8)), (30.0, range(5, 8))):
+            self.store = FakeStore(self.clock.seconds)
+            self.start(scan=scan)
+            self.store.away = {"correct"}
+            self.store.set_by = timedelta(hours=-1)
+            self.go(scan)
+            before = len(self.store.called("correct"))
+            self.assertGreater(before, 0)
+            self.go(6 * AWAY_PAUSE)
+            self.assertIn(len(self.store.called("correct")) - before, expected, scan)
+            self.scheduler.stop_claiming()
+
+    def test_a_scan_beside_a_correction_that_fails(self) -> None:
+        """The pause is for all: also where a scan ends right then."""
+        places, ends = self.holding_corrections()
+        self.start()
+        self.store.set_by = timedelta(hours=-1)
+        self.go(2)
+        self.store.hold("upcoming")
+        self.go(2)
+        ends[0].errback(StoreUnavailable("away"))
+        self.store.release("upcoming")
+        self.go(AWAY_PAUSE / 2)
+        self.assertEqual(places, [None])
+        self.go(AWAY_PAUSE)
+        self.assertEqual(places, [None, None])
+
+    def test_how_far_ahead_a_correction_reaches(self) -> None:
+        """Up to the longest that this daemon lets a job wait."""
+        retry = RetryPolicy(jitter=0.5)
+        policy = RunPolicy(retry, randomization_factor=0.25)
+        pace = Pace(slots=1, timeout=TIMEOUT, scan=1.0)
+        self.scheduler = Scheduler(
+            self.clock, self.store, self.endpoint, pace, policy, Random(1), "web1"
+        )
+        self.scheduler.start()
+        self.go(0)
+        self.store.set_by = timedelta(hours=-1)
+        self.go(2)
+        reach = self.store.called("correct")[-1].argument
+        self.assertEqual(reach, Reach(pace.lease, 1.5 * retry.max_interval, 1.25))
+
+    def test_mistakes_are_forgotten(self) -> None:
+        """P10: so many are remembered, and one that comes again is told in a line."""
+        self.start()
+        database = self.scheduler._database
+        for number in range(dispatch.MISTAKES_TOLD + 1):
+            self.assertTrue(database.mistake("a test", ValueError(number)))
+        self.assertFalse(database.mistake("a test", ValueError(number)))
+        self.assertTrue(database.mistake("a test", ValueError(0)))
+        self.flushLoggedErrors(ValueError)
+        for _ in range(2):
+            database.failed("a test", ZeroDivisionError())
+            database.answered("a test")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.logged(LogLevel.error), ["{what} broke again: {error!r}"])
+
     def test_a_clock_that_is_set_back_during_a_run(self) -> None:
         """P8: its next run, too, is where the corrected clock has it."""
         self.store.insert("often", self.store.time, Every(seconds(5)))
@@ -1105,6 +1202,27 @@ class RecordTests(SchedulerTestCase):
         self.store.away = set()
         self.go(AWAY_PAUSE + OTHERS_FIRST)
         self.assertEqual(self.endpoint.paths, ["a"])
+
+    def test_claims_in_a_long_outage(self) -> None:
+        """P2: another query than a claim is to find that the database is back."""
+        self.start()
+        self.store.away = {"record", "claim", "upcoming", "announce"}
+        self.store.insert("a")
+        self.scheduler.expect(self.store.clock.now())
+        self.go(2 * (TIMEOUT + LEASE_MARGIN))
+        before = len(self.store.called("claim"))
+        self.go(60)
+        self.assertLessEqual(len(self.store.called("claim")) - before, 2)
+
+    def test_after_a_claim_that_was_away_alone(self) -> None:
+        """P7: the others could write all the while, so nothing is left for them to do first."""
+        self.start()
+        database = self.scheduler._database
+        for _ in range(2):
+            database.failed(dispatch.CLAIM, StoreUnavailable("away"))
+            self.go(2 * (TIMEOUT + LEASE_MARGIN))
+        database.answered(dispatch.CLAIM)
+        self.assertLessEqual(database.not_before(dispatch.CLAIM), self.clock.seconds())
 
     def test_a_blip_beside_what_fails_for_long(self) -> None:
         """P7: claims don't wait for a scan that failed once while signs of life fail for long."""
