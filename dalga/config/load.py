@@ -609,6 +609,9 @@ _HEADERS_VARIABLE = "DALGA_ENDPOINT_HEADERS"
 #: IPv4, or IPv6, which has a colon.
 _ADDRESS = r"[0-9]+(\.[0-9]+){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
 
+#: Where a port is, which both tell with its number: ``tcp://10.0.0.11:3306``.
+_LINK = rf"(tcp|udp|sctp)://({_ADDRESS}|\[[0-9A-Fa-f:.]+\]):[0-9]+"
+
 #: A container, and the name that it was linked by: ``/web/db``.
 _LINKED_CONTAINER = r"/[\w.-]+/[\w.-]+"
 
@@ -618,8 +621,8 @@ _LINKED_CONTAINER = r"/[\w.-]+/[\w.-]+"
 _LINKS: tuple[tuple[str, str], ...] = (
     (r"_SERVICE_HOST", _ADDRESS),
     (r"_SERVICE_PORT(_\w+)?", r"[0-9]+"),
-    (r"_PORT", r"(tcp|udp|sctp)://\S+"),
-    (r"_PORT_[0-9]+_(TCP|UDP|SCTP)(_START|_END)?", r"(tcp|udp|sctp)://\S+"),
+    (r"_PORT", _LINK),
+    (r"_PORT_[0-9]+_(TCP|UDP|SCTP)(_START|_END)?", _LINK),
     (r"_PORT_[0-9]+_(TCP|UDP|SCTP)_PROTO", r"tcp|udp|sctp"),
     (r"_PORT_[0-9]+_(TCP|UDP|SCTP)_PORT(_START|_END)?", r"[0-9]+"),
     (r"_PORT_[0-9]+_(TCP|UDP|SCTP)_ADDR", _ADDRESS),
