@@ -25,7 +25,7 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
         ],
     },
     "away-pause": {
-        "dispatch/scheduler.py": [("AWAY_PAUSE = 1.0", "AWAY_PAUSE = 0.01")],
+        "dispatch/outages.py": [("AWAY_PAUSE = 1.0", "AWAY_PAUSE = 0.01")],
     },
     "session-limits": {
         "store/session.py": [('"lock_wait_timeout": limits.lock,', "")],

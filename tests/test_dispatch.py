@@ -15,11 +15,10 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch import scheduler as dispatch
+from dalga.dispatch.outages import AWAY_PAUSE, OTHERS_FIRST
 from dalga.dispatch.scheduler import (
-    AWAY_PAUSE,
     DEPARTURE,
     LEASE_MARGIN,
-    OTHERS_FIRST,
     RECORD_DELAY,
     RECORD_LIMIT,
     SCAN_LIMIT,

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from dalga.dispatch.agenda import Agenda
+from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, CORRECTION, RECORD, SCAN, SIGN, Outages
 from dalga.dispatch.shares import Shares
 from dalga.errors import StoreUnavailable
 from dalga.log import debugging, logger
@@ -74,27 +75,8 @@ SIGN_OF_LIFE = 10.0
 #: How long a stop waits until it is counted no more, in seconds. It is forgotten by itself later.
 DEPARTURE = 1.0
 
-# What is asked of the database, as the log names it.
-CLAIM, SCAN, RECORD, SIGN = "a claim", "a scan", "a record", "a sign of life"
-CORRECTION = "a correction"
-
 #: Until a row that somebody else has locked is tried again, in seconds.
 LOCKED_PAUSE = 0.25
-
-#: Mistakes of ours that are remembered, so that each is logged with its traceback but once.
-MISTAKES_TOLD = 100
-
-#: Between two attempts to reach a database that is away, in seconds.
-AWAY_PAUSE = 1.0
-
-#: The same pause for claims, in seconds, in an outage that has lasted longer than a lease. By then
-#: all runs are due, also runs whose outcome another instance knows and could not write. So another
-#: query than a claim should find that the database is back.
-LONG_AWAY_PAUSE = 30.0
-
-#: Seconds from the first query that succeeds after such an outage to the next claim. In that time
-#: the other instances try to record the outcomes that they know.
-OTHERS_FIRST = 1.1 * AWAY_PAUSE
 
 
 class Poster(Protocol):
@@ -145,8 +127,8 @@ class Scheduler:
         self._pace = pace
         self._policy = policy
         self._random = random
-        self._database = _Database(reactor, pace.lease.total_seconds())
-        self._recorder = _Recorder(reactor, store, self._database, self._recorded)
+        self._outages = Outages(reactor, pace.lease.total_seconds())
+        self._recorder = _Recorder(reactor, store, self._outages, self._recorded)
 
         self._agenda = Agenda()
         #: There may be due rows that the agenda does not know of.
@@ -216,7 +198,7 @@ class Scheduler:
 
     async def depart(self) -> None:
         """After `drain`: be counted no more, unless the database is away."""
-        if self._database.away:
+        if self._outages.away:
             return
         departed = Deferred.fromCoroutine(self._depart())
         try:
@@ -277,17 +259,17 @@ class Scheduler:
             if due is None:
                 return None
             at += self._store.clock.until(due)
-        return max(at, self._database.not_before(CLAIM))
+        return max(at, self._outages.not_before(CLAIM))
 
     def _scan_at(self) -> float | None:
         if self._scanning:
             return None
-        return max(self._next_scan, self._database.not_before(SCAN))
+        return max(self._next_scan, self._outages.not_before(SCAN))
 
     def _sign_at(self) -> float | None:
         if self._signing:
             return None
-        return max(self._next_sign, self._database.not_before(SIGN))
+        return max(self._next_sign, self._outages.not_before(SIGN))
 
     def _set_timer(self) -> None:
         if self._stopping:
@@ -323,7 +305,7 @@ class Scheduler:
     def _failed(self, what: str, error: Exception) -> None:
         """Log an error and make a pause; but not that a store refuses all once it is closing."""
         if not (self._over and isinstance(error, StoreUnavailable)):
-            self._database.failed(what, error)
+            self._outages.failed(what, error)
 
     # Scan
 
@@ -342,7 +324,7 @@ class Scheduler:
             self._set_timer()
 
     def _look_at(self, dues: Dues) -> None:
-        self._database.answered(SCAN)
+        self._outages.answered(SCAN)
         self._agenda.fill(dues.times, dues.horizon)
         if self._agenda.horizon is None:
             return
@@ -356,7 +338,7 @@ class Scheduler:
 
     def _correct_soon(self) -> None:
         """Begin a correction, if there is anything to correct and none is under way or pauses."""
-        pauses = self._reactor.seconds() < self._database.not_before(CORRECTION)
+        pauses = self._reactor.seconds() < self._outages.not_before(CORRECTION)
         if self._store.clock.set_backs != self._set_backs and not self._correcting and not pauses:
             self._correcting = True
             _own(self._correct())
@@ -370,9 +352,9 @@ class Scheduler:
                 last = await self._store.correct(self._reach, last)
         except Exception as error:
             self._failed(CORRECTION, error)
-            self._next_scan = self._database.not_before(CORRECTION)  # which begins anew
+            self._next_scan = self._outages.not_before(CORRECTION)  # which begins anew
         else:
-            self._database.answered(CORRECTION)
+            self._outages.answered(CORRECTION)
             if last is None:
                 self._set_backs = set_backs
                 self._next_scan = self._reactor.seconds()  # to see what was moved
@@ -390,7 +372,7 @@ class Scheduler:
         except Exception as error:
             self._failed(SIGN, error)
         else:
-            self._database.answered(SIGN)
+            self._outages.answered(SIGN)
             self._next_sign = self._reactor.seconds() + SIGN_OF_LIFE
         finally:
             self._signing = False
@@ -417,7 +399,7 @@ class Scheduler:
             self._check_drained()
 
     def _take_in(self, claimed: Claimed) -> None:
-        self._database.answered(CLAIM)
+        self._outages.answered(CLAIM)
         # Where all that was due is taken, others may have room for what comes next.
         self._ahead = min(self._ended_meanwhile, self._pace.slots) if claimed.full else 0
         self._more = self._more or claimed.full
@@ -630,81 +612,6 @@ class Scheduler:
             drained.callback(None)
 
 
-class _Database:
-    """
-    Whether the database answers, and when to ask it again if it does not.
-
-    Claims, scans and records each make a pause of their own: one of them may fail while the others
-    go well, where a table is locked or a disk is full.
-
-    :param lease: how long claims hold, in seconds.
-    """
-
-    def __init__(self, reactor: IReactorTime, lease: float) -> None:
-        self._reactor = reactor
-        self._lease = lease
-        #: Since when each of those that fail at present does, and when claims may go on after an
-        #: outage, in the reactor's seconds.
-        self._since: dict[str, float] = {}
-        self._claims_from = 0.0
-        #: What fails at present, and until when it pauses, in the reactor's seconds.
-        self._away: dict[str, float] = {}
-        #: What fails at present by a mistake of ours.
-        self._broken: set[str] = set()
-        #: The mistakes whose traceback is in the log.
-        self._told: set[tuple[str, str]] = set()
-
-    @property
-    def away(self) -> bool:
-        """Whether anything that was asked of it failed, and has not gone well since."""
-        return bool(self._away)
-
-    def not_before(self, what: str) -> float:
-        """When to try again, in the reactor's seconds."""
-        until = self._away.get(what, 0.0)
-        return max(until, self._claims_from) if what == CLAIM else until
-
-    def failed(self, what: str, error: Exception) -> None:
-        """Make a pause, and log what is new."""
-        if not isinstance(error, StoreUnavailable):
-            if what not in self._broken and not self.mistake(what, error):
-                log.error("{what} broke again: {error!r}", what=what, error=error)
-            self._broken.add(what)
-        elif not self._away:
-            log.error("{error}; waiting for it to come back", error=error)
-        now = self._reactor.seconds()
-        since = self._since.setdefault(what, now)
-        long = what == CLAIM and now - since >= self._lease
-        self._away[what] = now + (LONG_AWAY_PAUSE if long else AWAY_PAUSE)
-
-    def mistake(self, what: str, error: Exception) -> bool:
-        """
-        Log a mistake of ours with its traceback, each but once: it may come with each run.
-
-        :return: whether it was new.
-        """
-        kind = what, f"{type(error).__name__} {error.args[:1]}"
-        if kind in self._told:
-            return False
-        if len(self._told) >= MISTAKES_TOLD:
-            self._told.clear()
-        self._told.add(kind)
-        log.failure("{what} broke", Failure(error), what=what)
-        return True
-
-    def answered(self, what: str) -> None:
-        """The pause is over; it is news once nothing fails any more."""
-        self._broken.discard(what)
-        now = self._reactor.seconds()
-        if self._away.pop(what, None) is not None:
-            if now - self._since.pop(what) >= self._lease and what != CLAIM:
-                self._claims_from = now + OTHERS_FIRST
-            if not self._away:
-                log.info("the database is back")
-        if CLAIM in self._away:  # it need not wait any longer than that
-            self._away[CLAIM] = min(self._away[CLAIM], now + OTHERS_FIRST)
-
-
 class _Recorder:
     """
     Writes verdicts in batches, one transaction at a time, and keeps those that can't be written
@@ -717,12 +624,12 @@ class _Recorder:
         self,
         reactor: IReactorTime,
         store: Store,
-        database: _Database,
+        outages: Outages,
         recorded: Callable[[list[datetime], Recorded], None],
     ) -> None:
         self._reactor = reactor
         self._store = store
-        self._database = database
+        self._outages = outages
         self._recorded = recorded
         self._waiting: list[tuple[Run, Verdict]] = []
         self._writing: list[tuple[Run, Verdict]] = []
@@ -780,12 +687,12 @@ class _Recorder:
         await self._record(batch, result)
         self._writing, self._retry = [], None
         if result.away is not None:
-            self._database.failed(RECORD, result.away)
+            self._outages.failed(RECORD, result.away)
             self._waiting = result.unwritten + self._waiting
             if not self._abandoned:
                 self._retry = self._reactor.callLater(AWAY_PAUSE, self._write)
         else:
-            self._database.answered(RECORD)
+            self._outages.answered(RECORD)
         if result.postponed and not self._abandoned:
             timer = self._reactor.callLater(LOCKED_PAUSE, lambda: self._again(timer))
             self._postponed[timer] = result.postponed
@@ -815,7 +722,7 @@ class _Recorder:
             result.away = error
             result.unwritten += batch
         except Exception as error:
-            self._database.mistake(RECORD, error)
+            self._outages.mistake(RECORD, error)
             if len(batch) == 1:
                 result.broken.append(batch[0][0])
                 result.error = error

@@ -1,0 +1,112 @@
+"""
+Which kinds of the dispatch's queries fail at present, and when the dispatch asks each kind again.
+
+`Outages` sends no query itself. The scheduler and the recorder tell it the result of each of their
+queries. It logs the beginning and the end of an outage once each, and gives the time of the next
+attempt. All times are in seconds of the reactor's clock, passed in; none is of the wall clock (P8).
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from dalga.errors import StoreUnavailable
+from dalga.log import logger
+
+log = logger(__name__)
+
+# The kinds of queries, as the log names them.
+CLAIM, SCAN, RECORD, SIGN = "a claim", "a scan", "a record", "a sign of life"
+CORRECTION = "a correction"
+
+#: Programming mistakes that are remembered, at most. The traceback of a remembered mistake is not
+#: logged again.
+MISTAKES_TOLD = 100
+
+#: Between two attempts to reach a database that is away, in seconds.
+AWAY_PAUSE = 1.0
+
+#: The same pause for claims, in seconds, in an outage that has lasted longer than a lease. By then
+#: all runs are due, also runs whose outcome another instance knows and could not write. So another
+#: query than a claim should find that the database is back.
+LONG_AWAY_PAUSE = 30.0
+
+#: Seconds from the first query that succeeds after such an outage to the next claim. In that time
+#: the other instances try to record the outcomes that they know.
+OTHERS_FIRST = 1.1 * AWAY_PAUSE
+
+
+class Outages:
+    """
+    Whether the database answers, and when to ask it again if it does not.
+
+    Each kind of query (claims, scans, records ...) pauses on its own: where a table is locked or a
+    disk is full, one kind fails while the others succeed.
+
+    :param lease: how long a claim holds, in seconds. A failure that lasts longer is a long outage.
+    """
+
+    def __init__(self, reactor: IReactorTime, lease: float) -> None:
+        self._reactor = reactor
+        self._lease = lease
+        #: The kinds of queries that fail at present, and when each failed first.
+        self._since: dict[str, float] = {}
+        #: No claim is made before this time: the other instances record first.
+        self._claims_from = 0.0
+        #: The kinds of queries that fail at present, and the end of each kind's pause.
+        self._away: dict[str, float] = {}
+        #: The kinds of queries that fail at present because of a programming mistake.
+        self._broken: set[str] = set()
+        #: The mistakes whose traceback is in the log, as kind of query and error.
+        self._told: set[tuple[str, str]] = set()
+
+    @property
+    def away(self) -> bool:
+        """Whether the last query of any kind failed."""
+        return bool(self._away)
+
+    def not_before(self, what: str) -> float:
+        """The earliest time of the next query of a kind, in the reactor's seconds."""
+        until = self._away.get(what, 0.0)
+        return max(until, self._claims_from) if what == CLAIM else until
+
+    def failed(self, what: str, error: Exception) -> None:
+        """A query of a kind failed: begin its pause, and log the error if it is a new one."""
+        if not isinstance(error, StoreUnavailable):
+            if what not in self._broken and not self.mistake(what, error):
+                log.error("{what} broke again: {error!r}", what=what, error=error)
+            self._broken.add(what)
+        elif not self._away:
+            log.error("{error}; waiting for it to come back", error=error)
+        now = self._reactor.seconds()
+        since = self._since.setdefault(what, now)
+        long = what == CLAIM and now - since >= self._lease
+        self._away[what] = now + (LONG_AWAY_PAUSE if long else AWAY_PAUSE)
+
+    def mistake(self, what: str, error: Exception) -> bool:
+        """
+        Log a programming mistake with its traceback, once: the same mistake may come with each run.
+
+        :return: whether the mistake was a new one.
+        """
+        kind = what, f"{type(error).__name__} {error.args[:1]}"
+        if kind in self._told:
+            return False
+        if len(self._told) >= MISTAKES_TOLD:
+            self._told.clear()
+        self._told.add(kind)
+        log.failure("{what} broke", Failure(error), what=what)
+        return True
+
+    def answered(self, what: str) -> None:
+        """A query of a kind succeeded: end its pause. Log it if no other kind fails any more."""
+        self._broken.discard(what)
+        now = self._reactor.seconds()
+        if self._away.pop(what, None) is not None:
+            if now - self._since.pop(what) >= self._lease and what != CLAIM:
+                self._claims_from = now + OTHERS_FIRST
+            if not self._away:
+                log.info("the database is back")
+        if CLAIM in self._away:  # a claim need not wait for the end of a long pause any more
+            self._away[CLAIM] = min(self._away[CLAIM], now + OTHERS_FIRST)
