@@ -853,6 +853,12 @@ class StandardFileTests(DaemonTestCase):
         self.assertLess(self.processor_time(pid) - before, 0.5)
         for number in range(3):
             self.assertRegex(os.readlink(f"/proc/{pid}/fd/{number}"), "^(/dev/null$|pipe:)")
+            # Programs that it starts get them, as from any process (proc_pid_fdinfo(5)).
+            flags = re.search(
+                r"flags:\s+([0-7]+)", Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+            )
+            assert flags is not None
+            self.assertFalse(int(flags[1], 8) & os.O_CLOEXEC, number)
 
     def processor_time(self, pid: int) -> float:
         """Its processor time so far, in seconds (proc_pid_stat(5))."""

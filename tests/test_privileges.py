@@ -54,6 +54,17 @@ class ActingTests(SynchronousTestCase):
         ]:
             self.assertEqual(self.made(user), expected, user)
 
+    def test_the_same_user(self) -> None:
+        """Whoever runs it may name itself: the other groups are not set then, as root alone may."""
+
+        def refuse(name: str, gid: int) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        self.patch(os, "initgroups", refuse)
+        uid = os.geteuid()
+        self.assertEqual(self.made(User(uid))[0], uid)
+        self.assertEqual(self.made(User(uid, os.getegid())), (uid, os.getegid()))
+
     def test_afterwards(self) -> None:
         """Also after a failure it is the former user again."""
         before = os.geteuid(), os.getegid(), os.getgroups()
@@ -112,6 +123,20 @@ class DaemonTests(DaemonTestCase):
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 0, daemon.output)
         self.assertNotIn("Traceback", daemon.output)
+
+    async def test_a_table_that_is_made_before(self) -> None:
+        """By --create-table and --upgrade-table, too, each file is the user's."""
+        os.chown(self.place, NOBODY.pw_uid, -1)
+        ini = self.ini(sqlite={"path": f"{self.place}/jobs.sqlite"})
+        lock = Path(self.place, "jobs.sqlite.lock")
+        for option in ("--create-table", "--upgrade-table"):
+            lock.unlink(missing_ok=True)
+            twistd = ["-n", "--pidfile=", f"--uid={NOBODY.pw_uid}"]
+            made = self.spawn(*twistd, "dalga", "--config", ini, option, twistd=True)
+            self.assertEqual(await made.ended, 0, made.output)
+            self.assertTrue(lock.exists())
+            for name in os.listdir(self.place):
+                self.assertEqual(Path(self.place, name).stat().st_uid, NOBODY.pw_uid, name)
 
     async def test_what_it_could_not_write(self) -> None:
         """Root could; the start says in one sentence that the user can't."""
