@@ -15,7 +15,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch import scheduler as dispatch
-from dalga.dispatch.outages import AWAY_PAUSE, OTHERS_FIRST
+from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
 from dalga.dispatch.scheduler import (
     DEPARTURE,
     LEASE_MARGIN,
@@ -564,15 +564,15 @@ class ClaimTests(SchedulerTestCase):
     def test_mistakes_are_forgotten(self) -> None:
         """P10: so many are remembered, and one that comes again is told in a line."""
         self.start()
-        database = self.scheduler._database
-        for number in range(dispatch.MISTAKES_TOLD + 1):
-            self.assertTrue(database.mistake("a test", ValueError(number)))
-        self.assertFalse(database.mistake("a test", ValueError(number)))
-        self.assertTrue(database.mistake("a test", ValueError(0)))
+        outages = self.scheduler._outages
+        for number in range(MISTAKES_TOLD + 1):
+            self.assertTrue(outages.mistake("a test", ValueError(number)))
+        self.assertFalse(outages.mistake("a test", ValueError(number)))
+        self.assertTrue(outages.mistake("a test", ValueError(0)))
         self.flushLoggedErrors(ValueError)
         for _ in range(2):
-            database.failed("a test", ZeroDivisionError())
-            database.answered("a test")
+            outages.failed("a test", ZeroDivisionError())
+            outages.answered("a test")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.logged(LogLevel.error), ["{what} broke again: {error!r}"])
 
@@ -1216,12 +1216,12 @@ class RecordTests(SchedulerTestCase):
     def test_after_a_claim_that_was_away_alone(self) -> None:
         """P7: the others could write all the while, so nothing is left for them to do first."""
         self.start()
-        database = self.scheduler._database
+        outages = self.scheduler._outages
         for _ in range(2):
-            database.failed(dispatch.CLAIM, StoreUnavailable("away"))
+            outages.failed(CLAIM, StoreUnavailable("away"))
             self.go(2 * (TIMEOUT + LEASE_MARGIN))
-        database.answered(dispatch.CLAIM)
-        self.assertLessEqual(database.not_before(dispatch.CLAIM), self.clock.seconds())
+        outages.answered(CLAIM)
+        self.assertLessEqual(outages.not_before(CLAIM), self.clock.seconds())
 
     def test_a_blip_beside_what_fails_for_long(self) -> None:
         """P7: claims don't wait for a scan that failed once while signs of life fail for long."""
