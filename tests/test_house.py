@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 MODEL = ("duration", "zone", "cron", "schedule", "retry", "job", "setback")
 CONFIG = ("formats", "load")
 OUTGOING = ("trust", "lookup", "endpoint")
-DISPATCH = ("agenda", "shares", "outages", "scheduler")
+DISPATCH = ("agenda", "shares", "outages", "loglines", "scheduler")
 FOLDERS = {"model": MODEL, "config": CONFIG, "outgoing": OUTGOING, "dispatch": DISPATCH}
 
 #: What never imports Twisted, nor anything else that talks to the world.

@@ -18,7 +18,7 @@ from bench.simulation.daemon import Site
 from bench.simulation.machine import MS, Cores, Interpreter, Time, at
 from bench.simulation.table import Database
 from bench.simulation.world import Result, death, drain, punctual
-from dalga.dispatch import scheduler as dispatch
+from dalga.dispatch import loglines
 from dalga.dispatch.scheduler import LEASE_MARGIN
 
 #: Each daemon on a machine of its own, and a database with cores to spare.
@@ -30,7 +30,7 @@ class SimulationTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         # A line for each run of thousands.
-        self.patch(dispatch, "log", Logger("simulation", observer=lambda event: None))
+        self.patch(loglines, "log", Logger("simulation", observer=lambda event: None))
 
     def check_each_once(self, result: Result) -> None:
         """All jobs have arrived, each once, and none is left in the table."""

@@ -12,17 +12,18 @@ again until it works (P5). Nothing here reads the machine's wall clock (P8).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from dalga.dispatch.agenda import Agenda
+from dalga.dispatch.loglines import fields, log_end, log_recorded, log_skip, own
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, CORRECTION, RECORD, SCAN, SIGN, Outages
 from dalga.dispatch.shares import Shares
 from dalga.errors import StoreUnavailable
@@ -41,7 +42,6 @@ from dalga.model.job import (
     judge,
     missed,
 )
-from dalga.model.schedule import timestamp
 from dalga.model.setback import Reach, timely
 from dalga.store import Claimed, Dues, Recorded, Store
 
@@ -292,14 +292,14 @@ class Scheduler:
             self._claiming = True
             self._ended_meanwhile = 0
             self._more = False
-            _own(self._claim())
+            own(self._claim())
         if scan_at is not None and scan_at <= now:
             self._scanning = True
             self._next_scan = now + self._pace.scan
-            _own(self._scan())
+            own(self._scan())
         if sign_at is not None and sign_at <= now:
             self._signing = True
-            _own(self._give_sign_of_life())
+            own(self._give_sign_of_life())
         self._set_timer()
 
     def _failed(self, what: str, error: Exception) -> None:
@@ -341,7 +341,7 @@ class Scheduler:
         pauses = self._reactor.seconds() < self._outages.not_before(CORRECTION)
         if self._store.clock.set_backs != self._set_backs and not self._correcting and not pauses:
             self._correcting = True
-            _own(self._correct())
+            own(self._correct())
 
     async def _correct(self) -> None:
         """Move the times that hold jobs up until the clock is where it was, a piece at a time."""
@@ -500,7 +500,7 @@ class Scheduler:
     def _start(self, run: Run) -> None:
         too_late = missed(run)
         if too_late is not None:
-            _log_skip(run, too_late)
+            log_skip(run, too_late)
             self._recorder.add(run, too_late)
             return
         if self._reactor.seconds() + self._pace.timeout > run.lease_ends:
@@ -508,20 +508,20 @@ class Scheduler:
             # begun.
             log.warn(
                 "{path!r} {body!r}: not started, its lease would end before the POST could",
-                **_fields(run),
+                **fields(run),
             )
             return
         running = self._running.get(run.row)
         if running is not None:
             # Only a database clock that has jumped ahead ends a lease early.
-            log.warn("{path!r} {body!r}: not started, it is still running", **_fields(run))
+            log.warn("{path!r} {body!r}: not started, it is still running", **fields(run))
             if run.id == running.id:
                 self._claimed_anew[run.row] = run
             return
         self._running[run.row] = run
         self._shares.started(run.key.path)
         if debugging():
-            log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **_fields(run))
+            log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **fields(run))
         ended = maybeDeferred(self._endpoint.post, run)
         ended.addErrback(self._broken, run)
         ended.addCallback(self._ended, run)
@@ -529,7 +529,7 @@ class Scheduler:
 
     def _broken(self, failure: Failure, run: Run) -> Outcome:
         """A mistake of ours takes no job with it: the run is tried again, like any that failed."""
-        log.failure("{path!r} {body!r}: the attempt broke", failure, **_fields(run))
+        log.failure("{path!r} {body!r}: the attempt broke", failure, **fields(run))
         return Outcome(status=None, elapsed=0.0, error="internal error")
 
     def _ended(self, outcome: Outcome, run: Run) -> None:
@@ -538,7 +538,7 @@ class Scheduler:
         verdict = judge(run, outcome, now, self._policy, self._random)
         if isinstance(verdict, Reschedule):
             verdict = timely(run, verdict, now, self._reach)
-        _log_end(run, outcome, verdict)
+        log_end(run, outcome, verdict)
         self._forget(run)
         self._ended_meanwhile += 1
         self._recorder.add(run, verdict)
@@ -546,7 +546,7 @@ class Scheduler:
         self._set_timer()
 
     def _lost(self, failure: Failure, run: Run) -> None:
-        log.failure("{path!r} {body!r}: left to its lease", failure, **_fields(run))
+        log.failure("{path!r} {body!r}: left to its lease", failure, **fields(run))
         if self._running.get(run.row) is run:
             self._forget(run)
             self._start_ready()
@@ -568,31 +568,7 @@ class Scheduler:
         if recorded.lost or recorded.overridden or recorded.already:
             # Scheduled anew during the run, maybe for a time that has come by now.
             self._more = True
-        for run, verdict in recorded.revised:
-            log.info(
-                "{path!r} {body!r}: the job's options were changed during run {run_id}; "
-                "by those: {then}",
-                then=_then(verdict),
-                **_fields(run),
-            )
-        for run in recorded.lost:
-            log.warn(
-                "{path!r} {body!r}: the end of run {run_id}, attempt {attempt}, is not recorded: "
-                "its lease was over, and the run was taken by another, or the job was changed",
-                **_fields(run),
-            )
-        for run in recorded.overridden:
-            log.info(
-                "{path!r} {body!r}: the end of run {run_id} changes nothing, "
-                "as the job was changed during the run",
-                **_fields(run),
-            )
-        for run in recorded.already:
-            log.info(
-                "{path!r} {body!r}: the end of run {run_id} is recorded already: "
-                "only the database's answer was lost",
-                **_fields(run),
-            )
+        log_recorded(recorded)
         self._set_timer()
         self._check_drained()
 
@@ -680,7 +656,7 @@ class _Recorder:
         if self._retry is not None and self._retry.active():
             return  # everything waits for that
         self._writing, self._waiting = self._waiting[:RECORD_LIMIT], self._waiting[RECORD_LIMIT:]
-        _own(self._batch(self._writing))
+        own(self._batch(self._writing))
 
     async def _batch(self, batch: list[tuple[Run, Verdict]]) -> None:
         result = _Batch()
@@ -702,7 +678,7 @@ class _Recorder:
                 "of them {path!r} {body!r}: {error}",
                 count=len(result.broken),
                 error=result.error,
-                **_fields(result.broken[0]),
+                **fields(result.broken[0]),
             )
         self._recorded(result.dues, result.recorded)
         self._write()
@@ -765,11 +741,6 @@ class _Batch:
         self.dues += [due for due in dues if due is not None]
 
 
-def _own(work: Coroutine[Deferred[Any], Any, None]) -> None:
-    """Run a coroutine that looks after its own errors; what it missed is logged."""
-    Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("unexpected", failure))
-
-
 def _due(run: Run, verdict: Verdict) -> datetime | None:
     """When the row is due next, or since when."""
     match verdict:
@@ -781,58 +752,3 @@ def _due(run: Run, verdict: Verdict) -> datetime | None:
             return run.claimed
         case Stop() | Delete():
             return None
-
-
-def _fields(run: Run) -> dict[str, Any]:
-    return {
-        "path": run.key.path,
-        "body": run.key.body,
-        "run_id": run.id,
-        "attempt": run.attempt,
-    }
-
-
-def _log_skip(run: Run, verdict: Skip | Delete) -> None:
-    match verdict:
-        case Skip(scheduled):
-            then = f"next run {timestamp(scheduled)}"
-        case Delete():
-            then = "job done"
-    log.warn(
-        "{path!r} {body!r}: skipped, {late:.0f} s late; {then}",
-        late=(run.claimed - run.late_since).total_seconds(),
-        then=then,
-        **_fields(run),
-    )
-
-
-def _then(verdict: Verdict) -> str:
-    """What comes after a run, as the log has it."""
-    match verdict:
-        case Reschedule(scheduled, _, None):
-            return f"next run {timestamp(scheduled)}"
-        case Reschedule(scheduled):
-            return f"given up, next run {timestamp(scheduled)}"
-        case Skip(scheduled):
-            return f"skipped, next run {timestamp(scheduled)}"
-        case Retry(due):
-            return f"again at {timestamp(due)}"
-        case Stop():
-            return "given up, and the job has stopped"
-        case Release():
-            return "given back"
-        case Delete():
-            return "job done"
-
-
-def _log_end(run: Run, outcome: Outcome, verdict: Verdict) -> None:
-    """The one line that each attempt leaves in the log."""
-    then = "job deleted: the endpoint does not know it" if outcome.gone else _then(verdict)
-    emit = log.info if outcome.done or outcome.gone else log.warn
-    emit(
-        "{path!r} {body!r}: {reason} in {elapsed:.3f} s, attempt {attempt}; {then}",
-        reason=outcome.reason,
-        elapsed=outcome.elapsed,
-        then=then,
-        **_fields(run),
-    )

@@ -1,0 +1,121 @@
+"""
+The lines that dispatch logs about runs: skips, ends of attempts, and what a record did otherwise.
+
+The functions here only word and emit. What happened, and whether it is worth a line, is decided by
+their callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from dalga.log import logger
+from dalga.model.job import (
+    Delete,
+    Outcome,
+    Release,
+    Reschedule,
+    Retry,
+    Run,
+    Skip,
+    Stop,
+    Verdict,
+)
+from dalga.model.schedule import timestamp
+from dalga.store import Recorded
+
+log = logger(__name__)
+
+
+def fields(run: Run) -> dict[str, Any]:
+    """What names a run and its attempt in the format of a line."""
+    return {
+        "path": run.key.path,
+        "body": run.key.body,
+        "run_id": run.id,
+        "attempt": run.attempt,
+    }
+
+
+def log_skip(run: Run, verdict: Skip | Delete) -> None:
+    """The line of a run that was claimed too late, and is not POSTed."""
+    match verdict:
+        case Skip(scheduled):
+            then = f"next run {timestamp(scheduled)}"
+        case Delete():
+            then = "job done"
+    log.warn(
+        "{path!r} {body!r}: skipped, {late:.0f} s late; {then}",
+        late=(run.claimed - run.late_since).total_seconds(),
+        then=then,
+        **fields(run),
+    )
+
+
+def log_end(run: Run, outcome: Outcome, verdict: Verdict) -> None:
+    """The one line that each attempt leaves in the log."""
+    then = "job deleted: the endpoint does not know it" if outcome.gone else _then(verdict)
+    emit = log.info if outcome.done or outcome.gone else log.warn
+    emit(
+        "{path!r} {body!r}: {reason} in {elapsed:.3f} s, attempt {attempt}; {then}",
+        reason=outcome.reason,
+        elapsed=outcome.elapsed,
+        then=then,
+        **fields(run),
+    )
+
+
+def log_recorded(recorded: Recorded) -> None:
+    """A line for each run that a record wrote otherwise than asked, or not at all."""
+    for run, verdict in recorded.revised:
+        log.info(
+            "{path!r} {body!r}: the job's options were changed during run {run_id}; "
+            "by those: {then}",
+            then=_then(verdict),
+            **fields(run),
+        )
+    for run in recorded.lost:
+        log.warn(
+            "{path!r} {body!r}: the end of run {run_id}, attempt {attempt}, is not recorded: "
+            "its lease was over, and the run was taken by another, or the job was changed",
+            **fields(run),
+        )
+    for run in recorded.overridden:
+        log.info(
+            "{path!r} {body!r}: the end of run {run_id} changes nothing, "
+            "as the job was changed during the run",
+            **fields(run),
+        )
+    for run in recorded.already:
+        log.info(
+            "{path!r} {body!r}: the end of run {run_id} is recorded already: "
+            "only the database's answer was lost",
+            **fields(run),
+        )
+
+
+def _then(verdict: Verdict) -> str:
+    """Words for what follows a run."""
+    match verdict:
+        case Reschedule(scheduled, _, None):
+            return f"next run {timestamp(scheduled)}"
+        case Reschedule(scheduled):
+            return f"given up, next run {timestamp(scheduled)}"
+        case Skip(scheduled):
+            return f"skipped, next run {timestamp(scheduled)}"
+        case Retry(due):
+            return f"again at {timestamp(due)}"
+        case Stop():
+            return "given up, and the job has stopped"
+        case Release():
+            return "given back"
+        case Delete():
+            return "job done"
+
+
+def own(work: Coroutine[Deferred[Any], Any, None]) -> None:
+    """Run a coroutine that handles its own errors; an error that it does not handle is logged."""
+    Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("unexpected", failure))
