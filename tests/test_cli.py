@@ -39,6 +39,58 @@ main([])
 """
 
 
+class MainTests(SynchronousTestCase):
+    """What `main` sets the process to."""
+
+    def run_with(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script in a folder of its own, with an output that has ASCII alone."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("DALGA_")}
+        environment |= {
+            "DALGA_LISTEN_PORT": "0",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONIOENCODING": "ascii",
+        }
+        return subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def test_a_letter_that_the_output_has_not(self) -> None:
+        """The line is there all the same."""
+        done = self.run_with(
+            "from twisted.internet import reactor\n"
+            "from dalga.cli import main\n"
+            "from dalga.log import logger\n"
+            "def turn():\n"
+            "    logger('dalga.test').info('a {word} line', word='g\\xfcnl\\xfck')\n"
+            "    reactor.stop()\n"
+            "reactor.callWhenRunning(lambda: reactor.callLater(0.1, turn))\n"
+            "main([])\n"
+        )
+        self.assertEqual(done.returncode, 0, done)
+        self.assertIn("a g\\xfcnl\\xfck line", done.stdout)
+
+    def test_ctrl_c_during_the_start(self) -> None:
+        """It ends the process as it does any other, without a traceback."""
+        done = self.run_with(
+            "import os, signal, time\n"
+            "from dalga import cli\n"
+            "def start(*_):\n"
+            "    os.kill(os.getpid(), signal.SIGINT)\n"
+            "    time.sleep(30)\n"
+            "cli._service = start\n"
+            "cli.main([])\n"
+        )
+        self.assertEqual((done.returncode, done.stderr), (-signal.SIGINT, ""))
+
+
 class SecondSignalTests(SynchronousTestCase):
     def crowded(
         self, lines: int, *arguments: str, output: int = subprocess.PIPE

@@ -276,6 +276,17 @@ class StoreTests(EngineTestCase):
         job = await self.job(store, tried)
         self.assertEqual((job.attempts, job.due == job.scheduled), (2, False))
 
+    async def test_rows_of_one_time(self) -> None:
+        """However many are due at one time, each is looked at once."""
+        store = self.open_store()
+        self.patch(table, "CORRECTED", 3)
+        at = (await store.now()).replace(tzinfo=None) + HOUR
+        for number in range(7):
+            self.ahead(f"cron{number}", HOUR, schedule="0 0 * * *", scheduled=at, due=at)
+        key = self.ahead("waiting", HOUR, scheduled=at, due=at, anchor=at - seconds_(5))
+        self.assertEqual(await self.correct(store), 3)
+        self.assertLessEqual(await self.wait(store, key), 5)
+
     async def test_a_claim_meanwhile(self) -> None:
         """P4: what was written since it was read stays."""
         store = self.open_store()
@@ -327,6 +338,26 @@ class FileTests(EngineTestCase):
     def set_clock(self, store: JobsTable, by: timedelta) -> None:
         dialect: Any = store._dialect
         dialect._wall_clock = lambda: datetime.now(UTC) + by
+
+    async def test_a_time_that_is_none(self) -> None:
+        """P6: SQLite keeps whatever somebody writes; it is in no other job's way."""
+        store = self.open_store()
+        self.patch(table, "CORRECTED", 2)
+        keys = [JobKey("check_feed", str(number)) for number in range(3)]
+        for key in keys:
+            await store.put(key, EACH_MINUTE)
+        self.sql("UPDATE dalga SET due = scheduled, successes = 1")
+        self.sql("UPDATE dalga SET due = 'no time' WHERE body = '2'")
+        self.set_clock(store, -HOUR)
+        after, calls = await store.correct(REACH, None), 1
+        while after is not None:
+            after, calls = await store.correct(REACH, after), calls + 1
+        self.assertEqual(calls, 2)
+        now = await store.now()
+        for key in keys[:2]:
+            due = (await self.job(store, key)).due
+            assert due is not None
+            self.assertLessEqual(due - now, timedelta(minutes=1))
 
     async def test_a_clock_that_is_set_back(self) -> None:
         """It is noticed by the next statement; nothing is, where it is set forward."""

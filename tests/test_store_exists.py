@@ -32,6 +32,7 @@ from dalga.model.job import (
     Verdict,
 )
 from dalga.model.schedule import Every
+from dalga.store.rows import DELETED
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, NOW, EngineTestCase, each_engine
 from tests.test_store_faults import before
@@ -443,6 +444,36 @@ class InBetweenTests(ExistsTestCase):
             self.assertEqual(again.scheduled == job.scheduled, is_kept)
             self.assertEqual(again.schedule, Every(MINUTE if asked.count else HOUR))
             self.assertEqual(await store.get(KEY), again)
+
+    async def test_other_terms(self) -> None:
+        """P4: so are the other columns that tell a schedule from another."""
+        each_day = ScheduleRequest(interval=duration_from_text("P1D"))
+        for change in (
+            "schedule = 'P2D'",
+            "location = 'Asia/Tokyo'",
+            "options = '{\"jitter\": 9.0}'",
+        ):
+            store = self.open_store()
+            job = await store.put(KEY, each_day)
+            hooked = before(self, store, "amend", f"UPDATE dalga SET {change}")
+            asked = replace(each_day, count=7, if_exists=IfExists.UPDATE)
+            again = await store.put(KEY, asked)
+            self.assertEqual(hooked, ["amend"])
+            self.assertEqual((again.schedule, again.options.count), (job.schedule, 7))
+            # Anew, as what had come between was another schedule.
+            self.assertGreater(again.scheduled, job.scheduled, change)
+            self.assertEqual(await store.get(KEY), again)
+
+    async def test_deleted_during_a_run(self) -> None:
+        """P4: nothing is written to a job that was deleted meanwhile, with the end of its run."""
+        store = self.open_store()
+        await self.due_now(store, KEY)
+        hooked = before(self, store, "amend", f"UPDATE dalga SET superseded = {DELETED}")
+        asked = replace(EACH_MINUTE, count=7, if_exists=IfExists.UPDATE)
+        job = await store.put(KEY, asked)
+        self.assertEqual(hooked, ["amend"])
+        self.assertEqual(job.options.count, 7)
+        self.assertEqual((await self.job(store, KEY)).options.count, 7)
 
     async def test_gone_on(self) -> None:
         """An `until` is looked at again where the job has gone on to a later run meanwhile."""
