@@ -32,7 +32,7 @@ from dalga.model.job import (
     Verdict,
 )
 from dalga.model.schedule import Every
-from dalga.store.rows import DELETED
+from dalga.store.rows import DELETED, RESCHEDULED
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, NOW, EngineTestCase, each_engine
 from tests.test_store_faults import before
@@ -510,6 +510,17 @@ class InBetweenTests(ExistsTestCase):
             self.assertEqual(hooked, ["hold_deleted"])
             self.assertEqual((job.running, job.due), (False, job.scheduled))
             await store.delete(KEY)
+
+    async def test_scheduled_anew_since_it_was_deleted(self) -> None:
+        """P4: somebody's PUT in between counts: the job is there again."""
+        store = self.open_store()
+        await self.due_now(store, KEY)
+        await store.delete(KEY)
+        change = f"UPDATE dalga SET superseded = {RESCHEDULED}, schedule = '3600'"
+        hooked = before(self, store, "hold_deleted", change)
+        job = await store.put(KEY, replace(EACH_MINUTE, if_exists=IfExists.KEEP))
+        self.assertEqual(hooked, ["hold_deleted"])
+        self.assertEqual(job.schedule, Every(HOUR))
 
     async def test_a_locked_row(self) -> None:
         """P7: a PUT with nothing to change waits for nobody; one that has holds up no other."""
