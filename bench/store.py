@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from dalga.config.load import load_config
-from dalga.model.job import Delete
+from dalga.model.run import Delete
 from dalga.service import build_store
 from dalga.store.table import JobsTable
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -17,25 +17,16 @@ from twisted.python.failure import Failure
 from dalga.counting import Counting
 from dalga.errors import DalgaError, JobSetAside, StoreUnavailable
 from dalga.log import logger
-from dalga.model.job import (
-    IfExists,
-    Job,
-    JobKey,
-    ScheduleRequest,
-    UnreadableJob,
-    check_length,
-    check_path,
-    check_request,
-    plan,
-)
-from dalga.model.schedule import Cron, Every, Once, Schedule, timestamp
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.key import JobKey, check_length, check_path
+from dalga.model.options import IfExists
+from dalga.model.plan import ScheduleRequest, check_request, plan, times_of
+from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
 from dalga.model.zone import Occurrence, Zone
 from dalga.store import PIECE, Page, Position, Store
 
 log = logger(__name__)
 T = TypeVar("T")
-
-_INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +177,7 @@ class Jobs:
 
         :raises JobNotFound: if there is none.
         :raises JobSetAside: if it can't be understood.
-        :raises InvalidRequest: see `Job.upcoming`.
+        :raises InvalidRequest: see `dalga.model.plan.Plan.times`.
         :raises StoreUnavailable: if the database can't be reached.
         """
         job = await self.get(key)
@@ -198,7 +189,7 @@ class Jobs:
         now = self._store.clock.now()
 
         def work() -> Upcoming:
-            times = job.upcoming(after or now, now)
+            times = times_of(job, after or now, now)
             return Upcoming(job.schedule.zone, list(islice(times, limit)))
 
         return await self._listed(work)
@@ -218,7 +209,7 @@ class Jobs:
 
         def work() -> Upcoming:
             planned = plan(request, then)
-            times = planned.times(now - _INSTANT if after is None else after, then)
+            times = planned.times(now - MICROSECOND if after is None else after, then)
             return Upcoming(planned.schedule.zone, list(islice(times, limit)))
 
         return await self._listed(work)

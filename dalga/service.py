@@ -22,7 +22,7 @@ from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
 from dalga.listening import listen, shown
 from dalga.log import logger
-from dalga.model.job import RunPolicy
+from dalga.model.run import RunPolicy
 from dalga.operations import Jobs
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.trust import Trust

@@ -15,25 +15,20 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
-from dalga.model.job import (
+from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.options import IfExists, Options
+from dalga.model.plan import ScheduleRequest, amended, plan
+from dalga.model.run import (
     Delete,
-    Failed,
-    IfExists,
-    Job,
-    JobKey,
-    Options,
     Outcome,
     Release,
     Reschedule,
     Retry,
     Run,
-    ScheduleRequest,
     Skip,
     Stop,
-    UnreadableJob,
     Verdict,
-    amended,
-    plan,
     revised,
 )
 from dalga.model.schedule import Every, Once, Schedule

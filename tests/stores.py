@@ -23,19 +23,10 @@ from twisted.trial.unittest import TestCase
 
 from dalga.config.load import MySQLConfig, SQLiteConfig
 from dalga.model.duration import seconds
-from dalga.model.job import (
-    Delete,
-    Job,
-    JobKey,
-    Release,
-    Reschedule,
-    Retry,
-    Run,
-    ScheduleRequest,
-    Skip,
-    Stop,
-    Verdict,
-)
+from dalga.model.job import Job
+from dalga.model.key import JobKey
+from dalga.model.plan import ScheduleRequest
+from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.service import build_store
 from dalga.store.table import JobsTable
 from tests.servers import Cluster, Server, start_server

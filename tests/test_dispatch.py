@@ -28,26 +28,12 @@ from dalga.dispatch.scheduler import (
     Scheduler,
 )
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
-from dalga.model.job import (
-    CatchUp,
-    Delete,
-    Failed,
-    IfExists,
-    Job,
-    JobKey,
-    OnFailure,
-    Options,
-    Release,
-    Reschedule,
-    Retry,
-    Run,
-    RunPolicy,
-    ScheduleRequest,
-    Skip,
-    Stop,
-    Verdict,
-)
+from dalga.model.job import Failed, Job
+from dalga.model.key import JobKey
+from dalga.model.options import CatchUp, IfExists, OnFailure, Options
+from dalga.model.plan import ScheduleRequest
 from dalga.model.retry import RetryPolicy
+from dalga.model.run import Delete, Release, Reschedule, Retry, Run, RunPolicy, Skip, Stop, Verdict
 from dalga.model.schedule import Every
 from dalga.model.setback import Reach
 from dalga.store import Claimed, Due, Recorded, Store

@@ -32,7 +32,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from dalga import __version__
 from dalga.errors import ConfigError
-from dalga.model.job import JobKey, Options, Outcome, Run
+from dalga.model.key import JobKey
+from dalga.model.options import Options
+from dalga.model.run import Outcome, Run
 from dalga.model.schedule import Once
 from dalga.outgoing import endpoint as dalga_endpoint
 from dalga.outgoing import lookup as dalga_lookup

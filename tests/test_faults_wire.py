@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from dalga.model.job import Outcome
+from dalga.model.run import Outcome
 from dalga.outgoing.endpoint import Endpoint as Caller
 from dalga.outgoing.trust import Trust
 from faults.endpoint import (

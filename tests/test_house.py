@@ -24,7 +24,10 @@ ROOT = Path(__file__).parent.parent
 
 #: Each room comes after the rooms that it may import from. A folder's modules are rooms of their
 #: own, but for `store` and `web`, which are one room each.
-MODEL = ("duration", "zone", "cron", "schedule", "retry", "job", "setback")
+MODEL = (
+    *("duration", "zone", "cron", "schedule", "retry"),
+    *("key", "options", "grid", "lateness", "job", "run", "plan", "setback"),
+)
 CONFIG = ("formats", "load")
 OUTGOING = ("trust", "lookup", "endpoint")
 DISPATCH = ("agenda", "shares", "outages", "loglines", "scheduler")
@@ -342,7 +345,7 @@ class RuleTests(SynchronousTestCase):
             ("model.job", "from dalga.model import retry"),
             ("store", "import pymysql\nfrom dalga.model.job import Job\nq = 'SELECT 1 FROM t'"),
             ("store", "from dalga.store.clock import C\nfrom twisted.enterprise import adbapi"),
-            ("outgoing.endpoint", "import treq\nfrom dalga.model.job import Job, Outcome"),
+            ("outgoing.endpoint", "import treq\nfrom dalga.model.run import Outcome, Run"),
             ("outgoing.endpoint", "from dalga.outgoing.trust import Trust"),
             (
                 "dispatch.scheduler",

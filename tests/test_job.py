@@ -15,39 +15,34 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
 from dalga.model.duration import Duration, duration_from_text, seconds
-from dalga.model.job import (
+from dalga.model.grid import Grid, offset_of
+from dalga.model.job import Failed, Job
+from dalga.model.key import MAX_KEY_LENGTH, JobKey, check_length, check_path, target_path
+from dalga.model.options import CatchUp, OnFailure, Options
+from dalga.model.plan import (
     MAX_COUNTED,
-    MAX_KEY_LENGTH,
-    CatchUp,
-    Delete,
-    Failed,
-    Grid,
-    Job,
-    JobKey,
-    OnFailure,
-    Options,
-    Outcome,
     Plan,
+    ScheduleRequest,
+    amended,
+    check_request,
+    plan,
+    times_of,
+)
+from dalga.model.retry import RetryPolicy
+from dalga.model.run import (
+    Delete,
+    Outcome,
     Release,
     Reschedule,
     Retry,
     Run,
     RunPolicy,
-    ScheduleRequest,
     Skip,
     Stop,
-    amended,
-    check_length,
-    check_path,
-    check_request,
     judge,
     missed,
-    offset_of,
-    plan,
     revised,
-    target_path,
 )
-from dalga.model.retry import RetryPolicy
 from dalga.model.schedule import END_OF_TIME, MAX_INTERVAL, Calendar, Cron, Every, Once, Schedule
 from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 from dalga.web.parameters import schedule_request
@@ -502,14 +497,14 @@ class TimesTests(SynchronousTestCase):
             (Options(until=now - 2 * HOUR), 0, [late]),
         ):
             job = replace(hourly, options=options, attempts=attempts)
-            times = islice(job.upcoming(now - 4 * HOUR, now), 9)
+            times = islice(times_of(job, now - 4 * HOUR, now), 9)
             found = [f"{time.at:%H:%M}" for time in times]
             self.assertEqual(found[: len(expected)], expected, options)
             # Of the times gone by only the pending one is run, whatever is asked for.
-            since = [f"{time.at:%H:%M}" for time in islice(job.upcoming(now - 2 * HOUR, now), 3)]
+            since = [f"{time.at:%H:%M}" for time in islice(times_of(job, now - 2 * HOUR, now), 3)]
             self.assertEqual(since, [time for time in found if time > "10:30"][:3])
             # Those up to now are left out where only what is to come was asked for.
-            to_come = [f"{time.at:%H:%M}" for time in islice(job.upcoming(now, now), 3)]
+            to_come = [f"{time.at:%H:%M}" for time in islice(times_of(job, now, now), 3)]
             self.assertEqual(to_come, [time for time in found if time > "12:30"][:3])
 
     def test_asked_for_during_a_run(self) -> None:
@@ -531,7 +526,7 @@ class TimesTests(SynchronousTestCase):
             (replace(job, running=False, due=now - MINUTE - SECOND), False),
             (replace(job, running=False, waited=False, due=now), False),
         ):
-            times = [f"{time.at:%H:%M}" for time in waits.upcoming(now, now)]
+            times = [f"{time.at:%H:%M}" for time in times_of(waits, now, now)]
             self.assertEqual(times, ["13:20"] if one else ["13:20", "14:20"], waits)
 
     def test_a_job(self) -> None:
@@ -547,20 +542,20 @@ class TimesTests(SynchronousTestCase):
         )
         now = utc("2021-03-27T12:00")
         self.assertEqual(
-            list(job.upcoming(now, now)),
+            list(times_of(job, now, now)),
             [
                 Occurrence(utc("2021-03-28T01:00"), Dst.GAP),
                 Occurrence(utc("2021-03-29T00:30")),
                 Occurrence(utc("2021-03-30T00:30")),
             ],
         )
-        self.assertEqual(list(replace(job, successes=5).upcoming(now, now)), [])
+        self.assertEqual(list(times_of(replace(job, successes=5), now, now)), [])
         for over in (
             replace(job, disabled=True),
             replace(job, disabled=True, due=None),
             replace(job, failed=Failed.STOPPED, due=None),
         ):
-            self.assertEqual(list(over.upcoming(now, now)), [])
+            self.assertEqual(list(times_of(over, now, now)), [])
 
     def test_too_far_to_count(self) -> None:
         """P10: what takes too many steps to count is refused; without a count it is no work."""
@@ -827,7 +822,7 @@ class JudgeTests(SynchronousTestCase):
             expected = Reschedule(utc(following), anchor)
             self.assertEqual(self.judge(OK, run, end, policy), expected, schedule)
             job = Job(KEY, schedule, options, anchor, scheduled=asked, due=asked)
-            times = [time.at for time in islice(job.upcoming(EARLIEST, asked), 2)]
+            times = [time.at for time in islice(times_of(job, EARLIEST, asked), 2)]
             self.assertEqual(times, [asked, utc(following)], schedule)
         # From the end of a run, and the month of it, without fixedIntervals.
         run = replace(run, options=Options())
@@ -1056,7 +1051,7 @@ class JitterTests(SynchronousTestCase):
                 job = Job(
                     self.KEY, run.schedule, run.options, run.anchor, run.scheduled, run.scheduled
                 )
-                times = [time.at for time in islice(job.upcoming(EARLIEST, NOW), 3)]
+                times = [time.at for time in islice(times_of(job, EARLIEST, NOW), 3)]
                 self.assertEqual(times, [run.scheduled + n * step for n in range(3)])
             asked = self.OFFSET if "immediate" in parameters else timedelta()
             self.assertEqual(waits, [step + asked, step, step], parameters)
@@ -1073,7 +1068,7 @@ class JitterTests(SynchronousTestCase):
             (verdict.scheduled, verdict.anchor),
         ):
             job = Job(self.KEY, run.schedule, run.options, anchor, scheduled, scheduled)
-            times = [time.at for time in islice(job.upcoming(EARLIEST, NOW), 3)]
+            times = [time.at for time in islice(times_of(job, EARLIEST, NOW), 3)]
             self.assertEqual(times, [scheduled + n * MINUTE for n in range(3)])
 
     @given(

@@ -19,7 +19,11 @@ from dalga.errors import (
     StoreUnavailable,
 )
 from dalga.model.duration import seconds
-from dalga.model.job import IfExists, Job, JobKey, Options, ScheduleRequest, Stop, UnreadableJob
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.options import IfExists, Options
+from dalga.model.plan import ScheduleRequest
+from dalga.model.run import Stop
 from dalga.model.schedule import Every, Once
 from dalga.operations import Jobs, Status, Upcoming
 from tests.fakes import EPOCH, FakeStore

@@ -24,18 +24,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import duration_from_text
-from dalga.model.job import (
-    CatchUp,
-    JobKey,
-    Options,
-    Outcome,
-    Reschedule,
-    Run,
-    RunPolicy,
-    ScheduleRequest,
-    judge,
-    plan,
-)
+from dalga.model.key import JobKey
+from dalga.model.options import CatchUp, Options
+from dalga.model.plan import ScheduleRequest, plan
+from dalga.model.run import Outcome, Reschedule, Run, RunPolicy, judge
 from dalga.model.schedule import (
     END_OF_TIME,
     MAX_INTERVAL,

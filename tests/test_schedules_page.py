@@ -17,18 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
 from dalga.model.cron import MAX_TEXT, cron_from_text
-from dalga.model.job import (
-    JobKey,
-    Outcome,
-    Plan,
-    Reschedule,
-    Run,
-    RunPolicy,
-    Skip,
-    judge,
-    missed,
-    plan,
-)
+from dalga.model.key import JobKey
+from dalga.model.plan import Plan, plan
+from dalga.model.run import Outcome, Reschedule, Run, RunPolicy, Skip, judge, missed
 from dalga.model.schedule import MAX_INTERVAL, YEARS_AHEAD
 from dalga.model.zone import Occurrence
 from dalga.web.parameters import LISTED, MAX_LISTED, schedule_request

@@ -10,17 +10,12 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.model.duration import duration_from_text, seconds
-from dalga.model.job import (
-    Failed,
-    Job,
-    JobKey,
-    Options,
-    Reschedule,
-    Retry,
-    Run,
-    ScheduleRequest,
-    offset_of,
-)
+from dalga.model.grid import offset_of
+from dalga.model.job import Failed, Job
+from dalga.model.key import JobKey
+from dalga.model.options import Options
+from dalga.model.plan import ScheduleRequest
+from dalga.model.run import Reschedule, Retry, Run
 from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule
 from dalga.model.setback import Reach, Times, corrected, timely
 from dalga.model.zone import Zone

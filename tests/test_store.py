@@ -12,17 +12,10 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from dalga.errors import InvalidRequest, JobNotFound, JobSetAside
 from dalga.model.duration import seconds
-from dalga.model.job import (
-    Delete,
-    Job,
-    JobKey,
-    Reschedule,
-    Retry,
-    Run,
-    ScheduleRequest,
-    UnreadableJob,
-    plan,
-)
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.plan import ScheduleRequest, plan
+from dalga.model.run import Delete, Reschedule, Retry, Run
 from dalga.model.schedule import Every, Once
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine

@@ -15,7 +15,9 @@ from twisted.internet.task import deferLater
 from dalga.config.load import MySQLConfig
 from dalga.errors import JobNotFound, StoreUnavailable
 from dalga.model.duration import seconds
-from dalga.model.job import Delete, Job, JobKey, Reschedule, Run
+from dalga.model.job import Job
+from dalga.model.key import JobKey
+from dalga.model.run import Delete, Reschedule, Run
 from dalga.store.dialect import Trouble
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, cluster, each_engine

@@ -32,7 +32,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga import service
 from dalga.config.load import MySQLConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
-from dalga.model.job import JobKey
+from dalga.model.key import JobKey
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL, tls

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from twisted.internet.defer import gatherResults
 
-from dalga.model.job import Delete, JobKey, Retry, Stop
+from dalga.model.key import JobKey
+from dalga.model.run import Delete, Retry, Stop
 from dalga.store.table import ALIVE
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine
 

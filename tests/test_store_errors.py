@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.config.load import MySQLConfig
 from dalga.errors import StoreUnavailable
-from dalga.model.job import Delete, JobKey, Release, Reschedule, Retry, Run, Stop, Verdict
+from dalga.model.key import JobKey
+from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Stop, Verdict
 from dalga.store import Recorded
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL

@@ -15,22 +15,11 @@ from twisted.internet.defer import gatherResults
 
 from dalga.errors import InvalidRequest, JobSetAside
 from dalga.model.duration import duration_from_text
-from dalga.model.job import (
-    CatchUp,
-    Delete,
-    Failed,
-    IfExists,
-    JobKey,
-    OnFailure,
-    Reschedule,
-    Retry,
-    Run,
-    ScheduleRequest,
-    Skip,
-    Stop,
-    UnreadableJob,
-    Verdict,
-)
+from dalga.model.job import Failed, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.options import CatchUp, IfExists, OnFailure
+from dalga.model.plan import ScheduleRequest
+from dalga.model.run import Delete, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.model.schedule import Every
 from dalga.store.rows import DELETED, RESCHEDULED
 from dalga.store.table import JobsTable

@@ -18,7 +18,8 @@ from twisted.internet.threads import deferToThread
 
 from dalga.config.load import Config, ListenConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
-from dalga.model.job import Delete, JobKey, Reschedule, Run, Verdict
+from dalga.model.key import JobKey
+from dalga.model.run import Delete, Reschedule, Run, Verdict
 from dalga.model.schedule import Every, Once
 from dalga.service import make_service
 from dalga.store import Recorded

@@ -22,23 +22,11 @@ from twisted.internet.task import Clock
 
 from dalga.errors import DalgaError
 from dalga.model.duration import Duration, seconds
-from dalga.model.job import (
-    CatchUp,
-    Delete,
-    Failed,
-    IfExists,
-    Job,
-    JobKey,
-    OnFailure,
-    Release,
-    Reschedule,
-    Retry,
-    Run,
-    ScheduleRequest,
-    Skip,
-    Stop,
-    Verdict,
-)
+from dalga.model.job import Failed, Job
+from dalga.model.key import JobKey
+from dalga.model.options import CatchUp, IfExists, OnFailure
+from dalga.model.plan import ScheduleRequest
+from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
 from dalga.store.sqlite import SQLite

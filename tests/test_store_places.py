@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.config.load import MySQLConfig
 from dalga.errors import StoreUnavailable
-from dalga.model.job import JobKey
+from dalga.model.key import JobKey
 from dalga.store import places, session
 from dalga.store.places import FORGOTTEN, LOOK_PAUSE, Places, Session
 from dalga.store.session import Limits

@@ -14,22 +14,10 @@ from twisted.internet.defer import Deferred
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver
 from dalga.model.duration import duration_from_text, seconds
-from dalga.model.job import (
-    Delete,
-    Failed,
-    Job,
-    JobKey,
-    Release,
-    Reschedule,
-    Retry,
-    Run,
-    ScheduleRequest,
-    Skip,
-    Stop,
-    UnreadableJob,
-    Verdict,
-    missed,
-)
+from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.plan import ScheduleRequest
+from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict, missed
 from dalga.store.table import JobsTable
 from tests.stores import (
     EACH_MINUTE,

@@ -12,7 +12,8 @@ from twisted.internet.defer import gatherResults
 
 from dalga.config.load import MySQLConfig
 from dalga.errors import StartupError, TableExists
-from dalga.model.job import JobKey, Reschedule
+from dalga.model.key import JobKey
+from dalga.model.run import Reschedule
 from dalga.store.table import JobsTable
 from tests.servers import start_server
 from tests.stores import LONG, NOW, EngineTestCase, each_engine, server

@@ -19,24 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.errors import JobSetAside
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import duration_from_text
-from dalga.model.job import (
-    CatchUp,
-    Delete,
-    Failed,
-    Job,
-    JobKey,
-    OnFailure,
-    Options,
-    Release,
-    Reschedule,
-    Retry,
-    Run,
-    ScheduleRequest,
-    Skip,
-    Stop,
-    UnreadableJob,
-    plan,
-)
+from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.options import CatchUp, OnFailure, Options
+from dalga.model.plan import ScheduleRequest, plan
+from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop
 from dalga.model.schedule import (
     END_OF_TIME,
     MAX_INTERVAL,

@@ -23,7 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.config.load import SQLiteConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
-from dalga.model.job import Job, JobKey, UnreadableJob
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.key import JobKey
 from dalga.service import server
 from dalga.store import mysql, schema, sqlite, sqlitefile
 from dalga.store import upgrade as room

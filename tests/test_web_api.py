@@ -30,7 +30,9 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
-from dalga.model.job import Job, JobKey, ScheduleRequest, UnreadableJob, plan
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.plan import ScheduleRequest, plan
 from dalga.operations import Jobs
 from dalga.store import Counts, Page, Position
 from dalga.store.clock import DatabaseClock

@@ -16,7 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.errors import InvalidRequest
 from dalga.model.duration import Duration, duration_from_text
 from dalga.model.duration import seconds as whole_seconds
-from dalga.model.job import CatchUp, IfExists, JobKey, OnFailure, ScheduleRequest, plan
+from dalga.model.key import JobKey
+from dalga.model.options import CatchUp, IfExists, OnFailure
+from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.schedule import MAX_INTERVAL
 from dalga.model.zone import Gap, Overlap
 from dalga.web.errors import UnknownResource, UnsupportedMediaType

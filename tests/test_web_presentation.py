@@ -25,7 +25,9 @@ from dalga.errors import (
     StoreUnavailable,
 )
 from dalga.model.duration import duration_from_text
-from dalga.model.job import CatchUp, Failed, Job, JobKey, OnFailure, Options, UnreadableJob
+from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.options import CatchUp, OnFailure, Options
 from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule
 from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 from dalga.operations import Status, Upcoming

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
-from dalga.model.job import check_path
+from dalga.model.key import check_path
 from dalga.operations import Jobs
 from dalga.web import make_site
 from dalga.web.request import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER

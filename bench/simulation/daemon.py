@@ -14,7 +14,9 @@ from bench.simulation.endpoint import Endpoint
 from bench.simulation.machine import MS, Cores, Interpreter, Reactor, Then, Time, at
 from bench.simulation.table import COMMIT, Database, Row
 from dalga.dispatch.scheduler import Pace, Scheduler
-from dalga.model.job import JobKey, Options, Outcome, Run, RunPolicy, Verdict
+from dalga.model.key import JobKey
+from dalga.model.options import Options
+from dalga.model.run import Outcome, Run, RunPolicy, Verdict
 from dalga.model.schedule import Once
 from dalga.store import Claimed, Dues, Recorded
 from dalga.store.clock import DatabaseClock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.simulation.machine import MS, Cores, Interpreter, Then, Time, at
-from dalga.model.job import Run
+from dalga.model.run import Run
 
 #: CPU of the nginx for a POST. Measured: 0.012 ms in drains.
 ANSWER = 0.012 * MS

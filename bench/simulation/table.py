@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from bench.simulation.machine import MS, Cores, Interpreter, Then, Time
-from dalga.model.job import Delete, Release, Run, Verdict
+from dalga.model.run import Delete, Release, Run, Verdict
 from dalga.store import Dues
 
 #: How long a flush of the log takes (innodb_flush_log_at_trx_commit=1). Measured: 0.19 ms.

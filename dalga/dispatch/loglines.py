@@ -13,17 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from dalga.log import logger
-from dalga.model.job import (
-    Delete,
-    Outcome,
-    Release,
-    Reschedule,
-    Retry,
-    Run,
-    Skip,
-    Stop,
-    Verdict,
-)
+from dalga.model.run import Delete, Outcome, Release, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.model.schedule import timestamp
 from dalga.store import Recorded
 

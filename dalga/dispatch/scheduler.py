@@ -28,7 +28,7 @@ from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, CORRECTION, RECORD, SCAN, 
 from dalga.dispatch.shares import Shares
 from dalga.errors import StoreUnavailable
 from dalga.log import debugging, logger
-from dalga.model.job import (
+from dalga.model.run import (
     Delete,
     Outcome,
     Release,

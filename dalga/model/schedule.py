@@ -32,6 +32,9 @@ MAX_INTERVAL = 2**32 - 1
 #: come sooner; the longest wait is that for a 29 February on a given day of the week, 40 years.
 YEARS_AHEAD = 50
 
+#: What instants and elapsed times are whole numbers of.
+MICROSECOND = timedelta(microseconds=1)
+
 _SECOND = timedelta(seconds=1)
 _UTC = Zone()
 

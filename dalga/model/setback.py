@@ -28,7 +28,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dalga.model.job import Failed, Grid, Job, Reschedule, Run, offset_of
+from dalga.model.grid import Grid, offset_of
+from dalga.model.job import Failed, Job
+from dalga.model.run import Reschedule, Run
 from dalga.model.schedule import Cron, Every
 
 #: A clock that is set back by more than this was wrong before, by cron(8) of Debian.
@@ -83,7 +85,7 @@ def timely(run: Run, verdict: Reschedule, now: datetime, reach: Reach) -> Resche
     """
     Where the next run goes after a run during which the clock was set back.
 
-    :param verdict: as `dalga.model.job.judge` gives it.
+    :param verdict: as `dalga.model.run.judge` gives it.
     """
     if run.claimed <= now:
         return verdict

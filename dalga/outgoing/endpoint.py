@@ -64,7 +64,8 @@ from dalga import __version__
 from dalga.config.load import HOST_NAME
 from dalga.errors import ConfigError
 from dalga.log import logger
-from dalga.model.job import Outcome, Run, target_path
+from dalga.model.key import target_path
+from dalga.model.run import Outcome, Run
 from dalga.model.schedule import timestamp
 from dalga.outgoing.lookup import Addresses, Lookup
 from dalga.outgoing.trust import Refused, Trust

@@ -14,7 +14,10 @@ from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
-from dalga.model.job import Job, JobKey, Run, ScheduleRequest, UnreadableJob, Verdict
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.plan import ScheduleRequest
+from dalga.model.run import Run, Verdict
 from dalga.model.setback import Reach
 from dalga.store.clock import DatabaseClock
 
@@ -162,10 +165,10 @@ class Store(Protocol):
         A run that is under way keeps its lease (P3); its end then leaves the new schedule as it is
         (P4). Where the job is there and is only updated, or kept, its runs go on as they were, and
         it stays disabled if it is; the end of a run under way goes by the new options
-        (`dalga.model.job.revised`). A row that can't be understood is written anew.
+        (`dalga.model.run.revised`). A row that can't be understood is written anew.
 
-        :param variation: of the first interval; see `dalga.model.job.plan`.
-        :raises InvalidRequest: where `request` is refused by `dalga.model.job.plan` or `amended`.
+        :param variation: of the first interval; see `dalga.model.plan.plan`.
+        :raises InvalidRequest: where `request` is refused by `dalga.model.plan.plan` or `amended`.
         :raises JobSetAside: where a job is to be kept that can't be understood.
         """
 

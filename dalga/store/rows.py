@@ -14,25 +14,10 @@ from typing import Any, NamedTuple
 
 from dalga.errors import InvalidRequest
 from dalga.model.duration import duration_from_text
-from dalga.model.job import (
-    CatchUp,
-    Delete,
-    Failed,
-    Job,
-    JobKey,
-    OnFailure,
-    Options,
-    Release,
-    Reschedule,
-    Retry,
-    Run,
-    Skip,
-    Stop,
-    UnreadableJob,
-    Verdict,
-    check_length,
-    check_path,
-)
+from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.key import JobKey, check_length, check_path
+from dalga.model.options import CatchUp, OnFailure, Options
+from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.model.schedule import Schedule, schedule_from_text
 from dalga.model.zone import Gap, Overlap, Zone, check_location
 

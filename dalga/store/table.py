@@ -34,26 +34,11 @@ from dalga.errors import (
     StartupError,
 )
 from dalga.log import logger
-from dalga.model.job import (
-    Delete,
-    Failed,
-    IfExists,
-    Job,
-    JobKey,
-    Plan,
-    Release,
-    Reschedule,
-    Retry,
-    Run,
-    ScheduleRequest,
-    Skip,
-    Stop,
-    UnreadableJob,
-    Verdict,
-    amended,
-    plan,
-    revised,
-)
+from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.options import IfExists
+from dalga.model.plan import Plan, ScheduleRequest, amended, plan
+from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict, revised
 from dalga.model.schedule import timestamp
 from dalga.model.setback import Reach, corrected
 from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
@@ -126,7 +111,7 @@ class _Put(NamedTuple):
         return self.request.if_exists in (IfExists.UPDATE, IfExists.KEEP)
 
     def planned(self, now: datetime) -> Plan:
-        """:raises InvalidRequest: see `dalga.model.job.plan`."""
+        """:raises InvalidRequest: see `dalga.model.plan.plan`."""
         return plan(self.request, now, self.variation, self.key)
 
 
@@ -860,7 +845,7 @@ class JobsTable:
         :param job: None where it was deleted during a run that goes on.
         :return: the job, where there is nothing to change; else the terms that it gets, or None
             where it is scheduled anew.
-        :raises InvalidRequest: see `dalga.model.job.amended`.
+        :raises InvalidRequest: see `dalga.model.plan.amended`.
         :raises JobSetAside: if it is to be kept, and can't be understood.
         """
         if put.request.if_exists is IfExists.KEEP and job is not None:

@@ -3,7 +3,7 @@ What a request asks for: its path -> `JobKey`, its query and body -> `ScheduleRe
 
 Pure. What is refused is refused with one sentence that names the part, what was given and what
 would do. Which of a job's parameters go together is not judged here, but in
-`dalga.model.job.check_request`.
+`dalga.model.plan.check_request`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from urllib.parse import unquote_to_bytes
 from dalga.errors import InvalidRequest
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import Duration, duration_from_text, seconds
-from dalga.model.job import CatchUp, IfExists, JobKey, OnFailure, ScheduleRequest, check_length
+from dalga.model.key import JobKey, check_length
+from dalga.model.options import CatchUp, IfExists, OnFailure
+from dalga.model.plan import ScheduleRequest
 from dalga.model.schedule import MAX_INTERVAL, Cron
 from dalga.model.zone import Gap, Overlap, Zone, check_location
 from dalga.store import Position

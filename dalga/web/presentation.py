@@ -13,7 +13,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from dalga.model.job import CatchUp, Failed, Job, OnFailure, UnreadableJob
+from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.options import CatchUp, OnFailure
 from dalga.model.schedule import Cron, Once, Schedule, timestamp
 from dalga.model.zone import Occurrence, Zone
 from dalga.operations import Status, Upcoming

@@ -1,0 +1,397 @@
+"""
+What a request comes to: request -> schedule and first run -> run times. Pure.
+
+Instants are aware UTC datetimes and come in as arguments; "now" is always the database's. What an
+outcome makes of the runs is in `run`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from dalga.errors import InvalidRequest
+from dalga.model.duration import Duration
+from dalga.model.grid import Grid, offset_of
+from dalga.model.job import Job
+from dalga.model.key import JobKey
+from dalga.model.lateness import first_in_time, is_too_late, next_time, within
+from dalga.model.options import CatchUp, IfExists, OnFailure, Options
+from dalga.model.schedule import (
+    MICROSECOND,
+    YEARS_AHEAD,
+    Calendar,
+    Cron,
+    Every,
+    Once,
+    Schedule,
+    add,
+    periodic,
+    timestamp,
+)
+from dalga.model.zone import Gap, Occurrence, Overlap, Zone
+
+#: Runs that are counted ahead at most, to see when a job with a count will be done.
+MAX_COUNTED = 1000
+
+#: The shortest interval of a periodic job.
+MIN_INTERVAL = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRequest:
+    """What a PUT asks for, parameter by parameter; None where it was not given."""
+
+    interval: Duration | None = None
+    cron: str | None = None
+    location: str | None = None
+    first_run: datetime | None = None
+    one_off: bool = False
+    immediate: bool = False
+    until: datetime | None = None
+    count: int | None = None
+    catch_up: CatchUp | None = None
+    max_lateness: timedelta | None = None
+    on_failure: OnFailure | None = None
+    jitter: timedelta | None = None
+    dst_gap: Gap | None = None
+    dst_overlap: Overlap | None = None
+    if_exists: IfExists | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request comes to."""
+
+    schedule: Schedule
+    options: Options
+    anchor: datetime
+    first: datetime
+    #: See `Grid`; it is in `first` already.
+    offset: timedelta = timedelta()
+
+    def times(
+        self,
+        after: datetime,
+        now: datetime,
+        successes: int = 0,
+        since: datetime | None = None,
+    ) -> Iterator[Occurrence]:
+        """
+        The times of the runs after `after` in order, each once.
+
+        :param now: what is late is late by this.
+        :param successes: how many runs there were already, of those that `Options.count` allows.
+        :param since: from when the first run's lateness is counted; from its time if not given.
+        :raises InvalidRequest: where that takes more than `MAX_COUNTED` steps up to `after`.
+        """
+        grid = self.grid
+        following = self._first()
+        if is_too_late(self.options, since or self.first, now):
+            following = first_in_time(grid, self.first, now)
+        left = math.inf
+        if self.options.count is None:
+            if following is not None and following.at <= after:
+                following = next_time(grid, after, now)
+        else:
+            left = self.options.count - successes
+            for _ in range(MAX_COUNTED):
+                if following is None or following.at > after or left <= 0:
+                    break
+                passed, following = self._pass(following, after, now)
+                left -= passed
+            else:
+                raise InvalidRequest(
+                    f"there are more than {MAX_COUNTED} runs up to {timestamp(after)}, too many to "
+                    "see how many the job's count leaves: give an earlier time as after"
+                )
+        while left > 0 and within(self.options, following) is not None:
+            assert following is not None
+            yield following
+            left -= 1
+            following = next_time(grid, following.at, now)
+
+    @property
+    def grid(self) -> Grid:
+        """The times after the first run."""
+        return Grid(self.schedule, self.options, self.anchor, self.offset)
+
+    def _pass(
+        self, time: Occurrence, after: datetime, now: datetime
+    ) -> tuple[int, Occurrence | None]:
+        """How many runs there are from `time` on up to, at the most, `after`, and the next one."""
+        schedule = self.schedule
+        following = next_time(self.grid, time.at, now)
+        if not isinstance(schedule, Every) or following is None or following.at > after:
+            return 1, following
+        # Elapsed time is counted without walking it.
+        further = (after - following.at) // schedule.interval + 1
+        return 1 + further, self.grid.next_after(after)
+
+    def _first(self) -> Occurrence | None:
+        """The first run; it may be one of the schedule's own times, which a clock change chose."""
+        before = add(self.first, -MICROSECOND)
+        own = None if before is None else self.grid.next_after(before)
+        return own if own is not None and own.at == self.first else Occurrence(self.first)
+
+
+def times_of(job: Job, after: datetime, now: datetime) -> Iterator[Occurrence]:
+    """
+    The times of a job's runs after `after`, as they are if all goes well from now on.
+
+    The pending run comes at its scheduled time. A job that is disabled or has stopped has none.
+
+    :raises InvalidRequest: see `Plan.times`.
+    """
+    if job.next_run is None:
+        return iter(())
+    offset = offset_of(job.key, job.options)
+    planned = Plan(job.schedule, job.options, job.anchor, job.scheduled, offset)
+    since = job.due if job.waited else job.scheduled
+    return planned.times(after, now, job.successes, since=now if job.attempts else since)
+
+
+def check_request(request: ScheduleRequest) -> None:
+    """
+    Refuse the combinations that contradict themselves.
+
+    :raises InvalidRequest: with a sentence that names the parameters.
+    """
+    if request.cron is not None and request.interval is not None:
+        raise InvalidRequest(
+            "cron and interval both say how often the job runs; give just one of them"
+        )
+    if request.one_off:
+        _check_one_off(request)
+    elif request.interval is None and request.cron is None:
+        raise InvalidRequest(
+            "interval is missing: give the seconds between two runs, a duration such as 5m or P1D, "
+            "cron, or one-off=true"
+        )
+    elif request.interval is not None and not request.interval:
+        raise InvalidRequest(
+            "interval is 0: a periodic job takes 1 second or more; one-off=true runs it once"
+        )
+    elif (
+        request.interval is not None
+        and request.interval.is_exact
+        and request.interval.exact < MIN_INTERVAL
+    ):
+        raise InvalidRequest(
+            f"interval is {request.interval.text!r}: a periodic job takes 1 second or more"
+        )
+    elif request.immediate and request.first_run is not None:
+        raise InvalidRequest(
+            "immediate and first-run both say when the job first runs; give just one of them"
+        )
+    if not _goes_by_the_clock(request):
+        for name, value in (("dst-gap", request.dst_gap), ("dst-overlap", request.dst_overlap)):
+            if value is not None:
+                raise InvalidRequest(
+                    f"{name} goes with cron or with an interval that has days in it, such as P1D: "
+                    f"elapsed time knows no clock changes; leave {name} out"
+                )
+    if request.until and request.first_run and request.until < request.first_run:
+        raise InvalidRequest(
+            f"until ({timestamp(request.until)}) is before first-run "
+            f"({timestamp(request.first_run)}): the job would never run"
+        )
+
+
+def _check_one_off(request: ScheduleRequest) -> None:
+    interval, first_run = request.interval, request.first_run
+    for name, value in (
+        ("cron", request.cron),
+        ("until", request.until),
+        ("count", request.count),
+        ("catch-up", request.catch_up),
+        ("on-failure", request.on_failure),
+    ):
+        if value is not None:
+            raise InvalidRequest(
+                f"{name} is for jobs that run more than once; leave {name} or one-off out"
+            )
+    if request.immediate:
+        if request.jitter is not None:
+            raise InvalidRequest(
+                "jitter puts off a job's times, and one-off and immediate run it once and now; "
+                "leave jitter or immediate out"
+            )
+        if interval is not None or first_run is not None:
+            given = "interval" if interval is not None else "first-run"
+            raise InvalidRequest(
+                f"{given} can't go with one-off and immediate, which run the job once and now; "
+                f"leave {given} or immediate out"
+            )
+    elif interval is not None and first_run is not None:
+        raise InvalidRequest(
+            "interval and first-run both say when a one-off job runs; give just one of them"
+        )
+    elif interval is None and first_run is None:
+        raise InvalidRequest(
+            "a one-off job needs a time: give interval (from now), first-run (RFC 3339) or "
+            "immediate=true"
+        )
+
+
+def _goes_by_the_clock(request: ScheduleRequest) -> bool:
+    """Whether what a clock on the wall shows has a part in it."""
+    interval = request.interval
+    return request.cron is not None or (interval is not None and not interval.is_exact)
+
+
+def plan(
+    request: ScheduleRequest, now: datetime, variation: float = 1.0, key: JobKey | None = None
+) -> Plan:
+    """
+    What a request comes to: the schedule, and the time of the first run.
+
+    :param now: the database's time.
+    :param key: of the job, if it is known: what its offset within the jitter comes from.
+    :param variation: by what the first interval is multiplied, if it is one of elapsed time that
+        counts from now. It has no say in what is refused, and the run comes no later than `until`.
+    :raises InvalidRequest: where the combination is refused, or there would be no run.
+    """
+    planned = _draft(request, now, key)
+    until, schedule, first = planned.options.until, planned.schedule, planned.first
+    if until is not None and until < max(first, now):
+        which = f"the first run at {timestamp(first)}" if first > now else "now"
+        raise InvalidRequest(
+            f"until is {timestamp(until)}, before {which}: the job would never run"
+        )
+    counts_from_now = request.first_run is None and not request.immediate
+    if variation == 1.0 or not counts_from_now or not isinstance(schedule, Every):
+        return planned
+    varied = add(planned.anchor, schedule.interval * variation + planned.offset) or first
+    first = min(varied, until or varied)
+    return replace(planned, first=first, anchor=first - planned.offset)
+
+
+def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
+    """
+    What a PUT with if-exists=update makes of a job that is there: other terms, and the run and the
+    anchor that it has.
+
+    :return: None where the schedule is another, so that it is to be planned anew.
+    :raises InvalidRequest: as `plan` does; also where `until` is before the run that it has, or
+        there were as many as `count` says.
+    """
+    planned = _draft(request, now, job.key)
+    if _timing(job.schedule, job.options) != _timing(planned.schedule, planned.options):
+        return None
+    until = planned.options.until
+    if until is not None and until < job.scheduled:
+        raise InvalidRequest(
+            f"until is {timestamp(until)}, before the job's next run at {timestamp(job.scheduled)}"
+        )
+    count, begun = planned.options.count, job.running or job.attempts
+    if count is not None and job.successes >= count and not begun:
+        raise InvalidRequest(
+            f"count is {count}, and the job has had as many runs that succeeded: delete it"
+        )
+    return replace(planned, anchor=job.anchor, first=job.scheduled)
+
+
+def _timing(schedule: Schedule, options: Options) -> tuple[object, ...]:
+    """
+    What makes a schedule the same as another: what was asked for, however it was written, and not
+    when. Of elapsed time, no place is a part.
+    """
+    match schedule:
+        case Every(interval):
+            times: object = interval
+        case Calendar(duration, zone):
+            times = _parts(duration), zone
+        case Cron(text, zone):
+            times = text.upper(), zone
+        case Once(zone):
+            delay = options.delay
+            times = delay and (_parts(delay), delay.is_exact or zone)
+    return type(schedule), times, options.first_run, options.jitter
+
+
+def _parts(duration: Duration) -> tuple[int, int, timedelta]:
+    return duration.months, duration.days, duration.exact
+
+
+def _draft(request: ScheduleRequest, now: datetime, key: JobKey | None) -> Plan:
+    """
+    A plan without a variation, and whatever its `until` is.
+
+    :raises InvalidRequest: see `plan`.
+    """
+    check_request(request)
+    zone = Zone(request.location or "UTC", request.dst_gap, request.dst_overlap)
+    options = Options(
+        until=request.until,
+        count=request.count,
+        catch_up=request.catch_up or CatchUp.ONE,
+        max_lateness=request.max_lateness,
+        on_failure=request.on_failure or OnFailure.CONTINUE,
+        first_run=request.first_run,
+        jitter=request.jitter,
+        delay=(request.interval or None) if request.one_off else None,
+    )
+    offset = offset_of(key, options) if key else timedelta()
+    schedule, anchor, first = _first_run(request, zone, options, offset, now)
+    return Plan(schedule, options, anchor, first, offset)
+
+
+def _first_run(
+    request: ScheduleRequest, zone: Zone, options: Options, offset: timedelta, now: datetime
+) -> tuple[Schedule, datetime, datetime]:
+    """
+    The schedule, its anchor and the first run. An immediate first run has no offset.
+
+    :raises InvalidRequest: where the schedule has no time.
+    """
+    start = request.first_run or now
+    try:
+        zone.wall(start)
+    except OverflowError:
+        what = "the time from which it counts" if request.first_run is None else "first-run"
+        raise InvalidRequest(
+            f"{what} is {timestamp(start)}, which in {zone.location} is outside the years 1 to "
+            "9999; give a time that is not"
+        ) from None
+    if request.cron is not None:
+        cron = Cron(request.cron, zone)
+        following = Grid(cron, options, start, offset).next_after(now)
+        if following is None:
+            raise InvalidRequest(
+                f"cron is {request.cron!r}, which names a time that does not come in "
+                f"{zone.location} within {YEARS_AHEAD} years"
+            )
+        return cron, start, now if request.immediate else following.at
+    interval = request.interval
+    delay = timedelta() if request.immediate else offset
+    if interval is None or not interval:
+        return Once(zone), start, _put_off(start, delay, "the job's run")
+    schedule = _periodic(interval, zone)
+    given = request.immediate or request.first_run is not None
+    following = schedule.next_after(start, start)
+    if following is None:
+        which = "second" if given else "first"
+        first_run = f" and first-run {timestamp(start)}" if request.first_run else ""
+        raise InvalidRequest(
+            f"interval is {interval.text!r}{first_run}: the {which} run would be past the year 9999"
+        )
+    first = _put_off(start if given else following.at, delay, "the first run")
+    return (Once(zone) if request.one_off else schedule), start, first
+
+
+def _put_off(at: datetime, offset: timedelta, which: str) -> datetime:
+    """:raises InvalidRequest: past the year 9999."""
+    later = add(at, offset)
+    if later is None:
+        raise InvalidRequest(f"jitter is too long: {which} would be past the year 9999")
+    return later
+
+
+def _periodic(interval: Duration, zone: Zone) -> Every | Calendar:
+    try:
+        return periodic(interval, zone)
+    except ValueError as problem:
+        raise InvalidRequest(f"interval is {interval.text!r}, which {problem}") from None

@@ -1,0 +1,244 @@
+"""
+A run of a job, what its POST came to, and what becomes of the job: outcome -> verdict. Pure.
+
+Instants are aware UTC datetimes and come in as arguments; "now" is always the database's. Nothing
+is POSTed or written here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from random import Random
+
+from dalga.model.grid import Grid, offset_of
+from dalga.model.key import JobKey
+from dalga.model.lateness import first_in_time, is_too_late, next_time, within
+from dalga.model.options import OnFailure, Options
+from dalga.model.retry import RetryPolicy
+from dalga.model.schedule import Calendar, Every, Schedule, add
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One due occurrence of a job, claimed by this instance under a lease."""
+
+    row: int
+    token: bytes
+    key: JobKey
+    schedule: Schedule
+    options: Options
+    anchor: datetime
+    #: The same on every attempt, as is `id`.
+    scheduled: datetime
+    #: Since when the row could be claimed.
+    due: datetime
+    #: Whether it was asked for while the run before was under way, so that it had to wait.
+    waited: bool
+    id: str
+    attempt: int
+    #: When its first attempt was claimed.
+    started: datetime
+    #: How many runs of the job succeeded before this one.
+    successes: int
+    #: When it was claimed, by the database's clock.
+    claimed: datetime
+    #: When the lease ends, in seconds of the steady clock (see `dalga.store.clock`).
+    lease_ends: float
+
+    @property
+    def late_since(self) -> datetime:
+        """From when its lateness is counted."""
+        return self.due if self.waited else self.scheduled
+
+    @property
+    def grid(self) -> Grid:
+        """The job's times."""
+        return Grid(self.schedule, self.options, self.anchor, self.offset)
+
+    @property
+    def offset(self) -> timedelta:
+        """See `offset_of`."""
+        return offset_of(self.key, self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one POST came to."""
+
+    #: The HTTP status, or None where there was no answer.
+    status: int | None
+    #: From the start of the POST until its end, in seconds.
+    elapsed: float
+    #: Why there was no answer; empty where there was one.
+    error: str = ""
+    #: The answer's Retry-After: a delay, or an instant (RFC 9110 section 10.2.3).
+    retry_after: timedelta | datetime | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.status == HTTPStatus.OK
+
+    @property
+    def gone(self) -> bool:
+        """The endpoint says that there is no such job (any more)."""
+        return self.status == HTTPStatus.NO_CONTENT
+
+    @property
+    def reason(self) -> str:
+        """What happened, in a few words."""
+        if self.status is None:
+            return self.error
+        try:
+            return f"{self.status} {HTTPStatus(self.status).phrase}"
+        except ValueError:
+            return str(self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Reschedule:
+    """This run is over; the next is scheduled for `scheduled`."""
+
+    scheduled: datetime
+    anchor: datetime
+    #: Why this run was given up; None where it succeeded.
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """This run was too late to begin; the next is scheduled for `scheduled`."""
+
+    scheduled: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """This run is to be attempted again at `due`."""
+
+    due: datetime
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """This run was claimed, but not begun: anybody may have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """This run was given up, and the job has no other until somebody says so."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """This job has no more runs."""
+
+
+Verdict = Reschedule | Skip | Retry | Release | Stop | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class RunPolicy:
+    """What the configuration says about all jobs."""
+
+    retry: RetryPolicy = RetryPolicy()
+    #: 0 to keep to the grid; f to draw each interval from [1-f, 1+f] times the job's.
+    randomization_factor: float = 0.0
+    #: Whether intervals are counted from the anchor, or else from the end of the run before.
+    fixed_intervals: bool = True
+
+    def variation(self, random: Random) -> float:
+        """By what an interval of elapsed time is multiplied, where intervals are varied."""
+        factor = self.randomization_factor
+        return random.uniform(1 - factor, 1 + factor) if factor else 1.0
+
+
+def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: Random) -> Verdict:
+    """What becomes of a job after one attempt of a run."""
+    if outcome.gone:
+        return Delete()
+    if outcome.done:
+        count = run.options.count
+        following = _following(run, now, policy, random)
+        if following is None or (count is not None and run.successes + 1 >= count):
+            return Delete()
+        return Reschedule(*following)
+    retry_after = outcome.retry_after
+    if isinstance(retry_after, datetime):
+        retry_after = retry_after - now
+    due = add(now, policy.retry.delay(run.attempt, random, retry_after)) or now
+    if not policy.retry.gives_up(run.started, due):
+        return Retry(due, outcome.reason)
+    following = _following(run, now, policy, random)
+    if following is None or run.options.on_failure is OnFailure.STOP:
+        return Stop(outcome.reason)
+    return Reschedule(*following, outcome.reason)
+
+
+def revised(run: Run, verdict: Verdict, options: Options, now: datetime) -> Verdict:
+    """
+    A verdict by the job's new options, where the user has changed them during the run (P4).
+
+    A run that was skipped, or is tried again, stays so.
+
+    :param verdict: by the options that the run was claimed with.
+    :param options: the new ones; the schedule is the same.
+    """
+    following = within(options, next_time(replace(run.grid, options=options), run.scheduled, now))
+    more = options.count is None or run.successes + 1 < options.count
+    match verdict:
+        case Delete() if following is not None and missed(run):
+            return Skip(following)
+        case Delete() if following is not None and more:
+            return Reschedule(following, run.anchor)
+        case Reschedule(scheduled, _, None) if not more or within(options, scheduled) is None:
+            return Delete()
+        case Reschedule(scheduled, _, str(error)) if (
+            options.on_failure is OnFailure.STOP or within(options, scheduled) is None
+        ):
+            return Stop(error)
+        case Stop(error) if options.on_failure is OnFailure.CONTINUE and following is not None:
+            return Reschedule(following, run.anchor, error)
+        case Skip(scheduled) if within(options, scheduled) is None:
+            return Delete()
+    return verdict
+
+
+def missed(run: Run) -> Skip | Delete | None:
+    """
+    What becomes of a run that is claimed too late to begin; None where it is to be POSTed.
+
+    A run that has begun is never too late: it is tried again until it is done or given up. One that
+    was asked for during a run is no later than it had to be.
+    """
+    if run.attempt > 1 or not is_too_late(run.options, run.late_since, run.claimed):
+        return None
+    following = first_in_time(run.grid, run.scheduled, run.claimed)
+    at = within(run.options, following)
+    return Delete() if at is None else Skip(at)
+
+
+def _following(
+    run: Run, now: datetime, policy: RunPolicy, random: Random
+) -> tuple[datetime, datetime] | None:
+    """When the next run is scheduled, and its anchor; None where there is none."""
+    schedule = run.schedule
+    if policy.randomization_factor and isinstance(schedule, Every):
+        varied = schedule.interval * policy.variation(random)
+        drawn = within(run.options, add(run.claimed if policy.fixed_intervals else now, varied))
+        return None if drawn is None else (drawn, drawn - run.offset)
+    if not policy.fixed_intervals and isinstance(schedule, Every | Calendar):
+        # The offset is in the run's time already, so it is not added with each run. A run that was
+        # asked for (`scheduled` is the anchor) came at once, without the offset.
+        anchor = now if run.scheduled == run.anchor else now - run.offset
+        if isinstance(schedule, Calendar):
+            anchor = max(anchor, run.options.first_run or anchor)
+        grid = replace(run.grid, anchor=anchor)
+        following = within(run.options, grid.next_after(now))
+        return None if following is None else (following, anchor)
+    following = within(run.options, next_time(run.grid, run.scheduled, now))
+    return None if following is None else (following, run.anchor)
