@@ -21,8 +21,8 @@ from dalga.model.options import IfExists, Options
 from dalga.model.plan import ScheduleRequest, amended, plan
 from dalga.model.run import (
     Delete,
+    GiveBack,
     Outcome,
-    Release,
     Reschedule,
     Retry,
     Run,
@@ -527,7 +527,7 @@ class FakeStore:
                 row.skipped += 1
             case Retry(due, error):
                 row.due, row.error = due, error
-            case Release():
+            case GiveBack():
                 row.due, row.attempts = run.due, row.attempts - 1
                 row.superseded = TRIGGERED if run.waited else NOTHING
                 row.started = row.started if row.attempts else None

@@ -26,7 +26,7 @@ from dalga.model.duration import seconds
 from dalga.model.job import Job
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.service import build_store
 from dalga.store.table import JobsTable
 from tests.servers import Cluster, Server, start_server
@@ -56,7 +56,7 @@ def each_verdict(now: datetime) -> list[Verdict]:
         Skip(later),
         Retry(later, "500"),
         Stop("given up"),
-        Release(),
+        GiveBack(),
     ]
 
 

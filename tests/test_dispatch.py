@@ -33,7 +33,7 @@ from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure, Options
 from dalga.model.plan import ScheduleRequest
 from dalga.model.retry import RetryPolicy
-from dalga.model.run import Delete, Release, Reschedule, Retry, Run, RunPolicy, Skip, Stop, Verdict
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, RunPolicy, Skip, Stop, Verdict
 from dalga.model.schedule import Every
 from dalga.model.setback import Reach
 from dalga.store import Claimed, Due, Recorded, Store
@@ -832,7 +832,7 @@ class ShareTests(SchedulerTestCase):
         self.assertEqual({run.attempt for run, _ in self.endpoint.posts}, {1})
         self.assertEqual({call.without for call in self.store.called("claim")}, {frozenset()})
         records = [verdict for call in self.store.called("record") for _, verdict in call.argument]
-        self.assertNotIn(Release(), records)
+        self.assertNotIn(GiveBack(), records)
 
     def test_in_due_order(self) -> None:
         """P6: of those that wait for a share, the oldest that may is the next."""
@@ -1668,7 +1668,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
         Reschedule(at, at),
         Reschedule(at, at, "given up"),
         Skip(at),
-        Release(),
+        GiveBack(),
         Stop("given up"),
     ]
     for verdict in verdicts:

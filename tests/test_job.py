@@ -31,8 +31,8 @@ from dalga.model.plan import (
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import (
     Delete,
+    GiveBack,
     Outcome,
-    Release,
     Reschedule,
     Retry,
     Run,
@@ -1254,7 +1254,7 @@ class ExistsTests(SynchronousTestCase):
                 Options(count=1, until=NOW, on_failure=stop),
                 Retry(later, error),
             ),
-            (Release(), Options(count=1, until=NOW), Release()),
+            (GiveBack(), Options(count=1, until=NOW), GiveBack()),
         ):
             self.assertEqual(revised(RUN, verdict, options, NOW), expected, (verdict, options))
         once = replace(RUN, schedule=Once())

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.config.load import MySQLConfig
 from dalga.errors import StoreUnavailable
 from dalga.model.key import JobKey
-from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Stop, Verdict
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Stop, Verdict
 from dalga.store import Recorded
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL
@@ -253,7 +253,7 @@ class ErringTests(EngineTestCase):
             self.proxy.say(number, words, COMMIT, state, times=2)
             await store.put(JobKey("other", "job"), EACH_MINUTE)
             self.proxy.say(number, words, COMMIT, state, times=2)
-            await self.record(store, [(run, Release())])
+            await self.record(store, [(run, GiveBack())])
             self.assertEqual(self.proxy.errors - before, 4)
             (run,) = (await store.claim(9, LONG)).runs
         self.proxy.say(3101, "again", COMMIT, "40000")

@@ -181,9 +181,9 @@ class ConcurrencyTests(EngineTestCase):
         (key,) = self.in_the_past("a")
         (run,) = (await store.claim(9, LONG)).runs
         await store.trigger(key)
-        hooked = before(self, store, "release_rows", "UPDATE dalga SET superseded = 2")
+        hooked = before(self, store, "yield_rows", "UPDATE dalga SET superseded = 2")
         self.assertEqual(await self.record(store, [(run, Delete())]), [run])
-        self.assertEqual(hooked, ["release_rows"])
+        self.assertEqual(hooked, ["yield_rows"])
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
 
     async def test_a_conflict_is_run_again(self) -> None:

@@ -26,7 +26,7 @@ from dalga.model.job import Failed, Job
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
 from dalga.store.sqlite import SQLite
@@ -133,7 +133,7 @@ def verdict(kind: str, late: int, error: str, now: datetime) -> Verdict:
         "skipped": Skip(at),
         "tried again": Retry(at, error),
         "stopped": Stop(error),
-        "given back": Release(),
+        "given back": GiveBack(),
         "over": Delete(),
     }[kind]
 

@@ -17,7 +17,7 @@ from dalga.model.duration import duration_from_text, seconds
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict, missed
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict, missed
 from dalga.store.table import JobsTable
 from tests.stores import (
     EACH_MINUTE,
@@ -177,7 +177,7 @@ class EnableTests(EngineTestCase):
                 Skip: (run.claimed + MINUTE, run.claimed + MINUTE),
                 Retry: (run.scheduled, run.scheduled),
                 Stop: (run.scheduled, None),
-                Release: (run.scheduled, run.scheduled),
+                GiveBack: (run.scheduled, run.scheduled),
             }[type(verdict)]
             self.assertEqual((job.scheduled, job.due), expected, verdict)
             self.assertEqual(job.failed is Failed.STOPPED, isinstance(verdict, Stop))
@@ -484,7 +484,7 @@ class TriggerTests(EngineTestCase):
                 new = await self.claim_one(store, KEY)
                 self.assertEqual((new.scheduled, new.waited), (LONG_AGO, waits))
                 if given_back:
-                    await self.record(store, [(new, Release())])
+                    await self.record(store, [(new, GiveBack())])
                     self.assertEqual((await self.job(store, KEY)).waited, waits)
                     self.assertEqual((await self.job(store, KEY)).due, new.due)
                     again = await self.claim_one(store, KEY)
@@ -653,14 +653,14 @@ class VerdictTests(EngineTestCase):
         """
         store = self.open_store()
         run = await self.due_now(store, KEY)
-        await self.record(store, [(run, Release())])
+        await self.record(store, [(run, GiveBack())])
         job = await self.job(store, KEY)
         self.assertEqual((job.attempts, job.due, job.running), (0, run.scheduled, False))
         first = await self.claim_one(store, KEY)
         self.assertEqual((first.id, first.attempt, first.started), (run.id, 1, first.claimed))
         await self.record(store, [(first, Retry(first.claimed, "500"))])
         second = await self.claim_one(store, KEY)
-        await self.record(store, [(second, Release())])
+        await self.record(store, [(second, GiveBack())])
         self.assertEqual((await self.job(store, KEY)).attempts, 1)
         third = await self.claim_one(store, KEY)
         self.assertEqual((third.id, third.attempt, third.started), (run.id, 2, first.claimed))

@@ -23,7 +23,7 @@ from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, OnFailure, Options
 from dalga.model.plan import ScheduleRequest, plan
-from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop
 from dalga.model.schedule import (
     END_OF_TIME,
     MAX_INTERVAL,
@@ -361,7 +361,7 @@ class RecordedTests(SynchronousTestCase):
 
         failed = {"error": b"500 Internal Server Error"}
         retry = Retry(later, "500 Internal Server Error")
-        stop, give_back = Stop("500"), Release()
+        stop, give_back = Stop("500"), GiveBack()
         for verdict, found, expected in (
             (Delete(), None, True),
             (Delete(), row(), False),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from bench.simulation.machine import MS, Cores, Interpreter, Then, Time
-from dalga.model.run import Delete, Release, Run, Verdict
+from dalga.model.run import Delete, GiveBack, Run, Verdict
 from dalga.store import Dues
 
 #: How long a flush of the log takes (innodb_flush_log_at_trx_commit=1). Measured: 0.19 ms.
@@ -129,7 +129,7 @@ class Database:
                 case Delete():
                     self._forget_due(row)
                     del self.rows[row.id]
-                case Release():
+                case GiveBack():
                     row.token, row.attempts = None, row.attempts - 1
                     self._move(row, run.due)
                 case other:

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from dalga.log import logger
-from dalga.model.run import Delete, Outcome, Release, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.run import Delete, GiveBack, Outcome, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.model.schedule import timestamp
 from dalga.store import Recorded
 
@@ -100,7 +100,7 @@ def _then(verdict: Verdict) -> str:
             return f"again at {timestamp(due)}"
         case Stop():
             return "given up, and the job has stopped"
-        case Release():
+        case GiveBack():
             return "given back"
         case Delete():
             return "job done"

@@ -30,8 +30,8 @@ from dalga.errors import StoreUnavailable
 from dalga.log import debugging, logger
 from dalga.model.run import (
     Delete,
+    GiveBack,
     Outcome,
-    Release,
     Reschedule,
     Retry,
     Run,
@@ -495,7 +495,7 @@ class Scheduler:
 
     def _release(self, waiting: deque[tuple[float, Run]]) -> None:
         for _, run in waiting:
-            self._recorder.add(run, Release())
+            self._recorder.add(run, GiveBack())
 
     def _start(self, run: Run) -> None:
         too_late = missed(run)
@@ -748,7 +748,7 @@ def _due(run: Run, verdict: Verdict) -> datetime | None:
             return scheduled
         case Retry(due):
             return due
-        case Release():
+        case GiveBack():
             return run.claimed
         case Stop() | Delete():
             return None

@@ -122,7 +122,7 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class GiveBack:
     """This run was claimed, but not begun: anybody may have it."""
 
 
@@ -138,7 +138,7 @@ class Delete:
     """This job has no more runs."""
 
 
-Verdict = Reschedule | Skip | Retry | Release | Stop | Delete
+Verdict = Reschedule | Skip | Retry | GiveBack | Stop | Delete
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dalga.model.duration import duration_from_text
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey, check_length, check_path
 from dalga.model.options import CatchUp, OnFailure, Options
-from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.model.schedule import Schedule, schedule_from_text
 from dalga.model.zone import Gap, Overlap, Zone, check_location
 
@@ -116,7 +116,7 @@ def was_recorded(run: Run, verdict: Verdict, row: Marks | None) -> bool:
         case Retry(_, words):
             # A claim since then, and one of the lease, leave the same but for the words.
             return same_run and row.attempts - claims == run.attempt and error == words[:MAX_ERROR]
-        case Release():
+        case GiveBack():
             return same_run and row.attempts - claims == run.attempt - 1
 
 

@@ -38,7 +38,7 @@ from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.options import IfExists
 from dalga.model.plan import Plan, ScheduleRequest, amended, plan
-from dalga.model.run import Delete, Release, Reschedule, Retry, Run, Skip, Stop, Verdict, revised
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict, revised
 from dalga.model.schedule import timestamp
 from dalga.model.setback import Reach, corrected
 from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
@@ -557,7 +557,7 @@ class JobsTable:
                     continue
                 # What has begun goes on, though the database's clock was set back meanwhile.
                 if run.scheduled > now and run.attempt == 1:
-                    cursor.execute(self._sql.release, (row.id, token))
+                    cursor.execute(self._sql.postpone, (row.id, token))
                     continue
                 runs.append(run)
             return Claimed(runs, now, full=len(order) == limit), problems
@@ -714,9 +714,9 @@ class JobsTable:
                 return sql.skip_rows, (instant(scheduled),)
             case Retry(due, error):
                 return sql.retry_rows, (instant(due), error[:MAX_ERROR])
-            case Release():
+            case GiveBack():
                 waited = TRIGGERED if run.waited else NOTHING
-                return sql.return_rows, (run.attempt - 1, instant(run.due), waited)
+                return sql.give_back_rows, (run.attempt - 1, instant(run.due), waited)
             case Stop(error):
                 return sql.stop_rows, (error[:MAX_ERROR],)
 
@@ -730,8 +730,8 @@ class JobsTable:
         succeeded = isinstance(verdict, Reschedule) and verdict.error is None
         counted = int(succeeded and said == TRIGGERED)
         if said in WAITED:
-            return self._sql.release_rows, (said, self._dialect.instant(now), said, counted)
-        return self._sql.release_rows, (said, None, NOTHING, counted)
+            return self._sql.yield_rows, (said, self._dialect.instant(now), said, counted)
+        return self._sql.yield_rows, (said, None, NOTHING, counted)
 
     # Within a transaction
 
@@ -1143,7 +1143,7 @@ class _Statements:
             UPDATE {table} SET error = %s, token = NULL, due = NULL,
                 run = NULL, started = NULL, attempts = 0, failed = {Failed.NO}, disabled = 0 {mine}
             """)
-        self.release = prepare(f"""
+        self.postpone = prepare(f"""
             UPDATE {table} SET due = scheduled, token = NULL,
                 run = NULL, started = NULL, attempts = 0 {mine}
             """)
@@ -1296,7 +1296,7 @@ class _Statements:
             count,
         )
 
-    def return_rows(self, count: int) -> str:
+    def give_back_rows(self, count: int) -> str:
         return self._dialect.update_rows(
             ("attempts_before", "due_before", "said_before"),
             f"due = {_unless_disabled('due_before')}, token = NULL, attempts = attempts_before, "
@@ -1305,7 +1305,7 @@ class _Statements:
             count,
         )
 
-    def release_rows(self, count: int) -> str:
+    def yield_rows(self, count: int) -> str:
         return self._dialect.update_rows(
             ("said", "next_due", "kept", "succeeded"),
             f"due = {_unless_disabled('COALESCE(next_due, scheduled)')}, token = NULL, "
