@@ -20,7 +20,7 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
         ],
     },
     "record-retry": {
-        "dispatch/scheduler.py": [
+        "dispatch/recorder.py": [
             ("self._waiting = result.unwritten + self._waiting", "result.unwritten.clear()"),
         ],
     },

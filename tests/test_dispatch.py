@@ -14,13 +14,13 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.dispatch import recorder
 from dalga.dispatch import scheduler as dispatch
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
+from dalga.dispatch.recorder import RECORD_DELAY, RECORD_LIMIT
 from dalga.dispatch.scheduler import (
     DEPARTURE,
     LEASE_MARGIN,
-    RECORD_DELAY,
-    RECORD_LIMIT,
     SCAN_LIMIT,
     SHARE_PATIENCE,
     SLOT_PATIENCE,
@@ -1117,7 +1117,7 @@ class RecordTests(SchedulerTestCase):
 
     def test_an_outcome_that_cannot_be_written(self) -> None:
         """P2, P5: outcomes are kept and tried again after a pause, in order, none dropped."""
-        self.patch(dispatch, "RECORD_LIMIT", 2)
+        self.patch(recorder, "RECORD_LIMIT", 2)
         keys = [self.store.insert(f"job{number}") for number in range(4)]
         self.start()
         self.store.away = {"record"}
@@ -1240,7 +1240,7 @@ class RecordTests(SchedulerTestCase):
 
     def test_unwritten_outcomes_are_bounded(self) -> None:
         """P10: where records hang, claims stop; no more outcomes pile up than so many."""
-        self.patch(dispatch, "RECORD_LIMIT", 20)
+        self.patch(recorder, "RECORD_LIMIT", 20)
         for number in range(200):
             self.store.insert(f"job{number}")
         self.start(slots=5)

@@ -30,7 +30,7 @@ MODEL = (
 )
 CONFIG = ("formats", "load")
 OUTGOING = ("trust", "lookup", "endpoint")
-DISPATCH = ("agenda", "shares", "outages", "loglines", "scheduler")
+DISPATCH = ("agenda", "shares", "outages", "loglines", "recorder", "scheduler")
 FOLDERS = {"model": MODEL, "config": CONFIG, "outgoing": OUTGOING, "dispatch": DISPATCH}
 
 #: What never imports Twisted, nor anything else that talks to the world.

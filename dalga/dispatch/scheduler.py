@@ -12,7 +12,6 @@ again until it works (P5). Nothing here reads the machine's wall clock (P8).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -24,24 +23,12 @@ from twisted.python.failure import Failure
 
 from dalga.dispatch.agenda import Agenda
 from dalga.dispatch.loglines import fields, log_end, log_recorded, log_skip, own
-from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, CORRECTION, RECORD, SCAN, SIGN, Outages
+from dalga.dispatch.outages import CLAIM, CORRECTION, SCAN, SIGN, Outages
+from dalga.dispatch.recorder import Recorder
 from dalga.dispatch.shares import Shares
 from dalga.errors import StoreUnavailable
 from dalga.log import debugging, logger
-from dalga.model.run import (
-    Delete,
-    GiveBack,
-    Outcome,
-    Reschedule,
-    Retry,
-    Run,
-    RunPolicy,
-    Skip,
-    Stop,
-    Verdict,
-    judge,
-    missed,
-)
+from dalga.model.run import GiveBack, Outcome, Reschedule, Run, RunPolicy, judge, missed
 from dalga.model.setback import Reach, timely
 from dalga.store import Claimed, Dues, Recorded, Store
 
@@ -54,13 +41,6 @@ LEASE_MARGIN = 10.0
 #: Due times that one scan reads at most.
 SCAN_LIMIT = 1_000
 
-#: Outcomes that go into one transaction at most.
-RECORD_LIMIT = 500
-
-#: How long the first of them waits for company, in seconds. Nobody waits for a record, but each
-#: costs a transaction. What a daemon has POSTed that is killed meanwhile is POSTed again.
-RECORD_DELAY = 0.01
-
 #: How long claimed runs wait for a slot, in seconds, while none becomes free; then they are given
 #: back, for others to run.
 SLOT_PATIENCE = 0.25
@@ -72,11 +52,9 @@ SHARE_PATIENCE = 0.05
 #: How often an instance gives a sign of life, in seconds.
 SIGN_OF_LIFE = 10.0
 
-#: How long a stop waits until it is counted no more, in seconds. It is forgotten by itself later.
+#: Time limit (seconds) for removing this instance from the instance table at shutdown. A row that
+#: is left there is forgotten later, with those of instances that died.
 DEPARTURE = 1.0
-
-#: Until a row that somebody else has locked is tried again, in seconds.
-LOCKED_PAUSE = 0.25
 
 
 class Poster(Protocol):
@@ -128,7 +106,7 @@ class Scheduler:
         self._policy = policy
         self._random = random
         self._outages = Outages(reactor, pace.lease.total_seconds())
-        self._recorder = _Recorder(reactor, store, self._outages, self._recorded)
+        self._recorder = Recorder(reactor, store, self._outages, self._recorded)
 
         self._agenda = Agenda()
         #: There may be due rows that the agenda does not know of.
@@ -235,8 +213,7 @@ class Scheduler:
     @property
     def _free(self) -> int:
         # Verdicts that can't be written pile up no further than this (P10).
-        unwritten = max(0, self._recorder.pending - RECORD_LIMIT)
-        return self._pace.slots - len(self._running) - unwritten
+        return self._pace.slots - len(self._running) - self._recorder.backlog
 
     @property
     def _wanted(self) -> int:
@@ -586,169 +563,3 @@ class Scheduler:
         drained, self._drained = self._drained, None
         if drained is not None:
             drained.callback(None)
-
-
-class _Recorder:
-    """
-    Writes verdicts in batches, one transaction at a time, and keeps those that can't be written
-    yet.
-
-    :param recorded: is told the due times that a batch wrote, and what it did not write.
-    """
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        store: Store,
-        outages: Outages,
-        recorded: Callable[[list[datetime], Recorded], None],
-    ) -> None:
-        self._reactor = reactor
-        self._store = store
-        self._outages = outages
-        self._recorded = recorded
-        self._waiting: list[tuple[Run, Verdict]] = []
-        self._writing: list[tuple[Run, Verdict]] = []
-        self._soon: IDelayedCall | None = None
-        self._retry: IDelayedCall | None = None
-        self._postponed: dict[IDelayedCall, list[tuple[Run, Verdict]]] = {}
-        self._abandoned = False
-
-    @property
-    def pending(self) -> int:
-        """How many verdicts are not written yet."""
-        # Asked for with each run, and mostly there are none.
-        postponed = sum(map(len, self._postponed.values())) if self._postponed else 0
-        return len(self._waiting) + len(self._writing) + postponed
-
-    @property
-    def held_up(self) -> bool:
-        """
-        Whether verdicts could not be written at the last attempt. To claim before they are would be
-        to take the same runs again, where their leases have ended meanwhile.
-        """
-        return self._retry is not None
-
-    def add(self, run: Run, verdict: Verdict) -> None:
-        """Have a verdict written."""
-        if self._abandoned:
-            return
-        self._waiting.append((run, verdict))
-        if self._soon is None and not self._writing:
-            # For the ends that come about now; the batch under way takes care of those after it.
-            self._soon = self._reactor.callLater(RECORD_DELAY, self._now)
-
-    def _now(self) -> None:
-        self._soon = None
-        self._write()
-
-    def abandon(self) -> int:
-        """Write no more. Gives how many verdicts are left unwritten."""
-        self._abandoned = True
-        for timer in (self._soon, self._retry, *self._postponed):
-            if timer is not None and timer.active():
-                timer.cancel()
-        return self.pending
-
-    def _write(self) -> None:
-        if self._abandoned or self._writing or not self._waiting:
-            return
-        if self._retry is not None and self._retry.active():
-            return  # everything waits for that
-        self._writing, self._waiting = self._waiting[:RECORD_LIMIT], self._waiting[RECORD_LIMIT:]
-        own(self._batch(self._writing))
-
-    async def _batch(self, batch: list[tuple[Run, Verdict]]) -> None:
-        result = _Batch()
-        await self._record(batch, result)
-        self._writing, self._retry = [], None
-        if result.away is not None:
-            self._outages.failed(RECORD, result.away)
-            self._waiting = result.unwritten + self._waiting
-            if not self._abandoned:
-                self._retry = self._reactor.callLater(AWAY_PAUSE, self._write)
-        else:
-            self._outages.answered(RECORD)
-        if result.postponed and not self._abandoned:
-            timer = self._reactor.callLater(LOCKED_PAUSE, lambda: self._again(timer))
-            self._postponed[timer] = result.postponed
-        if result.broken:
-            log.error(
-                "{count} ends of runs can't be recorded, and are left to their leases, the first "
-                "of them {path!r} {body!r}: {error}",
-                count=len(result.broken),
-                error=result.error,
-                **fields(result.broken[0]),
-            )
-        self._recorded(result.dues, result.recorded)
-        self._write()
-
-    def _again(self, timer: IDelayedCall) -> None:
-        self._waiting += self._postponed.pop(timer)
-        self._write()
-
-    async def _record(self, batch: list[tuple[Run, Verdict]], result: _Batch) -> None:
-        """
-        Write a batch; where that breaks, its verdicts one by one, so that one that the store chokes
-        on holds up no other. What becomes of each goes into `result`.
-        """
-        try:
-            result.add(batch, await self._store.record(batch))
-        except StoreUnavailable as error:
-            result.away = error
-            result.unwritten += batch
-        except Exception as error:
-            self._outages.mistake(RECORD, error)
-            if len(batch) == 1:
-                result.broken.append(batch[0][0])
-                result.error = error
-                return
-            for number, item in enumerate(batch):
-                await self._record([item], result)
-                if result.away is not None:
-                    # The verdicts before this one are written, and not to be written again.
-                    result.unwritten += batch[number + 1 :]
-                    return
-
-
-class _Batch:
-    """What became of the verdicts of a batch, which may have been written one by one."""
-
-    def __init__(self) -> None:
-        #: When the rows that were written are due next, or since when.
-        self.dues: list[datetime] = []
-        self.recorded = Recorded()
-        self.postponed: list[tuple[Run, Verdict]] = []
-        #: Runs whose verdict the store chokes on, and the store's error for the last of them.
-        self.broken: list[Run] = []
-        self.error: Exception | None = None
-        #: Verdicts to be written again, as the database went away.
-        self.unwritten: list[tuple[Run, Verdict]] = []
-        self.away: StoreUnavailable | None = None
-
-    def add(self, items: list[tuple[Run, Verdict]], recorded: Recorded) -> None:
-        """Note what one call of the store has come to."""
-        self.recorded.revised.extend(recorded.revised)
-        self.recorded.lost.extend(recorded.lost)
-        self.recorded.overridden.extend(recorded.overridden)
-        self.recorded.already.extend(recorded.already)
-        postponed = {run.row for run in recorded.postponed}
-        unwritten = postponed.union(run.row for run in (*recorded.lost, *recorded.overridden))
-        self.postponed += [item for item in items if item[0].row in postponed]
-        revised = {run.row: verdict for run, verdict in recorded.revised}
-        written = [(run, revised.get(run.row, verdict)) for run, verdict in items]
-        dues = [_due(run, verdict) for run, verdict in written if run.row not in unwritten]
-        self.dues += [due for due in dues if due is not None]
-
-
-def _due(run: Run, verdict: Verdict) -> datetime | None:
-    """When the row is due next, or since when."""
-    match verdict:
-        case Reschedule(scheduled) | Skip(scheduled):
-            return scheduled
-        case Retry(due):
-            return due
-        case GiveBack():
-            return run.claimed
-        case Stop() | Delete():
-            return None
