@@ -11,7 +11,7 @@ import json
 import re
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
@@ -30,7 +30,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
-from dalga.model.job import Job, UnreadableJob
+from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.operations import Jobs
@@ -45,6 +45,12 @@ reactor: Any = real_reactor
 NOW = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
 JSON = b"Content-Type: application/json\r\n"
+
+#: The members of a job's JSON that are no parameters.
+STATE = {
+    *("next_run", "next_sched", "successes", "disabled", "failing", "failed", "skipped"),
+    "problem",
+}
 
 
 class MemoryStore:
@@ -575,6 +581,96 @@ class ParameterTests(APITestCase):
             self.assertEqual(status, 400)
             self.assertIn(name, detail)
         self.assertEqual(self.store.calls, [])
+
+    async def test_what_get_shows_put_takes_back(self) -> None:
+        """Each parameter of a job, by the name and in the form that GET has for it."""
+        whole = (
+            b"&location=Europe/Riga&until=2030-01-01T00:00:00.5Z&count=3&catch-up=skip"
+            b"&max-lateness=90.5&on-failure=stop&jitter=1h&dst-gap=skip&dst-overlap=last"
+        )
+        names: set[str] = set()
+        for query in [
+            *(b"interval=60", b"interval=1.5", b"interval=P1M", b"cron=@daily"),
+            *(b"interval=P1D" + whole, b"cron=30+9+*+*+MON-FRI" + whole),
+        ]:
+            await self.ask(b"PUT /jobs/a/b?" + query)
+            shown = await self.shown()
+            await self.ask(b"DELETE /jobs/a/b")
+            members = {name: shown[name] for name in shown if name not in STATE}
+            answer = await self.ask(b"PUT /jobs/a/b", JSON, json.dumps(members).encode())
+            self.assertIn(b" 201 ", answer, query)
+            self.assertEqual(await self.shown(), shown, query)
+            names |= members.keys()
+        # What says when a job first runs, and what becomes of one that is there, is not shown.
+        hidden = {"first_run", "one_off", "immediate", "if_exists"}
+        taken = {field.name for field in fields(ScheduleRequest)}
+        self.assertEqual(names, taken - hidden | {"path", "body"})
+
+    async def test_a_one_off_job_that_get_shows_is_not_put_as_another(self) -> None:
+        for query in [b"one-off=1&interval=60", b"one-off=1&first-run=2030-01-01T00:00:00Z"]:
+            await self.ask(b"PUT /jobs/a/b?" + query)
+            shown = await self.shown()
+            self.assertEqual(shown["interval"], 0)
+            body = json.dumps({"interval": shown["interval"]}).encode()
+            status, detail = await self.refusal(b"PUT /jobs/a/b", JSON, body)
+            self.assertEqual(status, 400)
+            self.assertIn("interval is 0: a periodic job takes 1 second or more", detail)
+            self.assertEqual(await self.shown(), shown)
+
+    async def test_what_get_shows_of_a_job_s_state_put_refuses(self) -> None:
+        """Or it would run at another time than its next_run, or though it is disabled."""
+        await self.ask(b"PUT /jobs/a/b?interval=60&count=3")
+        [(key, job)] = self.store.rows.items()
+        failing = replace(job, due=self.store.time, attempts=2, error="500", skipped=1)
+        failed = replace(failing, failed=Failed.STOPPED, due=None)
+        names: set[str] = set()
+        for row in [
+            replace(failing, disabled=True, due=None),
+            failing,
+            failed,
+            UnreadableJob(key, "its cron is no cron"),
+        ]:
+            self.store.rows[key] = row
+            shown = await self.shown()
+            for name in shown.keys() & STATE:
+                body = json.dumps({"interval": 60, name: shown[name]}).encode()
+                status, detail = await self.refusal(b"PUT /jobs/a/b", JSON, body)
+                self.assertEqual(status, 400)
+                self.assertIn(f"'{name}' is shown by GET and not set by PUT", detail)
+                names.add(name)
+            whole = json.dumps(shown).encode()
+            status, detail = await self.refusal(b"PUT /jobs/a/b?if-exists=update", JSON, whole)
+            self.assertIn("'next_run' is shown by GET and not set by PUT", detail)
+            self.assertEqual(self.store.rows, {key: row})
+        self.assertEqual(names, STATE)
+
+    async def test_a_json_body_names_the_job_of_the_url_or_none(self) -> None:
+        for name, value in [
+            *(("path", "A"), ("path", None), ("path", ""), ("path", {"a": 1})),
+            *(("body", "a"), ("body", 12.0), ("body", 12), ("body", True)),
+        ]:
+            body = json.dumps({"interval": 60, name: value}).encode()
+            status, detail = await self.refusal(b"PUT /jobs/a/12", JSON, body)
+            self.assertEqual(status, 400)
+            self.assertIn(f"{name} is '", detail)
+            self.assertIn("in the URL: leave", detail)
+        twice = b'{"interval":60,"path":"a","path":"a"}'
+        self.assertIn("'path'", (await self.refusal(b"PUT /jobs/a/12", JSON, twice))[1])
+        for request in [
+            (b"PUT /jobs/a/12?interval=60&path=a",),
+            (b"PUT /jobs/a/12?interval=60", FORM, b"body=12"),
+            (b"PATCH /jobs/a/12?disable=1", JSON, b'{"path":"a"}'),
+        ]:
+            self.assertIn("there is no parameter", (await self.refusal(*request))[1])
+        self.assertEqual(self.store.calls, [])
+        given = json.dumps({"path": "a/ö", "body": "1 2", "interval": 60}).encode()
+        self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a%2F%C3%B6/1%202", JSON, given))
+
+    async def shown(self) -> dict[str, Any]:
+        """The JSON of the job a/b."""
+        answer = await self.ask(b"GET /jobs/a/b")
+        members: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+        return members
 
     async def test_what_the_store_refuses_is_refused_too(self) -> None:
         query = b"one-off=1&interval=4294967295"

@@ -586,6 +586,12 @@ class ParametersTests(SynchronousTestCase):
         self.assertEqual(asked(b"", JSON, json.dumps(members).encode()), expected)
         texts = {name: str(value) for name, value in members.items()}
         self.assertEqual(asked(b"", JSON, json.dumps(texts).encode()), expected)
+        spelled = {name.replace("-", "_"): value for name, value in members.items()}
+        pairs = urlencode(spelled).encode()
+        self.assertEqual(asked(pairs), expected)
+        self.assertEqual(asked(b"", FORM, pairs), expected)
+        self.assertEqual(asked(b"", JSON, json.dumps(spelled).encode()), expected)
+        self.assertEqual(preview(pairs), (expected, Listing()))
 
     def test_numbers_of_json(self) -> None:
         """A number is one however JSON has it (RFC 8259 section 6)."""
@@ -633,13 +639,13 @@ class ParametersTests(SynchronousTestCase):
             ((b"intervall=60",), "'intervall'", "interval"),
             ((b"Interval=60",), "'Interval'", "interval"),
             ((b"interval =60",), "'interval '", "interval"),
-            ((b"", JSON, b'{"first_run":"x"}'), "'first_run'", "first-run"),
+            ((b"", JSON, b'{"firstrun":"x"}'), "'firstrun'", "first-run"),
             ((b"catchup=all",), "'catchup'", "catch-up"),
             ((b"Timezone=UTC",), "'Timezone'", "location"),
             ((b"time_zone=UTC",), "'time_zone'", "location"),
             ((b"every=60",), "'every'", "interval"),
             ((b"interval=60", FORM, b"times=3"), "'times'", "count"),
-            ((b"dst_gap=all",), "'dst_gap'", "dst-gap"),
+            ((b"dst_gapp=all",), "'dst_gapp'", "dst-gap"),
             ((b"=60",), "''", ""),
             ((b"", FORM, b'{"interval":60}'), "'{\"interval\":60}'", "JSON"),
             ((b"interval=60", FORM, b"x=1"), "'x'", ""),
@@ -663,10 +669,25 @@ class ParametersTests(SynchronousTestCase):
             (b"interval=60", FORM, b"interval=61"),
             (b"interval=60", JSON, b'{"interval":61}'),
             (b"", JSON, b'{"interval":60,"interval":61}'),
+            (b"interval=60", JSON, b'{"interval":6e1}'),
         ]:
             sentence = self.refusal(*request)
             self.assertIn("interval is given twice, as '60' and as '6", sentence)
             self.assertTrue(sentence.endswith("': give it once"), sentence)
+        for request in [
+            (b"catch-up=all&catch_up=skip",),
+            (b"catch_up=all", FORM, b"catch-up=skip"),
+            (b"catch-up=all", JSON, b'{"catch_up":"skip"}'),
+            (b"", JSON, b'{"catch_up":"all","catch-up":"skip"}'),
+        ]:
+            self.assertEqual(
+                self.refusal(*request),
+                "catch-up is given twice, as 'all' and as 'skip': give it once",
+            )
+        self.assertEqual(
+            self.refusal(b"interval=60", JSON, b'{"interval":null}'),
+            "interval is given twice, as '60' and as 'null': give it once",
+        )
 
     def test_what_is_not_text_is_refused(self) -> None:
         for request, sentence in [
@@ -682,15 +703,26 @@ class ParametersTests(SynchronousTestCase):
 
     def test_json_that_is_not_what_a_form_could_say_is_refused(self) -> None:
         for body, sentence in [
-            (b"interval=60", "the body is not JSON"),
-            (b"{", "the body is not JSON"),
-            (b"\xef\xbb\xbf{}", "the body is not JSON"),
+            (
+                b"interval=60",
+                "the body is not JSON: line 1, column 1, at 'interval=60', can't be read",
+            ),
+            (b'{"interval":60,}', "line 1, column "),
+            (b'{"interval":60}\n{', "line 2, column 1, at '{', can't be read"),
+            (b"{", "the body is not JSON: it ends before it is complete"),
+            (b'{"interval":60 ', "the body is not JSON: it ends before it is complete"),
+            (b" ", "the body is not JSON: it ends before it is complete"),
+            (
+                b"\xef\xbb\xbf{}",
+                "the body is not JSON: it begins with a byte order mark: send it without one",
+            ),
             (b"[" * 60_000, "nested too deeply"),
             (b"[60]", "not an object"),
             (b"60", "not an object"),
             (b'"interval"', "not an object"),
             (b"null", "not an object"),
-            (b'{"interval":null}', "'interval' is null"),
+            (b'{"cron":null}', "'cron' is null"),
+            (b'{"immediate":null}', "'immediate' is null"),
             (b'{"interval":[60]}', "'interval' is an object or array"),
             (b'{"interval":{"s":60}}', "'interval' is an object or array"),
             (b'{"interval":1.5e-30}', "interval is '1.5e-30'"),

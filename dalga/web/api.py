@@ -60,7 +60,7 @@ class Api:
     async def schedule(self, request: ApiRequest, target: str) -> bytes:
         """Write a job, new or over the one that is there."""
         key = job_key(request.path)
-        parameters = schedule_request(request.query, request.content_type, request.body)
+        parameters = schedule_request(request.query, request.content_type, request.body, key)
         job = await self._jobs.schedule(key, parameters)
         return request.answer(HTTPStatus.CREATED, CONTENT_TYPE, job_json(job))
 

@@ -110,16 +110,36 @@ def job_key(path: bytes) -> JobKey:
     return key
 
 
-def schedule_request(query: bytes, content_type: str | None, body: bytes) -> ScheduleRequest:
+def schedule_request(
+    query: bytes, content_type: str | None, body: bytes, key: JobKey | None = None
+) -> ScheduleRequest:
     """
     Read the parameters of a PUT from its query and its body together.
 
     :param query: as it was sent.
+    :param key: the key that the URL has. A JSON body may repeat it, as the JSON of a job does.
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
-    pairs = [*_form_pairs(query), *_body_pairs(content_type, body)]
+    members = _body_pairs(content_type, body)
+    if key is not None and _media_type(content_type) == JSON:
+        members = _without_key(members, key)
+    pairs = [*_form_pairs(query), *members]
     return _request(_values(pairs, _SCHEDULE, "a job takes"))
+
+
+def _without_key(members: Iterable[tuple[str, str]], key: JobKey) -> Iterable[tuple[str, str]]:
+    """The members of a JSON body but one `path` and one `body`, which have to be the URL's."""
+    in_url = {"path": key.path, "body": key.body}
+    for name, value in members:
+        meant = in_url.pop(name, None)
+        if meant is None:
+            yield name, value
+        elif isinstance(value, _NotText | _Number) or value != meant:
+            raise InvalidRequest(
+                f"{name} is {shown(value)} in the JSON body and {shown(meant)} in the URL: "
+                f"leave {name} out of the body, or give the same"
+            )
 
 
 def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
@@ -429,6 +449,21 @@ _SCHEDULE: Mapping[str, Reader] = MappingProxyType(
     }
 )
 
+#: What GET shows of a job as it stands. A PUT that took one of these and did not do what it says
+#: would run the job at another time, or more often.
+_STATE = frozenset(
+    {
+        "next-run",
+        "next-sched",
+        "successes",
+        "disabled",
+        "failing",
+        "failed",
+        "skipped",
+        "problem",
+    }
+)
+
 #: What a PATCH takes.
 _ENABLEMENT: Mapping[str, Reader] = MappingProxyType({"enable": boolean, "disable": boolean})
 
@@ -454,10 +489,17 @@ def _values(
     :param takes: how a list of all the parameters begins.
     """
     given: dict[str, str] = {}
-    for name, value in pairs:
+    for spelled, value in pairs:
+        name = spelled.replace("_", "-")
         if name not in readers:
+            if readers is _SCHEDULE and name in _STATE:
+                raise InvalidRequest(
+                    f"{shown(spelled)} is shown by GET and not set by PUT: leave it out. A PUT "
+                    "schedules the job anew; with if-exists=update, a job whose schedule is the "
+                    "same keeps its next run and its state"
+                )
             raise InvalidRequest(
-                f"there is no parameter {shown(name)}{_guess(name, readers)}: "
+                f"there is no parameter {shown(spelled)}{_guess(spelled, readers)}: "
                 f"{takes} {', '.join(readers)}"
             )
         if name in given:
@@ -466,7 +508,27 @@ def _values(
                 "give it once"
             )
         given[name] = value
-    return {name: readers[name](name, value) for name, value in given.items()}
+    return {
+        name: readers[name](name, value)
+        for name, value in given.items()
+        if not _is_left_out(name, value)
+    }
+
+
+def _is_left_out(name: str, value: str) -> bool:
+    """
+    Whether a parameter is as good as not given: the `interval` of null that a job with a `cron` is
+    shown with.
+
+    :raises InvalidRequest: for what else is no text, number or boolean of JSON.
+    """
+    if not isinstance(value, _NotText):
+        return False
+    if name == "interval" and value == _NULL:
+        return True
+    raise InvalidRequest(
+        f"{shown(name)} is {value} in the JSON body: it takes a string, a number or a boolean"
+    )
 
 
 def _guess(name: str, readers: Iterable[str]) -> str:
@@ -596,7 +658,7 @@ def _form_pairs(form: bytes) -> Iterable[tuple[str, str]]:
 def _body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, str]]:
     if not body:
         return []
-    media_type = (content_type or "").partition(";")[0].strip().lower()
+    media_type = _media_type(content_type)
     if media_type == FORM:
         return _form_pairs(body)
     if media_type == JSON:
@@ -605,25 +667,31 @@ def _body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, st
     raise UnsupportedMediaType(f"the body's Content-Type is {given}: it takes {FORM} or {JSON}")
 
 
+def _media_type(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
 class _Members(list[tuple[str, Any]]):
     """A JSON object's members; a dict would hide repeated ones."""
 
 
 def _json_pairs(body: bytes) -> Iterable[tuple[str, str]]:
-    """The members of a JSON object, as the text that a form would have for them."""
+    """The members of a JSON object, as the text that a form would have for them, or `_NotText`."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidRequest("the JSON body is not UTF-8") from None
     try:
         # Numbers stay text, so that they are read by the same rules as a form's.
         members = json.loads(
-            body.decode("utf-8"),
+            text,
             object_pairs_hook=_Members,
             parse_int=_Number,
             parse_float=_fraction,
             parse_constant=_Number,
         )
-    except UnicodeDecodeError:
-        raise InvalidRequest("the JSON body is not UTF-8") from None
-    except ValueError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {_mistake(text, error)}") from None
     except RecursionError:
         raise InvalidRequest("the JSON body is nested too deeply: it takes one object") from None
     if not isinstance(members, _Members):
@@ -634,11 +702,26 @@ def _json_pairs(body: bytes) -> Iterable[tuple[str, str]]:
         elif isinstance(value, str):
             yield name, value
         else:
-            kind = "null" if value is None else "an object or array"
-            raise InvalidRequest(
-                f"{shown(name)} is {kind} in the JSON body: "
-                "it takes a string, a number or a boolean"
-            )
+            yield name, _NULL if value is None else _NotText("an object or array")
+
+
+def _mistake(text: str, error: json.JSONDecodeError) -> str:
+    """Where `text` stops being JSON. Python's own words differ from version to version."""
+    if text.startswith("\ufeff"):
+        return "it begins with a byte order mark: send it without one"
+    rest = text[error.pos :]
+    if not rest.strip():
+        return "it ends before it is complete"
+    return f"line {error.lineno}, column {error.colno}, at {shown(rest)}, can't be read"
+
+
+class _NotText(str):
+    """What a member of a JSON object is where no form could say that, in words."""
+
+    __slots__ = ()
+
+
+_NULL = _NotText("null")
 
 
 class _Number(str):
