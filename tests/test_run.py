@@ -1,0 +1,380 @@
+"""Outcomes become verdicts, and runs that are too late are skipped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import islice
+from random import Random
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.model.duration import duration_from_text
+from dalga.model.job import Job
+from dalga.model.options import CatchUp, OnFailure, Options
+from dalga.model.plan import times_of
+from dalga.model.retry import RetryPolicy
+from dalga.model.run import (
+    Delete,
+    Outcome,
+    Reschedule,
+    Retry,
+    Run,
+    RunPolicy,
+    Skip,
+    Stop,
+    judge,
+    missed,
+)
+from dalga.model.schedule import END_OF_TIME, Calendar, Cron, Every, Once, Schedule
+from dalga.model.zone import Gap, Zone
+from tests.examples import (
+    DAILY,
+    DAY,
+    EARLIEST,
+    ERROR,
+    EXACT,
+    FAILURE,
+    HOUR,
+    KEY,
+    LAST,
+    MINUTE,
+    NOW,
+    OK,
+    PAST,
+    RIGA,
+    RUN,
+    SECOND,
+    utc,
+)
+
+
+class JudgeTests(SynchronousTestCase):
+    """What becomes of a job after an attempt."""
+
+    def judge(
+        self,
+        outcome: Outcome,
+        run: Run = RUN,
+        now: datetime = NOW,
+        policy: RunPolicy = EXACT,
+        random: Random | None = None,
+    ) -> object:
+        return judge(run, outcome, now, policy, random or Random(1))
+
+    def test_done(self) -> None:
+        """A 200 ends the run: a periodic job goes on from its scheduled time (no drift)."""
+        self.assertEqual(self.judge(OK), Reschedule(RUN.scheduled + MINUTE, RUN.anchor))
+        self.assertEqual(self.judge(OK, replace(RUN, schedule=Once())), Delete())
+
+    def test_calendar_and_cron(self) -> None:
+        """They go on from the anchor, and by the clock on the wall."""
+        anchor = utc("2021-01-31T01:30")
+        for schedule, expected in (
+            (Calendar(duration_from_text("P1M"), RIGA), "2021-03-31T00:30"),
+            (Cron("30 3 L * *", RIGA), "2021-03-31T00:30"),
+        ):
+            run = replace(RUN, schedule=schedule, anchor=anchor, scheduled=utc("2021-02-28T01:30"))
+            verdict = self.judge(OK, run, utc("2021-02-28T01:31"))
+            self.assertEqual(verdict, Reschedule(utc(expected), anchor))
+
+    def test_after_an_outage(self) -> None:
+        """P9: however many runs were missed, the next is the next regular time."""
+        week = NOW - timedelta(days=7, seconds=1)
+        run = replace(RUN, anchor=week, scheduled=week)
+        self.assertEqual(self.judge(OK, run), Reschedule(NOW + MINUTE - SECOND, week))
+        for schedule, following in (
+            (Calendar(DAILY), NOW + DAY - SECOND),
+            (Cron("0 9 * * *"), utc("2014-11-12T09:00")),
+        ):
+            verdict = self.judge(OK, replace(run, schedule=schedule))
+            self.assertEqual(verdict, Reschedule(following, week))
+
+    def test_catch_up_all(self) -> None:
+        """With catch-up=all it is the time after the one that was run, however long ago."""
+        week = NOW - 7 * DAY
+        run = replace(RUN, anchor=week, scheduled=week, options=Options(catch_up=CatchUp.ALL))
+        for schedule, following in (
+            (Every(SECOND), week + SECOND),
+            (Calendar(DAILY), week + DAY),
+            (Cron("0 9 * * *"), utc("2014-11-05T09:00")),
+        ):
+            verdict = self.judge(OK, replace(run, schedule=schedule))
+            self.assertEqual(verdict, Reschedule(following, week))
+
+    def test_a_clock_that_was_set_back(self) -> None:
+        """P8: the next run is later than this one, whatever the database's clock shows by now."""
+        self.assertEqual(self.judge(OK, now=PAST), Reschedule(RUN.scheduled + MINUTE, RUN.anchor))
+
+    def test_until(self) -> None:
+        """A job whose next run would be after until is over, and one at that time is not."""
+        following = RUN.scheduled + MINUTE
+        for until, expected in (
+            (following, Reschedule(following, RUN.anchor)),
+            (following - SECOND, Delete()),
+            (PAST, Delete()),
+        ):
+            run = replace(RUN, options=Options(until=until))
+            self.assertEqual(self.judge(OK, run), expected)
+        for policy in (
+            RunPolicy(fixed_intervals=False),
+            RunPolicy(randomization_factor=0.1),
+            RunPolicy(randomization_factor=0.1, fixed_intervals=False),
+        ):
+            run = replace(RUN, options=Options(until=NOW + MINUTE / 2))
+            self.assertEqual(self.judge(OK, run, policy=policy), Delete())
+
+    def test_count(self) -> None:
+        """After so many successful runs the job is over; those that fail do not count."""
+        last = replace(RUN, options=Options(count=3), successes=2)
+        self.assertEqual(self.judge(OK, last), Delete())
+        following = Reschedule(RUN.scheduled + MINUTE, RUN.anchor)
+        self.assertEqual(self.judge(OK, replace(last, successes=1)), following)
+        self.assertIsInstance(self.judge(FAILURE, last), Retry)
+        policy = RunPolicy(RetryPolicy(jitter=0, stop_after=timedelta()))
+        given_up = replace(following, error=ERROR)
+        self.assertEqual(self.judge(FAILURE, last, policy=policy), given_up)
+
+    def test_what_can_never_fire_again(self) -> None:
+        """A periodic job that has no time any more is removed after its run, without an error."""
+        never = Zone("America/Los_Angeles", gap=Gap.SKIP)
+        for schedule, now in (
+            (Every(MINUTE), LAST),
+            (Calendar(DAILY), LAST),
+            (Calendar(DAILY, Zone("Asia/Tokyo")), LAST),
+            (Calendar(DAILY, Zone("America/Lima")), LAST),
+            (Calendar(duration_from_text("P8000Y")), NOW),
+            (Cron("0 9 * * *"), LAST),
+            (Cron("0 9 * * *", Zone("Asia/Tokyo")), LAST),
+            (Cron("30 2 * MAR SUN#2", never), NOW),
+        ):
+            run = replace(RUN, schedule=schedule, anchor=now, scheduled=now, claimed=now)
+            self.assertEqual(self.judge(OK, run, now), Delete(), schedule)
+            # But a last run that is given up is kept, to be seen.
+            given_up = RunPolicy(RetryPolicy(stop_after=timedelta()))
+            self.assertEqual(self.judge(FAILURE, run, now, given_up), Stop(ERROR))
+            late = replace(run, options=Options(max_lateness=timedelta()), claimed=now + SECOND / 2)
+            self.assertEqual(missed(late), Delete())
+
+    def test_gone(self) -> None:
+        """A 204 deletes the job, periodic or not."""
+        gone = Outcome(204, 0.1, retry_after=MINUTE)
+        for schedule in (Every(MINUTE), Calendar(DAILY), Cron("0 9 * * *"), Once()):
+            self.assertEqual(self.judge(gone, replace(RUN, schedule=schedule)), Delete())
+
+    def test_failed(self) -> None:
+        """P2: any other answer, or none, is tried again, with the reason kept."""
+        retry = NOW + timedelta(seconds=0.5)
+        for status, reason in (
+            (201, "201 Created"),
+            (202, "202 Accepted"),
+            (206, "206 Partial Content"),
+            (301, "301 Moved Permanently"),
+            (303, "303 See Other"),
+            (400, "400 Bad Request"),
+            (404, "404 Not Found"),
+            (410, "410 Gone"),
+            (500, "500 Internal Server Error"),
+            (799, "799"),
+        ):
+            self.assertEqual(self.judge(Outcome(status, 0.1)), Retry(retry, reason))
+        lost = Outcome(None, 10.0, "no answer within 10 seconds")
+        self.assertEqual(self.judge(lost), Retry(retry, "no answer within 10 seconds"))
+        once = replace(RUN, schedule=Once())
+        self.assertEqual(self.judge(lost, once), Retry(retry, "no answer within 10 seconds"))
+
+    def test_backoff(self) -> None:
+        """The delay grows with the attempt's number, which the table keeps."""
+        for attempt, delay in ((1, 0.5), (3, 1.125), (10**6, 60)):
+            verdict = self.judge(FAILURE, replace(RUN, attempt=attempt))
+            self.assertEqual(verdict, Retry(NOW + timedelta(seconds=delay), ERROR))
+
+    def test_retry_after(self) -> None:
+        """P8: Retry-After, a delay or a date by the database's clock, holds up to a minute."""
+        for asked, delay in (
+            (timedelta(seconds=7), 7),
+            (timedelta(days=999999), 60),
+            (NOW + timedelta(seconds=9), 9),
+            (LAST, 60),
+            (PAST, 0.5),
+            (EARLIEST, 0.5),
+        ):
+            run = replace(RUN, claimed=PAST)
+            verdict = self.judge(Outcome(503, 0.1, retry_after=asked), run)
+            assert isinstance(verdict, Retry)
+            self.assertEqual(verdict.due, NOW + timedelta(seconds=delay), asked)
+
+    def test_given_up(self) -> None:
+        """A run that failed for too long is given up: its job goes on, or stops, but is kept."""
+        policy = RunPolicy(RetryPolicy(jitter=0, stop_after=HOUR))
+        stop = Options(on_failure=OnFailure.STOP)
+        old = replace(RUN, started=NOW - HOUR, attempt=99)
+        following = Reschedule(RUN.scheduled + MINUTE, RUN.anchor, ERROR)
+        for run, expected in (
+            (replace(old, started=NOW - HOUR + MINUTE), Retry(NOW + MINUTE, ERROR)),
+            (old, following),
+            (replace(old, options=stop), Stop(ERROR)),
+            (replace(old, schedule=Once()), Stop(ERROR)),
+            (replace(old, options=Options(until=NOW)), Stop(ERROR)),
+            (replace(old, options=Options(count=9), successes=8), following),
+        ):
+            self.assertEqual(self.judge(FAILURE, run, policy=policy), expected)
+        # It is not put off until a time at which it would be given up.
+        asked = Outcome(503, 0.1, retry_after=MINUTE)
+        soon = replace(RUN, started=NOW - HOUR + MINUTE / 2)
+        self.assertIsInstance(self.judge(FAILURE, soon, policy=policy), Retry)
+        self.assertIsInstance(self.judge(asked, soon, policy=policy), Reschedule)
+
+    def test_a_retry_at_the_end_of_time(self) -> None:
+        """P5: a retry that would be past the year 9999 is due now, rather than an error."""
+        self.assertEqual(self.judge(FAILURE, now=END_OF_TIME), Retry(END_OF_TIME, ERROR))
+
+    def test_intervals_from_the_end(self) -> None:
+        """With fixedIntervals = false an interval is counted from the end of the run before."""
+        policy = RunPolicy(fixed_intervals=False)
+        end = NOW + timedelta(seconds=7.25)
+        for schedule, following, anchor in (
+            (Every(MINUTE), end + MINUTE, end),
+            (Calendar(DAILY), end + DAY, end),
+            # A time of the day is a time of the day.
+            (Cron("0 9 * * *"), utc("2014-11-12T09:00"), RUN.anchor),
+        ):
+            run = replace(RUN, schedule=schedule)
+            self.assertEqual(self.judge(OK, run, end, policy), Reschedule(following, anchor))
+        self.assertEqual(self.judge(OK, replace(RUN, schedule=Once()), end, policy), Delete())
+
+    def test_one_run_more(self) -> None:
+        """
+        After a run that was asked for between two times of a calendar or of cron, the next is the
+        one that it would have been without; and none comes before first-run.
+        """
+        asked = utc("2026-03-05T14:37")
+        end = asked + SECOND
+        monthly = Calendar(duration_from_text("P1M"))
+        last_of_month = utc("2026-01-31T09:00")
+        first_run = utc("2026-05-31T09:00")
+        for schedule, options, anchor, fixed, following in (
+            (monthly, Options(), last_of_month, True, "2026-03-31T09:00"),
+            (Calendar(DAILY), Options(), last_of_month, True, "2026-03-06T09:00"),
+            (Cron("0 9 * * *"), Options(), last_of_month, True, "2026-03-06T09:00"),
+            (monthly, Options(first_run=first_run), first_run, True, "2026-05-31T09:00"),
+            (monthly, Options(first_run=first_run), first_run, False, "2026-05-31T09:00"),
+            (Cron("0 9 * * *"), Options(first_run=first_run), first_run, True, "2026-05-31T09:00"),
+            (Cron("0 8 * * *"), Options(first_run=first_run), first_run, True, "2026-06-01T08:00"),
+            (monthly, Options(first_run=last_of_month), last_of_month, True, "2026-03-31T09:00"),
+        ):
+            run = replace(
+                RUN,
+                schedule=schedule,
+                options=options,
+                anchor=anchor,
+                scheduled=asked,
+                claimed=asked,
+            )
+            policy = RunPolicy(fixed_intervals=fixed)
+            expected = Reschedule(utc(following), anchor)
+            self.assertEqual(self.judge(OK, run, end, policy), expected, schedule)
+            job = Job(KEY, schedule, options, anchor, scheduled=asked, due=asked)
+            times = [time.at for time in islice(times_of(job, EARLIEST, asked), 2)]
+            self.assertEqual(times, [asked, utc(following)], schedule)
+        # From the end of a run, and the month of it, without fixedIntervals.
+        run = replace(run, options=Options())
+        policy = RunPolicy(fixed_intervals=False)
+        self.assertEqual(
+            self.judge(OK, run, end, policy), Reschedule(utc("2026-04-05T14:37") + SECOND, end)
+        )
+
+    def test_randomization_factor(self) -> None:
+        """With a factor f the next run is this one's start plus 1-f to 1+f times the interval."""
+        for fixed, end in ((True, 0), (False, 60)):
+            random, delays = Random(1), []
+            policy = RunPolicy(randomization_factor=0.25, fixed_intervals=fixed)
+            for _ in range(500):
+                # The scheduled time plays no part, nor does the end where intervals are fixed.
+                run = replace(RUN, scheduled=PAST, anchor=PAST)
+                verdict = self.judge(OK, run, NOW + MINUTE, policy, random)
+                assert isinstance(verdict, Reschedule)
+                self.assertEqual(verdict.anchor, verdict.scheduled)
+                delays.append((verdict.scheduled - run.claimed).total_seconds() - end)
+            self.assertTrue(45 <= min(delays) < 46 and 74 < max(delays) <= 75, fixed)
+
+    def test_randomization_factor_and_the_rest(self) -> None:
+        """It is for elapsed time: not for calendars, cron or once; the year 9999 is the end."""
+        policy = RunPolicy(randomization_factor=1.0)
+        for schedule in (Calendar(DAILY), Cron("0 9 * * *"), Once()):
+            run = replace(RUN, schedule=schedule)
+            self.assertEqual(self.judge(OK, run, policy=policy), self.judge(OK, run))
+        last = replace(RUN, claimed=LAST, schedule=Every(timedelta(days=366)))
+        self.assertEqual(self.judge(OK, last, LAST, policy), Delete())
+
+
+class MissedTests(SynchronousTestCase):
+    """Runs that are claimed too late to begin."""
+
+    def missed(
+        self, late: timedelta, schedule: Schedule = RUN.schedule, **options: object
+    ) -> object:
+        """What becomes of a run that is so late."""
+        scheduled = NOW - late
+        return missed(
+            replace(
+                RUN,
+                schedule=schedule,
+                anchor=scheduled,
+                scheduled=scheduled,
+                options=Options(**options),  # type: ignore[arg-type]
+            )
+        )
+
+    def test_in_time(self) -> None:
+        """However late, a run is posted, unless something else was asked for."""
+        self.assertIsNone(self.missed(-HOUR))
+        self.assertIsNone(self.missed(900 * DAY))
+        self.assertIsNone(self.missed(900 * DAY, catch_up=CatchUp.ALL))
+        self.assertIsNone(self.missed(HOUR, max_lateness=HOUR))
+        self.assertIsNone(self.missed(MINUTE, catch_up=CatchUp.SKIP))
+
+    def test_too_late(self) -> None:
+        """Past max-lateness it is skipped: the next is the first that is not too late itself."""
+        tiny = timedelta(microseconds=1)
+        for late, options, expected in (
+            # Of runs each minute: the last is no more than so late.
+            (HOUR + tiny, {"max_lateness": HOUR}, NOW - HOUR + MINUTE - tiny),
+            (3 * HOUR, {"max_lateness": HOUR}, NOW - HOUR),
+            (3 * HOUR - 15 * SECOND, {"max_lateness": 30 * SECOND}, NOW + 15 * SECOND),
+            (tiny, {"max_lateness": timedelta()}, NOW + MINUTE - tiny),
+            # catch-up=skip lets a run begin a minute late.
+            (MINUTE + tiny, {"catch_up": CatchUp.SKIP}, NOW - tiny),
+            (HOUR, {"catch_up": CatchUp.SKIP}, NOW - MINUTE),
+            (HOUR, {"catch_up": CatchUp.SKIP, "max_lateness": SECOND}, NOW),
+            (HOUR, {"catch_up": CatchUp.ALL, "max_lateness": 5 * MINUTE}, NOW - 5 * MINUTE),
+        ):
+            self.assertEqual(self.missed(late, **options), Skip(expected), (late, options))
+
+    def test_calendar_and_cron(self) -> None:
+        """The same for days and for cron."""
+        for schedule, expected in (
+            (Calendar(DAILY), NOW + DAY / 2),
+            (Cron("0 9 * * *"), utc("2014-11-12T09:00")),
+        ):
+            self.assertEqual(self.missed(7.5 * DAY, schedule, max_lateness=HOUR), Skip(expected))
+
+    def test_the_last(self) -> None:
+        """A job of which nothing is left is removed: one-off, or at its end."""
+        self.assertEqual(self.missed(HOUR, Once(), max_lateness=MINUTE), Delete())
+        self.assertEqual(self.missed(HOUR, max_lateness=SECOND, until=NOW - SECOND), Delete())
+        self.assertEqual(self.missed(HOUR, max_lateness=SECOND, until=NOW), Skip(NOW))
+
+    def test_asked_for_during_a_run(self) -> None:
+        """One that had to wait for the run before is as late as it is since that was over."""
+        options = Options(max_lateness=SECOND)
+        waited = replace(RUN, scheduled=PAST, due=NOW - SECOND, waited=True, options=options)
+        self.assertIsNone(missed(waited))
+        self.assertIsInstance(missed(replace(waited, waited=False)), Skip)
+        self.assertIsInstance(missed(replace(waited, due=NOW - 2 * SECOND)), Skip)
+
+    def test_begun(self) -> None:
+        """A run that was attempted before is never too late: it is tried until done or given up."""
+        run = replace(RUN, scheduled=PAST, options=Options(max_lateness=SECOND))
+        self.assertIsInstance(missed(run), Skip)
+        self.assertIsNone(missed(replace(run, attempt=2)))
