@@ -2374,3 +2374,12 @@ class DaemonConfigTests(DaemonTestCase):
         await self.cut_off(url, b"GET /status HTTP/1.1\r\n")
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 0)
+
+
+class LibraryTests(SynchronousTestCase):
+    """What the lowest version of a library has to do, where no server says so."""
+
+    def test_octets_are_no_text(self) -> None:
+        """PyMySQL 1.2.0 writes them as text; MariaDB then refuses each token of a lease."""
+        connection = pymysql.connect(defer_connect=True)
+        self.assertIn("X'c8'", connection.escape(b"\xc8"))
