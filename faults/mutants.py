@@ -47,7 +47,7 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
         ],
     },
     "last-word": {
-        "store/table.py": [
+        "store/statements.py": [
             ("THEN {RESCHEDULED_NOW} ELSE {RESCHEDULED} END", "THEN {NOTHING} ELSE {NOTHING} END"),
         ],
     },

@@ -1,5 +1,5 @@
 """
-What differs between the engines, and nothing more; `dalga.store.table` says the rest once, for all.
+What differs between the engines, and nothing more. `dalga.store.statements` has all other SQL.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
 """
-The jobs table: what is done to it, in SQL that all engines take.
+The jobs table: what is done to it. The SQL is in `dalga.store.statements`.
 
 A claim is a lease in the ``due`` column: it moves ``due`` to the lease's end and writes a fresh
 ``token``. A row is *leased* while it has a token and its due time is to come. Nothing here rests on
 row locks, nor on SKIP LOCKED: each write compares what it goes by, and a transaction that finds
 something else runs again (`Conflict`).
-
-One trap decides the order of some SET lists. MySQL assigns from left to right, so that a later
-expression sees an earlier column's new value; SQLite, as the standard has it, shows old values
-only. Where both have to come to the same, ``token`` stands first, then ``superseded``, then
-``due``.
 """
 
 from __future__ import annotations
@@ -34,7 +29,7 @@ from dalga.errors import (
     StartupError,
 )
 from dalga.log import logger
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.options import IfExists
 from dalga.model.plan import Plan, ScheduleRequest, amended, plan
@@ -47,11 +42,8 @@ from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.group_commit import LOCKED, Locked, Together
 from dalga.store.rows import (
     DELETED,
-    MAX_COUNT,
     MAX_ERROR,
     NOTHING,
-    RESCHEDULED,
-    RESCHEDULED_NOW,
     TOKEN_LENGTH,
     TRIGGERED,
     WAITED,
@@ -68,6 +60,7 @@ from dalga.store.rows import (
     was_recorded,
 )
 from dalga.store.schema import ALIVE
+from dalga.store.statements import Batch, Statements
 from dalga.store.transactions import Call, Conflict, Transactions
 from dalga.store.upgrade import upgrade
 
@@ -83,9 +76,6 @@ CORRECTED = 500
 #: which no row is due.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
 _LONG_AGO = datetime(1000, 1, 1, tzinfo=UTC)
-
-#: Makes the statement that does something to so many rows.
-_Batch = Callable[[int], str]
 
 
 class Guard(Protocol):
@@ -186,7 +176,7 @@ class JobsTable:
         self._api = api_lane
         self._guard = guard
         self._token = token
-        self._sql = _Statements(dialect)
+        self._sql = Statements(dialect)
         self._puts: Together[_Put, Job] = Together(api_lane, self._put_all, lambda put: put.key)
         self._gets: Together[JobKey, Job | UnreadableJob] = Together(api_lane, self._read_all)
         #: Row and token of the runs whose record's COMMIT got no answer, until they are settled: at
@@ -638,7 +628,7 @@ class JobsTable:
         """
         leases, locked = self._read_leases(cursor, [run for run, _ in verdicts])
         others: list[tuple[Run, Verdict]] = []
-        batches: defaultdict[_Batch, list[tuple[object, ...]]] = defaultdict(list)
+        batches: defaultdict[Batch, list[tuple[object, ...]]] = defaultdict(list)
         for run, verdict in verdicts:
             token, said, options = leases.get(run.row, (b"", NOTHING, ""))
             if run.row in locked:
@@ -697,7 +687,7 @@ class JobsTable:
         marks = {row: Marks(*columns) for row, *columns in cursor.fetchall()}
         return {run.row for run, verdict in asked if was_recorded(run, verdict, marks.get(run.row))}
 
-    def _end(self, run: Run, verdict: Verdict, now: datetime) -> tuple[_Batch, tuple[object, ...]]:
+    def _end(self, run: Run, verdict: Verdict, now: datetime) -> tuple[Batch, tuple[object, ...]]:
         """The statement that writes a verdict, and what it takes with each row."""
         instant, sql = self._dialect.instant, self._sql
         match verdict:
@@ -722,7 +712,7 @@ class JobsTable:
 
     def _overtaken(
         self, said: int, verdict: Verdict, now: datetime
-    ) -> tuple[_Batch, tuple[object, ...]]:
+    ) -> tuple[Batch, tuple[object, ...]]:
         """The same for what the user has said meanwhile (P4)."""
         if said == DELETED:
             return self._sql.bury_rows, ()
@@ -929,7 +919,7 @@ class JobsTable:
             yield key, read_job(JobRow(*columns), key, now, self._dialect.read_instant)
 
     def _select(
-        self, cursor: Cursor, statement: _Batch, keys: Collection[JobKey]
+        self, cursor: Cursor, statement: Batch, keys: Collection[JobKey]
     ) -> Iterator[tuple[JobKey, list[Any]]]:
         """The rows that there are of some jobs, with what stands in them behind id and key."""
         if not keys:
@@ -1008,326 +998,3 @@ def _check_until(job: Job) -> None:
 def _octets(text: object) -> bytes:
     """A path or body, as a parameter or as a column's value, to compare the two."""
     return text.encode() if isinstance(text, str) else bytes(text)  # type: ignore[call-overload]
-
-
-class _Statements:
-    """The SQL, made ready once for a dialect; what takes a count is made when it is needed."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        self._table = table = dialect.table
-        heartbeats, by_key = dialect.heartbeats, dialect.by_key
-        prepare = dialect.prepare
-        leased = "token IS NOT NULL AND due > %s"
-
-        new = dialect.proposed
-        self._upsert = f"""
-            {dialect.on_conflict("path, body")}
-                token = CASE WHEN due > %s THEN token END,
-                superseded = CASE WHEN {leased} THEN
-                    CASE {new("scheduled")} WHEN %s THEN {RESCHEDULED_NOW} ELSE {RESCHEDULED} END
-                    ELSE {NOTHING} END,
-                due = CASE WHEN {leased} THEN due ELSE {new("due")} END,
-                schedule = {new("schedule")}, location = {new("location")},
-                options = {new("options")}, anchor = {new("anchor")},
-                scheduled = {new("scheduled")},
-                run = NULL, started = NULL, attempts = 0, error = NULL,
-                successes = 0, skipped = 0, failed = {Failed.NO}, disabled = 0
-            """
-        # A run that the job has stopped on is run again, as the same; else it is a new one. Elapsed
-        # time is counted from it; a calendar (P1M) and a cron expression keep their own times.
-        by_the_clock = (
-            "(INSTR(schedule, ' ') > 0"
-            " OR SUBSTR(schedule, 1, 1) = 'P' AND SUBSTR(schedule, 2, 1) <> 'T')"
-        )
-        self.correct = prepare(f"""
-            UPDATE {table}{dialect.by_id} SET anchor = %s, scheduled = %s, due = %s
-            WHERE id = %s AND due = %s AND scheduled = %s AND anchor = %s
-            """)
-        self.trigger = prepare(f"""
-            UPDATE {table}{by_key} SET
-                token = CASE WHEN due > %s THEN token END,
-                superseded = CASE WHEN {leased} THEN
-                    CASE WHEN superseded IN ({RESCHEDULED}, {RESCHEDULED_NOW})
-                    THEN {RESCHEDULED_NOW} ELSE {TRIGGERED} END
-                    ELSE {NOTHING} END,
-                due = CASE WHEN {leased} THEN due ELSE %s END,
-                anchor = CASE WHEN failed = {Failed.STOPPED} OR {by_the_clock}
-                    THEN anchor ELSE %s END,
-                scheduled = CASE failed WHEN {Failed.STOPPED} THEN scheduled ELSE %s END,
-                run = CASE failed WHEN {Failed.STOPPED} THEN run END,
-                attempts = CASE failed WHEN {Failed.STOPPED} THEN attempts ELSE 0 END,
-                error = CASE failed WHEN {Failed.CONTINUED} THEN error END,
-                started = NULL,
-                failed = CASE failed WHEN {Failed.STOPPED} THEN {Failed.NO} ELSE failed END
-            WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled = 0
-            """)
-        self.enable = prepare(f"""
-            UPDATE {table}{by_key} SET
-                token = CASE WHEN due > %s THEN token END,
-                superseded = CASE WHEN {leased} THEN superseded ELSE {NOTHING} END,
-                due = CASE WHEN {leased} THEN due
-                    WHEN failed <> {Failed.STOPPED} THEN scheduled END,
-                started = CASE WHEN {leased} THEN started END,
-                disabled = 0
-            WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled <> 0
-            """)
-        self.disable = prepare(f"""
-            UPDATE {table}{by_key} SET
-                token = CASE WHEN due > %s THEN token END,
-                superseded = CASE WHEN {leased} THEN superseded ELSE {NOTHING} END,
-                due = CASE WHEN {leased} THEN due END,
-                disabled = 1
-            WHERE path = %s AND body = %s AND superseded <> {DELETED}
-            """)
-        as_found = f"""
-            WHERE path = %s AND body = %s AND schedule = %s AND location = %s AND options = %s
-            AND disabled = %s AND superseded <> {DELETED}
-            """
-        self.amend = prepare(f"""
-            UPDATE {table}{by_key} SET schedule = %s, location = %s, options = %s {as_found}
-            AND scheduled = %s
-            """)
-        # These two change nothing: they compare, and lock where there are locks.
-        self.hold = prepare(f"UPDATE {table}{by_key} SET disabled = disabled {as_found}")
-        self.hold_deleted = prepare(f"""
-            UPDATE {table}{by_key} SET disabled = disabled
-            WHERE path = %s AND body = %s AND superseded = {DELETED}
-            """)
-        self._columns = """
-            id, path, body, schedule, location, options, anchor, scheduled, due, attempts,
-                error, successes, skipped, failed, disabled, token, superseded
-            """
-        self.ahead = prepare(f"""
-            SELECT {self._columns} FROM {table}{dialect.by_due}
-            WHERE due >= %s AND (due > %s OR id > %s) ORDER BY due, id LIMIT %s
-            """)
-        self.delete_idle = prepare(f"""
-            DELETE FROM {table} WHERE path = %s AND body = %s
-            AND (token IS NULL OR due IS NULL OR due <= %s)
-            """)
-        self.delete_leased = prepare(f"""
-            UPDATE {table}{by_key} SET superseded = {DELETED}
-            WHERE path = %s AND body = %s AND {leased}
-            """)
-        self.find = prepare(f"""
-            SELECT id FROM {table}
-            WHERE path = %s AND body = %s AND superseded <> {DELETED}
-            """)
-        # By id, the one order in which no row moves while others are counted.
-        self.counts = prepare(f"""
-            SELECT (SELECT COUNT(*) FROM {heartbeats} WHERE seen > %s),
-                   (SELECT MIN(due) FROM {table}{dialect.by_due} WHERE due <= %s),
-                   COUNT(*), COUNT(is_pending), COUNT(is_set_aside), COUNT(is_running), MAX(id)
-            FROM (
-                SELECT id,
-                    CASE WHEN due <= %s THEN 1 END AS is_pending,
-                    CASE WHEN due IS NULL AND disabled = 0 AND failed <> {Failed.STOPPED}
-                        THEN 1 END AS is_set_aside,
-                    CASE WHEN {leased} AND due <= %s THEN 1 END AS is_running
-                FROM {table}{dialect.by_id} WHERE id > %s ORDER BY id LIMIT %s
-            ) AS counted
-            """)
-        self.count_ahead = prepare(f"SELECT COUNT(*) FROM {heartbeats} WHERE seen > %s")
-        self.count_gone = prepare(f"SELECT COUNT(*) FROM {heartbeats} WHERE seen <= %s")
-        self.announce = prepare(f"""
-            INSERT INTO {heartbeats} (id, seen) VALUES (%s, %s)
-            {dialect.on_conflict("id")} seen = {dialect.proposed("seen")}
-            """)
-        self.forget = prepare(f"DELETE FROM {heartbeats} WHERE seen <= %s")
-        self.depart = prepare(f"DELETE FROM {heartbeats} WHERE id = %s")
-        self.now = prepare(dialect.now)
-        mine = "WHERE id = %s AND token = %s"
-        self.drop = prepare(f"DELETE FROM {table} {mine}")
-        self.set_aside = prepare(f"""
-            UPDATE {table} SET error = %s, token = NULL, due = NULL,
-                run = NULL, started = NULL, attempts = 0, failed = {Failed.NO}, disabled = 0 {mine}
-            """)
-        self.postpone = prepare(f"""
-            UPDATE {table} SET due = scheduled, token = NULL,
-                run = NULL, started = NULL, attempts = 0 {mine}
-            """)
-        # Disabled during a run of which nothing was heard.
-        self.park = prepare(f"UPDATE {table} SET due = NULL, token = NULL {mine}")
-
-    def page(self, condition: str) -> str:
-        dialect = self._dialect
-        return dialect.prepare(f"""
-            SELECT {dialect.is_blob("path")}, {dialect.is_blob("body")}, {self._columns}
-            FROM {self._table}{dialect.by_key} WHERE superseded <> {DELETED} {condition}
-            ORDER BY path, body LIMIT %s
-            """)
-
-    def put(self, count: int) -> str:
-        return self._dialect.prepare(self._insert(count) + self._upsert)
-
-    def add(self, count: int) -> str:
-        unless_there = (
-            f" {self._dialect.on_conflict('path, body')} disabled = {self._table}.disabled"
-        )
-        return self._dialect.prepare(self._insert(count) + unless_there)
-
-    def _insert(self, count: int) -> str:
-        rows = ", ".join([f"({_places(8)})"] * count)
-        return f"""
-            INSERT INTO {self._table}
-                (path, body, schedule, location, options, anchor, scheduled, due)
-            VALUES {rows}"""
-
-    def find_all(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, path, body FROM {self._table} WHERE {_any_key(count)}
-            """)
-
-    def lock(self, count: int) -> str:
-        # By the index of keys, as everybody else who goes by a key: no deadlocks.
-        return self._dialect.prepare(f"""
-            SELECT id, path, body FROM {self._table}{self._dialect.by_key}
-            WHERE {_any_key(count)}{self._dialect.skip_locked}
-            """)
-
-    def find_rows(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT {self._columns} FROM {self._table} WHERE {_any_key(count)}
-            """)
-
-    def get(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT {self._columns} FROM {self._table}
-            WHERE superseded <> {DELETED} AND ({_any_key(count)})
-            """)
-
-    def upcoming(self, without: int) -> str:
-        # The time is there also where nothing is due.
-        return self._dialect.prepare(f"""
-            SELECT (SELECT UTC_TIMESTAMP(6)), due
-            FROM (SELECT 1) AS one LEFT JOIN (
-                SELECT due FROM {self._table}
-                WHERE due <= %s {_without(without)} ORDER BY due LIMIT %s
-            ) AS dues ON TRUE
-            """)
-
-    def find_due(self, without: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, due, superseded FROM {self._table}{self._dialect.by_due}
-            WHERE due <= %s {_without(without)} ORDER BY due, id LIMIT %s{self._dialect.skip_locked}
-            """)
-
-    def take(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            UPDATE {self._table}{self._dialect.by_id} SET
-                due = %s, token = %s, run = COALESCE(run, %s), started = COALESCE(started, %s),
-                attempts = CASE WHEN disabled = 0 AND attempts < {MAX_COUNT}
-                    THEN attempts + 1 ELSE attempts END,
-                superseded = CASE superseded WHEN {DELETED} THEN {DELETED} ELSE {NOTHING} END
-            WHERE id IN ({_places(count)}) AND due <= %s
-            """)
-
-    def read_taken(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, path, body, schedule, location, options, anchor, scheduled,
-                run, started, attempts, successes, skipped, failed, superseded, disabled
-            FROM {self._table} WHERE id IN ({_places(count)}) AND token = %s
-            """)
-
-    def read_leases(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, token, superseded, options FROM {self._table}{self._dialect.by_id}
-            WHERE id IN ({_places(count)}){self._dialect.skip_locked}
-            """)
-
-    def read_tokens(self, count: int) -> str:
-        return self._dialect.prepare(
-            f"SELECT id, token FROM {self._table} WHERE id IN ({_places(count)})"
-        )
-
-    def read_marks(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, token, run, attempts, error, failed
-            FROM {self._table} WHERE id IN ({_places(count)})
-            """)
-
-    # What the end of a run writes. A job that was disabled meanwhile is due no more (P4). No value
-    # may rest on a column that is assigned beside it: in an UPDATE of several tables, as this is
-    # one for MySQL, nobody knows which comes first.
-
-    def delete_rows(self, count: int) -> str:
-        return self._dialect.delete_rows(f"superseded = {NOTHING}", count)
-
-    def bury_rows(self, count: int) -> str:
-        return self._dialect.delete_rows(f"superseded = {DELETED}", count)
-
-    def reschedule_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("next_scheduled", "next_anchor", "next_due", "last_error"),
-            f"due = {_unless_disabled('next_due')}, scheduled = next_scheduled, "
-            "anchor = next_anchor, token = NULL, run = NULL, started = NULL, attempts = 0, "
-            f"successes = CASE WHEN last_error IS NULL AND successes < {MAX_COUNT} "
-            "THEN successes + 1 ELSE successes END, "
-            "error = last_error, "
-            f"failed = CASE WHEN last_error IS NULL THEN {Failed.NO} ELSE {Failed.CONTINUED} END",
-            f"superseded = {NOTHING}",
-            count,
-        )
-
-    def skip_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("next_scheduled",),
-            f"due = {_unless_disabled('next_scheduled')}, scheduled = next_scheduled, "
-            "token = NULL, run = NULL, started = NULL, attempts = 0, "
-            f"skipped = CASE WHEN skipped < {MAX_COUNT} THEN skipped + 1 ELSE skipped END",
-            f"superseded = {NOTHING}",
-            count,
-        )
-
-    def retry_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("next_due", "last_error"),
-            f"due = {_unless_disabled('next_due')}, error = last_error, token = NULL",
-            f"superseded = {NOTHING}",
-            count,
-        )
-
-    def stop_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("last_error",),
-            f"due = NULL, error = last_error, token = NULL, failed = {Failed.STOPPED}",
-            f"superseded = {NOTHING}",
-            count,
-        )
-
-    def give_back_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("attempts_before", "due_before", "said_before"),
-            f"due = {_unless_disabled('due_before')}, token = NULL, attempts = attempts_before, "
-            "superseded = said_before, started = CASE WHEN attempts_before > 0 THEN started END",
-            f"superseded = {NOTHING}",
-            count,
-        )
-
-    def yield_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("said", "next_due", "kept", "succeeded"),
-            f"due = {_unless_disabled('COALESCE(next_due, scheduled)')}, token = NULL, "
-            "superseded = kept, "
-            f"successes = CASE WHEN successes < {MAX_COUNT} "
-            "THEN successes + succeeded ELSE successes END",
-            "superseded = said",
-            count,
-        )
-
-
-def _unless_disabled(due: str) -> str:
-    return f"CASE disabled WHEN 0 THEN {due} END"
-
-
-def _any_key(count: int) -> str:
-    return " OR ".join(["path = %s AND body = %s"] * count)
-
-
-def _without(paths: int) -> str:
-    return f"AND path NOT IN ({_places(paths)})" if paths else ""
-
-
-def _places(count: int) -> str:
-    return ", ".join(["%s"] * count)
