@@ -153,6 +153,42 @@ def times_of(job: Job, after: datetime, now: datetime) -> Iterator[Occurrence]:
     return planned.times(after, now, job.successes, since=now if job.attempts else since)
 
 
+def at_place(
+    name: str, wall: datetime, zone: Zone, cron: str | None, interval: Duration | None
+) -> datetime:
+    """
+    When the clock of the job's `location` shows a wall time, by the job's rules for clock changes.
+
+    :param name: first-run, or until.
+    :param wall: naive.
+    :param zone: the job's location and what was chosen of its rules.
+    :param cron: and `interval`: the job's, where it has one.
+    :return: an aware UTC datetime. Of two that a rule leaves, the earlier for first-run, the later
+        for until, so that both are in between.
+    :raises InvalidRequest: where no instant is meant by it.
+    """
+    what = f"{name} is {wall.isoformat()!r}"
+    if cron is not None:
+        zone = Cron(cron, zone).clock
+    try:
+        change = zone.change(wall)
+        if change is not None and change.is_gap:
+            if name == "first-run" and interval is not None and not interval.is_exact:
+                raise InvalidRequest(
+                    f"{what}, which the clocks of {zone.location} leave out as they are set "
+                    "forward: give a time that they show on that day"
+                )
+            # A skipped time must not run, so the end is before the moment of the change.
+            is_behind = name == "until" and zone.gap is Gap.SKIP
+            return change.at - MICROSECOND if is_behind else change.at
+        times = zone.instants(wall)
+    except OverflowError:
+        times = []
+    if not times:
+        raise InvalidRequest(f"{what}: it takes a time in the years 1 to 9999 UTC")
+    return times[0].at if name == "first-run" else times[-1].at
+
+
 def check_request(request: ScheduleRequest) -> None:
     """
     Refuse the combinations that contradict themselves.

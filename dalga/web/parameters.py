@@ -25,8 +25,8 @@ from dalga.model.cron import cron_from_text
 from dalga.model.duration import Duration, duration_from_text, seconds
 from dalga.model.key import JobKey, check_length
 from dalga.model.options import CatchUp, IfExists, OnFailure
-from dalga.model.plan import ScheduleRequest
-from dalga.model.schedule import MAX_INTERVAL, Cron
+from dalga.model.plan import ScheduleRequest, at_place
+from dalga.model.schedule import MAX_INTERVAL
 from dalga.model.zone import Gap, Overlap, Zone, check_location
 from dalga.store import Position
 from dalga.web.cursors import cursor_from_text
@@ -570,42 +570,15 @@ def _request(values: Mapping[str, Any]) -> ScheduleRequest:
 
 
 def _at_place(name: str, wall: datetime, values: Mapping[str, Any]) -> datetime:
-    """
-    When the clock of the job's `location` shows a wall time, by the job's rules for clock changes.
-
-    :param name: first-run, or until.
-    :param wall: naive.
-    :return: an aware UTC datetime. Of two that a rule leaves, the earlier for first-run, the later
-        for until, so that both are in between.
-    """
-    place, cron = values.get("location"), values.get("cron")
-    what = f"{name} is {shown(wall.isoformat())}"
+    """See `dalga.model.plan.at_place`; a wall time without a `location` is refused."""
+    place = values.get("location")
     if place is None:
         raise InvalidRequest(
-            f"{what}: the zone is missing, such as the Z in {_EXAMPLE}; or give location, such as "
-            "Europe/Istanbul, for the clock of a place"
+            f"{name} is {shown(wall.isoformat())}: the zone is missing, such as the Z in "
+            f"{_EXAMPLE}; or give location, such as Europe/Istanbul, for the clock of a place"
         )
     zone = Zone(place, values.get("dst-gap"), values.get("dst-overlap"))
-    if cron is not None:
-        zone = Cron(cron, zone).clock
-    try:
-        change = zone.change(wall)
-        if change is not None and change.is_gap:
-            interval = values.get("interval")
-            if name == "first-run" and interval is not None and not interval.is_exact:
-                raise InvalidRequest(
-                    f"{what}, which the clocks of {place} leave out as they are set forward: give "
-                    "a time that they show on that day"
-                )
-            # A skipped time must not run, so the end is before the moment of the change.
-            is_behind = name == "until" and zone.gap is Gap.SKIP
-            return change.at - timedelta(microseconds=1) if is_behind else change.at
-        times = zone.instants(wall)
-    except OverflowError:
-        times = []
-    if not times:
-        raise InvalidRequest(f"{what}: it takes a time in the years 1 to 9999 UTC")
-    return times[0].at if name == "first-run" else times[-1].at
+    return at_place(name, wall, zone, values.get("cron"), values.get("interval"))
 
 
 def _whole(name: str, value: str, least: int, most: int, takes: str) -> int:
