@@ -7,7 +7,7 @@ from __future__ import annotations
 import resource
 
 from dalga.log import logger
-from dalga.web import MAX_CONNECTIONS
+from dalga.web.server import MAX_CONNECTIONS
 
 log = logger(__name__)
 

@@ -35,7 +35,7 @@ from dalga.store.sqlite import SQLite
 from dalga.store.sqlitefile import FileGuard
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Transactions
-from dalga.web import make_site
+from dalga.web.server import make_site
 from dalga.zonedata import ZoneData, use_newest
 
 log = logger(__name__)

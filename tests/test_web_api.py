@@ -36,9 +36,16 @@ from dalga.model.plan import ScheduleRequest, plan
 from dalga.operations import Jobs
 from dalga.store import Counts, Page, Position
 from dalga.store.clock import DatabaseClock
-from dalga.web import MAX_CONNECTIONS, make_site
 from dalga.web import request as request_module
-from dalga.web.request import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER, MAX_BODY, ApiChannel
+from dalga.web.bodies import MAX_BODY
+from dalga.web.server import (
+    ARRIVAL_TIMEOUT,
+    IDLE_TIMEOUT,
+    LINGER,
+    MAX_CONNECTIONS,
+    ApiChannel,
+    make_site,
+)
 
 reactor: Any = real_reactor
 

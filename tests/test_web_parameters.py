@@ -21,10 +21,9 @@ from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.schedule import MAX_INTERVAL
 from dalga.model.zone import Gap, Overlap
+from dalga.web.bodies import FORM, JSON
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.web.parameters import (
-    FORM,
-    JSON,
     MAX_COUNT,
     MAX_LATENESS,
     MIN_LATENESS,
@@ -628,6 +627,8 @@ class ParametersTests(SynchronousTestCase):
             self.assertIn(FORM, str(error))
             self.assertIn(JSON, str(error))
         self.assertEqual(asked(b"interval=5", "text/plain", b"").interval.text, "5")
+        # What is wrong with the query is said first.
+        self.assertIn("'%zz'", self.refusal(b"interval=%zz", "text/plain", b"interval=5"))
 
     def test_unknown_parameters_are_refused_by_name_with_a_guess(self) -> None:
         takes = (

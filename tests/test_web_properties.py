@@ -28,8 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.errors import InvalidRequest
 from dalga.model.key import check_path
 from dalga.operations import Jobs
-from dalga.web import make_site
-from dalga.web.request import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER
+from dalga.web.server import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER, make_site
 from tests.daemons import DaemonTestCase
 from tests.stores import each_engine
 from tests.strategies import escaped, escapings, joined, json_bodies, queries, segments, thorough

@@ -12,10 +12,10 @@ from werkzeug.routing import BaseConverter
 
 from dalga.log import logger
 from dalga.operations import Jobs
+from dalga.web.bodies import JSON
 from dalga.web.cursors import cursor_text
 from dalga.web.errors import problem_of, unexpected
 from dalga.web.parameters import (
-    JSON,
     UPCOMING,
     enablement,
     job_key,

@@ -1,5 +1,6 @@
 """
-What went wrong -> an HTTP answer, in one table. The answers are problem details (RFC 9457).
+What went wrong -> an HTTP answer, in one table. The answers are problem details (RFC 9457); their
+JSON is written in `dalga.web.presentation`.
 """
 
 from __future__ import annotations
@@ -93,6 +94,9 @@ _METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 #: When to ask again after a 503, in seconds.
 RETRY_AFTER = 1
 
+#: How much of what was given is repeated in an answer, in characters.
+SHOWN = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -123,6 +127,11 @@ def unexpected() -> Problem:
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "something went wrong inside Dalga; its log says what",
     )
+
+
+def shown(text: str) -> str:
+    """`text` as an answer repeats it: on one line, quoted, and not too much of it."""
+    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
 def _detail(error: BaseException) -> str:

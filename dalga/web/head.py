@@ -17,8 +17,8 @@ from dalga.web.errors import (
     TargetTooLong,
     UnknownCoding,
     UnsupportedVersion,
+    shown,
 )
-from dalga.web.parameters import shown
 
 #: The longest method, in characters. The longest that is registered with IANA has 17.
 MAX_METHOD = 40

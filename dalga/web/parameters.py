@@ -9,16 +9,13 @@ would do. Which of a job's parameters go together is not judged here, but in
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from dalga.errors import InvalidRequest
 from dalga.model.cron import cron_from_text
@@ -29,16 +26,23 @@ from dalga.model.plan import ScheduleRequest, at_place
 from dalga.model.schedule import MAX_INTERVAL
 from dalga.model.zone import Gap, Overlap, Zone, check_location
 from dalga.store import Position
+from dalga.web.bodies import (
+    JSON,
+    NULL,
+    NotText,
+    Number,
+    body_pairs,
+    form_pairs,
+    media_type,
+    unescaped,
+)
 from dalga.web.cursors import cursor_from_text
-from dalga.web.errors import UnknownResource, UnsupportedMediaType
+from dalga.web.errors import SHOWN, UnknownResource, shown
 
 E = TypeVar("E", bound=StrEnum)
 
 #: Reads one parameter: its name and what was given -> its value.
 Reader = Callable[[str, str], Any]
-
-FORM = "application/x-www-form-urlencoded"
-JSON = "application/json"
 
 JOBS = b"/jobs/"
 
@@ -67,9 +71,6 @@ DURATIONS = "such as 5m, 1h30m, PT90S or P1D"
 #: The shortest and the longest jitter.
 MIN_JITTER = timedelta(milliseconds=1)
 MAX_JITTER = timedelta(days=366)
-
-#: How much of what was given is repeated in an answer, in characters.
-SHOWN = 40
 
 _BOOLEANS: Mapping[str, bool] = MappingProxyType(
     {
@@ -104,7 +105,7 @@ def job_key(path: bytes) -> JobKey:
             "a job is at /jobs/<path>/<body>, two segments: write a slash that belongs to the path "
             "or to the body as %2F (all jobs are at /jobs)"
         )
-    key = JobKey(_text(segments[0], "the job's path"), _text(segments[1], "the job's body"))
+    key = JobKey(unescaped(segments[0], "the job's path"), unescaped(segments[1], "the job's body"))
     check_length("path", key.path)
     check_length("body", key.body)
     return key
@@ -121,10 +122,11 @@ def schedule_request(
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
-    members = _body_pairs(content_type, body)
-    if key is not None and _media_type(content_type) == JSON:
+    pairs = [*form_pairs(query)]
+    members = body_pairs(content_type, body)
+    if key is not None and media_type(content_type) == JSON:
         members = _without_key(members, key)
-    pairs = [*_form_pairs(query), *members]
+    pairs += members
     return _request(_values(pairs, _SCHEDULE, "a job takes"))
 
 
@@ -135,7 +137,7 @@ def _without_key(members: Iterable[tuple[str, str]], key: JobKey) -> Iterable[tu
         meant = in_url.pop(name, None)
         if meant is None:
             yield name, value
-        elif isinstance(value, _NotText | _Number) or value != meant:
+        elif isinstance(value, NotText | Number) or value != meant:
             raise InvalidRequest(
                 f"{name} is {shown(value)} in the JSON body and {shown(meant)} in the URL: "
                 f"leave {name} out of the body, or give the same"
@@ -150,7 +152,7 @@ def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
     :raises InvalidRequest: where it says neither, or both, or one but not that it is true.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
-    pairs = [*_form_pairs(query), *_body_pairs(content_type, body)]
+    pairs = [*form_pairs(query), *body_pairs(content_type, body)]
     values = _values(pairs, _ENABLEMENT, "a change takes")
     if not values:
         raise InvalidRequest("there is nothing to change: give enable=true or disable=true")
@@ -178,7 +180,7 @@ def listing(query: bytes) -> Listing:
 
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
-    values = _values(_form_pairs(query), _LISTING, "a list of run times takes")
+    values = _values(form_pairs(query), _LISTING, "a list of run times takes")
     if "count" in values:
         if "limit" in values:
             raise InvalidRequest(
@@ -204,7 +206,7 @@ def paging(query: bytes) -> Paging:
 
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
-    values = _values(_form_pairs(query), _PAGING, "a list of jobs takes")
+    values = _values(form_pairs(query), _PAGING, "a list of jobs takes")
     given = values.pop("cursor", None)
     if given is None:
         return Paging(**values)
@@ -221,14 +223,9 @@ def preview(query: bytes) -> tuple[ScheduleRequest, Listing]:
 
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
-    values = _values(_form_pairs(query), _PREVIEW, "a preview takes")
+    values = _values(form_pairs(query), _PREVIEW, "a preview takes")
     which = {name: values.pop(name) for name in _WHICH if name in values}
     return _request(values), Listing(**which)
-
-
-def shown(text: str) -> str:
-    """`text` as an answer repeats it: on one line, quoted, and not too much of it."""
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
 def interval(name: str, value: str) -> Duration:
@@ -522,9 +519,9 @@ def _is_left_out(name: str, value: str) -> bool:
 
     :raises InvalidRequest: for what else is no text, number or boolean of JSON.
     """
-    if not isinstance(value, _NotText):
+    if not isinstance(value, NotText):
         return False
-    if name == "interval" and value == _NULL:
+    if name == "interval" and value == NULL:
         return True
     raise InvalidRequest(
         f"{shown(name)} is {value} in the JSON body: it takes a string, a number or a boolean"
@@ -596,122 +593,3 @@ def _timestamp_advice(value: str) -> str:
             "such as 2030-01-31T09:00:00%2B03:00"
         )
     return f"it takes an RFC 3339 timestamp with a zone, such as {_EXAMPLE}"
-
-
-def _text(escaped: bytes, what: str) -> str:
-    """Undo the percent-encoding (RFC 3986 section 2.1), once; what comes out has to be UTF-8."""
-    # unquote_to_bytes() leaves broken escapes as they are.
-    broken = re.search(rb"%(?![0-9A-Fa-f]{2}).{0,2}", escaped, re.DOTALL)
-    if broken is not None:
-        raise InvalidRequest(
-            f"{what} has the broken escape {shown(broken[0].decode('latin-1'))}: "
-            "write % and two hexadecimal digits, and a percent sign itself as %25"
-        )
-    octets = unquote_to_bytes(escaped)
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"{what} is not UTF-8: the octet 0x{octets[error.start]:02X} can't be there"
-        ) from None
-
-
-def _form_pairs(form: bytes) -> Iterable[tuple[str, str]]:
-    """
-    The pairs of a query or a form, as https://url.spec.whatwg.org/#urlencoded-parsing has them, but
-    strictly.
-    """
-    for pair in form.split(b"&"):
-        if pair:
-            name, _, value = pair.replace(b"+", b" ").partition(b"=")
-            text = _text(name, "a parameter's name")
-            yield text, _text(value, f"the parameter {shown(text)}")
-
-
-def _body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, str]]:
-    if not body:
-        return []
-    media_type = _media_type(content_type)
-    if media_type == FORM:
-        return _form_pairs(body)
-    if media_type == JSON:
-        return _json_pairs(body)
-    given = shown(content_type) if content_type else "missing"
-    raise UnsupportedMediaType(f"the body's Content-Type is {given}: it takes {FORM} or {JSON}")
-
-
-def _media_type(content_type: str | None) -> str:
-    return (content_type or "").partition(";")[0].strip().lower()
-
-
-class _Members(list[tuple[str, Any]]):
-    """A JSON object's members; a dict would hide repeated ones."""
-
-
-def _json_pairs(body: bytes) -> Iterable[tuple[str, str]]:
-    """The members of a JSON object, as the text that a form would have for them, or `_NotText`."""
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InvalidRequest("the JSON body is not UTF-8") from None
-    try:
-        # Numbers stay text, so that they are read by the same rules as a form's.
-        members = json.loads(
-            text,
-            object_pairs_hook=_Members,
-            parse_int=_Number,
-            parse_float=_fraction,
-            parse_constant=_Number,
-        )
-    except json.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {_mistake(text, error)}") from None
-    except RecursionError:
-        raise InvalidRequest("the JSON body is nested too deeply: it takes one object") from None
-    if not isinstance(members, _Members):
-        raise InvalidRequest('the JSON body is not an object: it takes one such as {"interval":60}')
-    for name, value in members:
-        if isinstance(value, bool):
-            yield name, "true" if value else "false"
-        elif isinstance(value, str):
-            yield name, value
-        else:
-            yield name, _NULL if value is None else _NotText("an object or array")
-
-
-def _mistake(text: str, error: json.JSONDecodeError) -> str:
-    """Where `text` stops being JSON. Python's own words differ from version to version."""
-    if text.startswith("\ufeff"):
-        return "it begins with a byte order mark: send it without one"
-    rest = text[error.pos :]
-    if not rest.strip():
-        return "it ends before it is complete"
-    return f"line {error.lineno}, column {error.colno}, at {shown(rest)}, can't be read"
-
-
-class _NotText(str):
-    """What a member of a JSON object is where no form could say that, in words."""
-
-    __slots__ = ()
-
-
-_NULL = _NotText("null")
-
-
-class _Number(str):
-    """A JSON number as it was written."""
-
-    __slots__ = ()
-
-
-def _fraction(written: str) -> _Number:
-    """A JSON number with a fraction or an exponent, in digits: 60.0 and 6e1 are 60."""
-    try:
-        number = Decimal(written)
-    except InvalidOperation:  # an exponent past all reason
-        return _Number(written)
-    if not number:
-        return _Number("0")
-    if not -20 < number.adjusted() < 20:
-        return _Number(written)
-    plain = f"{number:f}"
-    return _Number(plain.rstrip("0").rstrip(".") if "." in plain else plain)

@@ -1,0 +1,170 @@
+"""
+A request's body, or its query, as octets -> the names and values in it: forms and JSON, content
+codings, and how large a body may be. Pure.
+
+What the names and values mean is not known here, but in `dalga.web.parameters`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from dalga.errors import InvalidRequest
+from dalga.web.errors import BodyTooLarge, UnsupportedMediaType, shown
+
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+
+#: The largest request body that is taken, in bytes; all parameters together take some hundreds.
+MAX_BODY = 64 * 1024
+
+
+def too_large() -> BodyTooLarge:
+    """What to say to a body of more than `MAX_BODY` bytes."""
+    return BodyTooLarge(f"the request body is too large: it takes {MAX_BODY} bytes at most")
+
+
+def uncoded(octets: bytes, codings: Sequence[bytes]) -> bytes:
+    """
+    The body itself.
+
+    :param codings: the values of the Content-Encoding headers.
+    :raises UnsupportedMediaType: for a body that is compressed.
+    """
+    coding = b", ".join(codings).decode("latin-1").strip()
+    if octets and coding.lower() not in ("", "identity"):
+        raise UnsupportedMediaType(
+            f"the body's Content-Encoding is {shown(coding)}: send it as it is, without one"
+        )
+    return octets
+
+
+def unescaped(escaped: bytes, what: str) -> str:
+    """Undo the percent-encoding (RFC 3986 section 2.1), once; what comes out has to be UTF-8."""
+    # unquote_to_bytes() leaves broken escapes as they are.
+    broken = re.search(rb"%(?![0-9A-Fa-f]{2}).{0,2}", escaped, re.DOTALL)
+    if broken is not None:
+        raise InvalidRequest(
+            f"{what} has the broken escape {shown(broken[0].decode('latin-1'))}: "
+            "write % and two hexadecimal digits, and a percent sign itself as %25"
+        )
+    octets = unquote_to_bytes(escaped)
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"{what} is not UTF-8: the octet 0x{octets[error.start]:02X} can't be there"
+        ) from None
+
+
+def form_pairs(form: bytes) -> Iterable[tuple[str, str]]:
+    """
+    The pairs of a query or a form, as https://url.spec.whatwg.org/#urlencoded-parsing has them, but
+    strictly.
+    """
+    for pair in form.split(b"&"):
+        if pair:
+            name, _, value = pair.replace(b"+", b" ").partition(b"=")
+            text = unescaped(name, "a parameter's name")
+            yield text, unescaped(value, f"the parameter {shown(text)}")
+
+
+def body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, str]]:
+    """
+    The pairs of a form, or the members of a JSON object.
+
+    :raises InvalidRequest: for what is not what the Content-Type says.
+    :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
+    """
+    if not body:
+        return []
+    kind = media_type(content_type)
+    if kind == FORM:
+        return form_pairs(body)
+    if kind == JSON:
+        return _json_pairs(body)
+    given = shown(content_type) if content_type else "missing"
+    raise UnsupportedMediaType(f"the body's Content-Type is {given}: it takes {FORM} or {JSON}")
+
+
+def media_type(content_type: str | None) -> str:
+    """A Content-Type without its parameters, in lower case; empty where there is none."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+class _Members(list[tuple[str, Any]]):
+    """A JSON object's members; a dict would hide repeated ones."""
+
+
+def _json_pairs(body: bytes) -> Iterable[tuple[str, str]]:
+    """The members of a JSON object, as the text that a form would have for them, or `NotText`."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidRequest("the JSON body is not UTF-8") from None
+    try:
+        # Numbers stay text, so that they are read by the same rules as a form's.
+        members = json.loads(
+            text,
+            object_pairs_hook=_Members,
+            parse_int=Number,
+            parse_float=_fraction,
+            parse_constant=Number,
+        )
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {_mistake(text, error)}") from None
+    except RecursionError:
+        raise InvalidRequest("the JSON body is nested too deeply: it takes one object") from None
+    if not isinstance(members, _Members):
+        raise InvalidRequest('the JSON body is not an object: it takes one such as {"interval":60}')
+    for name, value in members:
+        if isinstance(value, bool):
+            yield name, "true" if value else "false"
+        elif isinstance(value, str):
+            yield name, value
+        else:
+            yield name, NULL if value is None else NotText("an object or array")
+
+
+def _mistake(text: str, error: json.JSONDecodeError) -> str:
+    """Where `text` stops being JSON. Python's own words differ from version to version."""
+    if text.startswith("\ufeff"):
+        return "it begins with a byte order mark: send it without one"
+    rest = text[error.pos :]
+    if not rest.strip():
+        return "it ends before it is complete"
+    return f"line {error.lineno}, column {error.colno}, at {shown(rest)}, can't be read"
+
+
+class NotText(str):
+    """A JSON value that no form could say: ``null``, or "an object or array"."""
+
+    __slots__ = ()
+
+
+NULL = NotText("null")
+
+
+class Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+def _fraction(written: str) -> Number:
+    """A JSON number with a fraction or an exponent, in digits: 60.0 and 6e1 are 60."""
+    try:
+        number = Decimal(written)
+    except InvalidOperation:  # an exponent past all reason
+        return Number(written)
+    if not number:
+        return Number("0")
+    if not -20 < number.adjusted() < 20:
+        return Number(written)
+    plain = f"{number:f}"
+    return Number(plain.rstrip("0").rstrip(".") if "." in plain else plain)
