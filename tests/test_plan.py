@@ -188,7 +188,11 @@ class PlanTests(SynchronousTestCase):
             check_request(asking(interval=interval))
         for interval, said in (
             ("PT0.999999S", "interval is 'PT0.999999S': a periodic job takes 1 second or more"),
-            (0, "interval is 0: a periodic job takes 1 second or more; one-off=true runs it once"),
+            (
+                0,
+                "interval is 0: a periodic job takes 1 second or more; "
+                "one-off=true runs it once, now",
+            ),
         ):
             error = self.assertRaises(InvalidRequest, check_request, asking(interval=interval))
             self.assertEqual(str(error), said)

@@ -621,7 +621,7 @@ class ParameterTests(APITestCase):
             body = json.dumps({"interval": shown["interval"]}).encode()
             status, detail = await self.refusal(b"PUT /jobs/a/b", JSON, body)
             self.assertEqual(status, 400)
-            self.assertIn("interval is 0: a periodic job takes 1 second or more", detail)
+            self.assertIn("interval is 0: a periodic job takes 1 second or more; one-off", detail)
             self.assertEqual(await self.shown(), shown)
 
     async def test_what_get_shows_of_a_job_s_state_put_refuses(self) -> None:

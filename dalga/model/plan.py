@@ -208,7 +208,7 @@ def check_request(request: ScheduleRequest) -> None:
         )
     elif request.interval is not None and not request.interval:
         raise InvalidRequest(
-            "interval is 0: a periodic job takes 1 second or more; one-off=true runs it once"
+            "interval is 0: a periodic job takes 1 second or more; one-off=true runs it once, now"
         )
     elif (
         request.interval is not None

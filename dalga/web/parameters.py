@@ -491,9 +491,10 @@ def _values(
         if name not in readers:
             if readers is _SCHEDULE and name in _STATE:
                 raise InvalidRequest(
-                    f"{shown(spelled)} is shown by GET and not set by PUT: leave it out. A PUT "
-                    "schedules the job anew; with if-exists=update, a job whose schedule is the "
-                    "same keeps its next run and its state"
+                    f"{shown(spelled)} is shown by GET and not set by PUT: leave it out, and give "
+                    "first-run again if the job had one. A PUT schedules the job anew and enables "
+                    "it; with if-exists=update, a job whose schedule is the same keeps its next "
+                    "run and its state"
                 )
             raise InvalidRequest(
                 f"there is no parameter {shown(spelled)}{_guess(spelled, readers)}: "
