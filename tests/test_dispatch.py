@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.dispatch import recorder
+from dalga.dispatch import recorder, waiting
 from dalga.dispatch import scheduler as dispatch
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
 from dalga.dispatch.recorder import RECORD_DELAY, RECORD_LIMIT
@@ -22,11 +22,10 @@ from dalga.dispatch.scheduler import (
     DEPARTURE,
     LEASE_MARGIN,
     SCAN_LIMIT,
-    SHARE_PATIENCE,
-    SLOT_PATIENCE,
     Pace,
     Scheduler,
 )
+from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.model.job import Failed, Job
 from dalga.model.key import JobKey
@@ -763,7 +762,7 @@ class AheadTests(SchedulerTestCase):
 
     def test_too_late(self) -> None:
         """P3: what has waited for too long when it gets its slot is not POSTed."""
-        self.patch(dispatch, "SLOT_PATIENCE", 100.0)
+        self.patch(waiting, "SLOT_PATIENCE", 100.0)
         self.claim_ahead()
         self.go(LEASE_MARGIN + 0.5)
         self.endpoint.answer("job04")

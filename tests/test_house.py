@@ -30,7 +30,7 @@ MODEL = (
 )
 CONFIG = ("formats", "load")
 OUTGOING = ("trust", "lookup", "endpoint")
-DISPATCH = ("agenda", "shares", "outages", "loglines", "recorder", "scheduler")
+DISPATCH = ("agenda", "shares", "waiting", "outages", "loglines", "recorder", "scheduler")
 WEB = (
     *("errors", "bodies", "head", "cursors", "parameters", "presentation"),
     *("request", "api", "server"),
@@ -50,6 +50,7 @@ PURE = (
     *(f"config.{name}" for name in CONFIG),
     "dispatch.agenda",
     "dispatch.shares",
+    "dispatch.waiting",
     "web.bodies",
     "web.head",
 )

@@ -11,7 +11,6 @@ again until it works (P5). Nothing here reads the machine's wall clock (P8).
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -26,6 +25,7 @@ from dalga.dispatch.loglines import fields, log_end, log_recorded, log_skip, own
 from dalga.dispatch.outages import CLAIM, CORRECTION, SCAN, SIGN, Outages
 from dalga.dispatch.recorder import Recorder
 from dalga.dispatch.shares import Shares
+from dalga.dispatch.waiting import Waiting
 from dalga.errors import StoreUnavailable
 from dalga.log import debugging, logger
 from dalga.model.run import GiveBack, Outcome, Reschedule, Run, RunPolicy, judge, missed
@@ -40,14 +40,6 @@ LEASE_MARGIN = 10.0
 
 #: Due times that one scan reads at most.
 SCAN_LIMIT = 1_000
-
-#: How long claimed runs wait for a slot, in seconds, while none becomes free; then they are given
-#: back, for others to run.
-SLOT_PATIENCE = 0.25
-
-#: How long those that wait for a share of their path's keep others from being claimed, in seconds:
-#: those of a path that flows have begun by then.
-SHARE_PATIENCE = 0.05
 
 #: How often an instance gives a sign of life, in seconds.
 SIGN_OF_LIFE = 10.0
@@ -125,13 +117,11 @@ class Scheduler:
         retry, variation = policy.retry, 1 + policy.randomization_factor
         self._reach = Reach(pace.lease, retry.max_interval * (1 + retry.jitter), variation)
         self._correcting = False
-        #: Claimed, and waiting for a slot, oldest first; and since when, in the reactor's seconds.
-        self._ready: deque[tuple[float, Run]] = deque()
-        #: The same for those that were passed over, as their path had its share, by path.
-        self._passed_over: dict[str, deque[tuple[float, Run]]] = {}
         self._shares = Shares()
+        self._waiting = Waiting(self._shares)
         #: The paths that the last scan left out.
         self._unscanned: frozenset[str] = frozenset()
+        #: The timer of `_wait`. It is set whenever a run waits.
         self._impatience: IDelayedCall | None = None
         #: Runs that ended during the claim under way, and during the last: while the next one is
         #: made as many will end, so so many more rows are worth claiming.
@@ -155,7 +145,7 @@ class Scheduler:
         self._stopping = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self._give_back()
+        self._give_back_all()
 
     async def drain(self, grace: float) -> int:
         """
@@ -218,11 +208,7 @@ class Scheduler:
     @property
     def _wanted(self) -> int:
         """How many rows are worth claiming."""
-        waiting = len(self._ready)
-        if self._passed_over:
-            left_out = self._shares.left_out
-            waiting += sum(len(q) for path, q in self._passed_over.items() if path not in left_out)
-        return self._free + self._ahead - waiting
+        return self._free + self._ahead - self._waiting.count
 
     def _claim_at(self, now: float) -> float | None:
         """When the next claim is to be made, in the reactor's seconds; None for not yet known."""
@@ -387,11 +373,10 @@ class Scheduler:
             self._next_scan = self._reactor.seconds()  # see what comes next
         if self._over:
             return  # it came back after the stop: left to its lease
-        since = self._reactor.seconds()
-        self._ready.extend((since, run) for run in claimed.runs)
+        self._waiting.add(claimed.runs, self._reactor.seconds())
         self._start_ready()
         if self._stopping:
-            self._give_back()
+            self._give_back_all()
 
     def _scan_is_past(self, now: datetime) -> bool:
         """Whether all that the last scan listed is due by now."""
@@ -401,9 +386,9 @@ class Scheduler:
     # POST
 
     def _start_ready(self) -> None:
-        """Start what has a slot, and its path a share."""
-        while (self._ready or self._passed_over) and (free := self._free) > 0:
-            run = self._next_ready(free)
+        """Start the waiting runs for which there are slots, and shares of their paths."""
+        while self._waiting and (free := self._free) > 0:
+            run = self._waiting.take(free)
             if run is None:
                 break
             try:
@@ -412,66 +397,40 @@ class Scheduler:
                 self._lost(Failure(), run)  # a mistake of ours: it takes no other run with it (P6)
         if self._shares.left_out and self._shares.let_in(self._free):
             self._more = True
-        if self._impatience is None and (self._ready or self._passed_over):
+        if self._impatience is None and self._waiting:
             self._wait()
 
-    def _next_ready(self, free: int) -> Run | None:
-        """The oldest that may start now. Those before it, whose path has its share, are put by."""
-        may_start = self._shares.may_start
-        if self._passed_over:  # they are older than those that were not
-            waiting = [queue for path, queue in self._passed_over.items() if may_start(path, free)]
-            if waiting:
-                _, run = min(waiting, key=lambda queue: queue[0][1].due).popleft()
-                if not self._passed_over[run.key.path]:
-                    del self._passed_over[run.key.path]
-                return run
-        while self._ready:
-            since, run = self._ready.popleft()
-            path = run.key.path
-            if may_start(path, free):
-                return run
-            self._passed_over.setdefault(path, deque()).append((since, run))
-        return None
-
     def _wait(self) -> None:
-        """One timer for all that wait: when it fires, those that it was set for may have begun."""
+        """One timer for all waiting runs. The runs that it was set for may have started since."""
         self._impatience = None
         now, free = self._reactor.seconds(), self._free
-        for path, queue in list(self._passed_over.items()):
-            since = queue[0][0]
-            if since + SHARE_PATIENCE <= now and not self._shares.may_start(path, free):
-                self._leave_out(path, len(queue))
-            if since + SLOT_PATIENCE <= now:
-                self._release(self._passed_over.pop(path))
-        if self._ready and self._ready[0][0] + SLOT_PATIENCE <= now:
-            self._give_back()
-        if self._ready or self._passed_over:
-            oldest = [queue[0][0] for queue in (self._ready, *self._passed_over.values()) if queue]
-            times = [since + wait for since in oldest for wait in (SHARE_PATIENCE, SLOT_PATIENCE)]
-            delay = min(time for time in times if time > now) - now
-            # What comes to wait meanwhile has to be seen in time, too.
-            self._impatience = self._reactor.callLater(min(delay, SHARE_PATIENCE), self._wait)
+        for path in self._waiting.passed_over:
+            if waiting := self._waiting.in_vain(path, now, free):
+                self._leave_out(path, waiting)
+            self._give_back(self._waiting.take_overdue(path, now))
+        if self._waiting.ready_overdue(now):
+            self._give_back_all()
+        if self._waiting:
+            self._impatience = self._reactor.callLater(self._waiting.next_look(now), self._wait)
 
     def _leave_out(self, path: str, waiting: int) -> None:
-        """Claim other paths' rows only, for the slots that this one has no share in."""
+        """Leave a path out of claims and scans, so that they see the rows due behind its rows."""
         self._shares.leave_out(path, waiting)
         if self._scan_is_past(self._store.clock.now()):
             self._next_scan = self._reactor.seconds()  # to see behind this path's rows
         self._set_timer()
 
-    def _give_back(self) -> None:
-        """Let others have what was claimed in the hope of a slot that did not come."""
+    def _give_back_all(self) -> None:
+        """Give back all waiting runs, also those claimed ahead for slots that did not come."""
         if self._impatience is not None:
             self._impatience.cancel()
             self._impatience = None
         self._ahead = 0
-        waiting = [*self._passed_over.values(), self._ready]
-        self._passed_over, self._ready = {}, deque()
-        for queue in waiting:
-            self._release(queue)
+        self._give_back(self._waiting.take_all())
 
-    def _release(self, waiting: deque[tuple[float, Run]]) -> None:
-        for _, run in waiting:
+    def _give_back(self, runs: list[Run]) -> None:
+        """Have runs written as not begun, so that any instance may claim them."""
+        for run in runs:
             self._recorder.add(run, GiveBack())
 
     def _start(self, run: Run) -> None:
