@@ -48,7 +48,10 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     },
     "last-word": {
         "store/statements.py": [
-            ("THEN {RESCHEDULED_NOW} ELSE {RESCHEDULED} END", "THEN {NOTHING} ELSE {NOTHING} END"),
+            (
+                "THEN {Override.RUN_NOW} ELSE {Override.RESCHEDULED} END",
+                "THEN {Override.NONE} ELSE {Override.NONE} END",
+            ),
         ],
     },
     "database-clock": {

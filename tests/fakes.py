@@ -35,7 +35,7 @@ from dalga.model.schedule import Every, Once, Schedule
 from dalga.model.setback import Reach, corrected
 from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
 from dalga.store.clock import DatabaseClock
-from dalga.store.rows import DELETED, NOTHING, RESCHEDULED, RESCHEDULED_NOW, TRIGGERED, WAITED
+from dalga.store.rows import WAITED, Override
 from dalga.store.table import ALIVE
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Row:
     run: bytes | None = None
     started: datetime | None = None
     attempts: int = 0
-    superseded: int = NOTHING
+    override: int = Override.NONE
     error: str | None = None
     successes: int = 0
     skipped: int = 0
@@ -147,7 +147,7 @@ class FakeStore:
     def find(self, key: JobKey) -> Row | None:
         """The row of a job that has not been deleted."""
         for row in self.rows.values():
-            if row.key == key and row.superseded != DELETED:
+            if row.key == key and row.override != Override.DELETED:
                 return row
         return None
 
@@ -170,7 +170,7 @@ class FakeStore:
         def work() -> Job:
             row = next((row for row in self.rows.values() if row.key == key), None)
             stays_disabled = False
-            is_there = row is not None and row.superseded != DELETED
+            is_there = row is not None and row.override != Override.DELETED
             if is_there and request.if_exists is IfExists.KEEP:
                 return self._job(row)
             if is_there and request.if_exists is IfExists.UPDATE:
@@ -185,8 +185,8 @@ class FakeStore:
                     key, planned.schedule, planned.options, planned.anchor, planned.first
                 )
                 return self._job(row)
-            said = RESCHEDULED_NOW if planned.first == self.time else RESCHEDULED
-            self._overtake(row, planned.first, said)
+            override = Override.RUN_NOW if planned.first == self.time else Override.RESCHEDULED
+            self._overridden(row, planned.first, override)
             row.schedule, row.options, row.anchor = (
                 planned.schedule,
                 planned.options,
@@ -210,7 +210,7 @@ class FakeStore:
             places = {
                 Position(row.key.path.encode(), row.key.body.encode()): row
                 for row in self.rows.values()
-                if row.superseded != DELETED and path in (None, row.key.path)
+                if row.override != Override.DELETED and path in (None, row.key.path)
             }
             found = sorted(place for place in places if after is None or place > after)
             more = len(found) > limit
@@ -233,9 +233,9 @@ class FakeStore:
                 raise JobOver(f"the job {key} has no new run any more")
             kept = (row.scheduled, row.anchor, row.run, row.attempts)
             error = row.error if row.failed is Failed.CONTINUED else None
-            anew = row.superseded in (RESCHEDULED, RESCHEDULED_NOW)
-            said = RESCHEDULED_NOW if anew else TRIGGERED
-            self._overtake(row, self.time, said)
+            anew = row.override in (Override.RESCHEDULED, Override.RUN_NOW)
+            override = Override.RUN_NOW if anew else Override.TRIGGERED
+            self._overridden(row, self.time, override)
             row.anchor = self.time if isinstance(row.schedule, Every | Once) else row.anchor
             row.error = error
             if row.failed is Failed.STOPPED:
@@ -253,7 +253,7 @@ class FakeStore:
             if row.disabled:
                 row.disabled = False
                 if not self._leased(row):
-                    row.token, row.superseded, row.started = None, NOTHING, None
+                    row.token, row.override, row.started = None, Override.NONE, None
                     row.due = None if row.failed is Failed.STOPPED else row.scheduled
             return self._job(row)
 
@@ -275,7 +275,7 @@ class FakeStore:
         def work() -> None:
             row = next((row for row in self.rows.values() if row.key == key), None)
             if row is not None and self._leased(row):
-                row.superseded = DELETED
+                row.override = Override.DELETED
             elif row is not None:
                 del self.rows[row.id]
 
@@ -356,11 +356,11 @@ class FakeStore:
             token = b"%016d" % self._tokens
             runs = []
             for row in due:
-                if row.superseded == DELETED:
+                if row.override == Override.DELETED:
                     del self.rows[row.id]
                     continue
-                was_due, waited = row.due, row.superseded in WAITED
-                row.superseded = NOTHING
+                was_due, waited = row.due, row.override in WAITED
+                row.override = Override.NONE
                 if row.disabled:
                     row.due, row.token = None, None
                 elif row.scheduled > now and not row.attempts:
@@ -450,19 +450,19 @@ class FakeStore:
     def _leased(self, row: Row) -> bool:
         return row.token is not None and row.due is not None and row.due > self.time
 
-    def _overtake(self, row: Row, first: datetime, said: int) -> None:
+    def _overridden(self, row: Row, first: datetime, override: int) -> None:
         """The user has spoken: a run that is under way keeps its lease, but its end has no say."""
         if self._leased(row):
-            row.superseded = said
+            row.override = override
         else:
-            row.superseded, row.token, row.due = NOTHING, None, first
+            row.override, row.token, row.due = Override.NONE, None, first
         row.scheduled, row.run, row.started, row.attempts = first, None, None, 0
         row.error = None
 
     def _disable(self, row: Row) -> None:
         row.disabled = True
         if not self._leased(row):
-            row.token, row.superseded, row.due = None, NOTHING, None
+            row.token, row.override, row.due = None, Override.NONE, None
 
     def _taken(
         self, row: Row, now: datetime, lease: timedelta, was_due: datetime, waited: bool
@@ -493,18 +493,18 @@ class FakeStore:
             already = (run.row, run.token) in self.unsure
             (recorded.already if already else recorded.lost).append(run)
             return
-        if row.superseded == DELETED:
+        if row.override == Override.DELETED:
             recorded.overridden.append(run)
             del self.rows[row.id]
             return
         row.token = None
-        if row.superseded != NOTHING:
+        if row.override != Override.NONE:
             succeeded = isinstance(verdict, Reschedule) and verdict.error is None
-            row.successes += succeeded and row.superseded == TRIGGERED
-            if row.superseded in WAITED:
+            row.successes += succeeded and row.override == Override.TRIGGERED
+            if row.override in WAITED:
                 row.due = self.time
             else:
-                row.superseded, row.due = NOTHING, row.scheduled
+                row.override, row.due = Override.NONE, row.scheduled
             self._unless_disabled(row)
             recorded.overridden.append(run)
             return
@@ -529,7 +529,7 @@ class FakeStore:
                 row.due, row.error = due, error
             case GiveBack():
                 row.due, row.attempts = run.due, row.attempts - 1
-                row.superseded = TRIGGERED if run.waited else NOTHING
+                row.override = Override.TRIGGERED if run.waited else Override.NONE
                 row.started = row.started if row.attempts else None
             case Stop(error):
                 row.due, row.error, row.failed = None, error, Failed.STOPPED
@@ -564,7 +564,7 @@ class FakeStore:
             skipped=row.skipped,
             failed=row.failed,
             disabled=row.disabled,
-            waited=row.superseded in WAITED,
+            waited=row.override in WAITED,
         )
 
 

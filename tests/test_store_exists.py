@@ -21,7 +21,7 @@ from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Delete, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.model.schedule import Every
-from dalga.store.rows import DELETED, RESCHEDULED
+from dalga.store.rows import Override
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, NOW, EngineTestCase, each_engine
 from tests.test_store_faults import before
@@ -457,7 +457,7 @@ class InBetweenTests(ExistsTestCase):
         """P4: nothing is written to a job that was deleted meanwhile, with the end of its run."""
         store = self.open_store()
         await self.due_now(store, KEY)
-        hooked = before(self, store, "amend", f"UPDATE dalga SET superseded = {DELETED}")
+        hooked = before(self, store, "amend", f"UPDATE dalga SET superseded = {Override.DELETED}")
         asked = replace(EACH_MINUTE, count=7, if_exists=IfExists.UPDATE)
         job = await store.put(KEY, asked)
         self.assertEqual(hooked, ["amend"])
@@ -505,7 +505,7 @@ class InBetweenTests(ExistsTestCase):
         store = self.open_store()
         await self.due_now(store, KEY)
         await store.delete(KEY)
-        change = f"UPDATE dalga SET superseded = {RESCHEDULED}, schedule = '3600'"
+        change = f"UPDATE dalga SET superseded = {Override.RESCHEDULED}, schedule = '3600'"
         hooked = before(self, store, "hold_deleted", change)
         job = await store.put(KEY, replace(EACH_MINUTE, if_exists=IfExists.KEEP))
         self.assertEqual(hooked, ["hold_deleted"])

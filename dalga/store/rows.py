@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -31,10 +32,24 @@ MAX_ERROR = 255
 MAX_COUNT = 2**32 - 1
 
 
-# What the user has said during a lease: the values of the column superseded. The two that ask for a
-# run at once are kept until that run is claimed: it could not begin before the lease was over.
-NOTHING, RESCHEDULED, DELETED, TRIGGERED, RESCHEDULED_NOW = 0, 1, 2, 3, 4
-WAITED = (TRIGGERED, RESCHEDULED_NOW)
+class Override(IntEnum):
+    """
+    What a user did to a job while a run of it was under way, for the end of that run to heed (P4).
+
+    The column is still named ``superseded``; the next schema version renames it.
+    """
+
+    NONE = 0
+    RESCHEDULED = 1
+    DELETED = 2
+    TRIGGERED = 3
+    #: Scheduled anew, to run at once.
+    RUN_NOW = 4
+
+
+#: The overrides that ask for a run at once. A row keeps them until that run is claimed, which had
+#: to wait for the lease to be over.
+WAITED = (Override.TRIGGERED, Override.RUN_NOW)
 
 
 class Unreadable(ValueError):
@@ -57,7 +72,7 @@ class JobRow(NamedTuple):
     failed: Any
     disabled: Any
     token: Any
-    superseded: Any
+    override: Any
 
 
 class RunRow(NamedTuple):
@@ -77,11 +92,11 @@ class RunRow(NamedTuple):
     successes: Any
     skipped: Any
     failed: Any
-    superseded: Any
+    override: Any
     disabled: Any
     #: As they were before the claim.
     due: Any
-    said: Any
+    override_before: Any
 
 
 class Marks(NamedTuple):
@@ -147,7 +162,7 @@ def read_job(
             skipped=count("skipped", row.skipped),
             failed=failed,
             disabled=disabled,
-            waited=row.superseded in WAITED,
+            waited=row.override in WAITED,
         )
     except (ValueError, InvalidRequest) as problem:
         return UnreadableJob(key, str(problem))
@@ -181,7 +196,7 @@ def read_run(
             anchor=instant("anchor", row.anchor, read_instant),
             scheduled=instant("scheduled", row.scheduled, read_instant),
             due=instant("due", row.due, read_instant),
-            waited=row.said in WAITED,
+            waited=row.override_before in WAITED,
             id=f"{run_token(row.run).hex()}-{row.id}",
             attempt=count("attempts", row.attempts),
             started=instant("started", row.started, read_instant),

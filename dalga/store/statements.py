@@ -17,7 +17,7 @@ from functools import cached_property
 
 from dalga.model.job import Failed
 from dalga.store.dialect import Dialect
-from dalga.store.rows import DELETED, MAX_COUNT, NOTHING, RESCHEDULED, RESCHEDULED_NOW, TRIGGERED
+from dalga.store.rows import MAX_COUNT, Override
 
 #: Makes the statement that does something to so many rows.
 Batch = Callable[[int], str]
@@ -39,7 +39,7 @@ BY_THE_CLOCK = (
 #: The row of a job that is as a PUT has read it.
 AS_FOUND = f"""
             WHERE path = %s AND body = %s AND schedule = %s AND location = %s AND options = %s
-            AND disabled = %s AND superseded <> {DELETED}"""
+            AND disabled = %s AND superseded <> {Override.DELETED}"""
 
 #: The row that a claim has taken.
 MINE = "WHERE id = %s AND token = %s"
@@ -57,14 +57,14 @@ class Statements:
     def get(self, count: int) -> str:
         return self._dialect.prepare(f"""
             SELECT {COLUMNS} FROM {self._table}
-            WHERE superseded <> {DELETED} AND ({_any_key(count)})
+            WHERE superseded <> {Override.DELETED} AND ({_any_key(count)})
             """)
 
     def page(self, condition: str) -> str:
         dialect = self._dialect
         return dialect.prepare(f"""
             SELECT {dialect.is_blob("path")}, {dialect.is_blob("body")}, {COLUMNS}
-            FROM {self._table}{dialect.by_key} WHERE superseded <> {DELETED} {condition}
+            FROM {self._table}{dialect.by_key} WHERE superseded <> {Override.DELETED} {condition}
             ORDER BY path, body LIMIT %s
             """)
 
@@ -82,7 +82,7 @@ class Statements:
     def find(self) -> str:
         return self._dialect.prepare(f"""
             SELECT id FROM {self._table}
-            WHERE path = %s AND body = %s AND superseded <> {DELETED}
+            WHERE path = %s AND body = %s AND superseded <> {Override.DELETED}
             """)
 
     @cached_property
@@ -131,8 +131,9 @@ class Statements:
             {self._dialect.on_conflict("path, body")}
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {LEASED} THEN
-                    CASE {new("scheduled")} WHEN %s THEN {RESCHEDULED_NOW} ELSE {RESCHEDULED} END
-                    ELSE {NOTHING} END,
+                    CASE {new("scheduled")} WHEN %s
+                    THEN {Override.RUN_NOW} ELSE {Override.RESCHEDULED} END
+                    ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due ELSE {new("due")} END,
                 schedule = {new("schedule")}, location = {new("location")},
                 options = {new("options")}, anchor = {new("anchor")},
@@ -168,7 +169,7 @@ class Statements:
         """The same as `hold` for a job that was deleted during a run."""
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET disabled = disabled
-            WHERE path = %s AND body = %s AND superseded = {DELETED}
+            WHERE path = %s AND body = %s AND superseded = {Override.DELETED}
             """)
 
     # What else a user does to a job
@@ -180,9 +181,9 @@ class Statements:
             UPDATE {self._table}{self._dialect.by_key} SET
                 token = CASE WHEN due > %s THEN token END,
                 superseded = CASE WHEN {LEASED} THEN
-                    CASE WHEN superseded IN ({RESCHEDULED}, {RESCHEDULED_NOW})
-                    THEN {RESCHEDULED_NOW} ELSE {TRIGGERED} END
-                    ELSE {NOTHING} END,
+                    CASE WHEN superseded IN ({Override.RESCHEDULED}, {Override.RUN_NOW})
+                    THEN {Override.RUN_NOW} ELSE {Override.TRIGGERED} END
+                    ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due ELSE %s END,
                 anchor = CASE WHEN failed = {Failed.STOPPED} OR {BY_THE_CLOCK}
                     THEN anchor ELSE %s END,
@@ -192,7 +193,7 @@ class Statements:
                 error = CASE failed WHEN {Failed.CONTINUED} THEN error END,
                 started = NULL,
                 failed = CASE failed WHEN {Failed.STOPPED} THEN {Failed.NO} ELSE failed END
-            WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled = 0
+            WHERE path = %s AND body = %s AND superseded <> {Override.DELETED} AND disabled = 0
             """)
 
     @cached_property
@@ -200,12 +201,12 @@ class Statements:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET
                 token = CASE WHEN due > %s THEN token END,
-                superseded = CASE WHEN {LEASED} THEN superseded ELSE {NOTHING} END,
+                superseded = CASE WHEN {LEASED} THEN superseded ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due
                     WHEN failed <> {Failed.STOPPED} THEN scheduled END,
                 started = CASE WHEN {LEASED} THEN started END,
                 disabled = 0
-            WHERE path = %s AND body = %s AND superseded <> {DELETED} AND disabled <> 0
+            WHERE path = %s AND body = %s AND superseded <> {Override.DELETED} AND disabled <> 0
             """)
 
     @cached_property
@@ -213,10 +214,10 @@ class Statements:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET
                 token = CASE WHEN due > %s THEN token END,
-                superseded = CASE WHEN {LEASED} THEN superseded ELSE {NOTHING} END,
+                superseded = CASE WHEN {LEASED} THEN superseded ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due END,
                 disabled = 1
-            WHERE path = %s AND body = %s AND superseded <> {DELETED}
+            WHERE path = %s AND body = %s AND superseded <> {Override.DELETED}
             """)
 
     @cached_property
@@ -229,7 +230,7 @@ class Statements:
     @cached_property
     def delete_leased(self) -> str:
         return self._dialect.prepare(f"""
-            UPDATE {self._table}{self._dialect.by_key} SET superseded = {DELETED}
+            UPDATE {self._table}{self._dialect.by_key} SET superseded = {Override.DELETED}
             WHERE path = %s AND body = %s AND {LEASED}
             """)
 
@@ -257,7 +258,8 @@ class Statements:
                 due = %s, token = %s, run = COALESCE(run, %s), started = COALESCE(started, %s),
                 attempts = CASE WHEN disabled = 0 AND attempts < {MAX_COUNT}
                     THEN attempts + 1 ELSE attempts END,
-                superseded = CASE superseded WHEN {DELETED} THEN {DELETED} ELSE {NOTHING} END
+                superseded = CASE superseded WHEN {Override.DELETED}
+                    THEN {Override.DELETED} ELSE {Override.NONE} END
             WHERE id IN ({_places(count)}) AND due <= %s
             """)
 
@@ -315,10 +317,10 @@ class Statements:
     # one for MySQL, nobody knows which comes first.
 
     def delete_rows(self, count: int) -> str:
-        return self._dialect.delete_rows(f"superseded = {NOTHING}", count)
+        return self._dialect.delete_rows(f"superseded = {Override.NONE}", count)
 
     def bury_rows(self, count: int) -> str:
-        return self._dialect.delete_rows(f"superseded = {DELETED}", count)
+        return self._dialect.delete_rows(f"superseded = {Override.DELETED}", count)
 
     def reschedule_rows(self, count: int) -> str:
         return self._dialect.update_rows(
@@ -329,7 +331,7 @@ class Statements:
             "THEN successes + 1 ELSE successes END, "
             "error = last_error, "
             f"failed = CASE WHEN last_error IS NULL THEN {Failed.NO} ELSE {Failed.CONTINUED} END",
-            f"superseded = {NOTHING}",
+            f"superseded = {Override.NONE}",
             count,
         )
 
@@ -339,7 +341,7 @@ class Statements:
             f"due = {_unless_disabled('next_scheduled')}, scheduled = next_scheduled, "
             "token = NULL, run = NULL, started = NULL, attempts = 0, "
             f"skipped = CASE WHEN skipped < {MAX_COUNT} THEN skipped + 1 ELSE skipped END",
-            f"superseded = {NOTHING}",
+            f"superseded = {Override.NONE}",
             count,
         )
 
@@ -347,7 +349,7 @@ class Statements:
         return self._dialect.update_rows(
             ("next_due", "last_error"),
             f"due = {_unless_disabled('next_due')}, error = last_error, token = NULL",
-            f"superseded = {NOTHING}",
+            f"superseded = {Override.NONE}",
             count,
         )
 
@@ -355,27 +357,28 @@ class Statements:
         return self._dialect.update_rows(
             ("last_error",),
             f"due = NULL, error = last_error, token = NULL, failed = {Failed.STOPPED}",
-            f"superseded = {NOTHING}",
+            f"superseded = {Override.NONE}",
             count,
         )
 
     def give_back_rows(self, count: int) -> str:
         return self._dialect.update_rows(
-            ("attempts_before", "due_before", "said_before"),
+            ("attempts_before", "due_before", "override_before"),
             f"due = {_unless_disabled('due_before')}, token = NULL, attempts = attempts_before, "
-            "superseded = said_before, started = CASE WHEN attempts_before > 0 THEN started END",
-            f"superseded = {NOTHING}",
+            "superseded = override_before, "
+            "started = CASE WHEN attempts_before > 0 THEN started END",
+            f"superseded = {Override.NONE}",
             count,
         )
 
     def yield_rows(self, count: int) -> str:
         return self._dialect.update_rows(
-            ("said", "next_due", "kept", "succeeded"),
+            ("override_read", "next_due", "override_kept", "succeeded"),
             f"due = {_unless_disabled('COALESCE(next_due, scheduled)')}, token = NULL, "
-            "superseded = kept, "
+            "superseded = override_kept, "
             f"successes = CASE WHEN successes < {MAX_COUNT} "
             "THEN successes + succeeded ELSE successes END",
-            "superseded = said",
+            "superseded = override_read",
             count,
         )
 

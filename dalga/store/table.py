@@ -41,14 +41,12 @@ from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.group_commit import LOCKED, Locked, Together
 from dalga.store.rows import (
-    DELETED,
     MAX_ERROR,
-    NOTHING,
     TOKEN_LENGTH,
-    TRIGGERED,
     WAITED,
     JobRow,
     Marks,
+    Override,
     RunRow,
     Unreadable,
     is_true,
@@ -301,7 +299,7 @@ class JobsTable:
         cursor.execute(sql.read_taken(len(rows)), (*rows, token))
         try:
             for row in cursor.fetchall():
-                columns = RunRow(*(*row, row[7], NOTHING))
+                columns = RunRow(*(*row, row[7], Override.NONE))
                 run = read_run(columns, token, instant, 0.0, dialect.read_instant)
                 if run.started != instant:
                     return "a claim does not read what it wrote"
@@ -533,7 +531,7 @@ class JobsTable:
             lease_ends = since + lease.total_seconds()
             runs, problems = [], []
             for row in (taken[id] for id in order if id in taken):
-                if row.superseded == DELETED:
+                if row.override == Override.DELETED:
                     cursor.execute(self._sql.drop, (row.id, token))
                     continue
                 try:
@@ -630,21 +628,21 @@ class JobsTable:
         others: list[tuple[Run, Verdict]] = []
         batches: defaultdict[Batch, list[tuple[object, ...]]] = defaultdict(list)
         for run, verdict in verdicts:
-            token, said, options = leases.get(run.row, (b"", NOTHING, ""))
+            token, override, options = leases.get(run.row, (b"", Override.NONE, ""))
             if run.row in locked:
                 recorded.postponed.append(run)
                 continue
             if token != run.token:
                 others.append((run, verdict))
                 continue
-            if said == NOTHING:
+            if override == Override.NONE:
                 by_now = _by_now(run, verdict, options, now)
                 if by_now != verdict:
                     recorded.revised.append((run, by_now))
                 batch, values = self._end(run, by_now, now)
             else:
                 recorded.overridden.append(run)
-                batch, values = self._overtaken(said, verdict, now)
+                batch, values = self._overridden(override, verdict, now)
             batches[batch].append((run.row, run.token, *values))
         for batch, rows in batches.items():
             cursor.execute(batch(len(rows)), [value for values in rows for value in values])
@@ -656,14 +654,14 @@ class JobsTable:
         self, cursor: Cursor, runs: list[Run]
     ) -> tuple[dict[int, tuple[bytes, int, object]], set[int]]:
         """
-        What the rows of runs hold, by their ids: the token, what the user said meanwhile, and the
-        options. And the rows that have the run's token, but are locked by somebody.
+        What the rows of runs hold, by their ids: the token, the `Override` and the options. And
+        the rows that have the run's token, but are locked by somebody.
         """
         rows = [run.row for run in runs]
         cursor.execute(self._sql.read_leases(len(rows)), rows)
         leases = {
-            row: (bytes(token or b""), said, options)
-            for row, token, said, options in cursor.fetchall()
+            row: (bytes(token or b""), override, options)
+            for row, token, override, options in cursor.fetchall()
         }
         missing = [row for row in rows if row not in leases]
         if not missing:
@@ -705,23 +703,23 @@ class JobsTable:
             case Retry(due, error):
                 return sql.retry_rows, (instant(due), error[:MAX_ERROR])
             case GiveBack():
-                waited = TRIGGERED if run.waited else NOTHING
-                return sql.give_back_rows, (run.attempt - 1, instant(run.due), waited)
+                before = Override.TRIGGERED if run.waited else Override.NONE
+                return sql.give_back_rows, (run.attempt - 1, instant(run.due), int(before))
             case Stop(error):
                 return sql.stop_rows, (error[:MAX_ERROR],)
 
-    def _overtaken(
-        self, said: int, verdict: Verdict, now: datetime
+    def _overridden(
+        self, override: int, verdict: Verdict, now: datetime
     ) -> tuple[Batch, tuple[object, ...]]:
-        """The same for what the user has said meanwhile (P4)."""
-        if said == DELETED:
+        """The same for what the user did to the job meanwhile (P4)."""
+        if override == Override.DELETED:
             return self._sql.bury_rows, ()
-        # A PUT counts afresh; what else was said leaves a success one.
+        # A PUT counts afresh; any other override leaves a success one.
         succeeded = isinstance(verdict, Reschedule) and verdict.error is None
-        counted = int(succeeded and said == TRIGGERED)
-        if said in WAITED:
-            return self._sql.yield_rows, (said, self._dialect.instant(now), said, counted)
-        return self._sql.yield_rows, (said, None, NOTHING, counted)
+        counted = int(succeeded and override == Override.TRIGGERED)
+        if override in WAITED:
+            return self._sql.yield_rows, (override, self._dialect.instant(now), override, counted)
+        return self._sql.yield_rows, (override, None, int(Override.NONE), counted)
 
     # Within a transaction
 
@@ -823,7 +821,7 @@ class JobsTable:
         for key, columns in self._select(cursor, self._sql.find_rows, keys):
             row = JobRow(*columns)
             job = read_job(row, key, now, self._dialect.read_instant)
-            found[key] = _Found(row, None if row.superseded == DELETED else job)
+            found[key] = _Found(row, None if row.override == Override.DELETED else job)
         return found
 
     def _decide(
