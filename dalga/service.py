@@ -34,7 +34,7 @@ from dalga.store.places import Places
 from dalga.store.sqlite import SQLite
 from dalga.store.sqlitefile import FileGuard
 from dalga.store.table import JobsTable
-from dalga.store.transactions import Transactions
+from dalga.store.transactions import LastLoss, Transactions
 from dalga.web.server import make_site
 from dalga.zonedata import ZoneData, use_newest
 
@@ -81,9 +81,10 @@ def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Rand
         leases.
     """
     clock = DatabaseClock(lambda: float(reactor.seconds()))
+    last_loss = LastLoss()
 
     def lane(dialect: Dialect, threads: int) -> Transactions:
-        return Transactions(reactor, dialect, clock, random, threads)
+        return Transactions(reactor, dialect, clock, random, threads, last_loss)
 
     if isinstance(database, SQLiteConfig):
         path = os.path.abspath(database.path)

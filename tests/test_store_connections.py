@@ -37,7 +37,7 @@ from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL, tls
 from dalga.store.table import JobsTable
-from dalga.store.transactions import Transactions
+from dalga.store.transactions import LastLoss, Transactions
 from faults.proxy import Proxy
 from tests.servers import Server, start_server
 from tests.servers.server import PASSWORD, USER, free_port
@@ -442,7 +442,7 @@ class SilentTests(ConnectionTestCase):
         )
         clock = DatabaseClock(steady_seconds)
         dialect = service.server(config)
-        transactions = Transactions(real_reactor, dialect, clock, Random(1), 3)
+        transactions = Transactions(real_reactor, dialect, clock, Random(1), 3, LastLoss())
         self.addCleanup(transactions.close)
 
         async def ask_all() -> float:

@@ -56,8 +56,6 @@ class Dialect(Protocol):
     by_due: str
     #: Behind a SELECT of rows that are to be claimed.
     skip_locked: str
-    #: When a connection was last found to be dead, in steady seconds.
-    lost_at: float
 
     def on_conflict(self, key: str) -> str:
         """Between an INSERT and its SET list, for a row that is there already with this key."""

@@ -211,7 +211,6 @@ class MySQL:
     by_key = " FORCE INDEX (job)"
     by_due = " FORCE INDEX (due)"
     skip_locked = " FOR UPDATE SKIP LOCKED"
-    lost_at = 0.0
 
     def __init__(
         self,

@@ -69,7 +69,6 @@ class SQLite:
     now = "SELECT UTC_TIMESTAMP(6)"  # `begin` looks at the version
     by_id = by_key = by_due = ""
     skip_locked = ""  # there is but one writer
-    lost_at = 0.0
 
     def __init__(self, path: str, wall_clock: Callable[[], datetime] = _utc_now) -> None:
         self._path = path

@@ -1,10 +1,10 @@
 """
 Run a function in a database transaction, in one of adbapi's threads, and again where that helps.
 
-A conflict with another transaction, or an idle connection that the server has closed, is nothing
-that a caller should see. What can't be mended here and now becomes `StoreUnavailable`. Nothing
-sleeps in a thread, and nothing waits for the database to come back: callers know better how long
-that may take.
+A transaction that met a conflict with another one, or an idle connection that the server had
+closed, is run again, and its caller sees nothing of it. An error that running again can't mend now
+becomes `StoreUnavailable`. No thread sleeps, and nothing here waits for the database to come back:
+callers know better how long that may take.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from random import Random
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred, DeferredSemaphore, fail
@@ -29,23 +29,32 @@ from dalga.store.dialect import Cursor, Dialect, Trouble
 log = logger(__name__)
 T = TypeVar("T")
 
-#: A result, the database's time, and from when until when, by the steady clock, that was asked for.
-_Timed = tuple[T, datetime, float, float]
-
-#: How often a transaction that met a conflict is run in all.
+#: How often a transaction is run in all, if it meets a conflict each time.
 CONFLICT_ATTEMPTS = 10
-#: How often one that waited for a lock in vain is.
+#: The same, if it waits for a lock in vain each time.
 BUSY_ATTEMPTS = 2
-#: How long one that loses its connection is run again, in seconds: as many times as there are
-#: connections that may have died unseen while they were idle, unless the server is slow to say so.
+#: A transaction that loses its connection is run again until this long (seconds) after it was
+#: asked for, and once for each connection at most: all of them may have died unseen while idle.
 LOST_PATIENCE = 3.0
 
-#: Why nothing is done any more.
+#: Why no transaction is begun any more, as the message of a `StoreUnavailable`.
 STOPPING = "this instance is stopping"
 
 
+class _Timed(NamedTuple, Generic[T]):
+    """A result, with a reading of the database's clock that was made on the way to it."""
+
+    result: T
+    #: The database's time: aware, UTC. It was read between the next two.
+    now: datetime
+    #: Before the statement that reads it was sent, in steady seconds.
+    sent: float
+    #: After its rows were received, in steady seconds.
+    received: float
+
+
 class Conflict(Exception):
-    """What was read is no longer what is there: run the transaction again."""
+    """The rows have changed since the transaction read them: run it again."""
 
 
 class Abandoned(Exception):
@@ -53,18 +62,23 @@ class Abandoned(Exception):
 
 
 class Busy(StoreUnavailable):
-    """Others were in the way for too long; a transaction on other rows may do."""
+    """Other transactions were in the way for too long; a transaction on other rows may do."""
 
 
 class Call:
-    """How far a transaction has come, as its thread and its caller tell each other."""
+    """
+    How far a transaction has come, for its thread and the reactor's to agree on.
+
+    Either the caller gives up first, and nothing is committed; or the COMMIT is first, and goes on
+    to its end. The lock is held by whoever settles which.
+    """
 
     def __init__(self) -> None:
-        #: Between the two threads.
         self.lock = Lock()
         self._abandoned = False
+        #: Whether the COMMIT was begun: from then on, an error says nothing on what was written.
         self.committing = False
-        #: How often it is run in all where it waits for a lock in vain.
+        #: How often the transaction is run in all, if it waits for a lock in vain each time.
         self.busy_attempts = BUSY_ATTEMPTS
 
     def abandon(self) -> None:
@@ -88,13 +102,28 @@ class Call:
             raise Abandoned
 
 
+class LastLoss:
+    """
+    When a connection to the database was last found to be dead. All lanes of a store have the same.
+
+    Idle connections mostly die together: a server is replaced, or a middlebox forgets them and
+    tells nobody. A connection that last worked before the last loss is therefore made anew instead
+    of used, or each of them would cost a caller the driver's time-out. Set and read in the database
+    threads.
+    """
+
+    def __init__(self) -> None:
+        #: In steady seconds; 0.0 if no connection was lost yet.
+        self.at = 0.0
+
+
 class _Connection(adbapi.Connection):
-    """A connection that is thrown away where it is of no more use, instead of rolled back."""
+    """adbapi's, but closed and not rolled back where it is useless."""
 
     _connection: Any
     _pool: Any
-    #: Set by who knows that a new connection may do better: this one is dead, or its server has
-    #: become one that only reads.
+    #: Set where a new connection may do better: this one is dead, or its server takes no writes any
+    #: more.
     useless = False
 
     def commit(self) -> None:
@@ -125,15 +154,16 @@ class _Transaction(adbapi.Transaction):
 
 
 class _Pool(adbapi.ConnectionPool):
-    """adbapi's, but for who makes a connection."""
+    """adbapi's, but the dialect makes the connections, and old ones are made anew: `connect`."""
 
     connectionFactory = _Connection
     transactionFactory = _Transaction
     connections: dict[int, Any]
 
-    def __init__(self, dialect: Dialect, **settings: Any) -> None:
+    def __init__(self, dialect: Dialect, last_loss: LastLoss, **settings: Any) -> None:
         super().__init__(dialect.module, **settings)  # type: ignore[no-untyped-call]
         self._dialect = dialect
+        self._last_loss = last_loss
         #: When each thread's connection last worked, in steady seconds.
         self._worked: dict[int, float] = {}
 
@@ -145,7 +175,7 @@ class _Pool(adbapi.ConnectionPool):
         """Whether a new connection may do better than the one that has met an error."""
         trouble = self._dialect.trouble(error)
         if trouble is Trouble.LOST:
-            self._dialect.lost_at = steady_seconds()
+            self._last_loss.at = steady_seconds()
         return trouble in (Trouble.LOST, Trouble.UNAVAILABLE)
 
     def _close(self, connection: Any) -> None:
@@ -154,12 +184,11 @@ class _Pool(adbapi.ConnectionPool):
 
     def connect(self) -> Any:
         """
-        This thread's connection. One that has been idle since before another was found to be dead
-        is made anew: mostly they died together, and it would be silent until the time-out.
+        This thread's connection, made anew if it last worked before the `LastLoss`.
         """
         thread = self.threadID()  # type: ignore[no-untyped-call]
         connection = self.connections.get(thread)
-        if connection is not None and self._worked.get(thread, 0.0) < self._dialect.lost_at:
+        if connection is not None and self._worked.get(thread, 0.0) < self._last_loss.at:
             self.disconnect(connection)  # type: ignore[no-untyped-call]
             connection = None
         if connection is None:
@@ -170,7 +199,11 @@ class _Pool(adbapi.ConnectionPool):
 
 class Transactions:
     """
+    A lane: transactions that have database threads of their own, and wait for no other lane's.
+
+    :param random: for the pauses between the attempts of a transaction.
     :param threads: how many transactions may run at once; each has a connection of its own.
+    :param last_loss: the same for all lanes of a store.
     """
 
     def __init__(
@@ -180,6 +213,7 @@ class Transactions:
         clock: DatabaseClock,
         random: Random,
         threads: int,
+        last_loss: LastLoss,
     ) -> None:
         self.reactor = reactor
         self._dialect = dialect
@@ -189,13 +223,13 @@ class Transactions:
         self._free = DeferredSemaphore(threads)
         self._closed = False
         self._read_time = dialect.prepare(dialect.now)
-        self._pool: Any = _Pool(dialect, cp_reactor=reactor, cp_min=1, cp_max=threads)
+        self._pool: Any = _Pool(dialect, last_loss, cp_reactor=reactor, cp_min=1, cp_max=threads)
 
     def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:
         """
-        Cancelling the Deferred abandons the transaction: it is not begun any more, not run again,
-        and rolled back, unless its COMMIT is already under way. Without that, a write that its
-        caller has given up could undo a later one.
+        Run a transaction. Cancelling the Deferred abandons it: it is not begun any more, not run
+        again, and rolled back, unless its COMMIT is already under way. Without that, a write that
+        its caller has given up could undo a later one.
 
         :param work: called in a thread with a cursor, the database's time, and a moment of the
             steady clock (seconds) that is no later than that time. It may be called more than once.
@@ -204,7 +238,7 @@ class Transactions:
         return self.run_call(work, Call())
 
     def run_call(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> Deferred[T]:
-        """`run`, with a say of one's own in whether it is still wanted."""
+        """The same, with a `Call` of the caller's, whose `check` may refuse the COMMIT."""
         return Deferred.fromCoroutine(self._run(partial(self._timed, work), call))
 
     def read(
@@ -214,10 +248,11 @@ class Transactions:
         result: Callable[[list[tuple[Any, ...]], datetime], T],
     ) -> Deferred[T]:
         """
-        One statement that only reads, and reads the database's time too.
+        Run one statement that only reads, and reads the database's time too.
 
-        :param sql: has that in its first column, and always a first row.
-        :param result: called in a thread with the rows and that time.
+        :param sql: a statement of the dialect that gives at least one row, with the database's time
+            in the first column.
+        :param result: makes the result of the rows and that time. Called in a database thread.
         :raises StoreUnavailable: if the database can't do it now.
         """
         work = partial(self._read, sql, arguments, result)
@@ -225,11 +260,11 @@ class Transactions:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more transaction would have a connection at once."""
+        """Whether one more transaction would get a connection at once."""
         return self._free.tokens > 0
 
     async def close(self) -> None:
-        """Begin no more, wait for what is in the threads, then close the connections."""
+        """Begin no transaction, wait for those in the threads, then close the connections."""
         if self._closed:
             return
         self._closed = True
@@ -247,20 +282,20 @@ class Transactions:
             call.committing = False
             await self._free.acquire()
             try:
-                result, now, sent, received = await self._in_thread(work, call)
+                done: _Timed[T] = await self._in_thread(work, call)
             except Exception as error:
                 if not self._worth_another(error, call, attempt, self._clock.seconds() - began):
                     raise
                 log.debug("transaction runs again after {error}", error=error)
             else:
-                self._clock.observe(now, sent, received)
-                return result  # type: ignore[no-any-return]
-            # Out of step with the other party of a conflict, and longer each time.
+                self._clock.observe(done.now, done.sent, done.received)
+                return done.result
+            # At random, so that two in each other's way don't meet again; longer each time.
             pause = self._random.uniform(0, 0.005 * 2 ** min(attempt, 6))
             await deferLater(self.reactor, pause)
 
     def _in_thread(self, work: Callable[[Cursor], _Timed[T]], call: Call) -> Deferred[Any]:
-        """Run it once. The thread is free when it is through, not when nobody waits any more."""
+        """Run it once. The thread counts as busy until it is done, also if it was cancelled."""
         if self._closed:
             self._free.release()
             return fail(StoreUnavailable(STOPPING))
@@ -278,9 +313,9 @@ class Transactions:
         """:raises StoreUnavailable: where the database can't be used now."""
         conflict = isinstance(error, Conflict)
         trouble = Trouble.CONFLICT if conflict else self._dialect.trouble(error)
-        # If the reply to a COMMIT is lost, nobody knows what became of it. What it wrote may have
-        # run and be gone by now: once more would be one time too many. A conflict, and a lock that
-        # was waited for in vain, say for certain that nothing was written.
+        # If the reply to a COMMIT is lost, the rows may have been written. A job that was written
+        # may have run and be gone by now: written once more, it would run once too often. A
+        # conflict, and a lock that was waited for in vain, are certain: nothing was written.
         may_be_done = call.committing
         match trouble:
             case None:
@@ -309,8 +344,8 @@ class Transactions:
             raise
 
     def _timed(self, work: Callable[[Cursor, datetime, float], T], cursor: Cursor) -> _Timed[T]:
-        _, now, sent, received = self._time(cursor, self._read_time, ())
-        return work(cursor, now, sent), now, sent, received
+        time = self._time(cursor, self._read_time, ())
+        return _Timed(work(cursor, time.now, time.sent), time.now, time.sent, time.received)
 
     def _read(
         self,
@@ -319,18 +354,18 @@ class Transactions:
         result: Callable[[list[tuple[Any, ...]], datetime], T],
         cursor: Cursor,
     ) -> _Timed[T]:
-        rows, now, sent, received = self._time(cursor, sql, arguments)
-        return result(rows, now), now, sent, received
+        time = self._time(cursor, sql, arguments)
+        return _Timed(result(time.result, time.now), time.now, time.sent, time.received)
 
     def _time(
         self, cursor: Cursor, sql: str, arguments: Sequence[object]
     ) -> _Timed[list[tuple[Any, ...]]]:
-        """A statement's rows, and the time that stands first in them."""
+        """A statement's rows, and the database's time from their first column."""
         sent = self._clock.seconds()
         cursor.execute(sql, arguments)
         rows = cursor.fetchall()
         received = self._clock.seconds()
-        return rows, self._dialect.read_instant(rows[0][0]), sent, received
+        return _Timed(rows, self._dialect.read_instant(rows[0][0]), sent, received)
 
 
 def describe(error: Exception) -> str:
