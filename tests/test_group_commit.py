@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest, StoreUnavailable
-from dalga.store import group_commit as together
-from dalga.store.group_commit import COMPANY, LOCKED, SLOW, Locked, Together
+from dalga.store import group_commit
+from dalga.store.group_commit import GATHER, LOCKED, SLOW, GroupCommit, Locked
 from dalga.store.transactions import Abandoned, Busy, Call, Conflict
 from tests.fakes import EPOCH
 
@@ -34,7 +34,7 @@ class Transaction:
         result = self.do()
         self.call.commit()
         self.answer.callback(result)
-        self._reactor.advance(COMPANY)
+        self._reactor.advance(GATHER)
 
 
 class FakeTransactions:
@@ -52,7 +52,7 @@ class FakeTransactions:
         return self.begun[-1].answer
 
 
-class TogetherTests(SynchronousTestCase):
+class GroupCommitTests(SynchronousTestCase):
     """What the requests are is of no matter here: each is answered with itself in capitals."""
 
     def setUp(self) -> None:
@@ -65,7 +65,7 @@ class TogetherTests(SynchronousTestCase):
         #: What it gives for others than those.
         self.results: dict[str, str | Locked] = {}
         lane: Any = self.transactions
-        self.together: Together[str, str] = Together(lane, self.work)
+        self.requests: GroupCommit[str, str] = GroupCommit(lane, self.work)
 
     def work(self, cursor: object, now: object, words: list[str]) -> list[str | Exception | Locked]:
         self.done.append(words)
@@ -76,13 +76,13 @@ class TogetherTests(SynchronousTestCase):
 
     def ask(self, words: str) -> dict[str, Deferred[str]]:
         """What the reactor reads in one turn."""
-        answers = {word: self.together.run(word) for word in words.split()}
+        answers = {word: self.requests.run(word) for word in words.split()}
         self.transactions.reactor.advance(0)
         return answers
 
     def test_what_comes_at_once_goes_together(self) -> None:
         """A request waits until the reactor has read what else is there, and no longer."""
-        answers = {word: self.together.run(word) for word in "abc"}
+        answers = {word: self.requests.run(word) for word in "abc"}
         self.assertEqual(self.transactions.begun, [])
         self.transactions.reactor.advance(0)
         self.transactions.begun[0].commit()
@@ -108,12 +108,12 @@ class TogetherTests(SynchronousTestCase):
     def test_no_key_twice(self) -> None:
         """What has the same key goes into the next transaction, in the order in which it came."""
         lane: Any = self.transactions
-        self.together = Together(lane, self.work, lambda word: word[0])
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
         self.ask("a1 b1 a2 c1 a3 b2")
         for number in range(3):
             self.transactions.begun[number].commit()
         self.assertEqual(self.done, [["a1", "b1", "c1"], ["a2", "b2"], ["a3"]])
-        self.assertEqual(self.together._taken, {})
+        self.assertEqual(self.requests._reserved, {})
 
     def test_a_key_that_is_under_way(self) -> None:
         """
@@ -121,7 +121,7 @@ class TogetherTests(SynchronousTestCase):
         others or by itself; and it waits no longer for what was given up.
         """
         lane: Any = self.transactions
-        self.together = Together(lane, self.work, lambda word: word[0])
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
         self.results["a1"] = LOCKED
         answers = self.ask("a1 b1")
         self.transactions.reactor.advance(SLOW)
@@ -142,7 +142,7 @@ class TogetherTests(SynchronousTestCase):
         self.transactions.reactor.advance(0)
         self.assertRaises(Abandoned, self.transactions.begun[4].do)
         self.transactions.begun[4].answer.errback(Abandoned())
-        self.transactions.reactor.advance(COMPANY)
+        self.transactions.reactor.advance(GATHER)
         self.transactions.begun[5].commit()
         self.assertEqual(self.successResultOf(answers["a4"]), "A4")
 
@@ -160,9 +160,9 @@ class TogetherTests(SynchronousTestCase):
     def test_closed(self) -> None:
         """P5: a stop answers those who wait, and those who come; what is under way goes on."""
         first = self.ask("a")
-        waiting = self.ask("b c") | {"d": self.together.run("d")}
-        self.together.close()
-        late = self.together.run("e")
+        waiting = self.ask("b c") | {"d": self.requests.run("d")}
+        self.requests.close()
+        late = self.requests.run("e")
         for answer in (*waiting.values(), late):
             self.failureResultOf(answer, StoreUnavailable)
         self.transactions.begun[0].commit()
@@ -171,8 +171,8 @@ class TogetherTests(SynchronousTestCase):
 
     def test_closed_before_it_begins(self) -> None:
         """The same for those whose turn of the reactor is not over."""
-        answer = self.together.run("a")
-        self.together.close()
+        answer = self.requests.run("a")
+        self.requests.close()
         self.failureResultOf(answer, StoreUnavailable)
         self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
 
@@ -182,7 +182,7 @@ class TogetherTests(SynchronousTestCase):
         was said since. The others are done once more.
         """
         lane: Any = self.transactions
-        self.together = Together(lane, self.work, lambda word: word)
+        self.requests = GroupCommit(lane, self.work, lambda word: word)
         answers = self.ask("a b c")
         transaction = self.transactions.begun[0]
         transaction.do()
@@ -208,8 +208,8 @@ class TogetherTests(SynchronousTestCase):
     def test_many_of_one_key(self) -> None:
         """P7: however many of a key wait, no turn of the reactor looks at all of them."""
         lane: Any = self.transactions
-        self.together = Together(lane, self.work, lambda word: word[0])
-        self.patch(together, "SEEN", 3)
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        self.patch(group_commit, "MAX_SEARCH", 3)
         self.ask("a1 a2 a3 a4 b1")
         for number in range(4):
             self.transactions.begun[number].commit()
@@ -218,9 +218,9 @@ class TogetherTests(SynchronousTestCase):
     def test_a_caller_that_waits(self) -> None:
         """A key is let go whatever its caller's callbacks do."""
         lane: Any = self.transactions
-        self.together = Together(lane, self.work, lambda word: word[0])
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
         for number, callback in enumerate([lambda result: Deferred(), lambda result: 1 / 0]):
-            self.together.run(f"a{number}").addCallback(callback).addErrback(lambda failure: None)
+            self.requests.run(f"a{number}").addCallback(callback).addErrback(lambda failure: None)
             self.transactions.reactor.advance(0)
             self.transactions.begun[-1].commit()
         answers = self.ask("a2")
@@ -259,9 +259,9 @@ class TogetherTests(SynchronousTestCase):
         self.end(1)
         self.assertEqual(self.done, [["a", "b"], ["c", "d", "e"]])
         self.ask("f")
-        self.transactions.reactor.advance(COMPANY / 2)
+        self.transactions.reactor.advance(GATHER / 2)
         self.assertEqual(len(self.transactions.begun), 2)
-        self.transactions.reactor.advance(COMPANY / 2)
+        self.transactions.reactor.advance(GATHER / 2)
         self.end(2)
         self.assertEqual(self.done[2:], [["f"]])
 
@@ -274,13 +274,13 @@ class TogetherTests(SynchronousTestCase):
         self.ask("c d")
         self.transactions.begun[1].commit()
         self.end(2)
-        self.transactions.reactor.advance(1.5 * COMPANY)
+        self.transactions.reactor.advance(1.5 * GATHER)
         self.ask("e")
         self.assertEqual(len(self.transactions.begun), 4)
 
     def test_no_more_than_fit(self) -> None:
         """P10: a transaction has its limit."""
-        self.patch(together, "LIMIT", 2)
+        self.patch(group_commit, "MAX_GROUP", 2)
         self.ask("a b c d e")
         for number in range(3):
             self.transactions.begun[number].commit()

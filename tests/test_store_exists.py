@@ -338,7 +338,7 @@ class RunTests(ExistsTestCase):
 
 
 @each_engine(globals())
-class TogetherTests(ExistsTestCase):
+class GroupCommitTests(ExistsTestCase):
     """Many at a time."""
 
     async def test_all_kinds_at_once(self) -> None:

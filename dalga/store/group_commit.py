@@ -1,11 +1,36 @@
 """
-What is asked for at about the same time, in one transaction.
+Group commit: requests that come at about the same time share one transaction.
 
-A commit waits for the disk, and each statement for the network. So what comes while a transaction
-runs waits, and goes together into the next, for which those that the last one answered are given a
-moment to ask again (`COMPANY`): under load many requests share what one would cost, and a lone one
-waits for nobody. What would have to wait for a row that somebody has locked is left out and done by
-itself (`LOCKED`), so that it holds up no other.
+A transaction waits for the disk once, at its COMMIT, and for the network at each statement. So one
+group of requests is in a transaction at a time, and requests that come meanwhile are the next
+group. With the times in milliseconds::
+
+    0   A comes                  [A] begins in the same turn of the reactor
+    1   B and C come             they wait
+    4   [A] is committed         A's client is answered, and has `GATHER` to send its next request
+    5   A's client sends D       the three that were expected are there: [B C D] begins
+
+Without `GATHER`, a crowd of clients would split into halves that take turns, in twice as many
+transactions. A group waits for it only while fewer requests are there than are expected, so a
+client that is alone never waits.
+
+What always holds:
+
+- Each request has a result of its own. One that is refused is refused alone.
+- Writes of the same key (the same job) are done one after the other, in the order in which they
+  came; a write's key is reserved from the beginning of its group until its answer.
+- A write whose caller gave up before the COMMIT is not committed (P4): its group's transaction is
+  run again without it. A read that was given up disturbs nobody.
+- What may have been committed is not run again (P4).
+
+What breaks a group, and what becomes of its requests:
+
+- Somebody else has locked a request's row: the work function answers `LOCKED` for it, and it is
+  done in a transaction of its own.
+- The transaction takes longer than `SLOW`, as where it waits for a lock that can't be skipped: the
+  next group begins beside it, if a connection is free.
+- The work function raises, or waits for a lock in vain: each request is tried alone.
+- The database can't be used, or the COMMIT fails for good: all requests of the group fail.
 """
 
 from __future__ import annotations
@@ -30,23 +55,23 @@ A = TypeVar("A")
 R = TypeVar("R")
 T = TypeVar("T")
 
-#: Requests that go into one transaction at most.
-LIMIT = 100
+#: How many requests one group has at most.
+MAX_GROUP = 100
 
-#: Requests that are looked at for that; some may be of a key that is under way.
-SEEN = 10 * LIMIT
+#: How many waiting requests are looked at to make a group, at most. It is more than `MAX_GROUP`, as
+#: those whose key is reserved are passed over.
+MAX_SEARCH = 10 * MAX_GROUP
 
-#: How long a transaction may take, in seconds, until what waits for it is begun beside it: it may
-#: be waiting for a row that somebody has locked.
+#: A transaction that has taken this long (seconds) no longer holds up the next group.
 SLOW = 0.05
 
-#: How long those that a transaction answered are given to ask again, in seconds, and how long who
-#: does so waits for the others.
-COMPANY = 0.002
+#: How long (seconds) clients that were just answered get to send their next request, before the
+#: next group begins without it.
+GATHER = 0.002
 
 
 class Locked(Enum):
-    """In the place of a result: somebody has the row locked, so it is to be done by itself."""
+    """In the place of a result: somebody else has locked the row, so try this request alone."""
 
     LOCKED = "locked"
 
@@ -55,12 +80,12 @@ LOCKED = Locked.LOCKED
 
 
 class _Request(Generic[A, R]):
-    """An argument, and who waits for its result."""
+    """An argument, and the Deferred of its result."""
 
     def __init__(self, argument: A) -> None:
         self.argument = argument
         self.abandoned = False
-        #: Is told of it.
+        #: The last group that it was put into; None while it waits for its first.
         self.group: _Group[A, R] | None = None
         self.answer: Deferred[R] = Deferred(lambda _: self._abandon())
 
@@ -72,25 +97,32 @@ class _Request(Generic[A, R]):
 
 
 class _Group(Call, Generic[A, R]):
-    """The requests of one transaction, as its thread and their callers see them."""
+    """
+    The requests of one transaction.
+
+    Callers abandon requests in the reactor's thread, while the transaction's thread reads which
+    are wanted. The lock of `Call` decides what is abandoned before the COMMIT.
+    """
 
     def __init__(self, requests: list[_Request[A, R]], writes: bool) -> None:
         super().__init__()
         self._requests = requests
         self._writes = writes
         if len(requests) > 1:
-            self.busy_attempts = 1  # those that are not in the way are not to wait any longer
+            # A second wait for the same lock would hold up the requests that don't need it.
+            self.busy_attempts = 1
         self.transaction: Deferred[list[R | Exception | Locked]] | None = None
         for request in requests:
             request.group = self
-        #: Those that are in the transaction.
+        #: The requests that were still wanted when the work function was last called.
         self.included: list[_Request[A, R]] = []
 
     def include(self) -> list[A]:
         """
-        What is to be done, as long as somebody wants it: called in the database's thread.
+        The arguments of the requests that are still wanted. Called in the transaction's thread,
+        each time that it is run.
 
-        :raises Abandoned: if nobody does.
+        :raises Abandoned: if no request is wanted any more.
         """
         self.included = [request for request in self._requests if not request.abandoned]
         if not self.included:
@@ -98,26 +130,34 @@ class _Group(Call, Generic[A, R]):
         return [request.argument for request in self.included]
 
     def check(self) -> None:
-        """See `Call.check`. What somebody has given up meanwhile must not be written (P4)."""
+        """
+        See `Call.check`.
+
+        :raises Conflict: if a write was abandoned after `include`: it must not be committed (P4),
+            so the transaction is run again, without it.
+        """
         super().check()
         if self._writes and any(request.abandoned for request in self.included):
             raise Conflict("somebody has given up")
 
     def give_up(self, request: _Request[A, R]) -> None:
-        """One is abandoned; where all are, the transaction waits for its turn no longer."""
+        """Abandon a request. Where all are abandoned, so is the transaction."""
         with self.lock:
             request.abandoned = True
         if self.transaction is not None and all(one.abandoned for one in self._requests):
             self.transaction.cancel()
 
 
-class Together(Generic[A, R]):
+class GroupCommit(Generic[A, R]):
     """
-    :param work: called in a thread with a cursor, the database's time and arguments; gives a
-        result, or an exception, for each of them. Where it raises, each is tried alone, and so is
-        what it gives `LOCKED` for, which it does only where there are several.
-    :param key: of what is written: what has the same key is done one after the other, in the order
-        in which it came. None where it is only read.
+    One kind of request (all PUTs, say), done in groups. See the module's text.
+
+    :param transactions: where the groups' transactions are run.
+    :param work: does the requests of one group. It is called in a database thread with a cursor,
+        the database's time (aware, UTC) and their arguments, maybe more than once, and returns for
+        each argument, in order, its result or the exception that refuses it. `LOCKED` in the place
+        of a result has the request tried alone; work must not return it for a single argument.
+    :param key: the key of a write. None if the requests only read.
     """
 
     def __init__(
@@ -129,21 +169,25 @@ class Together(Generic[A, R]):
         self._transactions = transactions
         self._work = work
         self._key = key
+        #: Requests that are in no group yet, in the order in which they came.
         self._waiting: deque[_Request[A, R]] = deque()
-        #: What is under way, by its key.
-        self._taken: dict[Hashable, _Request[A, R]] = {}
-        #: Transactions under way that are not slow, and one that is about to begin.
-        self._running = 0
-        #: How many may want to go into the next: those that waited at the end of the last, and
-        #: those that were answered by it.
+        #: The request that each key is reserved for.
+        self._reserved: dict[Hashable, _Request[A, R]] = {}
+        #: Whether there is a group that is about to begin, or whose transaction is under way and
+        #: not slow: the next group waits for its end.
+        self._occupied = False
+        #: How many requests are worth waiting for: those that waited when the last group ended, and
+        #: one more from each client that it answered. At most `MAX_GROUP`.
         self._expected = 0
+        #: When that was, in the reactor's seconds.
         self._ended_at = 0.0
-        self._soon: IDelayedCall | None = None
+        #: Begins the next group.
+        self._beginning: IDelayedCall | None = None
         self._closed = False
 
     def run(self, argument: A) -> Deferred[R]:
         """
-        Have `argument` done. Cancelling the Deferred abandons it, as in `Transactions.run`.
+        Do one request. Cancelling the Deferred abandons it, as in `Transactions.run`.
 
         :raises StoreUnavailable: if the database can't do it now.
         """
@@ -151,129 +195,141 @@ class Together(Generic[A, R]):
             return fail(StoreUnavailable(STOPPING))
         request: _Request[A, R] = _Request(argument)
         self._waiting.append(request)
-        # Not the request's own Deferred: a callback of the caller's that waits for something would
-        # hold up what lets the key go.
+        # Not the request's own Deferred: a caller's callback that returns a Deferred would keep the
+        # request's later callbacks from running, and one of them frees the key.
         answer: Deferred[R] = Deferred(lambda _: request.answer.cancel())
         request.answer.chainDeferred(answer)
         self._begin_soon()
         return answer
 
     def close(self) -> None:
-        """Begin no more. What waits fails; what is under way goes on to its end."""
+        """Begin no more groups. Waiting requests fail; transactions under way go on."""
         self._closed = True
-        if self._soon is not None and self._soon.active():
-            self._soon.cancel()
+        if self._beginning is not None and self._beginning.active():
+            self._beginning.cancel()
         while self._waiting:
             request = self._waiting.popleft()
             if not request.answer.called:
                 request.answer.errback(StoreUnavailable(STOPPING))
 
     def _begin_soon(self) -> None:
-        # Not at once: what else the reactor has read by now comes along.
-        if self._waiting and not self._running:
-            self._running += 1
-            if self._transactions.reactor.seconds() >= self._ended_at + COMPANY:
+        """Begin the next group when its requests are there, unless one is under way."""
+        # Never at once: requests that the reactor reads in this same turn are to be in the group.
+        if self._waiting and not self._occupied:
+            self._occupied = True
+            if self._transactions.reactor.seconds() >= self._ended_at + GATHER:
                 self._expected = 0
-            delay = COMPANY if len(self._waiting) < self._expected else 0
-            self._soon = self._transactions.reactor.callLater(delay, self._begin)
-        elif self._soon is not None and len(self._waiting) == self._expected:
-            self._soon.reset(0)
+            delay = GATHER if len(self._waiting) < self._expected else 0
+            self._beginning = self._transactions.reactor.callLater(delay, self._begin)
+        elif self._beginning is not None and len(self._waiting) == self._expected:
+            self._beginning.reset(0)
 
     def _begin(self) -> None:
-        self._soon = None
-        requests = self._next()
+        self._beginning = None
+        requests = self._next_group()
         if requests:
-            Deferred.fromCoroutine(self._together(requests)).addErrback(
+            Deferred.fromCoroutine(self._run_group(requests)).addErrback(
                 lambda failure: log.failure("unexpected", failure)
             )
         else:
-            self._running -= 1  # what is left waits for one of its key
+            self._occupied = False  # all keys are reserved: `_free_key` begins the next group
 
-    def _ended(self, answered: int) -> None:
-        """One of those that are running is not any more, or slow: begin the next."""
-        self._running -= 1
-        self._expected = min(LIMIT, len(self._waiting) + answered)
+    def _group_ended(self, answered: int) -> None:
+        """
+        The group is done, or slow: begin the next.
+
+        :param answered: how many clients have an answer now, and may send another request.
+        """
+        self._occupied = False
+        self._expected = min(MAX_GROUP, len(self._waiting) + answered)
         self._ended_at = self._transactions.reactor.seconds()
         self._begin_soon()
 
-    def _next(self) -> list[_Request[A, R]]:
-        """Those that have waited longest, and are still wanted, and whose key is free."""
+    def _next_group(self) -> list[_Request[A, R]]:
+        """
+        The requests that have waited longest and whose keys are free, which are reserved then.
+        Abandoned ones are dropped, the others stay in their order.
+        """
         found: list[_Request[A, R]] = []
         left: deque[_Request[A, R]] = deque()
-        for _ in range(min(SEEN, len(self._waiting))):
-            if len(found) == LIMIT:
+        for _ in range(min(MAX_SEARCH, len(self._waiting))):
+            if len(found) == MAX_GROUP:
                 break
             request = self._waiting.popleft()
             if request.abandoned:
                 continue
-            (found if self._take(request) else left).append(request)
+            (found if self._reserve_key(request) else left).append(request)
         self._waiting.extendleft(reversed(left))
         return found
 
-    def _take(self, request: _Request[A, R]) -> bool:
-        """Whether nobody has the request's key."""
+    def _reserve_key(self, request: _Request[A, R]) -> bool:
+        """Reserve a request's key for it; False if another request has it."""
         if self._key is None:
             return True
         key = self._key(request.argument)
-        if self._taken.setdefault(key, request) is not request:
+        if self._reserved.setdefault(key, request) is not request:
             return False
-        request.answer.addBoth(self._let_go, key)
+        request.answer.addBoth(self._free_key, key)
         return True
 
-    def _let_go(self, result: T, key: Hashable) -> T:
-        """Its answer is there, or it is given up, and will not be written."""
-        del self._taken[key]
+    def _free_key(self, result: T, key: Hashable) -> T:
+        """A request has been answered or abandoned: the next with its key may begin."""
+        del self._reserved[key]
         self._begin_soon()
         return result
 
-    async def _together(self, requests: list[_Request[A, R]]) -> None:
+    async def _run_group(self, requests: list[_Request[A, R]]) -> None:
         slow = False
         timer: IDelayedCall
 
-        def give_way() -> None:
+        def begin_next_beside() -> None:
             nonlocal timer, slow
-            if not self._transactions.has_room:  # another would but wait for a connection
-                timer = self._transactions.reactor.callLater(SLOW, give_way)
+            if not self._transactions.has_room:  # the next would only wait for a connection
+                timer = self._transactions.reactor.callLater(SLOW, begin_next_beside)
                 return
             slow = True
-            self._ended(answered=0)
+            self._group_ended(answered=0)
 
-        timer = self._transactions.reactor.callLater(SLOW, give_way)
+        timer = self._transactions.reactor.callLater(SLOW, begin_next_beside)
         group = _Group(requests, writes=self._key is not None)
         try:
-            self._each_alone(await self._attempt(group))
+            self._run_each_alone(await self._transact(group))
         except (Abandoned, CancelledError):
-            pass  # nobody waits for an answer
+            pass  # all of its requests were abandoned
         except Exception as error:
-            # What may have been written must not be written once more (P4).
-            if len(requests) == 1 or group.committing or not self._blames_one(error):
+            # What may have been committed must not be run again (P4).
+            if len(requests) == 1 or group.committing or not self._may_do_alone(error):
                 for request in requests:
                     if not request.answer.called:
                         request.answer.errback(error)
             else:
-                self._each_alone(requests)
+                self._run_each_alone(requests)
         finally:
             if timer.active():
                 timer.cancel()
             if not slow:
-                self._ended(answered=len(requests))
+                self._group_ended(answered=len(requests))
 
-    def _each_alone(self, requests: list[_Request[A, R]]) -> None:
-        # At once, so that one that waits for a lock holds up no other.
+    def _run_each_alone(self, requests: list[_Request[A, R]]) -> None:
+        # All at once, so that one that waits for a lock holds up no other.
         for request in requests:
-            Deferred.fromCoroutine(self._alone(request)).addErrback(
+            Deferred.fromCoroutine(self._run_alone(request)).addErrback(
                 lambda failure: log.failure("unexpected", failure)
             )
 
-    async def _alone(self, request: _Request[A, R]) -> None:
+    async def _run_alone(self, request: _Request[A, R]) -> None:
         try:
-            await self._attempt(_Group([request], writes=self._key is not None))
+            await self._transact(_Group([request], writes=self._key is not None))
         except Exception as error:
             if not request.answer.called:
                 request.answer.errback(error)
 
-    async def _attempt(self, group: _Group[A, R]) -> list[_Request[A, R]]:
-        """:return: those that have to be done by themselves."""
+    async def _transact(self, group: _Group[A, R]) -> list[_Request[A, R]]:
+        """
+        Run a group's transaction, and answer its requests.
+
+        :return: the requests that are locked, and have no answer yet.
+        """
 
         def work(cursor: Cursor, now: datetime, since: float) -> list[R | Exception | Locked]:
             return self._work(cursor, now, group.include())
@@ -292,6 +348,9 @@ class Together(Generic[A, R]):
                 request.answer.callback(result)
         return locked
 
-    def _blames_one(self, error: Exception) -> bool:
-        """Whether others than the one that it is about might do."""
+    def _may_do_alone(self, error: Exception) -> bool:
+        """
+        Whether the requests of a group that failed may do one by one: one of them is to blame, or
+        the lock on its row. It is no help where the database itself can't be used.
+        """
         return not isinstance(error, StoreUnavailable) or isinstance(error, Busy)

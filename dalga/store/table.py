@@ -39,7 +39,7 @@ from dalga.model.setback import Reach, corrected
 from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect, Trouble
-from dalga.store.group_commit import LOCKED, Locked, Together
+from dalga.store.group_commit import LOCKED, GroupCommit, Locked
 from dalga.store.rows import (
     MAX_ERROR,
     TOKEN_LENGTH,
@@ -175,8 +175,10 @@ class JobsTable:
         self._guard = guard
         self._token = token
         self._sql = Statements(dialect)
-        self._puts: Together[_Put, Job] = Together(api_lane, self._put_all, lambda put: put.key)
-        self._gets: Together[JobKey, Job | UnreadableJob] = Together(api_lane, self._read_all)
+        self._puts: GroupCommit[_Put, Job] = GroupCommit(
+            api_lane, self._put_all, lambda put: put.key
+        )
+        self._gets: GroupCommit[JobKey, Job | UnreadableJob] = GroupCommit(api_lane, self._read_all)
         #: Row and token of the runs whose record's COMMIT got no answer, until they are settled: at
         #: most as many as the scheduler keeps verdicts.
         self._unsure: set[tuple[int, bytes]] = set()
