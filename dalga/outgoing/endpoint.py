@@ -1,10 +1,23 @@
 """
 POST a job with treq, and say what came of it.
 
-One attempt of a run goes in and one `Outcome` comes out, whatever the other side does: it may
-refuse, keep silent, answer for ever, or answer what is no HTTP. Nothing that it sends makes Dalga
-call another scheme, host or port than ``baseurl``'s (P11), fill its memory (P10), or wait longer
-than the time-out (P3).
+One attempt of a run goes in and one `Outcome` comes out, whatever the server at ``baseurl`` does:
+it may refuse, keep silent, answer for ever, or answer something that is not HTTP. Nothing that it
+sends makes Dalga call another scheme, host or port than ``baseurl``'s (P11), fill its memory (P10),
+or wait longer than the time-out (P3).
+
+A POST is made like this, all of it in the reactor's thread::
+
+    Endpoint.post     starts the deadline, and hands the whole request to treq as if it were a body
+    _Post.request     is called by treq, and asks the pool for a connection
+      idle one        the pool gives it
+      none idle       _Post.connect looks the host up and connects, by the _Route
+    _Connection       writes the request (under TLS, once the handshake is over), reads the head
+    _Drain            reads the body to its end or to `MAX_BODY`, and forgets it
+    _Post.outcome     fires, once: with the status, or with why there is none
+
+treq's and Twisted's handling of URLs, headers, cookies, redirects and retries is kept out of it:
+`_StandIn`, `_Message`, `_NoCookies` and `_Pool` say why.
 """
 
 from __future__ import annotations
@@ -72,12 +85,12 @@ from dalga.outgoing.trust import Refused, Trust
 
 log = logger(__name__)
 
-#: How much of an answer's body is read, in bytes. Nobody wants what comes after it: the connection
-#: is dropped, and the status decides.
+#: How much of an answer's body is read, in bytes. Only the status counts: where the body is longer,
+#: the connection is dropped, and the rest of the body is not read.
 MAX_BODY = 64 * 1024
 
 #: How long an answer's status line and headers may be together, interim (1xx) ones included, in
-#: bytes. It is also how long Twisted takes a single line.
+#: bytes. A single line may be as long as that for Twisted, too.
 MAX_HEAD = 16 * 1024
 
 #: How long an idle connection is kept for the next POST, in seconds. Servers close idle ones after
@@ -102,9 +115,9 @@ MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
 
 class _StandIn(EncodedURL):
     """
-    The URL that treq is given. There is but one place to go, which `_Route` knows; treq would put a
-    real URL through IDNA for each POST, which also refuses IPv6 addresses and the underscores in
-    containers' names.
+    The URL that treq is given, and that nobody goes by: all POSTs go where `_Route` says. treq
+    would put a real URL through IDNA for each POST, which takes time, and refuses IPv6 addresses
+    and the underscores in containers' names.
     """
 
     def to_uri(self) -> EncodedURL:
@@ -128,8 +141,8 @@ class Endpoint:
     :param instance: what this instance calls itself, for the ``dalga-instance`` header.
     :param slots: how many POSTs are under way at most; as many connections are kept.
     :param trust: whose certificates are taken from an https endpoint.
-    :param headers: names and values, in ASCII, of what goes with each POST. Those that are Dalga's
-        own are not among them, but for Content-Type and User-Agent, whose place they take.
+    :param headers: names and values, in ASCII, of further headers of each POST. Content-Type and
+        User-Agent take the place of Dalga's own; no other header of Dalga's is among them.
     :raises ConfigError: where `baseurl`'s scheme or host can't be used.
     """
 
@@ -163,8 +176,8 @@ class Endpoint:
         Make one attempt of a run.
 
         The Deferred never fails. It fires within the time-out, counted from this call; cancelling
-        it gives an outcome too. Once it has fired, this side neither sends nor waits for anything
-        more of the POST (P3).
+        it gives an outcome too. Once it has fired, nothing more of the POST is sent or awaited
+        (P3).
         """
         post = _Post(self._reactor, self._timeout, self._route, self._pool)
         post.watch(maybeDeferred(self._send, post, run))
@@ -172,8 +185,8 @@ class Endpoint:
 
     def stop_resolving(self) -> None:
         """
-        End the POSTs that wait for the resolver. Nothing of them was sent, so that any instance may
-        make the next attempt at once.
+        End the POSTs that wait for the resolver. Nothing of them was sent, so any instance may make
+        the next attempt at once.
         """
         self._route.lookup.give_up()
 
@@ -187,7 +200,7 @@ class Endpoint:
         return self._pool.close()
 
     def _send(self, post: _Post, run: Run) -> Deferred[Any]:
-        as_body: Any = _Message  # which is no producer of a body, but all of the request
+        as_body: Any = _Message  # the whole request, where treq has a producer of the body
         return HTTPClient(post, self._no_cookies, as_body).post(
             STAND_IN,
             data=self._message(run),
@@ -213,7 +226,7 @@ class Endpoint:
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> str:
-    """The given headers, and what Dalga sends where they say nothing else."""
+    """Header lines: the given ones, and Dalga's Content-Type and User-Agent where they are none."""
     lines = {"content-type": "Content-Type: text/plain"}
     lines["user-agent"] = f"User-Agent: dalga/{__version__}"
     lines |= {name.lower(): f"{name}: {value}" for name, value in headers}
@@ -221,26 +234,31 @@ def _lines(headers: Iterable[tuple[str, str]]) -> str:
 
 
 class Stage(Enum):
-    """What a POST is at."""
+    """How far a POST has come. One on an idle connection never resolves nor connects."""
 
-    #: Waits for the addresses of its host.
+    #: It has not asked for a connection yet.
+    NEW = auto()
+    #: It waits for the addresses of its host.
     RESOLVING = auto()
-    #: Waits for one of them to take a connection.
+    #: It waits for one of the addresses to take a connection.
     CONNECTING = auto()
-    #: Has a connection.
+    #: It has a connection, and has written nothing.
     CONNECTED = auto()
-    #: Has written its message, which under TLS leaves once the handshake is over.
+    #: It has handed its message to the connection, which under TLS sends it after the handshake.
     SENDING = auto()
 
 
 @implementer(IAgent, IStreamClientEndpoint)
 class _Post:
     """
-    One POST under its deadline.
+    One POST under its deadline. It plays three parts:
 
-    It is the innermost of the agents that treq nests, so what it hands on is what goes out. To the
-    pool it is the way to a new connection, so it knows what it waits for. And it knows the
-    connection that carries the POST, and can drop it at any time.
+    - treq's innermost agent (`request`), so the octets that it passes on are those that are sent;
+    - the pool's way to a new connection (`connect`), so it knows the `Stage` to name in an error;
+    - the holder of the connection that carries the POST, so it can drop that at any time.
+
+    The first of answer, failure, deadline and cancellation makes the outcome (`_end`); dropping the
+    connection then stops the rest.
     """
 
     def __init__(self, reactor: Any, timeout: float, route: _Route, pool: _Pool) -> None:
@@ -252,15 +270,15 @@ class _Post:
         self._deadline = reactor.callLater(timeout, self._too_late)
         self._answer: Deferred[Any] | None = None
         self._connection: _Connection | None = None
-        self._stage = Stage.CONNECTED
+        self._stage = Stage.NEW
         self._ended = False
         self.outcome: Deferred[Outcome] = Deferred(lambda _: self._given_up())
 
     def watch(self, answer: Deferred[Any]) -> None:
-        """Turn what comes of the request into the outcome."""
+        """Make the outcome from treq's answer or failure."""
         self._answer = answer
         answer.addCallbacks(self._answered, self._failed)
-        # A mistake in this very class: it must not hold the slot for ever.
+        # A mistake in this class must not hold the slot for ever.
         answer.addErrback(self._failed)
 
     # As the innermost agent
@@ -273,7 +291,8 @@ class _Post:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """
-        Send the message that treq was given for a body. Its own headers would only invite gzip.
+        Send the message that treq was given as a body, and nothing of treq's own headers, which
+        would invite gzip.
         """
         as_way: Any = self
         got: Deferred[Any] = self._pool.getConnection(self._route.key, as_way)
@@ -300,10 +319,10 @@ class _Post:
         self._connection = connection
         self._stage = Stage.CONNECTED
         connection.carrying = True
-        # The deadline's timer is not enough. A process that was stopped while it connected sees to
-        # its sockets first and to its timers then; and where the other side has spoken meanwhile
-        # (some send a 408 to the silent), one event both makes the connection and sends what is
-        # written.
+        # The deadline's timer is not enough. When a process that was stopped (SIGSTOP) while it
+        # connected goes on, the reactor sees to its sockets first and to its timers then. Where
+        # the server has spoken meanwhile (some send a 408 to a silent client), one event both makes
+        # the connection and sends the message.
         if self._reactor.seconds() >= self._deadline.getTime():
             self._too_late()
             raise TimeoutError  # so that nothing is written
@@ -335,7 +354,7 @@ class _Post:
 
     def _failed(self, failure: Failure) -> None:
         if self._ended:
-            return  # the echo of dropping it
+            return  # `_end` has dropped the connection, and this is how it fails
         in_handshake = self._stage is Stage.SENDING and not self._has_sent
         error = describe(failure, self._route, in_handshake)
         if error is None:
@@ -353,7 +372,7 @@ class _Post:
                 what = f"could not resolve host name {self._route.host}"
             case Stage.CONNECTING:
                 what = f"could not connect to {self._route}"
-            case Stage.CONNECTED:
+            case Stage.NEW | Stage.CONNECTED:
                 what = f"no time was left for the POST to {self._route}"
             case Stage.SENDING:
                 what = f"could not agree on TLS with {self._route}"
@@ -365,7 +384,7 @@ class _Post:
 
     @property
     def _has_sent(self) -> bool:
-        """Whether the other side may have got the POST, or a part of it."""
+        """Whether the server may have got the POST, or a part of it."""
         connection = self._connection
         return self._stage is Stage.SENDING and connection is not None and connection.is_open
 
@@ -397,10 +416,10 @@ class _Post:
 
 class _Message:
     """
-    A request as it goes out, written in one go.
+    A whole request as octets, written in one go.
 
-    Twisted's own copies and checks its headers one by one, and writes its body through a chain of
-    producers; with what treq does for each URL and for cookies that was half of a POST's time.
+    Twisted's `Request` copies and checks its headers one by one, and writes its body through a
+    chain of producers. With treq's work on the URL and on cookies, that was half of a POST's time.
     """
 
     # As `HTTP11ClientProtocol` asks of a request.
@@ -421,14 +440,14 @@ class _Message:
 
 class _NoCookies(IndexableCookieJar):
     """
-    Takes cookies from nobody and gives none: what one job is answered is no business of the next.
+    Keeps no cookie and sends none: an answer to one job must not change the POST of the next.
     """
 
     def add_cookie_header(self, request: Any) -> None:
         """There are none."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
-        """They are not looked at."""
+        """An answer's cookies are not looked at."""
 
 
 class _Route:
@@ -448,7 +467,7 @@ class _Route:
         self._timeout = timeout
         self._tls = trust.for_host(self.host) if tls else None
         self.lookup = Lookup(reactor, self.host, port)
-        #: What the pool knows it by.
+        #: The pool's key for its connections.
         self.key = (parts.scheme.encode(), self.host.encode(), port)
         usual = port == (443 if tls else 80)
         #: RFC 9110 section 7.2.
@@ -458,7 +477,7 @@ class _Route:
         """
         Open a connection to the first of the host's addresses that takes one.
 
-        :return: the protocol that the factory has built.
+        :return: fires with the protocol that the factory has built.
         """
         endpoint: Any = HostnameEndpoint(
             _Resolved(self._reactor, addresses),
@@ -514,9 +533,9 @@ class _Resolved:
 
 class _Pool(HTTPConnectionPool):
     """
-    Keeps idle connections for the next POST, and knows all that are open.
+    Keeps idle connections for the next POST, and knows all connections that are open.
 
-    An attempt is one POST and is counted as one, so the pool retries none by itself.
+    It repeats no request by itself, as Twisted's may: an attempt is one POST, and counts as one.
     """
 
     retryAutomatically = False
@@ -538,7 +557,7 @@ class _Pool(HTTPConnectionPool):
         """See `Endpoint.close`."""
         self.closed = True
         self.closeCachedConnections()  # type: ignore[no-untyped-call]
-        # Those that have just been dropped are closed in the reactor's next turn.
+        # Connections that have just been dropped are among them until the reactor's next turn.
         ending = [connection for connection in self.open if not connection.carrying]
 
         def abort() -> None:
@@ -560,8 +579,8 @@ class _Connection(HTTP11ClientProtocol):
     """
     A connection to the endpoint.
 
-    It reads no endless headers, and is kept for another POST only where the answer's end is
-    certain: what is left of one answer must not be taken for the next job's.
+    It fails an answer whose headers don't end (`MAX_HEAD`). And it is kept for another POST only
+    where the answer's end is certain: a rest of one answer must not be taken for the next job's.
     """
 
     def __init__(self, pool: _Pool, keep: Callable[[_Connection], None]) -> None:
@@ -570,11 +589,13 @@ class _Connection(HTTP11ClientProtocol):
         self._keep = keep
         #: Whether a POST is under way on it.
         self.carrying = False
-        #: Whether what is written goes out: under TLS after the handshake only.
+        #: Whether written octets go out at once: always without TLS, after the handshake with it.
         self.is_open = False
         #: Fires when it is closed.
         self.closed: Deferred[None] = Deferred()
+        #: Fires with the answer's head; None while none is awaited.
         self._awaited: Deferred[IResponse] | None = None
+        #: How many more octets the head may have; below 0 it was too long.
         self._room = MAX_HEAD
 
     def connectionMade(self) -> None:
@@ -583,7 +604,7 @@ class _Connection(HTTP11ClientProtocol):
         super().connectionMade()
 
     def handshakeCompleted(self) -> None:
-        """Called under TLS."""
+        """Called at the end of TLS's handshake."""
         self.is_open = True
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -593,8 +614,8 @@ class _Connection(HTTP11ClientProtocol):
 
     def abort_now(self) -> None:
         """
-        Drop it. (``loseConnection`` would first send what is still to be sent, and under TLS wait
-        for the other side's consent.)
+        Drop the connection. (``loseConnection`` would first send all that was written, and under
+        TLS wait for the other side's consent.)
         """
         transport: Any = self.transport
         transport.abortConnection()
@@ -604,7 +625,8 @@ class _Connection(HTTP11ClientProtocol):
         self._room = MAX_HEAD
         self._awaited = super().request(request)
         if self._parser is not None:
-            self._parser.__class__ = _Parser  # the method above makes it, and knows no other
+            # Twisted's `request` has just made the parser; its class can't be given to it.
+            self._parser.__class__ = _Parser
         return self._awaited.addBoth(self._heard)
 
     def _heard(self, result: IResponse | Failure) -> IResponse | Failure:
@@ -629,10 +651,10 @@ class _Connection(HTTP11ClientProtocol):
 
     def _is_reusable(self) -> bool:
         """
-        Whether the other side keeps the connection too (RFC 9112 section 9.3), and has nothing more
-        to say.
+        Whether the other side keeps the connection too (RFC 9112 section 9.3), and the answer has
+        ended for certain.
 
-        Twisted asks for "close" in lower case only, and of HTTP/1.0 not at all.
+        Twisted looks for "close" in lower case only, and takes HTTP/1.0 for HTTP/1.1.
         """
         assert self._parser is not None
         response, headers = self._parser.response, self._parser.connHeaders
@@ -651,8 +673,8 @@ class _Connection(HTTP11ClientProtocol):
 
 class _Parser(HTTPClientParser):
     """
-    Reads an answer. What can't be read has plain words; Twisted's raises what it likes, such as
-    KeyError.
+    Reads an answer. Where Twisted's parser raises any exception, such as KeyError, this one raises
+    `ParseError` or `Malformed`, which say what can't be read.
     """
 
     def lineReceived(self, line: bytes) -> None:
@@ -712,9 +734,9 @@ class _Parser(HTTPClientParser):
 
     def rawDataReceived(self, data: bytes) -> None:
         """
-        Called with what comes of the body.
+        Called with the body's octets as they come.
 
-        :raises Malformed: where its chunks are none.
+        :raises Malformed: where they are not in chunks (RFC 9112 section 7.1), though announced so.
         """
         try:
             super().rawDataReceived(data)  # type: ignore[no-untyped-call]
@@ -740,7 +762,8 @@ class _Drain(Protocol):
     """
     Reads an answer's body to its end, or to `MAX_BODY`, and keeps nothing of it.
 
-    :param ended: is told once why no more comes; None for too much.
+    :param ended: called once, with Twisted's reason for the body's end, such as `ResponseDone`;
+        with None for a body that is longer than `MAX_BODY`.
     """
 
     def __init__(self, ended: Callable[[Failure | None], None]) -> None:
