@@ -185,6 +185,22 @@ class CorrectedTests(SynchronousTestCase):
             self.assertEqual(self.moved(leased), 70)
             self.assertIsNone(self.moved(job(schedule, 70, attempts=1, running=True)))
 
+    def test_due_since_the_run_before(self) -> None:
+        """P5: a run that became due at the end of another, by the clock that was ahead."""
+        at, now = NOW + HOUR, NOW
+        for schedule, anchor in [(EACH_5, now), (Cron("0 0 * * *", Zone("UTC")), at)]:
+            # Asked for during the run before: it counts from its own time, which is now.
+            asked = Job(KEY, schedule, Options(), at, at, at + seconds_(3), waited=True)
+            self.assertEqual(corrected(asked, now, REACH), (anchor, now, now))
+            self.assertIsNone(corrected(asked, at + seconds_(3), REACH))
+        # One of many to make up for: due now, or when its time comes.
+        for scheduled, due in [(-600, 0), (1200, 1200)]:
+            behind = Job(KEY, EACH_5, Options(), at, now + seconds_(scheduled), at)
+            self.assertEqual(
+                corrected(behind, now, REACH),
+                (at, now + seconds_(scheduled), now + seconds_(due)),
+            )
+
     def test_what_is_not_due(self) -> None:
         stopped = job(EACH_5, 3600, due=None, failed=Failed.STOPPED)
         self.assertIsNone(corrected(stopped, NOW, REACH))

@@ -7,7 +7,7 @@ daemon ever writes it is moved to where it would be written now:
 
 - a run of an interval of elapsed time, to the first time of its grid that the clock shows;
 - a run of cron, or of an interval of days and more, to the first of its times that the clock shows;
-- the next attempt of a run, to now;
+- the next attempt of a run, and a run that somebody asked for during another, to now;
 - the end of a lease, to that of a lease that begins now.
 
 A run may have been made already at the time that the clock shows once more. Two rules keep it from
@@ -70,8 +70,10 @@ def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
         return Times(anchor, scheduled, now + reach.lease) if due - now > reach.lease else None
     if job.attempts:
         return Times(anchor, scheduled, now) if due - now > reach.retry else None
+    if due != scheduled:
+        return _asked_for(job, due, now)
     has_run = job.successes or job.skipped or job.failed is not Failed.NO
-    if due != scheduled or not (has_run or scheduled > anchor):
+    if not (has_run or scheduled > anchor):
         return None  # the first run may well have been asked for at that time
     grid = Grid(job.schedule, job.options, anchor, offset_of(job.key, job.options))
     back = _back(grid, scheduled, now, reach)
@@ -79,6 +81,21 @@ def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
         return Times(_anchor(grid, back), scheduled - back, scheduled - back) if back else None
     except OverflowError:
         return None  # nobody has run before the year 1
+
+
+def _asked_for(job: Job, due: datetime, now: datetime) -> Times | None:
+    """
+    The same for a run that became due when the one before it ended: by the clock that was ahead.
+
+    Either somebody has asked for it during that run, and it is still to run at once; or it is one
+    of many to make up for (`CatchUp.ALL`), and is due once its own time has come.
+    """
+    if due <= now:
+        return None
+    if job.waited:
+        counts_from_it = isinstance(job.schedule, Every)
+        return Times(now if counts_from_it else job.anchor, now, now)
+    return Times(job.anchor, job.scheduled, max(job.scheduled, now))
 
 
 def timely(run: Run, verdict: Reschedule, now: datetime, reach: Reach) -> Reschedule:
