@@ -226,7 +226,7 @@ class Endpoint:
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> str:
-    """Header lines: the given ones, and Dalga's Content-Type and User-Agent where they are none."""
+    """Header lines: the given headers, and Content-Type and User-Agent also if not given."""
     lines = {"content-type": "Content-Type: text/plain"}
     lines["user-agent"] = f"User-Agent: dalga/{__version__}"
     lines |= {name.lower(): f"{name}: {value}" for name, value in headers}
@@ -257,8 +257,8 @@ class _Post:
     - the pool's way to a new connection (`connect`), so it knows the `Stage` to name in an error;
     - the holder of the connection that carries the POST, so it can drop that at any time.
 
-    The first of answer, failure, deadline and cancellation makes the outcome (`_end`); dropping the
-    connection then stops the rest.
+    The first of answer, failure, deadline and cancellation makes the outcome (`_end`). What is
+    still going on of the POST is dropped then, and its later failure is not heard.
     """
 
     def __init__(self, reactor: Any, timeout: float, route: _Route, pool: _Pool) -> None:
@@ -312,6 +312,7 @@ class _Post:
         return self._route.connect(addresses, factory)
 
     def _as_it_came(self, response: Any) -> Any:
+        """Hide the Content-Encoding from treq, which would unpack the body (P10)."""
         response.headers.removeHeader(b"content-encoding")
         return response
 

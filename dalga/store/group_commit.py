@@ -1,11 +1,11 @@
 """
 Group commit: requests that come at about the same time share one transaction.
 
-A transaction waits for the disk once, at its COMMIT, and for the network at each statement. So one
-group of requests is in a transaction at a time, and requests that come meanwhile are the next
-group. With the times in milliseconds::
+A transaction waits for the disk once, at its COMMIT, and for the network at each statement. So of
+one kind of request (PUTs, or GETs) one group at a time is in a transaction, and requests that come
+meanwhile are the next group. With the times in milliseconds::
 
-    0   A comes                  [A] begins in the same turn of the reactor
+    0   A comes                  [A] begins in the reactor's next turn
     1   B and C come             they wait
     4   [A] is committed         A's client is answered, and has `GATHER` to send its next request
     5   A's client sends D       the three that were expected are there: [B C D] begins
@@ -18,7 +18,8 @@ What always holds:
 
 - Each request has a result of its own. One that is refused is refused alone.
 - Writes of the same key (the same job) are done one after the other, in the order in which they
-  came; a write's key is reserved from the beginning of its group until its answer.
+  came. A write's key is reserved from the beginning of its group until its answer, or until its
+  caller gives up; a COMMIT that is under way then still has the row's lock.
 - A write whose caller gave up before the COMMIT is not committed (P4): its group's transaction is
   run again without it. A read that was given up disturbs nobody.
 - What may have been committed is not run again (P4).
