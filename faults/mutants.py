@@ -34,7 +34,7 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
         ],
     },
     "key-sort": {
-        "store/table.py": [
+        "store/jobs.py": [
             ("in sorted(puts, key=lambda put: put.key)", "in puts"),
         ],
     },
@@ -63,7 +63,7 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
         ],
     },
     "token-compare": {
-        "store/table.py": [
+        "store/runs.py": [
             ("if token != run.token:", "if run.row not in leases:"),
         ],
         "store/mysql.py": [("ON id = row_id AND token = row_token", "ON id = row_id")],

@@ -36,7 +36,7 @@ from dalga.model.setback import Reach, corrected
 from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import WAITED, Override
-from dalga.store.table import ALIVE
+from dalga.store.schema import ALIVE
 
 T = TypeVar("T")
 

@@ -19,8 +19,9 @@ from dalga.model.run import Reschedule, Retry, Run
 from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule
 from dalga.model.setback import Reach, Times, corrected, timely
 from dalga.model.zone import Zone
-from dalga.store import table
+from dalga.store import runs
 from dalga.store.rows import read_job
+from dalga.store.schema import MAX_LEASE
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, EngineTestCase, each_engine
 
@@ -263,7 +264,7 @@ class StoreTests(EngineTestCase):
     async def test_rows(self) -> None:
         """P5, P8: a piece at a time, each row is moved as the rule says."""
         store = self.open_store()
-        self.patch(table, "CORRECTED", 3)
+        self.patch(runs, "CORRECTED", 3)
         waiting = [self.ahead(f"waiting{number}", HOUR) for number in range(7)]
         token = b"t" * 16
         leased = self.ahead("leased", 3 * HOUR, token=token, run=token, attempts=1)
@@ -279,7 +280,7 @@ class StoreTests(EngineTestCase):
         for key in waiting:
             self.assertLessEqual(await self.wait(store, key), 5)
         self.assertLessEqual(await self.wait(store, tried), 0)
-        lease = REACH.lease if self.engine == "sqlite" and store._guard else table.MAX_LEASE
+        lease = REACH.lease if self.engine == "sqlite" and store._guard else MAX_LEASE
         lasts = await self.wait(store, leased)
         self.assertTrue(lease.total_seconds() - 60 < lasts <= lease.total_seconds(), lasts)
         self.assertEqual([await self.job(store, key) for key in stays], before)
@@ -290,7 +291,7 @@ class StoreTests(EngineTestCase):
     async def test_rows_of_one_time(self) -> None:
         """However many are due at one time, each is looked at once."""
         store = self.open_store()
-        self.patch(table, "CORRECTED", 3)
+        self.patch(runs, "CORRECTED", 3)
         at = (await store.now()).replace(tzinfo=None) + HOUR
         for number in range(7):
             self.ahead(f"cron{number}", HOUR, schedule="0 0 * * *", scheduled=at, due=at)
@@ -317,16 +318,16 @@ class StoreTests(EngineTestCase):
         key = self.ahead("waiting", HOUR)
         before = await self.job(store, key)
         soon = await store.now()
-        self.patch(table, "corrected", lambda *_: Times(soon, soon, soon))
+        self.patch(runs, "corrected", lambda *_: Times(soon, soon, soon))
         for name in ("anchor", "scheduled", "due"):
 
             def read(*arguments: Any, name: str = name) -> Any:
                 job: Any = read_job(*arguments)
                 return replace(job, **{name: getattr(job, name) + seconds_(1)})
 
-            self.patch(table, "read_job", read)
+            self.patch(runs, "read_job", read)
             await store.correct(REACH, None)
-            self.patch(table, "read_job", read_job)
+            self.patch(runs, "read_job", read_job)
             self.assertEqual(await self.job(store, key), before, name)
         await store.correct(REACH, None)
         self.assertEqual((await self.job(store, key)).due, soon)
@@ -353,7 +354,7 @@ class FileTests(EngineTestCase):
     async def test_a_time_that_is_none(self) -> None:
         """P6: SQLite keeps whatever somebody writes; it is in no other job's way."""
         store = self.open_store()
-        self.patch(table, "CORRECTED", 2)
+        self.patch(runs, "CORRECTED", 2)
         keys = [JobKey("check_feed", str(number)) for number in range(3)]
         for key in keys:
             await store.put(key, EACH_MINUTE)

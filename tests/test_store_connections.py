@@ -291,7 +291,7 @@ class TLSTests(ConnectionTestCase):
             cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
             return cursor.fetchall()[0][1]
 
-        for lane in (store._runs, store._api):
+        for lane in (store._run_lane, store._api_lane):
             self.assertNotEqual(await lane.run(look), "")
         options = own._options
         own.terminate()

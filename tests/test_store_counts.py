@@ -9,7 +9,7 @@ from twisted.internet.defer import gatherResults
 
 from dalga.model.key import JobKey
 from dalga.model.run import Delete, Retry, Stop
-from dalga.store.table import ALIVE
+from dalga.store.schema import ALIVE
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine
 
 KEY = JobKey("check_feed", "1234")

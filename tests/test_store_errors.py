@@ -185,7 +185,7 @@ class ConflictTests(EngineTestCase):
             tried.append(True)
             raise Conflict("again")
 
-        error = await self.assertFailure(store._api.run(work), StoreUnavailable)
+        error = await self.assertFailure(store._api_lane.run(work), StoreUnavailable)
         self.assertIn("can't be used now: again", str(error))
         self.assertEqual(len(tried), CONFLICT_ATTEMPTS)
 
@@ -297,7 +297,7 @@ class ErringTests(EngineTestCase):
             await self.claim_one(other, KEY)
         recorded = await store.record([(run, verdict)])
         # Only what got no answer is uncertain.
-        self.assertEqual(store._unsure, set())
+        self.assertEqual(store._runs._unsure, set())
         self.sql("DELETE FROM dalga")
         return recorded
 

@@ -82,7 +82,7 @@ def before(test: EngineTestCase, store: JobsTable, statement: str, done: str) ->
             return getattr(self._real, name)
 
     sql: Any = Hooked(store._sql)
-    store._sql = sql
+    store._jobs._sql = store._runs._sql = sql
     return hooked
 
 
@@ -139,7 +139,7 @@ class ConcurrencyTests(EngineTestCase):
             taken.append(True)
             return b"0123456789abcdef"
 
-        store._token = between
+        store._runs._token = between
         runs = (await store.claim(9, LONG)).runs
         self.assertTrue(taken)
         self.assertEqual([run.key for run in runs], keys[2:])
@@ -156,7 +156,7 @@ class ConcurrencyTests(EngineTestCase):
                 connection.commit()
             return b"0123456789abcdef"
 
-        store._token = between
+        store._runs._token = between
         (run,) = (await store.claim(9, LONG)).runs
         self.assertEqual(run.schedule.text, "7")
 
@@ -202,7 +202,7 @@ class ConcurrencyTests(EngineTestCase):
                 raise Conflict("first time")
             return len(tried)
 
-        self.assertEqual(await store._runs.run(work), 2)
+        self.assertEqual(await store._run_lane.run(work), 2)
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
 
     async def test_rows_that_matched_are_counted(self) -> None:
@@ -214,7 +214,7 @@ class ConcurrencyTests(EngineTestCase):
             cursor.execute("UPDATE dalga SET attempts = attempts")
             return int(cursor.rowcount)
 
-        self.assertEqual(await store._runs.run(work), 1)
+        self.assertEqual(await store._run_lane.run(work), 1)
 
     async def test_locked_rows_are_passed_over(self) -> None:
         """P6: rows that a stranger has locked hold up neither the claim nor the other rows."""
@@ -455,7 +455,7 @@ class ConcurrencyTests(EngineTestCase):
                     f"VALUES ('x', {number}, '', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))"
                 )
             cursor.execute("SELECT id FROM dalga WHERE path = 'b' FOR UPDATE")
-            updating = store._runs.run(one_after_the_other)
+            updating = store._run_lane.run(one_after_the_other)
             await self.until_waiting()
 
             def close_the_circle() -> None:
@@ -500,7 +500,7 @@ class ConcurrencyTests(EngineTestCase):
             with closing(server(self.engine).connect_as_root()) as root:
                 root.cursor().execute(f"KILL {int(connection)}")
 
-        await self.assertFailure(store._api.run(work), StoreUnavailable)
+        await self.assertFailure(store._api_lane.run(work), StoreUnavailable)
         self.assertEqual(len(tried), 1)
 
     async def test_what_is_abandoned_is_not_written(self) -> None:
@@ -515,7 +515,7 @@ class ConcurrencyTests(EngineTestCase):
             cursor.execute("DELETE FROM dalga")
 
         await store.put(KEY, EACH_MINUTE)
-        writing = [store._api.run(work) for _ in range(9)]
+        writing = [store._api_lane.run(work) for _ in range(9)]
         await deferToThread(begun.wait, 10)
         for write in writing:
             write.addErrback(lambda failure: kept.append(failure.trap(CancelledError)))
@@ -532,7 +532,7 @@ class ConcurrencyTests(EngineTestCase):
         def only_read(cursor: Any, now: datetime, since: float) -> None:
             cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
-        await gatherResults([store._api.run(only_read) for _ in range(20)])
+        await gatherResults([store._api_lane.run(only_read) for _ in range(20)])
         for _ in range(20):
             try:
                 await store.put(KEY, NOW)
@@ -553,7 +553,7 @@ class ConcurrencyTests(EngineTestCase):
             )
             return cursor.fetchall()
 
-        ((isolation, zone, wait, autocommit),) = await store._runs.run(look)
+        ((isolation, zone, wait, autocommit),) = await store._run_lane.run(look)
         self.assertEqual((isolation, zone, wait, autocommit), ("READ-COMMITTED", "+00:00", 3, 0))
 
     def claimable(self, *names: str) -> list[JobKey]:
@@ -646,7 +646,7 @@ class FileTests(EngineTestCase):
                 answers += cursor.fetchall()
             return answers
 
-        self.assertEqual(await store._runs.run(look), [(b"wal",), (2,)])
+        self.assertEqual(await store._run_lane.run(look), [(b"wal",), (2,)])
 
     def test_durable_whatever_sqlite_was_built_with(self) -> None:
         """P1: an fsync with each commit is asked for, not left to SQLite's default."""

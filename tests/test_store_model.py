@@ -342,7 +342,7 @@ class ModelTests(EngineTestCase):
         stores = [self.inline_store(time) for _ in range(2)]
         tokens = Random(1)
         for store in stores:
-            store._token = lambda: tokens.randbytes(16)
+            store._runs._token = lambda: tokens.randbytes(16)
         with closing(self.connect()) as connection:
 
             @settings(

@@ -104,7 +104,7 @@ class PageCostTests(LargeTableTestCase):
         return [
             (store._sql.page(condition), (*values, LIMIT + 1))
             for path, after in ASKED
-            for condition, values in store._ranges(path, after)
+            for condition, values in store._jobs._ranges(path, after)
         ]
 
     async def test_pages(self) -> None:

@@ -426,7 +426,11 @@ class SessionTests(EngineTestCase):
         """P10, P5: sessions that were given up are counted, and ended from the place kept."""
         store = self.open_few()
         end = self.watch()
-        calls = [lane.run(self.stuck(60)) for lane in (store._runs, store._api) for _ in range(3)]
+        calls = [
+            lane.run(self.stuck(60))
+            for lane in (store._run_lane, store._api_lane)
+            for _ in range(3)
+        ]
         failed = await DeferredList(calls, consumeErrors=True)
         self.assertEqual([success for success, _ in failed], [False] * 6)
         while await self.fate(store) != [None, None]:
@@ -439,7 +443,7 @@ class SessionTests(EngineTestCase):
         """P10: the only connection waits for the server's end of what it has given up."""
         store = self.open_few(limit=1)
         end = self.watch()
-        await self.assertFailure(store._runs.run(self.stuck(6)), StoreUnavailable)
+        await self.assertFailure(store._run_lane.run(self.stuck(6)), StoreUnavailable)
         error = await self.assertFailure(store.now(), StoreUnavailable)
         self.assertIn("maxOpenConns allows no more", str(error))
         while await self.fate(store) != [None, None]:
@@ -461,7 +465,7 @@ class SessionTests(EngineTestCase):
                 go_on.wait(20)
             cursor.execute("SELECT 1")
 
-        frozen = store._api.run(freeze)
+        frozen = store._api_lane.run(freeze)
         await deferToThread(locked.wait, 10)
         with closing(self.connect()) as stranger:
             cursor = stranger.cursor()

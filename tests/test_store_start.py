@@ -148,9 +148,9 @@ class SessionTests(EngineTestCase):
             cursor.execute("SELECT @@autocommit, @@unique_checks, @@time_zone, CONNECTION_ID()")
             return cursor.fetchall()[0]
 
-        before = await store._runs.run(look)
+        before = await store._run_lane.run(look)
         self.assertEqual(before[:3], (0, 1, "+00:00"))
-        self.assertEqual(await store._runs.run(look), before)
+        self.assertEqual(await store._run_lane.run(look), before)
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))

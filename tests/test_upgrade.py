@@ -1081,7 +1081,7 @@ class LateWriteTests(UpgradeTestCase):
                 over.append(self.upgrade())
 
         def put(cursor: Any, now: datetime, since: float) -> None:
-            store._runs.reactor.callFromThread(begun.callback, None)
+            store._run_lane.reactor.callFromThread(begun.callback, None)
             waits = "SELECT 1 FROM information_schema.processlist WHERE state LIKE %s"
             while not over and not self.sql(waits, ("%metadata lock%",)):
                 time.sleep(0.02)
@@ -1091,7 +1091,7 @@ class LateWriteTests(UpgradeTestCase):
             )
 
         begun: Deferred[None] = Deferred()
-        written = store._runs.run(put)
+        written = store._run_lane.run(put)
         await begun
         upgraded = deferToThread(upgrade)
         error = await self.assertFailure(written, StoreUnavailable)

@@ -208,6 +208,15 @@ def read_run(
         raise Unreadable(str(problem)) from None
 
 
+def shown_key(path: object, body: object) -> JobKey:
+    """The key in a row, to show it: as far as it is text."""
+    shown = (
+        part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part)
+        for part in (path, body)
+    )
+    return JobKey(*shown)
+
+
 def _check_key(key: JobKey) -> None:
     """:raises InvalidRequest: if no PUT would take it."""
     check_length("path", key.path)

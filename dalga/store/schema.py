@@ -23,6 +23,9 @@ HEARTBEATS = HEARTBEATS_OF[VERSION]
 #: An instance that was not heard of for so long is gone.
 ALIVE = timedelta(seconds=30)
 
+#: No lease is longer.
+MAX_LEASE = timedelta(hours=2)
+
 #: An upgrade adds these to the jobs table's name: for the old table, for the new table until it is
 #: complete, and for the old table of instances meanwhile.
 BACKUP = f"_before_{VERSION}"

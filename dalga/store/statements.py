@@ -2,7 +2,7 @@
 The SQL of the jobs table and of the table of instances, as all engines take it.
 
 A statement about a number of rows is a method, as its text grows with that number. Every other
-statement is made once for a dialect. This module runs no statement: `dalga.store.table` does.
+statement is made once for a dialect. This module runs no statement.
 
 One trap decides the order of some SET lists. MySQL assigns from left to right, so that a later
 expression sees an earlier column's new value; SQLite, as the standard has it, shows old values

@@ -1,0 +1,48 @@
+"""
+The table of instances: which daemons are alive. No run depends on it: it is for people to see, and
+for an upgrade, which does not begin under a living daemon.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from twisted.internet.defer import Deferred
+
+from dalga.store.dialect import Cursor, Dialect
+from dalga.store.schema import ALIVE
+from dalga.store.statements import Statements
+from dalga.store.transactions import Transactions
+
+
+class Instances:
+    """:param lane: the transactions of the scheduler."""
+
+    def __init__(self, dialect: Dialect, sql: Statements, lane: Transactions) -> None:
+        self._dialect = dialect
+        self._sql = sql
+        self._lane = lane
+
+    def announce(self, instance: str) -> Deferred[None]:
+        """See `Store.announce`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> None:
+            alive = self._dialect.instant(now - ALIVE)
+            # Others' rows are locked only where one is to go, and before one's own: two instances
+            # never wait for each other.
+            cursor.execute(self._sql.count_gone, (alive,))
+            ((gone,),) = cursor.fetchall()
+            if gone:
+                cursor.execute(self._sql.forget, (alive,))
+            at = self._dialect.instant(now)
+            cursor.execute(self._sql.announce, (self._dialect.key(instance), at))
+
+        return self._lane.run(work)
+
+    def depart(self, instance: str) -> Deferred[None]:
+        """See `Store.depart`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> None:
+            cursor.execute(self._sql.depart, (self._dialect.key(instance),))
+
+        return self._lane.run(work)
