@@ -332,17 +332,17 @@ class FakeStore:
 
         return self._run("depart", instance, work)
 
-    def upcoming(
+    def due_within(
         self, within: timedelta, limit: int, without: Collection[str] = ()
     ) -> Deferred[Dues]:
-        """See `Store.upcoming`."""
+        """See `Store.due_within`."""
 
         def work() -> Dues:
             horizon = self.time + within
             dues = [row.due for row in self._due(horizon, without)][:limit]
             return Dues(dues, dues[-1] if len(dues) == limit else horizon)
 
-        return self._run("upcoming", limit, work, without)
+        return self._run("due_within", limit, work, without)
 
     def claim(
         self, limit: int, lease: timedelta, without: Collection[str] = ()

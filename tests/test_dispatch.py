@@ -131,7 +131,7 @@ class ClaimTests(SchedulerTestCase):
         self.start()
         self.go(20)
         self.assertEqual(len(self.store.called("claim")), 1)
-        self.assertLess(len(self.store.called("upcoming")), 23)
+        self.assertLess(len(self.store.called("due_within")), 23)
 
     def test_own_job(self) -> None:
         """P7: a job that this instance has written is POSTed at its time, not at the next scan."""
@@ -188,7 +188,7 @@ class ClaimTests(SchedulerTestCase):
         self.start()
         self.go(10)
         self.assertLess(len(claims), 25)
-        self.assertLess(len(self.store.called("upcoming")), 25)
+        self.assertLess(len(self.store.called("due_within")), 25)
 
     def test_retry_on_time(self) -> None:
         """P7, P2: a failed run is POSTed again at its retry's time, as the same run."""
@@ -266,7 +266,7 @@ class ClaimTests(SchedulerTestCase):
     def test_claim_failure(self) -> None:
         """P5: a claim that fails is made again after a pause, and again; logged once."""
         self.start()
-        self.store.away = {"claim", "upcoming"}
+        self.store.away = {"claim", "due_within"}
         self.store.insert("a")
         self.scheduler.expect(self.store.time)
         self.go(5)
@@ -292,7 +292,7 @@ class ClaimTests(SchedulerTestCase):
 
     def test_scan_failure(self) -> None:
         """P5: a scan that fails is made again after a pause."""
-        self.store.away = {"upcoming"}
+        self.store.away = {"due_within"}
         self.start()
         self.go(5)
         self.store.away = set()
@@ -451,9 +451,9 @@ class ClaimTests(SchedulerTestCase):
             return fail(ZeroDivisionError())
 
         self.store.correct = broken  # type: ignore[method-assign]
-        scans = len(self.store.called("upcoming"))
+        scans = len(self.store.called("due_within"))
         self.go(10)
-        self.assertGreater(len(self.store.called("upcoming")), scans + 3)
+        self.assertGreater(len(self.store.called("due_within")), scans + 3)
         self.assertIn(len(self.store.called("correct")), range(5, 12))  # one a second
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.logged(LogLevel.error), [])
@@ -490,10 +490,10 @@ class ClaimTests(SchedulerTestCase):
         self.assertEqual(places, [None, there])
         self.store.set_by = timedelta(hours=-2)
         self.go(2)
-        scans = len(self.store.called("upcoming"))
+        scans = len(self.store.called("due_within"))
         ends[1].callback(None)
         self.go(0)
-        self.assertEqual(len(self.store.called("upcoming")), scans + 1)  # to see what was moved
+        self.assertEqual(len(self.store.called("due_within")), scans + 1)  # to see what was moved
         self.assertEqual(places, [None, there, None])
         self.scheduler.stop_claiming()
         ends[2].callback(there)
@@ -522,10 +522,10 @@ class ClaimTests(SchedulerTestCase):
         self.start()
         self.store.set_by = timedelta(hours=-1)
         self.go(2)
-        self.store.hold("upcoming")
+        self.store.hold("due_within")
         self.go(2)
         ends[0].errback(StoreUnavailable("away"))
-        self.store.release("upcoming")
+        self.store.release("due_within")
         self.go(AWAY_PAUSE / 2)
         self.assertEqual(places, [None])
         self.go(AWAY_PAUSE)
@@ -926,7 +926,7 @@ class ShareTests(SchedulerTestCase):
         self.go(1)
         self.store.insert("dead", self.store.time + seconds(1.375), body="later")
         self.go(1)
-        self.assertEqual(self.store.called("upcoming")[-1].without, {"dead"})
+        self.assertEqual(self.store.called("due_within")[-1].without, {"dead"})
         for _ in range(12):
             self.endpoint.answer("dead")
             self.go(0.001)
@@ -1015,7 +1015,7 @@ class SignTests(SchedulerTestCase):
             self.go(0.125)
             self.successResultOf(departed)
             self.store.release(held)
-        self.store.away = {"upcoming"}
+        self.store.away = {"due_within"}
         self.store.hold("depart")
         self.start()
         self.successResultOf(self.depart())
@@ -1163,7 +1163,7 @@ class RecordTests(SchedulerTestCase):
         self.go(0.5)
         other.start()
         self.go(0.2)
-        self.store.away = {"record", "claim", "upcoming", "announce"}
+        self.store.away = {"record", "claim", "due_within", "announce"}
         for key in keys:
             self.endpoint.answer(key.path)
         self.go(3 * (TIMEOUT + LEASE_MARGIN) + 0.3)
@@ -1190,7 +1190,7 @@ class RecordTests(SchedulerTestCase):
     def test_claims_in_a_long_outage(self) -> None:
         """P2: another query than a claim is to find that the database is back."""
         self.start()
-        self.store.away = {"record", "claim", "upcoming", "announce"}
+        self.store.away = {"record", "claim", "due_within", "announce"}
         self.store.insert("a")
         self.scheduler.expect(self.store.clock.now())
         self.go(2 * (TIMEOUT + LEASE_MARGIN))
@@ -1213,7 +1213,7 @@ class RecordTests(SchedulerTestCase):
         self.store.away = {"announce"}
         self.start()
         self.go(2 * (TIMEOUT + LEASE_MARGIN))
-        self.store.away = {"announce", "upcoming"}
+        self.store.away = {"announce", "due_within"}
         self.go(1.5)
         self.store.away = {"announce"}
         self.go(AWAY_PAUSE)
@@ -1254,7 +1254,7 @@ class RecordTests(SchedulerTestCase):
         """An outage leaves one line when it begins and one when it ends, however long it is."""
         self.store.insert("a")
         self.start()
-        self.store.away = {"record", "claim", "upcoming"}
+        self.store.away = {"record", "claim", "due_within"}
         self.endpoint.answer("a")
         self.go(60)
         self.assertEqual(len(self.logged(LogLevel.error)), 1)
@@ -1465,10 +1465,10 @@ class DrainTests(SchedulerTestCase):
 
     def test_a_store_that_is_closing(self) -> None:
         """What was still to be asked is refused then, which is no outage of the database."""
-        self.store.hold("upcoming")
+        self.store.hold("due_within")
         self.start()
         self.successResultOf(self.drain(10))
-        ((answer, _),) = self.store._held["upcoming"]
+        ((answer, _),) = self.store._held["due_within"]
         answer.errback(StoreUnavailable("this instance is stopping"))
         self.assertEqual(self.logged(LogLevel.error), [])
 
@@ -1624,7 +1624,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     for day, name in enumerate(("a", "b", "c")):
         first = at + timedelta(minutes=day)
         await store.put(JobKey(name, "x"), ScheduleRequest(first_run=first, one_off=True))
-    seen.append((await store.upcoming(MINUTE, 2)).times)
+    seen.append((await store.due_within(MINUTE, 2)).times)
     a, b = await claim(LONG)
     (c,) = await claim(OVER)
     (again,) = await claim(LONG)

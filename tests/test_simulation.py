@@ -187,6 +187,6 @@ class ModelTests(SynchronousTestCase):
         row = database.insert(at(0))
         found, _ = database.find(database.begin(owner), 9, at(1))
         database.take(found, at(21))
-        self.assertEqual(Counter(database.upcoming(timedelta(30), 9, at(1)).times), {at(21): 1})
+        self.assertEqual(Counter(database.due_within(timedelta(30), 9, at(1)).times), {at(21): 1})
         self.assertEqual(database.find(database.begin(owner), 9, at(20.9)), ([], 0))
         self.assertIs(row, found[0])

@@ -354,29 +354,29 @@ class ClaimTests(EngineTestCase):
         store = self.open_store()
         keys = self.in_the_past("a", "A", "\xe9", "a ", "b", "ab", "c")
         without = ["a", "\xe9", "b", "nowhere"]
-        dues = await store.upcoming(timedelta(0), 3, without)
+        dues = await store.due_within(timedelta(0), 3, without)
         self.assertEqual([due.second for due in dues.times], [1, 3, 5])
         for limit, expected, full in ((3, [1, 3, 5], True), (3, [6], False), (3, [], False)):
             claimed = await store.claim(limit, LONG, without)
             self.assertEqual([run.key for run in claimed.runs], [keys[n] for n in expected])
             self.assertEqual(claimed.full, full)
-        dues = await store.upcoming(timedelta(0), 3, without)
+        dues = await store.due_within(timedelta(0), 3, without)
         self.assertEqual(dues.times, [])
         claimed = await store.claim(3, LONG)
         self.assertEqual([run.key for run in claimed.runs], [keys[0], keys[2], keys[4]])
 
-    async def test_upcoming(self) -> None:
+    async def test_due_within(self) -> None:
         """The due times up to a horizon, in order; a full list ends where it ends."""
         store = self.open_store()
         self.in_the_past("a", "b", "c")
         await store.put(KEY, ScheduleRequest(interval=seconds(1)))
         await store.put(JobKey("far", "off"), EACH_MINUTE)
-        dues = await store.upcoming(timedelta(seconds=30), 100)
+        dues = await store.due_within(timedelta(seconds=30), 100)
         self.assertEqual(len(dues.times), 4)
         self.assertEqual(dues.times, sorted(dues.times))
         ahead = dues.horizon - store.clock.now()
         self.assertLess(abs(ahead - timedelta(seconds=30)), timedelta(seconds=5))
-        dues = await store.upcoming(timedelta(seconds=30), 2)
+        dues = await store.due_within(timedelta(seconds=30), 2)
         self.assertEqual(dues.horizon, datetime(2020, 1, 1, 0, 0, 1, tzinfo=UTC))
 
     async def test_poison(self) -> None:
@@ -460,7 +460,7 @@ class ClaimTests(EngineTestCase):
                 f"UPDATE dalga SET scheduled = '{none}', due = '{none}' WHERE path = 'bad'"
             )
             connection.commit()
-        self.assertTrue((await store.upcoming(MINUTE, 9)).times)
+        self.assertTrue((await store.due_within(MINUTE, 9)).times)
         self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [good])
         self.assertEqual((await store.counts()).set_aside, 1)
 

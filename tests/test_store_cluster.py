@@ -222,7 +222,7 @@ class ClusterClaimTests(ClusterTestCase):
                 first.get(KEY),
                 first.delete(KEY),
                 first.claim(9, LONG),
-                first.upcoming(timedelta(seconds=2), 9),
+                first.due_within(timedelta(seconds=2), 9),
                 first.now(),
             ):
                 await self.assertFailure(failing, StoreUnavailable)

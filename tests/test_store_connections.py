@@ -663,7 +663,7 @@ class HostsTests(ConnectionTestCase):
         self.only_reads(second, False)
         counts = await gatherResults([store.counts() for _ in range(9)])
         self.assertEqual([each.total for each in counts], [0] * 9)
-        dues = await gatherResults([store.upcoming(LONG, 9) for _ in range(9)])
+        dues = await gatherResults([store.due_within(LONG, 9) for _ in range(9)])
         self.assertEqual([each.times for each in dues], [[]] * 9)
         await self.assertFailure(store.get(KEY), JobNotFound)
         await store.put(KEY, EACH_MINUTE)

@@ -230,7 +230,7 @@ class ErringTests(EngineTestCase):
                 store.put(KEY, EACH_MINUTE),
                 store.get(KEY),
                 store.claim(9, LONG),
-                store.upcoming(LONG, 9),
+                store.due_within(LONG, 9),
                 store.record([(run, Delete())]),
                 store.announce("web1"),
             ):

@@ -301,7 +301,7 @@ class Machine:
         self.same(self.stores[1].counts(), self.model.counts())
         for without in ((), ("b",)):
             self.same(
-                self.stores[1].upcoming(HOUR, 9, without), self.model.upcoming(HOUR, 9, without)
+                self.stores[1].due_within(HOUR, 9, without), self.model.due_within(HOUR, 9, without)
             )
 
     def pages(self, store: JobsTable | FakeStore, path: str | None) -> list[list[Any]]:

@@ -56,7 +56,7 @@ class EnableTests(EngineTestCase):
         )
         self.assertEqual(await store.get(key), job)
         self.assertEqual((await store.claim(9, LONG)).runs, [])
-        self.assertEqual((await store.upcoming(MINUTE, 9)).times, [])
+        self.assertEqual((await store.due_within(MINUTE, 9)).times, [])
 
     async def test_enabled(self) -> None:
         """Enabled, it is due at its scheduled time: before those who are due since then (P6)."""

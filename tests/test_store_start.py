@@ -27,7 +27,7 @@ async def walk(case: EngineTestCase, store: JobsTable) -> None:
     page = await store.page(None, None, 9)
     case.assertEqual([job.key for job in page.jobs], KEYS)
     await store.trigger(KEYS[0])
-    dues = await store.upcoming(timedelta(seconds=2), 9)
+    dues = await store.due_within(timedelta(seconds=2), 9)
     case.assertEqual(len(dues.times), 3)
     claimed = await store.claim(9, LONG)
     case.assertEqual(sorted(run.key for run in claimed.runs), KEYS)

@@ -1010,7 +1010,7 @@ class LaterVersionTests(UpgradeTestCase):
         store = self.open_store()
         key = JobKey("check_feed", "1234")
         await store.put(key, replace(EACH_MINUTE, immediate=True))
-        await gatherResults([store.now() for _ in range(9)] + [store.upcoming(LONG, 9)])
+        await gatherResults([store.now() for _ in range(9)] + [store.due_within(LONG, 9)])
         await store.announce("here")
         self.forget()
         self.upgrade_to_3()

@@ -145,7 +145,7 @@ class SimulatedStore:
         follow(steps())
         return deferred
 
-    def upcoming(
+    def due_within(
         self, within: timedelta, limit: int, without: Collection[str] = ()
     ) -> Deferred[Dues]:
         """The time, read, commit."""
@@ -157,7 +157,7 @@ class SimulatedStore:
             transaction = database.begin(self._here)
             yield from self._ask(LOOK_HERE / 3, LOOK_THERE)
             now = at(self._time.now)
-            dues = database.upcoming(within, limit, now)
+            dues = database.due_within(within, limit, now)
             count = len(dues.times)
             database.counts["scans"] += 1
             database.counts["times scanned"] += count

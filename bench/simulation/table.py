@@ -136,7 +136,7 @@ class Database:
                     raise ValueError(f"each job here is run once, and its POST succeeds: {other}")
         return lost
 
-    def upcoming(self, within: timedelta, limit: int, now: datetime) -> Dues:
+    def due_within(self, within: timedelta, limit: int, now: datetime) -> Dues:
         horizon = now + within
         times = [due for due, _ in self._due[:limit] if due <= horizon]
         return Dues(times, times[-1] if len(times) == limit else horizon)

@@ -278,7 +278,7 @@ class Scheduler:
             within = timedelta(seconds=2 * self._pace.scan)
             # A backlog that is left out by claims would fill the list.
             self._unscanned = frozenset(self._shares.left_out)
-            self._look_at(await self._store.upcoming(within, SCAN_LIMIT, self._unscanned))
+            self._look_at(await self._store.due_within(within, SCAN_LIMIT, self._unscanned))
             self._correct_soon()
         except Exception as error:
             self._failed(SCAN, error)

@@ -234,7 +234,7 @@ class Store(Protocol):
     def depart(self, instance: str) -> Deferred[None]:
         """Note that an instance stops."""
 
-    def upcoming(
+    def due_within(
         self, within: timedelta, limit: int, without: Collection[str] = ()
     ) -> Deferred[Dues]:
         """

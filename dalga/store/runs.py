@@ -75,10 +75,10 @@ class Runs:
         #: most as many as the scheduler keeps verdicts.
         self._unsure: set[tuple[int, bytes]] = set()
 
-    def upcoming(
+    def due_within(
         self, within: timedelta, limit: int, without: Collection[str] = ()
     ) -> Deferred[Dues]:
-        """See `Store.upcoming`."""
+        """See `Store.due_within`."""
 
         # One statement, as this is what an idle daemon does: so the horizon goes by the estimate of
         # the database's time. It is what was asked for, so it holds even where that is wrong.
@@ -96,7 +96,7 @@ class Runs:
             return Dues(times, max(times) if len(times) == limit else horizon)
 
         arguments = (self._dialect.instant(horizon), *map(self._dialect.key, without), limit)
-        return self._lane.read(self._sql.upcoming(len(without)), arguments, dues)
+        return self._lane.read(self._sql.due_within(len(without)), arguments, dues)
 
     def claim(
         self, limit: int, lease: timedelta, without: Collection[str] = ()

@@ -236,7 +236,7 @@ class Statements:
 
     # What a claim does
 
-    def upcoming(self, without: int) -> str:
+    def due_within(self, without: int) -> str:
         # The time is there also where nothing is due.
         return self._dialect.prepare(f"""
             SELECT (SELECT UTC_TIMESTAMP(6)), due

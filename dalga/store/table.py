@@ -207,11 +207,11 @@ class JobsTable:
         """See `Store.depart`."""
         return self._instances.depart(instance)
 
-    def upcoming(
+    def due_within(
         self, within: timedelta, limit: int, without: Collection[str] = ()
     ) -> Deferred[Dues]:
-        """See `Store.upcoming`."""
-        return self._runs.upcoming(within, limit, without)
+        """See `Store.due_within`."""
+        return self._runs.due_within(within, limit, without)
 
     def claim(
         self, limit: int, lease: timedelta, without: Collection[str] = ()
