@@ -24,10 +24,20 @@ _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
 _LONG_AGO = datetime(1000, 1, 1, tzinfo=UTC)
 
 
+#: Text that a column in another character set, or of another collation, does not keep.
+_TEXT = "é\N{SLIGHTLY SMILING FACE}' "
+
+
+class _NotKept(Exception):
+    """What was written is not read as it was; the words say what."""
+
+
 class Trial:
     """
-    :param jobs: writes and reads the jobs that are tried.
-    :param token: as the daemon's claims have it.
+    Puts two jobs, claims them, records their runs, deletes them, and comes and goes as an instance.
+
+    :param jobs: writes and reads the two jobs.
+    :param token: makes the token of a claim, as the daemon's claims have it.
     """
 
     def __init__(
@@ -53,7 +63,13 @@ class Trial:
         """
         try:
             self._look_for_set_back(cursor)
-            kept = self._write_and_read(cursor)
+            self._write_and_read(cursor)
+        except _NotKept as kept:
+            raise StartupError(
+                f"the table {self._dialect.table} in {self._dialect.where()} does not keep what is "
+                f"written to it ({kept}), as a trigger or another type of a column may have it: "
+                "compare its definition with that of a new one"
+            ) from None
         except Exception as error:
             trouble = self._dialect.trouble(error)
             if trouble in (Trouble.BUSY, Trouble.CONFLICT):
@@ -62,12 +78,6 @@ class Trial:
             if words is None:
                 raise
             raise StartupError(words) from error
-        if kept is not None:
-            raise StartupError(
-                f"the table {self._dialect.table} in {self._dialect.where()} does not keep what is "
-                f"written to it ({kept}), as a trigger or another type of a column may have it: "
-                "compare its definition with that of a new one"
-            )
 
     def _look_for_set_back(self, cursor: Cursor) -> None:
         """Whether the clock was set back while no daemon was there to see it."""
@@ -77,48 +87,83 @@ class Trial:
         if ahead and not self._clock.set_backs:
             self._clock.set_backs += 1
 
-    def _write_and_read(self, cursor: Cursor) -> str | None:
-        """The trial itself. Gives in words what is not read as it was written; None if all is."""
-        dialect, sql, token = self._dialect, self._sql, self._token()
-        name, text = f"try {token.hex()}", "é\N{SLIGHTLY SMILING FACE}' "
-        keys = [JobKey(name, f"{text}{body}") for body in "aA"]  # two, for bytes are compared
-        instant = _TRIAL
-        planned = plan(ScheduleRequest(one_off=True, first_run=instant), instant)
+    def _write_and_read(self, cursor: Cursor) -> None:
+        """:raises _NotKept: as all that it calls."""
+        token = self._token()
+        name = f"try {token.hex()}"
+        keys = [JobKey(name, f"{_TEXT}{body}") for body in "aA"]  # two, for bytes are compared
+        self._put(cursor, keys)
+        rows = self._find(cursor, keys)
+        changed = [
+            self._claim(cursor, rows, token),
+            self._fail(cursor, keys, rows, token),
+            self._delete(cursor, rows, token),
+            self._come_and_go(cursor, name) * len(keys),
+        ]
+        if changed != [len(keys)] * 4:
+            raise _NotKept(f"of 2 rows {changed} are said to be changed")
+
+    def _put(self, cursor: Cursor, keys: list[JobKey]) -> None:
+        """Write jobs, and then over them, and read them."""
+        planned = plan(ScheduleRequest(one_off=True, first_run=_TRIAL), _TRIAL)
         for _ in range(2):
-            self._jobs.upsert(cursor, dict.fromkeys(keys, planned), instant)
+            self._jobs.upsert(cursor, dict.fromkeys(keys, planned), _TRIAL)
         expected = {key: as_planned(key, planned) for key in keys}
         if dict(self._jobs.read_rows(cursor, keys, _TRIAL)) != expected:
-            return "two jobs are not read as they were put"
+            raise _NotKept("two jobs are not read as they were put")
+
+    def _find(self, cursor: Cursor, keys: list[JobKey]) -> list[int]:
+        """The ids of the jobs' rows, which are locked then."""
         parts = [part for key in keys for part in self._jobs.key(key)]
-        cursor.execute(sql.find_all(len(keys)), parts)
+        cursor.execute(self._sql.find_all(len(keys)), parts)
         rows = [row[0] for row in cursor.fetchall()]
         self._jobs.lock(cursor, keys)
-        at = dialect.instant(instant)
+        return rows
+
+    def _claim(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
+        """Claim rows, and read them; gives how many the driver says it has changed."""
+        dialect, sql = self._dialect, self._sql
         cursor.execute(sql.find_due(0), (dialect.instant(_LONG_AGO), 1))
-        cursor.execute(sql.take(len(rows)), (at, token, token, at, *rows, at))
-        counts = [cursor.rowcount]
+        changed = self._take(cursor, rows, token)
         cursor.execute(sql.read_taken(len(rows)), (*rows, token))
         try:
             for row in cursor.fetchall():
                 columns = RunRow(*(*row, row[7], Override.NONE))
-                run = read_run(columns, token, instant, 0.0, dialect.read_instant)
-                if run.started != instant:
-                    return "a claim does not read what it wrote"
+                run = read_run(columns, token, _TRIAL, 0.0, dialect.read_instant)
+                if run.started != _TRIAL:
+                    raise _NotKept("a claim does not read what it wrote")
         except Unreadable as problem:
-            return str(problem)
-        cursor.execute(sql.read_leases(len(rows)), rows)
-        error = (text * MAX_ERROR)[:MAX_ERROR]
+            raise _NotKept(str(problem)) from None
+        return changed
+
+    def _take(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
+        at = self._dialect.instant(_TRIAL)
+        cursor.execute(self._sql.take(len(rows)), (at, token, token, at, *rows, at))
+        return int(cursor.rowcount)
+
+    def _fail(self, cursor: Cursor, keys: list[JobKey], rows: list[int], token: bytes) -> int:
+        """Record that runs have failed, and claim them again; gives what `_claim` does."""
+        cursor.execute(self._sql.read_leases(len(rows)), rows)
+        at = self._dialect.instant(_TRIAL)
+        error = (_TEXT * MAX_ERROR)[:MAX_ERROR]
         ends = [value for row in rows for value in (row, token, at, error)]
-        cursor.execute(sql.retry_rows(len(rows)), ends)
-        counts.append(cursor.rowcount)
-        cursor.execute(sql.take(len(rows)), (at, token, token, at, *rows, at))
-        found = [job for _, job in self._jobs.read_rows(cursor, keys, instant)]
+        cursor.execute(self._sql.retry_rows(len(rows)), ends)
+        changed = int(cursor.rowcount)
+        self._take(cursor, rows, token)
+        found = [job for _, job in self._jobs.read_rows(cursor, keys, _TRIAL)]
         if [job.error for job in found if isinstance(job, Job)] != [error] * len(keys):
-            return "the error of a run is not read as it was written"
-        cursor.execute(sql.delete_rows(len(rows)), [v for row in rows for v in (row, token)])
-        counts.append(cursor.rowcount)
+            raise _NotKept("the error of a run is not read as it was written")
+        return changed
+
+    def _delete(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
+        ends = [value for row in rows for value in (row, token)]
+        cursor.execute(self._sql.delete_rows(len(rows)), ends)
+        return int(cursor.rowcount)
+
+    def _come_and_go(self, cursor: Cursor, name: str) -> int:
+        """An instance that is heard of twice, and stops; gives how many rows that removed."""
+        id = self._dialect.key(name)
         for _ in range(2):
-            cursor.execute(sql.announce, (dialect.key(name), at))
-        cursor.execute(sql.depart, (dialect.key(name),))
-        counts.append(cursor.rowcount * len(keys))
-        return None if counts == [len(keys)] * 4 else f"of 2 rows {counts} are said to be changed"
+            cursor.execute(self._sql.announce, (id, self._dialect.instant(_TRIAL)))
+        cursor.execute(self._sql.depart, (id,))
+        return int(cursor.rowcount)
