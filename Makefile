@@ -57,13 +57,14 @@ test-mysql: mysql-engine
 test-quick: venv
 	@DALGA_TEST_ENGINES=sqlite $(RUN)
 
-# The modules in which the most of what Dalga asks of a library is tried. Daemons are not among them:
-# they would be those of .venv.
+# The modules in which the most of what Dalga asks of a library is tried, PyMySQL's on a MariaDB.
+# Daemons are not among them: they would be those of .venv.
 LOWEST = .venv-lowest
-LOWEST_TESTS = trust lookup endpoint config cron duration jobs schedule store web_api web_parameters zone
+LOWEST_TESTS = trust lookup endpoint config cron duration jobs schedule store store_connections web_api \
+    web_parameters zone
 
-test-lowest: $(LOWEST)/made
-	@DALGA_TEST_ENGINES=sqlite $(LOWEST)/bin/python tests/run.py $(LOWEST_TESTS:%=tests.test_%)
+test-lowest: $(LOWEST)/made engines
+	@DALGA_TEST_ENGINES=sqlite,mariadb $(LOWEST)/bin/python tests/run.py $(LOWEST_TESTS:%=tests.test_%)
 
 $(LOWEST)/made: pyproject.toml tests/lowest.py .venv/made
 	rm -rf $(LOWEST)
