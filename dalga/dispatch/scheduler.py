@@ -1,12 +1,16 @@
 """
 The scheduler: claim what is due, POST it, record what came of it.
 
-One timer wakes it, for the earliest time on the agenda. A scan fills the agenda, now and again,
-with what the near future holds. A claim, not the agenda, decides what runs. Outcomes are written in
-batches: those that come while one is being written go together into the next.
+One timer wakes the scheduler for whatever comes first: a claim, a scan or a sign of life. A scan,
+every `Pace.scan` seconds, reads the due times of the near future into the agenda. The agenda tells
+when to claim; the claim, not the agenda, decides which runs start.
 
-All of this goes on whatever the database does: what fails because of it is logged once, and tried
-again until it works (P5). Nothing here reads the machine's wall clock (P8).
+The scheduler owns the timers, and asks the other modules of this folder: `shares.py` and
+`waiting.py` which claimed run may start, `outages.py` when a query that failed is tried again. It
+hands each verdict to `recorder.py`, which writes it.
+
+Whatever the database does, the scheduler goes on: a query that fails is logged once, and tried
+again until it succeeds (P5). Nothing here reads the machine's wall clock (P8).
 """
 
 from __future__ import annotations
@@ -34,14 +38,14 @@ from dalga.store import Claimed, Dues, Recorded, Store
 
 log = logger(__name__)
 
-#: What a claim's lease leaves beyond the POST's own time-out, in seconds: for the way there and for
-#: the record. It is also what a dead instance's jobs wait for longer than need be.
+#: A lease is this much (seconds) longer than a POST's time-out. The POST's start and the record of
+#: its outcome have to fit in. The jobs of an instance that dies wait this much longer, too.
 LEASE_MARGIN = 10.0
 
-#: Due times that one scan reads at most.
+#: Due times that one scan reads, at most.
 SCAN_LIMIT = 1_000
 
-#: How often an instance gives a sign of life, in seconds.
+#: From one sign of life of an instance to the next, in seconds.
 SIGN_OF_LIFE = 10.0
 
 #: Time limit (seconds) for removing this instance from the instance table at shutdown. A row that
@@ -101,37 +105,43 @@ class Scheduler:
         self._recorder = Recorder(reactor, store, self._outages, self._recorded)
 
         self._agenda = Agenda()
-        #: There may be due rows that the agenda does not know of.
+        #: Whether to claim at once: there may be due rows whose times are not on the agenda.
         self._more = True
+        #: The runs whose POST is under way, by row.
         self._running: dict[int, Run] = {}
-        #: Of those, the ones whose leases were over early, by row, as they were claimed once more:
-        #: what comes of the POST under way is recorded under the new lease.
+        #: Running runs whose lease ended early, and which were claimed again: the second claim's
+        #: run, by row. The outcome of the POST under way is recorded under the second lease.
         self._claimed_anew: dict[int, Run] = {}
         self._claiming = False
         #: Due times that became known during the claim under way.
         self._meanwhile: list[datetime] = []
         self._scanning = False
         self._signing = False
-        #: How many set-backs of the clock have been corrected for: see `DatabaseClock.set_backs`.
+        #: The value of `DatabaseClock.set_backs` up to which jobs were corrected.
         self._set_backs = 0
         retry, variation = policy.retry, 1 + policy.randomization_factor
         self._reach = Reach(pace.lease, retry.max_interval * (1 + retry.jitter), variation)
         self._correcting = False
         self._shares = Shares()
         self._waiting = Waiting(self._shares)
-        #: The paths that the last scan left out.
+        #: The paths that the last scan did not read.
         self._unscanned: frozenset[str] = frozenset()
         #: The timer of `_wait`. It is set whenever a run waits.
         self._impatience: IDelayedCall | None = None
-        #: Runs that ended during the claim under way, and during the last: while the next one is
-        #: made as many will end, so so many more rows are worth claiming.
+        #: How many runs have ended since the claim under way began.
         self._ended_meanwhile = 0
+        #: How many rows the next claim takes beyond the free slots: as many as runs ended during
+        #: the last claim, as about so many slots become free during the next one; or none.
         self._ahead = 0
+        #: When the next scan and the next sign of life begin, in the reactor's seconds.
         self._next_scan = 0.0
         self._next_sign = 0.0
+        #: Calls `_wake`.
         self._timer: IDelayedCall | None = None
+        #: Whether `stop_claiming` was called, and whether `drain` has ended.
         self._stopping = False
         self._over = False
+        #: `drain` waits for the first, `depart` for the second: that a sign of life has ended.
         self._drained: Deferred[None] | None = None
         self._signed: Deferred[None] | None = None
 
@@ -141,7 +151,7 @@ class Scheduler:
         self._set_timer()
 
     def stop_claiming(self) -> None:
-        """Take no more. What runs goes on, and is recorded."""
+        """Claim no more, and give back the waiting runs. Running runs end, and are recorded."""
         self._stopping = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -149,10 +159,10 @@ class Scheduler:
 
     async def drain(self, grace: float) -> int:
         """
-        After `stop_claiming`: wait until what runs has ended and is recorded.
+        After `stop_claiming`: wait until all running runs have ended and are recorded.
 
-        :param grace: how long at most, in seconds.
-        :return: how many runs are left to their leases; nothing of them is recorded any more.
+        :param grace: the longest wait, in seconds.
+        :return: how many runs are left to their leases: their outcomes are not recorded any more.
         """
         if not self._idle:
             drained: Deferred[None] = Deferred()
@@ -165,7 +175,7 @@ class Scheduler:
         return len(self._running) + self._recorder.abandon()
 
     async def depart(self) -> None:
-        """After `drain`: be counted no more, unless the database is away."""
+        """After `drain`: leave the instance table, unless the database is away."""
         if self._outages.away:
             return
         departed = Deferred.fromCoroutine(self._depart())
@@ -175,24 +185,25 @@ class Scheduler:
             log.debug("not taken off the list of instances: {error!r}", error=error)
 
     async def _depart(self) -> None:
-        if self._signing:  # it would put us on the list again
+        if self._signing:  # the sign of life would add this instance to the table again
             self._signed = Deferred()
             await self._signed
         await self._store.depart(self._instance)
 
     @property
     def running(self) -> int:
-        """How many runs are under way."""
+        """How many runs have a POST under way."""
         return len(self._running)
 
     def expect(self, due: datetime) -> None:
-        """This instance has written a job that is due then: be there."""
+        """This instance has written a job that is due at this time: claim it in time."""
         self._note(due)
         self._set_timer()
 
     def _note(self, due: datetime) -> None:
+        """A row of the table is due at this time."""
         if self._claiming:
-            self._meanwhile.append(due)  # the claim under way may have looked before it was there
+            self._meanwhile.append(due)  # the claim under way may not have seen the row
         elif due <= self._store.clock.now():
             self._more = True
         else:
@@ -202,7 +213,7 @@ class Scheduler:
 
     @property
     def _free(self) -> int:
-        # Verdicts that can't be written pile up no further than this (P10).
+        """How many slots are free. A verdict in the recorder's backlog occupies one (P10)."""
         return self._pace.slots - len(self._running) - self._recorder.backlog
 
     @property
@@ -211,11 +222,11 @@ class Scheduler:
         return self._free + self._ahead - self._waiting.count
 
     def _claim_at(self, now: float) -> float | None:
-        """When the next claim is to be made, in the reactor's seconds; None for not yet known."""
+        """When to claim next, in the reactor's seconds; None if not yet known."""
         if self._claiming or self._recorder.held_up:
             return None
         if self._wanted <= self._ahead // 2:
-            return None  # transactions for a row each would cost more than the wait for company
+            return None  # claims of a row each would cost more than the wait for more slots
         at = now
         if not self._more:
             due = self._agenda.next()
@@ -225,23 +236,26 @@ class Scheduler:
         return max(at, self._outages.not_before(CLAIM))
 
     def _scan_at(self) -> float | None:
+        """When to scan next, in the reactor's seconds; None while a scan is under way."""
         if self._scanning:
             return None
         return max(self._next_scan, self._outages.not_before(SCAN))
 
     def _sign_at(self) -> float | None:
+        """When to give the next sign of life; None while one is under way."""
         if self._signing:
             return None
         return max(self._next_sign, self._outages.not_before(SIGN))
 
     def _set_timer(self) -> None:
+        """To be called whenever one of the three times above may have changed."""
         if self._stopping:
             return
         now = self._reactor.seconds()
         wanted = (self._claim_at(now), self._scan_at(), self._sign_at())
         times = [at for at in wanted if at is not None]
         if not times:
-            return  # the end of what is under way comes here again
+            return  # a scan and a sign of life are under way: their ends set the timer
         delay = max(0.0, min(times) - now)
         if self._timer is not None and self._timer.active():
             self._timer.reset(delay)
@@ -266,7 +280,7 @@ class Scheduler:
         self._set_timer()
 
     def _failed(self, what: str, error: Exception) -> None:
-        """Log an error and make a pause; but not that a store refuses all once it is closing."""
+        """A query failed. A store that is closing after the stop refuses all: no outage."""
         if not (self._over and isinstance(error, StoreUnavailable)):
             self._outages.failed(what, error)
 
@@ -274,9 +288,9 @@ class Scheduler:
 
     async def _scan(self) -> None:
         try:
-            # Twice the time until the next one, so that a slow scan leaves no gap.
+            # Twice the time until the next scan, so that a slow scan leaves no gap.
             within = timedelta(seconds=2 * self._pace.scan)
-            # A backlog that is left out by claims would fill the list.
+            # The due rows of a path that claims leave out could fill the list.
             self._unscanned = frozenset(self._shares.left_out)
             self._look_at(await self._store.due_within(within, SCAN_LIMIT, self._unscanned))
             self._correct_soon()
@@ -287,6 +301,7 @@ class Scheduler:
             self._set_timer()
 
     def _look_at(self, dues: Dues) -> None:
+        """Put on the agenda the due times that a scan found."""
         self._outages.answered(SCAN)
         self._agenda.fill(dues.times, dues.horizon)
         if self._agenda.horizon is None:
@@ -300,14 +315,14 @@ class Scheduler:
     # A clock that was set back
 
     def _correct_soon(self) -> None:
-        """Begin a correction, if there is anything to correct and none is under way or pauses."""
+        """Begin a correction if the clock was set back and no correction is under way or pauses."""
         pauses = self._reactor.seconds() < self._outages.not_before(CORRECTION)
         if self._store.clock.set_backs != self._set_backs and not self._correcting and not pauses:
             self._correcting = True
             own(self._correct())
 
     async def _correct(self) -> None:
-        """Move the times that hold jobs up until the clock is where it was, a piece at a time."""
+        """Move the due times that were written before the set-back, a piece of them at a time."""
         set_backs = self._store.clock.set_backs
         try:
             last = await self._store.correct(self._reach, None)
@@ -315,7 +330,7 @@ class Scheduler:
                 last = await self._store.correct(self._reach, last)
         except Exception as error:
             self._failed(CORRECTION, error)
-            self._next_scan = self._outages.not_before(CORRECTION)  # which begins anew
+            self._next_scan = self._outages.not_before(CORRECTION)  # and begin anew with that
         else:
             self._outages.answered(CORRECTION)
             if last is None:
@@ -329,7 +344,7 @@ class Scheduler:
     # Sign of life
 
     async def _give_sign_of_life(self) -> None:
-        """For the count of instances only: no lease depends on it."""
+        """Enter this instance in the instance table. No lease depends on that table."""
         try:
             await self._store.announce(self._instance)
         except Exception as error:
@@ -363,7 +378,7 @@ class Scheduler:
 
     def _take_in(self, claimed: Claimed) -> None:
         self._outages.answered(CLAIM)
-        # Where all that was due is taken, others may have room for what comes next.
+        # If all due rows are taken, other instances may have room for the rows due next.
         self._ahead = min(self._ended_meanwhile, self._pace.slots) if claimed.full else 0
         self._more = self._more or claimed.full
         self._agenda.forget_until(claimed.now)
@@ -372,14 +387,14 @@ class Scheduler:
         if not claimed.full and (caught_up or let_in_again):
             self._next_scan = self._reactor.seconds()  # see what comes next
         if self._over:
-            return  # it came back after the stop: left to its lease
+            return  # the claim ended after the stop: its runs are left to their leases
         self._waiting.add(claimed.runs, self._reactor.seconds())
         self._start_ready()
         if self._stopping:
             self._give_back_all()
 
     def _scan_is_past(self, now: datetime) -> bool:
-        """Whether all that the last scan listed is due by now."""
+        """Whether all due times that the last scan listed are past."""
         horizon = self._agenda.horizon
         return horizon is not None and horizon <= now
 
@@ -440,8 +455,8 @@ class Scheduler:
             self._recorder.add(run, too_late)
             return
         if self._reactor.seconds() + self._pace.timeout > run.lease_ends:
-            # Asleep or cut off since the claim: by the time that we'd be done another may have
-            # begun.
+            # The machine slept, or was cut off, since the claim. Before the POST could end,
+            # another instance may claim the run and POST it (P3).
             log.warn(
                 "{path!r} {body!r}: not started, its lease would end before the POST could",
                 **fields(run),
@@ -464,7 +479,7 @@ class Scheduler:
         ended.addErrback(self._lost, run)
 
     def _broken(self, failure: Failure, run: Run) -> Outcome:
-        """A mistake of ours takes no job with it: the run is tried again, like any that failed."""
+        """The attempt met a programming mistake: the run is tried again, like any that failed."""
         log.failure("{path!r} {body!r}: the attempt broke", failure, **fields(run))
         return Outcome(status=None, elapsed=0.0, error="internal error")
 
@@ -490,7 +505,7 @@ class Scheduler:
         self._check_drained()
 
     def _forget(self, run: Run) -> None:
-        """It is under way no more."""
+        """The run's POST is no longer under way."""
         del self._running[run.row]
         self._claimed_anew.pop(run.row, None)
         self._shares.ended(run.key.path)
@@ -498,11 +513,11 @@ class Scheduler:
     # Record
 
     def _recorded(self, dues: list[datetime], recorded: Recorded) -> None:
-        """What a batch has written: the due times of the runs to come; and what it has not."""
+        """The recorder has written a batch: take in the due times, log what it wrote otherwise."""
         for due in dues:
             self._note(due)
         if recorded.lost or recorded.overridden or recorded.already:
-            # Scheduled anew during the run, maybe for a time that has come by now.
+            # Those jobs were scheduled anew during the run, maybe for a time that is past by now.
             self._more = True
         log_recorded(recorded)
         self._set_timer()
