@@ -16,12 +16,12 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import Any
@@ -149,9 +149,7 @@ class Bench:
             ]
             results += await gatherResults(
                 [
-                    semaphore.run(
-                        lambda name=name, one=one: Deferred.fromCoroutine(self.run(name, one))
-                    )
+                    semaphore.run(self.run, name, one)
                     for name, one in wanted.items()
                     if not one.alone
                 ]
@@ -242,7 +240,7 @@ class Bench:
 
         # First the server: one that is held would answer nobody who wants to tidy up in it.
         for server in own:
-            await attempt(lambda server=server: deferToThread(server.discard))
+            await attempt(partial(deferToThread, server.discard))
         await attempt(lambda: Deferred.fromCoroutine(world.close()))
         if world.disk is not None:
             umount = ["umount", "--lazy", str(world.disk)]
@@ -402,4 +400,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -20,6 +20,7 @@ import treq
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
 
 from faults.history import Key, Said, Verb
 
@@ -85,7 +86,8 @@ class Client:
         url = url or self._random.choice(urls)
         asked = time()
         try:
-            request = self._http.request(method, url + target, headers={"connection": "close"})
+            headers = Headers({"connection": ["close"]})
+            request = self._http.request(method, url + target, headers=headers)
             request.addTimeout(LIMIT, self._reactor)
             response = await request
             text = await treq.text_content(response, "utf-8").addTimeout(LIMIT, self._reactor)

@@ -154,7 +154,7 @@ def set_lookup(speed: Path) -> None:
         time.sleep(float(speed.read_text()))
         return find("127.0.0.1", *arguments)
 
-    _socket.getaddrinfo = slow
+    _socket.getaddrinfo = slow  # type: ignore[assignment]  # `socket` names no argument
 
 
 def spin(after: float) -> None:
@@ -163,7 +163,7 @@ def spin(after: float) -> None:
 
     start = LoopingCall(lambda: None).start
     # Once it runs, as only then does it have the clock that it goes by.
-    reactor.callWhenRunning(lambda: reactor.callLater(after, start, 0))  # type: ignore[attr-defined]
+    reactor.callWhenRunning(lambda: reactor.callLater(after, start, 0))
 
 
 def watch_ticks(path: Path) -> None:
@@ -180,7 +180,7 @@ def watch_ticks(path: Path) -> None:
             path.write_text(f"{longest:.6f}")
         last = now
 
-    reactor.callWhenRunning(LoopingCall(tick).start, TICK, now=False)  # type: ignore[attr-defined]
+    reactor.callWhenRunning(LoopingCall(tick).start, TICK, now=False)
 
 
 def prepare(wanted: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,6 +100,7 @@ class Instance(ProcessProtocol):
     @property
     def pid(self) -> int:
         """Of its process."""
+        assert self.transport is not None
         return int(self.transport.pid)
 
     def signal(self, number: signal.Signals) -> None:
@@ -199,7 +200,8 @@ class World:
         for instance in begun:
             if instance.status is None:
                 await instance.ended
-        for one in (*self.proxies, self.endpoint):
+        listening: list[Proxy | Endpoint] = [*self.proxies, self.endpoint]
+        for one in listening:
             await Deferred.fromCoroutine(one.close()).addTimeout(10, self.reactor)
         if self.server is not None and self.server.pid is not None and self.database:
             await deferToThread(self.server.drop_database, self.database)
@@ -250,7 +252,7 @@ class World:
         return self._accounts.pop(0)
 
     def ini(
-        self, account: str, database: Proxy | None = None, **sections: dict[str, object]
+        self, account: str, database: Proxy | None = None, **sections: Mapping[str, object]
     ) -> Path:
         """A configuration file."""
         wanted: dict[str, dict[str, object]] = {
@@ -282,10 +284,10 @@ class World:
     async def start(
         self,
         database: Proxy | None = None,
-        faults: dict[str, object] | None = None,
+        faults: Mapping[str, object] | None = None,
         wait: bool = True,
         may_hold: bool = False,
-        **sections: dict[str, object],
+        **sections: Mapping[str, object],
     ) -> Instance:
         """
         Start an instance, and wait until it listens.
@@ -489,7 +491,7 @@ class World:
                 ((found,),) = cursor.fetchall()
                 return int(found)
 
-        return await deferToThread(count)  # type: ignore[no-any-return]
+        return await deferToThread(count)
 
     async def insert(self, keys: list[Key], due: float, foreign: bool = False) -> None:
         """
@@ -514,7 +516,7 @@ class World:
         await deferToThread(self._insert, [(path, body, "", at, at, at)])
         self.foreign.add((_text(path), _text(body)))
 
-    def _insert(self, rows: list[tuple[object, ...]]) -> None:
+    def _insert(self, rows: Sequence[tuple[object, ...]]) -> None:
         statement = (
             "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
             " VALUES (%s, %s, %s, %s, %s, %s)"

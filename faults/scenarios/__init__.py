@@ -40,7 +40,7 @@ def scenario(
     """Put a coroutine on the list, under its name with dashes."""
 
     def register(run: Run) -> Run:
-        name = run.__name__.replace("_", "-")  # type: ignore[attr-defined]
+        name = run.__name__.replace("_", "-")
         SCENARIOS[name] = Scenario(run, title, own_server, engines, disk, alone)
         return run
 

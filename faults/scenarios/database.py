@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -47,7 +47,7 @@ async def _meanwhile(
     fault: Fault,
     repeats: bool = True,
     wait: float = RECOVERY,
-    **sections: dict[str, object],
+    mysql: Mapping[str, object] | None = None,
 ) -> None:
     """
     Two instances, periodic jobs, and clients that go on, while something is done to the database.
@@ -58,7 +58,7 @@ async def _meanwhile(
     proxy = world.before_database()
     ticks = [world.folder / f"ticks{number}" for number in range(2)]
     for path in ticks:
-        await world.start(database=proxy, faults={"ticks": str(path)}, **sections)
+        await world.start(database=proxy, faults={"ticks": str(path)}, mysql=mysql or {})
     await world.client.put_many(keys("job", 30), interval=2)
     await world.pause(2)
 

@@ -227,11 +227,12 @@ WAITING = 100
 async def resolver(world: World) -> None:
     """What was never sent is said to be so; nothing but POSTs waits, and not for long."""
     speed = world.folder / "speed"
-    named = {
-        "faults": {"lookup": str(speed)},
-        "endpoint": {"baseurl": f"http://{NAMED}:{world.endpoint.port}/", "timeout": f"{TIMEOUT}s"},
+    faults = {"lookup": str(speed)}
+    endpoint = {
+        "baseurl": f"http://{NAMED}:{world.endpoint.port}/",
+        "timeout": f"{TIMEOUT}s",
     }
-    silent = await world.start(**named)
+    silent = await world.start(faults=faults, endpoint=endpoint)
     jobs = keys("job", WAITING)
     with world.faulty("look-ups silent", after=LEASE + 3.0):
         await world.insert(jobs, time(), foreign=True)  # nothing is seen of the first attempts
@@ -255,7 +256,7 @@ async def resolver(world: World) -> None:
         world.objections.append(f"of what was never sent is said: {blamed}")
     # One that is slow: each of them has its answer.
     speed.write_text(f"{SLOW_LOOKUP}")
-    slow = await world.start(**named)
+    slow = await world.start(faults=faults, endpoint=endpoint)
     await world.until_done(WAITING, 30)
     healthy = keys("healthy", WAITING)
     await world.client.put_many(healthy, interval=2)
