@@ -140,7 +140,7 @@ class SimulatedStore:
             yield lambda go: database.commit(
                 transaction, lambda: lost.extend(database.write(verdicts)), go
             )
-            yield from self._answer(deferred, Recorded(lost), 0.0, now, sent)
+            yield from self._answer(deferred, Recorded(lost=lost), 0.0, now, sent)
 
         follow(steps())
         return deferred
