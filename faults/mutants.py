@@ -34,7 +34,7 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
         ],
     },
     "key-sort": {
-        "store/jobs.py": [
+        "store/puts.py": [
             ("in sorted(puts, key=lambda put: put.key)", "in puts"),
         ],
     },

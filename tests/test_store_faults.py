@@ -71,18 +71,17 @@ def before(test: EngineTestCase, store: JobsTable, statement: str, done: str) ->
     """Have a stranger do something before a statement is made, once; gives its name then."""
     hooked: list[str] = []
 
-    class Hooked:
-        def __init__(self, sql: Any) -> None:
-            self._real = sql
+    sql: Any = store._sql
+    statements: Any = type(sql)
 
-        def __getattr__(self, name: str) -> Any:
+    class Hooked(statements):
+        def __getattribute__(self, name: str) -> Any:
             if name == statement and not hooked:
                 hooked.append(name)
                 test.sql(done)
-            return getattr(self._real, name)
+            return super().__getattribute__(name)
 
-    sql: Any = Hooked(store._sql)
-    store._jobs._sql = store._runs._sql = sql
+    sql.__class__ = Hooked  # all parts of the store have the same one
     return hooked
 
 

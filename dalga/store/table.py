@@ -27,6 +27,8 @@ from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.instances import Instances
 from dalga.store.jobs import Jobs
+from dalga.store.keyed import KeyedRows
+from dalga.store.puts import Puts
 from dalga.store.rows import TOKEN_LENGTH
 from dalga.store.runs import Runs
 from dalga.store.schema import MAX_LEASE
@@ -73,10 +75,12 @@ class JobsTable:
         self._api_lane = api_lane
         self._guard = guard
         self._sql = sql = Statements(dialect)
-        self._jobs = Jobs(dialect, sql, api_lane)
+        rows = KeyedRows(dialect, sql)
+        puts = Puts(dialect, sql, rows)
+        self._jobs = Jobs(dialect, sql, api_lane, rows, puts)
         self._runs = Runs(dialect, clock, sql, run_lane, token)
         self._instances = Instances(dialect, sql, run_lane)
-        self._trial = Trial(dialect, clock, sql, self._jobs, token)
+        self._trial = Trial(dialect, clock, sql, rows, puts, token)
 
     # Open and close
 

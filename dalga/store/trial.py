@@ -14,7 +14,8 @@ from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect, Trouble
-from dalga.store.jobs import Jobs, as_planned
+from dalga.store.keyed import KeyedRows
+from dalga.store.puts import Puts, as_planned
 from dalga.store.rows import MAX_ERROR, Override, RunRow, Unreadable, read_run
 from dalga.store.statements import Statements
 
@@ -36,7 +37,8 @@ class Trial:
     """
     Puts two jobs, claims them, records their runs, deletes them, and comes and goes as an instance.
 
-    :param jobs: writes and reads the two jobs.
+    :param rows: reads the two jobs.
+    :param puts: writes the two jobs.
     :param token: makes the token of a claim, as the daemon's claims have it.
     """
 
@@ -45,13 +47,15 @@ class Trial:
         dialect: Dialect,
         clock: DatabaseClock,
         sql: Statements,
-        jobs: Jobs,
+        rows: KeyedRows,
+        puts: Puts,
         token: Callable[[], bytes],
     ) -> None:
         self._dialect = dialect
         self._clock = clock
         self._sql = sql
-        self._jobs = jobs
+        self._rows = rows
+        self._puts = puts
         self._token = token
 
     def run(self, cursor: Cursor) -> None:
@@ -107,17 +111,17 @@ class Trial:
         """Write jobs, and then over them, and read them."""
         planned = plan(ScheduleRequest(one_off=True, first_run=_TRIAL), _TRIAL)
         for _ in range(2):
-            self._jobs.upsert(cursor, dict.fromkeys(keys, planned), _TRIAL)
+            self._puts.upsert(cursor, dict.fromkeys(keys, planned), _TRIAL)
         expected = {key: as_planned(key, planned) for key in keys}
-        if dict(self._jobs.read_rows(cursor, keys, _TRIAL)) != expected:
+        if dict(self._rows.read_rows(cursor, keys, _TRIAL)) != expected:
             raise _NotKept("two jobs are not read as they were put")
 
     def _find(self, cursor: Cursor, keys: list[JobKey]) -> list[int]:
         """The ids of the jobs' rows, which are locked then."""
-        parts = [part for key in keys for part in self._jobs.key(key)]
+        parts = [part for key in keys for part in self._rows.key(key)]
         cursor.execute(self._sql.find_all(len(keys)), parts)
         rows = [row[0] for row in cursor.fetchall()]
-        self._jobs.lock(cursor, keys)
+        self._rows.lock(cursor, keys)
         return rows
 
     def _claim(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
@@ -150,7 +154,7 @@ class Trial:
         cursor.execute(self._sql.retry_rows(len(rows)), ends)
         changed = int(cursor.rowcount)
         self._take(cursor, rows, token)
-        found = [job for _, job in self._jobs.read_rows(cursor, keys, _TRIAL)]
+        found = [job for _, job in self._rows.read_rows(cursor, keys, _TRIAL)]
         if [job.error for job in found if isinstance(job, Job)] != [error] * len(keys):
             raise _NotKept("the error of a run is not read as it was written")
         return changed

@@ -1,0 +1,88 @@
+"""
+Rows of jobs, found by the jobs' keys, and what they hold. What is written to them is decided in
+`dalga.store.jobs` and `dalga.store.puts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Any
+
+from dalga.errors import JobNotFound, JobSetAside
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.store.dialect import Cursor, Dialect
+from dalga.store.rows import JobRow, read_job
+from dalga.store.statements import Batch, Statements
+
+
+class KeyedRows:
+    """Each method runs within a transaction of its caller."""
+
+    def __init__(self, dialect: Dialect, sql: Statements) -> None:
+        self._dialect = dialect
+        self._sql = sql
+
+    def key(self, key: JobKey) -> tuple[object, object]:
+        """The path and the body, as parameters."""
+        return self._dialect.key(key.path), self._dialect.key(key.body)
+
+    def read(self, cursor: Cursor, key: JobKey, now: datetime) -> Job | UnreadableJob:
+        """:raises JobNotFound: if there is none."""
+        rows = dict(self.read_rows(cursor, (key,), now))
+        if not rows:
+            raise not_found(key)
+        return rows[key]
+
+    def read_readable(self, cursor: Cursor, key: JobKey, now: datetime) -> Job:
+        """Read a job that has to be readable, or the write before it is undone."""
+        return readable(self.read(cursor, key, now), key)
+
+    def read_rows(
+        self, cursor: Cursor, keys: Collection[JobKey], now: datetime
+    ) -> Iterator[tuple[JobKey, Job | UnreadableJob]]:
+        for key, columns in self.select(cursor, self._sql.get, keys):
+            yield key, read_job(JobRow(*columns), key, now, self._dialect.read_instant)
+
+    def select(
+        self, cursor: Cursor, statement: Batch, keys: Collection[JobKey]
+    ) -> Iterator[tuple[JobKey, list[Any]]]:
+        """The rows that there are of some jobs, with what stands in them behind id and key."""
+        if not keys:
+            return
+        wanted = {tuple(map(octets, self.key(key))): key for key in keys}
+        cursor.execute(statement(len(wanted)), [value for key in keys for value in self.key(key)])
+        for _, path, body, *columns in cursor.fetchall():
+            yield wanted[octets(path), octets(body)], columns
+
+    def there(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
+        """Those of the jobs that are in the table, locked or not."""
+        return {key for key, _ in self.select(cursor, self._sql.find_all, keys)}
+
+    def lock(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
+        """Lock those of the jobs that nobody else has locked."""
+        return {key for key, _ in self.select(cursor, self._sql.lock, keys)}
+
+    def disable(self, cursor: Cursor, key: JobKey, now: datetime) -> None:
+        at = self._dialect.instant(now)
+        cursor.execute(self._sql.disable, (at, at, at, *self.key(key)))
+
+
+def readable(job: Job | UnreadableJob, key: JobKey) -> Job:
+    """:raises JobSetAside: if the job's row can't be understood."""
+    if isinstance(job, UnreadableJob):
+        raise JobSetAside(
+            f"the job with path {key.path!r} and body {key.body!r} can't be understood "
+            f"({job.problem}): schedule it anew with PUT, or delete it"
+        )
+    return job
+
+
+def not_found(key: JobKey) -> JobNotFound:
+    return JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")
+
+
+def octets(text: object) -> bytes:
+    """A path or body, as a parameter or as a column's value, to compare the two."""
+    return text.encode() if isinstance(text, str) else bytes(text)  # type: ignore[call-overload]

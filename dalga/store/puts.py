@@ -1,0 +1,256 @@
+"""
+What PUTs write: many at once, each new, over the job that is there, or only where the job is as it
+was found (`if_exists`). The calls that share a transaction are gathered in `dalga.store.jobs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import NamedTuple
+
+from dalga.errors import InvalidRequest, JobSetAside
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.key import JobKey
+from dalga.model.options import IfExists
+from dalga.model.plan import Plan, ScheduleRequest, amended, plan
+from dalga.store.dialect import Cursor, Dialect
+from dalga.store.group_commit import LOCKED, Locked
+from dalga.store.keyed import KeyedRows, readable
+from dalga.store.rows import JobRow, Override, read_job, terms_text, text
+from dalga.store.statements import Statements
+from dalga.store.transactions import Conflict
+
+
+class Put(NamedTuple):
+    """One call of `Jobs.put`."""
+
+    key: JobKey
+    request: ScheduleRequest
+    variation: float
+
+    @property
+    def minds_what_is_there(self) -> bool:
+        """Whether the job that is there decides what is written: `if_exists` is update or keep."""
+        return self.request.if_exists in (IfExists.UPDATE, IfExists.KEEP)
+
+    def planned(self, now: datetime) -> Plan:
+        """:raises InvalidRequest: see `dalga.model.plan.plan`."""
+        return plan(self.request, now, self.variation, self.key)
+
+
+class _Found(NamedTuple):
+    """A row where a job is to be written."""
+
+    row: JobRow
+    #: None where it was deleted during a run that goes on.
+    job: Job | UnreadableJob | None
+
+    @property
+    def is_disabled(self) -> bool:
+        return isinstance(self.job, Job) and self.job.disabled
+
+    @property
+    def compared(self) -> tuple[object, ...]:
+        """What a PUT goes by, and has to be as it was read when it is written."""
+        row = self.row
+        names = ("schedule", "location", "options")
+        return (*(text(name, getattr(row, name)) for name in names), row.disabled)
+
+
+class _Todo(NamedTuple):
+    """What is to be written of PUTs, each key in one of four ways."""
+
+    #: The rows of those that mind what is there.
+    found: dict[JobKey, _Found]
+    #: Whatever is there.
+    plans: dict[JobKey, Plan]
+    #: Only where nothing is there.
+    added: dict[JobKey, Plan]
+    #: Only while the row is as it was found: scheduled anew,
+    over: dict[JobKey, Plan]
+    #: or with other terms, its runs as they are.
+    terms: dict[JobKey, Plan]
+
+    def leave_out(self, key: JobKey) -> None:
+        """Don't write it."""
+        for group in (self.plans, self.over, self.terms):
+            group.pop(key, None)
+
+    @property
+    def keys(self) -> set[JobKey]:
+        """Those that are written."""
+        return {*self.plans, *self.added, *self.over, *self.terms}
+
+
+class Puts:
+    """:param rows: of the jobs that are there."""
+
+    def __init__(self, dialect: Dialect, sql: Statements, rows: KeyedRows) -> None:
+        self._dialect = dialect
+        self._sql = sql
+        self._rows = rows
+
+    def write(
+        self, cursor: Cursor, now: datetime, puts: list[Put]
+    ) -> list[Job | Exception | Locked]:
+        """
+        Write jobs, each key but once; what is refused is the answer, and not written. Of several
+        those whose row somebody has locked are left out.
+        """
+        results: dict[JobKey, Job | Exception | Locked] = {}
+        todo = self._sorted(cursor, now, puts, results)
+        self._add(cursor, todo.added)
+        plans = todo.plans
+        if len(puts) > 1 and self._dialect.skip_locked:
+            # New ones first: they may have to wait for somebody who adds the same, and others' rows
+            # are not to be locked meanwhile.
+            there = self._rows.there(cursor, plans)
+            new = {key: plans[key] for key in plans if key not in there}
+            # One for each that was added, two for one that somebody had added meanwhile.
+            if self.upsert(cursor, new, now) == len(new):
+                results |= {key: as_planned(key, plans.pop(key)) for key in new}
+            wanted = there.union(todo.over, todo.terms)
+            free = self._rows.lock(cursor, wanted)
+            for key in wanted - free:
+                results[key] = LOCKED
+                todo.leave_out(key)
+            plans = {key: plans[key] for key in plans if key in free}
+        for key, terms in todo.terms.items():
+            self._amend(cursor, key, todo.found[key], terms)
+        for key in todo.over:
+            self._hold(cursor, key, todo.found[key])
+        self.upsert(cursor, plans | todo.over, now)
+        for key in todo.over:
+            if todo.found[key].is_disabled:
+                self._rows.disable(cursor, key, now)
+        for key, job in self._rows.read_rows(cursor, todo.keys, now):
+            results[key] = readable(job, key)
+        for put in puts:
+            if put.key in todo.added:
+                _check_added(put, todo.added[put.key], results.get(put.key))
+        return [results[put.key] for put in puts]
+
+    def _sorted(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        puts: list[Put],
+        results: dict[JobKey, Job | Exception | Locked],
+    ) -> _Todo:
+        """What is to be written of PUTs; `results` gets the answers of those that write nothing."""
+        found = self._found(cursor, [put.key for put in puts if put.minds_what_is_there], now)
+        todo = _Todo(found, {}, {}, {}, {})
+        # In the order of the key, in which all transactions add several rows: two that add the
+        # same can't each wait for the other.
+        for put in sorted(puts, key=lambda put: put.key):
+            key = put.key
+            try:
+                if not put.minds_what_is_there:
+                    todo.plans[key] = put.planned(now)
+                elif key not in found:
+                    todo.added[key] = put.planned(now)
+                else:
+                    answer, terms = self._decide(put, found[key].job, now)
+                    if answer is not None:
+                        results[key] = answer
+                    elif terms is not None:
+                        todo.terms[key] = terms
+                    else:
+                        todo.over[key] = put.planned(now)
+            except (InvalidRequest, JobSetAside) as refusal:
+                results[key] = refusal
+        return todo
+
+    def _found(
+        self, cursor: Cursor, keys: Collection[JobKey], now: datetime
+    ) -> dict[JobKey, _Found]:
+        """What there is of some jobs."""
+        found = {}
+        for key, columns in self._rows.select(cursor, self._sql.find_rows, keys):
+            row = JobRow(*columns)
+            job = read_job(row, key, now, self._dialect.read_instant)
+            found[key] = _Found(row, None if row.override == Override.DELETED else job)
+        return found
+
+    def _decide(
+        self, put: Put, job: Job | UnreadableJob | None, now: datetime
+    ) -> tuple[Job | None, Plan | None]:
+        """
+        What a PUT comes to that minds what is there.
+
+        :param job: None where it was deleted during a run that goes on.
+        :return: the job, where there is nothing to change; else the terms that it gets, or None
+            where it is scheduled anew.
+        :raises InvalidRequest: see `dalga.model.plan.amended`.
+        :raises JobSetAside: if it is to be kept, and can't be understood.
+        """
+        if put.request.if_exists is IfExists.KEEP and job is not None:
+            return readable(job, put.key), None
+        if not isinstance(job, Job):
+            return None, None
+        terms = amended(job, put.request, now)
+        if terms and (terms.schedule, terms.options) == (job.schedule, job.options):
+            return job, None
+        return None, terms
+
+    def _amend(self, cursor: Cursor, key: JobKey, found: _Found, terms: Plan) -> None:
+        """Write the terms of a job, whose runs go on as they were."""
+        texts = terms_text(terms.schedule, terms.options)
+        # An `until` was held against the run that the job had.
+        scheduled = self._dialect.instant(terms.first)
+        values = (*texts, *self._rows.key(key), *found.compared, scheduled)
+        cursor.execute(self._sql.amend, values)
+        if cursor.rowcount != 1:
+            raise Conflict("changed between two statements")
+
+    def _hold(self, cursor: Cursor, key: JobKey, found: _Found) -> None:
+        """Make sure, up to the end of the transaction, that a job is as it was found."""
+        if isinstance(found.job, UnreadableJob):
+            return  # nor can it be compared; it is mended, whatever it is
+        if found.job is None:
+            cursor.execute(self._sql.hold_deleted, self._rows.key(key))
+        else:
+            cursor.execute(self._sql.hold, (*self._rows.key(key), *found.compared))
+        if cursor.rowcount != 1:
+            raise Conflict("changed between two statements")
+
+    def _add(self, cursor: Cursor, plans: dict[JobKey, Plan]) -> None:
+        """Write jobs where nothing is there; what somebody has added meanwhile stays."""
+        if plans:
+            rows = [value for key, planned in plans.items() for value in self._row(key, planned)]
+            cursor.execute(self._sql.add(len(plans)), rows)
+
+    def upsert(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> int:
+        """Write jobs, new or over those that are there; gives what the driver counts."""
+        if not plans:
+            return 0
+        at = self._dialect.instant(now)
+        rows = [value for key, planned in plans.items() for value in self._row(key, planned)]
+        cursor.execute(self._sql.put(len(plans)), (*rows, at, at, at, at))
+        return int(cursor.rowcount)
+
+    def _row(self, key: JobKey, planned: Plan) -> tuple[object, ...]:
+        terms = terms_text(planned.schedule, planned.options)
+        anchor, first = map(self._dialect.instant, (planned.anchor, planned.first))
+        return (*self._rows.key(key), *terms, anchor, first, first)
+
+
+def as_planned(key: JobKey, planned: Plan) -> Job:
+    """A job that was not there before."""
+    return Job(
+        key=key,
+        schedule=planned.schedule,
+        options=planned.options,
+        anchor=planned.anchor,
+        scheduled=planned.first,
+        due=planned.first,
+    )
+
+
+def _check_added(put: Put, planned: Plan, job: Job | Exception | Locked | None) -> None:
+    """:raises Conflict: where somebody has added the job meanwhile, and it is to be looked at."""
+    if put.request.if_exists is IfExists.KEEP and job is not None:
+        return
+    if job != as_planned(put.key, planned):
+        raise Conflict("added between two statements")
