@@ -18,7 +18,7 @@ from dalga.counting import Counting
 from dalga.errors import DalgaError, JobSetAside, StoreUnavailable
 from dalga.log import logger
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey, check_length, check_path
+from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
 from dalga.model.plan import ScheduleRequest, check_request, plan, times_of
 from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
@@ -110,7 +110,7 @@ class Jobs:
         # One list at a time: each thread that computes slows the reactor's down.
         self._listing = DeferredLock()
 
-    async def schedule(self, key: JobKey, request: ScheduleRequest) -> Job:
+    async def schedule(self, key: RawKey, request: ScheduleRequest) -> Job:
         """
         Write a job, or write over the one that is there. Returns after the commit (P1).
 
@@ -118,14 +118,12 @@ class Jobs:
         :raises StoreUnavailable: if the database can't be reached; the job may have been written or
             not.
         """
-        check_length("path", key.path)
-        check_length("body", key.body)
-        check_path(key.path)
+        valid = JobKey(*key)
         check_request(request)
-        put = self._store.put(key, request, self._variation())
+        put = self._store.put(valid, request, self._variation())
         return await self._shielded(put.addCallback(self._scheduled, request.if_exists))
 
-    async def get(self, key: JobKey) -> Job | UnreadableJob:
+    async def get(self, key: RawKey) -> Job | UnreadableJob:
         """
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
@@ -140,7 +138,7 @@ class Jobs:
         """
         return await self._shielded(self._store.page(path, after, limit))
 
-    async def trigger(self, key: JobKey) -> Job:
+    async def trigger(self, key: RawKey) -> Job:
         """
         Have a job run now, or, if a run is under way, once more as soon as that has ended. Elapsed
         time goes on from there; a calendar and cron keep their times. A job that has stopped on a
@@ -153,7 +151,7 @@ class Jobs:
         """
         return await self._shielded(self._store.trigger(key).addCallback(self._triggered))
 
-    async def enable(self, key: JobKey) -> Job | UnreadableJob:
+    async def enable(self, key: RawKey) -> Job | UnreadableJob:
         """
         Let a disabled job run again; if it is overdue its catch-up rule says what happens.
 
@@ -162,7 +160,7 @@ class Jobs:
         """
         return await self._shielded(self._store.enable(key).addCallback(self._enabled))
 
-    async def disable(self, key: JobKey) -> Job | UnreadableJob:
+    async def disable(self, key: RawKey) -> Job | UnreadableJob:
         """
         Keep a job, but don't run it. A run that is under way goes on to its end.
 
@@ -171,7 +169,7 @@ class Jobs:
         """
         return await self._shielded(self._store.disable(key).addCallback(self._disabled))
 
-    async def upcoming(self, key: JobKey, limit: int, after: datetime | None) -> Upcoming:
+    async def upcoming(self, key: RawKey, limit: int, after: datetime | None) -> Upcoming:
         """
         The next `limit` run times of a job after `after`, or after now.
 
@@ -214,7 +212,7 @@ class Jobs:
 
         return await self._listed(work)
 
-    async def cancel(self, key: JobKey) -> None:
+    async def cancel(self, key: RawKey) -> None:
         """
         Delete a job; it is no error if there is none.
 
@@ -278,7 +276,7 @@ class Jobs:
         log.info("{path!r} {body!r}: disabled", path=job.key.path, body=job.key.body)
         return job
 
-    def _cancelled(self, _: None, key: JobKey) -> None:
+    def _cancelled(self, _: None, key: RawKey) -> None:
         log.info("{path!r} {body!r}: cancelled", path=key.path, body=key.body)
 
     def _listed(self, work: Callable[[], Upcoming]) -> Deferred[Upcoming]:

@@ -24,7 +24,7 @@ from twisted.trial.unittest import TestCase
 from dalga.config.load import MySQLConfig, SQLiteConfig
 from dalga.model.duration import seconds
 from dalga.model.job import Job
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.service import build_store
@@ -148,11 +148,11 @@ class EngineTestCase(TestCase):
             return sqlite3.connect(self.config.path, timeout=10)
         return server(self.engine).connect(database=self.config.db)
 
-    def in_the_past(self, *keys: str) -> list[JobKey]:
+    def in_the_past(self, *keys: str) -> list[RawKey]:
         """Insert one-off jobs that are overdue, the first one longest; gives their keys."""
         made = []
         for number, name in enumerate(keys):
-            key = JobKey(name, "body")
+            key = RawKey(name, "body")
             text = self.key(name)
             due = f"2020-01-01 00:{number // 60:02}:{number % 60:02}.000000"
             self.sql(
@@ -168,7 +168,7 @@ class EngineTestCase(TestCase):
         await store.put(key, replace(EACH_MINUTE, immediate=True, **asked))
         return await self.claim_one(store, key)
 
-    async def claim_one(self, store: JobsTable, key: JobKey, lease: timedelta = LONG) -> Run:
+    async def claim_one(self, store: JobsTable, key: RawKey, lease: timedelta = LONG) -> Run:
         """Claim all that is due, which has to be that job and no other."""
         (run,) = (await store.claim(9, lease)).runs
         self.assertEqual(run.key, key)
@@ -182,7 +182,7 @@ class EngineTestCase(TestCase):
         """A path or body as a column's value."""
         return text if self.engine == "sqlite" else text.encode()
 
-    async def job(self, store: JobsTable, key: JobKey) -> Job:
+    async def job(self, store: JobsTable, key: RawKey) -> Job:
         """A job that has to be there and readable."""
         job = await store.get(key)
         assert isinstance(job, Job), job

@@ -271,7 +271,7 @@ class JitterTests(SynchronousTestCase):
             ]
         ),
         st.timedeltas(timedelta(milliseconds=1), 40 * DAY),
-        st.text(max_size=5),
+        st.text(min_size=1, max_size=5),
         st.datetimes(datetime(2021, 3, 20), datetime(2021, 11, 10), timezones=st.just(UTC)),
     )
     @thorough(300)

@@ -20,7 +20,7 @@ from dalga.errors import (
 )
 from dalga.model.duration import seconds
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists, Options
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Stop
@@ -109,12 +109,12 @@ class CallTests(JobsTestCase):
     def test_invalid(self) -> None:
         """P11: a key or a request that is refused never gets to the store."""
         for key, request in (
-            (JobKey("", "b"), EACH_MINUTE),
-            (JobKey("a", ""), EACH_MINUTE),
-            (JobKey("a" * 256, "b"), EACH_MINUTE),
-            (JobKey("a", "b" * 256), EACH_MINUTE),
-            (JobKey("../a", "b"), EACH_MINUTE),
-            (JobKey("a\r\nx: y", "b"), EACH_MINUTE),
+            (RawKey("", "b"), EACH_MINUTE),
+            (RawKey("a", ""), EACH_MINUTE),
+            (RawKey("a" * 256, "b"), EACH_MINUTE),
+            (RawKey("a", "b" * 256), EACH_MINUTE),
+            (RawKey("../a", "b"), EACH_MINUTE),
+            (RawKey("a\r\nx: y", "b"), EACH_MINUTE),
             (KEY, ScheduleRequest()),
             (KEY, ScheduleRequest(interval=seconds(0))),
         ):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
-from dalga.model.key import MAX_KEY_LENGTH, check_length, check_path, target_path
+from dalga.model.key import MAX_KEY_LENGTH, JobKey, check_length, target_path
 from tests.strategies import thorough
 
 
@@ -19,12 +19,12 @@ class PathTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """P11: what could leave the base URL or forge a header is refused, and named."""
         for path in ("..", ".", "../x", "a/..", "a/../b", "./a", "a/.", "/..", "//.."):
-            error = self.assertRaises(InvalidRequest, check_path, path)
+            error = self.assertRaises(InvalidRequest, JobKey, path, "b")
             self.assertIn("segment", str(error))
             leaves = ".." in path.split("/")
             self.assertEqual("would leave the endpoint's base URL" in str(error), leaves, path)
         for character in ("\0", "\t", "\r", "\n", "\x7f", "\x85", "\u2028", "\u2029"):
-            error = self.assertRaises(InvalidRequest, check_path, f"a{character}b")
+            error = self.assertRaises(InvalidRequest, JobKey, f"a{character}b", "b")
             self.assertIn(f"U+{ord(character):04X}", str(error))
 
     def test_accepted(self) -> None:
@@ -42,7 +42,7 @@ class PathTests(SynchronousTestCase):
             "http://x/y",
             "%2e%2e",
         ):
-            check_path(path)
+            JobKey(path, "b")
 
     def test_target(self) -> None:
         """P11: a path is put behind the base URL with one slash, its segments percent-encoded."""
@@ -68,7 +68,7 @@ class PathTests(SynchronousTestCase):
     def test_never_elsewhere(self, path: str) -> None:
         """P11: no accepted path changes scheme, host, port, query or fragment, or climbs up."""
         try:
-            check_path(path)
+            JobKey(path, "b")
         except InvalidRequest:
             return
         url = urlsplit("http://example.com:81/base" + target_path(path))

@@ -394,7 +394,7 @@ class ClaimTests(EngineTestCase):
         self.assertEqual((await store.counts()).set_aside, 5)
         self.assertEqual((await store.claim(9, LONG)).runs, [])
         # It is one's own to mend.
-        healed = await store.put(keys[0], NOW)
+        healed = await store.put(JobKey(*keys[0]), NOW)
         self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [healed.key])
         await store.delete(keys[1])
         self.assertEqual((await store.counts()).set_aside, 3)

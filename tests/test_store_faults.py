@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from dalga.config.load import Config, ListenConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, RawKey
 from dalga.model.run import Delete, Reschedule, Run, Verdict
 from dalga.model.schedule import Every, Once
 from dalga.service import make_service
@@ -555,7 +555,7 @@ class ConcurrencyTests(EngineTestCase):
         ((isolation, zone, wait, autocommit),) = await store._run_lane.run(look)
         self.assertEqual((isolation, zone, wait, autocommit), ("READ-COMMITTED", "+00:00", 3, 0))
 
-    def claimable(self, *names: str) -> list[JobKey]:
+    def claimable(self, *names: str) -> list[RawKey]:
         """Overdue jobs in an opened store's table."""
         self.open_store()
         return self.in_the_past(*names)

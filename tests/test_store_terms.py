@@ -233,7 +233,7 @@ class PoisonTests(EngineTestCase):
             assert isinstance(job, UnreadableJob), (column, value, job)
             self.assertIn(words, job.problem, (column, value))
             self.assertLessEqual(len(job.problem), 255)
-            self.assertIsInstance(await store.put(key, NOW), Job)
+            self.assertIsInstance(await store.put(JobKey(*key), NOW), Job)
         self.assertEqual(len((await store.claim(99, LONG)).runs), len(bad))
 
     async def test_shown_before_it_is_due(self) -> None:

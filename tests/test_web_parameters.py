@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.errors import InvalidRequest
 from dalga.model.duration import Duration, duration_from_text
 from dalga.model.duration import seconds as whole_seconds
-from dalga.model.key import JobKey
+from dalga.model.key import RawKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.schedule import MAX_INTERVAL
@@ -65,19 +65,19 @@ examples = thorough(300)
 class PathTests(SynchronousTestCase):
     def test_segments_are_unquoted_once(self) -> None:
         for path, expected in [
-            (b"/jobs/check_feed/1234", JobKey("check_feed", "1234")),
-            (b"/jobs/a%2Fb/c", JobKey("a/b", "c")),
-            (b"/jobs/a/c%20d+e", JobKey("a", "c d+e")),
-            (b"/jobs/a%252Fb/100%25", JobKey("a%2Fb", "100%")),
-            (b"/jobs/j%C3%B6b/%f0%9f%90%b0", JobKey("jöb", "🐰")),
-            (b"/jobs/%2F%2Fevil.example%2Fx/b", JobKey("//evil.example/x", "b")),
-            (b"/jobs/@evil.example/b", JobKey("@evil.example", "b")),
-            (b"/jobs/%3Fx/%23x", JobKey("?x", "#x")),
-            (b"/jobs/a#b/c", JobKey("a#b", "c")),
-            (b"/jobs/job%20/a%00b%0A", JobKey("job ", "a\0b\n")),
+            (b"/jobs/check_feed/1234", RawKey("check_feed", "1234")),
+            (b"/jobs/a%2Fb/c", RawKey("a/b", "c")),
+            (b"/jobs/a/c%20d+e", RawKey("a", "c d+e")),
+            (b"/jobs/a%252Fb/100%25", RawKey("a%2Fb", "100%")),
+            (b"/jobs/j%C3%B6b/%f0%9f%90%b0", RawKey("jöb", "🐰")),
+            (b"/jobs/%2F%2Fevil.example%2Fx/b", RawKey("//evil.example/x", "b")),
+            (b"/jobs/@evil.example/b", RawKey("@evil.example", "b")),
+            (b"/jobs/%3Fx/%23x", RawKey("?x", "#x")),
+            (b"/jobs/a#b/c", RawKey("a#b", "c")),
+            (b"/jobs/job%20/a%00b%0A", RawKey("job ", "a\0b\n")),
             # What `Jobs.schedule` refuses can still be looked up and deleted.
-            (b"/jobs/../.", JobKey("..", ".")),
-            (b"/jobs/" + b"%C3%B6" * 255 + b"/b", JobKey("ö" * 255, "b")),
+            (b"/jobs/../.", RawKey("..", ".")),
+            (b"/jobs/" + b"%C3%B6" * 255 + b"/b", RawKey("ö" * 255, "b")),
         ]:
             self.assertEqual(job_key(path), expected, path)
 
@@ -120,7 +120,7 @@ class PathTests(SynchronousTestCase):
     def test_every_key_has_a_url(self, path: str, body: str, how: bytes) -> None:
         """However that is escaped."""
         url = b"/jobs/" + escaped(path, how) + b"/" + escaped(body, how)
-        self.assertEqual(job_key(url), JobKey(path, body))
+        self.assertEqual(job_key(url), RawKey(path, body))
 
     @examples
     @given(

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
-from dalga.model.key import check_path
+from dalga.model.key import JobKey
 from dalga.operations import Jobs
 from dalga.web.server import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER, make_site
 from tests.daemons import DaemonTestCase
@@ -365,7 +365,7 @@ class StoredTests(PropertyTestCase):
             @given(segments, segments, st.lists(escapings, min_size=3, max_size=3))
             def check_one(path: str, body: str, hows: list[bytes]) -> None:
                 try:
-                    check_path(path)
+                    JobKey(path, "b")
                 except InvalidRequest:
                     return
                 first, second, third = (

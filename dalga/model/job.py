@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, RawKey
 from dalga.model.options import Options
 from dalga.model.schedule import Schedule
 
@@ -66,5 +66,5 @@ class Job:
 class UnreadableJob:
     """A row that can't be understood, found in the table where a job was looked for."""
 
-    key: JobKey
+    key: RawKey
     problem: str

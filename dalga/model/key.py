@@ -1,14 +1,15 @@
 """
 What identifies a job, and what its path becomes in a URL. Pure.
 
-It says what a path and a body may be; it says nothing about when a job runs.
+It says what a path and a body may be, once, where a `JobKey` is made; it says nothing about when a
+job runs.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple, Self
 from urllib.parse import quote
 
 from dalga.errors import InvalidRequest
@@ -19,15 +20,35 @@ MAX_KEY_LENGTH = 255
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class JobKey:
-    """A job's identity: the path that is POSTed to and the body that is POSTed, as exact text."""
+class RawKey(NamedTuple):
+    """
+    A path and a body as a URL or a row has them, whether or not they may be a job's.
+
+    What no PUT would take can still stand in a row that a stranger wrote: it is looked up, shown
+    and deleted by this. It is equal to the `JobKey` of the same text.
+    """
 
     path: str
     body: str
 
     def __str__(self) -> str:
         return f"{self.path!r} {self.body!r}"
+
+
+class JobKey(RawKey):
+    """
+    A job's identity: the path that is POSTed to and the body that is POSTed, as exact text.
+
+    :raises InvalidRequest: where a job can't have them; so each that there is, is valid.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, path: str, body: str) -> Self:
+        check_length("path", path)
+        check_length("body", body)
+        _check_path(path)
+        return super().__new__(cls, path, body)
 
 
 def check_length(name: str, text: str) -> None:
@@ -43,7 +64,7 @@ def check_length(name: str, text: str) -> None:
         )
 
 
-def check_path(path: str) -> None:
+def _check_path(path: str) -> None:
     """
     Refuse a path that could leave the endpoint's base URL or forge a header (P11).
 

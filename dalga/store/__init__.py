@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Run, Verdict
 from dalga.model.setback import Reach
@@ -172,7 +172,7 @@ class Store(Protocol):
         :raises JobSetAside: where a job is to be kept that can't be understood.
         """
 
-    def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """:raises JobNotFound: if there is none."""
 
     def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Page]:
@@ -184,7 +184,7 @@ class Store(Protocol):
             the first page.
         """
 
-    def trigger(self, key: JobKey) -> Deferred[Job]:
+    def trigger(self, key: RawKey) -> Deferred[Job]:
         """
         Make a job due now, or, if a run is under way, as soon as that has ended.
 
@@ -199,7 +199,7 @@ class Store(Protocol):
         :raises JobSetAside: if its row can't be understood.
         """
 
-    def enable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """
         Make a disabled job due at its scheduled time again; others stay as they are. A run that had
         begun goes on as the same; when it is given up is counted from here.
@@ -207,14 +207,14 @@ class Store(Protocol):
         :raises JobNotFound: if there is none.
         """
 
-    def disable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """
         Let a job be due no more, or not after the run that is under way (P3, P4).
 
         :raises JobNotFound: if there is none.
         """
 
-    def delete(self, key: JobKey) -> Deferred[None]:
+    def delete(self, key: RawKey) -> Deferred[None]:
         """Remove a job, if it is there. Under a lease the row goes when the lease does (P3, P4)."""
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from dalga.errors import JobDisabled, JobOver
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.schedule import timestamp
 from dalga.store import PIECE, Counts, Page, Position
@@ -43,7 +43,7 @@ class Jobs:
         self._lane = lane
         self._rows = rows
         self._puts: GroupCommit[Put, Job] = GroupCommit(lane, puts.write, lambda put: put.key)
-        self._gets: GroupCommit[JobKey, Job | UnreadableJob] = GroupCommit(lane, self._read_all)
+        self._gets: GroupCommit[RawKey, Job | UnreadableJob] = GroupCommit(lane, self._read_all)
 
     def close(self) -> None:
         """Begin no more PUTs and GETs; those that wait fail."""
@@ -54,7 +54,7 @@ class Jobs:
         """See `Store.put`."""
         return self._puts.run(Put(key, request, variation))
 
-    def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
         return self._gets.run(key)
 
@@ -79,7 +79,7 @@ class Jobs:
 
         return self._lane.run(work)
 
-    def trigger(self, key: JobKey) -> Deferred[Job]:
+    def trigger(self, key: RawKey) -> Deferred[Job]:
         """See `Store.trigger`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
@@ -99,7 +99,7 @@ class Jobs:
 
         return self._lane.run(work)
 
-    def enable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
@@ -109,7 +109,7 @@ class Jobs:
 
         return self._lane.run(work)
 
-    def disable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
@@ -118,7 +118,7 @@ class Jobs:
 
         return self._lane.run(work)
 
-    def delete(self, key: JobKey) -> Deferred[None]:
+    def delete(self, key: RawKey) -> Deferred[None]:
         """See `Store.delete`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> None:
@@ -171,7 +171,7 @@ class Jobs:
         return ranges if path is not None else [*ranges, (f"AND path > {known}", (after.path,))]
 
     def _read_all(
-        self, cursor: Cursor, now: datetime, keys: list[JobKey]
+        self, cursor: Cursor, now: datetime, keys: list[RawKey]
     ) -> list[Job | UnreadableJob | Exception | Locked]:
         found = dict(self._rows.read_rows(cursor, set(keys), now))
         return [found[key] if key in found else not_found(key) for key in keys]

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from dalga.errors import JobNotFound, JobSetAside
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, RawKey
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.rows import JobRow, read_job
 from dalga.store.statements import Batch, Statements
+
+K = TypeVar("K", bound=RawKey)
 
 
 class KeyedRows:
@@ -24,30 +26,30 @@ class KeyedRows:
         self._dialect = dialect
         self._sql = sql
 
-    def key(self, key: JobKey) -> tuple[object, object]:
+    def key(self, key: RawKey) -> tuple[object, object]:
         """The path and the body, as parameters."""
         return self._dialect.key(key.path), self._dialect.key(key.body)
 
-    def read(self, cursor: Cursor, key: JobKey, now: datetime) -> Job | UnreadableJob:
+    def read(self, cursor: Cursor, key: RawKey, now: datetime) -> Job | UnreadableJob:
         """:raises JobNotFound: if there is none."""
         rows = dict(self.read_rows(cursor, (key,), now))
         if not rows:
             raise not_found(key)
         return rows[key]
 
-    def read_readable(self, cursor: Cursor, key: JobKey, now: datetime) -> Job:
+    def read_readable(self, cursor: Cursor, key: RawKey, now: datetime) -> Job:
         """Read a job that has to be readable, or the write before it is undone."""
         return readable(self.read(cursor, key, now), key)
 
     def read_rows(
-        self, cursor: Cursor, keys: Collection[JobKey], now: datetime
-    ) -> Iterator[tuple[JobKey, Job | UnreadableJob]]:
+        self, cursor: Cursor, keys: Collection[K], now: datetime
+    ) -> Iterator[tuple[K, Job | UnreadableJob]]:
         for key, columns in self.select(cursor, self._sql.get, keys):
             yield key, read_job(JobRow(*columns), key, now, self._dialect.read_instant)
 
     def select(
-        self, cursor: Cursor, statement: Batch, keys: Collection[JobKey]
-    ) -> Iterator[tuple[JobKey, list[Any]]]:
+        self, cursor: Cursor, statement: Batch, keys: Collection[K]
+    ) -> Iterator[tuple[K, list[Any]]]:
         """The rows that there are of some jobs, with what stands in them behind id and key."""
         if not keys:
             return
@@ -64,12 +66,12 @@ class KeyedRows:
         """Lock those of the jobs that nobody else has locked."""
         return {key for key, _ in self.select(cursor, self._sql.lock, keys)}
 
-    def disable(self, cursor: Cursor, key: JobKey, now: datetime) -> None:
+    def disable(self, cursor: Cursor, key: RawKey, now: datetime) -> None:
         at = self._dialect.instant(now)
         cursor.execute(self._sql.disable, (at, at, at, *self.key(key)))
 
 
-def readable(job: Job | UnreadableJob, key: JobKey) -> Job:
+def readable(job: Job | UnreadableJob, key: RawKey) -> Job:
     """:raises JobSetAside: if the job's row can't be understood."""
     if isinstance(job, UnreadableJob):
         raise JobSetAside(
@@ -79,7 +81,7 @@ def readable(job: Job | UnreadableJob, key: JobKey) -> Job:
     return job
 
 
-def not_found(key: JobKey) -> JobNotFound:
+def not_found(key: RawKey) -> JobNotFound:
     return JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")
 
 

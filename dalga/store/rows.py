@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dalga.errors import InvalidRequest
 from dalga.model.duration import duration_from_text
 from dalga.model.job import Failed, Job, UnreadableJob
-from dalga.model.key import JobKey, check_length, check_path
+from dalga.model.key import JobKey, RawKey
 from dalga.model.options import CatchUp, OnFailure, Options
 from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.model.schedule import Schedule, schedule_from_text
@@ -136,7 +136,7 @@ def was_recorded(run: Run, verdict: Verdict, row: Marks | None) -> bool:
 
 
 def read_job(
-    row: JobRow, key: JobKey, now: datetime, read_instant: Callable[[object], datetime]
+    row: JobRow, key: RawKey, now: datetime, read_instant: Callable[[object], datetime]
 ) -> Job | UnreadableJob:
     """The job in a row that was looked up by its key."""
     error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
@@ -146,10 +146,10 @@ def read_job(
         if row.due is None and not disabled and failed is not Failed.STOPPED:
             return UnreadableJob(key, str(error or "the row has no due time"))
         due = None if row.due is None else instant("due", row.due, read_instant)
-        _check_key(key)
+        valid = JobKey(*key)
         schedule, options = _terms(row)
         return Job(
-            key=key,
+            key=valid,
             schedule=schedule,
             options=options,
             anchor=instant("anchor", row.anchor, read_instant),
@@ -182,7 +182,6 @@ def read_run(
     """
     try:
         key = JobKey(text("path", row.path), text("body", row.body))
-        _check_key(key)
         schedule, options = _terms(row)
         # What only the API shows: one answer to whether the row can be understood.
         count("skipped", row.skipped)
@@ -208,20 +207,13 @@ def read_run(
         raise Unreadable(str(problem)) from None
 
 
-def shown_key(path: object, body: object) -> JobKey:
+def shown_key(path: object, body: object) -> RawKey:
     """The key in a row, to show it: as far as it is text."""
     shown = (
         part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part)
         for part in (path, body)
     )
-    return JobKey(*shown)
-
-
-def _check_key(key: JobKey) -> None:
-    """:raises InvalidRequest: if no PUT would take it."""
-    check_length("path", key.path)
-    check_length("body", key.body)
-    check_path(key.path)
+    return RawKey(*shown)
 
 
 def terms_text(schedule: Schedule, options: Options) -> tuple[str, str, str]:

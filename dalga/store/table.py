@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 
 from dalga.errors import StartupError
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Run, Verdict
 from dalga.model.setback import Reach
@@ -169,7 +169,7 @@ class JobsTable:
         """See `Store.put`."""
         return self._jobs.put(key, request, variation)
 
-    def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
         return self._jobs.get(key)
 
@@ -177,19 +177,19 @@ class JobsTable:
         """See `Store.page`."""
         return self._jobs.page(path, after, limit)
 
-    def trigger(self, key: JobKey) -> Deferred[Job]:
+    def trigger(self, key: RawKey) -> Deferred[Job]:
         """See `Store.trigger`."""
         return self._jobs.trigger(key)
 
-    def enable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
         return self._jobs.enable(key)
 
-    def disable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
         return self._jobs.disable(key)
 
-    def delete(self, key: JobKey) -> Deferred[None]:
+    def delete(self, key: RawKey) -> Deferred[None]:
         """See `Store.delete`."""
         return self._jobs.delete(key)
 

@@ -1,5 +1,5 @@
 """
-What a request asks for: its path -> `JobKey`, its query and body -> `ScheduleRequest` and the like.
+What a request asks for: its path -> `RawKey`, its query and body -> `ScheduleRequest` and the like.
 
 Pure. What is refused is refused with one sentence that names the part, what was given and what
 would do. Which of a job's parameters go together is not judged here, but in
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from dalga.errors import InvalidRequest
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import Duration, duration_from_text, seconds
-from dalga.model.key import JobKey, check_length
+from dalga.model.key import RawKey, check_length
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest, at_place
 from dalga.model.schedule import MAX_INTERVAL
@@ -93,7 +93,7 @@ _EXAMPLE = "2030-01-31T09:00:00Z"
 _OFFSET = re.compile(r"(?:(?:Etc/)?(?:GMT|UTC|UCT|Z))?[ +-][0-9][0-9:.]*", re.IGNORECASE)
 
 
-def job_key(path: bytes) -> JobKey:
+def job_key(path: bytes) -> RawKey:
     """
     :param path: the request target's path, as it was sent: still percent-encoded.
     :raises UnknownResource: where it has not two segments after ``/jobs/``.
@@ -105,14 +105,14 @@ def job_key(path: bytes) -> JobKey:
             "a job is at /jobs/<path>/<body>, two segments: write a slash that belongs to the path "
             "or to the body as %2F (all jobs are at /jobs)"
         )
-    key = JobKey(unescaped(segments[0], "the job's path"), unescaped(segments[1], "the job's body"))
+    key = RawKey(unescaped(segments[0], "the job's path"), unescaped(segments[1], "the job's body"))
     check_length("path", key.path)
     check_length("body", key.body)
     return key
 
 
 def schedule_request(
-    query: bytes, content_type: str | None, body: bytes, key: JobKey | None = None
+    query: bytes, content_type: str | None, body: bytes, key: RawKey | None = None
 ) -> ScheduleRequest:
     """
     Read the parameters of a PUT from its query and its body together.
@@ -130,7 +130,7 @@ def schedule_request(
     return _request(_values(pairs, _SCHEDULE, "a job takes"))
 
 
-def _without_key(members: Iterable[tuple[str, str]], key: JobKey) -> Iterable[tuple[str, str]]:
+def _without_key(members: Iterable[tuple[str, str]], key: RawKey) -> Iterable[tuple[str, str]]:
     """The members of a JSON body but one `path` and one `body`, which have to be the URL's."""
     in_url = {"path": key.path, "body": key.body}
     for name, value in members:
