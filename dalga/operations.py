@@ -20,7 +20,7 @@ from dalga.log import logger
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
-from dalga.model.plan import ScheduleRequest, check_request, plan, times_of
+from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
 from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
 from dalga.model.zone import Occurrence, Zone
 from dalga.store import PIECE, Page, Position, Store
@@ -110,7 +110,7 @@ class Jobs:
         # One list at a time: each thread that computes slows the reactor's down.
         self._listing = DeferredLock()
 
-    async def schedule(self, key: RawKey, request: ScheduleRequest) -> Job:
+    async def schedule(self, key: RawKey, request: RawRequest) -> Job:
         """
         Write a job, or write over the one that is there. Returns after the commit (P1).
 
@@ -119,8 +119,7 @@ class Jobs:
             not.
         """
         valid = JobKey(*key)
-        check_request(request)
-        put = self._store.put(valid, request, self._variation())
+        put = self._store.put(valid, ScheduleRequest.of(request), self._variation())
         return await self._shielded(put.addCallback(self._scheduled, request.if_exists))
 
     async def get(self, key: RawKey) -> Job | UnreadableJob:
@@ -192,9 +191,7 @@ class Jobs:
 
         return await self._listed(work)
 
-    async def preview(
-        self, request: ScheduleRequest, limit: int, after: datetime | None
-    ) -> Upcoming:
+    async def preview(self, request: RawRequest, limit: int, after: datetime | None) -> Upcoming:
         """
         The first `limit` run times after `after` of a job that would be scheduled now; or then, if
         that is past: to see what clock changes of the past would have done.
@@ -206,7 +203,7 @@ class Jobs:
         then = now if after is None else min(after, now)
 
         def work() -> Upcoming:
-            planned = plan(request, then)
+            planned = plan(ScheduleRequest.of(request), then)
             times = planned.times(now - MICROSECOND if after is None else after, then)
             return Upcoming(planned.schedule.zone, list(islice(times, limit)))
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from dalga.model.duration import duration_from_text, seconds
 from dalga.model.key import JobKey
 from dalga.model.options import Options
-from dalga.model.plan import ScheduleRequest
+from dalga.model.plan import RawRequest, ScheduleRequest
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import Outcome, Run, RunPolicy
 from dalga.model.schedule import Every
@@ -53,13 +53,18 @@ ERROR = "500 Internal Server Error"
 
 
 def asking(**parameters: object) -> ScheduleRequest:
-    """What a PUT asks for; an interval in seconds may be a number."""
+    """What a PUT asks for that is accepted; an interval in seconds may be a number."""
+    return ScheduleRequest.of(asking_anything(**parameters))
+
+
+def asking_anything(**parameters: object) -> RawRequest:
+    """What a PUT asks for, accepted or not."""
     interval = parameters.get("interval")
     if isinstance(interval, int):
         parameters["interval"] = seconds(interval)
     if isinstance(interval, str):
         parameters["interval"] = duration_from_text(interval)
-    return ScheduleRequest(**parameters)  # type: ignore[arg-type]
+    return RawRequest(**parameters)  # type: ignore[arg-type]
 
 
 def utc(text: str) -> datetime:

@@ -22,7 +22,7 @@ from dalga.model.duration import seconds
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists, Options
-from dalga.model.plan import ScheduleRequest
+from dalga.model.plan import RawRequest, ScheduleRequest
 from dalga.model.run import Stop
 from dalga.model.schedule import Every, Once
 from dalga.operations import Jobs, Status, Upcoming
@@ -115,8 +115,8 @@ class CallTests(JobsTestCase):
             (RawKey("a", "b" * 256), EACH_MINUTE),
             (RawKey("../a", "b"), EACH_MINUTE),
             (RawKey("a\r\nx: y", "b"), EACH_MINUTE),
-            (KEY, ScheduleRequest()),
-            (KEY, ScheduleRequest(interval=seconds(0))),
+            (KEY, RawRequest()),
+            (KEY, RawRequest(interval=seconds(0))),
         ):
             self.failureResultOf(self.ask(self.jobs.schedule(key, request)), InvalidRequest)
         self.assertEqual((self.store.calls, self.told), ([], []))
@@ -239,9 +239,7 @@ class CallTests(JobsTestCase):
             preview = self.successResultOf(self.ask(self.jobs.preview(EACH_MINUTE, 2, after)))
             self.assertEqual([time.at for time in preview.times], [first, first + MINUTE])
         self.assertEqual(self.store.rows, {})
-        self.failureResultOf(
-            self.ask(self.jobs.preview(ScheduleRequest(), 2, None)), InvalidRequest
-        )
+        self.failureResultOf(self.ask(self.jobs.preview(RawRequest(), 2, None)), InvalidRequest)
 
 
 class PatienceTests(JobsTestCase):

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.errors import InvalidRequest
 from dalga.model.cron import MAX_TEXT, cron_from_text
 from dalga.model.key import JobKey
-from dalga.model.plan import Plan, plan
+from dalga.model.plan import Plan, ScheduleRequest, plan
 from dalga.model.run import Outcome, Reschedule, Run, RunPolicy, Skip, judge, missed
 from dalga.model.schedule import MAX_INTERVAL, YEARS_AHEAD
 from dalga.model.zone import Occurrence
@@ -77,7 +77,7 @@ class TableTests(SynchronousTestCase):
             after -= TINY
         now = min(after, datetime.fromisoformat(first) - TINY).astimezone(UTC)
         request = schedule_request(urlencode(parameters).encode(), None, b"")
-        planned = plan(request, now, key=key)
+        planned = plan(ScheduleRequest.of(request), now, key=key)
         found = [written(planned, time) for time in islice(planned.times(after, now), len(said))]
         if len(found) < len(said):
             found.append("end")
@@ -122,7 +122,7 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(str(error), row["answer"])
 
     def _ask(self, query: str) -> Plan:
-        return plan(schedule_request(query.encode(), None, b""), NOW)
+        return plan(ScheduleRequest.of(schedule_request(query.encode(), None, b"")), NOW)
 
     def test_missed_times(self) -> None:
         """What runs after an outage, by catch-up and max-lateness."""
@@ -130,7 +130,7 @@ class TableTests(SynchronousTestCase):
         for row in tables_with("catch-up", "max-lateness"):
             query = {"interval": "3600", **{k: v for k, v in row.items() if v and k != "runs"}}
             request = schedule_request(urlencode(query).encode(), None, b"")
-            hourly = plan(replace(request, first_run=nine), nine)
+            hourly = plan(replace(ScheduleRequest.of(request), first_run=nine), nine)
             runs = [
                 f"that of {run.scheduled:%H:%M} at {run.claimed:%H:%M}"
                 for run in life(hourly, RunPolicy(), SECOND, back)
@@ -141,7 +141,8 @@ class TableTests(SynchronousTestCase):
     def test_intervals_from_the_end(self) -> None:
         """When runs begin with fixedIntervals, and without."""
         nine = NOW.replace(hour=9)
-        minute = plan(replace(schedule_request(b"interval=60", None, b""), first_run=nine), nine)
+        request = ScheduleRequest.of(schedule_request(b"interval=60", None, b""))
+        minute = plan(replace(request, first_run=nine), nine)
         for row in tables_with("fixedIntervals", "runs"):
             policy = RunPolicy(fixed_intervals=row["fixedIntervals"] == "true")
             runs = islice(life(minute, policy, 5 * SECOND, nine), 4)

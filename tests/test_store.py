@@ -100,7 +100,8 @@ class ScheduleTests(EngineTestCase):
         """A request that the plan refuses leaves the job as it was."""
         store = self.open_store()
         before = await store.put(KEY, EACH_MINUTE)
-        await self.assertFailure(store.put(KEY, ScheduleRequest()), InvalidRequest)
+        over = ScheduleRequest(interval=seconds(60), until=datetime(2020, 1, 1, tzinfo=UTC))
+        await self.assertFailure(store.put(KEY, over), InvalidRequest)
         self.assertEqual(await store.get(KEY), before)
 
     async def test_no_such_job(self) -> None:

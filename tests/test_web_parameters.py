@@ -18,7 +18,7 @@ from dalga.model.duration import Duration, duration_from_text
 from dalga.model.duration import seconds as whole_seconds
 from dalga.model.key import RawKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
-from dalga.model.plan import ScheduleRequest, plan
+from dalga.model.plan import Plan, RawRequest, ScheduleRequest, plan
 from dalga.model.schedule import MAX_INTERVAL
 from dalga.model.zone import Gap, Overlap
 from dalga.web.bodies import FORM, JSON
@@ -535,13 +535,17 @@ def asked(query: bytes = b"", content_type: str | None = None, body: bytes = b""
     return schedule_request(query, content_type, body)
 
 
+def _planned(query: bytes) -> Plan:
+    return plan(ScheduleRequest.of(asked(query)), NOW)
+
+
 class ParametersTests(SynchronousTestCase):
     def refusal(self, *request: Any) -> str:
         return str(self.assertRaises(InvalidRequest, asked, *request))
 
     def test_none_are_none(self) -> None:
-        self.assertEqual(asked(), ScheduleRequest())
-        self.assertEqual(asked(b"&&"), ScheduleRequest())
+        self.assertEqual(asked(), RawRequest())
+        self.assertEqual(asked(b"&&"), RawRequest())
 
     def test_all_of_them_from_a_query_a_form_or_json(self) -> None:
         members: dict[str, Any] = {
@@ -563,7 +567,7 @@ class ParametersTests(SynchronousTestCase):
         }
         pairs = urlencode(members).encode()
         # Whether they go together is not judged here.
-        expected = ScheduleRequest(
+        expected = RawRequest(
             interval=Duration(days=1, text="P1D"),
             cron="0 9 * * *",
             location="Europe/Riga",
@@ -608,7 +612,7 @@ class ParametersTests(SynchronousTestCase):
         )
 
     def test_query_and_body_together(self) -> None:
-        expected = ScheduleRequest(interval=whole_seconds(60), immediate=True)
+        expected = RawRequest(interval=whole_seconds(60), immediate=True)
         self.assertEqual(asked(b"interval=60", FORM, b"immediate=on"), expected)
         self.assertEqual(asked(b"interval=60", JSON, b'{"immediate":1}'), expected)
 
@@ -807,7 +811,7 @@ class ParametersTests(SynchronousTestCase):
         """And what is read can be planned, or is refused in a sentence."""
         try:
             request = asked(urlencode({name: value}).encode())
-            plan(request, NOW)
+            plan(ScheduleRequest.of(request), NOW)
         except InvalidRequest:
             pass
 
@@ -888,7 +892,7 @@ class ListingTests(SynchronousTestCase):
             (b"limit=100&after=2015-01-01T00:00:00Z", Listing(100, LATER)),
         ]:
             self.assertEqual(listing(query), expected)
-            self.assertEqual(preview(query), (ScheduleRequest(), expected))
+            self.assertEqual(preview(query), (RawRequest(), expected))
 
     def test_the_older_name_of_limit(self) -> None:
         """count is a job's own parameter, so that only a list of a job that is there takes it."""
@@ -934,7 +938,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(
             preview(query),
             (
-                ScheduleRequest(
+                RawRequest(
                     interval=duration_from_text("P1M"),
                     location="Europe/Riga",
                     count=500,
@@ -970,7 +974,7 @@ class CombinationTests(SynchronousTestCase):
             (b"cron=0+9+*+*+*&first-run=2015-01-01T00:00:00Z", "0 9 * * *", LATER.replace(hour=9)),
             (b"cron=0+9+*+*+*&immediate=true", "0 9 * * *", NOW),
         ]:
-            planned = plan(asked(query), NOW)
+            planned = _planned(query)
             self.assertEqual(planned.schedule.text, text, query)
             self.assertEqual(planned.first, first.replace(tzinfo=UTC), query)
 
@@ -1000,5 +1004,5 @@ class CombinationTests(SynchronousTestCase):
             (b"interval=60&until=2014-01-01T00:00:00Z", "until"),
             (b"interval=P8000Y", "interval is 'P8000Y'"),
         ]:
-            error = self.assertRaises(InvalidRequest, plan, asked(query), NOW)
+            error = self.assertRaises(InvalidRequest, _planned, query)
             self.assertIn(name, str(error), query)

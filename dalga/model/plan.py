@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from typing import Self
 
 from dalga.errors import InvalidRequest
 from dalga.model.duration import Duration
@@ -41,8 +42,11 @@ MIN_INTERVAL = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduleRequest:
-    """What a PUT asks for, parameter by parameter; None where it was not given."""
+class RawRequest:
+    """
+    What a PUT asks for, parameter by parameter, whether or not they go together; None where one was
+    not given.
+    """
 
     interval: Duration | None = None
     cron: str | None = None
@@ -59,6 +63,24 @@ class ScheduleRequest:
     dst_gap: Gap | None = None
     dst_overlap: Overlap | None = None
     if_exists: IfExists | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRequest(RawRequest):
+    """
+    What a PUT asks for, of parameters that go together.
+
+    :raises InvalidRequest: where they contradict themselves, with a sentence that names them; so
+        each that there is, does not.
+    """
+
+    @classmethod
+    def of(cls, raw: RawRequest) -> Self:
+        """The same parameters."""
+        return cls(**{field.name: getattr(raw, field.name) for field in fields(raw)})
+
+    def __post_init__(self) -> None:
+        _check_request(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +211,8 @@ def at_place(
     return times[0].at if name == "first-run" else times[-1].at
 
 
-def check_request(request: ScheduleRequest) -> None:
-    """
-    Refuse the combinations that contradict themselves.
-
-    :raises InvalidRequest: with a sentence that names the parameters.
-    """
+def _check_request(request: ScheduleRequest) -> None:
+    """:raises InvalidRequest: for a combination that contradicts itself."""
     if request.cron is not None and request.interval is not None:
         raise InvalidRequest(
             "cron and interval both say how often the job runs; give just one of them"
@@ -288,7 +306,7 @@ def plan(
     :param key: of the job, if it is known: what its offset within the jitter comes from.
     :param variation: by what the first interval is multiplied, if it is one of elapsed time that
         counts from now. It has no say in what is refused, and the run comes no later than `until`.
-    :raises InvalidRequest: where the combination is refused, or there would be no run.
+    :raises InvalidRequest: where there would be no run.
     """
     planned = _draft(request, now, key)
     until, schedule, first = planned.options.until, planned.schedule, planned.first
@@ -358,7 +376,6 @@ def _draft(request: ScheduleRequest, now: datetime, key: JobKey | None) -> Plan:
 
     :raises InvalidRequest: see `plan`.
     """
-    check_request(request)
     zone = Zone(request.location or "UTC", request.dst_gap, request.dst_overlap)
     options = Options(
         until=request.until,

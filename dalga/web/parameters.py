@@ -1,9 +1,9 @@
 """
-What a request asks for: its path -> `RawKey`, its query and body -> `ScheduleRequest` and the like.
+What a request asks for: its path -> `RawKey`, its query and body -> `RawRequest` and the like.
 
 Pure. What is refused is refused with one sentence that names the part, what was given and what
 would do. Which of a job's parameters go together is not judged here, but in
-`dalga.model.plan.check_request`.
+`dalga.model.plan.ScheduleRequest`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dalga.model.cron import cron_from_text
 from dalga.model.duration import Duration, duration_from_text, seconds
 from dalga.model.key import RawKey, check_length
 from dalga.model.options import CatchUp, IfExists, OnFailure
-from dalga.model.plan import ScheduleRequest, at_place
+from dalga.model.plan import RawRequest, at_place
 from dalga.model.schedule import MAX_INTERVAL
 from dalga.model.zone import Gap, Overlap, Zone, check_location
 from dalga.store import Position
@@ -113,7 +113,7 @@ def job_key(path: bytes) -> RawKey:
 
 def schedule_request(
     query: bytes, content_type: str | None, body: bytes, key: RawKey | None = None
-) -> ScheduleRequest:
+) -> RawRequest:
     """
     Read the parameters of a PUT from its query and its body together.
 
@@ -216,7 +216,7 @@ def paging(query: bytes) -> Paging:
         raise InvalidRequest(f"cursor is {shown(given)}, which {problem}") from None
 
 
-def preview(query: bytes) -> tuple[ScheduleRequest, Listing]:
+def preview(query: bytes) -> tuple[RawRequest, Listing]:
     """
     Read the parameters of a GET of the run times of a job that is not there: those of a PUT, and
     limit and after.
@@ -558,13 +558,13 @@ MEANT: Mapping[str, str] = {
 }
 
 
-def _request(values: Mapping[str, Any]) -> ScheduleRequest:
+def _request(values: Mapping[str, Any]) -> RawRequest:
     fields = {name.replace("-", "_"): value for name, value in values.items()}
     for name in ("first-run", "until"):
         moment = values.get(name)
         if moment is not None and moment.tzinfo is None:
             fields[name.replace("-", "_")] = _at_place(name, moment, values)
-    return ScheduleRequest(**fields)
+    return RawRequest(**fields)
 
 
 def _at_place(name: str, wall: datetime, values: Mapping[str, Any]) -> datetime:
