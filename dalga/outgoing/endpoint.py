@@ -109,6 +109,9 @@ CLOSING = 1.0
 #: Answers that end with their headers, whatever these say (RFC 9112 section 6.3).
 BODILESS = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
 
+_STATUS_LINE = re.compile(rb"[^ ]+ [0-9]{3}( |$)")
+_LENGTH = re.compile(rb"[0-9]{1,4000}")  # of more digits, int makes no number
+
 #: What a longer Retry-After is clamped to (31 years).
 MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
 
@@ -699,7 +702,7 @@ class _Parser(HTTPClientParser):
 
         :raises ParseError: where it is no status line; Twisted takes 2_00 and +200 for 200.
         """
-        if not re.match(rb"[^ ]+ [0-9]{3}( |$)", status):
+        if not _STATUS_LINE.match(status):
             raise ParseError("no status line", status)
         super().statusReceived(status)  # type: ignore[no-untyped-call]
 
@@ -715,6 +718,10 @@ class _Parser(HTTPClientParser):
 
     def _check_length(self) -> None:
         coding, length = b"transfer-encoding", b"content-length"
+        if not self.connHeaders.hasHeader(coding):
+            given = self.connHeaders.getRawHeaders(length, [])
+            if len(given) == 1 and _LENGTH.fullmatch(given[0]):
+                return  # as nearly all answers have it
         codings = _members(self.connHeaders, coding)
         # "identity" was in HTTP once, and said nothing (RFC 2616 section 3.6; RFC 9112 section 7).
         codings = [each.lower() for each in codings if each.lower() != b"identity"]
@@ -725,11 +732,10 @@ class _Parser(HTTPClientParser):
             raise Malformed(f"its Transfer-Encoding is {_start_of(b', '.join(codings))}")
         self.connHeaders.removeHeader(coding)
         lengths = _members(self.connHeaders, length)
-        number = re.compile(rb"[0-9]{1,4000}")  # of more digits, int makes no number
         if (
             len({each.lstrip(b"0") for each in lengths}) > 1
             or (self.connHeaders.hasHeader(length) and not lengths)
-            or not all(number.fullmatch(each) for each in lengths)
+            or not all(_LENGTH.fullmatch(each) for each in lengths)
         ):
             raise Malformed(f"its Content-Length is {_start_of(b', '.join(lengths))}")
 
