@@ -76,7 +76,7 @@ $(LOWEST)/made: pyproject.toml tests/lowest.py .venv/made
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict dalga faults bench
+	$(BIN)/mypy --strict dalga faults bench tests
 
 format: venv
 	$(BIN)/ruff check --fix-only --quiet .

@@ -176,7 +176,7 @@ class World:
         self.foreign: set[Key] = set()
         self.proxies: list[Proxy] = []
         #: What is to be called at the very end, in a thread.
-        self.at_end: list[Callable[[], None]] = []
+        self.at_end: list[Callable[[], object]] = []
         #: What a scenario wants to be seen in the table: "slowest answer", "0.1 s".
         self.notes: dict[str, str] = {}
         #: What the scenario itself found to be wrong.

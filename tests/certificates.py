@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtensionOID
 from OpenSSL.crypto import X509, PKey
 from twisted.internet.ssl import CertificateOptions
 
@@ -77,7 +78,7 @@ class Authority:
         builder = _builder(subject, issuer, key, valid)
         more: list[x509.ExtensionType] = list(extensions)
         if san is not None:
-            oid = x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+            oid = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
             more.append(x509.UnrecognizedExtension(oid, san))
         elif names:
             more.append(x509.SubjectAlternativeName(names))

@@ -9,13 +9,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import treq
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
@@ -71,6 +72,7 @@ class Daemon(ProcessProtocol):
     def send(self, signal_number: signal.Signals) -> None:
         """Signal it, if it still runs."""
         if self.status is None:
+            assert self.transport is not None
             self.transport.signalProcess(signal_number)
 
     async def url(self) -> str:
@@ -124,7 +126,7 @@ class Recorder(Resource):
     isLeaf = True
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Resource's
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
     def render_POST(self, request: Any) -> int:
@@ -195,15 +197,18 @@ class DaemonTestCase(EngineTestCase):
 
         self.reactor: Any = reactor
         self.endpoint = Recorder(reactor.seconds)
-        listening = reactor.listenTCP(0, Site(self.endpoint), interface="127.0.0.1")
+        site: Any = Site(self.endpoint)  # by its types it is no ServerFactory
+        listening = reactor.listenTCP(0, site, interface="127.0.0.1")
         self.addCleanup(listening.stopListening)
-        self.baseurl = f"http://127.0.0.1:{listening.getHost().port}/"
+        host = listening.getHost()
+        assert isinstance(host, IPv4Address)
+        self.baseurl = f"http://127.0.0.1:{host.port}/"
         self.folder = self.mktemp()
         os.makedirs(self.folder)
         self.daemons: list[Daemon] = []
         self.addCleanup(self.end_daemons)
 
-    def ini(self, name: str = "dalga.ini", **sections: dict[str, object]) -> str:
+    def ini(self, name: str = "dalga.ini", /, **sections: Mapping[str, object]) -> str:
         """Write a configuration file for this test's database; gives its path."""
         wanted: dict[str, dict[str, object]] = {
             "endpoint": {"baseurl": self.baseurl, "timeout": "5s"},
@@ -253,7 +258,7 @@ class DaemonTestCase(EngineTestCase):
         self.daemons.append(daemon)
         return daemon
 
-    async def start(self, **sections: dict[str, object]) -> tuple[Daemon, str]:
+    async def start(self, **sections: Mapping[str, object]) -> tuple[Daemon, str]:
         """Start a daemon on the test's table, made if need be; gives it and its URL."""
         ini = self.ini(**sections)
         if not self.daemons and self.engine != "sqlite":

@@ -7,16 +7,17 @@ and wants the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import ILogObserver
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
 from dalga.model.job import Failed, Job, UnreadableJob
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists, Options
 from dalga.model.plan import ScheduleRequest, amended, plan
 from dalga.model.run import (
@@ -78,6 +79,11 @@ class Call:
     argument: Any
     #: The paths that it was to pass over.
     without: frozenset[str] = frozenset()
+
+
+def noting(events: list[Any]) -> ILogObserver:
+    """An observer of logging that notes each event."""
+    return cast(ILogObserver, events.append)
 
 
 class FakeStore:
@@ -144,7 +150,7 @@ class FakeStore:
         self._insert(key, schedule or Once(), options or Options(), due, due)
         return key
 
-    def find(self, key: JobKey) -> Row | None:
+    def find(self, key: RawKey) -> Row | None:
         """The row of a job that has not been deleted."""
         for row in self.rows.values():
             if row.key == key and row.override != Override.DELETED:
@@ -164,6 +170,10 @@ class FakeStore:
         """See `Store.close`."""
         return succeed(None)
 
+    def upgrade_table(self, dry_run: bool) -> Generator[str, None, None]:
+        """There is none."""
+        raise NotImplementedError
+
     def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
         """See `Store.put`."""
 
@@ -171,9 +181,9 @@ class FakeStore:
             row = next((row for row in self.rows.values() if row.key == key), None)
             stays_disabled = False
             is_there = row is not None and row.override != Override.DELETED
-            if is_there and request.if_exists is IfExists.KEEP:
+            if row is not None and is_there and request.if_exists is IfExists.KEEP:
                 return self._job(row)
-            if is_there and request.if_exists is IfExists.UPDATE:
+            if row is not None and is_there and request.if_exists is IfExists.UPDATE:
                 terms = amended(self._job(row), request, self.time)
                 if terms is not None:
                     row.schedule, row.options = terms.schedule, terms.options
@@ -199,7 +209,7 @@ class FakeStore:
 
         return self._run("put", key, work)
 
-    def get(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
         return self._run("get", key, lambda: self._job(self._expect(key)))
 
@@ -221,7 +231,7 @@ class FakeStore:
 
         return self._run("page", (path, after, limit), work)
 
-    def trigger(self, key: JobKey) -> Deferred[Job]:
+    def trigger(self, key: RawKey) -> Deferred[Job]:
         """See `Store.trigger`."""
 
         def work() -> Job:
@@ -245,7 +255,7 @@ class FakeStore:
 
         return self._run("trigger", key, work)
 
-    def enable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
 
         def work() -> Job:
@@ -259,7 +269,7 @@ class FakeStore:
 
         return self._run("enable", key, work)
 
-    def disable(self, key: JobKey) -> Deferred[Job | UnreadableJob]:
+    def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
 
         def work() -> Job:
@@ -269,7 +279,7 @@ class FakeStore:
 
         return self._run("disable", key, work)
 
-    def delete(self, key: JobKey) -> Deferred[None]:
+    def delete(self, key: RawKey) -> Deferred[None]:
         """See `Store.delete`."""
 
         def work() -> None:
@@ -543,7 +553,7 @@ class FakeStore:
         if row.disabled:
             row.due = None
 
-    def _expect(self, key: JobKey) -> Row:
+    def _expect(self, key: RawKey) -> Row:
         row = self.find(key)
         if row is None:
             raise JobNotFound(f"there is no job {key}")

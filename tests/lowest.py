@@ -20,7 +20,9 @@ FOR_TESTS = ("hypothesis", "python-dateutil")
 
 def lowest(pyproject: dict[str, Any]) -> Iterator[str]:
     for requirement in pyproject["project"]["dependencies"]:
-        name, bound = re.fullmatch(r"([\w.-]+(?:\[[\w,-]+\])?)(.*)", requirement).groups()
+        parts = re.fullmatch(r"([\w.-]+(?:\[[\w,-]+\])?)(.*)", requirement)
+        assert parts is not None
+        name, bound = parts.groups()
         found = re.search(r">=([^,]+)", bound)
         yield f"{name}=={found[1]}" if found else name
     yield from FOR_TESTS

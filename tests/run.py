@@ -50,7 +50,7 @@ def load(names: Sequence[str], engines: Sequence[str]) -> list[str]:
     # Not for those who only want to read a report.
     from twisted.trial.runner import ErrorHolder, TestLoader
 
-    tests = list(_each(TestLoader().loadByNames(names, recurse=True)))
+    tests = list(_each(TestLoader().loadByNames(list(names), recurse=True)))
     # What can't be imported is trial's to report.
     broken = [test.id() for test in tests if isinstance(test, ErrorHolder)]
     return of_engines([test.id() for test in tests], engines) + broken

@@ -103,6 +103,18 @@ class EngineTestCase(TestCase):
         self.addCleanup(host.drop_database, name)
         return MySQLConfig(host.host, host.port, name, "dalga", host.user, host.password)
 
+    @property
+    def on_server(self) -> MySQLConfig:
+        """The configuration, of a test that is about servers."""
+        assert isinstance(self.config, MySQLConfig)
+        return self.config
+
+    @property
+    def on_sqlite(self) -> SQLiteConfig:
+        """The configuration, of a test that is about SQLite."""
+        assert isinstance(self.config, SQLiteConfig)
+        return self.config
+
     def make_store(self, guarded: bool = False) -> JobsTable:
         """One more instance's store on the test's table, not opened."""
         from twisted.internet import reactor
@@ -121,9 +133,9 @@ class EngineTestCase(TestCase):
         store.open()
         return store
 
-    async def record(self, store: JobsTable, verdicts: list[tuple[Run, Verdict]]) -> list[Run]:
+    async def record(self, store: JobsTable, verdicts: Sequence[tuple[Run, Verdict]]) -> list[Run]:
         """Record where nothing is locked; gives the runs whose verdict does not count."""
-        recorded = await store.record(verdicts)
+        recorded = await store.record(list(verdicts))
         self.assertEqual((recorded.postponed, recorded.already), ([], []))
         return recorded.lost + recorded.overridden
 

@@ -244,10 +244,11 @@ class ReadTests(ConfigTestCase):
         text = EXAMPLE.read_text()
         mysql, sqlite = text.index(";[mysql]"), text.index(";[sqlite]")
         end = text.index("\n[", sqlite)
-        for start, stop, other, expected in [
+        cases: list[tuple[int, int, tuple[int, int], MySQLConfig | SQLiteConfig]] = [
             (mysql, sqlite, (sqlite, end), MySQLConfig()),
             (sqlite, end, (mysql, sqlite), SQLiteConfig()),
-        ]:
+        ]
+        for start, stop, other, expected in cases:
             bare = re.sub(r"(?m)^;(?=\S)", "", text[start:stop])
             changed = text.replace(text[start:stop], bare).replace(text[slice(*other)], "\n")
             self.assertEqual(self.load(changed), Config(database=expected))
@@ -1629,9 +1630,10 @@ def any_sections(draw: st.DrawFn) -> dict[str, dict[str, Given]]:
     """Some of the sections, with some of their keys, in any case."""
     without = draw(st.sampled_from(["mysql", "sqlite"]))
     chosen = {}
+    cases: list[Callable[[str], str]] = [str, str.lower, str.upper]
     for name, keys in ANY_VALUE.items():
         if name != without and draw(st.booleans()):
-            case = draw(st.sampled_from([str, str.lower, str.upper]))
+            case = draw(st.sampled_from(cases))
             some = draw(st.fixed_dictionaries({}, optional=keys))
             if "socket" in some:
                 for key in ("host", "port", "ssl-mode", "ssl-ca", "ssl-cert"):
@@ -1829,7 +1831,7 @@ class FormatTests(ConfigTestCase):
 
     def test_same_sentences(self) -> None:
         """What can be said in all three is refused in the same words."""
-        for sections, expected in [
+        cases: list[tuple[dict[str, dict[str, Given]], str]] = [
             (
                 {"jobs": {"maxRunning": (True, "0")}},
                 "[jobs] maxRunning is '0': it takes a whole number from 1 to 10000",
@@ -1865,7 +1867,8 @@ class FormatTests(ConfigTestCase):
                 "[mysql] has no key 'pasword', did you mean password?",
             ),
             ({"msql": {"host": (False, "x")}}, "there is no section [msql], did you mean [mysql]?"),
-        ]:
+        ]
+        for sections, expected in cases:
             for ending, render in FORMATS:
                 self.ending = ending
                 written = render(sections)
@@ -2259,9 +2262,9 @@ class ConnectionTests(EngineTestCase):
                 store.create_table()
             store.open()
             others = self.connections()  # some of them closed, but not gone yet
-            await gatherResults(
-                [store.now() for _ in range(30)] + [store.announce("a") for _ in range(30)]
-            )
+            calls: list[Deferred[Any]] = [store.now() for _ in range(30)]
+            calls += [store.announce("a") for _ in range(30)]
+            await gatherResults(calls)
             self.assertEqual(len(self.connections() - others), expected)
             await store.close()
 
@@ -2284,6 +2287,7 @@ class Client(Protocol):
         self.cut_off: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
+        assert self.transport is not None
         self.transport.write(self.data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]

@@ -11,6 +11,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.threads import deferToThread
 
 from dalga import __version__
+from dalga.config.load import MySQLConfig
 from dalga.store import PIECE
 from dalga.store.sqlite import SQLite
 from tests.daemons import Daemon, DaemonTestCase, Hit
@@ -49,7 +51,10 @@ class MainJobTests(DaemonTestCase):
         )
         self.assertEqual(status, 201)
         self.assertIn('"path":"a/b","body":"c d+e","interval":0', answer)
-        feeds = lambda: [hit for hit in self.endpoint.hits if hit.path == "check_feed"]  # noqa: E731
+
+        def feeds() -> list[Hit]:
+            return [hit for hit in self.endpoint.hits if hit.path == "check_feed"]
+
         await self.endpoint.until(lambda: len(feeds()) == 3)
         (once,) = (hit for hit in self.endpoint.hits if hit.path == "a/b")
         self.assertEqual((once.body, once.headers["content-type"]), ("c d+e", "text/plain"))
@@ -254,7 +259,7 @@ class ScheduleTests(DaemonTestCase):
             before = await self.get(f"{job}/upcoming?limit=3")
             hits = len(self.endpoint.hits)
             await self.call("POST", job)
-            await self.endpoint.until(lambda hits=hits: len(self.endpoint.hits) > hits)
+            await self.endpoint.until(partial(lambda hits: len(self.endpoint.hits) > hits, hits))
             await self.until_shown(job, next_run=before["runs"][0]["at"])
             self.assertEqual(await self.get(f"{job}/upcoming?limit=3"), before)
 
@@ -380,10 +385,11 @@ class ScheduleTests(DaemonTestCase):
         self.assertEqual(self.endpoint.hits, [])
         for body in rules:
             await self.patch_job(f"{url}/jobs/a/{body}", "enable=1")
-        runs = {
-            body: (lambda body=body: [hit for hit in self.endpoint.hits if hit.body == body])
-            for body in rules
-        }
+
+        def of(body: str) -> list[Hit]:
+            return [hit for hit in self.endpoint.hits if hit.body == body]
+
+        runs = {body: partial(of, body) for body in rules}
         await self.endpoint.until(lambda: all(len(hits()) >= 3 for hits in runs.values()))
         steps = {
             body: [(b.scheduled - a.scheduled).seconds for a, b in pairwise(hits()[:3])]
@@ -657,14 +663,19 @@ class ShareTests(DaemonTestCase):
             + ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows)),
             [value for row in rows for value in row],
         )
-        dead = lambda: [hit for hit in self.endpoint.hits if hit.path == "dead"]  # noqa: E731
+
+        def dead() -> list[Hit]:
+            return [hit for hit in self.endpoint.hits if hit.path == "dead"]
+
         await self.endpoint.until(lambda: len(dead()) >= 80)
-        waits = []
+        waits: list[float] = []
         # Until they have timed out, and more of them, which are the longest due, have begun.
         while len(dead()) <= 200:
             before, path = self.reactor.seconds(), f"alive{len(waits)}"
             await self.put(f"{url}/jobs/{path}/x?one-off=1&immediate=1")
-            await self.endpoint.until(lambda path=path: self.endpoint.hits[-1].path == path)
+            await self.endpoint.until(
+                partial(lambda path: self.endpoint.hits[-1].path == path, path)
+            )
             waits.append(self.reactor.seconds() - before)
             if len(waits) == 10:
                 self.assertEqual(len(dead()), 80)
@@ -872,6 +883,7 @@ class StandardFileTests(DaemonTestCase):
             ini = self.own_port()
             daemon = self.spawn(*arguments, "--config", ini, twistd=bool(arguments), closed=closed)
             await self.until_up(daemon)
+            assert daemon.transport is not None
             pid = daemon.transport.pid
             assert pid is not None
             await self.check(pid)
@@ -916,8 +928,8 @@ class LargeTableTests(DaemonTestCase):
         daemon = self.spawn("--config", self.ini())
         url = await daemon.url()
         status = await self.get(f"{url}/status")
-        shown = [status[key] for key in ("running_jobs", "total_jobs", "pending_jobs")]
-        self.assertEqual([*shown, status["set_aside_jobs"]], [None] * 4)
+        counted = [status[key] for key in ("running_jobs", "total_jobs", "pending_jobs")]
+        self.assertEqual([*counted, status["set_aside_jobs"]], [None] * 4)
         self.assertEqual((status["counts_age"], status["instance_running_jobs"]), (None, 0))
         shown = await self.until_shown(f"{url}/status", total_jobs=PIECE)
         self.assertEqual((shown["set_aside_jobs"], shown["pending_jobs"]), (PIECE, 0))
@@ -990,7 +1002,7 @@ class SharedTableTests(DaemonTestCase):
         own = start_server(self.engine)
         self.addCleanup(own.stop)
         name = own.create_database()
-        self.config = type(self.config)(own.host, own.port, name, "dalga", own.user, own.password)
+        self.config = MySQLConfig(own.host, own.port, name, "dalga", own.user, own.password)
         release: Deferred[int] = Deferred()
         self.endpoint.answer = lambda hit: release if hit.body == "during" else 200
         daemon, url = await self.start()
@@ -1042,7 +1054,7 @@ class StalledServerTests(DaemonTestCase):
         own = start_server(self.engine)
         self.addCleanup(own.stop)
         name = own.create_database()
-        self.config = type(self.config)(own.host, own.port, name, "dalga", own.user, own.password)
+        self.config = MySQLConfig(own.host, own.port, name, "dalga", own.user, own.password)
         daemon, url = await self.start(jobs={"shutdownTimeout": "1s"})
         await self.call("PUT", f"{url}/jobs/tick/x?interval=1")
         await self.endpoint.until(lambda: bool(self.endpoint.hits))

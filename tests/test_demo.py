@@ -30,9 +30,7 @@ class DemoTests(TestCase):
         demo = Daemon()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DALGA_")}
         program = [sys.executable, str(CHECKOUT / "demo" / "demo.py")]
-        reactor.spawnProcess(  # type: ignore[attr-defined]
-            demo, sys.executable, program, environment
-        )
+        reactor.spawnProcess(demo, sys.executable, program, environment)
         self.addCleanup(self.end, demo)
         endpoint = await demo.says(
             r"Port 5000 of 127.0.0.1 is taken: the example endpoint is on port (\d+)"

@@ -36,7 +36,7 @@ from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, RunPolicy,
 from dalga.model.schedule import Every
 from dalga.model.setback import Reach
 from dalga.store import Claimed, Due, Recorded, Store
-from tests.fakes import EPOCH, FakeEndpoint, FakeStore
+from tests.fakes import EPOCH, FakeEndpoint, FakeStore, noting
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase
 
 TIMEOUT = 10.0
@@ -56,8 +56,8 @@ class SchedulerTestCase(SynchronousTestCase):
         self.store = FakeStore(self.clock.seconds)
         self.endpoint = FakeEndpoint(self.clock.seconds)
         self.events: list[dict[str, Any]] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        globalLogPublisher.addObserver(noting(self.events))
+        self.addCleanup(globalLogPublisher.removeObserver, noting(self.events))
 
     def start(
         self,
@@ -180,7 +180,9 @@ class ClaimTests(SchedulerTestCase):
             self.store.insert(f"job{number}", self.store.time - seconds(5))
         claims: list[int] = []
 
-        def nothing(limit: int, lease: timedelta, without: Collection[str]) -> Deferred[Claimed]:
+        def nothing(
+            limit: int, lease: timedelta, without: Collection[str] = ()
+        ) -> Deferred[Claimed]:
             claims.append(limit)
             return succeed(Claimed([], self.store.time, full=False))
 
@@ -368,7 +370,7 @@ class ClaimTests(SchedulerTestCase):
         ((run, _),) = self.endpoint.posts
         self.assertGreater(run.lease_ends, self.clock.seconds() + TIMEOUT)
         row = self.store.find(run.key)
-        assert row is not None
+        assert row is not None and row.due is not None
         self.assertGreater(row.due, self.store.time + seconds(TIMEOUT))
 
     def test_still_running(self) -> None:
@@ -653,9 +655,9 @@ class ClaimTests(SchedulerTestCase):
         self.start()
         self.assertEqual(self.endpoint.paths, ["late60"])
         self.go(RECORD_DELAY)
-        late = self.store.find(JobKey("late60.5", "body"))
-        assert late is not None
-        self.assertEqual(late.due, began + timedelta(hours=1) - seconds(60.5))
+        row = self.store.find(JobKey("late60.5", "body"))
+        assert row is not None
+        self.assertEqual(row.due, began + timedelta(hours=1) - seconds(60.5))
 
     def test_enabled_again(self) -> None:
         """P9: a job that is enabled after an hour follows its rule, and never loops."""
@@ -1670,7 +1672,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
         GiveBack(),
         Stop("given up"),
     ]
-    for verdict in verdicts:
+    for end in verdicts:
         for during in (None, store.disable, store.enable):
             await store.put(key, NOW)
             (run,) = await claim(LONG)
@@ -1678,11 +1680,11 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
                 await store.disable(key)
                 await during(key)
             await look()
-            seen.append(shape(await store.record([(run, verdict)])))
+            seen.append(shape(await store.record([(run, end)])))
             await look()
-            again = await claim(LONG)
-            seen.append([other.id == run.id for other in again])
-            await store.record([(other, Retry(at, "500")) for other in again])
+            others = await claim(LONG)
+            seen.append([other.id == run.id for other in others])
+            await store.record([(other, Retry(at, "500")) for other in others])
             await store.disable(key)
             await look()
             seen.append(await refused(store.trigger(key)))

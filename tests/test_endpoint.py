@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks, succeed
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.tcp import Client
@@ -40,6 +41,7 @@ from dalga.outgoing import endpoint as dalga_endpoint
 from dalga.outgoing import lookup as dalga_lookup
 from dalga.outgoing.endpoint import MAX_BODY, MAX_HEAD, MAX_RETRY_AFTER, Endpoint, parse_retry_after
 from dalga.outgoing.trust import Trust
+from tests.fakes import noting
 
 reactor: Any = real_reactor
 
@@ -278,8 +280,8 @@ class RequestTests(EndpointCase):
     def test_nothing_is_logged(self) -> Any:
         """What is to be said of a POST is in its outcome: no factory starts or stops in the log."""
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        globalLogPublisher.addObserver(noting(events))
+        self.addCleanup(globalLogPublisher.removeObserver, noting(events))
         server = self.serve(keeps_silent)
         endpoint = self.endpoint(server.baseurl)
         server.answer = says(OK)
@@ -918,6 +920,8 @@ def trickles(start: bytes, drop: bytes, every: float) -> Answer:
     """What a server does that never comes to an end."""
 
     def trickle(conversation: Conversation, request: bytes) -> None:
+        falling: IDelayedCall
+
         def fall() -> None:
             nonlocal falling
             conversation.transport.write(drop)

@@ -22,7 +22,12 @@ def post(
 ) -> Post:
     """A POST that took a tenth of a second, by default soon after its time, and well."""
     start = scheduled + 0.2 if start is None else start
-    given = {"run": f"run-{scheduled}", "attempt": 1, "instance": "one", "status": 200}
+    given: dict[str, Any] = {
+        "run": f"run-{scheduled}",
+        "attempt": 1,
+        "instance": "one",
+        "status": 200,
+    }
     return Post(*KEY, scheduled=scheduled, start=start, end=end or start + 0.1, **given | other)
 
 

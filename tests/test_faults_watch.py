@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -125,12 +126,12 @@ class SessionTests(EngineTestCase):
 
     def test_sessions(self) -> None:
         host = server(self.engine)
-        names = [f"{self.config.db}.{number}" for number in range(2)]
-        host.create_accounts(names, self.config.db)
+        names = [f"{self.on_server.db}.{number}" for number in range(2)]
+        host.create_accounts(names, self.on_server.db)
         one, other = map(Process, names)
         watch = Watch(lambda: [one, other], lambda: [host])
         self.addCleanup(watch.stop)
-        connections = [host.connect(user=names[0], database=self.config.db) for _ in range(3)]
+        connections = [host.connect(user=names[0], database=self.on_server.db) for _ in range(3)]
         watch.look()
         for connection in connections:
             connection.close()
@@ -141,12 +142,14 @@ class SessionTests(EngineTestCase):
 class WorldTests(BenchCase):
     """A scenario fails by what its daemon takes, whatever it is about."""
 
-    async def objections(self, limits: Limits, **options: object) -> list[str]:
+    async def objections(
+        self, limits: Limits, faults: Mapping[str, object] | None = None
+    ) -> list[str]:
         """What there is to be said against a daemon that has lived for some seconds."""
 
         async def run(world: World) -> None:
             world.limits = limits
-            await world.start(**options)
+            await world.start(faults=faults)
             await world.pause(4)
 
         (result,) = await self.results(Scenario(run, "", engines=("sqlite",)))

@@ -894,7 +894,7 @@ class DatabaseTests(EngineTestCase):
         proxy.drop_reply(b"\x03COMMIT")
 
         def write() -> None:
-            terms = {"port": proxy.port, "database": self.config.db, "ssl_disabled": True}
+            terms = {"port": proxy.port, "database": self.on_server.db, "ssl_disabled": True}
             with host.connect(**terms) as connection:
                 connection.cursor().execute("INSERT INTO t VALUES (1)")
                 connection.commit()
@@ -914,7 +914,7 @@ class DatabaseTests(EngineTestCase):
         proxy = Proxy(reactor, host.host, host.port)
         proxy.listen()
         self.addCleanup(proxy.close)
-        terms = {"port": proxy.port, "database": self.config.db, "ssl_disabled": True}
+        terms = {"port": proxy.port, "database": self.on_server.db, "ssl_disabled": True}
         connection = await deferToThread(host.connect, **terms)
         self.addCleanup(connection.close)
         cursor = connection.cursor()

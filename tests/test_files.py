@@ -9,6 +9,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.files import clients_of, files_to_ask_for, room_for_clients
+from tests.fakes import noting
 
 ANY = resource.RLIM_INFINITY
 
@@ -31,11 +32,11 @@ class FilesTests(SynchronousTestCase):
     def warned(self, slots: int) -> tuple[int, list[str]]:
         """The room for clients, and what the log warns of."""
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
+        globalLogPublisher.addObserver(noting(events))
         try:
             room = room_for_clients(slots)
         finally:
-            globalLogPublisher.removeObserver(events.append)
+            globalLogPublisher.removeObserver(noting(events))
         return room, [formatEvent(e) for e in events if e["log_level"] is LogLevel.warn]
 
     def test_files_and_clients(self) -> None:

@@ -249,7 +249,7 @@ class PatienceTests(JobsTestCase):
         """P4: a caller waits four seconds; then the work is abandoned, as the caller is told."""
         abandoned: list[object] = []
         answer: Deferred[Job] = Deferred(abandoned.append)
-        self.store.put = lambda *put: answer  # type: ignore[method-assign, assignment]
+        self.store.put = lambda *put: answer  # type: ignore[method-assign]
         asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
         self.clock.advance(PATIENCE - 0.01)
         self.assertNoResult(asked)
@@ -321,12 +321,14 @@ class PatienceTests(JobsTestCase):
         """P1, P7: a client that hangs up stops its waiting, not the work, nor the telling."""
         cancelled: list[object] = []
         answer: Deferred[Job] = Deferred(cancelled.append)
-        self.store.put = lambda *put: answer  # type: ignore[method-assign, assignment]
+        self.store.put = lambda *put: answer  # type: ignore[method-assign]
         asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
         asked.cancel()
         self.failureResultOf(asked, CancelledError)
         self.assertEqual(cancelled, [])
-        answer.callback(Job(KEY, Once(), Options(), *[self.store.time] * 3))
+        answer.callback(
+            Job(KEY, Once(), Options(), self.store.time, self.store.time, self.store.time)
+        )
         self.assertEqual(self.told, [self.store.time])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

@@ -17,6 +17,7 @@ from dalga import listening
 from dalga.errors import StartupError
 from dalga.listening import listen
 from tests.daemons import CHECKOUT, Daemon, DaemonTestCase
+from tests.fakes import noting
 from tests.stores import each_engine
 
 #: Of the machine itself on Linux, without IPv6 as well.
@@ -146,8 +147,8 @@ class ListenTests(SynchronousTestCase):
 
         self.patch(socket, "create_server", old)
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        globalLogPublisher.addObserver(noting(events))
+        self.addCleanup(globalLogPublisher.removeObserver, noting(events))
         ((address, _),) = self.listen(0, "::1", ONE)
         self.assertEqual(address, ONE)
         self.assertEqual(

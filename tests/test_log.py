@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import StringIO
 from tempfile import NamedTemporaryFile
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
-from twisted.logger import Logger, LogLevel, globalLogPublisher, textFileLogObserver
+from twisted.logger import ILogObserver, Logger, LogLevel, globalLogPublisher, textFileLogObserver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import log as dalga_log
 from dalga.log import LineObserver, debugging, log_debug, logger
+from tests.fakes import noting
 
 
 class LineObserverTests(SynchronousTestCase):
@@ -33,7 +34,7 @@ class LineObserverTests(SynchronousTestCase):
             twisted(dict(event))
 
         for namespace in ("dalga.dispatch.scheduler", "twisted.web"):
-            log = Logger(namespace, observer=both)
+            log = Logger(namespace, observer=cast(ILogObserver, both))
             log.info(
                 "{path!r} {body!r}: {reason} in {elapsed:.3f} s",
                 path="a",
@@ -69,7 +70,7 @@ class LineObserverTests(SynchronousTestCase):
     def test_on_their_way(self) -> None:
         """A line does not stay in a buffer: it is read by those who wait for it."""
         with NamedTemporaryFile("w") as output, open(output.name) as reader:
-            observer = LineObserver(output.file, self.later.append)
+            observer = LineObserver(cast(TextIO, output.file), self.later.append)
             Logger("dalga", observer=observer).info("one")
             observer.flush()
             self.assertIn("one", reader.read())
@@ -143,7 +144,7 @@ class LeaveTests(SynchronousTestCase):
             return written + write(text[20:])
 
         events: list[Any] = []
-        Logger("dalga", observer=events.append).info("x")
+        Logger("dalga", observer=noting(events)).info("x")
         (event,) = events
         self.log.info("one")
         self.log.info("two")
@@ -157,8 +158,8 @@ class LevelTests(SynchronousTestCase):
         """The debug level is left out until it is asked for; the others are always there."""
         self.addCleanup(dalga_log._levels.clearLogLevels)
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        globalLogPublisher.addObserver(noting(events))
+        self.addCleanup(globalLogPublisher.removeObserver, noting(events))
         log = logger("dalga.somewhere")
 
         def said() -> list[str]:

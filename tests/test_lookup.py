@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from queue import SimpleQueue
-from threading import Event, current_thread
+from threading import Event, Thread, current_thread
 from typing import Any
 
 from twisted.internet import reactor as real_reactor
@@ -260,12 +260,11 @@ class LookupTests(SynchronousTestCase):
             def start(self) -> None:
                 raise RuntimeError("can't start new thread")
 
-        with_threads = dalga_lookup.Thread
         self.patch(dalga_lookup, "Thread", Exhausted)
         asking = self.lookup.addresses()
         self.clock.advance(0)
         self.assertIn("thread", str(self.failureResultOf(asking, DNSLookupError).value))
-        self.patch(dalga_lookup, "Thread", with_threads)
+        self.patch(dalga_lookup, "Thread", Thread)
         self.known("10.0.0.1")
 
     def test_connections_that_fail(self) -> None:

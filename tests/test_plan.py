@@ -636,7 +636,7 @@ class ExistsTests(SynchronousTestCase):
             (2, {"attempts": 1}, False),
             (2, {"running": True, "attempts": 1}, False),
         ):
-            job = self.job(asking(interval=60), successes=successes, **state)  # type: ignore[arg-type]
+            job = self.job(asking(interval=60), successes=successes, **state)
             if refused:
                 self.assertRaises(InvalidRequest, amended, job, request, NOW)
             else:

@@ -6,6 +6,7 @@ When a job runs: arithmetic on instants, to both ends of time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -213,7 +214,9 @@ OVERLAPS = [
 class ClockChangeTests(SynchronousTestCase):
     """What runs each day at a time, in places whose clocks are set forward and back."""
 
-    def daily(self, location: str, wall: str, gap: Gap | None, overlap: Overlap | None):
+    def daily(
+        self, location: str, wall: str, gap: Gap | None, overlap: Overlap | None
+    ) -> Iterator[tuple[Schedule, datetime]]:
         """Each day by interval and by cron, and the instant of the wall time that it begins at."""
         zone = Zone(location, gap, overlap)
         start = datetime.fromisoformat(wall)
@@ -295,7 +298,9 @@ class WildcardTests(SynchronousTestCase):
     based on the new time immediately", in gaps and in overlaps.
     """
 
-    def times(self, text: str, after: str, gap: Gap | None = None, overlap: Overlap | None = None):
+    def times(
+        self, text: str, after: str, gap: Gap | None = None, overlap: Overlap | None = None
+    ) -> list[str]:
         schedule = Cron(text, Zone("Europe/Riga", gap, overlap))
         return [
             f"{time.at:%H:%M}{' ' + time.dst if time.dst else ''}"

@@ -514,7 +514,7 @@ def whole_minute_changes(location: str) -> st.SearchStrategy[Change]:
 @st.composite
 def walls_about(draw: st.DrawFn, change: Change) -> datetime:
     """A wall time about that of a clock change, by the clock before it or after it."""
-    wall = change.at + draw(st.sampled_from(change[1:]))
+    wall: datetime = change.at + draw(st.sampled_from(change[1:]))
     return wall.replace(tzinfo=None) + draw(st.timedeltas(-HOUR, HOUR))
 
 

@@ -19,7 +19,7 @@ from dalga.errors import InvalidRequest
 from dalga.model.cron import MAX_TEXT, cron_from_text
 from dalga.model.key import JobKey
 from dalga.model.plan import Plan, ScheduleRequest, plan
-from dalga.model.run import Outcome, Reschedule, Run, RunPolicy, Skip, judge, missed
+from dalga.model.run import Outcome, Reschedule, Run, RunPolicy, Skip, Verdict, judge, missed
 from dalga.model.schedule import MAX_INTERVAL, YEARS_AHEAD
 from dalga.model.zone import Occurrence
 from dalga.web.parameters import LISTED, MAX_LISTED, schedule_request
@@ -181,7 +181,7 @@ def life(planned: Plan, policy: RunPolicy, lasting: timedelta, start: datetime) 
             claimed=now,
             lease_ends=0.0,
         )
-        verdict = missed(run)
+        verdict: Verdict | None = missed(run)
         if verdict is None:
             yield run
             now += lasting

@@ -29,7 +29,8 @@ def execute(server: Server, database: str, *statements: str) -> Sequence[Any]:
         for statement in statements:
             cursor.execute(statement)
         connection.commit()
-        return cursor.fetchall()
+        rows: Sequence[Any] = cursor.fetchall()
+        return rows
 
 
 CREATE = "CREATE TABLE kept (number INT PRIMARY KEY, seen INT DEFAULT 0) ENGINE=InnoDB"

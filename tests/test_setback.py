@@ -96,7 +96,9 @@ class CorrectedTests(SynchronousTestCase):
         anchor = NOW - HOUR
         at = anchor + 1000 * EACH_5.interval + offset + seconds_(3)
         waiting = Job(KEY, EACH_5, options, anchor, at, at, successes=7)
-        self.assertLessEqual(self.moved(waiting), 5)
+        moved = self.moved(waiting)
+        assert moved is not None
+        self.assertLessEqual(moved, 5)
         # A POST brings one run at once, and the next an interval and the jitter after it.
         run = Run(1, b"", KEY, EACH_5, options, NOW, NOW, NOW, False, "", 1, NOW, 0, NOW, 0.0)
         verdict = Reschedule(first, NOW)
@@ -189,7 +191,11 @@ class CorrectedTests(SynchronousTestCase):
     def test_due_since_the_run_before(self) -> None:
         """P5: a run that became due at the end of another, by the clock that was ahead."""
         at, now = NOW + HOUR, NOW
-        for schedule, anchor in [(EACH_5, now), (Cron("0 0 * * *", Zone("UTC")), at)]:
+        cases: list[tuple[Schedule, datetime]] = [
+            (EACH_5, now),
+            (Cron("0 0 * * *", Zone("UTC")), at),
+        ]
+        for schedule, anchor in cases:
             # Asked for during the run before: it counts from its own time, which is now.
             asked = Job(KEY, schedule, Options(), at, at, at + seconds_(3), waited=True)
             self.assertEqual(corrected(asked, now, REACH), (anchor, now, now))
@@ -402,7 +408,7 @@ class FileTests(EngineTestCase):
         store.open()
         self.assertEqual(store.clock.set_backs, 0)
         later = datetime.now(UTC).timestamp() + 3600
-        os.utime(self.config.path, (later, later))
+        os.utime(self.on_sqlite.path, (later, later))
         store = self.make_store()
         store.open()
         self.assertEqual(store.clock.set_backs, 1)

@@ -20,6 +20,7 @@ from bench.simulation.table import Database
 from bench.simulation.world import Result, death, drain, punctual
 from dalga.dispatch import loglines
 from dalga.dispatch.scheduler import LEASE_MARGIN
+from tests.fakes import noting
 
 #: Each daemon on a machine of its own, and a database with cores to spare.
 APART = Site(daemons=2, database_cores=16, trip=0.2 * MS)
@@ -30,7 +31,7 @@ class SimulationTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         # A line for each run of thousands.
-        self.patch(loglines, "log", Logger("simulation", observer=lambda event: None))
+        self.patch(loglines, "log", Logger("simulation", observer=noting([])))
 
     def check_each_once(self, result: Result) -> None:
         """All jobs have arrived, each once, and none is left in the table."""

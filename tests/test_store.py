@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from random import Random
+from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -15,7 +16,7 @@ from dalga.model.duration import seconds
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
-from dalga.model.run import Delete, Reschedule, Retry, Run
+from dalga.model.run import Delete, Reschedule, Retry, Run, Verdict
 from dalga.model.schedule import Every, Once
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
@@ -340,7 +341,7 @@ class ClaimTests(EngineTestCase):
         """
         stores = [self.open_store(), self.open_store()]
         keys = self.in_the_past(*(f"job{number}" for number in range(60)))
-        taken = []
+        taken: list[JobKey] = []
         while len(taken) < 60:
             answers = await gatherResults(
                 [s.claim(7, LONG) for s in stores * 2], consumeErrors=True
@@ -669,7 +670,9 @@ class RecordTests(EngineTestCase):
 
         async def record_all(store: JobsTable, runs: list[Run]) -> None:
             while runs:
-                verdicts = [(run, Reschedule(run.claimed, run.claimed)) for run in runs]
+                verdicts: list[tuple[Run, Verdict]] = [
+                    (run, Reschedule(run.claimed, run.claimed)) for run in runs
+                ]
                 runs = (await store.record(verdicts)).postponed
 
         async def work(number: int) -> None:
@@ -677,12 +680,10 @@ class RecordTests(EngineTestCase):
             for _ in range(6):
                 runs = (await store.claim(10, LONG)).runs
                 touched = random.sample(keys, 4)
-                await gatherResults(
-                    [store.put(key, NOW) for key in touched[:3]]
-                    + [store.delete(touched[3])]
-                    + [Deferred.fromCoroutine(record_all(store, runs))],
-                    consumeErrors=True,
-                )
+                calls: list[Deferred[Any]] = [store.put(key, NOW) for key in touched[:3]]
+                calls.append(store.delete(touched[3]))
+                calls.append(Deferred.fromCoroutine(record_all(store, runs)))
+                await gatherResults(calls, consumeErrors=True)
 
         await gatherResults([Deferred.fromCoroutine(work(n)) for n in range(4)], consumeErrors=True)
         for key in keys:

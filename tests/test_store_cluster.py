@@ -17,7 +17,7 @@ from dalga.errors import JobNotFound, StoreUnavailable
 from dalga.model.duration import seconds
 from dalga.model.job import Job
 from dalga.model.key import JobKey
-from dalga.model.run import Delete, Reschedule, Run
+from dalga.model.run import Delete, Reschedule, Run, Verdict
 from dalga.store.dialect import Trouble
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, cluster, each_engine
@@ -40,13 +40,13 @@ class ClusterTestCase(EngineTestCase):
     def connect(self, node: int = 0) -> Any:
         """A stranger's connection, which reads what any node has acknowledged."""
         return self.cluster.servers[node].connect(
-            database=self.config.db, init_command="SET SESSION wsrep_sync_wait = 7"
+            database=self.on_server.db, init_command="SET SESSION wsrep_sync_wait = 7"
         )
 
     def open_stores(self) -> list[JobsTable]:
         self.conflicts: list[Exception] = []
         for node in self.cluster.servers:
-            self.config = replace(self.config, port=node.port)
+            self.config = replace(self.on_server, port=node.port)
             self.count_conflicts(self.open_store())
         return self.stores
 
@@ -79,7 +79,7 @@ def together(*coroutines: Any) -> Deferred[list[Any]]:
 
 
 async def pause(delay: float) -> None:
-    await deferLater(reactor, delay)  # type: ignore[arg-type]
+    await deferLater(reactor, delay)
 
 
 @each_engine(globals(), only=("mariadb",))
@@ -157,7 +157,9 @@ class ClusterClaimTests(ClusterTestCase):
                 later = claim.now + timedelta(hours=1)
                 left = claim.runs
                 while left:  # at first all, then those that somebody had locked
-                    ends = [(run, Reschedule(later, later)) for run in left]
+                    ends: list[tuple[Run, Verdict]] = [
+                        (run, Reschedule(later, later)) for run in left
+                    ]
                     left = (await store.record(ends)).postponed
                 done.extend(claim.runs)
                 if last and not claim.runs:
@@ -203,9 +205,12 @@ class ClusterClaimTests(ClusterTestCase):
             cursor.execute("UPDATE large SET filling = 'b'")
             stranger.commit()
             await gatherResults([first.put(key, EACH_MINUTE) for key in (KEY, *others)])
-            _, triggered, shown = await gatherResults(
-                [second.delete(KEY), second.trigger(others[0]), second.get(others[1])]
-            )
+            calls: list[Deferred[Any]] = [
+                second.delete(KEY),
+                second.trigger(others[0]),
+                second.get(others[1]),
+            ]
+            _, triggered, shown = await gatherResults(calls)
         self.assertEqual((triggered.key, shown.key), tuple(others))
         await self.assertFailure(first.get(KEY), JobNotFound)
 
@@ -217,14 +222,15 @@ class ClusterClaimTests(ClusterTestCase):
         self.cluster.isolate(node)
         try:
             self.cluster.wait_until_synced(size=2)
-            for failing in (
+            calls: list[Deferred[Any]] = [
                 first.put(KEY, NOW),
                 first.get(KEY),
                 first.delete(KEY),
                 first.claim(9, LONG),
                 first.due_within(timedelta(seconds=2), 9),
                 first.now(),
-            ):
+            ]
+            for failing in calls:
                 await self.assertFailure(failing, StoreUnavailable)
             run = await self.claim_one(second, KEY)
         finally:

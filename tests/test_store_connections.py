@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor as real_reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -201,8 +201,13 @@ class ConnectionTestCase(EngineTestCase):
         name = servers[0].create_database()
         for other in servers[1:]:
             other.create_database(name)
+
+        def drop(each: Server) -> None:
+            if each.pid:
+                each.drop_database(name)
+
         for each in servers:
-            self.addCleanup(lambda each=each: each.pid and each.drop_database(name))
+            self.addCleanup(drop, each)
         hosts = ", ".join(f"{each.host}:{each.port}" for each in servers)
         return MySQLConfig(hosts, 1, name, "dalga", USER, PASSWORD, **settings)
 
@@ -420,7 +425,7 @@ class TroubleTests(SynchronousTestCase):
         connection._sock = socket.socket()  # type: ignore[attr-defined]
         connection.server_thread_id = (1,)  # type: ignore[attr-defined]
         self.patch(pymysql, "connect", lambda **_: connection)
-        self.patch(dialect, "set_up", lambda _: {}["no such key"])
+        self.patch(dialect, "set_up", lambda _: dict[str, str]()["no such key"])
         self.assertRaises(KeyError, dialect.connect)
 
 
@@ -502,9 +507,9 @@ class HostsTests(ConnectionTestCase):
             root.cursor().execute(f"SET GLOBAL read_only = {int(value)}")
 
     async def use_all_connections(self, store: JobsTable) -> None:
-        await gatherResults(
-            [*(store.now() for _ in range(20)), *(store.announce("a") for _ in range(20))]
-        )
+        calls: list[Deferred[Any]] = [store.now() for _ in range(20)]
+        calls += [store.announce("a") for _ in range(20)]
+        await gatherResults(calls)
 
     async def test_first_is_down(self) -> None:
         here = server(self.engine)

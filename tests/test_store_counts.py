@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from twisted.internet.defer import gatherResults
 
-from dalga.model.key import JobKey
-from dalga.model.run import Delete, Retry, Stop
+from dalga.model.key import JobKey, RawKey
+from dalga.model.run import Delete, Retry, Run, Stop, Verdict
 from dalga.store.schema import ALIVE
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine
 
@@ -41,14 +41,14 @@ class CountTests(EngineTestCase):
         await store.put(KEY, EACH_MINUTE)
         self.sql("UPDATE dalga SET schedule = 'often' WHERE path = %s", (self.key(bad.path),))
         await store.disable(disabled)
-        claimed = {run.key: run for run in (await store.claim(5, LONG)).runs}
+        claimed: dict[RawKey, Run] = {run.key: run for run in (await store.claim(5, LONG)).runs}
         self.assertEqual(set(claimed), {retry, stopped, both, runs})
-        verdicts = [
+        verdicts: list[tuple[Run, Verdict]] = [
             (claimed[retry], Retry(claimed[retry].claimed + MINUTE, "500")),
             (claimed[stopped], Stop("500")),
             (claimed[both], Stop("500")),
         ]
-        await self.record(store, list(verdicts))
+        await self.record(store, verdicts)
         await store.disable(both)
         counts = await store.counts()
         self.assertEqual(

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 import pymysql
-from pymysql.connections import MysqlPacket
+from pymysql.connections import MysqlPacket  # type: ignore[attr-defined]  # not in its stubs
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.config.load import MySQLConfig
@@ -185,7 +186,8 @@ class ConflictTests(EngineTestCase):
             tried.append(True)
             raise Conflict("again")
 
-        error = await self.assertFailure(store._api_lane.run(work), StoreUnavailable)
+        call: Deferred[Any] = store._api_lane.run(work)
+        error = await self.assertFailure(call, StoreUnavailable)
         self.assertIn("can't be used now: again", str(error))
         self.assertEqual(len(tried), CONFLICT_ATTEMPTS)
 
@@ -226,14 +228,15 @@ class ErringTests(EngineTestCase):
         store, run = await self.open_with_a_run()
         for number in (9001, 1105, 3100):
             self.proxy.say(number, "no server is left")
-            for call in (
+            calls: list[Deferred[Any]] = [
                 store.put(KEY, EACH_MINUTE),
                 store.get(KEY),
                 store.claim(9, LONG),
                 store.due_within(LONG, 9),
                 store.record([(run, Delete())]),
                 store.announce("web1"),
-            ):
+            ]
+            for call in calls:
                 error = await self.assertFailure(call, StoreUnavailable)
                 self.assertIn("no server is left", str(error))
             self.proxy.stop_saying()

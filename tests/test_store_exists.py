@@ -11,11 +11,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 
 from dalga.errors import InvalidRequest, JobSetAside
 from dalga.model.duration import duration_from_text
-from dalga.model.job import Failed, UnreadableJob
+from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
@@ -276,13 +276,14 @@ class RunTests(ExistsTestCase):
     async def test_the_end_goes_by_the_new_options(self) -> None:
         """P4: a run that was to be the last is not, or the other way round, as was said then."""
         store, other = self.open_store(), self.open_store()
-        for old, new, ends, gone in (
+        cases: list[tuple[dict[str, Any], dict[str, Any], Verdict | None, bool]] = [
             ({"count": 1}, {"count": 2}, Delete(), False),
             ({"count": 1}, {}, Delete(), False),
             ({"count": 1}, {"count": 1}, Delete(), True),
             ({"count": 5}, {"count": 1}, None, True),
             ({}, {"until": True}, None, True),
-        ):
+        ]
+        for old, new, ends, gone in cases:
             run = await self.due_now(store, KEY, **old)
             if "until" in new:
                 new = {"until": run.scheduled + MINUTE / 2}
@@ -321,10 +322,11 @@ class RunTests(ExistsTestCase):
         """P4: what was said before during the run still holds after an `update`."""
         store = self.open_store()
         each_hour = ScheduleRequest(interval=duration_from_text("1h"))
-        for say, asked in (
+        cases: list[tuple[Callable[[], Deferred[Job]], ScheduleRequest]] = [
             (lambda: store.put(KEY, each_hour), each_hour),
             (lambda: store.trigger(KEY), EACH_MINUTE),
-        ):
+        ]
+        for say, asked in cases:
             run = await self.due_now(store, KEY)
             said = await say()
             update = replace(asked, if_exists=IfExists.UPDATE, max_lateness=MINUTE)
@@ -347,12 +349,12 @@ class GroupCommitTests(ExistsTestCase):
         keys = [JobKey("job", f"{number:02}") for number in range(24)]
         for key in keys[:18]:
             await store.put(key, EACH_MINUTE)
-        found = [await store.get(key) for key in keys[:18]]
+        found = [await self.job(store, key) for key in keys[:18]]
         asked: list[ScheduleRequest] = []
         for number in range(24):
             rule = (IfExists.RESCHEDULE, *BOTH)[number % 3]
             change = ({}, {"count": 7}, {"interval": duration_from_text("1h")})[number // 3 % 3]
-            asked.append(replace(EACH_MINUTE, if_exists=rule, **change))  # type: ignore[arg-type]
+            asked.append(replace(EACH_MINUTE, if_exists=rule, **change))
         jobs = await gatherResults(
             [store.put(key, request) for key, request in zip(keys, asked, strict=True)]
         )

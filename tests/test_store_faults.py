@@ -12,11 +12,11 @@ from threading import Event
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, DeferredList, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 
-from dalga.config.load import Config, ListenConfig
+from dalga.config.load import Config, ListenConfig, MySQLConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
 from dalga.model.key import JobKey, RawKey
 from dalga.model.run import Delete, Reschedule, Run, Verdict
@@ -74,7 +74,7 @@ def before(test: EngineTestCase, store: JobsTable, statement: str, done: str) ->
     sql: Any = store._sql
     statements: Any = type(sql)
 
-    class Hooked(statements):
+    class Hooked(statements):  # type: ignore[misc]  # whichever class it is
         def __getattribute__(self, name: str) -> Any:
             if name == statement and not hooked:
                 hooked.append(name)
@@ -401,7 +401,7 @@ class ConcurrencyTests(EngineTestCase):
                 for number, key in enumerate(keys[turn:] + keys[:turn])
             )
             await gatherResults([*(stores[0].put(key, EACH_MINUTE) for key in keys)])
-            together = [stores[0].put(key, EACH_MINUTE) for key in keys]
+            together: list[Deferred[Any]] = [stores[0].put(key, EACH_MINUTE) for key in keys]
             await DeferredList([*together, *alone], consumeErrors=True)
         self.assertEqual(conflicts, [])
 
@@ -601,8 +601,8 @@ class ServerTests(EngineTestCase):
             cure = f"ALTER TABLE `dalga` ADD {definition}"
             self.assertEqual(
                 str(self.assertRaises(StartupError, self.make_store().open)),
-                f"the table `dalga` in database {self.config.db!r} at {self.config.host}:"
-                f"{self.config.port} has no index {index}: put it back with {cure}",
+                f"the table `dalga` in database {self.on_server.db!r} at {self.on_server.host}:"
+                f"{self.on_server.port} has no index {index}: put it back with {cure}",
             )
             self.sql(cure)
             self.make_store().open()
@@ -612,7 +612,7 @@ class ServerTests(EngineTestCase):
         own = start_server(self.engine)
         self.addCleanup(own.stop)
         name = own.create_database()
-        self.config = type(self.config)(own.host, own.port, name, "dalga", own.user, own.password)
+        self.config = MySQLConfig(own.host, own.port, name, "dalga", own.user, own.password)
         store = self.make_store()
         store.create_table()
         store.open()
@@ -654,6 +654,7 @@ class FileTests(EngineTestCase):
         with closing(self.connect()) as connection:
             for pragma in pragmas:
                 connection.execute(f"PRAGMA {pragma} = OFF")
+            assert isinstance(store._dialect, SQLite)
             store._dialect.set_up(connection)
             found = [connection.execute(f"PRAGMA {pragma}").fetchall() for pragma in pragmas]
         self.assertEqual(found, [[(2,)], [(1,)]])
@@ -664,7 +665,9 @@ class FileTests(EngineTestCase):
         service = make_service(Config(database=self.config, listen=ListenConfig(port=0)), reactor)
         for listener in service._listeners:
             self.addCleanup(listener.close)
-        self.addCleanup(service._store._guard.release)
+        guard = service._store._guard
+        assert guard is not None
+        self.addCleanup(guard.release)
         self.assertIs(reactor.seconds, steady_seconds)
         before = steady_seconds()
         self.assertTrue(before <= service._store.clock.seconds() <= steady_seconds())
@@ -675,8 +678,8 @@ class FileTests(EngineTestCase):
         first.open()
         error = self.assertRaises(StartupError, second.open)
         self.assertIn("in use by another dalga", str(error))
-        alias = f"{self.config.path}-alias"
-        os.symlink(self.config.path, alias)
+        alias = f"{self.on_sqlite.path}-alias"
+        os.symlink(self.on_sqlite.path, alias)
         self.config = type(self.config)(alias)
         self.assertRaises(StartupError, self.make_store(guarded=True).open)
         assert first._guard is not None
@@ -686,9 +689,14 @@ class FileTests(EngineTestCase):
     async def refused(self, store: JobsTable, *why: str) -> None:
         """Whatever is asked for is refused for the time being, by a sentence that says why."""
         for _ in range(2):
-            for call in (store.put(KEY, EACH_MINUTE), store.get(KEY), store.claim(9, LONG)):
+            calls: list[Deferred[Any]] = [
+                store.put(KEY, EACH_MINUTE),
+                store.get(KEY),
+                store.claim(9, LONG),
+            ]
+            for call in calls:
                 refusal = str(await self.assertFailure(call, StoreUnavailable))
-                prefix = f"SQLite file {self.config.path!r} can't be used now: "
+                prefix = f"SQLite file {self.on_sqlite.path!r} can't be used now: "
                 self.assertTrue(refusal.startswith(prefix), refusal)
                 for part in why:
                     self.assertIn(part, refusal)
@@ -697,7 +705,7 @@ class FileTests(EngineTestCase):
         """A store with a job that is in the write-ahead log only; also a path to move files to."""
         store = self.open_store()
         await store.put(KEY, EACH_MINUTE)
-        return store, f"{self.config.path}-elsewhere"
+        return store, f"{self.on_sqlite.path}-elsewhere"
 
     async def works(self, store: JobsTable, total: int = 1) -> None:
         """What was acknowledged is there, also to strangers, and more is taken."""
@@ -708,10 +716,10 @@ class FileTests(EngineTestCase):
     async def test_a_file_that_is_removed(self) -> None:
         """P1: nothing is acknowledged that would be lost with the process, nor a file made anew."""
         store, elsewhere = await self.open_with_a_job()
-        os.rename(self.config.path, elsewhere)
+        os.rename(self.on_sqlite.path, elsewhere)
         await self.refused(store, "it was removed", "put it back")
-        self.assertFalse(os.path.exists(self.config.path))
-        os.rename(elsewhere, self.config.path)
+        self.assertFalse(os.path.exists(self.on_sqlite.path))
+        os.rename(elsewhere, self.on_sqlite.path)
         await self.works(store)
 
     async def test_a_file_that_is_replaced(self) -> None:
@@ -728,11 +736,11 @@ class FileTests(EngineTestCase):
         for content, why in self.others():
             self.config = self.make_database()
             store, elsewhere = await self.open_with_a_job()
-            os.rename(self.config.path, elsewhere)
-            Path(self.config.path).write_bytes(content)
+            os.rename(self.on_sqlite.path, elsewhere)
+            Path(self.on_sqlite.path).write_bytes(content)
             await self.refused(store, why, "put the right one back")
-            self.assertEqual(Path(self.config.path).read_bytes(), content)
-            os.rename(elsewhere, self.config.path)
+            self.assertEqual(Path(self.on_sqlite.path).read_bytes(), content)
+            os.rename(elsewhere, self.on_sqlite.path)
             await self.works(store)
 
     async def test_another_content(self) -> None:
@@ -740,17 +748,17 @@ class FileTests(EngineTestCase):
         for content, why in self.others():
             self.config = self.make_database()
             store, elsewhere = await self.open_with_a_job()
-            shutil.copyfile(self.config.path, elsewhere)
-            Path(self.config.path).write_bytes(content)
+            shutil.copyfile(self.on_sqlite.path, elsewhere)
+            Path(self.on_sqlite.path).write_bytes(content)
             why = why.replace("another file is in its place", "another database was written over")
             await self.refused(store, why, "put the right one back")
-            self.assertEqual(Path(self.config.path).read_bytes(), content)
-            shutil.copyfile(elsewhere, self.config.path)
+            self.assertEqual(Path(self.on_sqlite.path).read_bytes(), content)
+            shutil.copyfile(elsewhere, self.on_sqlite.path)
             await self.works(store)
 
     def others(self) -> list[tuple[bytes, str]]:
         """What may stand in the file's place, and what is said of it."""
-        path = os.path.join(os.path.dirname(self.config.path), "other")
+        path = os.path.join(os.path.dirname(self.on_sqlite.path), "other")
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("CREATE TABLE other (id INTEGER)")
         return [
@@ -767,11 +775,11 @@ class FileTests(EngineTestCase):
         for name, other in moved.items():
             os.rename(name, other)
         content = self.others()[-1][0]
-        Path(self.config.path).write_bytes(content)
+        Path(self.on_sqlite.path).write_bytes(content)
         with self.assertRaises(StoreUnavailable):
             await store.get(KEY)
         await self.refused(store, "another database is in its place", "put the right one back")
-        self.assertEqual(Path(self.config.path).read_bytes(), content)
+        self.assertEqual(Path(self.on_sqlite.path).read_bytes(), content)
         for name, other in moved.items():
             os.rename(other, name)
         await self.works(store)
@@ -782,9 +790,9 @@ class FileTests(EngineTestCase):
             [("-wal", None), ("-wal", b""), ("-wal", b"else"), ("-shm", None)], 1
         ):
             store = self.stores[0] if self.stores else (await self.open_with_a_job())[0]
-            os.rename(self.config.path + suffix, f"{self.config.path}-elsewhere")
+            os.rename(self.on_sqlite.path + suffix, f"{self.on_sqlite.path}-elsewhere")
             if content is not None:
-                Path(self.config.path + suffix).write_bytes(content)
+                Path(self.on_sqlite.path + suffix).write_bytes(content)
             error = await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
             self.assertIn("its -wal or -shm was removed or replaced under dalga", str(error))
             self.assertIn("nothing is lost", str(error))
@@ -792,9 +800,9 @@ class FileTests(EngineTestCase):
 
     async def test_the_log_is_removed_behind_a_link(self) -> None:
         """SQLite has it beside the file itself."""
-        file = self.config.path
+        file = self.on_sqlite.path
         self.config = type(self.config)(f"{file}-alias")
-        os.symlink(file, self.config.path)
+        os.symlink(file, self.on_sqlite.path)
         store, _ = await self.open_with_a_job()
         os.remove(f"{file}-wal")
         error = await self.assertFailure(store.get(KEY), StoreUnavailable)
@@ -808,7 +816,7 @@ class FileTests(EngineTestCase):
             stranger.execute("BEGIN")
             stranger.execute("SELECT * FROM dalga").fetchall()
             await store.put(JobKey("other", "job"), EACH_MINUTE)
-            os.remove(f"{self.config.path}-wal")
+            os.remove(f"{self.on_sqlite.path}-wal")
             await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
             error = await self.assertFailure(store.put(KEY, EACH_MINUTE), StoreUnavailable)
             self.assertIn("another program holds the file", str(error))
@@ -818,12 +826,12 @@ class FileTests(EngineTestCase):
     async def test_a_start_without_the_file(self) -> None:
         """P1: what was committed is not deleted to make a new file, but waits for its own."""
         store, elsewhere = await self.open_with_a_job()
-        os.rename(self.config.path, elsewhere)
-        alias = f"{self.config.path}-alias"
-        os.symlink(self.config.path, alias)
-        log = f"{os.path.realpath(self.config.path)}-wal"
+        os.rename(self.on_sqlite.path, elsewhere)
+        alias = f"{self.on_sqlite.path}-alias"
+        os.symlink(self.on_sqlite.path, alias)
+        log = f"{os.path.realpath(self.on_sqlite.path)}-wal"
         for _ in range(2):
-            for name in (self.config.path, alias):
+            for name in (self.on_sqlite.path, alias):
                 dialect = SQLite(name)
                 error = self.assertRaises(sqlite3.Error, dialect.connect)
                 self.assertEqual(
@@ -833,8 +841,8 @@ class FileTests(EngineTestCase):
                     "belongs to it, or remove it to begin without jobs",
                 )
             self.assertRaises(StartupError, self.make_store().open)
-            Path(self.config.path).touch()
-        os.rename(elsewhere, self.config.path)
+            Path(self.on_sqlite.path).touch()
+        os.rename(elsewhere, self.on_sqlite.path)
         self.make_store().open()
         await self.works(store)
 
@@ -857,21 +865,21 @@ class FileTests(EngineTestCase):
             ((pages, size),) = writer.execute(
                 "SELECT * FROM pragma_page_count, pragma_page_size"
             ).fetchall()
-            self.assertLess(os.path.getsize(self.config.path), pages * size)
+            self.assertLess(os.path.getsize(self.on_sqlite.path), pages * size)
             await self.works(store, 501)
         await self.works(store, 502)
 
     async def test_a_touched_file(self) -> None:
         """What changes nothing in the file, or is SQLite's own doing, does not matter."""
         store, _ = await self.open_with_a_job()
-        os.utime(self.config.path)
+        os.utime(self.on_sqlite.path)
         await self.works(store)
         self.sql("VACUUM")
         self.sql("PRAGMA wal_checkpoint(TRUNCATE)")
         await self.works(store, 2)
 
     def files(self) -> list[str]:
-        return [self.config.path + suffix for suffix in ("", "-wal", "-shm")]
+        return [self.on_sqlite.path + suffix for suffix in ("", "-wal", "-shm")]
 
     def test_a_newer_file(self) -> None:
         """A file of another version is left alone."""

@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from random import SystemRandom
 from threading import Thread
 from unittest.mock import patch
 
@@ -15,7 +16,6 @@ import pymysql._auth
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga import service
 from dalga.config.load import MySQLConfig
 from dalga.errors import StartupError
 from dalga.service import build_store
@@ -92,7 +92,7 @@ class LoginTests(SynchronousTestCase):
         path = os.path.join(self.folder, f"socket{len(os.listdir(self.folder))}") if local else ""
         server = Asking(plugin, asks, path)
         self.addCleanup(server.stop)
-        store = build_store(server.config, reactor, service.SystemRandom())
+        store = build_store(server.config, reactor, SystemRandom())
         sentence = str(self.assertRaises(StartupError, store.open))
         self.assertNotIn("\n", sentence)
         return sentence, server.answers

@@ -18,6 +18,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 from dalga.errors import DalgaError
@@ -63,9 +64,11 @@ REQUESTS = [
 class AtOnce(Clock):
     """A clock for which a delay of nothing is none."""
 
-    def callLater(self, delay: float, call: Any, *args: Any, **kwargs: Any) -> Any:
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
+    ) -> IDelayedCall:
         """See `IReactorTime.callLater`."""
-        later = super().callLater(delay, call, *args, **kwargs)
+        later = super().callLater(delay, callable, *args, **kw)
         if not delay:
             self.advance(0)
         return later
@@ -127,7 +130,7 @@ def result_of(answer: Deferred[Any]) -> Any:
 def verdict(kind: str, late: int, error: str, now: datetime) -> Verdict:
     """How a run ends; its time is near the database's."""
     at = now + timedelta(seconds=late)
-    return {
+    ends: dict[str, Verdict] = {
         "success": Reschedule(at, at),
         "given up": Reschedule(at, at, error),
         "skipped": Skip(at),
@@ -135,7 +138,8 @@ def verdict(kind: str, late: int, error: str, now: datetime) -> Verdict:
         "stopped": Stop(error),
         "given back": GiveBack(),
         "over": Delete(),
-    }[kind]
+    }
+    return ends[kind]
 
 
 instances = st.integers(0, 1)

@@ -14,7 +14,7 @@ from threading import Event, Thread, Timer
 from typing import Any
 
 import pymysql
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -68,7 +68,11 @@ class PlacesTests(SynchronousTestCase):
         self.now = 1000.0
         self.processes: dict[int, str] = {}
         self.made: list[Connection] = []
-        self.addCleanup(lambda: [each.server.close() for each in self.made])
+        self.addCleanup(self.close_all)
+
+    def close_all(self) -> None:
+        for each in self.made:
+            each.server.close()
 
     def places(self, most: int, spare: bool) -> Callable[[], Connection]:
         self.it = Places(most, spare, lambda: self.now)
@@ -77,7 +81,7 @@ class PlacesTests(SynchronousTestCase):
             self.made.append(Connection(len(self.made) + 1, self.processes))
             return Session(self.made[-1])
 
-        return lambda: self.it.open(make)  # type: ignore[no-any-return]
+        return lambda: self.it.open(make)
 
     def give_up(self, connection: Connection) -> None:
         connection.close()
@@ -97,7 +101,12 @@ class PlacesTests(SynchronousTestCase):
     def test_being_made(self) -> None:
         """One that is being made has its place already."""
         connect = self.places(1, spare=False)
-        self.assertRaises(ZeroDivisionError, self.it.open, lambda: self.refused(connect) or 1 / 0)
+
+        def make() -> Session:
+            self.refused(connect)
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, self.it.open, make)
         self.assertEqual(self.made, [])
         connect()
 
@@ -394,7 +403,7 @@ class SessionTests(EngineTestCase):
             with closing(server(self.engine).connect_as_root(database=self.config.db)) as stranger:  # type: ignore[union-attr]
                 stranger.cursor().execute(lock)
                 end = self.watch()
-                failures = [
+                failures: list[list[tuple[bool, Any]]] = [
                     await DeferredList(
                         [store.put(KEY, EACH_MINUTE), store.claim(9, LONG)], consumeErrors=True
                     )
@@ -412,7 +421,8 @@ class SessionTests(EngineTestCase):
 
     async def fate(self, store: JobsTable) -> list[object]:
         """What comes of a call of each lane."""
-        ends = await DeferredList([store.now(), store.announce("web1")], consumeErrors=True)
+        calls: list[Deferred[Any]] = [store.now(), store.announce("web1")]
+        ends: list[tuple[bool, Any]] = await DeferredList(calls, consumeErrors=True)
         return [None if success else result.value for success, result in ends]
 
     def stuck(self, seconds: int) -> Callable[[Any, datetime, float], None]:

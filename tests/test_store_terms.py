@@ -359,7 +359,7 @@ class RecordedTests(SynchronousTestCase):
             is_claimed = b"another token" if token else None
             return Marks(is_claimed, run_id, 3, None, Failed.NO)._replace(**other)
 
-        failed = {"error": b"500 Internal Server Error"}
+        failed: dict[str, Any] = {"error": b"500 Internal Server Error"}
         retry = Retry(later, "500 Internal Server Error")
         stop, give_back = Stop("500"), GiveBack()
         for verdict, found, expected in (

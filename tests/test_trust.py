@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_PEM, X509, dump_certificate
 from twisted.internet import reactor as real_reactor
@@ -216,7 +218,7 @@ class CertificateTests(EndpointCase):
             options.extraCertChain.append(X509.from_cryptography(authority.certificate))
             return options
 
-        client_only = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH])
+        client_only = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
         return self.check_all(
             "localhost",
             [
@@ -296,7 +298,7 @@ class ConnectionTests(EndpointCase):
             asked: list[bytes | None] = []
             server = self.authority.issue(name).getContext()
             server.set_tlsext_servername_callback(
-                lambda connection, asked=asked: asked.append(connection.get_servername())
+                partial(lambda asked, connection: asked.append(connection.get_servername()), asked)
             )
             self.agree(host, server)
             self.assertEqual(asked or [None], [expected], host)
@@ -311,6 +313,7 @@ class ConnectionTests(EndpointCase):
         ):
             options = self.authority.issue(dns("localhost"))
             server = SSL.Context(SSL.TLS_SERVER_METHOD)  # which Twisted's would limit
+            assert options.privateKey is not None and options.certificate is not None
             server.use_privatekey(options.privateKey)
             server.use_certificate(options.certificate)
             self.trust = Trust(ca)
@@ -405,6 +408,7 @@ class AuthorityTests(EndpointCase):
                 for _ in range(2)
             )
             path = self.mktemp()
+            assert own.certificate is not None
             Path(path).write_bytes(dump_certificate(FILETYPE_PEM, own.certificate))
             for certificate, expected in ((own, 200), (other, None)):
                 status = yield self.status(certificate, Trust(path))

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pymysql
 from twisted.internet.defer import Deferred, gatherResults
@@ -351,7 +351,7 @@ class GoReleaseTests(UpgradeTestCase):
             if step == "rename  _before_2":
                 self.sql("INSERT INTO dalga_instances VALUES (8, UTC_TIMESTAMP())")
 
-        sentence = self.refused(Watched(self.dialect(), start))
+        sentence = self.refused(watched(self.dialect(), start))
         self.assertIn("is in use", sentence)
         self.assertIn("the old table is as it was", sentence)
         self.assertEqual(self.tables()["dalga"], before)
@@ -374,7 +374,7 @@ class GoReleaseTests(UpgradeTestCase):
             except pymysql.MySQLError:
                 failures.append(step)
 
-        self.upgrade(dialect=Watched(self.dialect(), write))
+        self.upgrade(dialect=watched(self.dialect(), write))
         write()
         self.assertEqual(
             failures,
@@ -582,7 +582,7 @@ class GoReleaseTests(UpgradeTestCase):
                 if found == step:
                     raise pymysql.err.OperationalError(1114, "The table is full")
 
-            sentence = self.refused(Watched(self.dialect(), fail))
+            sentence = self.refused(watched(self.dialect(), fail))
             self.assertIn("The table is full", sentence)
             self.assertIn("the old table is as it was", sentence)
             self.assertEqual(self.tables()["dalga"], before)
@@ -729,7 +729,7 @@ class OwnSchemaTests(UpgradeTestCase):
             if step.startswith("rename _schema_2"):
                 raise OSError(28, "No space left on device")
 
-        with closing(room.upgrade(Watched(self.dialect(), fail), False)) as lines:
+        with closing(room.upgrade(watched(self.dialect(), fail), False)) as lines:
             self.assertRaises((OSError, StartupError), list, lines)
         after = self.tables()
         after.pop("dalga_heartbeats", None)
@@ -1010,12 +1010,13 @@ class LaterVersionTests(UpgradeTestCase):
         store = self.open_store()
         key = JobKey("check_feed", "1234")
         await store.put(key, replace(EACH_MINUTE, immediate=True))
-        await gatherResults([store.now() for _ in range(9)] + [store.due_within(LONG, 9)])
+        calls: list[Deferred[Any]] = [store.now() for _ in range(9)]
+        await gatherResults([*calls, store.due_within(LONG, 9)])
         await store.announce("here")
         self.forget()
         self.upgrade_to_3()
         after = self.tables()
-        for call in (
+        calls_of_all: list[Callable[[], Deferred[Any]]] = [
             lambda: store.put(key, EACH_MINUTE),
             lambda: store.delete(key),
             lambda: store.trigger(key),
@@ -1024,7 +1025,8 @@ class LaterVersionTests(UpgradeTestCase):
             lambda: store.announce("here"),
             lambda: store.depart("here"),
             lambda: store.counts(),
-        ):
+        ]
+        for call in calls_of_all:
             error = await self.assertFailure(call(), StoreUnavailable)
             self.assertIn("has schema version 3, of a later version of Dalga", str(error))
         self.assertEqual(self.tables(), after)
@@ -1061,7 +1063,7 @@ class LaterVersionTests(UpgradeTestCase):
                 raise StartupError("disk full")
 
         with LaterVersion():
-            sentence = self.refused(Watched(self.dialect(), fail))
+            sentence = self.refused(watched(self.dialect(), fail))
         self.assertIn("disk full", sentence)
         self.assertEqual(self.tables(), before)
         self.make_store().open()
@@ -1081,7 +1083,8 @@ class LateWriteTests(UpgradeTestCase):
                 over.append(self.upgrade())
 
         def put(cursor: Any, now: datetime, since: float) -> None:
-            store._run_lane.reactor.callFromThread(begun.callback, None)
+            reactor: Any = store._run_lane.reactor  # a whole one here
+            reactor.callFromThread(begun.callback, None)
             waits = "SELECT 1 FROM information_schema.processlist WHERE state LIKE %s"
             while not over and not self.sql(waits, ("%metadata lock%",)):
                 time.sleep(0.02)
@@ -1091,7 +1094,7 @@ class LateWriteTests(UpgradeTestCase):
             )
 
         begun: Deferred[None] = Deferred()
-        written = store._run_lane.run(put)
+        written: Deferred[Any] = store._run_lane.run(put)
         await begun
         upgraded = deferToThread(upgrade)
         error = await self.assertFailure(written, StoreUnavailable)
@@ -1320,3 +1323,8 @@ class Watched:
     def rename(self, cursor: Any, suffix: str, new: str) -> None:
         self._watch(f"rename {suffix} {new}")
         self._dialect.rename(cursor, suffix, new)
+
+
+def watched(dialect: Dialect, watch: Callable[[str], object]) -> Dialect:
+    """A `Watched`, which has all that a dialect has by `__getattr__`."""
+    return cast(Dialect, Watched(dialect, watch))

@@ -46,6 +46,7 @@ from dalga.web.server import (
     ApiChannel,
     make_site,
 )
+from tests.fakes import noting
 
 reactor: Any = real_reactor
 
@@ -123,7 +124,7 @@ class MemoryStore:
 
     def enable(self, key: JobKey) -> Deferred[Any]:
         def enable() -> Job | UnreadableJob:
-            job = self._find(key)
+            job: Job | UnreadableJob = self._find(key)
             if isinstance(job, UnreadableJob) or not job.disabled:
                 return job
             return self._write(replace(job, disabled=False, due=job.scheduled))
@@ -267,7 +268,7 @@ class APITestCase(TestCase):
         self.clients: list[Client] = []
 
     def _note_connections(self) -> None:
-        build = self.site.buildProtocol
+        build: Callable[[Any], Any] = self.site.buildProtocol
 
         def build_protocol(address: Any) -> Any:
             channel: Any = build(address)
@@ -285,7 +286,7 @@ class APITestCase(TestCase):
 
         self.site.buildProtocol = build_protocol  # type: ignore[method-assign]
 
-    async def tearDown(self) -> None:
+    async def tearDown(self) -> None:  # type: ignore[override]  # trial awaits it
         await self.port.stopListening()
         for client in self.clients:
             client.transport.abortConnection()  # type: ignore[union-attr]
@@ -294,7 +295,7 @@ class APITestCase(TestCase):
 
     async def connect(self) -> Client:
         client = Client()
-        factory = Connecting.forProtocol(lambda: client)  # type: ignore[arg-type]
+        factory = Connecting.forProtocol(lambda: client)
         reactor.connectTCP("127.0.0.1", self.port.getHost().port, factory)
         await client.made
         self.clients.append(client)
@@ -628,15 +629,17 @@ class ParameterTests(APITestCase):
         """Or it would run at another time than its next_run, or though it is disabled."""
         await self.ask(b"PUT /jobs/a/b?interval=60&count=3")
         [(key, job)] = self.store.rows.items()
+        assert isinstance(job, Job)
         failing = replace(job, due=self.store.time, attempts=2, error="500", skipped=1)
         failed = replace(failing, failed=Failed.STOPPED, due=None)
         names: set[str] = set()
-        for row in [
+        rows: list[Job | UnreadableJob] = [
             replace(failing, disabled=True, due=None),
             failing,
             failed,
             UnreadableJob(key, "its cron is no cron"),
-        ]:
+        ]
+        for row in rows:
             self.store.rows[key] = row
             shown = await self.shown()
             for name in shown.keys() & STATE:
@@ -957,8 +960,8 @@ class PageTests(APITestCase):
             target, seen = first, []
             while target:
                 answer = await self.ask(f"GET {target}".encode())
-                head, _, body = answer.partition(b"\r\n\r\n")
-                page = json.loads(body)
+                head, _, content = answer.partition(b"\r\n\r\n")
+                page = json.loads(content)
                 seen += [job["body"] for job in page["jobs"]]
                 link = re.search(rb'\r\nLink: <([^>]*)>; rel="next"', head)
                 self.assertEqual(link is None, "cursor" not in page)
@@ -1205,8 +1208,8 @@ class FailureTests(APITestCase):
         client.send(b"PUT /jobs/a/b?interval=60 HTTP/1.1\r\nHost: x\r\n\r\n")
         await self.store.called
         warnings: list[Any] = []
-        globalLogPublisher.addObserver(warnings.append)
-        self.addCleanup(globalLogPublisher.removeObserver, warnings.append)
+        globalLogPublisher.addObserver(noting(warnings))
+        self.addCleanup(globalLogPublisher.removeObserver, noting(warnings))
         client.transport.abortConnection()  # type: ignore[union-attr]
         await self.server_lost[0]
         self.store.stall.callback(None)
@@ -1291,7 +1294,7 @@ class ConnectionTests(APITestCase):
         ]:
             clock = Clock()
             site = make_site(self.jobs, clock, idle_timeout=idle, arrival_timeout=arrival)
-            channel: Any = site.buildProtocol(None)  # type: ignore[arg-type]
+            channel: Any = site.buildProtocol(None)
             transport: Any = StringTransport()
             transport.loseWriteConnection = lambda: None
             channel.makeConnection(transport)
@@ -1310,7 +1313,7 @@ class ConnectionTests(APITestCase):
         transports = []
 
         def connect(octets: bytes = b"") -> None:
-            channels.append(site.buildProtocol(None))  # type: ignore[arg-type]
+            channels.append(site.buildProtocol(None))
             transports.append(StringTransport())
             channels[-1].makeConnection(transports[-1])
             if octets:
@@ -1352,7 +1355,7 @@ class ConnectionTests(APITestCase):
         """P10: a new one is closed at once, each of them, and no other is."""
         site = make_site(self.jobs, Clock(), max_connections=1)
         self.store.stall = Deferred()
-        channels: list[Any] = [site.buildProtocol(None) for _ in range(3)]  # type: ignore[arg-type]
+        channels: list[Any] = [site.buildProtocol(None) for _ in range(3)]
         transports = [StringTransport() for _ in channels]
         channels[0].makeConnection(transports[0])
         channels[0].dataReceived(b"GET /jobs/a/b HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -1373,8 +1376,8 @@ class ConnectionTests(APITestCase):
 
     async def test_there_is_no_access_log_and_no_timer_for_one(self) -> None:
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        globalLogPublisher.addObserver(noting(events))
+        self.addCleanup(globalLogPublisher.removeObserver, noting(events))
         await self.ask(b"GET /status")
         self.assertEqual([event for event in events if "/status" in str(event)], [])
         calls = {call.getTime() for call in self.clock.getDelayedCalls()}
@@ -1539,7 +1542,7 @@ class RefusedTests(APITestCase):
 
     async def test_an_octet_at_a_time(self) -> None:
         """What may still become a request is waited for."""
-        channel: Any = make_site(self.jobs, Clock()).buildProtocol(None)  # type: ignore[arg-type]
+        channel: Any = make_site(self.jobs, Clock()).buildProtocol(None)
         transport = StringTransport()
         channel.makeConnection(transport)
         for octet in b"\r\nVERSION-CONTROL /j\xc3\xb6b HTTP/1.0\r\nA: b\r\n\tc\r\n\r\n":
@@ -1564,7 +1567,7 @@ class RefusedTests(APITestCase):
         for path in [b"j\xc3\xb6b", b"j%c3%b6b", b"j%C3\xb6b"]:
             self.assertIn(b'{"jobs":[' + members, await self.ask(b"GET /jobs?path=" + path))
         self.assertIn(b" 204 ", await self.ask("DELETE /jobs/jöb/🐰".encode()))
-        for line, sentence in [
+        for octets, sentence in [
             (b"GET /jobs/j\xf6b/b", "the job's path is not UTF-8: the octet 0xF6 can't be there"),
             (
                 b"GET /jobs?path=j\xf6b",
@@ -1575,7 +1578,7 @@ class RefusedTests(APITestCase):
                 "a parameter's name is not UTF-8: the octet 0xFF",
             ),
         ]:
-            status, detail = await self.refusal(line)
+            status, detail = await self.refusal(octets)
             self.assertEqual(status, 400)
             self.assertIn(sentence, detail)
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -1642,7 +1645,8 @@ class HalfCloseTests(APITestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_also_when_it_takes_a_while(self) -> None:
-        self.store.stall = stall = Deferred()
+        stall: Deferred[None] = Deferred()
+        self.store.stall = stall
         client = await self.connect()
         client.send(
             b"PUT /jobs/a/b?interval=60 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -1803,7 +1807,7 @@ class BodySizeTests(APITestCase):
     def test_memory_does_not_grow_with_the_body(self) -> None:
         chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % TEN_MB
         for headers in [chunked, b"Content-Length: %d\r\n\r\n" % TEN_MB]:
-            channel: Any = make_site(self.jobs, self.clock).buildProtocol(None)  # type: ignore[arg-type]
+            channel: Any = make_site(self.jobs, self.clock).buildProtocol(None)
             transport: Any = StringTransport()
             transport.loseWriteConnection = lambda: None
             channel.makeConnection(transport)

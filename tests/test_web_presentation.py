@@ -28,7 +28,7 @@ from dalga.model.duration import duration_from_text
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, OnFailure, Options
-from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule
+from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule, timestamp
 from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 from dalga.operations import Status, Upcoming
 from dalga.web.errors import (
@@ -38,7 +38,7 @@ from dalga.web.errors import (
     problem_of,
     unexpected,
 )
-from dalga.web.presentation import job_json, problem_json, status_json, timestamp, upcoming_json
+from dalga.web.presentation import job_json, problem_json, status_json, upcoming_json
 
 examples = settings(max_examples=300, database=None, derandomize=True, deadline=None)
 
@@ -54,7 +54,7 @@ class JobTests(SynchronousTestCase):
         self.assertEqual(len(job_json(JOB)), 83)
 
     def test_the_interval_of_each_kind_of_schedule(self) -> None:
-        for schedule, text in [
+        cases: list[tuple[Schedule, str]] = [
             (Once(), "0"),
             (Every(timedelta(seconds=60)), "60"),
             (Every(timedelta(days=3)), "259200"),
@@ -62,7 +62,8 @@ class JobTests(SynchronousTestCase):
             (Calendar(duration_from_text("P1M")), '"P1M"'),
             (Calendar(duration_from_text("p1dt2h")), '"P1DT2H"'),
             (Cron("0 9 * * *"), "null"),
-        ]:
+        ]
+        for schedule, text in cases:
             self.assertIn(f'"interval":{text},', job_json(replace(JOB, schedule=schedule)).decode())
 
     def test_text_stays_text(self) -> None:
@@ -93,7 +94,7 @@ class JobTests(SynchronousTestCase):
         self.check_further("", scheduled=WHEN + timedelta(microseconds=5))
 
     def test_where_and_how_a_schedule_is_read(self) -> None:
-        for schedule, interval, further in [
+        cases: list[tuple[Schedule, str | int | None, str]] = [
             (Cron("0 9 * * *"), None, '"cron":"0 9 * * *"'),
             (
                 Cron("0 9 * * *", Zone("Europe/Riga", Gap.SKIP, Overlap.BOTH)),
@@ -112,7 +113,8 @@ class JobTests(SynchronousTestCase):
             ),
             (Every(timedelta(seconds=60), Zone("Europe/Riga")), 60, '"location":"Europe/Riga"'),
             (Once(Zone("Europe/Riga")), 0, '"location":"Europe/Riga"'),
-        ]:
+        ]
+        for schedule, interval, further in cases:
             shown = PLAIN.replace(
                 b'"interval":60', b'"interval":%s' % json.dumps(interval).encode()
             )

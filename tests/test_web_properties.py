@@ -241,7 +241,7 @@ class OctetTests(SynchronousTestCase):
         clock = Clock()
         store: Any = MemoryStore()
         jobs = Jobs(store, clock, lambda at: None, lambda: 7, "host-1")
-        channel: Any = make_site(jobs, clock).buildProtocol(None)  # type: ignore[arg-type]
+        channel: Any = make_site(jobs, clock).buildProtocol(None)
         wire = Wire(lenient=True)
         channel.makeConnection(wire)
         return channel, wire, clock
@@ -260,7 +260,8 @@ class OctetTests(SynchronousTestCase):
         channel.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertEqual(self.flushLoggedErrors(), [])
-        return wire.value()
+        written: bytes = wire.value()
+        return written
 
     @thorough(300)
     @given(st.lists(requests(), min_size=1, max_size=9), cuts)

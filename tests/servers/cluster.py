@@ -268,7 +268,7 @@ class Replicated(_Group):
         with closing(self.primary.connect_as_root()) as connection:
             cursor = connection.cursor()
             cursor.execute(f"SHOW GLOBAL STATUS LIKE '{self._sql.clients}'")
-            return cursor.fetchall() == ((self._sql.clients, "1"),)
+            return bool(cursor.fetchall() == ((self._sql.clients, "1"),))
 
     def _has_applied(self) -> bool:
         with closing(self.replica.connect_as_root(cursorclass=DictCursor)) as connection:
