@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -110,8 +111,9 @@ class _Side(Protocol):
             self.received = self.received[end:]
             self.peer.transport.write(self.changed(number, content))
 
+    @abstractmethod
     def changed(self, number: int, content: bytes) -> bytes:
-        raise NotImplementedError
+        """A packet as it is passed on."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.proxy.sides.discard(self)
