@@ -293,9 +293,10 @@ class _Pair:
     def to_server(self, data: bytes) -> bytes:
         """What the server gets in the place of this."""
         if self._rest:
+            # The answer is there already, so the client's next statement may come right behind it.
             rest, data = data[: self._rest], data[self._rest :]
             self._rest -= len(rest)
-        elif self.proxy.refuses_statement(data):
+        if self.proxy.refuses_statement(data):
             self._error = self.proxy.error
             self._rest = HEADER + int.from_bytes(data[:3], "little") - len(data)
             return ROLLBACK
