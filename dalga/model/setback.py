@@ -13,8 +13,8 @@ daemon ever writes it is moved to where it would be written now:
 A run may have been made already at the time that the clock shows once more. Two rules keep it from
 being made again for a small change:
 
-- What waits no longer than two intervals (and, before the first of them, its jitter), or for the
-  second of its times, stays. So it is after a clock that was set back by a second.
+- A run stays that is at most two intervals away (plus its jitter, before the first run), or that
+  is one of the next two times of a cron expression. A clock set back by a second moves nothing.
 - A particular time of the day, such as 9:30, stays unless the clock was set back by more than
   `WAS_WRONG`, which is a correction. That is the rule of Debian's cron(8), "Daylight Saving Time
   and other time changes"; what has a star for the minute or the hour goes by the new time at once.
