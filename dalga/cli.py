@@ -19,7 +19,8 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from dalga import __version__
-from dalga.config.load import Config, SQLiteConfig, load_config
+from dalga.config.load import load_config
+from dalga.config.sections import Config, SQLiteConfig
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.log import LineObserver, log_debug
 from dalga.privileges import User

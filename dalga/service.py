@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from dalga import __version__
-from dalga.config.load import Config, MySQLConfig, SQLiteConfig
+from dalga.config.sections import Config, MySQLConfig, SQLiteConfig
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
 from dalga.listening import listen, shown

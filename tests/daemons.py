@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from dalga.config.load import MySQLConfig
+from dalga.config.sections import MySQLConfig
 from tests.stores import EngineTestCase
 
 CHECKOUT = Path(__file__).resolve().parent.parent

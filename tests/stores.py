@@ -21,7 +21,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from dalga.config.load import MySQLConfig, SQLiteConfig
+from dalga.config.sections import MySQLConfig, SQLiteConfig
 from dalga.model.duration import seconds
 from dalga.model.job import Job
 from dalga.model.key import JobKey, RawKey

@@ -30,20 +30,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import service
 from dalga.config.formats import MAX_FILE
-from dalga.config.load import (
-    ELSEWHERE,
+from dalga.config.load import load_config
+from dalga.config.names import ELSEWHERE, UNNEEDED
+from dalga.config.sections import (
     HEADERS,
     KEYS,
-    MESSAGE_HEADERS,
-    UNNEEDED,
     Config,
     EndpointConfig,
     JobsConfig,
     ListenConfig,
     MySQLConfig,
     SQLiteConfig,
-    load_config,
 )
+from dalga.config.values import MESSAGE_HEADERS
 from dalga.errors import ConfigError
 from dalga.model.retry import RetryPolicy
 from dalga.store import mysql

@@ -21,7 +21,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.threads import deferToThread
 
 from dalga import __version__
-from dalga.config.load import MySQLConfig
+from dalga.config.sections import MySQLConfig
 from dalga.store import PIECE
 from dalga.store.sqlite import SQLite
 from tests.daemons import Daemon, DaemonTestCase, Hit

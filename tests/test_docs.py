@@ -19,7 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.exceptions import HTTPException
 
 from dalga.cli import Options
-from dalga.config.load import Config, load_config
+from dalga.config.load import load_config
+from dalga.config.sections import Config
 from dalga.errors import ConfigError, InvalidRequest
 from dalga.operations import Status
 from dalga.web.api import Api

@@ -26,9 +26,9 @@ ROOT = Path(__file__).parent.parent
 #: own, but for `store`, which is one room.
 MODEL = (
     *("duration", "zone", "cron", "schedule", "retry"),
-    *("key", "options", "grid", "lateness", "job", "run", "plan", "setback"),
+    *("key", "address", "options", "grid", "lateness", "job", "run", "plan", "setback"),
 )
-CONFIG = ("formats", "load")
+CONFIG = ("formats", "texts", "sections", "values", "names", "links", "given", "load")
 OUTGOING = ("trust", "lookup", "endpoint")
 DISPATCH = ("agenda", "shares", "waiting", "outages", "loglines", "recorder", "scheduler")
 WEB = (

@@ -12,7 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from dalga.config.load import MySQLConfig
+from dalga.config.sections import MySQLConfig
 from dalga.errors import JobNotFound, StoreUnavailable
 from dalga.model.duration import seconds
 from dalga.model.job import Job

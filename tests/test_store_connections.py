@@ -30,7 +30,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import service
-from dalga.config.load import MySQLConfig
+from dalga.config.sections import MySQLConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
 from dalga.model.key import JobKey
 from dalga.store.clock import DatabaseClock, steady_seconds

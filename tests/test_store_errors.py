@@ -15,7 +15,7 @@ from pymysql.connections import MysqlPacket  # type: ignore[attr-defined]  # not
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.config.load import MySQLConfig
+from dalga.config.sections import MySQLConfig
 from dalga.errors import StoreUnavailable
 from dalga.model.key import JobKey
 from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Stop, Verdict

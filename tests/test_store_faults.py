@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, gathe
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 
-from dalga.config.load import Config, ListenConfig, MySQLConfig
+from dalga.config.sections import Config, ListenConfig, MySQLConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
 from dalga.model.key import JobKey, RawKey
 from dalga.model.run import Delete, Reschedule, Run, Verdict

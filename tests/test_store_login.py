@@ -16,7 +16,7 @@ import pymysql._auth
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.config.load import MySQLConfig
+from dalga.config.sections import MySQLConfig
 from dalga.errors import StartupError
 from dalga.service import build_store
 from tests.test_store_connections import GREETING, packet

@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.config.load import MySQLConfig
+from dalga.config.sections import MySQLConfig
 from dalga.errors import StoreUnavailable
 from dalga.model.key import JobKey
 from dalga.store import places, session

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import gatherResults
 
-from dalga.config.load import MySQLConfig
+from dalga.config.sections import MySQLConfig
 from dalga.errors import StartupError, TableExists
 from dalga.model.key import JobKey
 from dalga.model.run import Reschedule

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.config.load import SQLiteConfig
+from dalga.config.sections import SQLiteConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey

@@ -74,9 +74,9 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from dalga import __version__
-from dalga.config.load import HOST_NAME
 from dalga.errors import ConfigError
 from dalga.log import logger
+from dalga.model.address import HOST_NAME
 from dalga.model.key import target_path
 from dalga.model.run import Outcome, Run
 from dalga.model.schedule import timestamp

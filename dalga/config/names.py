@@ -1,0 +1,74 @@
+"""
+The names of sections and keys: ours, those of others, and what a name that is none may mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from dalga.config.sections import HEADERS, KEYS
+
+#: Where else the Go releases have a key of ours.
+ELSEWHERE: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("listen", "shutdownTimeout"): ("jobs", "shutdownTimeout"),
+}
+
+
+#: Keys of the Go releases that Dalga has no need of, and why: their files are taken as they are.
+UNNEEDED: Mapping[tuple[str, str], str] = {
+    ("mysql", "skipLocked"): "Dalga passes over rows that somebody has locked in any case",
+    (
+        "mysql",
+        "transactionIsolationParamName",
+    ): "Dalga finds out by itself what the server calls it",
+    (
+        "listen",
+        "writeTimeout",
+    ): "an answer is there within 5 s, and who does not take it is cut off by idleTimeout",
+}
+
+
+#: What others call some of our keys and sections, where no likeness of letters tells which.
+MEANT: Mapping[str, str] = {
+    "address": "host",
+    "addr": "host",
+    "bind": "host",
+    "database": "db",
+    "dbname": "db",
+    "mariadb": "mysql",
+    "schema": "db",
+    "ssl": "ssl-mode",
+    "tls": "ssl-mode",
+}
+
+
+def variable(section: str, key: str) -> str:
+    """The name of a key's variable."""
+    return f"DALGA_{section.upper()}_{in_variable(key)}"
+
+
+def in_variable(key: str) -> str:
+    """A key as it stands in a variable's name, where there can be no hyphen."""
+    return key.upper().replace("-", "_")
+
+
+def key_names(section: str) -> list[str]:
+    """A section's keys, as a sentence on an unknown one lists them."""
+    return [*KEYS[section], HEADERS[1]] if section == HEADERS[0] else [*KEYS[section]]
+
+
+def known_keys(section: str) -> dict[str, str]:
+    """A section's keys, those of the Go releases included, by their names in lower case."""
+    more = [key for within, key in (*ELSEWHERE, *UNNEEDED) if within == section]
+    return {name.lower(): name for name in (*KEYS[section], *more)}
+
+
+def instead(given: str, known: Iterable[str], form: str) -> str:
+    """The end of a sentence on something unknown: what may have been meant, or what there is."""
+    by_lower = {name.lower(): name for name in known}
+    meant = MEANT.get(given.lower(), given.lower())
+    close = difflib.get_close_matches(meant if meant in by_lower else given.lower(), by_lower, n=1)
+    if close:
+        return f", did you mean {form.format(by_lower[close[0]])}?"
+    return ", there is " + ", ".join(form.format(name) for name in by_lower.values())

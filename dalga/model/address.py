@@ -1,0 +1,83 @@
+"""
+Hosts, their ports, and base URLs: which texts are some, and why others are not.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address
+from urllib.parse import unquote_to_bytes, urlsplit
+
+#: A host's name in a URL: ASCII labels (RFC 1035 section 2.3.4), in which an underscore may be.
+HOST_NAME = re.compile(r"(?=.{1,254}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+
+
+def is_host(text: str) -> bool:
+    if ":" in text:
+        try:
+            IPv6Address(text)
+        except ValueError:
+            return False
+        return True
+    return re.fullmatch(r"[^\s/\\\[\]@?#,;'\"]+", text) is not None
+
+
+def host_and_port(text: str, port: int) -> tuple[str, int] | None:
+    """
+    The host and port of ``db``, ``db:3307``, ``::1``, ``[::1]`` or ``[::1]:3307``; None if it is
+    none of these.
+
+    :param port: that of a host which has none with it.
+    """
+    found = re.fullmatch(r"(?:\[([^\]]*:[^\]]*)\]|([^:]*))(?::([0-9]{1,5}))?", text)
+    host = (found[1] or found[2]) if found else text
+    if found and found[3]:
+        port = int(found[3])
+    return (host, port) if is_host(host) and 1 <= port <= 65535 else None
+
+
+def base_url(text: str) -> str | None:
+    # Before all else: urlsplit drops tabs and line ends without a word, and takes any character.
+    if odd := re.search(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]", text):
+        return (
+            f"U+{ord(odd[0]):04X} can't stand in a URL, percent-encode it (in a host name, use its "
+            "xn-- form)"
+        )
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        return "a % in a URL takes two hexadecimal digits after it, write a plain one as %25"
+    # Else http://user:12/34@host/ would send jobs, and part of a password, to a host "user".
+    if re.match(r"[^:/?#]*://[^/?#]*[/?#].*@", text):
+        return (
+            "in a user name or a password, write / as %2F, ? as %3F and # as %23, and behind the "
+            "host @ as %40"
+        )
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname or "", url.port
+    except ValueError:
+        return "its host or port can't be read, it takes a URL such as http://127.0.0.1:5000/"
+    if url.scheme not in ("http", "https"):
+        return "it takes a URL that starts with http:// or https://"
+    if "@" in url.netloc and (why := _user_info(url.netloc.rpartition("@")[0])):
+        return why
+    if "%" in host or not (is_host(host) if ":" in host else HOST_NAME.fullmatch(host)):
+        return "it takes a URL with a host, such as http://127.0.0.1:5000/"
+    if port == 0 or url.netloc.endswith(":"):
+        return "its port can't be used, it takes one from 1 to 65535, or none and no colon"
+    if "?" in text or "#" in text:
+        return "it takes a URL without query (?) and fragment (#), as a job's path is put behind it"
+    return None
+
+
+def _user_info(text: str) -> str | None:
+    """:param text: what stands before the @ in a URL."""
+    user, _, password = text.partition(":")
+    if not user and not password:
+        return "it takes a user name and a password before the @, or no @"
+    decoded = unquote_to_bytes(text)
+    if re.search(rb"[\x00-\x1f\x7f]", decoded):
+        return "its user name or password has a control character, leave that out"
+    # RFC 7617 section 2: all behind the first colon would be taken for the password.
+    if b":" in unquote_to_bytes(user):
+        return "a user name with a colon (%3A) can't be sent, choose another"
+    return None
