@@ -59,7 +59,7 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Upcoming:
+class Timetable:
     """The times of runs to come, and whose clock they are shown by."""
 
     zone: Zone
@@ -67,7 +67,7 @@ class Upcoming:
 
 
 #: Does in another thread what would keep the reactor busy for too long.
-InThread = Callable[[Callable[[], Upcoming]], Deferred[Upcoming]]
+InThread = Callable[[Callable[[], Timetable]], Deferred[Timetable]]
 
 
 class Jobs:
@@ -108,7 +108,7 @@ class Jobs:
         self._tzdata = tzdata
         self._counting = Counting(store, reactor, piece)
         # One list at a time: each thread that computes slows the reactor's down.
-        self._listing = DeferredLock()
+        self._turn = DeferredLock()
 
     async def schedule(self, key: RawKey, request: RawRequest) -> Job:
         """
@@ -168,7 +168,7 @@ class Jobs:
         """
         return await self._shielded(self._store.disable(key).addCallback(self._disabled))
 
-    async def upcoming(self, key: RawKey, limit: int, after: datetime | None) -> Upcoming:
+    async def run_times(self, key: RawKey, limit: int, after: datetime | None) -> Timetable:
         """
         The next `limit` run times of a job after `after`, or after now.
 
@@ -185,13 +185,13 @@ class Jobs:
             )
         now = self._store.clock.now()
 
-        def work() -> Upcoming:
+        def work() -> Timetable:
             times = times_of(job, after or now, now)
-            return Upcoming(job.schedule.zone, list(islice(times, limit)))
+            return Timetable(job.schedule.zone, list(islice(times, limit)))
 
-        return await self._listed(work)
+        return await self._timetable(work)
 
-    async def preview(self, request: RawRequest, limit: int, after: datetime | None) -> Upcoming:
+    async def preview(self, request: RawRequest, limit: int, after: datetime | None) -> Timetable:
         """
         The first `limit` run times after `after` of a job that would be scheduled now; or then, if
         that is past: to see what clock changes of the past would have done.
@@ -202,12 +202,12 @@ class Jobs:
         now = await self._shielded(self._store.now())
         then = now if after is None else min(after, now)
 
-        def work() -> Upcoming:
+        def work() -> Timetable:
             planned = plan(ScheduleRequest.of(request), then)
             times = planned.times(now - MICROSECOND if after is None else after, then)
-            return Upcoming(planned.schedule.zone, list(islice(times, limit)))
+            return Timetable(planned.schedule.zone, list(islice(times, limit)))
 
-        return await self._listed(work)
+        return await self._timetable(work)
 
     async def cancel(self, key: RawKey) -> None:
         """
@@ -276,23 +276,23 @@ class Jobs:
     def _cancelled(self, _: None, key: RawKey) -> None:
         log.info("{path!r} {body!r}: cancelled", path=key.path, body=key.body)
 
-    def _listed(self, work: Callable[[], Upcoming]) -> Deferred[Upcoming]:
-        listed = self._listing.acquire().addCallback(lambda _: self._list(work))
-        return self._shielded(listed, "the list of run times was not there")
+    def _timetable(self, work: Callable[[], Timetable]) -> Deferred[Timetable]:
+        made = self._turn.acquire().addCallback(lambda _: self._make(work))
+        return self._shielded(made, "the list of run times was not there")
 
-    def _list(self, work: Callable[[], Upcoming]) -> Deferred[Upcoming]:
+    def _make(self, work: Callable[[], Timetable]) -> Deferred[Timetable]:
         """Once it is its turn. The next has its own when the thread is through, not before."""
-        listed: Deferred[Upcoming] = Deferred()
+        made: Deferred[Timetable] = Deferred()
 
-        def through(result: Upcoming | Failure) -> None:
-            self._listing.release()
-            if not listed.called:
-                listed.callback(result)
+        def through(result: Timetable | Failure) -> None:
+            self._turn.release()
+            if not made.called:
+                made.callback(result)
             elif isinstance(result, Failure) and not result.check(DalgaError):
                 log.failure("a list that nobody waits for any more failed", result)
 
         self._in_thread(work).addBoth(through)
-        return listed
+        return made
 
     def _shielded(
         self, work: Deferred[T], too_late: str = "the database did not answer"

@@ -25,7 +25,7 @@ from dalga.model.options import IfExists, Options
 from dalga.model.plan import RawRequest, ScheduleRequest
 from dalga.model.run import Stop
 from dalga.model.schedule import Every, Once
-from dalga.operations import Jobs, Status, Upcoming
+from dalga.operations import Jobs, Status, Timetable
 from tests.fakes import EPOCH, FakeStore
 
 T = TypeVar("T")
@@ -203,7 +203,7 @@ class CallTests(JobsTestCase):
         page = self.successResultOf(self.ask(self.jobs.page("a", page.last, 1)))
         self.assertEqual(([job.key for job in page.jobs], page.last), ([JobKey("a", "2")], None))
 
-    def test_upcoming(self) -> None:
+    def test_run_times(self) -> None:
         """The times of a job's next runs, after now or after another time."""
         self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
         self.clock.advance(90)
@@ -212,16 +212,16 @@ class CallTests(JobsTestCase):
             (None, [first, first + MINUTE]),
             (first, [first + MINUTE, first + 2 * MINUTE]),
         ):
-            upcoming = self.successResultOf(self.ask(self.jobs.upcoming(KEY, 2, after)))
-            self.assertEqual([time.at for time in upcoming.times], expected)
+            timetable = self.successResultOf(self.ask(self.jobs.run_times(KEY, 2, after)))
+            self.assertEqual([time.at for time in timetable.times], expected)
         self.failureResultOf(
-            self.ask(self.jobs.upcoming(JobKey("no", "job"), 2, None)), JobNotFound
+            self.ask(self.jobs.run_times(JobKey("no", "job"), 2, None)), JobNotFound
         )
 
-    def test_upcoming_of_what_is_set_aside(self) -> None:
+    def test_run_times_of_what_is_set_aside(self) -> None:
         """A job that can't be understood has no times, and the refusal says why."""
         self.store.get = lambda key: succeed(UnreadableJob(key, "often"))  # type: ignore
-        refusal = self.failureResultOf(self.ask(self.jobs.upcoming(KEY, 2, None)), JobSetAside)
+        refusal = self.failureResultOf(self.ask(self.jobs.run_times(KEY, 2, None)), JobSetAside)
         self.assertIn("often", str(refusal.value))
 
     def test_preview(self) -> None:
@@ -278,16 +278,16 @@ class PatienceTests(JobsTestCase):
     def test_lists_of_run_times(self) -> None:
         """P7: they are made in another thread, one after the other, and not waited for for long."""
         self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
-        threads: list[tuple[Callable[[], Upcoming], Deferred[Upcoming]]] = []
+        threads: list[tuple[Callable[[], Timetable], Deferred[Timetable]]] = []
 
-        def in_thread(work: Callable[[], Upcoming]) -> Deferred[Upcoming]:
+        def in_thread(work: Callable[[], Timetable]) -> Deferred[Timetable]:
             threads.append((work, Deferred()))
             return threads[-1][1]
 
         self.jobs = Jobs(self.store, self.clock, self.told.append, lambda: 0, in_thread=in_thread)
-        first = self.ask(self.jobs.upcoming(KEY, 1, None))
+        first = self.ask(self.jobs.run_times(KEY, 1, None))
         second = self.ask(self.jobs.preview(EACH_MINUTE, 1, None))
-        third = self.ask(self.jobs.upcoming(KEY, 1, None))
+        third = self.ask(self.jobs.run_times(KEY, 1, None))
         first.cancel()  # the client has hung up, and the thread goes on
         self.failureResultOf(first, CancelledError)
         self.assertEqual(len(threads), 1)
@@ -299,7 +299,7 @@ class PatienceTests(JobsTestCase):
         )
         self.assertEqual(len(threads), 1)
         self.clock.advance(PATIENCE / 2)
-        fourth = self.ask(self.jobs.upcoming(KEY, 1, None))
+        fourth = self.ask(self.jobs.run_times(KEY, 1, None))
         self.clock.advance(PATIENCE / 2)
         refusal = self.failureResultOf(third, StoreUnavailable)
         self.assertIn("list of run times", str(refusal.value))

@@ -27,6 +27,8 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import Map, Rule
 from zope.interface import implementer
 
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
@@ -37,6 +39,7 @@ from dalga.operations import Jobs
 from dalga.store import Counts, Page, Position
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
+from dalga.web.api import Api
 from dalga.web.bodies import MAX_BODY
 from dalga.web.server import (
     ARRIVAL_TIMEOUT,
@@ -464,7 +467,7 @@ class TargetTests(APITestCase):
     async def test_other_segments_are_not_found_and_say_how_to_write_a_slash(self) -> None:
         for target in [
             *(b"/jobs/", b"/jobs/a", b"/jobs/a/b/c", b"/jobs/a/b/"),
-            *(b"/jobs/a/b/upcoming/", b"/jobs/a/b/c/upcoming", b"/jobs/a/b/Upcoming"),
+            *(b"/jobs/a/b/upcoming/", b"/jobs/a/b/c/upcoming", b"/jobs/a/b/Timetable"),
             *(b"/jobs/a/b/upcomin%67", b"/jobs/a/b/upcoming%2F", b"/jobs/a/b//upcoming"),
         ]:
             status, detail = await self.refusal(b"GET " + target)
@@ -516,6 +519,39 @@ class MethodTests(APITestCase):
                     (405, "the method is not one that works here: it takes GET, HEAD"),
                 )
         self.assertEqual(self.store.calls, [])
+
+    async def test_no_sub_resource_of_a_job(self) -> None:
+        """The methods are those of a job; the path is wrong whatever else is."""
+        for target in [b"/jobs/", b"/jobs/a", b"/jobs/a/b/", b"/jobs/a/b/runs", b"/jobs/%zz/b/c"]:
+            for method in [b"GET", b"PUT", b"POST", b"PATCH", b"DELETE"]:
+                status, detail = await self.refusal(method + b" " + target)
+                self.assertEqual((status, detail[:29]), (404, "a job is at /jobs/<path>/<bod"))
+            answer = await self.ask(b"OPTIONS " + target)
+            self.assertIn(b" 405 ", answer)
+            self.assertIn(b"\r\nAllow: GET, HEAD, PUT, POST, PATCH, DELETE\r\n", answer)
+        self.assertEqual(self.store.calls, [])
+
+    def test_a_sub_resource_is_one_route(self) -> None:
+        """A route more in the table is found, with its own methods, and changes no other."""
+        ours = Api.app.url_map
+        further = Rule("/jobs/<job:target>/runs", endpoint="runs", methods=["GET"])
+        table = Map(
+            [*(rule.empty() for rule in ours.iter_rules()), further],
+            converters=ours.converters,
+            merge_slashes=False,
+        ).bind("localhost")
+        self.assertEqual(table.match("/jobs/a/b/runs", "GET"), ("runs", {"target": "a/b"}))
+        refusal = self.assertRaises(MethodNotAllowed, table.match, "/jobs/a/b/runs", "PUT")
+        self.assertEqual({*refusal.valid_methods}, {"GET", "HEAD"})
+        for path, method in [
+            *(("/jobs/a/b", "PUT"), ("/jobs/a/runs", "PUT"), ("/jobs/runs/runs", "PATCH")),
+            *(("/jobs/a/b/upcoming", "GET"), ("/jobs//runs", "GET")),
+        ]:
+            self.assertEqual(
+                table.match(path, method), ours.bind("localhost").match(path, method), path
+            )
+        for path in ["/jobs/a/b/why", "/jobs/a/b/runs/", "/jobs/a/b/c/runs", "/jobs/runs"]:
+            self.assertRaises(NotFound, table.match, path, "GET")
 
     async def test_head_is_get_without_the_body(self) -> None:
         await self.ask(b"PUT /jobs/check_feed/1234?interval=60")
@@ -1023,7 +1059,7 @@ class PageTests(APITestCase):
         self.assertIn(b"HTTP/1.1 404 ", await self.ask(b"GET /jobs/"))
 
 
-class UpcomingTests(APITestCase):
+class RunTimesTests(APITestCase):
     async def times(self, target: bytes) -> list[str]:
         """The run times that are listed."""
         answer = await self.ask(b"GET " + target)

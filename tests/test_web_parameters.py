@@ -27,7 +27,7 @@ from dalga.web.parameters import (
     MAX_COUNT,
     MAX_LATENESS,
     MIN_LATENESS,
-    Listing,
+    RunTimes,
     boolean,
     count,
     cron,
@@ -40,8 +40,8 @@ from dalga.web.parameters import (
     listing,
     location,
     one_of,
-    paging,
     preview,
+    run_times,
     schedule_request,
 )
 from tests.strategies import (
@@ -595,7 +595,7 @@ class ParametersTests(SynchronousTestCase):
         self.assertEqual(asked(pairs), expected)
         self.assertEqual(asked(b"", FORM, pairs), expected)
         self.assertEqual(asked(b"", JSON, json.dumps(spelled).encode()), expected)
-        self.assertEqual(preview(pairs), (expected, Listing()))
+        self.assertEqual(preview(pairs), (expected, RunTimes()))
 
     def test_numbers_of_json(self) -> None:
         """A number is one however JSON has it (RFC 8259 section 6)."""
@@ -762,8 +762,8 @@ class ParametersTests(SynchronousTestCase):
         for read in (
             lambda: asked(query, kind, body),
             lambda: enablement(query, kind, body),
+            lambda: run_times(query),
             lambda: listing(query),
-            lambda: paging(query),
             lambda: preview(query),
         ):
             try:
@@ -885,27 +885,27 @@ class JitterTests(SynchronousTestCase):
             self.assertEqual(str(error), f"jitter is '{value}', which {problem}; {takes}")
 
 
-class ListingTests(SynchronousTestCase):
+class RunTimesTests(SynchronousTestCase):
     def test_ten_from_now_on_unless_said_otherwise(self) -> None:
         for query, expected in [
-            (b"", Listing(10, None)),
-            (b"limit=1", Listing(1, None)),
-            (b"limit=100&after=2015-01-01T00:00:00Z", Listing(100, LATER)),
+            (b"", RunTimes(10, None)),
+            (b"limit=1", RunTimes(1, None)),
+            (b"limit=100&after=2015-01-01T00:00:00Z", RunTimes(100, LATER)),
         ]:
-            self.assertEqual(listing(query), expected)
+            self.assertEqual(run_times(query), expected)
             self.assertEqual(preview(query), (RawRequest(), expected))
 
     def test_the_older_name_of_limit(self) -> None:
         """count is a job's own parameter, so that only a list of a job that is there takes it."""
-        self.assertEqual(listing(b"count=7"), Listing(7))
+        self.assertEqual(run_times(b"count=7"), RunTimes(7))
         self.assertEqual(
-            str(self.assertRaises(InvalidRequest, listing, b"count=7&limit=7")),
+            str(self.assertRaises(InvalidRequest, run_times, b"count=7&limit=7")),
             "limit and count both say how many run times are listed; give just one of them",
         )
         takes = "it takes a whole number from 1 to 100"
         for value in ("0", "101"):
             self.assertEqual(
-                str(self.assertRaises(InvalidRequest, listing, f"count={value}".encode())),
+                str(self.assertRaises(InvalidRequest, run_times, f"count={value}".encode())),
                 f"count is '{value}': {takes}",
             )
 
@@ -923,10 +923,10 @@ class ListingTests(SynchronousTestCase):
                 "2030-01-31T09:00:00Z",
             ),
         ]:
-            for read in (listing, preview):
+            for read in (run_times, preview):
                 self.assertEqual(str(self.assertRaises(InvalidRequest, read, query)), sentence)
         self.assertEqual(
-            str(self.assertRaises(InvalidRequest, listing, b"before=now")),
+            str(self.assertRaises(InvalidRequest, run_times, b"before=now")),
             "there is no parameter 'before': a list of run times takes limit, after, count",
         )
 
@@ -945,7 +945,7 @@ class ListingTests(SynchronousTestCase):
                     count=500,
                     catch_up=CatchUp.ALL,
                 ),
-                Listing(3, LATER),
+                RunTimes(3, LATER),
             ),
         )
         self.assertEqual(

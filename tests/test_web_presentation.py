@@ -30,7 +30,7 @@ from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, OnFailure, Options
 from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule, timestamp
 from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
-from dalga.operations import Status, Upcoming
+from dalga.operations import Status, Timetable
 from dalga.web.errors import (
     BodyTooLarge,
     UnknownResource,
@@ -38,7 +38,7 @@ from dalga.web.errors import (
     problem_of,
     unexpected,
 )
-from dalga.web.presentation import job_json, problem_json, status_json, upcoming_json
+from dalga.web.presentation import job_json, problem_json, run_times_json, status_json
 
 examples = settings(max_examples=300, database=None, derandomize=True, deadline=None)
 
@@ -224,15 +224,15 @@ class JobTests(SynchronousTestCase):
             self.assertEqual(timestamp(instant), text)
 
 
-class UpcomingTests(SynchronousTestCase):
-    def times(self, schedule: Schedule, after: datetime, count: int) -> Upcoming:
+class RunTimesTests(SynchronousTestCase):
+    def times(self, schedule: Schedule, after: datetime, count: int) -> Timetable:
         def following() -> Any:
             at = after
             while (time := schedule.next_after(after, at)) is not None:
                 yield time
                 at = time.at
 
-        return Upcoming(schedule.zone, list(islice(following(), count)))
+        return Timetable(schedule.zone, list(islice(following(), count)))
 
     def test_a_time_in_utc_and_in_the_jobs_location(self) -> None:
         for zone, local in [
@@ -242,10 +242,10 @@ class UpcomingTests(SynchronousTestCase):
             (Zone("America/St_Johns"), "2014-11-11T18:41:40-03:30"),
         ]:
             self.assertEqual(
-                upcoming_json(Upcoming(zone, [Occurrence(WHEN)])).decode(),
+                run_times_json(Timetable(zone, [Occurrence(WHEN)])).decode(),
                 f'{{"runs":[{{"at":"2014-11-11T22:11:40Z","local":"{local}"}}]}}',
             )
-        self.assertEqual(upcoming_json(Upcoming(Zone(), [])), b'{"runs":[]}')
+        self.assertEqual(run_times_json(Timetable(Zone(), [])), b'{"runs":[]}')
 
     def test_what_a_clock_change_did_is_named(self) -> None:
         """03:30 in Riga: not there on 28 March 2021, twice on 31 October."""
@@ -262,14 +262,14 @@ class UpcomingTests(SynchronousTestCase):
                 '{"at":"2021-10-31T01:30:00Z","local":"2021-10-31T03:30:00+02:00","dst":"overlap"}',
             ),
         ]:
-            upcoming = self.times(Cron("30 3 * * *", riga), day, 2)
-            self.assertEqual(upcoming_json(upcoming).decode(), f'{{"runs":[{runs}]}}')
+            timetable = self.times(Cron("30 3 * * *", riga), day, 2)
+            self.assertEqual(run_times_json(timetable).decode(), f'{{"runs":[{runs}]}}')
 
     def test_a_fraction_of_a_second_is_shown_where_there_is_one(self) -> None:
         for fraction, text in [(999_999, ".999999"), (500_000, ".5"), (1, ".000001"), (0, "")]:
             at = WHEN.replace(microsecond=fraction)
             self.assertEqual(
-                upcoming_json(Upcoming(Zone("Asia/Kathmandu"), [Occurrence(at)])).decode(),
+                run_times_json(Timetable(Zone("Asia/Kathmandu"), [Occurrence(at)])).decode(),
                 f'{{"runs":[{{"at":"2014-11-11T22:11:40{text}Z",'
                 f'"local":"2014-11-12T03:56:40{text}+05:45"}}]}}',
             )
@@ -283,7 +283,7 @@ class UpcomingTests(SynchronousTestCase):
             # A year that the location has not is shown in UTC.
             (LAST_SECOND, "Asia/Kathmandu", "9999-12-31T23:59:59+00:00"),
         ]:
-            answer = json.loads(upcoming_json(Upcoming(Zone(zone), [Occurrence(at)])))
+            answer = json.loads(run_times_json(Timetable(Zone(zone), [Occurrence(at)])))
             self.assertEqual(answer["runs"][0]["local"], local)
 
     @examples
@@ -293,7 +293,7 @@ class UpcomingTests(SynchronousTestCase):
     )
     def test_both_are_the_same_instant(self, moment: datetime, location: str) -> None:
         at = moment.replace(tzinfo=UTC)
-        answer = upcoming_json(Upcoming(Zone(location), [Occurrence(at, Dst.GAP)]))
+        answer = run_times_json(Timetable(Zone(location), [Occurrence(at, Dst.GAP)]))
         [run] = json.loads(answer)["runs"]
         self.assertEqual(list(run), ["at", "local", "dst"])
         for name in ("at", "local"):

@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from klein import Klein
 from twisted.python.failure import Failure
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
 from dalga.log import logger
@@ -16,15 +17,17 @@ from dalga.web.bodies import JSON
 from dalga.web.cursors import cursor_text
 from dalga.web.errors import problem_of, unexpected
 from dalga.web.parameters import (
-    UPCOMING,
+    JOBS,
     enablement,
     job_key,
     listing,
-    paging,
+    no_job,
+    owner_key,
     preview,
+    run_times,
     schedule_request,
 )
-from dalga.web.presentation import job_json, next_page, page_json, status_json, upcoming_json
+from dalga.web.presentation import job_json, next_page, page_json, run_times_json, status_json
 from dalga.web.request import ApiRequest
 
 log = logger(__name__)
@@ -33,14 +36,11 @@ CONTENT_TYPE = f"{JSON}; charset=utf-8"
 
 
 class _Job(BaseConverter):
-    """The rest of the path, but for a job's run times; `job_key` takes it apart."""
+    """
+    A job's two segments, empty ones too: `job_key` says what is wrong with these.
 
-    regex = r"(?![^/]*/[^/]*/upcoming\Z).*"
-    part_isolating = False
-
-
-class _TwoSegments(BaseConverter):
-    """What a job's run times are under."""
+    A sub-resource of a job is one more route, ``/jobs/<job:target>/<its name>``.
+    """
 
     regex = "[^/]*/[^/]*"
     part_isolating = False
@@ -50,7 +50,7 @@ class Api:
     """The HTTP interface to `jobs`."""
 
     app = Klein()
-    app.url_map.converters.update(job=_Job, two=_TwoSegments)
+    app.url_map.converters["job"] = _Job
     app.url_map.merge_slashes = False  # an empty segment is refused, not redirected
 
     def __init__(self, jobs: Jobs) -> None:
@@ -84,7 +84,7 @@ class Api:
         return request.answer(HTTPStatus.NO_CONTENT)
 
     @app.route("/jobs/<job:target>", methods=["PATCH"])
-    async def enable(self, request: ApiRequest, target: str) -> bytes:
+    async def set_enabled(self, request: ApiRequest, target: str) -> bytes:
         """Let a job run again, or keep it from running."""
         key = job_key(request.path)
         if enablement(request.query, request.content_type, request.body):
@@ -93,18 +93,18 @@ class Api:
             job = await self._jobs.disable(key)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job))
 
-    @app.route("/jobs/<two:target>/upcoming", methods=["GET"])
-    async def upcoming(self, request: ApiRequest, target: str) -> bytes:
+    @app.route("/jobs/<job:target>/upcoming", methods=["GET"])
+    async def run_times(self, request: ApiRequest, target: str) -> bytes:
         """List a job's next run times."""
-        key = job_key(request.path.removesuffix(UPCOMING))
-        asked = listing(request.query)
-        upcoming = await self._jobs.upcoming(key, asked.limit, asked.after)
-        return request.answer(HTTPStatus.OK, CONTENT_TYPE, upcoming_json(upcoming))
+        key = owner_key(request.path)
+        asked = run_times(request.query)
+        times = await self._jobs.run_times(key, asked.limit, asked.after)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_times_json(times))
 
     @app.route("/jobs", methods=["GET"])
     async def page(self, request: ApiRequest) -> bytes:
         """List jobs, a page at a time."""
-        asked = paging(request.query)
+        asked = listing(request.query)
         page = await self._jobs.page(asked.path, asked.cursor, asked.limit)
         if page.last is None:
             return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, None))
@@ -118,8 +118,8 @@ class Api:
     async def preview(self, request: ApiRequest) -> bytes:
         """List the run times that a job would have."""
         parameters, asked = preview(request.query)
-        upcoming = await self._jobs.preview(parameters, asked.limit, asked.after)
-        return request.answer(HTTPStatus.OK, CONTENT_TYPE, upcoming_json(upcoming))
+        times = await self._jobs.preview(parameters, asked.limit, asked.after)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_times_json(times))
 
     @app.route("/status", methods=["GET"])
     async def status(self, request: ApiRequest) -> bytes:
@@ -130,8 +130,18 @@ class Api:
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def failed(self, request: ApiRequest, failure: Failure) -> bytes:
         """Whatever a route raised, or Klein where there is no route."""
-        problem = None if failure.value is None else problem_of(failure.value)
+        error = failure.value
+        if isinstance(error, NotFound) and request.path.startswith(JOBS):
+            error = self._no_job(request)
+        problem = None if error is None else problem_of(error)
         if problem is None:
             log.failure("{method} {path} failed", failure, method=request.method, path=request.path)
             problem = unexpected()
         return request.refuse(problem)
+
+    def _no_job(self, request: ApiRequest) -> Exception:
+        """What is wrong with a request below ``/jobs/`` that no route matches."""
+        methods = self.app.url_map.bind("localhost").allowed_methods("/jobs/path/body")
+        return (
+            no_job() if request.method.decode("latin-1") in methods else MethodNotAllowed(methods)
+        )

@@ -46,9 +46,6 @@ Reader = Callable[[str, str], Any]
 
 JOBS = b"/jobs/"
 
-#: What follows on a job's path where its next run times are.
-UPCOMING = b"/upcoming"
-
 #: How many run times are listed at most, and where nothing was said.
 MAX_LISTED = 100
 LISTED = 10
@@ -101,14 +98,28 @@ def job_key(path: bytes) -> RawKey:
     """
     segments = path.removeprefix(JOBS).split(b"/")
     if not path.startswith(JOBS) or len(segments) != 2:
-        raise UnknownResource(
-            "a job is at /jobs/<path>/<body>, two segments: write a slash that belongs to the path "
-            "or to the body as %2F (all jobs are at /jobs)"
-        )
+        raise no_job()
     key = RawKey(unescaped(segments[0], "the job's path"), unescaped(segments[1], "the job's body"))
     check_length("path", key.path)
     check_length("body", key.body)
     return key
+
+
+def owner_key(path: bytes) -> RawKey:
+    """
+    The key of the job whose sub-resource, such as its run times, a path names.
+
+    :raises UnknownResource: and `InvalidRequest`: as `job_key` does.
+    """
+    return job_key(path.rpartition(b"/")[0])
+
+
+def no_job() -> UnknownResource:
+    """The error for a path below ``/jobs/`` that is neither a job's nor a sub-resource's."""
+    return UnknownResource(
+        "a job is at /jobs/<path>/<body>, two segments: write a slash that belongs to the path "
+        "or to the body as %2F (all jobs are at /jobs)"
+    )
 
 
 def schedule_request(
@@ -166,7 +177,7 @@ def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class RunTimes:
     """Which of a job's run times are asked for."""
 
     limit: int = LISTED
@@ -174,24 +185,24 @@ class Listing:
     after: datetime | None = None
 
 
-def listing(query: bytes) -> Listing:
+def run_times(query: bytes) -> RunTimes:
     """
     Read the parameters of a GET of a job's run times.
 
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
-    values = _values(form_pairs(query), _LISTING, "a list of run times takes")
+    values = _values(form_pairs(query), _RUN_TIMES, "a list of run times takes")
     if "count" in values:
         if "limit" in values:
             raise InvalidRequest(
                 "limit and count both say how many run times are listed; give just one of them"
             )
         values["limit"] = values.pop("count")
-    return Listing(**values)
+    return RunTimes(**values)
 
 
 @dataclass(frozen=True, slots=True)
-class Paging:
+class Listing:
     """Which of all jobs are asked for."""
 
     path: str | None = None
@@ -200,23 +211,23 @@ class Paging:
     cursor: Position | None = None
 
 
-def paging(query: bytes) -> Paging:
+def listing(query: bytes) -> Listing:
     """
     Read the parameters of a GET of all jobs.
 
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
-    values = _values(form_pairs(query), _PAGING, "a list of jobs takes")
+    values = _values(form_pairs(query), _LISTING, "a list of jobs takes")
     given = values.pop("cursor", None)
     if given is None:
-        return Paging(**values)
+        return Listing(**values)
     try:
-        return Paging(**values, cursor=cursor_from_text(given, values.get("path")))
+        return Listing(**values, cursor=cursor_from_text(given, values.get("path")))
     except ValueError as problem:
         raise InvalidRequest(f"cursor is {shown(given)}, which {problem}") from None
 
 
-def preview(query: bytes) -> tuple[RawRequest, Listing]:
+def preview(query: bytes) -> tuple[RawRequest, RunTimes]:
     """
     Read the parameters of a GET of the run times of a job that is not there: those of a PUT, and
     limit and after.
@@ -225,7 +236,7 @@ def preview(query: bytes) -> tuple[RawRequest, Listing]:
     """
     values = _values(form_pairs(query), _PREVIEW, "a preview takes")
     which = {name: values.pop(name) for name in _WHICH if name in values}
-    return _request(values), Listing(**which)
+    return _request(values), RunTimes(**which)
 
 
 def interval(name: str, value: str) -> Duration:
@@ -468,10 +479,10 @@ _ENABLEMENT: Mapping[str, Reader] = MappingProxyType({"enable": boolean, "disabl
 _WHICH: Mapping[str, Reader] = MappingProxyType({"limit": listed, "after": instant})
 
 #: What a GET of a job's run times takes. `count` is the older name of `limit`.
-_LISTING: Mapping[str, Reader] = MappingProxyType({**_WHICH, "count": listed})
+_RUN_TIMES: Mapping[str, Reader] = MappingProxyType({**_WHICH, "count": listed})
 
 #: What a GET of all jobs takes.
-_PAGING: Mapping[str, Reader] = MappingProxyType({"path": path, "limit": limit, "cursor": cursor})
+_LISTING: Mapping[str, Reader] = MappingProxyType({"path": path, "limit": limit, "cursor": cursor})
 
 #: What a GET of the run times of a job to be takes.
 _PREVIEW: Mapping[str, Reader] = MappingProxyType({**_SCHEDULE, **_WHICH})

@@ -17,7 +17,7 @@ from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.options import CatchUp, OnFailure
 from dalga.model.schedule import Cron, Once, Schedule, timestamp
 from dalga.model.zone import Occurrence, Zone
-from dalga.operations import Status, Upcoming
+from dalga.operations import Status, Timetable
 from dalga.store import Page
 from dalga.web.errors import Problem
 
@@ -127,9 +127,9 @@ def _state(job: Job) -> dict[str, Any]:
     return members
 
 
-def upcoming_json(upcoming: Upcoming) -> bytes:
+def run_times_json(timetable: Timetable) -> bytes:
     """The times of runs to come."""
-    return _json({"runs": [_run(upcoming.zone, time) for time in upcoming.times]})
+    return _json({"runs": [_run(timetable.zone, time) for time in timetable.times]})
 
 
 def _run(zone: Zone, time: Occurrence) -> dict[str, str]:
