@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from dalga.config.load import load_config
-from dalga.model.run import Delete
+from dalga.model.run import Delete, End, Outcome
 from dalga.service import build_store
 from dalga.store.table import JobsTable
 
@@ -31,7 +31,7 @@ async def work(store: JobsTable, batch: int, count: int) -> float:
     began, done = time.monotonic(), 0
     while done < count:
         runs = (await store.claim(batch, LEASE)).runs
-        await store.record([(run, Delete()) for run in runs])
+        await store.record([End(run, Outcome(200, 0.0), Delete()) for run in runs])
         done += len(runs)
     return count / (time.monotonic() - began)
 

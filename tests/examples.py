@@ -9,7 +9,18 @@ from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.plan import RawRequest, ScheduleRequest
 from dalga.model.retry import RetryPolicy
-from dalga.model.run import Outcome, Run, RunPolicy
+from dalga.model.run import (
+    End,
+    GiveBack,
+    Outcome,
+    Reschedule,
+    Retry,
+    Run,
+    RunPolicy,
+    Skip,
+    Stop,
+    Verdict,
+)
 from dalga.model.schedule import Every
 from dalga.model.zone import Zone
 
@@ -65,6 +76,16 @@ def asking_anything(**parameters: object) -> RawRequest:
     if isinstance(interval, str):
         parameters["interval"] = duration_from_text(interval)
     return RawRequest(**parameters)  # type: ignore[arg-type]
+
+
+def ended(run: Run, verdict: Verdict) -> End:
+    """The end of a run with that verdict, of an outcome that comes to it."""
+    match verdict:
+        case Skip() | GiveBack():
+            return End(run, None, verdict)
+        case Retry() | Stop() | Reschedule(_, _, str()):
+            return End(run, FAILURE, verdict)
+    return End(run, OK, verdict)
 
 
 def utc(text: str) -> datetime:

@@ -22,6 +22,7 @@ from dalga.model.options import IfExists, Options
 from dalga.model.plan import ScheduleRequest, amended, plan
 from dalga.model.run import (
     Delete,
+    End,
     GiveBack,
     Outcome,
     Reschedule,
@@ -29,7 +30,6 @@ from dalga.model.run import (
     Run,
     Skip,
     Stop,
-    Verdict,
     revised,
 )
 from dalga.model.schedule import Every, Once, Schedule
@@ -75,7 +75,7 @@ class Call:
     method: str
     #: The steady clock's seconds.
     at: float
-    #: A claim's limit, a record's verdicts.
+    #: A claim's limit, a record's ends.
     argument: Any
     #: The paths that it was to pass over.
     without: frozenset[str] = frozenset()
@@ -101,7 +101,7 @@ class FakeStore:
         self.calls: list[Call] = []
         #: The methods that fail with StoreUnavailable, having done nothing.
         self.away: set[str] = set()
-        #: The rows whose verdict breaks the transaction that holds it.
+        #: The rows whose end breaks the transaction that writes it.
         self.poison: set[int] = set()
         #: Before which rows the database goes away, each but once.
         self.gone_before: set[int] = set()
@@ -384,27 +384,28 @@ class FakeStore:
 
         return self._run("claim", limit, work, without)
 
-    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
+    def record(self, ends: list[End]) -> Deferred[Recorded]:
         """See `Store.record`."""
 
         def work() -> Recorded:
-            if any(run.row in self.poison for run, _ in verdicts):
+            if any(end.run.row in self.poison for end in ends):
                 raise RuntimeError("poison")
-            if gone := self.gone_before.intersection(run.row for run, _ in verdicts):
+            if gone := self.gone_before.intersection(end.run.row for end in ends):
                 self.gone_before -= gone
                 raise StoreUnavailable("the database went away")
-            locked = [run for run, _ in verdicts if run.row in self.locked]
-            open_ = [item for item in verdicts if item[0] not in locked]
-            recorded = Recorded(postponed=locked)
-            for run, verdict in open_:
-                self._close(run, verdict, recorded)
+            recorded = Recorded()
+            for end in ends:
+                if end.run.row in self.locked:
+                    recorded.postponed.append(end)
+                else:
+                    self._close(end, recorded)
             if self.answer_is_lost:
                 self.answer_is_lost = False
-                self.unsure |= {(run.row, run.token) for run, _ in verdicts}
+                self.unsure |= {(end.run.row, end.run.token) for end in ends}
                 raise StoreUnavailable("the answer to a COMMIT is lost")
             return recorded
 
-        return self._run("record", list(verdicts), work)
+        return self._run("record", list(ends), work)
 
     # Within a transaction
 
@@ -496,34 +497,32 @@ class FakeStore:
             lease_ends=self._seconds() + lease.total_seconds(),
         )
 
-    def _close(self, run: Run, verdict: Verdict, recorded: Recorded) -> None:
-        """Write the verdict, or note why it is not written."""
+    def _close(self, end: End, recorded: Recorded) -> None:
+        """Write the end, and note what became of it."""
+        run = end.run
         row = self.rows.get(run.row)
         if row is None or row.token != run.token:
             already = (run.row, run.token) in self.unsure
-            (recorded.already if already else recorded.lost).append(run)
+            (recorded.already if already else recorded.lost).append(end)
             return
         if row.override == Override.DELETED:
-            recorded.overridden.append(run)
+            recorded.overridden.append(end)
             del self.rows[row.id]
             return
         row.token = None
         if row.override != Override.NONE:
-            succeeded = isinstance(verdict, Reschedule) and verdict.error is None
+            succeeded = isinstance(end.verdict, Reschedule) and end.verdict.error is None
             row.successes += succeeded and row.override == Override.TRIGGERED
             if row.override in WAITED:
                 row.due = self.time
             else:
                 row.override, row.due = Override.NONE, row.scheduled
             self._unless_disabled(row)
-            recorded.overridden.append(run)
+            recorded.overridden.append(end)
             return
-        if row.options != run.options:
-            by_now = revised(run, verdict, row.options, self.time)
-            if by_now != verdict:
-                recorded.revised.append((run, by_now))
-            verdict = by_now
-        match verdict:
+        by_now = end if row.options == run.options else revised(end, row.options, self.time)
+        (recorded.written if by_now == end else recorded.revised).append(by_now)
+        match by_now.verdict:
             case Delete():
                 del self.rows[row.id]
             case Reschedule(scheduled, anchor, error):

@@ -29,6 +29,7 @@ from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.service import build_store
 from dalga.store.table import JobsTable
+from tests.examples import ended
 from tests.servers import Cluster, Server, start_server
 
 LABELS = {"sqlite": "SQLite", "mariadb": "MariaDB", "mysql": "MySQL"}
@@ -135,9 +136,9 @@ class EngineTestCase(TestCase):
 
     async def record(self, store: JobsTable, verdicts: Sequence[tuple[Run, Verdict]]) -> list[Run]:
         """Record where nothing is locked; gives the runs whose verdict does not count."""
-        recorded = await store.record(list(verdicts))
+        recorded = await store.record([ended(run, verdict) for run, verdict in verdicts])
         self.assertEqual((recorded.postponed, recorded.already), ([], []))
-        return recorded.lost + recorded.overridden
+        return [end.run for end in recorded.lost + recorded.overridden]
 
     async def close_stores(self) -> None:
         for store in self.stores:

@@ -36,6 +36,7 @@ from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, RunPolicy,
 from dalga.model.schedule import Every
 from dalga.model.setback import Reach
 from dalga.store import Claimed, Due, Recorded, Store
+from tests.examples import ended
 from tests.fakes import EPOCH, FakeEndpoint, FakeStore, noting
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase
 
@@ -108,7 +109,7 @@ class SchedulerTestCase(SynchronousTestCase):
 
     def recorded(self) -> list[list[str]]:
         """The paths of each record, in the order in which the store was given them."""
-        return [[run.key.path for run, _ in call.argument] for call in self.store.called("record")]
+        return [[end.run.key.path for end in call.argument] for call in self.store.called("record")]
 
 
 class ClaimTests(SchedulerTestCase):
@@ -832,8 +833,8 @@ class ShareTests(SchedulerTestCase):
         self.assertEqual(bodies, [str(number) for number in range(200)])
         self.assertEqual({run.attempt for run, _ in self.endpoint.posts}, {1})
         self.assertEqual({call.without for call in self.store.called("claim")}, {frozenset()})
-        records = [verdict for call in self.store.called("record") for _, verdict in call.argument]
-        self.assertNotIn(GiveBack(), records)
+        ends = [end for call in self.store.called("record") for end in call.argument]
+        self.assertNotIn(GiveBack(), [end.verdict for end in ends])
 
     def test_in_due_order(self) -> None:
         """P6: of those that wait for a share, the oldest that may is the next."""
@@ -1631,29 +1632,31 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     (c,) = await claim(OVER)
     (again,) = await claim(LONG)
     seen.append(c.id == again.id)
-    seen.append(shape(await store.record([(c, Delete())])))
-    seen.append(shape(await store.record([(a, Delete()), (b, Delete()), (again, Delete())])))
+    seen.append(shape(await store.record([ended(c, Delete())])))
+    seen.append(
+        shape(await store.record([ended(a, Delete()), ended(b, Delete()), ended(again, Delete())]))
+    )
     # Each way a run can end, with what the user may have said meanwhile.
     for verdict in (Delete(), Retry(at, "500"), Reschedule(at, at)):
         await store.put(key, NOW)
         (run,) = await claim(LONG)
-        seen.append(shape(await store.record([(run, verdict)])))
+        seen.append(shape(await store.record([ended(run, verdict)])))
         await look()
     await store.put(key, NOW)
     (run,) = await claim(LONG)
     await store.put(key, EACH_MINUTE)
     await look()
-    seen.append(shape(await store.record([(run, Delete())])))
+    seen.append(shape(await store.record([ended(run, Delete())])))
     await look()
     await store.trigger(key)
     (run,) = await claim(LONG)
     await store.trigger(key)
     await claim(LONG)
-    seen.append(shape(await store.record([(run, Delete())])))
+    seen.append(shape(await store.record([ended(run, Delete())])))
     (run,) = await claim(LONG)
     await store.delete(key)
     await look()
-    seen.append(shape(await store.record([(run, Retry(at, "500"))])))
+    seen.append(shape(await store.record([ended(run, Retry(at, "500"))])))
     await look()
     # Said during a run whose instance died.
     await store.put(key, NOW)
@@ -1680,11 +1683,11 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
                 await store.disable(key)
                 await during(key)
             await look()
-            seen.append(shape(await store.record([(run, end)])))
+            seen.append(shape(await store.record([ended(run, end)])))
             await look()
             others = await claim(LONG)
             seen.append([other.id == run.id for other in others])
-            await store.record([(other, Retry(at, "500")) for other in others])
+            await store.record([ended(other, Retry(at, "500")) for other in others])
             await store.disable(key)
             await look()
             seen.append(await refused(store.trigger(key)))
@@ -1709,7 +1712,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     await store.put(key, EACH_MINUTE)
     await look()
     await store.disable(key)
-    seen.append(shape(await store.record([(run, Delete())])))
+    seen.append(shape(await store.record([ended(run, Delete())])))
     await look()
     await store.delete(key)
     # Signs of life.

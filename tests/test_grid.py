@@ -190,7 +190,7 @@ class JitterTests(SynchronousTestCase):
         return replace(run, **changes)  # type: ignore[arg-type]
 
     def judged(self, run: Run, policy: RunPolicy = EXACT) -> Reschedule:
-        verdict = judge(run, OK, run.claimed + SECOND, policy, Random(1))
+        verdict = judge(run, OK, run.claimed + SECOND, policy, Random(1)).verdict
         assert isinstance(verdict, Reschedule)
         return verdict
 

@@ -26,6 +26,7 @@ from dalga.model.plan import RawRequest, ScheduleRequest
 from dalga.model.run import Stop
 from dalga.model.schedule import Every, Once
 from dalga.operations import Jobs, Status, Timetable
+from tests.examples import ended
 from tests.fakes import EPOCH, FakeStore
 
 T = TypeVar("T")
@@ -188,7 +189,7 @@ class CallTests(JobsTestCase):
         self.store.insert(KEY.path)
         key = JobKey(KEY.path, "body")
         (run,) = self.successResultOf(self.store.claim(1, MINUTE)).runs
-        self.store.record([(run, Stop("500"))])
+        self.store.record([ended(run, Stop("500"))])
         self.successResultOf(self.ask(self.jobs.disable(key)))
         self.successResultOf(self.ask(self.jobs.enable(key)))
         self.assertEqual(self.told, [])

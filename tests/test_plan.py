@@ -23,7 +23,7 @@ from dalga.model.plan import (
     plan,
     times_of,
 )
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Skip, Stop, revised
+from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Skip, Stop, revised
 from dalga.model.schedule import END_OF_TIME, MAX_INTERVAL, Calendar, Cron, Every, Once
 from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 from dalga.web.parameters import schedule_request
@@ -44,6 +44,7 @@ from tests.examples import (
     THEN,
     asking,
     asking_anything,
+    ended,
     utc,
 )
 from tests.strategies import thorough
@@ -649,9 +650,10 @@ class ExistsTests(SynchronousTestCase):
         now = NOW + 10 * MINUTE
         first = RUN.scheduled + MINUTE
         self.assertLess(first, now - MINUTE)
-        self.assertEqual(revised(late, Delete(), made_up, now), Reschedule(first, RUN.anchor))
+        end = revised(ended(late, Delete()), made_up, now)
+        self.assertEqual(end.verdict, Reschedule(first, RUN.anchor))
         all_of_them = replace(late, options=made_up)
-        verdict = revised(all_of_them, Delete(), Options(), now)
+        verdict = revised(ended(all_of_them, Delete()), Options(), now).verdict
         assert isinstance(verdict, Reschedule)
         self.assertGreater(verdict.scheduled, now)
 
@@ -686,9 +688,12 @@ class ExistsTests(SynchronousTestCase):
             ),
             (GiveBack(), Options(count=1, until=NOW), GiveBack()),
         ):
-            self.assertEqual(revised(RUN, verdict, options, NOW), expected, (verdict, options))
-        once = replace(RUN, schedule=Once())
-        self.assertEqual(revised(once, Delete(), Options(max_lateness=HOUR), NOW), Delete())
+            end = ended(RUN, verdict)
+            expected_end = end._replace(verdict=expected)
+            self.assertEqual(revised(end, options, NOW), expected_end, (verdict, options))
+        once = ended(replace(RUN, schedule=Once()), Delete())
+        self.assertEqual(revised(once, Options(max_lateness=HOUR), NOW), once)
         # It was too late, and would have been the last.
         late = replace(RUN, options=Options(max_lateness=SECOND / 2, until=NOW))
-        self.assertEqual(revised(late, Delete(), Options(), NOW), Skip(later))
+        skipped = End(late, None, Delete())
+        self.assertEqual(revised(skipped, Options(), NOW), End(late, None, Skip(later)))

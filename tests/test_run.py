@@ -16,6 +16,8 @@ from dalga.model.plan import times_of
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import (
     Delete,
+    End,
+    GiveBack,
     Outcome,
     Reschedule,
     Retry,
@@ -60,7 +62,9 @@ class JudgeTests(SynchronousTestCase):
         policy: RunPolicy = EXACT,
         random: Random | None = None,
     ) -> object:
-        return judge(run, outcome, now, policy, random or Random(1))
+        end = judge(run, outcome, now, policy, random or Random(1))
+        self.assertEqual((end.run, end.outcome), (run, outcome))
+        return end.verdict
 
     def test_done(self) -> None:
         """A 200 ends the run: a periodic job goes on from its scheduled time (no drift)."""
@@ -306,6 +310,23 @@ class JudgeTests(SynchronousTestCase):
             self.assertEqual(self.judge(OK, run, policy=policy), self.judge(OK, run))
         last = replace(RUN, claimed=LAST, schedule=Every(timedelta(days=366)))
         self.assertEqual(self.judge(OK, last, LAST, policy), Delete())
+
+
+class EndTests(SynchronousTestCase):
+    """What an end says of the row that it is written to."""
+
+    def test_due(self) -> None:
+        """P7: when the row may be claimed again, so that the agenda has it in time."""
+        for verdict, due in (
+            (Reschedule(PAST, LAST), PAST),
+            (Reschedule(LAST, PAST, ERROR), LAST),
+            (Skip(LAST), LAST),
+            (Retry(LAST, ERROR), LAST),
+            (GiveBack(), RUN.claimed),
+            (Stop(ERROR), None),
+            (Delete(), None),
+        ):
+            self.assertEqual(End(RUN, None, verdict).due, due, verdict)
 
 
 class MissedTests(SynchronousTestCase):

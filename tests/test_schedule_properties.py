@@ -576,10 +576,10 @@ class AnyScheduleTests(SynchronousTestCase):
             if time is None:
                 break
             now = max(now, time.at) + outage
-            verdict = judge(run_of(schedule, anchor, time.at), DONE, now, RunPolicy(), Random(1))
+            end = judge(run_of(schedule, anchor, time.at), DONE, now, RunPolicy(), Random(1))
             time = schedule.next_after(anchor, max(time.at, now))
             if time is not None:
-                self.assertEqual(verdict, Reschedule(time.at, anchor))
+                self.assertEqual(end.verdict, Reschedule(time.at, anchor))
                 self.assertGreater(time.at, now)
 
     @given(schedules(), recent, st.timedeltas(timedelta(), 30 * DAY))
@@ -593,7 +593,7 @@ class AnyScheduleTests(SynchronousTestCase):
         made_up = regular[:1]
         for _ in regular[1:]:
             run = run_of(schedule, anchor, made_up[-1], options)
-            verdict = judge(run, DONE, made_up[0] + outage, RunPolicy(), Random(1))
+            verdict = judge(run, DONE, made_up[0] + outage, RunPolicy(), Random(1)).verdict
             assert isinstance(verdict, Reschedule)
             made_up.append(verdict.scheduled)
         self.assertEqual(made_up, regular)

@@ -185,7 +185,7 @@ def life(planned: Plan, policy: RunPolicy, lasting: timedelta, start: datetime) 
         if verdict is None:
             yield run
             now += lasting
-            verdict = judge(run, Outcome(200, 0.1), now, policy, Random(1))
+            verdict = judge(run, Outcome(200, 0.1), now, policy, Random(1)).verdict
         assert isinstance(verdict, Reschedule | Skip)
         scheduled = verdict.scheduled
         if isinstance(verdict, Reschedule):

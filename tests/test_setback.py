@@ -23,6 +23,7 @@ from dalga.store import runs
 from dalga.store.rows import read_job
 from dalga.store.schema import MAX_LEASE
 from dalga.store.table import JobsTable
+from tests.examples import ended
 from tests.stores import EACH_MINUTE, EngineTestCase, each_engine
 
 NOW = datetime(2026, 1, 1, 9, 0, 0, tzinfo=UTC)
@@ -101,9 +102,9 @@ class CorrectedTests(SynchronousTestCase):
         self.assertLessEqual(moved, 5)
         # A POST brings one run at once, and the next an interval and the jitter after it.
         run = Run(1, b"", KEY, EACH_5, options, NOW, NOW, NOW, False, "", 1, NOW, 0, NOW, 0.0)
-        verdict = Reschedule(first, NOW)
+        end = ended(run, Reschedule(first, NOW))
         back = NOW - timedelta(seconds=2)
-        self.assertEqual(timely(run, verdict, back, REACH), verdict)
+        self.assertEqual(timely(end, back, REACH), end)
 
     def test_times_of_a_clock(self) -> None:
         """
@@ -174,10 +175,14 @@ class CorrectedTests(SynchronousTestCase):
     def test_a_clock_that_was_not_set_back(self) -> None:
         """What a run has led to stays, however far ahead that is."""
         run = Run(1, b"", KEY, EACH_5, Options(), NOW, NOW, NOW, False, "", 1, NOW, 0, NOW, 0.0)
-        verdict = Reschedule(NOW + HOUR + seconds_(3), NOW)
-        self.assertEqual(timely(run, verdict, NOW, REACH), verdict)
+        end = ended(run, Reschedule(NOW + HOUR + seconds_(3), NOW))
+        self.assertEqual(timely(end, NOW, REACH), end)
         earlier = NOW - seconds_(1)
-        self.assertEqual(timely(run, verdict, earlier, REACH).scheduled, earlier + seconds_(4))
+        moved = timely(end, earlier, REACH)
+        self.assertEqual((moved.run, moved.outcome), (run, end.outcome))
+        self.assertEqual(moved.due, earlier + seconds_(4))
+        retry = ended(run, Retry(NOW + HOUR, "500"))
+        self.assertEqual(timely(retry, earlier, REACH), retry)
 
     def test_attempts_and_leases(self) -> None:
         """P5: what is tried again, or leased, waits no longer than from now."""
@@ -386,11 +391,11 @@ class FileTests(EngineTestCase):
         await store.put(KEY, replace(EACH_MINUTE, interval=seconds(5), immediate=True))
         (run,) = (await store.claim(9, timedelta(minutes=1))).runs
         later = await store.now() + timedelta(seconds=5)
-        await store.record([(run, Reschedule(later, later - timedelta(seconds=5)))])
+        await store.record([ended(run, Reschedule(later, later - timedelta(seconds=5)))])
         other = JobKey("once", "b")
         await store.put(other, ScheduleRequest(one_off=True, immediate=True))
         (run,) = (await store.claim(9, timedelta(minutes=1))).runs
-        await store.record([(run, Retry(later, "500"))])
+        await store.record([ended(run, Retry(later, "500"))])
         self.set_clock(store, timedelta())
         now = await store.now()
         self.assertEqual(store.clock.set_backs, 1)

@@ -16,9 +16,10 @@ from dalga.model.duration import seconds
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
-from dalga.model.run import Delete, Reschedule, Retry, Run, Verdict
+from dalga.model.run import Delete, Reschedule, Retry, Run
 from dalga.model.schedule import Every, Once
 from dalga.store.table import JobsTable
+from tests.examples import ended
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
 
 KEY = JobKey("check_feed", "1234")
@@ -669,11 +670,9 @@ class RecordTests(EngineTestCase):
             await stores[0].put(key, NOW)
 
         async def record_all(store: JobsTable, runs: list[Run]) -> None:
-            while runs:
-                verdicts: list[tuple[Run, Verdict]] = [
-                    (run, Reschedule(run.claimed, run.claimed)) for run in runs
-                ]
-                runs = (await store.record(verdicts)).postponed
+            left = [ended(run, Reschedule(run.claimed, run.claimed)) for run in runs]
+            while left:
+                left = (await store.record(left)).postponed
 
         async def work(number: int) -> None:
             store, random = stores[number % 2], Random(number)

@@ -17,9 +17,10 @@ from dalga.errors import JobNotFound, StoreUnavailable
 from dalga.model.duration import seconds
 from dalga.model.job import Job
 from dalga.model.key import JobKey
-from dalga.model.run import Delete, Reschedule, Run, Verdict
+from dalga.model.run import Delete, Reschedule, Run
 from dalga.store.dialect import Trouble
 from dalga.store.table import JobsTable
+from tests.examples import ended
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, cluster, each_engine
 
 KEY = JobKey("check_feed", "1234")
@@ -155,12 +156,9 @@ class ClusterClaimTests(ClusterTestCase):
                 await pause(0.002)
                 running.difference_update(run.key for run in claim.runs)
                 later = claim.now + timedelta(hours=1)
-                left = claim.runs
+                left = [ended(run, Reschedule(later, later)) for run in claim.runs]
                 while left:  # at first all, then those that somebody had locked
-                    ends: list[tuple[Run, Verdict]] = [
-                        (run, Reschedule(later, later)) for run in left
-                    ]
-                    left = (await store.record(ends)).postponed
+                    left = (await store.record(left)).postponed
                 done.extend(claim.runs)
                 if last and not claim.runs:
                     return
@@ -248,7 +246,7 @@ class ClusterClaimTests(ClusterTestCase):
         taken = (await first.claim(10, timedelta(seconds=1))).runs
         node.kill()
         try:
-            await self.assertFailure(first.record([(taken[0], Delete())]), StoreUnavailable)
+            await self.assertFailure(first.record([ended(taken[0], Delete())]), StoreUnavailable)
             self.cluster.wait_until_synced()
             others = (await second.claim(20, LONG)).runs + (await third.claim(20, LONG)).runs
             await self.record(second, [(run, Delete()) for run in others])

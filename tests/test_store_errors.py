@@ -26,6 +26,7 @@ from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import CONFLICT_ATTEMPTS, Conflict
 from tests.erring import ErringProxy
+from tests.examples import ended
 from tests.stores import (
     EACH_MINUTE,
     LONG,
@@ -233,7 +234,7 @@ class ErringTests(EngineTestCase):
                 store.get(KEY),
                 store.claim(9, LONG),
                 store.due_within(LONG, 9),
-                store.record([(run, Delete())]),
+                store.record([ended(run, Delete())]),
                 store.announce("web1"),
             ]
             for call in calls:
@@ -241,7 +242,8 @@ class ErringTests(EngineTestCase):
                 self.assertIn("no server is left", str(error))
             self.proxy.stop_saying()
             await store.get(KEY)
-        self.assertEqual(await store.record([(run, Delete())]), Recorded())
+        end = ended(run, Delete())
+        self.assertEqual(await store.record([end]), Recorded(written=[end]))
         self.assertEqual((await store.counts()).total, 0)
 
     async def test_rolled_back_at_the_commit(self) -> None:
@@ -267,7 +269,7 @@ class ErringTests(EngineTestCase):
         """P2: a mistake of ours is none of the database's."""
         store, run = await self.open_with_a_run()
         self.proxy.say(1054, "Unknown column", b"token")
-        await self.assertFailure(store.record([(run, Delete())]), pymysql.OperationalError)
+        await self.assertFailure(store.record([ended(run, Delete())]), pymysql.OperationalError)
         # Not of all statements: a thread that has no connection yet could not make one.
         self.proxy.say(1064, "You have an error in your SQL syntax", b"SKIP LOCKED", "42000")
         await self.assertFailure(store.claim(9, LONG), pymysql.ProgrammingError)
@@ -293,12 +295,12 @@ class ErringTests(EngineTestCase):
         """Record a run whose first COMMIT gets an error that says nothing, then once more."""
         run = await self.due_now(store, KEY)
         self.proxy.say(1105, "Unknown error", COMMIT, times=1, done=done)
-        await self.assertFailure(store.record([(run, verdict)]), StoreUnavailable)
+        await self.assertFailure(store.record([ended(run, verdict)]), StoreUnavailable)
         if claimed_since:
             self.end_leases()
             self.sql("UPDATE dalga SET due = '2020-01-01', scheduled = '2020-01-01'")
             await self.claim_one(other, KEY)
-        recorded = await store.record([(run, verdict)])
+        recorded = await store.record([ended(run, verdict)])
         # Only what got no answer is uncertain.
         self.assertEqual(store._runs._unsure, set())
         self.sql("DELETE FROM dalga")
@@ -308,9 +310,9 @@ class ErringTests(EngineTestCase):
         """P4: what the user has said during the run, and a lease that is over, are two things."""
         store, run = await self.open_with_a_run()
         await store.trigger(KEY)
-        self.assertEqual(await store.record([(run, Delete())]), Recorded(overridden=[run]))
+        end = ended(run, Delete())
+        self.assertEqual(await store.record([end]), Recorded(overridden=[end]))
         late = await self.claim_one(store, KEY, OVER)
         await self.claim_one(store, KEY)
-        self.assertEqual(
-            await store.record([(late, Retry(late.claimed, "500"))]), Recorded(lost=[late])
-        )
+        end = ended(late, Retry(late.claimed, "500"))
+        self.assertEqual(await store.record([end]), Recorded(lost=[end]))

@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 from dalga.config.sections import Config, ListenConfig, MySQLConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
 from dalga.model.key import JobKey, RawKey
-from dalga.model.run import Delete, Reschedule, Run, Verdict
+from dalga.model.run import Delete, Reschedule
 from dalga.model.schedule import Every, Once
 from dalga.service import make_service
 from dalga.store import Recorded
@@ -28,6 +28,7 @@ from dalga.store.dialect import Trouble
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Conflict
+from tests.examples import ended
 from tests.servers import start_server
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine, server
 
@@ -168,8 +169,9 @@ class ConcurrencyTests(EngineTestCase):
             later = run.claimed + HOUR
             say = f"UPDATE dalga SET superseded = {said}"
             hooked = before(self, store, "reschedule_rows", say)
-            recorded = await store.record([(run, Reschedule(later, later))])
-            self.assertEqual((hooked, recorded.overridden), (["reschedule_rows"], [run]))
+            end = ended(run, Reschedule(later, later))
+            recorded = await store.record([end])
+            self.assertEqual((hooked, recorded.overridden), (["reschedule_rows"], [end]))
             self.assertEqual(self.sql("SELECT superseded FROM dalga"), left)
             self.assertEqual(self.sql("SELECT id FROM dalga WHERE scheduled > '2020-01-02'"), [])
             self.sql("DELETE FROM dalga")
@@ -238,9 +240,9 @@ class ConcurrencyTests(EngineTestCase):
                 stranger.cursor().execute(last, paths[-1])
                 runs = (await store.claim(9, LONG).addTimeout(1, reactor)).runs
                 self.assertEqual([run.key for run in runs], keys[:-1])
-                verdicts: list[tuple[Run, Verdict]] = [(run, Delete()) for run in runs]
-                recorded = await store.record(verdicts).addTimeout(1, reactor)
-                self.assertEqual(recorded, Recorded())
+                ends = [ended(run, Delete()) for run in runs]
+                recorded = await store.record(ends).addTimeout(1, reactor)
+                self.assertEqual(recorded, Recorded(written=ends))
                 stranger.rollback()
             self.sql("DELETE FROM dalga")
 
@@ -269,8 +271,9 @@ class ConcurrencyTests(EngineTestCase):
         locked, free = (await store.claim(9, LONG)).runs
         with closing(self.connect()) as stranger:
             stranger.cursor().execute("SELECT * FROM dalga WHERE path = 'a' FOR UPDATE")
-            recorded = await store.record([(locked, Delete()), (free, Delete())])
-            self.assertEqual(recorded, Recorded(postponed=[locked]))
+            waits, free_end = ended(locked, Delete()), ended(free, Delete())
+            recorded = await store.record([waits, free_end])
+            self.assertEqual(recorded, Recorded(written=[free_end], postponed=[waits]))
             stranger.rollback()
         self.assertEqual((await store.counts()).total, 1)
         self.assertEqual(await self.record(store, [(locked, Delete())]), [])
@@ -623,7 +626,7 @@ class ServerTests(EngineTestCase):
         error = await self.assertFailure(store.get(KEY), StoreUnavailable)
         self.assertIn(f"{own.host}:{own.port}", str(error))
         await self.assertFailure(store.claim(9, LONG), StoreUnavailable)
-        await self.assertFailure(store.record([(run, Delete())]), StoreUnavailable)
+        await self.assertFailure(store.record([ended(run, Delete())]), StoreUnavailable)
         await deferToThread(own.start)
         self.assertEqual((await store.counts()).total, 2)
         self.assertEqual(await self.record(store, [(run, Delete())]), [])

@@ -33,6 +33,7 @@ from dalga.store.dialect import Dialect
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Call
+from tests.examples import ended
 from tests.fakes import EPOCH, FakeStore
 from tests.stores import EACH_MINUTE, NOW, EngineTestCase, each_engine
 
@@ -253,33 +254,36 @@ class Machine:
         if not self.running:
             return
         who = self.running[which % len(self.running)][1]
-        ended = [item for item in self.running if item[1] == who]
+        over = [item for item in self.running if item[1] == who]
         if len(endings) == 1:
-            ended = [self.running[which % len(self.running)]]
-        self.running = [item for item in self.running if item not in ended]
+            over = [self.running[which % len(self.running)]]
+        self.running = [item for item in self.running if item not in over]
         batch = [
-            (run, verdict(*endings[number % len(endings)], self.time[0]))
-            for number, (run, _) in enumerate(ended)
+            ended(run, verdict(*endings[number % len(endings)], self.time[0]))
+            for number, (run, _) in enumerate(over)
         ]
         store = self.stores[who]
         for _ in range(2 if which == 9 else 1):
             found = result_of(store.record(batch))
-            twins = [(self.twins[run.id, run.attempt], end) for run, end in batch]
+            twins = [end._replace(run=self.twins[end.run.id, end.run.attempt]) for end in batch]
             expected = result_of(self.model.record(twins))
             assert (found.postponed, expected.postponed) == ([], [])
             assert (found.already, expected.already) == ([], [])
-            for runs, twins_of_them in (
+            for ends, twins_of_them in (
+                (found.written, expected.written),
+                (found.revised, expected.revised),
                 (found.lost, expected.lost),
                 (found.overridden, expected.overridden),
             ):
-                assert sorted(self.ids[run.id] for run in runs) == sorted(
-                    run.id for run in twins_of_them
+                assert sorted((self.ids[end.run.id], str(end.verdict)) for end in ends) == sorted(
+                    (end.run.id, str(end.verdict)) for end in twins_of_them
                 )
             dropped = found.lost + found.overridden
-            for run, end in batch:
+            for end in batch:
+                run = end.run
                 if self.in_flight.get(run.key, (b"",))[0] == run.token:
                     del self.in_flight[run.key]
-                if run not in dropped and isinstance(end, Delete | Reschedule | Skip):
+                if end not in dropped and isinstance(end.verdict, Delete | Reschedule | Skip):
                     self.over.add(run.id)
 
     # The time

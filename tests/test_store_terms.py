@@ -48,6 +48,7 @@ from dalga.store.rows import (
 )
 from dalga.store.sqlite import SQLite
 from dalga.web.parameters import MAX_JITTER, MAX_LATENESS
+from tests.examples import ended
 from tests.stores import LONG, NOW, EngineTestCase, each_engine
 from tests.strategies import LOCATIONS, calendar_parts, crons_near, iso, thorough
 
@@ -401,7 +402,8 @@ class RecordedTests(SynchronousTestCase):
             (give_back, row(attempts=3), False),
             (give_back, row(attempts=2, run=b"x" * 16), False),
         ):
-            self.assertIs(was_recorded(run, verdict, found), expected, (verdict, found))
+            end = ended(run, verdict)
+            self.assertIs(was_recorded(end, found), expected, (verdict, found))
 
 
 class TermsTests(SynchronousTestCase):

@@ -16,7 +16,7 @@ from bench.simulation.table import COMMIT, Database, Row
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.model.key import JobKey
 from dalga.model.options import Options
-from dalga.model.run import Outcome, Run, RunPolicy, Verdict
+from dalga.model.run import End, Outcome, Run, RunPolicy
 from dalga.model.schedule import Once
 from dalga.store import Claimed, Dues, Recorded
 from dalga.store.clock import DatabaseClock
@@ -121,10 +121,10 @@ class SimulatedStore:
         follow(steps())
         return deferred
 
-    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
+    def record(self, ends: list[End]) -> Deferred[Recorded]:
         """The time, read, write, commit."""
         deferred: Deferred[Recorded] = Deferred()
-        database, count = self._database, len(verdicts)
+        database, count = self._database, len(ends)
         here = (TRANSACTION_HERE + count * ROW_HERE * (1 - CLAIMS)) / 4
         there = (TRANSACTION_THERE + count * ROW_THERE * (1 - CLAIMS)) / 3
 
@@ -135,12 +135,12 @@ class SimulatedStore:
             now = at(self._time.now)
             yield from self._ask(here, there)
             yield from self._ask(here, there)
-            lost: list[Run] = []
+            recorded = Recorded()
             yield from self._ask(here, 0.0)
             yield lambda go: database.commit(
-                transaction, lambda: lost.extend(database.write(verdicts)), go
+                transaction, lambda: database.write(ends, recorded), go
             )
-            yield from self._answer(deferred, Recorded(lost=lost), 0.0, now, sent)
+            yield from self._answer(deferred, recorded, 0.0, now, sent)
 
         follow(steps())
         return deferred

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from bench.simulation.machine import MS, Cores, Interpreter, Then, Time
-from dalga.model.run import Delete, GiveBack, Run, Verdict
-from dalga.store import Dues
+from dalga.model.run import Delete, End, GiveBack
+from dalga.store import Dues, Recorded
 
 #: How long a flush of the log takes (innodb_flush_log_at_trx_commit=1). Measured: 0.19 ms.
 COMMIT = 0.19 * MS
@@ -117,24 +117,23 @@ class Database:
             self._move(row, until)
         return token
 
-    def write(self, verdicts: list[tuple[Run, Verdict]]) -> list[Run]:
-        """Write what became of runs; gives those whose lease was lost."""
-        lost = []
-        for run, verdict in verdicts:
-            row = self.rows.get(run.row)
-            if row is None or row.token != run.token:
-                lost.append(run)
+    def write(self, ends: list[End], recorded: Recorded) -> None:
+        """Write the ends of runs, and note what became of each."""
+        for end in ends:
+            row = self.rows.get(end.run.row)
+            if row is None or row.token != end.run.token:
+                recorded.lost.append(end)
                 continue
-            match verdict:
+            recorded.written.append(end)
+            match end.verdict:
                 case Delete():
                     self._forget_due(row)
                     del self.rows[row.id]
                 case GiveBack():
                     row.token, row.attempts = None, row.attempts - 1
-                    self._move(row, run.due)
+                    self._move(row, end.run.due)
                 case other:
                     raise ValueError(f"each job here is run once, and its POST succeeds: {other}")
-        return lost
 
     def due_within(self, within: timedelta, limit: int, now: datetime) -> Dues:
         horizon = now + within

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from dalga.log import logger
-from dalga.model.run import Delete, GiveBack, Outcome, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.model.schedule import timestamp
 from dalga.store import Recorded
 
@@ -30,13 +30,10 @@ def fields(run: Run) -> dict[str, Any]:
     }
 
 
-def log_skip(run: Run, verdict: Skip | Delete) -> None:
+def log_skip(end: End) -> None:
     """The line of a run that was claimed too late, and is not POSTed."""
-    match verdict:
-        case Skip(scheduled):
-            then = f"next run {timestamp(scheduled)}"
-        case Delete():
-            then = "job done"
+    run, _, verdict = end
+    then = f"next run {timestamp(verdict.scheduled)}" if isinstance(verdict, Skip) else "job done"
     log.warn(
         "{path!r} {body!r}: skipped, {late:.0f} s late; {then}",
         late=(run.claimed - run.late_since).total_seconds(),
@@ -45,8 +42,10 @@ def log_skip(run: Run, verdict: Skip | Delete) -> None:
     )
 
 
-def log_end(run: Run, outcome: Outcome, verdict: Verdict) -> None:
+def log_end(end: End) -> None:
     """The one line that each attempt leaves in the log."""
+    run, outcome, verdict = end
+    assert outcome is not None
     then = "job deleted: the endpoint does not know it" if outcome.gone else _then(verdict)
     emit = log.info if outcome.done or outcome.gone else log.warn
     emit(
@@ -59,27 +58,27 @@ def log_end(run: Run, outcome: Outcome, verdict: Verdict) -> None:
 
 
 def log_recorded(recorded: Recorded) -> None:
-    """A line for each run that a record wrote otherwise than asked, or not at all."""
-    for run, verdict in recorded.revised:
+    """A line for each end that a record wrote otherwise than asked, or not at all."""
+    for run, _, verdict in recorded.revised:
         log.info(
             "{path!r} {body!r}: the job's options were changed during run {run_id}; "
             "by those: {then}",
             then=_then(verdict),
             **fields(run),
         )
-    for run in recorded.lost:
+    for run, _, _ in recorded.lost:
         log.warn(
             "{path!r} {body!r}: the end of run {run_id}, attempt {attempt}, is not recorded: "
             "its lease was over, and the run was taken by another, or the job was changed",
             **fields(run),
         )
-    for run in recorded.overridden:
+    for run, _, _ in recorded.overridden:
         log.info(
             "{path!r} {body!r}: the end of run {run_id} changes nothing, "
             "as the job was changed during the run",
             **fields(run),
         )
-    for run in recorded.already:
+    for run, _, _ in recorded.already:
         log.info(
             "{path!r} {body!r}: the end of run {run_id} is recorded already: "
             "only the database's answer was lost",

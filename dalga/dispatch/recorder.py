@@ -1,11 +1,10 @@
 """
-What the scheduler has to write about runs, in batches: one transaction at a time.
+The ends of runs on their way to the store, in batches: one transaction at a time.
 
-`Recorder` takes verdicts one by one and gives them to `Store.record` in batches. While a batch is
-being written, the verdicts that come wait for the next one. A verdict leaves the recorder when the
-store has written it or refused it, or when `abandon` has given it up at a stop. No verdict is
-dropped because the database is away: the recorder keeps it, and tries again until the database
-answers (P2).
+`Recorder` takes ends one by one and gives them to `Store.record` in batches. While a batch is being
+written, the ends that come wait for the next one. An end leaves the recorder when the store has
+written it or refused it, or when `abandon` has given it up at a stop. No end is dropped because the
+database is away: the recorder keeps it, and tries again until the database answers (P2).
 
 The recorder judges no outcome, and reads no clock but the reactor's.
 """
@@ -13,7 +12,6 @@ The recorder judges no outcome, and reads no clock but the reactor's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -21,17 +19,17 @@ from dalga.dispatch.loglines import fields, own
 from dalga.dispatch.outages import AWAY_PAUSE, RECORD, Outages
 from dalga.errors import StoreUnavailable
 from dalga.log import logger
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.run import End
 from dalga.store import Recorded, Store
 
 log = logger(__name__)
 
-#: Verdicts in one transaction, at most.
+#: Ends in one transaction, at most.
 RECORD_LIMIT = 500
 
-#: Seconds from a batch's first verdict to its transaction, in which other verdicts join it. Nobody
-#: waits for a record, but each costs a transaction. A run whose verdict waits here when the daemon
-#: is killed is POSTed again.
+#: Seconds from a batch's first end to its transaction, in which other ends join it. Nobody waits
+#: for a record, but each costs a transaction. A run whose end waits here when the daemon is killed
+#: is POSTed again.
 RECORD_DELAY = 0.01
 
 #: Until a row that somebody else has locked is tried again, in seconds.
@@ -40,11 +38,9 @@ LOCKED_PAUSE = 0.25
 
 class Recorder:
     """
-    Writes verdicts in batches, one transaction at a time, and keeps the verdicts that can't be
-    written yet.
+    Writes ends in batches, one transaction at a time, and keeps the ends that can't be written yet.
 
-    :param recorded: is called after each batch, with the due times that the batch wrote, and with
-        what it wrote otherwise or not at all.
+    :param recorded: is called after each batch, with what the store has made of its ends.
     """
 
     def __init__(
@@ -52,33 +48,33 @@ class Recorder:
         reactor: IReactorTime,
         store: Store,
         outages: Outages,
-        recorded: Callable[[list[datetime], Recorded], None],
+        recorded: Callable[[Recorded], None],
     ) -> None:
         self._reactor = reactor
         self._store = store
         self._outages = outages
         self._recorded = recorded
-        #: Verdicts for the batches to come, oldest first.
-        self._waiting: list[tuple[Run, Verdict]] = []
-        #: The verdicts of the batch under way.
-        self._writing: list[tuple[Run, Verdict]] = []
+        #: Ends for the batches to come, oldest first.
+        self._waiting: list[End] = []
+        #: The ends of the batch under way.
+        self._writing: list[End] = []
         #: The timer of the next batch: `_retry`, where the last one found the database away.
         self._soon: IDelayedCall | None = None
         self._retry: IDelayedCall | None = None
-        #: Verdicts whose row is locked, by the timer that tries each batch's again.
-        self._postponed: dict[IDelayedCall, list[tuple[Run, Verdict]]] = {}
+        #: Ends whose row is locked, by the timer that tries each batch's again.
+        self._postponed: dict[IDelayedCall, list[End]] = {}
         self._abandoned = False
 
     @property
     def pending(self) -> int:
-        """How many verdicts are not written yet."""
+        """How many ends are not written yet."""
         # Asked for with each run, and mostly there are none.
         postponed = sum(map(len, self._postponed.values())) if self._postponed else 0
         return len(self._waiting) + len(self._writing) + postponed
 
     @property
     def backlog(self) -> int:
-        """How many verdicts are not written yet, beyond as many as go into one batch."""
+        """How many ends are not written yet, beyond as many as go into one batch."""
         return max(0, self.pending - RECORD_LIMIT)
 
     @property
@@ -89,11 +85,11 @@ class Recorder:
         """
         return self._retry is not None
 
-    def add(self, run: Run, verdict: Verdict) -> None:
-        """Write a verdict with the next batch."""
+    def add(self, end: End) -> None:
+        """Write an end with the next batch."""
         if self._abandoned:
             return
-        self._waiting.append((run, verdict))
+        self._waiting.append(end)
         if self._soon is None and not self._writing:
             # A batch under way writes the next one itself, when it has ended.
             self._soon = self._reactor.callLater(RECORD_DELAY, self._now)
@@ -106,7 +102,7 @@ class Recorder:
         """
         Write no more.
 
-        :return: how many verdicts are left unwritten.
+        :return: how many ends are left unwritten.
         """
         self._abandoned = True
         for timer in (self._soon, self._retry, *self._postponed):
@@ -118,11 +114,11 @@ class Recorder:
         if self._abandoned or self._writing or not self._waiting:
             return
         if self._retry is not None and self._retry.active():
-            return  # the database is away: all verdicts wait for its retry
+            return  # the database is away: all ends wait for its retry
         self._writing, self._waiting = self._waiting[:RECORD_LIMIT], self._waiting[RECORD_LIMIT:]
         own(self._batch(self._writing))
 
-    async def _batch(self, batch: list[tuple[Run, Verdict]]) -> None:
+    async def _batch(self, batch: list[End]) -> None:
         result = _Batch()
         await self._record(batch, result)
         self._writing, self._retry = [], None
@@ -133,86 +129,56 @@ class Recorder:
                 self._retry = self._reactor.callLater(AWAY_PAUSE, self._write)
         else:
             self._outages.answered(RECORD)
-        if result.postponed and not self._abandoned:
+        if result.recorded.postponed and not self._abandoned:
             timer = self._reactor.callLater(LOCKED_PAUSE, lambda: self._again(timer))
-            self._postponed[timer] = result.postponed
+            self._postponed[timer] = result.recorded.postponed
         if result.broken:
             log.error(
                 "{count} ends of runs can't be recorded, and are left to their leases, the first "
                 "of them {path!r} {body!r}: {error}",
                 count=len(result.broken),
                 error=result.error,
-                **fields(result.broken[0]),
+                **fields(result.broken[0].run),
             )
-        self._recorded(result.dues, result.recorded)
+        self._recorded(result.recorded)
         self._write()
 
     def _again(self, timer: IDelayedCall) -> None:
         self._waiting += self._postponed.pop(timer)
         self._write()
 
-    async def _record(self, batch: list[tuple[Run, Verdict]], result: _Batch) -> None:
+    async def _record(self, batch: list[End], result: _Batch) -> None:
         """
-        Write a batch. Where the store breaks on the batch, write its verdicts one by one: a verdict
-        that the store breaks on holds up no other verdict. What became of each goes into `result`.
+        Write a batch. Where the store breaks on the batch, write its ends one by one: an end that
+        the store breaks on holds up no other end. What became of each goes into `result`.
         """
         try:
-            result.add(batch, await self._store.record(batch))
+            result.recorded.extend(await self._store.record(batch))
         except StoreUnavailable as error:
             result.away = error
             result.unwritten += batch
         except Exception as error:
             self._outages.mistake(RECORD, error)
             if len(batch) == 1:
-                result.broken.append(batch[0][0])
+                result.broken += batch
                 result.error = error
                 return
-            for number, item in enumerate(batch):
-                await self._record([item], result)
+            for number, end in enumerate(batch):
+                await self._record([end], result)
                 if result.away is not None:
-                    # The verdicts before this one are written, and not to be written again.
+                    # The ends before this one are written, and not to be written again.
                     result.unwritten += batch[number + 1 :]
                     return
 
 
 class _Batch:
-    """What became of the verdicts of a batch, which may have been written one by one."""
+    """What became of the ends of a batch, which may have been written one by one."""
 
     def __init__(self) -> None:
-        #: The due times of the rows that were written; some may be past.
-        self.dues: list[datetime] = []
         self.recorded = Recorded()
-        self.postponed: list[tuple[Run, Verdict]] = []
-        #: Runs whose verdict the store breaks on, and the store's error for the last of them.
-        self.broken: list[Run] = []
+        #: Ends that the store breaks on, and the store's error for the last of them.
+        self.broken: list[End] = []
         self.error: Exception | None = None
-        #: Verdicts to be written again, as the database went away; and the error that says so.
-        self.unwritten: list[tuple[Run, Verdict]] = []
+        #: Ends to be written again, as the database went away; and the error that says so.
+        self.unwritten: list[End] = []
         self.away: StoreUnavailable | None = None
-
-    def add(self, items: list[tuple[Run, Verdict]], recorded: Recorded) -> None:
-        """Take in the result of one `Store.record` of these items."""
-        self.recorded.revised.extend(recorded.revised)
-        self.recorded.lost.extend(recorded.lost)
-        self.recorded.overridden.extend(recorded.overridden)
-        self.recorded.already.extend(recorded.already)
-        postponed = {run.row for run in recorded.postponed}
-        unwritten = postponed.union(run.row for run in (*recorded.lost, *recorded.overridden))
-        self.postponed += [item for item in items if item[0].row in postponed]
-        revised = {run.row: verdict for run, verdict in recorded.revised}
-        written = [(run, revised.get(run.row, verdict)) for run, verdict in items]
-        dues = [_due(run, verdict) for run, verdict in written if run.row not in unwritten]
-        self.dues += [due for due in dues if due is not None]
-
-
-def _due(run: Run, verdict: Verdict) -> datetime | None:
-    """When the row is due after a verdict; past for a run that was given back, None for never."""
-    match verdict:
-        case Reschedule(scheduled) | Skip(scheduled):
-            return scheduled
-        case Retry(due):
-            return due
-        case GiveBack():
-            return run.claimed
-        case Stop() | Delete():
-            return None

@@ -7,7 +7,7 @@ when to claim; the claim, not the agenda, decides which runs start.
 
 The scheduler owns the timers, and asks the other modules of this folder: `shares.py` and
 `waiting.py` which claimed run may start, `outages.py` when a query that failed is tried again. It
-hands each verdict to `recorder.py`, which writes it.
+hands each `End` to `recorder.py`, which writes it.
 
 Whatever the database does, the scheduler goes on: a query that fails is logged once, and tried
 again until it succeeds (P5). Nothing here reads the machine's wall clock (P8).
@@ -32,7 +32,7 @@ from dalga.dispatch.shares import Shares
 from dalga.dispatch.waiting import Waiting
 from dalga.errors import StoreUnavailable
 from dalga.log import debugging, logger
-from dalga.model.run import GiveBack, Outcome, Reschedule, Run, RunPolicy, judge, missed
+from dalga.model.run import End, GiveBack, Outcome, Run, RunPolicy, judge, missed
 from dalga.model.setback import Reach, timely
 from dalga.store import Claimed, Dues, Recorded, Store
 
@@ -213,7 +213,7 @@ class Scheduler:
 
     @property
     def _free(self) -> int:
-        """How many slots are free. A verdict in the recorder's backlog occupies one (P10)."""
+        """How many slots are free. An end in the recorder's backlog occupies one (P10)."""
         return self._pace.slots - len(self._running) - self._recorder.backlog
 
     @property
@@ -446,13 +446,14 @@ class Scheduler:
     def _give_back(self, runs: list[Run]) -> None:
         """Have runs written as not begun, so that any instance may claim them."""
         for run in runs:
-            self._recorder.add(run, GiveBack())
+            self._recorder.add(End(run, None, GiveBack()))
 
     def _start(self, run: Run) -> None:
         too_late = missed(run)
         if too_late is not None:
-            log_skip(run, too_late)
-            self._recorder.add(run, too_late)
+            skipped = End(run, None, too_late)
+            log_skip(skipped)
+            self._recorder.add(skipped)
             return
         if self._reactor.seconds() + self._pace.timeout > run.lease_ends:
             # The machine slept, or was cut off, since the claim. Before the POST could end,
@@ -486,13 +487,11 @@ class Scheduler:
     def _ended(self, outcome: Outcome, run: Run) -> None:
         run = self._claimed_anew.get(run.row, run)
         now = self._store.clock.now()
-        verdict = judge(run, outcome, now, self._policy, self._random)
-        if isinstance(verdict, Reschedule):
-            verdict = timely(run, verdict, now, self._reach)
-        log_end(run, outcome, verdict)
+        end = timely(judge(run, outcome, now, self._policy, self._random), now, self._reach)
+        log_end(end)
         self._forget(run)
         self._ended_meanwhile += 1
-        self._recorder.add(run, verdict)
+        self._recorder.add(end)
         self._start_ready()
         self._set_timer()
 
@@ -512,9 +511,9 @@ class Scheduler:
 
     # Record
 
-    def _recorded(self, dues: list[datetime], recorded: Recorded) -> None:
+    def _recorded(self, recorded: Recorded) -> None:
         """The recorder has written a batch: take in the due times, log what it wrote otherwise."""
-        for due in dues:
+        for due in recorded.dues:
             self._note(due)
         if recorded.lost or recorded.overridden or recorded.already:
             # Those jobs were scheduled anew during the run, maybe for a time that is past by now.

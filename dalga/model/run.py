@@ -1,6 +1,9 @@
 """
 A run of a job, what its POST came to, and what becomes of the job: outcome -> verdict. Pure.
 
+All three are one value, the `End`. `judge` makes it, or the scheduler for a run that is not POSTed;
+the log's line and the record are made from it.
+
 Instants are aware UTC datetimes and come in as arguments; "now" is always the database's. Nothing
 is POSTed or written here.
 """
@@ -11,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from random import Random
+from typing import NamedTuple
 
 from dalga.model.grid import Grid, offset_of
 from dalga.model.key import JobKey
@@ -141,6 +145,28 @@ class Delete:
 Verdict = Reschedule | Skip | Retry | GiveBack | Stop | Delete
 
 
+class End(NamedTuple):
+    """How a claim of a run ended."""
+
+    run: Run
+    #: None where nothing was POSTed: the run was too late to begin, or is given back.
+    outcome: Outcome | None
+    verdict: Verdict
+
+    @property
+    def due(self) -> datetime | None:
+        """When the row is due once this is written: past for a run that is given back."""
+        match self.verdict:
+            case Reschedule(scheduled) | Skip(scheduled):
+                return scheduled
+            case Retry(due):
+                return due
+            case GiveBack():
+                return self.run.claimed
+            case Stop() | Delete():
+                return None
+
+
 @dataclass(frozen=True, slots=True)
 class RunPolicy:
     """What the configuration says about all jobs."""
@@ -157,7 +183,14 @@ class RunPolicy:
         return random.uniform(1 - factor, 1 + factor) if factor else 1.0
 
 
-def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: Random) -> Verdict:
+def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: Random) -> End:
+    """The end of one attempt of a run."""
+    return End(run, outcome, _verdict(run, outcome, now, policy, random))
+
+
+def _verdict(
+    run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: Random
+) -> Verdict:
     """What becomes of a job after one attempt of a run."""
     if outcome.gone:
         return Delete()
@@ -179,19 +212,24 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
     return Reschedule(*following, outcome.reason)
 
 
-def revised(run: Run, verdict: Verdict, options: Options, now: datetime) -> Verdict:
+def revised(end: End, options: Options, now: datetime) -> End:
     """
-    A verdict by the job's new options, where the user has changed them during the run (P4).
+    An end by the job's new options, where the user has changed them during the run (P4).
 
     A run that was skipped, or is tried again, stays so.
 
-    :param verdict: by the options that the run was claimed with.
+    :param end: by the options that the run was claimed with.
     :param options: the new ones; the schedule is the same.
     """
+    return end._replace(verdict=_revised(end, options, now))
+
+
+def _revised(end: End, options: Options, now: datetime) -> Verdict:
+    run, outcome, verdict = end
     following = within(options, next_time(replace(run.grid, options=options), run.scheduled, now))
     more = options.count is None or run.successes + 1 < options.count
     match verdict:
-        case Delete() if following is not None and missed(run):
+        case Delete() if following is not None and outcome is None:
             return Skip(following)
         case Delete() if following is not None and more:
             return Reschedule(following, run.anchor)

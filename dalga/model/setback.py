@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 from dalga.model.grid import Grid, offset_of
 from dalga.model.job import Failed, Job
-from dalga.model.run import Reschedule, Run
+from dalga.model.run import End, Reschedule
 from dalga.model.schedule import Cron, Every
 
 #: A clock that is set back by more than this was wrong before, by cron(8) of Debian.
@@ -98,19 +98,21 @@ def _asked_for(job: Job, due: datetime, now: datetime) -> Times | None:
     return Times(job.anchor, job.scheduled, max(job.scheduled, now))
 
 
-def timely(run: Run, verdict: Reschedule, now: datetime, reach: Reach) -> Reschedule:
+def timely(end: End, now: datetime, reach: Reach) -> End:
     """
-    Where the next run goes after a run during which the clock was set back.
+    The end of a run during which the clock was set back, with the next run where it goes then.
 
-    :param verdict: as `dalga.model.run.judge` gives it.
+    :param end: as `dalga.model.run.judge` gives it.
     """
-    if run.claimed <= now:
-        return verdict
+    run, verdict = end.run, end.verdict
+    if run.claimed <= now or not isinstance(verdict, Reschedule):
+        return end
     grid = replace(run.grid, anchor=verdict.anchor)
     back = _back(grid, verdict.scheduled, now, reach)
     if not back:
-        return verdict
-    return replace(verdict, scheduled=verdict.scheduled - back, anchor=_anchor(grid, back))
+        return end
+    scheduled, anchor = verdict.scheduled - back, _anchor(grid, back)
+    return end._replace(verdict=replace(verdict, scheduled=scheduled, anchor=anchor))
 
 
 def _anchor(grid: Grid, back: timedelta) -> datetime:

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Run, Verdict
+from dalga.model.run import End, Run
 from dalga.model.setback import Reach
 from dalga.store.clock import DatabaseClock
 
@@ -101,19 +101,38 @@ class Dues:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a record wrote otherwise, or not at all; a run is in one of these lists at most."""
+    """What a record made of the ends that it was given; each of them is in one of these lists."""
 
-    #: Runs during which the user changed the job's options, and the verdict by the new ones (P4).
-    revised: list[tuple[Run, Verdict]] = field(default_factory=list)
+    #: Ends that are written as they were given.
+    written: list[End] = field(default_factory=list)
+    #: Ends of runs during which the user changed the job's options, as they are written: with the
+    #: verdict by the new options (P4).
+    revised: list[End] = field(default_factory=list)
+    #: Ends of runs during which the user has changed the job: the row is written as the change
+    #: says, and not as the verdict does (P4).
+    overridden: list[End] = field(default_factory=list)
+    #: Ends that an earlier call has written: its COMMIT was done, though the answer was lost.
+    already: list[End] = field(default_factory=list)
+    #: Ends of runs whose lease was over, of which nothing is written: another instance has taken
+    #: the run, or the job was changed since.
+    lost: list[End] = field(default_factory=list)
+    #: Ends of which nothing is written yet, as somebody has locked the row.
+    postponed: list[End] = field(default_factory=list)
 
-    #: Runs whose lease was over: another instance has taken the run, or the job was changed since.
-    lost: list[Run] = field(default_factory=list)
-    #: Runs during which the user has changed the job, which is what counts (P4).
-    overridden: list[Run] = field(default_factory=list)
-    #: Runs that an earlier call has recorded, whose COMMIT was done though its answer was lost.
-    already: list[Run] = field(default_factory=list)
-    #: Runs whose row is locked by somebody; to be recorded later.
-    postponed: list[Run] = field(default_factory=list)
+    @property
+    def dues(self) -> list[datetime]:
+        """When the rows are due that are written as these ends say; some times may be past."""
+        ends = (*self.written, *self.revised, *self.already)
+        return [due for end in ends if (due := end.due) is not None]
+
+    def extend(self, other: Recorded) -> None:
+        """Take in what another record made of its ends."""
+        self.written.extend(other.written)
+        self.revised.extend(other.revised)
+        self.overridden.extend(other.overridden)
+        self.already.extend(other.already)
+        self.lost.extend(other.lost)
+        self.postponed.extend(other.postponed)
 
 
 #: A row's due time and id, by which rows are gone through.
@@ -262,5 +281,5 @@ class Store(Protocol):
         :return: the last row that was looked at now; None where there are no more.
         """
 
-    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
-        """Write what became of runs, all in one transaction. A locked row holds up no other."""
+    def record(self, ends: list[End]) -> Deferred[Recorded]:
+        """Write the ends of runs, all in one transaction. A locked row holds up no other."""

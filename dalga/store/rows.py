@@ -18,7 +18,7 @@ from dalga.model.duration import duration_from_text
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import CatchUp, OnFailure, Options
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Run, Skip, Stop
 from dalga.model.schedule import Schedule, schedule_from_text
 from dalga.model.zone import Gap, Overlap, Zone, check_location
 
@@ -109,15 +109,16 @@ class Marks(NamedTuple):
     failed: Any
 
 
-def was_recorded(run: Run, verdict: Verdict, row: Marks | None) -> bool:
+def was_recorded(end: End, row: Marks | None) -> bool:
     """
-    Whether a row looks as the end of a run has left it, or as what came after that.
+    Whether a row looks as an end has left it, or as what came after that.
 
     To be asked about a row without the run's token, after a COMMIT that got no answer: either that
     COMMIT was done, or the lease has ended since, and another instance has taken the run.
 
     :param row: None where there is none any more.
     """
+    run, _, verdict = end
     if row is None or isinstance(verdict, Delete):
         return row is None and isinstance(verdict, Delete)
     same_run = bytes(row.run or b"").hex() == run.id.partition("-")[0]

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from dalga.log import logger
 from dalga.model.job import UnreadableJob
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict, revised
+from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Run, Skip, Stop, revised
 from dalga.model.setback import Reach, corrected
 from dalga.store import Claimed, Due, Dues, Recorded
 from dalga.store.clock import DatabaseClock
@@ -72,7 +72,7 @@ class Runs:
         self._lane = lane
         self._token = token
         #: Row and token of the runs whose record's COMMIT got no answer, until they are settled: at
-        #: most as many as the scheduler keeps verdicts.
+        #: most as many as the scheduler keeps ends.
         self._unsure: set[tuple[int, bytes]] = set()
 
     def due_within(
@@ -181,21 +181,21 @@ class Runs:
 
         return self._lane.run(work)
 
-    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
+    def record(self, ends: list[End]) -> Deferred[Recorded]:
         """See `Store.record`."""
-        if not verdicts:
+        if not ends:
             return succeed(Recorded())
 
-        claims = {(run.row, run.token) for run, _ in verdicts}
+        claims = {(end.run.row, end.run.token) for end in ends}
         unsure = {row for row, _ in claims & self._unsure}
         call = Call()
 
         def work(cursor: Cursor, now: datetime, since: float) -> Recorded:
             recorded = Recorded()
-            others = self._record_held(cursor, now, verdicts, recorded)
+            others = self._record_held(cursor, now, ends, recorded)
             already = self._recorded_already(cursor, others, unsure)
-            for run, _ in others:
-                (recorded.already if run.row in already else recorded.lost).append(run)
+            for end in others:
+                (recorded.already if end.run.row in already else recorded.lost).append(end)
             return recorded
 
         def failed(failure: Failure) -> Failure:
@@ -210,33 +210,33 @@ class Runs:
         return self._lane.run_call(work, call).addCallbacks(done, failed)
 
     def _record_held(
-        self, cursor: Cursor, now: datetime, verdicts: list[tuple[Run, Verdict]], recorded: Recorded
-    ) -> list[tuple[Run, Verdict]]:
+        self, cursor: Cursor, now: datetime, ends: list[End], recorded: Recorded
+    ) -> list[End]:
         """
-        Write what became of the runs whose rows have still the run's token.
+        Write the ends of the runs whose rows have still the run's token.
 
-        :param recorded: gets the runs whose verdict was not written as it is, and why.
-        :return: the runs, with their verdicts, whose rows have another token, or are gone.
+        :param recorded: gets these ends, and those of rows that are locked.
+        :return: the ends of runs whose rows have another token, or are gone.
         """
-        leases, locked = self._read_leases(cursor, [run for run, _ in verdicts])
-        others: list[tuple[Run, Verdict]] = []
+        leases, locked = self._read_leases(cursor, [end.run for end in ends])
+        others: list[End] = []
         batches: defaultdict[Batch, list[tuple[object, ...]]] = defaultdict(list)
-        for run, verdict in verdicts:
+        for end in ends:
+            run = end.run
             token, override, options = leases.get(run.row, (b"", Override.NONE, ""))
             if run.row in locked:
-                recorded.postponed.append(run)
+                recorded.postponed.append(end)
                 continue
             if token != run.token:
-                others.append((run, verdict))
+                others.append(end)
                 continue
             if override == Override.NONE:
-                by_now = _by_now(run, verdict, options, now)
-                if by_now != verdict:
-                    recorded.revised.append((run, by_now))
-                batch, values = self._end(run, by_now, now)
+                by_now = _by_now(end, options, now)
+                (recorded.written if by_now == end else recorded.revised).append(by_now)
+                batch, values = self._end(by_now, now)
             else:
-                recorded.overridden.append(run)
-                batch, values = self._overridden(override, verdict, now)
+                recorded.overridden.append(end)
+                batch, values = self._overridden(override, end, now)
             batches[batch].append((run.row, run.token, *values))
         for batch, rows in batches.items():
             cursor.execute(batch(len(rows)), [value for values in rows for value in values])
@@ -265,24 +265,24 @@ class Runs:
         return leases, {run.row for run in runs if held.get(run.row) == run.token}
 
     def _recorded_already(
-        self, cursor: Cursor, verdicts: list[tuple[Run, Verdict]], unsure: Collection[int]
+        self, cursor: Cursor, ends: list[End], unsure: Collection[int]
     ) -> set[int]:
         """
         The rows that an earlier record has written, of some that have another token by now.
 
         :param unsure: rows that an earlier COMMIT without an answer was about.
         """
-        asked = [(run, verdict) for run, verdict in verdicts if run.row in unsure]
+        asked = [end for end in ends if end.run.row in unsure]
         if not asked:
             return set()
-        cursor.execute(self._sql.read_marks(len(asked)), [run.row for run, _ in asked])
+        cursor.execute(self._sql.read_marks(len(asked)), [end.run.row for end in asked])
         marks = {row: Marks(*columns) for row, *columns in cursor.fetchall()}
-        return {run.row for run, verdict in asked if was_recorded(run, verdict, marks.get(run.row))}
+        return {end.run.row for end in asked if was_recorded(end, marks.get(end.run.row))}
 
-    def _end(self, run: Run, verdict: Verdict, now: datetime) -> tuple[Batch, tuple[object, ...]]:
-        """The statement that writes a verdict, and what it takes with each row."""
-        instant, sql = self._dialect.instant, self._sql
-        match verdict:
+    def _end(self, end: End, now: datetime) -> tuple[Batch, tuple[object, ...]]:
+        """The statement that writes an end, and what it takes with each row."""
+        instant, sql, run = self._dialect.instant, self._sql, end.run
+        match end.verdict:
             case Delete():
                 return sql.delete_rows, ()
             case Reschedule(scheduled, anchor, error):
@@ -303,23 +303,23 @@ class Runs:
                 return sql.stop_rows, (error[:MAX_ERROR],)
 
     def _overridden(
-        self, override: int, verdict: Verdict, now: datetime
+        self, override: int, end: End, now: datetime
     ) -> tuple[Batch, tuple[object, ...]]:
         """The same for what the user did to the job meanwhile (P4)."""
         if override == Override.DELETED:
             return self._sql.bury_rows, ()
         # A PUT counts afresh; any other override leaves a success one.
-        succeeded = isinstance(verdict, Reschedule) and verdict.error is None
+        succeeded = isinstance(end.verdict, Reschedule) and end.verdict.error is None
         counted = int(succeeded and override == Override.TRIGGERED)
         if override in WAITED:
             return self._sql.yield_rows, (override, self._dialect.instant(now), override, counted)
         return self._sql.yield_rows, (override, None, int(Override.NONE), counted)
 
 
-def _by_now(run: Run, verdict: Verdict, options: object, now: datetime) -> Verdict:
-    """A verdict by the options that the row has now. Mostly nobody has changed them."""
+def _by_now(end: End, options: object, now: datetime) -> End:
+    """An end by the options that the row has now. Mostly nobody has changed them."""
     try:
         chosen = options_of(options)
     except Unreadable:
-        return verdict  # somebody's SQL; the next claim says so
-    return verdict if chosen == run.options else revised(run, verdict, chosen, now)
+        return end  # somebody's SQL; the next claim says so
+    return end if chosen == end.run.options else revised(end, chosen, now)

@@ -20,7 +20,7 @@ from dalga.errors import StartupError
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Run, Verdict
+from dalga.model.run import End
 from dalga.model.setback import Reach
 from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
 from dalga.store.clock import SET_BACK, DatabaseClock
@@ -230,6 +230,6 @@ class JobsTable:
             reach = replace(reach, lease=MAX_LEASE)
         return self._runs.correct(reach, after)
 
-    def record(self, verdicts: list[tuple[Run, Verdict]]) -> Deferred[Recorded]:
+    def record(self, ends: list[End]) -> Deferred[Recorded]:
         """See `Store.record`."""
-        return self._runs.record(verdicts)
+        return self._runs.record(ends)
