@@ -12,7 +12,7 @@ import string
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -30,11 +30,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import service
 from dalga.config.formats import MAX_FILE
+from dalga.config.headers import HEADERS, MESSAGE_HEADERS
 from dalga.config.load import load_config
 from dalga.config.names import ELSEWHERE, UNNEEDED
 from dalga.config.sections import (
-    HEADERS,
     KEYS,
+    SECTIONS,
     Config,
     EndpointConfig,
     JobsConfig,
@@ -42,7 +43,6 @@ from dalga.config.sections import (
     MySQLConfig,
     SQLiteConfig,
 )
-from dalga.config.values import MESSAGE_HEADERS
 from dalga.errors import ConfigError
 from dalga.model.retry import RetryPolicy
 from dalga.store import mysql
@@ -145,6 +145,12 @@ class ReadTests(ConfigTestCase):
     def test_table_of_keys_is_whole(self) -> None:
         listed = [(section, key) for section, key, *_ in EVERY_KEY]
         self.assertEqual(listed, [(section, key) for section in KEYS for key in KEYS[section]])
+
+    def test_each_field_has_its_key(self) -> None:
+        """Else it would have its default, whatever a file says; the headers are no single key."""
+        for section in SECTIONS.values():
+            without = [each.name for each in fields(section) if not each.metadata]
+            self.assertEqual(without, ["headers"] if section is EndpointConfig else [])
 
     def test_every_key_from_the_file(self) -> None:
         for section, key, text, attribute, value in EVERY_KEY:

@@ -28,7 +28,10 @@ MODEL = (
     *("duration", "zone", "cron", "schedule", "retry"),
     *("key", "address", "options", "grid", "lateness", "job", "run", "plan", "setback"),
 )
-CONFIG = ("formats", "texts", "sections", "values", "names", "links", "given", "load")
+CONFIG = (
+    *("formats", "texts", "values", "sections"),
+    *("headers", "names", "links", "given", "load"),
+)
 OUTGOING = ("trust", "lookup", "endpoint")
 DISPATCH = ("agenda", "shares", "waiting", "outages", "loglines", "recorder", "scheduler")
 WEB = (

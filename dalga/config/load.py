@@ -3,33 +3,33 @@ The configuration: a file (ini, TOML or YAML) and ``DALGA_*`` variables in, a fr
 
 Whatever is not understood is refused by name. The sentence says where it stands (file, section and
 key, or variable), what was given and what would do; the value of a password is never part of it.
+
+`dalga.config.sections` says what each key by itself takes. Here are the rules across several keys.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from dalga.config import texts
 from dalga.config.given import Given
+from dalga.config.headers import header
 from dalga.config.sections import (
-    KEYS,
     Config,
     EndpointConfig,
     JobsConfig,
     ListenConfig,
     MySQLConfig,
     SQLiteConfig,
+    read,
 )
-from dalga.config.values import Section, Value
+from dalga.config.values import Value
 from dalga.errors import ConfigError
-from dalga.model.address import base_url
-from dalga.model.retry import RetryPolicy
 
-#: A year.
-_LONGEST_RETRY = "8760h"
+#: A section's values by the names of their keys.
+Values = Mapping[str, Value]
 
 
 def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
@@ -50,161 +50,122 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
             f"{given.origins['mysql']} and {given.origins['sqlite']} each choose a database: leave "
             "one of them out to say whether jobs live in MySQL or in SQLite"
         )
-
-    jobs, mysql, sqlite, listen, endpoint = (Section(given.of(name)) for name in KEYS)
-    default = Config()
     database: MySQLConfig | SQLiteConfig
     if "mysql" in given.origins:
-        database = _mysql(mysql)
+        database = _mysql(given.of("mysql"))
     else:
-        database = SQLiteConfig(path=sqlite.text("path", SQLiteConfig().path, texts.file_path))
+        database = read(SQLiteConfig, given.of("sqlite"))
     return Config(
-        jobs=JobsConfig(
-            randomization_factor=jobs.number(
-                "randomizationFactor", default.jobs.randomization_factor, 0, 1, "0.25"
-            ),
-            fixed_intervals=jobs.boolean("fixedIntervals", default.jobs.fixed_intervals),
-            retry=_retry_policy(jobs),
-            max_running=jobs.integer("maxRunning", default.jobs.max_running, 1, 10_000),
-            scan_frequency=jobs.duration("scanFrequency", default.jobs.scan_frequency),
-            shutdown_timeout=jobs.duration("shutdownTimeout", default.jobs.shutdown_timeout, "0"),
-        ),
         database=database,
-        listen=ListenConfig(
-            host=listen.text("host", default.listen.host, texts.listen_host),
-            port=listen.integer("port", default.listen.port, 0, 65535),
-            idle_timeout=listen.duration("idleTimeout", default.listen.idle_timeout, "1s"),
-            read_timeout=listen.duration("readTimeout", default.listen.read_timeout, "1s"),
-        ),
-        endpoint=_endpoint(endpoint, given.headers),
+        jobs=_jobs(given.of("jobs")),
+        listen=read(ListenConfig, given.of("listen")),
+        endpoint=_endpoint(given.of("endpoint"), given.headers.given),
         notes=tuple(given.notes()),
         links=tuple(given.links),
     )
 
 
-def _endpoint(endpoint: Section, headers: Mapping[str, Value]) -> EndpointConfig:
-    """:param headers: by their names in lower case."""
-    default = EndpointConfig()
-    sent = tuple((value.key, value.header()) for value in headers.values())
-    baseurl = endpoint.text("baseurl", default.baseurl, base_url)
-    credentials, at, _ = urlsplit(baseurl).netloc.rpartition("@")
-    if at:
-        if "authorization" in headers:
-            raise headers["authorization"].refuse(
-                f"{endpoint['baseurl'].where} has a user name and a password in it, leave one of "
-                "the two out"
-            )
-        # Basic authentication (RFC 7617), as Go's net/http makes it of a URL.
-        encoded = base64.b64encode(unquote_to_bytes(_user_and_password(credentials))).decode()
-        sent = (*sent, ("Authorization", f"Basic {encoded}"))
-        baseurl = baseurl.replace(f"{credentials}@", "", 1)
-    ca = endpoint.text("ca", default.ca, texts.any_text)
-    if ca and urlsplit(baseurl).scheme != "https":
-        raise endpoint["ca"].refuse(
-            "nothing is checked against it with a baseurl that starts with http://, but with "
-            "https://"
+def _jobs(values: Values) -> JobsConfig:
+    """:raises ConfigError: for the longest interval of retries if it is shorter than the first."""
+    jobs = read(JobsConfig, values)
+    interval, longest = jobs.retry.interval, jobs.retry.max_interval
+    if longest >= interval:
+        return jobs
+    if "retryInterval" in values and "retryMaxInterval" in values:
+        raise values["retryMaxInterval"].refuse(
+            "it takes a duration no shorter than retryInterval, which is "
+            f"{interval.total_seconds():g} s"
         )
-    return EndpointConfig(
-        baseurl=baseurl,
-        timeout=endpoint.duration("timeout", default.timeout),
-        ca=ca,
-        headers=sent,
-    )
+    # Where only one of the two is given, the other gives way to it.
+    given = interval if "retryInterval" in values else longest
+    return replace(jobs, retry=replace(jobs.retry, interval=given, max_interval=given))
 
 
-def _user_and_password(credentials: str) -> str:
-    """A URL's user information, with the colon that it may lack."""
-    return credentials if ":" in credentials else f"{credentials}:"
-
-
-def _mysql(mysql: Section) -> MySQLConfig:
-    default = MySQLConfig()
-    ca = mysql.text("ssl-ca", default.ssl_ca, texts.any_text)
-    # A CA is given to be checked against, and verify-ca would take any certificate of its.
-    mode = mysql.text("ssl-mode", "verify-identity" if ca else default.ssl_mode, texts.ssl_mode)
-    config = MySQLConfig(
-        host=mysql.text("host", default.host, texts.database_hosts),
-        port=mysql.integer("port", default.port, 1, 65535),
-        db=mysql.text("db", default.db, texts.database_name),
-        table=mysql.text("table", default.table, texts.table_name),
-        user=mysql.text("user", default.user, texts.user_name),
-        password=mysql.text("password", default.password, texts.any_text),
-        max_open_conns=mysql.integer("maxOpenConns", default.max_open_conns, 0, 10_000),
-        # A stop, and requests after an outage, may have to wait for as long as these.
-        dial_timeout=mysql.duration("dialTimeout", default.dial_timeout, "100ms", "5m"),
-        # Longer than the shortest time that a server waits for a lock.
-        read_timeout=mysql.duration("readTimeout", default.read_timeout, "2s", "5m"),
-        write_timeout=mysql.duration("writeTimeout", default.write_timeout, "2s", "5m"),
-        socket=mysql.text("socket", default.socket, texts.any_text),
-        ssl_mode=texts.ssl_mode_of(mode),
-        ssl_ca=ca,
-        ssl_cert=mysql.text("ssl-cert", default.ssl_cert, texts.any_text),
-        ssl_key=mysql.text("ssl-key", default.ssl_key, texts.any_text),
-    )
-    if config.socket:
-        _check_with_socket(mysql, config)
+def _mysql(values: Values) -> MySQLConfig:
+    """:raises ConfigError: for keys that do not go together."""
+    mysql = read(MySQLConfig, values)
+    if mysql.ssl_ca and "ssl-mode" not in values:
+        # A CA is given to be checked against, and verify-ca would take any certificate of its.
+        mysql = replace(mysql, ssl_mode="verify-identity")
+    if mysql.socket:
+        _check_with_socket(mysql, values)
     else:
-        _check_tls(mysql, config)
-    return config
+        _check_tls(mysql, values)
+    return mysql
 
 
-def _check_with_socket(mysql: Section, config: MySQLConfig) -> None:
-    """:raises ConfigError: for what is of no use with a socket."""
+def _check_with_socket(mysql: MySQLConfig, values: Values) -> None:
+    """:raises ConfigError: for a key that is of no use with a socket."""
     for key in ("host", "port"):
-        if key in mysql:
-            raise mysql["socket"].refuse(
-                f"{mysql[key].where} says where the server is as well, leave one of them out"
+        if key in values:
+            raise values["socket"].refuse(
+                f"{values[key].where} says where the server is as well, leave one of them out"
             )
-    # Also where ssl-mode would do without TLS: who gives a CA or a key expects it to be used.
-    of_tls = [key for key in ("ssl-ca", "ssl-cert", "ssl-key") if key in mysql and mysql[key].text]
-    if "ssl-mode" in mysql and config.ssl_mode not in ("disabled", "preferred"):
+    # Also where ssl-mode would do without TLS: a person who gives a CA or a key expects it to be
+    # used.
+    of_tls = [
+        key for key in ("ssl-ca", "ssl-cert", "ssl-key") if key in values and values[key].text
+    ]
+    if "ssl-mode" in values and mysql.ssl_mode not in ("disabled", "preferred"):
         of_tls.insert(0, "ssl-mode")
     if of_tls:
-        raise mysql["socket"].refuse(
+        raise values["socket"].refuse(
             f"there is no TLS over a socket, leave {' and '.join(of_tls)} out, or give the "
             "server's host in its place"
         )
 
 
-def _check_tls(mysql: Section, config: MySQLConfig) -> None:
+def _check_tls(mysql: MySQLConfig, values: Values) -> None:
     """:raises ConfigError: for keys of TLS that do not go together."""
-    verifies = config.ssl_mode in ("verify-ca", "verify-identity")
-    if verifies and not config.ssl_ca:
-        raise mysql["ssl-mode"].refuse("it needs ssl-ca, the file with the CA's certificate")
-    if config.ssl_ca and not verifies:
-        raise mysql["ssl-ca"].refuse(
-            f"nothing is checked against it with ssl-mode {config.ssl_mode}, but with verify-ca or "
+    verifies = mysql.ssl_mode in ("verify-ca", "verify-identity")
+    if verifies and not mysql.ssl_ca:
+        raise values["ssl-mode"].refuse("it needs ssl-ca, the file with the CA's certificate")
+    if mysql.ssl_ca and not verifies:
+        raise values["ssl-ca"].refuse(
+            f"nothing is checked against it with ssl-mode {mysql.ssl_mode}, but with verify-ca or "
             "verify-identity"
         )
-    if config.ssl_key and not config.ssl_cert:
-        raise mysql["ssl-key"].refuse("it needs ssl-cert, the file with its certificate")
-    if config.ssl_cert and config.ssl_mode in ("disabled", "preferred"):
-        raise mysql["ssl-cert"].refuse(
-            f"it is not sent with ssl-mode {config.ssl_mode}, but with required, verify-ca or "
+    if mysql.ssl_key and not mysql.ssl_cert:
+        raise values["ssl-key"].refuse("it needs ssl-cert, the file with its certificate")
+    if mysql.ssl_cert and mysql.ssl_mode in ("disabled", "preferred"):
+        raise values["ssl-cert"].refuse(
+            f"it is not sent with ssl-mode {mysql.ssl_mode}, but with required, verify-ca or "
             "verify-identity"
         )
 
 
-def _retry_policy(jobs: Section) -> RetryPolicy:
-    default = RetryPolicy()
-    interval = jobs.duration(
-        "retryInterval", default.interval.total_seconds(), longest=_LONGEST_RETRY
-    )
-    # Where only one of the two is given, the other gives way to it.
-    longest = jobs.duration(
-        "retryMaxInterval",
-        max(interval, default.max_interval.total_seconds()),
-        longest=_LONGEST_RETRY,
-    )
-    if "retryInterval" in jobs and longest < interval:
-        raise jobs["retryMaxInterval"].refuse(
-            f"it takes a duration no shorter than retryInterval, which is {interval:g} s"
+def _endpoint(values: Values, headers: Values) -> EndpointConfig:
+    """
+    :param headers: by their names in lower case.
+    :raises ConfigError: for keys that do not go together.
+    """
+    sent = tuple((value.key, header(value)) for value in headers.values())
+    endpoint = replace(read(EndpointConfig, values), headers=sent)
+    credentials, at, _ = urlsplit(endpoint.baseurl).netloc.rpartition("@")
+    if at:
+        if "authorization" in headers:
+            raise headers["authorization"].refuse(
+                f"{values['baseurl'].where} has a user name and a password in it, leave one of "
+                "the two out"
+            )
+        endpoint = replace(
+            endpoint,
+            baseurl=endpoint.baseurl.replace(f"{credentials}@", "", 1),
+            headers=(*sent, ("Authorization", _basic(credentials))),
         )
-    stop_after = jobs.duration("retryStopAfter", 0.0, "0", _LONGEST_RETRY)
-    return RetryPolicy(
-        interval=timedelta(seconds=min(interval, longest)),
-        multiplier=jobs.number("retryMultiplier", default.multiplier, 1, 100, "1.5"),
-        max_interval=timedelta(seconds=longest),
-        jitter=jobs.number("retryJitter", default.jitter, 0, 1, "0.5"),
-        stop_after=None if stop_after == 0 else timedelta(seconds=stop_after),
-    )
+    if endpoint.ca and urlsplit(endpoint.baseurl).scheme != "https":
+        raise values["ca"].refuse(
+            "nothing is checked against it with a baseurl that starts with http://, but with "
+            "https://"
+        )
+    return endpoint
+
+
+def _basic(credentials: str) -> str:
+    """
+    Basic authentication (RFC 7617), as Go's net/http makes it of a URL.
+
+    :param credentials: a URL's user information, which may lack the colon.
+    """
+    pair = credentials if ":" in credentials else f"{credentials}:"
+    return f"Basic {base64.b64encode(unquote_to_bytes(pair)).decode()}"

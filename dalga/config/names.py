@@ -7,7 +7,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
-from dalga.config.sections import HEADERS, KEYS
+from dalga.config.headers import HEADERS
+from dalga.config.sections import KEYS, SECTIONS, keys_of
 
 #: Where else the Go releases have a key of ours.
 ELSEWHERE: Mapping[tuple[str, str], tuple[str, str]] = {
@@ -54,7 +55,7 @@ def in_variable(key: str) -> str:
 
 
 def key_names(section: str) -> list[str]:
-    """A section's keys, as a sentence on an unknown one lists them."""
+    """A section's keys, as a sentence on an unknown key lists them."""
     return [*KEYS[section], HEADERS[1]] if section == HEADERS[0] else [*KEYS[section]]
 
 
@@ -62,6 +63,11 @@ def known_keys(section: str) -> dict[str, str]:
     """A section's keys, those of the Go releases included, by their names in lower case."""
     more = [key for within, key in (*ELSEWHERE, *UNNEEDED) if within == section]
     return {name.lower(): name for name in (*KEYS[section], *more)}
+
+
+def is_secret(section: str, key: str) -> bool:
+    """Whether a key's value is a password."""
+    return any(each.secret and each.name == key for each in keys_of(SECTIONS[section]))
 
 
 def instead(given: str, known: Iterable[str], form: str) -> str:

@@ -1,14 +1,112 @@
 """
-The sections of the configuration, as what was read of them, and their keys.
+The sections of the configuration and their keys, each in one place: the field of a dataclass.
+
+    max_running: int = key("maxRunning", whole(1, 10_000), default=100)
+
+says how the key is called in a file (``maxRunning`` in ``[jobs]``), what it takes, its default, and
+where the value is found (`JobsConfig.max_running`). Whatever else has to know the keys (the reading
+of files, the names of variables, the lists in sentences) asks `SECTIONS` for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dalga.model.address import host_and_port
+from dalga.config import texts
+from dalga.config.values import Reader, Value, boolean, duration, number, text, whole
+from dalga.model.address import base_url, host_and_port
 from dalga.model.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+Section = TypeVar("Section", bound="DataclassInstance")
+
+
+class Key(NamedTuple):
+    """A key of a section."""
+
+    #: As it is documented. Files may have it in any case.
+    name: str
+    read: Reader[Any]
+    #: Whether the value is a password, which neither a sentence nor a `repr` shows.
+    secret: bool = False
+
+
+#: Where a field's metadata has its keys: a `Key`, or one for each part of the field's value.
+_KEYS = "keys"
+
+
+def key(name: str, read: Reader[T], default: T, secret: bool = False) -> T:
+    """A field whose value is that of one key."""
+    of: T = field(default=default, repr=not secret, metadata={_KEYS: Key(name, read, secret)})
+    return of
+
+
+def parts(default: T, **keys: Key) -> T:
+    """
+    A field whose value is an object with a key for each of its parts.
+
+    :param default: its parts are the keys' defaults.
+    :param keys: by the names of the parts.
+    """
+    of: T = field(default=default, metadata={_KEYS: MappingProxyType(keys)})
+    return of
+
+
+def keys_of(section: type[DataclassInstance]) -> Iterator[Key]:
+    """The keys of a section, in the order in which sentences list them."""
+    for each in fields(section):
+        found = each.metadata.get(_KEYS, {})
+        yield from [found] if isinstance(found, Key) else found.values()
+
+
+def read(section: type[Section], values: Mapping[str, Value]) -> Section:
+    """
+    Read a section, key by key.
+
+    :param section: one of the dataclasses below.
+    :param values: the given values by the names of their keys.
+    :raises ConfigError: for the first value that its key does not take.
+    """
+    given: dict[str, Any] = {}
+    for each in fields(section):
+        found = each.metadata.get(_KEYS, {})
+        if isinstance(found, Key):
+            if found.name in values:
+                given[each.name] = found.read(values[found.name])
+        elif found:
+            changes = {
+                part: key.read(values[key.name])
+                for part, key in found.items()
+                if key.name in values
+            }
+            given[each.name] = replace(each.default, **changes)  # type: ignore[type-var]
+    return section(**given)
+
+
+#: The longest time of retries: a year.
+_YEAR = "8760h"
+
+
+def _timespan(shortest: str, longest: str) -> Reader[timedelta]:
+    seconds = duration(shortest, longest)
+    return lambda value: timedelta(seconds=seconds(value))
+
+
+def _stop_after(value: Value) -> timedelta | None:
+    """0 is never."""
+    seconds = duration("0", _YEAR)(value)
+    return None if seconds == 0 else timedelta(seconds=seconds)
+
+
+def _ssl_mode(value: Value) -> str:
+    return texts.ssl_mode_of(text(texts.ssl_mode)(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +114,24 @@ class JobsConfig:
     """``[jobs]``: how jobs are run."""
 
     #: 0 keeps periodic jobs on their grid; f draws each interval from [1-f, 1+f] times the job's.
-    randomization_factor: float = 0.0
+    randomization_factor: float = key("randomizationFactor", number(0, 1, "0.25"), default=0.0)
     #: Whether intervals are counted from the job's own times, or else from the end of each run.
-    fixed_intervals: bool = True
+    fixed_intervals: bool = key("fixedIntervals", boolean, default=True)
     #: When a failed run is tried again.
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = parts(
+        RetryPolicy(),
+        interval=Key("retryInterval", _timespan("1ms", _YEAR)),
+        multiplier=Key("retryMultiplier", number(1, 100, "1.5")),
+        max_interval=Key("retryMaxInterval", _timespan("1ms", _YEAR)),
+        jitter=Key("retryJitter", number(0, 1, "0.5")),
+        stop_after=Key("retryStopAfter", _stop_after),
+    )
     #: How many runs this instance has under way at most.
-    max_running: int = 100
+    max_running: int = key("maxRunning", whole(1, 10_000), default=100)
     #: Seconds between two scans for jobs that other instances wrote.
-    scan_frequency: float = 1.0
+    scan_frequency: float = key("scanFrequency", duration(), default=1.0)
     #: Seconds that a stop waits for runs under way.
-    shutdown_timeout: float = 10.0
+    shutdown_timeout: float = key("shutdownTimeout", duration("0"), default=10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,40 +139,41 @@ class MySQLConfig:
     """``[mysql]``: the table on a MySQL or MariaDB server."""
 
     #: One or several, separated by commas, each maybe with a port: ``a, b:3307, [::1]:3308``.
-    host: str = "127.0.0.1"
-    #: Where a host has none of its own.
-    port: int = 3306
-    db: str = "test"
-    #: Safe between backquotes: letters, digits, ``_``, ``$`` and ``-`` only.
-    table: str = "dalga"
-    user: str = "root"
-    password: str = field(default="", repr=False)
-    #: How many connections there are at most; 0 for as many as are of use.
-    max_open_conns: int = 8
-    #: Seconds until a connection has to be there, and until an answer has to come and a statement
-    #: has to be sent on it.
-    dial_timeout: float = 3.0
-    read_timeout: float = 10.0
-    write_timeout: float = 10.0
+    host: str = key("host", text(texts.database_hosts), default="127.0.0.1")
+    #: The port of a host that has none of its own.
+    port: int = key("port", whole(1, 65535), default=3306)
     #: The path of a local socket, which goes before host and port.
-    socket: str = ""
-    #: One of `SSL_MODES`.
-    ssl_mode: str = "preferred"
+    socket: str = field(default="", kw_only=True, metadata={_KEYS: Key("socket", text())})
+    db: str = key("db", text(texts.database_name), default="test")
+    #: Safe between backquotes: letters, digits, ``_``, ``$`` and ``-`` only.
+    table: str = key("table", text(texts.table_name), default="dalga")
+    user: str = key("user", text(texts.user_name), default="root")
+    password: str = key("password", text(), default="", secret=True)
+    #: How many connections there are at most; 0 for as many as are of use.
+    max_open_conns: int = key("maxOpenConns", whole(0, 10_000), default=8)
+    #: Seconds until a server's name has to be resolved, and until the server has to take a
+    #: connection. A stop, and requests after an outage, may have to wait for as long as this and
+    #: the next two.
+    dial_timeout: float = key("dialTimeout", duration("100ms", "5m"), default=3.0)
+    #: Seconds until an answer has to come: more than the shortest time that a server waits for a
+    #: lock.
+    read_timeout: float = key("readTimeout", duration("2s", "5m"), default=10.0)
+    #: Seconds until a statement has to be sent.
+    write_timeout: float = key("writeTimeout", duration("2s", "5m"), default=10.0)
+    #: One of `texts.SSL_MODES`.
+    ssl_mode: str = key("ssl-mode", _ssl_mode, default="preferred")
     #: The paths of files.
-    ssl_ca: str = ""
-    ssl_cert: str = ""
-    ssl_key: str = ""
+    ssl_ca: str = key("ssl-ca", text(), default="")
+    ssl_cert: str = key("ssl-cert", text(), default="")
+    ssl_key: str = key("ssl-key", text(), default="")
 
     @property
     def servers(self) -> list[tuple[str, int] | str]:
         """Where to look for the database, in order: host and port, or a socket's path."""
         if self.socket:
             return [self.socket]
-        return [
-            server
-            for text in self.host.split(",")
-            if (server := host_and_port(text.strip(), self.port))
-        ]
+        each = (host_and_port(text.strip(), self.port) for text in self.host.split(","))
+        return [server for server in each if server is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,35 +181,36 @@ class SQLiteConfig:
     """``[sqlite]``: the table in a file."""
 
     #: Relative to the working directory.
-    path: str = "dalga.sqlite"
+    path: str = key("path", text(texts.file_path), default="dalga.sqlite")
 
 
 @dataclass(frozen=True, slots=True)
 class ListenConfig:
     """``[listen]``: where the HTTP interface is."""
 
-    host: str = "127.0.0.1"
+    host: str = key("host", text(texts.listen_host), default="127.0.0.1")
     #: 0 takes any free port.
-    port: int = 34006
+    port: int = key("port", whole(0, 65535), default=34006)
     #: Seconds that a client which sends nothing keeps its connection.
-    idle_timeout: float = 60.0
+    idle_timeout: float = key("idleTimeout", duration("1s"), default=60.0)
     #: Seconds that a request may take to arrive.
-    read_timeout: float = 30.0
+    read_timeout: float = key("readTimeout", duration("1s"), default=30.0)
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
     """``[endpoint]``: where jobs are POSTed to."""
 
-    #: An http or https URL of ASCII characters: scheme, host, and maybe a port and a path. A user
-    #: and a password that were in it are among the headers.
-    baseurl: str = "http://127.0.0.1:5000/"
+    #: An http or https URL of ASCII characters: scheme, host, and maybe a port and a path. The user
+    #: and the password that were in it are among the headers.
+    baseurl: str = key("baseurl", text(base_url), default="http://127.0.0.1:5000/")
     #: Seconds for one POST, from the connect to the end of the answer.
-    timeout: float = 10.0
+    timeout: float = key("timeout", duration(), default=10.0)
     #: The path of a file with the CAs that are trusted instead of the platform's; "" for the
     #: platform's.
-    ca: str = ""
-    #: Names and values of what each POST has in its head, in ASCII; no name twice in any case.
+    ca: str = key("ca", text(), default="")
+    #: Names and values of further headers of each POST, in ASCII; no name twice in any case. They
+    #: are no key but a table, whose keys are free: see `dalga.config.headers`.
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
@@ -121,43 +228,16 @@ class Config:
     links: tuple[str, ...] = field(default=(), compare=False)
 
 
-#: Sections and their keys, as they are documented; read in any case.
-KEYS: Mapping[str, tuple[str, ...]] = {
-    "jobs": (
-        "randomizationFactor",
-        "fixedIntervals",
-        "retryInterval",
-        "retryMultiplier",
-        "retryMaxInterval",
-        "retryJitter",
-        "retryStopAfter",
-        "maxRunning",
-        "scanFrequency",
-        "shutdownTimeout",
-    ),
-    "mysql": (
-        "host",
-        "port",
-        "socket",
-        "db",
-        "table",
-        "user",
-        "password",
-        "maxOpenConns",
-        "dialTimeout",
-        "readTimeout",
-        "writeTimeout",
-        "ssl-mode",
-        "ssl-ca",
-        "ssl-cert",
-        "ssl-key",
-    ),
-    "sqlite": ("path",),
-    "listen": ("host", "port", "idleTimeout", "readTimeout"),
-    "endpoint": ("baseurl", "timeout", "ca"),
+#: The sections by their names, each of which can be there once.
+SECTIONS: Mapping[str, type[DataclassInstance]] = {
+    "jobs": JobsConfig,
+    "mysql": MySQLConfig,
+    "sqlite": SQLiteConfig,
+    "listen": ListenConfig,
+    "endpoint": EndpointConfig,
 }
 
-
-#: The one key that is a table: in a file, ``[endpoint.headers]`` and a line for each header.
-HEADERS = ("endpoint", "headers")
-HEADERS_SECTION = ".".join(HEADERS)
+#: The names of sections and of their keys.
+KEYS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(each.name for each in keys_of(section)) for name, section in SECTIONS.items()
+}

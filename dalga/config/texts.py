@@ -1,5 +1,6 @@
 """
-What a text may be, by what it is to name: each function says why a text won't do.
+What a text may be, by what it names (a table, a host, a file). Each function gives why a text won't
+do, as the end of a sentence, or None where the text will do.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ SSL_MODES = ("disabled", "preferred", "required", "verify-ca", "verify-identity"
 
 
 def undisplayable(text: str) -> str | None:
+    """Of any text: each may come to be in a line of the log."""
     for character in text:
         if character < " " or character == "\x7f":
             return f"it has the control character U+{ord(character):04X}, leave it out"
@@ -20,10 +22,6 @@ def undisplayable(text: str) -> str | None:
         if "\ud800" <= character <= "\udfff":
             return "it is not UTF-8, write it in UTF-8"
     return None
-
-
-def any_text(text: str) -> None:
-    """Any text will do, also an empty one."""
 
 
 def database_name(text: str) -> str | None:
@@ -57,7 +55,7 @@ def database_hosts(text: str) -> str | None:
 
 
 def ssl_mode_of(text: str) -> str:
-    """MySQL writes VERIFY_CA, too."""
+    """The mode as `SSL_MODES` has it: MySQL's own client takes VERIFY_CA, too."""
     return text.lower().replace("_", "-")
 
 

@@ -1,144 +1,115 @@
 """
-Values as they were given, and what they are read as.
+A value as it was given, and the readers of values: each reads one kind (text, a number, a duration)
+within bounds, or refuses the value in a sentence that says what would do.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dalga.config.formats import Kind, shown
-from dalga.config.sections import HEADERS_SECTION
 from dalga.config.texts import undisplayable
 from dalga.errors import ConfigError
 from dalga.model.duration import elapsed_from_text
 
-#: Headers that say how a message goes from one host to the next (RFC 9110 section 7.6.1) or how it
-#: is written, which Dalga does by itself.
-MESSAGE_HEADERS = (
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value as it was given, quotes and comments gone."""
+    """A value as it was given, without its quotes and its comment."""
 
-    section: str
+    #: As it is documented, in whatever case it was given.
     key: str
     text: str
-    #: The file, section and key, or the variable.
+    #: Where the value stands: the file, section and key, or the variable.
     where: str
     kind: Kind = Kind.TEXT
+    #: Whether the value may be a password, which no sentence repeats.
+    secret: bool = False
 
     def refuse(self, why: str) -> ConfigError:
         """:param why: what follows the colon: what would do, or what is in the way."""
         if self.kind not in (Kind.TEXT, Kind.NUMBER, Kind.BOOLEAN):
             given = f" is {self.kind.value}"
         # A URL with an @ may have a password in it, too.
-        elif self.key == "password" or "@" in self.text or self.section == HEADERS_SECTION:
+        elif self.secret or "@" in self.text:
             given = " (not shown)"
         else:
             given = f" is {shown(self.text)}"
         return ConfigError(f"{self.where}{given}: {why}")
 
-    def header(self) -> str:
-        """
-        The value of a header, whose name is the key.
 
-        :raises ConfigError: for a name or a value that none can have.
-        """
-        name = self.key.lower()
-        if name in MESSAGE_HEADERS or name.startswith("dalga-"):
-            raise self.refuse("Dalga sets this header by itself, leave it out")
-        if self.kind is not Kind.TEXT:
-            raise self.refuse("it takes text, so put it in double quotes")
-        if why := undisplayable(self.text):
-            raise self.refuse(why)
-        # RFC 9110 section 5.5, without what it calls obsolete.
-        if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", self.text):
-            raise self.refuse(
-                "a header takes ASCII characters, at least one, without spaces around them"
-            )
-        return self.text
+#: Reads a value. Raises ConfigError for a value that won't do.
+Reader = Callable[[Value], T]
 
 
-class Section:
-    """One section's values, read as what they should be."""
+def text(refuses: Callable[[str], str | None] = lambda text: None) -> Reader[str]:
+    """
+    Text.
 
-    def __init__(self, values: Mapping[str, Value]) -> None:
-        self._values = values
+    :param refuses: says why a text won't do, None where it will: see `dalga.config.texts`.
+    """
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
-    def __getitem__(self, key: str) -> Value:
-        return self._values[key]
-
-    def text(self, key: str, default: str, check: Callable[[str], str | None]) -> str:
-        """:param check: says why a text won't do; None where it will."""
-        value = self._values.get(key)
-        if value is None:
-            return default
+    def read(value: Value) -> str:
         if value.kind is not Kind.TEXT:
             raise value.refuse("it takes text, so put it in double quotes")
-        if why := undisplayable(value.text) or check(value.text):
+        if why := undisplayable(value.text) or refuses(value.text):
             raise value.refuse(why)
         return value.text
 
-    def integer(self, key: str, default: int, low: int, high: int) -> int:
-        value = self._values.get(key)
-        if value is None:
-            return default
+    return read
+
+
+def whole(low: int, high: int) -> Reader[int]:
+    """A whole number from `low` to `high`."""
+
+    def read(value: Value) -> int:
         # Seventeen digits are more than any range here, and int() refuses thousands of them.
         if re.fullmatch(r"-?[0-9]{1,17}", value.text) and low <= int(value.text) <= high:
             return int(value.text)
         raise value.refuse(f"it takes a whole number from {low} to {high}")
 
-    def number(self, key: str, default: float, low: int, high: int, example: str) -> float:
-        value = self._values.get(key)
-        if value is None:
-            return default
+    return read
+
+
+def number(low: int, high: int, such_as: str) -> Reader[float]:
+    """
+    A number from `low` to `high`.
+
+    :param such_as: an example, for the sentence that refuses another value.
+    """
+
+    def read(value: Value) -> float:
         # A narrower grammar than float's, which takes "nan", "inf" and "1_0".
         if re.fullmatch(_NUMBER, value.text) and low <= float(value.text) <= high:
             return float(value.text)
-        raise value.refuse(f"it takes a number from {low} to {high}, such as {example}")
+        raise value.refuse(f"it takes a number from {low} to {high}, such as {such_as}")
 
-    def boolean(self, key: str, default: bool) -> bool:
-        value = self._values.get(key)
-        if value is None:
-            return default
-        if value.text.lower() in _BOOLEANS:
-            return _BOOLEANS[value.text.lower()]
-        raise value.refuse("it takes true or false")
+    return read
 
-    def duration(
-        self, key: str, default: float, shortest: str = "1ms", longest: str = "1h"
-    ) -> float:
-        """
-        :param shortest: the least, as a duration; so is `longest`, the most.
-        :return: seconds.
-        """
-        value = self._values.get(key)
-        if value is None:
-            return default
-        seconds, low, high = _seconds(value.text), _seconds(shortest), _seconds(longest)
-        assert low is not None and high is not None
+
+def boolean(value: Value) -> bool:
+    """True or false, in the words that the parameters of the HTTP interface take."""
+    if value.text.lower() in _BOOLEANS:
+        return _BOOLEANS[value.text.lower()]
+    raise value.refuse("it takes true or false")
+
+
+def duration(shortest: str = "1ms", longest: str = "1h") -> Reader[float]:
+    """
+    A duration, in seconds.
+
+    :param shortest: the least, as a duration; so is `longest`, the most.
+    """
+    low, high = _seconds(shortest), _seconds(longest)
+    assert low is not None and high is not None
+
+    def read(value: Value) -> float:
+        seconds = _seconds(value.text)
         if seconds is not None and low <= seconds <= high:
             return seconds
         raise value.refuse(
@@ -146,8 +117,9 @@ class Section:
             "(500ms, 10s, 5m, 1h30m), or as ISO 8601 has it without years and months (PT5M)"
         )
 
+    return read
 
-#: As the parameters of the HTTP interface have them.
+
 _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
     ("false", "no", "off", "0"), False
 )
@@ -158,7 +130,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 def _seconds(text: str) -> float | None:
     """
     The seconds of ``2.5``, of Go's ``500ms``, ``10s`` and ``1m30s``, or of ISO 8601's ``PT90S`` and
-    ``P1D``, whose day is 24 hours; None for what is none of these.
+    ``P1D``, whose day is 24 hours; None for a text that is none of these.
     """
     if re.fullmatch(_NUMBER, text):
         return float(text)
@@ -169,6 +141,3 @@ def _seconds(text: str) -> float | None:
         return elapsed_from_text(text).total_seconds()
     except ValueError:
         return None
-
-
-# What a text may be. Each says why one won't do.

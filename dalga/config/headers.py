@@ -1,0 +1,133 @@
+"""
+The headers that each POST has: their names and values, from a file's table ``[endpoint.headers]``
+and from variables such as ``DALGA_ENDPOINT_HEADERS_X_API_KEY``.
+
+Any header's value may be a secret. So no sentence here has a value in it, nor a name that can't be
+a header's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from dalga.config.formats import Entry, Kind, named
+from dalga.config.texts import undisplayable
+from dalga.config.values import Value
+from dalga.errors import ConfigError
+
+#: The one key that is a table: in a file, ``[endpoint.headers]`` and a line for each header.
+HEADERS = ("endpoint", "headers")
+SECTION = ".".join(HEADERS)
+
+#: What the variables for headers begin with.
+VARIABLE = "DALGA_ENDPOINT_HEADERS"
+
+#: Headers that say how a message goes from one host to the next (RFC 9110 section 7.6.1) or how it
+#: is written, which Dalga does by itself.
+MESSAGE_HEADERS = (
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
+
+
+class Headers:
+    """The headers that were given. A variable takes the place of the file's header."""
+
+    def __init__(self) -> None:
+        #: By their names in lower case.
+        self.given: dict[str, Value] = {}
+
+    def add_key(self, path: str, entry: Entry) -> None:
+        """
+        Take ``headers`` where it is a key of ``[endpoint]``.
+
+        :param path: the file's, for sentences.
+        :raises ConfigError: for a value that is neither a table nor empty.
+        """
+        if entry.kind is Kind.TABLE:
+            self.add_table(path, entry.table)
+        elif entry.text or entry.kind not in (Kind.TEXT, Kind.NOTHING):
+            where = f"{path}: [endpoint] headers"
+            raise _value("", entry.text, where, entry.kind).refuse(
+                "each header takes a line of its own below [endpoint.headers], or in YAML below "
+                'headers:, such as X-Api-Key = "..."'
+            )
+
+    def add_table(self, path: str, entries: Iterable[Entry]) -> None:
+        """
+        Take the lines of ``[endpoint.headers]``.
+
+        :param path: the file's, for sentences.
+        :raises ConfigError: for a name that no header can have, or that is there twice.
+        """
+        for entry in entries:
+            name = entry.key
+            # RFC 9110 section 5.1. A wrong name may hold the value: "Authorization: secret".
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise ConfigError(
+                    f"{path}: [endpoint.headers] has a key that can't be a header's name (not "
+                    'shown): it takes ASCII letters, digits and -, such as X-Api-Key = "..."'
+                )
+            where = f"{path}: [endpoint.headers] {name}"
+            value = _value(name, entry.text, where, entry.kind)
+            if name.lower() in self.given:
+                raise ConfigError(f"{where} is there twice, leave one of them")
+            if entry.problem is not None:
+                raise value.refuse(entry.problem)
+            self.given[name.lower()] = value
+
+    def add_variable(self, variable: str, text: str) -> None:
+        """
+        Take ``DALGA_ENDPOINT_HEADERS_X_API_KEY`` for ``X-Api-Key``.
+
+        :raises ConfigError: for a variable that names no header.
+        """
+        name = variable.removeprefix(VARIABLE).removeprefix("_")
+        value = _value(name.replace("_", "-").title(), text, variable)
+        if re.fullmatch(r"[A-Z0-9]+(_[A-Z0-9]+)*", name):
+            self.given[value.key.lower()] = value
+        elif text or variable != VARIABLE:
+            raise replace(value, where=named(variable)).refuse(
+                "each header takes a variable of its own, with its name behind "
+                f"{VARIABLE}_, such as {VARIABLE}_X_API_KEY"
+            )
+
+
+def _value(name: str, text: str, where: str, kind: Kind = Kind.TEXT) -> Value:
+    return Value(name, text, where, kind, secret=True)
+
+
+def header(value: Value) -> str:
+    """
+    Read the value of a header, whose name is the key.
+
+    :raises ConfigError: for a name or a value that no header of a POST can have.
+    """
+    name = value.key.lower()
+    if name in MESSAGE_HEADERS or name.startswith("dalga-"):
+        raise value.refuse("Dalga sets this header by itself, leave it out")
+    if value.kind is not Kind.TEXT:
+        raise value.refuse("it takes text, so put it in double quotes")
+    if why := undisplayable(value.text):
+        raise value.refuse(why)
+    # RFC 9110 section 5.5, without what it calls obsolete.
+    if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", value.text):
+        raise value.refuse(
+            "a header takes ASCII characters, at least one, without spaces around them"
+        )
+    return value.text
