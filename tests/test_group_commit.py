@@ -105,6 +105,30 @@ class GroupCommitTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(answers["b"]), "B")
         self.assertEqual(self.done, [["a", "b", "c"], ["b"]])
 
+    def test_locked_alone(self) -> None:
+        """P5: a request that is locked when it is alone is refused, and its key is free again."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        for words in ("a1", "a2 b2"):  # the first in its group, the second when tried alone
+            self.results[words[:2]] = LOCKED
+            answers = self.ask(words)
+            self.transactions.begun[-1].commit()
+            if len(answers) > 1:
+                self.transactions.begun[-1].commit()
+            self.failureResultOf(answers[words[:2]], Busy)
+        answer = self.ask("a3")["a3"]
+        self.transactions.begun[-1].commit()
+        self.assertEqual(self.successResultOf(answer), "A3")
+
+    def test_a_result_is_missing(self) -> None:
+        """P1: a mistake of the work function is found out before the COMMIT."""
+        self.requests._work = lambda cursor, now, words: []
+        answer = self.ask("a")["a"]
+        transaction = self.transactions.begun[0]
+        error = self.assertRaises(ValueError, transaction.do)
+        transaction.answer.errback(error)
+        self.failureResultOf(answer, ValueError)
+
     def test_no_key_twice(self) -> None:
         """What has the same key goes into the next transaction, in the order in which it came."""
         lane: Any = self.transactions
@@ -113,12 +137,12 @@ class GroupCommitTests(SynchronousTestCase):
         for number in range(3):
             self.transactions.begun[number].commit()
         self.assertEqual(self.done, [["a1", "b1", "c1"], ["a2", "b2"], ["a3"]])
-        self.assertEqual(self.requests._reserved, {})
+        self.assertEqual(self.requests._lines, {})
 
     def test_a_key_that_is_under_way(self) -> None:
         """
         P4: what was said later comes later, though what was said before it waits for a lock, beside
-        others or by itself; and it waits no longer for what was given up.
+        others or by itself; and it waits no longer for what was abandoned.
         """
         lane: Any = self.transactions
         self.requests = GroupCommit(lane, self.work, lambda word: word[0])
@@ -169,6 +193,34 @@ class GroupCommitTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(first["a"]), "A")
         self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
 
+    def test_closed_in_line(self) -> None:
+        """P5: the same for those that wait for another write of their key."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        answers = self.ask("a1 a2 a3")
+        self.requests.close()
+        for word in ("a2", "a3"):
+            self.failureResultOf(answers[word], StoreUnavailable)
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.successResultOf(answers["a1"]), "A1")
+        self.assertEqual(len(self.transactions.begun), 1)
+        self.assertEqual(self.requests._lines, {})
+
+    def test_closed_beside_one_that_is_tried_alone(self) -> None:
+        """P1: what is committed after the stop has its answer, though the next was to begin."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        self.results["a1"] = LOCKED
+        alone = self.ask("a1 b1")["a1"]
+        self.transactions.begun[0].commit()
+        del self.results["a1"]
+        self.transactions.reactor.advance(GATHER)
+        late = self.requests.run("c1")
+        self.requests.close()
+        self.failureResultOf(late, StoreUnavailable)
+        self.transactions.begun[1].commit()
+        self.assertEqual(self.successResultOf(alone), "A1")
+
     def test_closed_before_it_begins(self) -> None:
         """The same for those whose turn of the reactor is not over."""
         answer = self.requests.run("a")
@@ -176,9 +228,9 @@ class GroupCommitTests(SynchronousTestCase):
         self.failureResultOf(answer, StoreUnavailable)
         self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
 
-    def test_given_up_before_the_commit(self) -> None:
+    def test_abandoned_before_the_commit(self) -> None:
         """
-        P4: what one gives up while it is done must not be written: a late end of it would undo what
+        P4: what is abandoned while it is done must not be written: a late end of it would undo what
         was said since. The others are done once more.
         """
         lane: Any = self.transactions
@@ -194,7 +246,7 @@ class GroupCommitTests(SynchronousTestCase):
         self.assertEqual(self.done[1], ["a", "c"])
         self.assertEqual(self.successResultOf(answers["c"]), "C")
 
-    def test_a_read_that_is_given_up(self) -> None:
+    def test_a_read_that_is_abandoned(self) -> None:
         """It undoes nothing of the others."""
         answers = self.ask("a b")
         transaction = self.transactions.begun[0]
@@ -206,17 +258,42 @@ class GroupCommitTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(answers["b"]), "B")
 
     def test_many_of_one_key(self) -> None:
-        """P7: however many of a key wait, no turn of the reactor looks at all of them."""
+        """P7: however many writes of a key wait, a write of another key waits for none of them."""
         lane: Any = self.transactions
         self.requests = GroupCommit(lane, self.work, lambda word: word[0])
-        self.patch(group_commit, "MAX_SEARCH", 3)
-        self.ask("a1 a2 a3 a4 b1")
-        for number in range(4):
-            self.transactions.begun[number].commit()
-        self.assertEqual(self.done, [["a1"], ["a2"], ["a3", "b1"], ["a4"]])
+        self.ask(" ".join(f"a{number}" for number in range(2_000)))
+        self.ask("b1")
+        self.transactions.begun[0].commit()
+        self.transactions.begun[1].commit()
+        self.assertEqual(self.done, [["a0"], ["b1", "a1"]])
+
+    def test_abandoned_behind_another(self) -> None:
+        """P4: a write that is abandoned in its key's line is not done, and those behind it are."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        answers = self.ask("a1 a2 a3")
+        answers["a2"].cancel()
+        self.failureResultOf(answers["a2"], CancelledError)
+        self.transactions.begun[0].commit()
+        self.transactions.begun[1].commit()
+        self.assertEqual(self.done, [["a1"], ["a3"]])
+        self.assertEqual(self.requests._lines, {})
+
+    def test_many_are_abandoned(self) -> None:
+        """P5: whatever number is abandoned before it, a request is done."""
+        self.ask("x")
+        for number in range(2_000):
+            answer = self.requests.run(f"a{number}")
+            answer.cancel()
+            self.failureResultOf(answer, CancelledError)
+        self.ask("b")
+        self.transactions.begun[0].commit()
+        self.assertEqual(len(self.transactions.begun), 2)
+        self.transactions.begun[1].commit()
+        self.assertEqual(self.done, [["x"], ["b"]])
 
     def test_a_caller_that_waits(self) -> None:
-        """A key is let go whatever its caller's callbacks do."""
+        """A key is free again, whatever its caller's callbacks do."""
         lane: Any = self.transactions
         self.requests = GroupCommit(lane, self.work, lambda word: word[0])
         for number, callback in enumerate([lambda result: Deferred(), lambda result: 1 / 0]):
@@ -264,6 +341,28 @@ class GroupCommitTests(SynchronousTestCase):
         self.transactions.reactor.advance(GATHER / 2)
         self.end(2)
         self.assertEqual(self.done[2:], [["f"]])
+
+    def test_the_moment_is_counted_from_the_end(self) -> None:
+        """P7: a group begins `GATHER` after the last one, whenever its first request came."""
+        self.ask("a b")
+        self.end(0)
+        self.transactions.reactor.advance(0.75 * GATHER)
+        self.ask("c")
+        self.assertEqual(len(self.transactions.begun), 1)
+        self.transactions.reactor.advance(0.26 * GATHER)
+        self.assertEqual(len(self.transactions.begun), 2)
+
+    def test_who_has_no_answer_is_not_waited_for(self) -> None:
+        """P7: who is tried alone sends nothing yet, and who has abandoned its request may not."""
+        self.results["b"] = LOCKED
+        answers = self.ask("a b c")
+        self.ask("d")
+        answers["c"].cancel()
+        self.failureResultOf(answers["c"], CancelledError)
+        self.end(0)
+        self.assertEqual(len(self.transactions.begun), 2)  # that of b
+        self.ask("e")  # the client that had a
+        self.assertEqual(len(self.transactions.begun), 3)
 
     def test_nobody_is_waited_for_in_vain(self) -> None:
         """Neither by one that comes alone, nor for those that were answered long ago."""
@@ -337,7 +436,7 @@ class GroupCommitTests(SynchronousTestCase):
             self.failureResultOf(answer, StoreUnavailable)
         self.assertEqual(len(self.transactions.begun), 2)
 
-    def test_given_up_before(self) -> None:
+    def test_abandoned_before(self) -> None:
         """P4: what nobody wants any more is not done."""
         self.ask("x")
         answers = self.ask("a b")
@@ -347,7 +446,7 @@ class GroupCommitTests(SynchronousTestCase):
         self.transactions.begun[1].commit()
         self.assertEqual(self.done, [["x"], ["b"]])
 
-    def test_given_up_after_the_commit(self) -> None:
+    def test_abandoned_after_the_commit(self) -> None:
         """What is committed already goes on to its end, which nobody hears of."""
         answer = self.ask("a")["a"]
         transaction = self.transactions.begun[0]
@@ -369,14 +468,14 @@ class GroupCommitTests(SynchronousTestCase):
         self.transactions.reactor.advance(SLOW)
         self.assertEqual(len(self.transactions.begun), 2)
 
-    def test_given_up_while_it_waits_for_a_connection(self) -> None:
+    def test_abandoned_while_it_waits_for_a_connection(self) -> None:
         """P10: a transaction that nobody wants any more gives up its place."""
         answers = self.ask("a")
         answers["a"].cancel()
         self.failureResultOf(answers["a"], CancelledError)
         self.assertTrue(self.transactions.begun[0].answer.called)
 
-    def test_all_given_up(self) -> None:
+    def test_all_abandoned(self) -> None:
         """The next transaction is begun after one that nobody wants."""
         answer = self.ask("a")["a"]
         answer.cancel()

@@ -1,46 +1,63 @@
 """
 Group commit: requests that come at about the same time share one transaction.
 
-A transaction waits for the disk once, at its COMMIT, and for the network at each statement. So of
-one kind of request (PUTs, or GETs) one group at a time is in a transaction, and requests that come
-meanwhile are the next group. With the times in milliseconds::
+A transaction waits for the disk once, at its COMMIT, and for the network at each statement: for a
+hundred requests no longer than for one. So the requests of one kind (all PUTs, or all GETs) are
+done in groups. One group at a time is in its transaction, and the requests that come meanwhile are
+the next group. With the times in milliseconds::
 
     0   A comes                  [A] begins in the reactor's next turn
     1   B and C come             they wait
-    4   [A] is committed         A's client is answered, and has `GATHER` to send its next request
-    5   A's client sends D       the three that were expected are there: [B C D] begins
+    4   [A] is committed         A's client is answered, and has `GATHER` (2 ms) to ask again
+    5   A's client sends D       B, C and D are all that may be expected: [B C D] begins
 
-Without `GATHER`, a crowd of clients would split into halves that take turns, in twice as many
-transactions. A group waits for it only while fewer requests are there than are expected, so a
-client that is alone never waits.
+Without `GATHER`, [B C] would begin at 4 and D would wait for it: a crowd of clients would split
+into halves that take turns, in twice as many transactions. A client that is alone never waits for
+others.
+
+To *abandon* a request is to cancel its Deferred: its caller waits no longer, as the API does after
+four seconds. A request that is not in a group yet is then not begun. Nor is a write committed, if
+it is abandoned before the COMMIT of its group begins. After that it may be committed, and its
+caller can't know.
 
 What always holds:
 
 - Each request has a result of its own. One that is refused is refused alone.
-- Writes of the same key (the same job) are done one after the other, in the order in which they
-  came. A write's key is reserved from the beginning of its group until its answer, or until its
-  caller gives up; a COMMIT that is under way then still has the row's lock.
-- A write whose caller gave up before the COMMIT is not committed (P4): its group's transaction is
-  run again without it. A read that was given up disturbs nobody.
-- What may have been committed is not run again (P4).
+- Writes of the same key (the same job) are done in the order in which they came, one after the
+  other. They form a line. Only the first of a line may be in a group; it leaves the line when it is
+  answered or abandoned. If its COMMIT is under way when it is abandoned, the database makes the
+  next of the line wait for the row's lock.
+- The last word wins (P4). The transaction of an abandoned write is run again without that write.
+  And no write is run again after an error of its COMMIT, as it may have been committed: done late,
+  it would undo what its client says next.
+- PUTs and GETs are two kinds, whose groups don't wait for each other. A GET that comes after a
+  PUT's answer sees what the PUT wrote; a GET that comes before the answer may see it or not.
 
 What breaks a group, and what becomes of its requests:
 
-- Somebody else has locked a request's row: the work function answers `LOCKED` for it, and it is
-  done in a transaction of its own.
-- The transaction takes longer than `SLOW`, as where it waits for a lock that can't be skipped: the
-  next group begins beside it, if a connection is free.
-- The work function raises, or waits for a lock in vain: each request is tried alone.
-- The database can't be used, or the COMMIT fails for good: all requests of the group fail.
+- Another session (another instance's, or a person's) has locked the row of one request. Where the
+  database can skip locked rows, the work function answers `LOCKED` for it. That request is tried
+  alone, in a transaction of its own, and the others are committed.
+- The work function raises, or a lock is not released in time (`Busy`). Nothing of the group is
+  committed, and each request is tried alone.
+- The database can't be used, or the COMMIT fails: all requests of the group fail.
+- The transaction takes longer than `SLOW` (50 ms), as where it waits for a lock. It goes on, and
+  the next group begins beside it, if the lane (`Transactions`: a few threads, each with its
+  connection) has a free one.
+
+Requests that are tried alone begin at the same time, up to `MAX_GROUP` of them. They take all of
+the lane's connections, in the order of the group. The lane's other calls wait behind them, until
+they end or are abandoned.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from datetime import datetime
 from enum import Enum
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
@@ -52,27 +69,26 @@ from dalga.store.transactions import STOPPING, Abandoned, Busy, Call, Conflict, 
 
 log = logger(__name__)
 
-A = TypeVar("A")
-R = TypeVar("R")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 T = TypeVar("T")
 
-#: How many requests one group has at most.
+#: How many requests one group has at most. Not measured: of a hundred, each costs a hundredth of a
+#: COMMIT. More would save hardly anything, and hold their rows' locks longer.
 MAX_GROUP = 100
 
-#: How many waiting requests are looked at to make a group, at most. It is more than `MAX_GROUP`, as
-#: those whose key is reserved are passed over.
-MAX_SEARCH = 10 * MAX_GROUP
-
-#: A transaction that has taken this long (seconds) no longer holds up the next group.
+#: A transaction that has taken this long (seconds) no longer holds up the next group. Some ten
+#: times what a group of 16 PUTs takes (docs/performance.md).
 SLOW = 0.05
 
 #: How long (seconds) clients that were just answered get to send their next request, before the
-#: next group begins without it.
+#: next group begins without it. Measured: with 1 ms a crowd sometimes splits, and 4 ms are no
+#: better (docs/performance.md).
 GATHER = 0.002
 
 
 class Locked(Enum):
-    """In the place of a result: somebody else has locked the row, so try this request alone."""
+    """In the place of a result: another session has locked the row, so try this request alone."""
 
     LOCKED = "locked"
 
@@ -80,206 +96,211 @@ class Locked(Enum):
 LOCKED = Locked.LOCKED
 
 
-class _Request(Generic[A, R]):
-    """An argument, and the Deferred of its result."""
+class _Request(Generic[Argument, Result]):
+    """
+    An argument, and the Deferred of its result.
 
-    def __init__(self, argument: A) -> None:
+    :param abandon: is called with the request when the Deferred is cancelled.
+    """
+
+    def __init__(
+        self, argument: Argument, abandon: Callable[[_Request[Argument, Result]], None]
+    ) -> None:
         self.argument = argument
         self.abandoned = False
         #: The last group that it was put into; None while it waits for its first.
-        self.group: _Group[A, R] | None = None
-        self.answer: Deferred[R] = Deferred(lambda _: self._abandon())
-
-    def _abandon(self) -> None:
-        if self.group is None:
-            self.abandoned = True
-        else:
-            self.group.give_up(self)
+        self.group: _Group[Argument, Result] | None = None
+        self.answer: Deferred[Result] = Deferred(lambda _: abandon(self))
 
 
-class _Group(Call, Generic[A, R]):
+class _Group(Call, Generic[Argument, Result]):
     """
-    The requests of one transaction.
+    The requests of one transaction, or the only request of one.
 
-    Callers abandon requests in the reactor's thread, while the transaction's thread reads which
-    are wanted. The lock of `Call` decides what is abandoned before the COMMIT.
+    Requests are abandoned in the reactor's thread, while the database thread does those that are
+    still wanted, and commits them. The lock of `Call` (a thread's lock, none of the database's)
+    decides whether a request was abandoned before the COMMIT.
     """
 
-    def __init__(self, requests: list[_Request[A, R]], writes: bool) -> None:
+    def __init__(self, requests: list[_Request[Argument, Result]], writes: bool) -> None:
         super().__init__()
         self._requests = requests
         self._writes = writes
         if len(requests) > 1:
-            # A second wait for the same lock would hold up the requests that don't need it.
+            # The first lock that is not released in time has each tried alone. To wait for it a
+            # second time would hold up the requests that don't need it.
             self.busy_attempts = 1
-        self.transaction: Deferred[list[R | Exception | Locked]] | None = None
+        self.transaction: Deferred[Any] | None = None
         for request in requests:
             request.group = self
-        #: The requests that were still wanted when the work function was last called.
-        self.included: list[_Request[A, R]] = []
+        #: The requests that the transaction does, as it is run at present.
+        self._in_transaction: list[_Request[Argument, Result]] = []
 
-    def include(self) -> list[A]:
+    def wanted(self) -> list[_Request[Argument, Result]]:
         """
-        The arguments of the requests that are still wanted. Called in the transaction's thread,
-        each time that it is run.
+        The requests that are not abandoned: to be done now. Called in the database thread, each
+        time that the transaction is run.
 
-        :raises Abandoned: if no request is wanted any more.
+        :raises Abandoned: if there are none.
         """
-        self.included = [request for request in self._requests if not request.abandoned]
-        if not self.included:
+        self._in_transaction = [request for request in self._requests if not request.abandoned]
+        if not self._in_transaction:
             raise Abandoned
-        return [request.argument for request in self.included]
+        return self._in_transaction
 
     def check(self) -> None:
         """
-        See `Call.check`.
+        Before the COMMIT, in the database thread and under the lock: see `Call.check`.
 
-        :raises Conflict: if a write was abandoned after `include`: it must not be committed (P4),
-            so the transaction is run again, without it.
+        :raises Conflict: if a write was abandoned since the transaction did it. `Transactions` then
+            rolls back, and runs the transaction again.
         """
         super().check()
-        if self._writes and any(request.abandoned for request in self.included):
-            raise Conflict("somebody has given up")
+        if self._writes and any(request.abandoned for request in self._in_transaction):
+            raise Conflict("a request was abandoned")
 
-    def give_up(self, request: _Request[A, R]) -> None:
-        """Abandon a request. Where all are abandoned, so is the transaction."""
+    def abandon_one(self, request: _Request[Argument, Result]) -> None:
+        """Abandon a request. If all are abandoned by now, the transaction is abandoned, too."""
         with self.lock:
             request.abandoned = True
         if self.transaction is not None and all(one.abandoned for one in self._requests):
             self.transaction.cancel()
 
 
-class GroupCommit(Generic[A, R]):
+class GroupCommit(Generic[Argument, Result]):
     """
-    One kind of request (all PUTs, say), done in groups. See the module's text.
+    Does one kind of request (all PUTs, say) in groups. The module's text says how.
 
     :param transactions: where the groups' transactions are run.
-    :param work: does the requests of one group. It is called in a database thread with a cursor,
-        the database's time (aware, UTC) and their arguments, maybe more than once, and returns for
-        each argument, in order, its result or the exception that refuses it. `LOCKED` in the place
-        of a result has the request tried alone; work must not return it for a single argument.
+    :param work: does the requests of one transaction. It is called in a database thread with a
+        cursor, the database's time (aware, UTC) and the arguments, no key twice, and maybe more
+        than once. It returns as many results, in the same order: for each argument its result, or
+        the exception that refuses it, or `LOCKED`, to have it tried alone.
     :param key: the key of a write. None if the requests only read.
     """
 
     def __init__(
         self,
         transactions: Transactions,
-        work: Callable[[Cursor, datetime, list[A]], list[R | Exception | Locked]],
-        key: Callable[[A], Hashable] | None = None,
+        work: Callable[[Cursor, datetime, list[Argument]], list[Result | Exception | Locked]],
+        key: Callable[[Argument], Hashable] | None = None,
     ) -> None:
         self._transactions = transactions
         self._work = work
         self._key = key
-        #: Requests that are in no group yet, in the order in which they came.
-        self._waiting: deque[_Request[A, R]] = deque()
-        #: The request that each key is reserved for.
-        self._reserved: dict[Hashable, _Request[A, R]] = {}
-        #: Whether there is a group that is about to begin, or whose transaction is under way and
-        #: not slow: the next group waits for its end.
-        self._occupied = False
-        #: How many requests are worth waiting for: those that waited when the last group ended, and
-        #: one more from each client that it answered. At most `MAX_GROUP`.
-        self._expected = 0
-        #: When that was, in the reactor's seconds.
-        self._ended_at = 0.0
+        #: The requests for the next groups, in the order in which they may begin: a dict, as those
+        #: that are abandoned leave from anywhere. Nothing bounds it here: each is an HTTP request
+        #: of a connection of its own, and the server bounds those.
+        self._waiting: dict[_Request[Argument, Result], None] = {}
+        #: By key, the writes without an answer, in the order in which they came. The first is in
+        #: `_waiting` or in a group; those behind it are in neither. No line is empty.
+        self._lines: dict[Hashable, deque[_Request[Argument, Result]]] = {}
+        #: Whether a group's transaction is under way that is not slow: the next waits for its end.
+        self._under_way = False
         #: Begins the next group.
-        self._beginning: IDelayedCall | None = None
+        self._timer: IDelayedCall | None = None
+        #: The next group begins when this many requests wait: those that waited when the last group
+        #: ended, and one more from each client that it answered. At most `MAX_GROUP`.
+        self._expected = 0
+        #: When the last group ended, in the reactor's seconds.
+        self._ended_at = 0.0
         self._closed = False
 
-    def run(self, argument: A) -> Deferred[R]:
+    def run(self, argument: Argument) -> Deferred[Result]:
         """
-        Do one request. Cancelling the Deferred abandons it, as in `Transactions.run`.
+        Do one request. Cancelling the Deferred abandons the request.
 
         :raises StoreUnavailable: if the database can't do it now.
         """
         if self._closed:
             return fail(StoreUnavailable(STOPPING))
-        request: _Request[A, R] = _Request(argument)
-        self._waiting.append(request)
-        # Not the request's own Deferred: a caller's callback that returns a Deferred would keep the
-        # request's later callbacks from running, and one of them frees the key.
-        answer: Deferred[R] = Deferred(lambda _: request.answer.cancel())
+        request: _Request[Argument, Result] = _Request(argument, self._abandon)
+        if self._key is None:
+            self._waiting[request] = None
+        else:
+            self._join_line(request, self._key(argument))
+        # The caller gets a Deferred beside `request.answer`. A callback that the caller adds may
+        # return a Deferred: on `request.answer` it would keep `_leave_line` from being called.
+        answer: Deferred[Result] = Deferred(lambda _: request.answer.cancel())
         request.answer.chainDeferred(answer)
-        self._begin_soon()
+        self._set_timer()
         return answer
 
     def close(self) -> None:
         """Begin no more groups. Waiting requests fail; transactions under way go on."""
         self._closed = True
-        if self._beginning is not None and self._beginning.active():
-            self._beginning.cancel()
-        while self._waiting:
-            request = self._waiting.popleft()
-            if not request.answer.called:
-                request.answer.errback(StoreUnavailable(STOPPING))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lines = [request for line in self._lines.values() for request in line]
+        requests = [one for one in (*self._waiting, *lines) if one.group is None]
+        _refuse(requests, StoreUnavailable(STOPPING))
+        self._waiting.clear()
 
-    def _begin_soon(self) -> None:
-        """Begin the next group when its requests are there, unless one is under way."""
-        # Never at once: requests that the reactor reads in this same turn are to be in the group.
-        if self._waiting and not self._occupied:
-            self._occupied = True
-            if self._transactions.reactor.seconds() >= self._ended_at + GATHER:
-                self._expected = 0
-            delay = GATHER if len(self._waiting) < self._expected else 0
-            self._beginning = self._transactions.reactor.callLater(delay, self._begin)
-        elif self._beginning is not None and len(self._waiting) == self._expected:
-            self._beginning.reset(0)
+    # Before a group: the queue, and the lines of keys
+
+    def _abandon(self, request: _Request[Argument, Result]) -> None:
+        """A request's caller has cancelled it. Its `answer` fails right after this."""
+        if request.group is not None:
+            request.group.abandon_one(request)
+        else:
+            self._waiting.pop(request, None)  # not there if another of its key is before it
+
+    def _join_line(self, request: _Request[Argument, Result], key: Hashable) -> None:
+        line = self._lines.setdefault(key, deque())
+        line.append(request)
+        if line[0] is request:
+            self._waiting[request] = None
+        request.answer.addBoth(self._leave_line, request, key)
+
+    def _leave_line(self, answer: T, request: _Request[Argument, Result], key: Hashable) -> T:
+        """A request is answered or abandoned. If it was the first, the next may begin."""
+        line = self._lines[key]
+        was_first = line[0] is request
+        line.remove(request)
+        if not line:
+            del self._lines[key]
+        elif was_first and not self._closed:
+            self._waiting[line[0]] = None
+            self._set_timer()
+        return answer
+
+    # Groups, one at a time
+
+    def _set_timer(self) -> None:
+        """Have the next group begin when its requests are there, unless one is under way."""
+        if self._closed or self._under_way or not self._waiting:
+            return
+        reactor = self._transactions.reactor
+        if self._timer is None:
+            # Never at once: requests that the reactor reads in this same turn are to be in it.
+            left = max(0.0, self._ended_at + GATHER - reactor.seconds())
+            delay = left if len(self._waiting) < self._expected else 0.0
+            self._timer = reactor.callLater(delay, self._begin)
+        elif len(self._waiting) == self._expected:
+            self._timer.reset(0)
 
     def _begin(self) -> None:
-        self._beginning = None
-        requests = self._next_group()
-        if requests:
-            Deferred.fromCoroutine(self._run_group(requests)).addErrback(
-                lambda failure: log.failure("unexpected", failure)
-            )
-        else:
-            self._occupied = False  # all keys are reserved: `_free_key` begins the next group
+        self._timer = None
+        requests = list(islice(self._waiting, MAX_GROUP))
+        if requests:  # else all were abandoned meanwhile
+            for request in requests:
+                del self._waiting[request]
+            self._under_way = True
+            _own(self._run_group(requests))
 
-    def _group_ended(self, answered: int) -> None:
+    def _end(self, answered: int) -> None:
         """
-        The group is done, or slow: begin the next.
+        The group is done, or slow: the next may begin.
 
-        :param answered: how many clients have an answer now, and may send another request.
+        :param answered: how many clients it has just answered: they may send another request.
         """
-        self._occupied = False
+        self._under_way = False
         self._expected = min(MAX_GROUP, len(self._waiting) + answered)
         self._ended_at = self._transactions.reactor.seconds()
-        self._begin_soon()
+        self._set_timer()
 
-    def _next_group(self) -> list[_Request[A, R]]:
-        """
-        The requests that have waited longest and whose keys are free, which are reserved then.
-        Abandoned ones are dropped, the others stay in their order.
-        """
-        found: list[_Request[A, R]] = []
-        left: deque[_Request[A, R]] = deque()
-        for _ in range(min(MAX_SEARCH, len(self._waiting))):
-            if len(found) == MAX_GROUP:
-                break
-            request = self._waiting.popleft()
-            if request.abandoned:
-                continue
-            (found if self._reserve_key(request) else left).append(request)
-        self._waiting.extendleft(reversed(left))
-        return found
-
-    def _reserve_key(self, request: _Request[A, R]) -> bool:
-        """Reserve a request's key for it; False if another request has it."""
-        if self._key is None:
-            return True
-        key = self._key(request.argument)
-        if self._reserved.setdefault(key, request) is not request:
-            return False
-        request.answer.addBoth(self._free_key, key)
-        return True
-
-    def _free_key(self, result: T, key: Hashable) -> T:
-        """A request has been answered or abandoned: the next with its key may begin."""
-        del self._reserved[key]
-        self._begin_soon()
-        return result
-
-    async def _run_group(self, requests: list[_Request[A, R]]) -> None:
+    async def _run_group(self, requests: list[_Request[Argument, Result]]) -> None:
         slow = False
         timer: IDelayedCall
 
@@ -289,69 +310,89 @@ class GroupCommit(Generic[A, R]):
                 timer = self._transactions.reactor.callLater(SLOW, begin_next_beside)
                 return
             slow = True
-            self._group_ended(answered=0)
+            self._end(answered=0)
 
         timer = self._transactions.reactor.callLater(SLOW, begin_next_beside)
-        group = _Group(requests, writes=self._key is not None)
+        group = self._group(requests)
         try:
-            self._run_each_alone(await self._transact(group))
+            self._run_each_alone(await self._run_transaction(group))
         except (Abandoned, CancelledError):
             pass  # all of its requests were abandoned
         except Exception as error:
-            # What may have been committed must not be run again (P4).
-            if len(requests) == 1 or group.committing or not self._may_do_alone(error):
-                for request in requests:
-                    if not request.answer.called:
-                        request.answer.errback(error)
+            if len(requests) > 1 and not group.committing and _may_succeed_alone(error):
+                self._run_each_alone(requests)  # nothing was committed, for certain (P4)
             else:
-                self._run_each_alone(requests)
+                _refuse(requests, error)
         finally:
             if timer.active():
                 timer.cancel()
             if not slow:
-                self._group_ended(answered=len(requests))
+                self._end(sum(one.answer.called and not one.abandoned for one in requests))
 
-    def _run_each_alone(self, requests: list[_Request[A, R]]) -> None:
+    def _run_each_alone(self, requests: list[_Request[Argument, Result]]) -> None:
         # All at once, so that one that waits for a lock holds up no other.
         for request in requests:
-            Deferred.fromCoroutine(self._run_alone(request)).addErrback(
-                lambda failure: log.failure("unexpected", failure)
-            )
+            _own(self._run_alone(request))
 
-    async def _run_alone(self, request: _Request[A, R]) -> None:
+    async def _run_alone(self, request: _Request[Argument, Result]) -> None:
         try:
-            await self._transact(_Group([request], writes=self._key is not None))
+            await self._run_transaction(self._group([request]))
         except Exception as error:
-            if not request.answer.called:
-                request.answer.errback(error)
+            _refuse([request], error)
 
-    async def _transact(self, group: _Group[A, R]) -> list[_Request[A, R]]:
+    def _group(self, requests: list[_Request[Argument, Result]]) -> _Group[Argument, Result]:
+        return _Group(requests, writes=self._key is not None)
+
+    async def _run_transaction(
+        self, group: _Group[Argument, Result]
+    ) -> list[_Request[Argument, Result]]:
         """
         Run a group's transaction, and answer its requests.
 
-        :return: the requests that are locked, and have no answer yet.
+        :return: the requests whose rows are locked. They have no answer yet.
         """
 
-        def work(cursor: Cursor, now: datetime, since: float) -> list[R | Exception | Locked]:
-            return self._work(cursor, now, group.include())
+        def work(
+            cursor: Cursor, now: datetime, _steady: float
+        ) -> list[tuple[_Request[Argument, Result], Result | Exception | Locked]]:
+            requests = group.wanted()
+            results = self._work(cursor, now, [request.argument for request in requests])
+            # Here, before the COMMIT, a wrong number of results is a mistake without consequences.
+            return list(zip(requests, results, strict=True))
 
         group.transaction = self._transactions.run_call(work, group)
-        results = await group.transaction
+        done = await group.transaction
         locked = []
-        for request, result in zip(group.included, results, strict=True):
+        for request, result in done:
             if request.answer.called:
-                continue
+                continue  # it was abandoned
             if isinstance(result, Locked):
                 locked.append(request)
             elif isinstance(result, Exception):
                 request.answer.errback(result)
             else:
                 request.answer.callback(result)
+        if len(done) == 1 and locked:  # it was alone
+            _refuse(locked, Busy("another session has locked the row"))
+            return []
         return locked
 
-    def _may_do_alone(self, error: Exception) -> bool:
-        """
-        Whether the requests of a group that failed may do one by one: one of them is to blame, or
-        the lock on its row. It is no help where the database itself can't be used.
-        """
-        return not isinstance(error, StoreUnavailable) or isinstance(error, Busy)
+
+def _refuse(requests: list[_Request[Any, Any]], error: Exception) -> None:
+    """Answer requests with an error, but for those that have an answer."""
+    for request in requests:
+        if not request.answer.called:
+            request.answer.errback(error)
+
+
+def _may_succeed_alone(error: Exception) -> bool:
+    """
+    Whether a request of a group that failed may succeed alone: it may, unless the database can't be
+    used. For else one request, or the lock of its row, is to blame, and the others are not.
+    """
+    return isinstance(error, Busy) or not isinstance(error, StoreUnavailable)
+
+
+def _own(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that catches what may go wrong; what it does not is a mistake of ours."""
+    Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("unexpected", failure))
