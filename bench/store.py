@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from dalga.config.load import load_config
+from dalga.database import build_store
 from dalga.model.run import Delete, End, Outcome
-from dalga.service import build_store
 from dalga.store.table import JobsTable
 
 LEASE = timedelta(minutes=10)

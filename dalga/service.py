@@ -8,8 +8,8 @@ import os
 import secrets
 import socket
 from collections.abc import Generator
-from random import Random, SystemRandom
-from typing import Any, NamedTuple
+from random import SystemRandom
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -17,7 +17,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from dalga import __version__
-from dalga.config.sections import Config, MySQLConfig, SQLiteConfig
+from dalga.config.sections import Config
+from dalga.database import build_store
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
 from dalga.listening import listen, shown
@@ -27,96 +28,12 @@ from dalga.operations import Jobs
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.trust import Trust
 from dalga.privileges import STAYS, User, acting_as
-from dalga.store.clock import DatabaseClock, steady_seconds
-from dalga.store.dialect import Dialect
-from dalga.store.mysql import MySQL, tls
-from dalga.store.places import Places
-from dalga.store.sqlite import SQLite
-from dalga.store.sqlitefile import FileGuard
+from dalga.store.clock import steady_seconds
 from dalga.store.table import JobsTable
-from dalga.store.transactions import LastLoss, Transactions
 from dalga.web.server import make_site
 from dalga.zonedata import ZoneData, use_newest
 
 log = logger(__name__)
-
-#: Connections for claims, records, scans and signs of life, of which each has at most one
-#: transaction at a time.
-RUN_THREADS = 4
-#: Connections for the API.
-API_THREADS = 4
-
-#: From so many connections on, one is kept for looking after sessions that were given up.
-WITH_SPARE = 3
-
-
-class Lanes(NamedTuple):
-    """How many connections are for what."""
-
-    runs: int
-    #: 0 where runs and the API have to share the only one.
-    api: int
-    #: Whether one is kept for looking after the others.
-    spare: bool
-
-
-def lanes(limit: int) -> Lanes:
-    """
-    Half of the connections for runs and half for the API, but no more than each of the two uses.
-
-    :param limit: how many there may be in all; 0 for as many as by default.
-    """
-    limit = limit or MySQLConfig().max_open_conns
-    spare = limit >= WITH_SPARE
-    most = limit - spare
-    runs = min(RUN_THREADS, (most + 1) // 2)
-    return Lanes(runs, min(API_THREADS, most - runs), spare)
-
-
-def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Random) -> JobsTable:
-    """
-    The store that the configuration asks for, not opened yet.
-
-    :param reactor: the real one, or what is enough of it for adbapi; its ``seconds`` measure
-        leases.
-    """
-    clock = DatabaseClock(lambda: float(reactor.seconds()))
-    last_loss = LastLoss()
-
-    def lane(dialect: Dialect, threads: int) -> Transactions:
-        return Transactions(reactor, dialect, clock, random, threads, last_loss)
-
-    if isinstance(database, SQLiteConfig):
-        path = os.path.abspath(database.path)
-        sqlite = SQLite(path)
-        # One file, one writer: one connection, so that they queue here and not in SQLite.
-        only = lane(sqlite, 1)
-        return JobsTable(sqlite, clock, only, only, FileGuard(path))
-    mysql = server(database)
-    threads = lanes(database.max_open_conns)
-    runs = lane(mysql, threads.runs)
-    return JobsTable(mysql, clock, runs, lane(mysql, threads.api) if threads.api else runs)
-
-
-def server(database: MySQLConfig) -> MySQL:
-    """
-    The MySQL or MariaDB that the configuration names.
-
-    :raises StartupError: if a certificate or a key can't be used.
-    """
-    runs, api, spare = lanes(database.max_open_conns)
-    return MySQL(
-        database.servers,
-        database.db,
-        database.table,
-        database.user,
-        database.password,
-        database.dial_timeout,
-        database.read_timeout,
-        database.write_timeout,
-        tls(database.ssl_mode, database.ssl_ca, database.ssl_cert, database.ssl_key),
-        Places(runs + api, spare),
-    )
 
 
 def instance_name() -> str:

@@ -22,12 +22,12 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from dalga.config.sections import MySQLConfig, SQLiteConfig
+from dalga.database import build_store
 from dalga.model.duration import seconds
 from dalga.model.job import Job
 from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
-from dalga.service import build_store
 from dalga.store.table import JobsTable
 from tests.examples import ended
 from tests.servers import Cluster, Server, start_server

@@ -28,7 +28,6 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga import service
 from dalga.config.formats import MAX_FILE
 from dalga.config.headers import HEADERS, MESSAGE_HEADERS
 from dalga.config.load import load_config
@@ -43,6 +42,7 @@ from dalga.config.sections import (
     MySQLConfig,
     SQLiteConfig,
 )
+from dalga.database import API_THREADS, RUN_THREADS, lanes, server
 from dalga.errors import ConfigError
 from dalga.model.retry import RetryPolicy
 from dalga.store import mysql
@@ -2178,7 +2178,7 @@ class WiringTests(SynchronousTestCase):
 
     def test_lanes(self) -> None:
         """Never more connections than may be opened, nor more than are used, and one for each."""
-        most = service.RUN_THREADS + service.API_THREADS
+        most = RUN_THREADS + API_THREADS
         self.assertEqual(MySQLConfig().max_open_conns, most)
         for limit, expected in [
             (0, (4, 3, True)),
@@ -2191,7 +2191,7 @@ class WiringTests(SynchronousTestCase):
             (9, (4, 4, True)),
             (10_000, (4, 4, True)),
         ]:
-            self.assertEqual(service.lanes(limit), expected)
+            self.assertEqual(lanes(limit), expected)
 
     def test_server(self) -> None:
         database = MySQLConfig(
@@ -2217,7 +2217,7 @@ class WiringTests(SynchronousTestCase):
             self.connects_with(replace(database, socket="/run/s")),
             {**disabled, "unix_socket": "/run/s", "host": "/run/s"},
         )
-        self.assertEqual(service.server(database).table, "`jobs`")
+        self.assertEqual(server(database).table, "`jobs`")
 
     def test_tls(self) -> None:
         """What PyMySQL takes as: this, or no connection."""
@@ -2233,7 +2233,7 @@ class WiringTests(SynchronousTestCase):
             raise pymysql.OperationalError(2003, "no")
 
         self.patch(pymysql, "connect", connect)
-        self.assertRaises(pymysql.OperationalError, service.server(database).connect)
+        self.assertRaises(pymysql.OperationalError, server(database).connect)
         del (
             given["client_flag"],
             given["charset"],
@@ -2252,7 +2252,7 @@ class ConnectionTests(EngineTestCase):
         """A lock is waited for no longer than an answer, and three seconds at most."""
         assert isinstance(self.config, MySQLConfig)
         for timeout, expected in [(2.0, 1), (2.5, 2), (3.0, 2), (3.5, 3), (10.0, 3), (300.0, 3)]:
-            dialect = service.server(replace(self.config, read_timeout=timeout))
+            dialect = server(replace(self.config, read_timeout=timeout))
             with closing(dialect.connect()) as connection, connection.cursor() as cursor:
                 cursor.execute("SELECT @@SESSION.innodb_lock_wait_timeout")
                 self.assertEqual(cursor.fetchall(), ((expected,),))

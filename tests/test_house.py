@@ -66,6 +66,7 @@ APPLICATION = (
     "privileges",
     "listening",
     "zonedata",
+    "database",
     "service",
     "cli",
     "__main__",

@@ -29,7 +29,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga import service
+from dalga import database
 from dalga.config.sections import MySQLConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
 from dalga.model.key import JobKey
@@ -213,7 +213,7 @@ class ConnectionTestCase(EngineTestCase):
 
     def asked(self, config: MySQLConfig, query: str) -> tuple[Any, ...]:
         """The row that a new connection's server gives."""
-        with closing(service.server(config).connect()) as connection:
+        with closing(database.server(config).connect()) as connection:
             cursor = connection.cursor()
             cursor.execute(query)
             (row,) = cursor.fetchall()
@@ -446,7 +446,7 @@ class SilentTests(ConnectionTestCase):
             self.config, host="127.0.0.1", port=proxy.port, ssl_mode="disabled", read_timeout=2.0
         )
         clock = DatabaseClock(steady_seconds)
-        dialect = service.server(config)
+        dialect = database.server(config)
         transactions = Transactions(real_reactor, dialect, clock, Random(1), 3, LastLoss())
         self.addCleanup(transactions.close)
 
@@ -532,7 +532,7 @@ class HostsTests(ConnectionTestCase):
         self.assertIn(f"database {self.config.db!r} at {down} or {place}: {down}: ", sentence)
         self.assertIn(f"; {place}: Access denied", sentence)
         self.assertEqual(
-            service.server(replace(wrong, host="::1, [::2]:3")).where(),
+            database.server(replace(wrong, host="::1, [::2]:3")).where(),
             f"database {self.config.db!r} at [::1]:{here.port} or [::2]:3",
         )
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.config.sections import MySQLConfig
+from dalga.database import build_store
 from dalga.errors import StartupError
-from dalga.service import build_store
 from tests.test_store_connections import GREETING, packet
 
 #: 32 bytes: MariaDB hashes a password as RFC 8032 does a key of that length.

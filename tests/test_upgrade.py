@@ -22,10 +22,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.config.sections import SQLiteConfig
+from dalga.database import server
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey
-from dalga.service import server
 from dalga.store import mysql, schema, sqlite, sqlitefile
 from dalga.store import upgrade as room
 from dalga.store.dialect import Dialect
