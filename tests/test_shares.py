@@ -25,7 +25,7 @@ class ShareTests(SynchronousTestCase):
     """How many slots a path may have."""
 
     def test_what_hanging_paths_get(self) -> None:
-        """P10: some slots are left, however many take all that they can get; of very few, none."""
+        """P7: a path leaves some slots for the next; many paths with a few runs each leave none."""
         for slots, paths, expected in (
             (1, 1, [1]),
             (2, 1, [2]),
@@ -37,10 +37,43 @@ class ShareTests(SynchronousTestCase):
             (100, 2, [45, 44]),
             (100, 3, [31, 31, 31]),
             (100, 10, [10] * 8 + [9] * 2),
+            (100, 25, [4] * 25),
             (10_000, 1, [8_000]),
         ):
             found = fill(slots, [f"path{number}" for number in range(paths)])
             self.assertEqual(found, expected, (slots, paths))
+
+    def test_one_path_after_the_other(self) -> None:
+        """P7: a path that comes later gets less, and the last slot is for one with few runs."""
+        shares, free, found = Shares(), 100, []
+        for path in "abcd":
+            before = free
+            while free > 0 and shares.may_start(path, free):
+                shares.started(path)
+                free -= 1
+            found.append(before - free)
+        self.assertEqual(found, [80, 16, 4, 0])
+        for running in range(6):
+            shares = Shares()
+            for _ in range(running):
+                shares.started("a")
+            self.assertEqual(shares.may_start("a", 1), running < 4, running)
+
+    def test_several_runs(self) -> None:
+        """Whether several may start is what starting one after the other comes to."""
+        for running, free, expected in (
+            (0, 100, 80),
+            (80, 20, 0),
+            (60, 20, 4),
+            (4, 0, 0),
+            (3, 0, 1),
+        ):
+            shares = Shares()
+            for _ in range(running):
+                shares.started("a")
+            for runs in range(1, 100):
+                may = shares.may_start("a", free, runs)
+                self.assertEqual(may, runs <= expected, (running, free, runs))
 
     def test_one_run_each(self) -> None:
         """Where each job has a path of its own, all slots are used."""
@@ -79,7 +112,7 @@ class LeaveOutTests(SynchronousTestCase):
                 shares.ended("dead")
                 free += ended % 2  # others take the rest
             self.assertTrue(shares.let_in(free), (running, waiting))
-            self.assertEqual(shares.left_out, {})
+            self.assertEqual(set(shares.left_out), set())
 
     def test_until_there_is_room(self) -> None:
         """What has begun meanwhile, of its own or of other paths, has to leave it a share."""
@@ -97,12 +130,28 @@ class LeaveOutTests(SynchronousTestCase):
             shares = self.leave_out(running, waiting)
             self.assertFalse(shares.let_in(expected - 1), (running, waiting))
             self.assertTrue(shares.let_in(expected), (running, waiting))
-            self.assertEqual(shares.left_out, {})
+            self.assertEqual(set(shares.left_out), set())
             started = 0
             while shares.may_start("dead", expected - started):
                 shares.started("dead")
                 started += 1
             self.assertGreaterEqual(started, min(running, waiting, 1 + expected // 2))
+
+    def test_no_slot_is_free(self) -> None:
+        """P7: a path that may not start is not let in, also if fewer than no slots are free."""
+        for running, waiting, free in ((4, 4, -1), (9, 10, -20), (40, 40, 0)):
+            shares = self.leave_out(running, waiting)
+            self.assertFalse(shares.let_in(free), (running, waiting, free))
+
+    def test_left_out_again(self) -> None:
+        """The count of runs that have to end begins anew."""
+        shares = self.leave_out(80, 2)
+        shares.ended("dead")
+        shares.leave_out("dead", 2)
+        shares.ended("dead")
+        self.assertFalse(shares.let_in(20))
+        shares.ended("dead")
+        self.assertTrue(shares.let_in(20))
 
     def test_each_by_its_own(self) -> None:
         """Room for one is not room for another."""

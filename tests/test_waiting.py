@@ -72,7 +72,7 @@ class WaitingTestCase(SynchronousTestCase):
     def start(self, free: int) -> str:
         """Start as many as may; gives their names in order."""
         started = []
-        while free > 0 and (run := self.waiting.take(free)):
+        while free > 0 and (run := self.waiting.pop(free)):
             self.shares.started(run.key.path)
             started.append(run)
             free -= 1
@@ -102,9 +102,10 @@ class OrderTests(WaitingTestCase):
         ):
             self.fill(running, waiting)
             self.assertEqual(self.start(free), started, waiting)
-            self.assertEqual("".join(self.waiting.passed_over), passed_over, waiting)
+            stuck = self.waiting.stuck(CLAIMED + SHARE_PATIENCE + 0.001, 0)
+            self.assertEqual("".join(stuck), passed_over, waiting)
             self.assertEqual(bool(self.waiting), bool(left), waiting)
-            self.assertEqual(names(self.waiting.take_all()), left, waiting)
+            self.assertEqual(names(self.waiting.pop_all()), left, waiting)
             self.assertFalse(self.waiting)
 
     def test_passed_over_are_next(self) -> None:
@@ -123,7 +124,7 @@ class OrderTests(WaitingTestCase):
             for path in ended:
                 self.shares.ended(path)
             found = []
-            while run := self.waiting.take(1):
+            while run := self.waiting.pop(1):
                 self.shares.started(run.key.path)
                 found.append(run)
             self.assertEqual(names(found), started, ended)
@@ -144,20 +145,20 @@ class OrderTests(WaitingTestCase):
                 else:
                     self.waiting.add(runs(f"{path}{second}"), CLAIMED)
                     added[path].append(f"{path}{second}")
-                while (free := slots - running.total()) > 0 and (run := self.waiting.take(free)):
+                while (free := slots - running.total()) > 0 and (run := self.waiting.pop(free)):
                     self.shares.started(run.key.path)
                     running[run.key.path] += 1
                     taken[run.key.path].append(run.key.body)
             self.assertGreater(min(map(len, taken.values())), 10, slots)
-            for run in self.waiting.take_all():
+            for run in self.waiting.pop_all():
                 taken[run.key.path].append(run.key.body)
             self.assertEqual(taken, added, slots)
 
 
-class CountTests(WaitingTestCase):
+class SlotsNeededTests(WaitingTestCase):
     """How many of the runs that wait are in the way of another claim."""
 
-    def test_count(self) -> None:
+    def test_slots_needed(self) -> None:
         """All, but for those whose path is left out of claims: other paths' runs go past these."""
         for left_out, expected in (("", 4), ("a", 2), ("b", 3), ("ab", 1)):
             self.fill("aaaabbbb", "a1 b2 a3")
@@ -165,41 +166,45 @@ class CountTests(WaitingTestCase):
             self.waiting.add(runs("a4"), CLAIMED)
             for path in left_out:
                 self.shares.leave_out(path, 1)
-            self.assertEqual(self.waiting.count, expected, left_out)
+            self.assertEqual(self.waiting.slots_needed, expected, left_out)
 
 
 class PatienceTests(WaitingTestCase):
     """How long a run waits, in seconds from its claim."""
 
-    def test_for_a_share(self) -> None:
-        """P7: a path's runs wait in vain if it is still at its limit after `SHARE_PATIENCE`."""
+    def test_stuck(self) -> None:
+        """P7: a path is stuck if it is still at its limit after `SHARE_PATIENCE`."""
         for after, free, expected in (
-            (0.0, 1, 0),
-            (SHARE_PATIENCE - 0.001, 1, 0),
-            (SHARE_PATIENCE + 0.001, 1, 2),
-            (SHARE_PATIENCE + 0.001, 2, 0),  # it has a share again
-            (SLOT_PATIENCE + 0.001, 1, 2),
+            (0.0, 1, {}),
+            (SHARE_PATIENCE - 0.001, 1, {}),
+            (SHARE_PATIENCE + 0.001, 1, {"a": 2}),
+            (SHARE_PATIENCE + 0.001, 2, {}),  # it has a share again
+            (SLOT_PATIENCE + 0.001, 1, {"a": 2, "b": 1}),
         ):
-            self.fill("aaaa", "a1 a2 b3")
-            self.assertEqual(self.start(1), "b3")
-            found = self.waiting.in_vain("a", CLAIMED + after, free)
+            self.fill("aaaabbbb", "a1 a2 c3")
+            self.waiting.add(runs("b4"), CLAIMED + 0.1)
+            self.assertEqual(self.start(1), "c3")
+            self.assertEqual(self.start(1), "")
+            found = self.waiting.stuck(CLAIMED + after, free)
             self.assertEqual(found, expected, (after, free))
 
-    def test_passed_over_overdue(self) -> None:
+    def test_pop_overdue(self) -> None:
         """P5: after `SLOT_PATIENCE` all of a path are taken off, and of no other path."""
         for after, expected, left in (
             (0.0, "", "a1 a2 a4 b3"),
             (SLOT_PATIENCE - 0.001, "", "a1 a2 a4 b3"),
             (SLOT_PATIENCE + 0.001, "a1 a2 a4", "b3"),
+            (SLOT_PATIENCE + 0.101, "a1 a2 a4 b3", ""),
         ):
-            self.fill("aaaabbbb", "a1 a2 b3")
-            self.waiting.add(runs("a4"), CLAIMED + 0.1)  # goes with the oldest of its path
+            self.fill("aaaabbbb", "a1 a2")
+            # a4 goes with the oldest of its path
+            self.waiting.add(runs("b3 a4"), CLAIMED + 0.1)
             self.assertEqual(self.start(1), "")
-            found = self.waiting.take_overdue("a", CLAIMED + after)
+            found = self.waiting.pop_overdue(CLAIMED + after)
             self.assertEqual(names(found), expected, after)
-            self.assertEqual(names(self.waiting.take_all()), left, after)
+            self.assertEqual(names(self.waiting.pop_all()), left, after)
 
-    def test_ready_overdue(self) -> None:
+    def test_ready_is_overdue(self) -> None:
         """The oldest run that is ready counts, not one that was passed over."""
         for running, waiting, after, expected in (
             ("", "", 9.0, False),
@@ -212,10 +217,10 @@ class PatienceTests(WaitingTestCase):
                 self.assertEqual(self.start(1), "")
             if waiting:
                 self.waiting.add(runs("c9"), CLAIMED + 0.1)
-            found = self.waiting.ready_overdue(CLAIMED + after)
+            found = self.waiting.ready_is_overdue(CLAIMED + after)
             self.assertEqual(found, expected, (waiting, after))
 
-    def test_next_look(self) -> None:
+    def test_seconds_to_next_look(self) -> None:
         """When the patience of the oldest run of a queue is over, and after `SHARE_PATIENCE`."""
         for passed_over, ready, now, expected in (
             (None, 0.0, 0.0, SHARE_PATIENCE),
@@ -227,6 +232,8 @@ class PatienceTests(WaitingTestCase):
             (0.0, 0.03, SHARE_PATIENCE - 0.01, 0.01),
             (0.0, 0.03, SHARE_PATIENCE + 0.01, 0.02),
             (0.0, 0.1, SLOT_PATIENCE - 0.03, 0.03),
+            (None, None, 0.0, SHARE_PATIENCE),  # nothing waits
+            (0.0, 0.0, SLOT_PATIENCE, SHARE_PATIENCE),  # what is overdue is not taken off yet
         ):
             self.fill("aaaa", "")
             if passed_over is not None:
@@ -234,5 +241,5 @@ class PatienceTests(WaitingTestCase):
                 self.assertEqual(self.start(1), "")
             if ready is not None:
                 self.waiting.add(runs("a2 b3"), CLAIMED + ready)
-            found = self.waiting.next_look(CLAIMED + now)
+            found = self.waiting.seconds_to_next_look(CLAIMED + now)
             self.assertAlmostEqual(found, expected, 6, (passed_over, ready, now))

@@ -219,7 +219,7 @@ class Scheduler:
     @property
     def _wanted(self) -> int:
         """How many rows are worth claiming."""
-        return self._free + self._ahead - self._waiting.count
+        return self._free + self._ahead - self._waiting.slots_needed
 
     def _claim_at(self, now: float) -> float | None:
         """When to claim next, in the reactor's seconds; None if not yet known."""
@@ -403,7 +403,7 @@ class Scheduler:
     def _start_ready(self) -> None:
         """Start the waiting runs for which there are slots, and shares of their paths."""
         while self._waiting and (free := self._free) > 0:
-            run = self._waiting.take(free)
+            run = self._waiting.pop(free)
             if run is None:
                 break
             try:
@@ -419,14 +419,14 @@ class Scheduler:
         """One timer for all waiting runs. The runs that it was set for may have started since."""
         self._impatience = None
         now, free = self._reactor.seconds(), self._free
-        for path in self._waiting.passed_over:
-            if waiting := self._waiting.in_vain(path, now, free):
-                self._leave_out(path, waiting)
-            self._give_back(self._waiting.take_overdue(path, now))
-        if self._waiting.ready_overdue(now):
+        for path, count in self._waiting.stuck(now, free).items():
+            self._leave_out(path, count)
+        self._give_back(self._waiting.pop_overdue(now))
+        if self._waiting.ready_is_overdue(now):
             self._give_back_all()
         if self._waiting:
-            self._impatience = self._reactor.callLater(self._waiting.next_look(now), self._wait)
+            delay = self._waiting.seconds_to_next_look(now)
+            self._impatience = self._reactor.callLater(delay, self._wait)
 
     def _leave_out(self, path: str, waiting: int) -> None:
         """Leave a path out of claims and scans, so that they see the rows due behind its rows."""
@@ -441,7 +441,7 @@ class Scheduler:
             self._impatience.cancel()
             self._impatience = None
         self._ahead = 0
-        self._give_back(self._waiting.take_all())
+        self._give_back(self._waiting.pop_all())
 
     def _give_back(self, runs: list[Run]) -> None:
         """Have runs written as not begun, so that any instance may claim them."""

@@ -1,85 +1,128 @@
 """
 How many slots one path may use, so that a path that hangs leaves some for the others.
 
-A slot is the room for one run, and of `free` slots a path may take another while it has fewer than
-`ALPHA` times as many. With 100 slots, path by path::
+A *slot* is the room for one POST under way. A *path* is where on the endpoint a job's runs are
+POSTed. One path may hang while the others answer, as it may be another program there.
 
-    a, alone             takes 80: with 20 free, 80 are not fewer than 4 x 20
-    b, beside it         takes 16 of these 20: with 4 free, 16 are not fewer than 4 x 4
-    both hang from 0     45 and 44
+A path may start another run while its running runs are fewer than `ALPHA` (4) times the free slots.
+With 100 slots, and runs that never end::
 
-So some slots are always left for the path that comes next. These are dynamic thresholds, by which
-switches share a buffer among their ports (Choudhury and Hahne, 1998). There is nothing to
-configure, and nothing to estimate.
+    a comes      and gets 80: then 20 are free, and 80 is not less than 4 x 20
+    b comes      and gets 16: then 4 are free, and 16 is not less than 4 x 4
+    c comes      and gets 4:  then none is free
+    a and b, taking turns from the start, get 45 and 44
 
-A path at its limit whose claimed runs wait in vain is left out of the next claims: rows of it would
-be claimed only to be given back. `Shares` says for how long. It decides nothing else: waiting runs,
-claims and timers are the scheduler's.
+What always holds:
+
+- One path gets four fifths of the slots at most, rounded up. Of fewer than five slots that is all.
+- The last free slot is for a path with fewer than four running runs. A path that has none running
+  may always take it.
+
+What breaks the rule's purpose: many paths that hang, with a few runs each, take all slots.
+
+These are dynamic thresholds, by which the ports of a network switch share its memory for packets
+(Choudhury and Hahne, 1998). There is nothing to configure, and nothing to estimate.
+
+A path at its limit may have claimed runs that wait (`waiting.py`). It is then *left out* of claims
+for a while. Else its rows, which have been due for longest, would fill each claim, only to be given
+back. `Shares` says which paths are left out, and when a path is *let in* again. It decides nothing
+else: waiting runs, claims and timers are the scheduler's.
 """
 
 from __future__ import annotations
 
-#: With more, a path that is alone gets more slots, and fewer are left for the next one.
+from collections.abc import KeysView
+from dataclasses import dataclass
+
+#: A choice, not measured: a path that is alone gets 80 of 100 slots. With 3 it would get 75; with 8
+#: it would get 88, and leave few for the next path.
 ALPHA = 4
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """A path that claims leave out."""
+
+    #: How many of its runs waited, but no more than were running.
+    waited: int
+    #: How many of its running runs have ended since.
+    ended: int = 0
 
 
 class Shares:
     """
-    The running runs of each path, and the paths that are left out of claims. Both have at most as
-    many entries as there are slots.
+    The running runs of each path, and the paths that claims leave out. Both have at most as many
+    entries as there are slots.
     """
 
     def __init__(self) -> None:
-        #: How many runs of each path are under way; no entry means none.
+        #: How many runs of each path are running; no entry means none.
         self._running: dict[str, int] = {}
-        #: The paths that claims are to skip. The number is how many of the path's own runs have
-        #: still to end until it is let in; other paths' ends may let it in before.
-        self.left_out: dict[str, int] = {}
-        #: How many runs each of these paths had waiting, and wants room for.
-        self._waited: dict[str, int] = {}
+        #: By path. Each has running runs, or is let in by the next `let_in`.
+        self._left_out: dict[str, _LeftOut] = {}
 
-    def may_start(self, path: str, free: int, more: int = 0) -> bool:
-        """
-        Whether a path may have one more run. With none under way it always may.
+    @property
+    def left_out(self) -> KeysView[str]:
+        """The paths that claims and scans are to leave out."""
+        return self._left_out.keys()
 
-        :param free: how many slots are free.
-        :param more: how many further runs of this path are taken to start before that one.
+    def may_start(self, path: str, free: int, runs: int = 1) -> bool:
         """
-        # With no slot free, this is for the next one that becomes free.
-        return self._running.get(path, 0) + more < ALPHA * max(free - more, 1)
+        Whether a path may start one more run, or several, one after the other.
+
+        :param free: how many slots are free. If none is, the question is about the next that will
+            be: would it be for this path?
+        :param runs: how many runs, at least 1. The last of them decides.
+        """
+        before = runs - 1
+        return self._running.get(path, 0) + before < ALPHA * max(free - before, 1)
 
     def started(self, path: str) -> None:
         """A run of this path has started."""
         self._running[path] = self._running.get(path, 0) + 1
 
     def ended(self, path: str) -> None:
-        """A run of this path has ended."""
+        """A run of this path, which `started` was told of, has ended."""
         running = self._running.pop(path) - 1
         if running:
             self._running[path] = running
-        if path in self.left_out:
-            self.left_out[path] -= 1
+        if path in self._left_out:
+            self._left_out[path].ended += 1
 
     def leave_out(self, path: str, waiting: int) -> None:
         """
-        Stop claiming this path until `waiting` of its runs have ended, or until other paths have
-        left room for `waiting` more of them, or for half of the free slots. With less room, each
-        end would cost a claim that could start one run.
+        Leave a path out of claims until one of two things is true:
 
-        The first always happens: `waiting` is capped at the number of the path's running runs.
+        - `waiting` of its runs have ended, and it may start another.
+        - Other paths' runs have ended, and left it room for `waiting` runs, or for more than half
+          of the free slots. With less room, each end of a run would cost a claim of one row.
+
+        The first always comes true (P5: nothing sticks). `waiting` is capped at the number of the
+        path's running runs, each of which ends by its POST's time-out. When none is left running,
+        the path may start one whatever the others do.
+
+        If the path is left out already, its count begins anew.
+
+        :param path: it is at its limit, so it has running runs.
+        :param waiting: how many of its claimed runs wait, at least 1.
         """
-        self.left_out[path] = self._waited[path] = min(waiting, self._running[path])
+        self._left_out[path] = _LeftOut(min(waiting, self._running[path]))
 
     def let_in(self, free: int) -> bool:
-        """Claim the paths again that have room now. True if there were any."""
-        room = [path for path in self.left_out if self._has_room(path, free)]
-        for path in room:
-            del self.left_out[path], self._waited[path]
-        return bool(room)
+        """
+        Let in the paths for which `leave_out` has come true. To be called after each end of a run.
 
-    def _has_room(self, path: str, free: int) -> bool:
-        if self.left_out[path] <= 0:
+        :param free: how many slots are free now.
+        :return: whether there was any: then there may be due rows that no claim has seen.
+        """
+        paths = [path for path, it in self._left_out.items() if self._has_room(path, it, free)]
+        for path in paths:
+            del self._left_out[path]
+        return bool(paths)
+
+    def _has_room(self, path: str, it: _LeftOut, free: int) -> bool:
+        if it.ended >= it.waited:
             return self.may_start(path, free)
-        # Half of the free slots is enough: the ends of the other paths' runs alone may never leave
-        # room for all that waited.
-        return self.may_start(path, free, min(self._waited[path] - 1, free // 2))
+        # Half is a choice, not measured: ends of other paths' runs may never leave room for all.
+        more_than_half = max(free, 0) // 2 + 1
+        return self.may_start(path, free, min(it.waited, more_than_half))

@@ -1,18 +1,35 @@
 """
 Claimed runs that are not started yet: they wait for a slot, or for their path's share of the slots.
 
-A run waits in one of two kinds of queues, from its claim until it starts or is given back:
+A *claim* is the transaction in which an instance takes due runs for itself. To *give back* a run is
+to write in its row that it has not begun, so that any instance may claim it. `shares.py` explains
+slots and paths, and says when a path is *at its limit*: may not start another run now.
 
-    ready          runs of any path, in the order of their claims; those of one claim in due order
-    passed over    one queue a path: runs that came up while their path was at its limit (see
-                   `shares.py`), so that runs of other paths behind them in `ready` started first
+A claimed run waits in one of two kinds of queues, until it starts or is given back::
 
-A run moves from `ready` to its path's queue at most once, and never back. A path's run that was
-passed over starts before the path's runs that are still ready. So the runs of one path always start
-in the order of their claims.
+    ready          one queue, in the order of the claims; within a claim the run that is due first
+                   is the first
+    passed over    one queue a path: runs that came up in `ready` while their path was at its limit
 
-`Waiting` sets no timer and gives nothing back by itself: `Scheduler` does so. Times are passed in,
-in seconds of the reactor's clock.
+An example, with one free slot, and path a at its limit::
+
+    ready a1 b2 a3                         a1 comes up, and is passed over; b2 comes up, and starts
+    passed over a1, ready a3               later a run of path a ends: a1 starts
+    ready a3                               another one ends: a3 comes up, and starts
+
+What always holds:
+
+- A run moves from `ready` to its path's queue at most once, and never back.
+- The runs of one path start in the order in which they were claimed: those that were passed over
+  before those that are still ready.
+- No run waits longer than `SLOT_PATIENCE`: then it is given back. So whatever waits was claimed
+  within that time, which bounds how much it can be (P10: memory is bounded).
+
+What breaks the order: a run that is given back loses its place. It is claimed again in due order,
+maybe after runs of its path that were claimed behind it have started.
+
+`Waiting` sets no timer, and gives nothing back by itself: `Scheduler` does both. Times are passed
+in, in seconds of the reactor's clock.
 """
 
 from __future__ import annotations
@@ -24,74 +41,75 @@ from typing import NamedTuple
 from dalga.dispatch.shares import Shares
 from dalga.model.run import Run
 
-#: Claimed runs wait this long (seconds) for a slot, while none becomes free. Then they are given
-#: back, for other instances to run.
+#: Claimed runs wait this long (seconds) for a slot, counted from their claim. Then they are given
+#: back, for other instances to run. A choice, not measured. Shorter, and more runs would be claimed
+#: in vain; but a run may also begin this long after its job was deleted (P4: the last word wins).
 SLOT_PATIENCE = 0.25
 
-#: Runs whose path is at its limit wait this long (seconds) before claims skip the path. A healthy
-#: path frees a slot sooner.
+#: Runs whose path is at its limit wait this long (seconds), counted from their claim, before claims
+#: leave the path out. Reckoned, so that a healthy path is not left out: with 100 slots, 80 of its
+#: runs are running and 20 wait. At 200 ms an answer, one of the 80 ends every 2.5 ms, and so the 20
+#: have begun after 50 ms.
 SHARE_PATIENCE = 0.05
 
 
 class _Entry(NamedTuple):
     """A run, and when it was claimed, in seconds of the reactor's clock."""
 
-    since: float
+    claimed_at: float
     run: Run
 
 
 class Waiting:
-    """
-    The queues. They set no bound themselves: the scheduler claims no more runs than `count` leaves
-    room for (P10).
-
-    :param shares: how many runs of each path are under way, which the scheduler keeps up to date.
-    """
+    """:param shares: which paths may start a run; the scheduler keeps it up to date."""
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
         self._ready: deque[_Entry] = deque()
-        #: By path; no queue is empty.
+        #: By path, in the order in which the paths came to have such runs. No queue is empty.
         self._passed_over: dict[str, deque[_Entry]] = {}
 
     def __bool__(self) -> bool:
+        """Whether any run waits, also of a path that claims leave out."""
         return bool(self._ready or self._passed_over)
 
     @property
-    def count(self) -> int:
-        """How many runs wait, without the passed-over runs of paths that claims leave out."""
-        count = len(self._ready)
+    def slots_needed(self) -> int:
+        """
+        How many slots a claim has to leave for the runs that wait: one for each, but none for the
+        passed-over runs of a path that claims leave out. The claim is for other paths' runs, which
+        are to start before those.
+        """
+        needed = len(self._ready)
         if self._passed_over:
             left_out = self._shares.left_out
-            count += sum(len(q) for path, q in self._passed_over.items() if path not in left_out)
-        return count
-
-    @property
-    def passed_over(self) -> list[str]:
-        """The paths with runs that were passed over, the path that was first at its limit first."""
-        return list(self._passed_over)
+            needed += sum(len(q) for path, q in self._passed_over.items() if path not in left_out)
+        return needed
 
     def add(self, runs: Iterable[Run], now: float) -> None:
-        """Runs, in due order, that a claim has just taken."""
+        """Runs that a claim has just taken, the one that is due first in front."""
         self._ready.extend(_Entry(now, run) for run in runs)
 
-    def take(self, free: int) -> Run | None:
+    def pop(self, free: int) -> Run | None:
         """
-        Take off the next run that may start: of the passed-over runs the one that is due first,
-        else the first of the ready runs. Ready runs before it, whose paths are at their limits, are
-        passed over.
+        Remove the next run that may start.
 
-        :param free: how many slots are free.
+        That is a passed-over run, if the first of any path's queue may start: of several such, the
+        one that is due first (P6: oldest first). Else it is the first ready run that may start.
+        Ready runs before it are passed over.
+
+        :param free: how many slots are free, at least 1.
         :return: None if no waiting run may start.
         """
         may_start = self._shares.may_start
-        if self._passed_over:  # these runs came up before all that are ready
-            waiting = [queue for path, queue in self._passed_over.items() if may_start(path, free)]
-            if waiting:
-                _, run = min(waiting, key=lambda queue: queue[0].run.due).popleft()
+        if self._passed_over:
+            queues = [queue for path, queue in self._passed_over.items() if may_start(path, free)]
+            if queues:
+                run = min(queues, key=lambda queue: queue[0].run.due).popleft().run
                 if not self._passed_over[run.key.path]:
                     del self._passed_over[run.key.path]
                 return run
+        # Now no path with passed-over runs may start one, so that none is overtaken below.
         while self._ready:
             entry = self._ready.popleft()
             path = entry.run.key.path
@@ -100,41 +118,50 @@ class Waiting:
             self._passed_over.setdefault(path, deque()).append(entry)
         return None
 
-    def in_vain(self, path: str, now: float, free: int) -> int:
+    def stuck(self, now: float, free: int) -> dict[str, int]:
         """
-        How many runs of a passed-over path wait in vain: the oldest has waited for
-        `SHARE_PATIENCE`, and may not start yet. Else 0.
+        The paths at their limits whose oldest passed-over run was claimed `SHARE_PATIENCE` ago or
+        earlier, and how many passed-over runs each has.
 
         :param free: how many slots are free.
         """
-        queue = self._passed_over[path]
-        if queue[0].since + SHARE_PATIENCE <= now and not self._shares.may_start(path, free):
-            return len(queue)
-        return 0
+        return {
+            path: len(queue)
+            for path, queue in self._passed_over.items()
+            if queue[0].claimed_at + SHARE_PATIENCE <= now
+            and not self._shares.may_start(path, free)
+        }
 
-    def take_overdue(self, path: str, now: float) -> list[Run]:
-        """Take off all runs of a passed-over path if the oldest has waited for `SLOT_PATIENCE`."""
-        if self._passed_over[path][0].since + SLOT_PATIENCE <= now:
-            return [run for _, run in self._passed_over.pop(path)]
-        return []
+    def pop_overdue(self, now: float) -> list[Run]:
+        """Remove all passed-over runs of each path whose oldest has waited for `SLOT_PATIENCE`."""
+        overdue = [
+            path
+            for path, queue in self._passed_over.items()
+            if queue[0].claimed_at + SLOT_PATIENCE <= now
+        ]
+        return [run for path in overdue for _, run in self._passed_over.pop(path)]
 
-    def ready_overdue(self, now: float) -> bool:
-        """Whether the oldest run that is ready has waited for `SLOT_PATIENCE`."""
-        return bool(self._ready) and self._ready[0].since + SLOT_PATIENCE <= now
+    def ready_is_overdue(self, now: float) -> bool:
+        """Whether the oldest ready run has waited for `SLOT_PATIENCE`."""
+        return bool(self._ready) and self._ready[0].claimed_at + SLOT_PATIENCE <= now
 
-    def take_all(self) -> list[Run]:
-        """Take off all runs: those that were passed over, path by path, then those ready."""
+    def pop_all(self) -> list[Run]:
+        """Remove all runs: those that were passed over, path by path, then those ready."""
         queues = [*self._passed_over.values(), self._ready]
         self._passed_over, self._ready = {}, deque()
         return [run for queue in queues for _, run in queue]
 
-    def next_look(self, now: float) -> float:
+    def seconds_to_next_look(self, now: float) -> float:
         """
-        Seconds until the patience of the oldest run of any queue is over, at most `SHARE_PATIENCE`:
-        a run that is claimed meanwhile loses its patience no sooner. Not to be asked if no run
-        waits, nor before what is overdue at `now` is taken off.
+        Seconds from `now` until `stuck`, `pop_overdue` or `ready_is_overdue` may have something new
+        to say: until the oldest run of a queue has waited for `SHARE_PATIENCE` or `SLOT_PATIENCE`.
+        At most `SHARE_PATIENCE`, so that one timer does for the runs that are claimed meanwhile.
+
+        A ready run that is passed over meanwhile may make its path stuck before that: the look is
+        then late, by less than `SHARE_PATIENCE`. Never is it late for `SLOT_PATIENCE`.
         """
-        oldest = [queue[0].since for queue in (self._ready, *self._passed_over.values()) if queue]
-        times = [since + wait for since in oldest for wait in (SHARE_PATIENCE, SLOT_PATIENCE)]
-        delay = min(time for time in times if time > now) - now
-        return min(delay, SHARE_PATIENCE)
+        oldest = [
+            queue[0].claimed_at for queue in (self._ready, *self._passed_over.values()) if queue
+        ]
+        ends = [at + patience for at in oldest for patience in (SHARE_PATIENCE, SLOT_PATIENCE)]
+        return min([SHARE_PATIENCE, *(end - now for end in ends if end > now)])
