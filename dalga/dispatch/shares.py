@@ -35,7 +35,7 @@ from collections.abc import KeysView
 from dataclasses import dataclass
 
 #: A choice, not measured: a path that is alone gets 80 of 100 slots. With 3 it would get 75; with 8
-#: it would get 88, and leave few for the next path.
+#: it would get 89, and leave few for the next path.
 ALPHA = 4
 
 
@@ -70,8 +70,8 @@ class Shares:
         """
         Whether a path may start one more run, or several, one after the other.
 
-        :param free: how many slots are free. If none is, the question is about the next that will
-            be: would it be for this path?
+        :param free: how many slots are free. If none is free (0 or less), the question is about the
+            next slot that will be: is it for this path?
         :param runs: how many runs, at least 1. The last of them decides.
         """
         before = runs - 1

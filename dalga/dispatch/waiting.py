@@ -9,24 +9,26 @@ A claimed run waits in one of two kinds of queues, until it starts or is given b
 
     ready          one queue, in the order of the claims; within a claim the run that is due first
                    is the first
-    passed over    one queue a path: runs that came up in `ready` while their path was at its limit
+    passed over    one queue a path: runs that came up while their path was at its limit
 
-An example, with one free slot, and path a at its limit::
+A run *comes up* when it is the first in `ready`, and a slot is free. An example, with one free
+slot, and path a at its limit::
 
-    ready a1 b2 a3                         a1 comes up, and is passed over; b2 comes up, and starts
-    passed over a1, ready a3               later a run of path a ends: a1 starts
-    ready a3                               another one ends: a3 comes up, and starts
+    the queues                  what happens
+    ready a1 b2 a3              a1 comes up, and is passed over; b2 comes up, and starts
+    passed over a1, ready a3    a run of path a ends: a1 starts
+    ready a3                    another run of path a ends: a3 comes up, and starts
 
 What always holds:
 
 - A run moves from `ready` to its path's queue at most once, and never back.
 - The runs of one path start in the order in which they were claimed: those that were passed over
   before those that are still ready.
-- No run waits longer than `SLOT_PATIENCE`: then it is given back. So whatever waits was claimed
-  within that time, which bounds how much it can be (P10: memory is bounded).
+- No run waits longer than `SLOT_PATIENCE`: then it is given back. So all runs that wait were
+  claimed within that time, which bounds their number (P10: memory is bounded).
 
-What breaks the order: a run that is given back loses its place. It is claimed again in due order,
-maybe after runs of its path that were claimed behind it have started.
+What breaks the order: a run that is given back loses its place. When it is claimed again, runs of
+its path that were claimed after it may have started.
 
 `Waiting` sets no timer, and gives nothing back by itself: `Scheduler` does both. Times are passed
 in, in seconds of the reactor's clock.
@@ -123,7 +125,7 @@ class Waiting:
         The paths at their limits whose oldest passed-over run was claimed `SHARE_PATIENCE` ago or
         earlier, and how many passed-over runs each has.
 
-        :param free: how many slots are free.
+        :param free: how many slots are free; maybe none, see `Shares.may_start`.
         """
         return {
             path: len(queue)
@@ -153,12 +155,12 @@ class Waiting:
 
     def seconds_to_next_look(self, now: float) -> float:
         """
-        Seconds from `now` until `stuck`, `pop_overdue` or `ready_is_overdue` may have something new
-        to say: until the oldest run of a queue has waited for `SHARE_PATIENCE` or `SLOT_PATIENCE`.
-        At most `SHARE_PATIENCE`, so that one timer does for the runs that are claimed meanwhile.
+        Seconds from `now` until `stuck`, `pop_overdue` and `ready_is_overdue` are to be asked next:
+        until the oldest run of a queue has waited for `SHARE_PATIENCE` or `SLOT_PATIENCE`. At most
+        `SHARE_PATIENCE`, so that one timer does for the runs that are claimed meanwhile.
 
-        A ready run that is passed over meanwhile may make its path stuck before that: the look is
-        then late, by less than `SHARE_PATIENCE`. Never is it late for `SLOT_PATIENCE`.
+        The next look is never late for `SLOT_PATIENCE`. It may be late for `SHARE_PATIENCE`, by
+        less than that time: for a ready run that was not the oldest, and is passed over meanwhile.
         """
         oldest = [
             queue[0].claimed_at for queue in (self._ready, *self._passed_over.values()) if queue

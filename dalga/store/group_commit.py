@@ -1,46 +1,47 @@
 """
 Group commit: requests that come at about the same time share one transaction.
 
-A transaction waits for the disk once, at its COMMIT, and for the network at each statement: for a
-hundred requests no longer than for one. So the requests of one kind (all PUTs, or all GETs) are
+A transaction waits for the network at each statement, and for the disk at its COMMIT. It waits no
+longer with a hundred requests than with one. So requests of one kind (all PUTs, or all GETs) are
 done in groups. One group at a time is in its transaction, and the requests that come meanwhile are
 the next group. With the times in milliseconds::
 
     0   A comes                  [A] begins in the reactor's next turn
     1   B and C come             they wait
     4   [A] is committed         A's client is answered, and has `GATHER` (2 ms) to ask again
-    5   A's client sends D       B, C and D are all that may be expected: [B C D] begins
+    5   A's client sends D       nobody else was answered at 4, so [B C D] begins
 
-Without `GATHER`, [B C] would begin at 4 and D would wait for it: a crowd of clients would split
-into halves that take turns, in twice as many transactions. A client that is alone never waits for
-others.
+Without `GATHER`, [B C] would begin at 4 and D would wait for its end: a crowd of clients would
+split into halves that take turns, in twice as many transactions. A group waits only for clients
+that the last group answered. So a client that is alone never waits for others.
 
 To *abandon* a request is to cancel its Deferred: its caller waits no longer, as the API does after
-four seconds. A request that is not in a group yet is then not begun. Nor is a write committed, if
-it is abandoned before the COMMIT of its group begins. After that it may be committed, and its
-caller can't know.
+four seconds. An abandoned request that is in no group yet is never begun. A write that is abandoned
+before the COMMIT of its group is not committed. A write that is abandoned during the COMMIT may be
+committed or not, and its caller can't know.
 
 What always holds:
 
 - Each request has a result of its own. One that is refused is refused alone.
-- Writes of the same key (the same job) are done in the order in which they came, one after the
-  other. They form a line. Only the first of a line may be in a group; it leaves the line when it is
-  answered or abandoned. If its COMMIT is under way when it is abandoned, the database makes the
-  next of the line wait for the row's lock.
-- The last word wins (P4). The transaction of an abandoned write is run again without that write.
-  And no write is run again after an error of its COMMIT, as it may have been committed: done late,
-  it would undo what its client says next.
-- PUTs and GETs are two kinds, whose groups don't wait for each other. A GET that comes after a
-  PUT's answer sees what the PUT wrote; a GET that comes before the answer may see it or not.
+- Writes of the same key (the same job) are done one after the other, in the order in which they
+  came. They form a line. Only the first write of a line may be in a group, and it leaves the line
+  when it is answered or abandoned. If it is abandoned during its COMMIT, the next write may begin
+  at once: the database makes that wait for the row's lock.
+- The user's last word wins (P4). If a write is abandoned before the COMMIT, its transaction is run
+  again without that write. A write that may have been committed is not run again, as after a COMMIT
+  without an answer. In both cases a late write could undo what its client has said since.
+- PUTs and GETs are two kinds, and don't wait for each other. A GET that comes after a PUT's answer
+  sees what the PUT wrote. A GET that comes before that answer may see it or not.
 
 What breaks a group, and what becomes of its requests:
 
 - Another session (another instance's, or a person's) has locked the row of one request. Where the
-  database can skip locked rows, the work function answers `LOCKED` for it. That request is tried
-  alone, in a transaction of its own, and the others are committed.
-- The work function raises, or a lock is not released in time (`Busy`). Nothing of the group is
-  committed, and each request is tried alone.
-- The database can't be used, or the COMMIT fails: all requests of the group fail.
+  database can skip locked rows, `work` (see `GroupCommit`) answers `LOCKED` for that request. It is
+  then tried alone, in a transaction of its own. The others are committed.
+- `work` raises, or a lock is not released in time (`Busy`). Nothing of the group is committed, and
+  each request is tried alone.
+- The database can't be used, or the COMMIT fails, and `Transactions` has given up: all requests of
+  the group fail.
 - The transaction takes longer than `SLOW` (50 ms), as where it waits for a lock. It goes on, and
   the next group begins beside it, if the lane (`Transactions`: a few threads, each with its
   connection) has a free one.
@@ -81,9 +82,9 @@ MAX_GROUP = 100
 #: times what a group of 16 PUTs takes (docs/performance.md).
 SLOW = 0.05
 
-#: How long (seconds) clients that were just answered get to send their next request, before the
-#: next group begins without it. Measured: with 1 ms a crowd sometimes splits, and 4 ms are no
-#: better (docs/performance.md).
+#: Clients that a group has answered get this long (seconds), from the group's end, to send their
+#: next request. Then the next group begins without it. Measured: with 1 ms a crowd sometimes
+#: splits, and 4 ms are no better (docs/performance.md).
 GATHER = 0.002
 
 
@@ -127,7 +128,7 @@ class _Group(Call, Generic[Argument, Result]):
         self._requests = requests
         self._writes = writes
         if len(requests) > 1:
-            # The first lock that is not released in time has each tried alone. To wait for it a
+            # If a lock is not released in time, each request is tried alone. To wait for the lock a
             # second time would hold up the requests that don't need it.
             self.busy_attempts = 1
         self.transaction: Deferred[Any] | None = None
@@ -138,8 +139,8 @@ class _Group(Call, Generic[Argument, Result]):
 
     def wanted(self) -> list[_Request[Argument, Result]]:
         """
-        The requests that are not abandoned: to be done now. Called in the database thread, each
-        time that the transaction is run.
+        The requests that are not abandoned: to be done now, and noted for `check`. Called in the
+        database thread, each time that the transaction is run.
 
         :raises Abandoned: if there are none.
         """
