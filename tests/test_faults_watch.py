@@ -161,7 +161,7 @@ class WorldTests(BenchCase):
     async def test_spinning(self) -> None:
         (said,) = await self.objections(Limits(), faults={"spin": 0.2})
         self.assertRegex(
-            said, r"^dalga0 took [0-9.]+ s of CPU in [34] s, in which it did 0 things$"
+            said, r"^dalga0 took [0-9.]+ s of CPU in [3-9] s, in which it did 0 things$"
         )
 
     async def test_size_and_stop(self) -> None:

@@ -22,7 +22,7 @@ from dalga.model.key import JobKey, RawKey
 from dalga.model.run import Delete, Reschedule
 from dalga.model.schedule import Every, Once
 from dalga.service import make_service
-from dalga.store import Recorded
+from dalga.store import Recorded, sqlite
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Trouble
 from dalga.store.sqlite import SQLite
@@ -814,6 +814,7 @@ class FileTests(EngineTestCase):
 
     async def test_the_log_is_removed_while_another_reads(self) -> None:
         """P1: where it can't be saved, nothing is acknowledged until it can."""
+        self.patch(sqlite, "BUSY_TIMEOUT", 0.5)
         store, _ = await self.open_with_a_job()
         with closing(self.connect()) as stranger:
             stranger.execute("BEGIN")
@@ -898,6 +899,7 @@ class FileTests(EngineTestCase):
 
     async def test_busy(self) -> None:
         """A stranger who holds the file makes calls fail after a while; then all is well."""
+        self.patch(sqlite, "BUSY_TIMEOUT", 0.5)
         store = self.open_store()
         await store.put(KEY, EACH_MINUTE)
         with closing(self.connect()) as stranger:
