@@ -2,7 +2,9 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
-RUN = $(BIN)/python tests/run.py
+# Processes that share the tests of one run: most tests of daemons wait.
+JOBS ?= 2
+RUN = $(BIN)/python tests/run.py --jobs $(JOBS)
 
 .PHONY: help venv demo engines mysql-engine nginx-engine test test-mysql test-quick test-lowest lint \
     format bench faults faults-quick clean
@@ -97,7 +99,7 @@ faults: $(FAULTS_ENGINE)
 	    $(if $(SEED),--seed $(SEED)) $(FAULTS)
 
 faults-quick: engines
-	@$(BIN)/python -m faults --seconds 5 --together 6 $(FAULTS)
+	@$(BIN)/python -m faults --seconds 5 --together 8 $(FAULTS)
 
 clean:
 	rm -rf .venv $(LOWEST) .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info

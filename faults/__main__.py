@@ -147,13 +147,13 @@ class Bench:
             results: list[Result | None] = [
                 await self.run(name, one) for name, one in wanted.items() if one.alone
             ]
-            results += await gatherResults(
-                [
-                    semaphore.run(self.run, name, one)
-                    for name, one in wanted.items()
-                    if not one.alone
-                ]
+            others = [(name, one) for name, one in wanted.items() if not one.alone]
+            # From the list's end, where the longest scenarios are: begun last, those would go on
+            # by themselves.
+            ended = await gatherResults(
+                [semaphore.run(self.run, name, one) for name, one in reversed(others)]
             )
+            results += reversed(ended)
         finally:
             if self._shared is not None:
                 await deferToThread(self._shared.discard)

@@ -8,11 +8,13 @@ The engines asked for (sqlite and mariadb where the variable is missing) have to
 engine on which no test ran is a failure, and so is a skipped test that belongs to one. A test
 belongs to an engine by its class's name, which has SQLite, MariaDB or MySQL in it. With
 ``--engines-only`` no others are run: those that belong to none do not have to be run again for each
-engine. The last line is ``N passed, N failed``.
+engine. ``--jobs N`` has N processes share the tests, each with servers of its own: tests of daemons
+mostly wait, and other tests run meanwhile. The last line is ``N passed, N failed``.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -24,8 +26,6 @@ from typing import Any
 from unittest import TestSuite
 
 ROOT = Path(__file__).resolve().parent.parent
-
-ENGINES_ONLY = "--engines-only"
 
 
 def asked_for(environ: Mapping[str, str]) -> list[str]:
@@ -145,11 +145,16 @@ def conclusion(report: Report, engines: Sequence[str]) -> tuple[list[str], int]:
     return lines, failed
 
 
-def run_trial(names: Iterable[str]) -> Report:
-    """Run trial with its output going through to ours as it comes."""
+def run_trial(names: Iterable[str], jobs: int = 1) -> Report:
+    """
+    Run trial with its output going through to ours as it comes.
+
+    :param jobs: how many processes share the tests; with one, trial runs them itself.
+    """
     report = Report()
+    shared = [f"--jobs={jobs}"] if jobs > 1 else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "twisted.trial", "--reporter=bwverbose", *names],
+        [sys.executable, "-m", "twisted.trial", "--reporter=bwverbose", *shared, *names],
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -178,15 +183,20 @@ def run_trial(names: Iterable[str]) -> Report:
 
 
 def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="tests/run.py")
+    parser.add_argument("--engines-only", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    options = parser.parse_args(arguments)
     engines = asked_for(os.environ)
-    names = [argument for argument in arguments if argument != ENGINES_ONLY] or ["tests"]
-    if ENGINES_ONLY in arguments:
+    names = options.names or ["tests"]
+    if options.engines_only:
         sys.path.insert(0, str(ROOT))
         names = load(names, engines)
         if not names:
             print(f"FAILED: none of these tests belongs to {', '.join(engines) or 'an engine'}")
             return 1
-    report = run_trial(names)
+    report = run_trial(names, options.jobs)
     lines, failed = conclusion(report, engines)
     print("\n".join(lines), flush=True)
     return 1 if failed else 0
