@@ -8,6 +8,14 @@ was given and what would do. ``dalga.web.errors`` turns exceptions into HTTP ans
 
 from __future__ import annotations
 
+#: How much of what was given is repeated in a sentence, in characters.
+SHOWN = 40
+
+
+def shown(text: str) -> str:
+    """`text` as a sentence repeats it: quoted, on one line, cut off after `SHOWN` characters."""
+    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
+
 
 class DalgaError(Exception):
     """Anything that Dalga itself has to say. Never raised bare."""

@@ -19,6 +19,8 @@ from zoneinfo import ZoneInfo, available_timezones
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from dalga.model.fields import READERS
+
 T = TypeVar("T", bound=Callable[..., Any])
 
 SECOND = timedelta(seconds=1)
@@ -195,11 +197,7 @@ def crons_with_seconds_near(draw: st.DrawFn, wall: datetime) -> str:
 # What a client may send
 
 #: What a PUT takes.
-PARAMETERS = [
-    *("interval", "cron", "location", "first-run", "one-off", "immediate", "until", "count"),
-    *("catch-up", "max-lateness", "on-failure", "jitter", "dst-gap", "dst-overlap"),
-    "if-exists",
-]
+PARAMETERS = list(READERS)
 
 #: What comes close to durations, cron expressions and timestamps.
 GRAMMARS = [

@@ -23,6 +23,7 @@ from dalga.config.headers import HEADERS
 from dalga.config.load import load_config
 from dalga.config.sections import KEYS, Config
 from dalga.errors import ConfigError, InvalidRequest
+from dalga.model.fields import FIELDS, READERS
 from dalga.operations import Status
 from dalga.web.api import Api
 from dalga.web.errors import UnknownResource
@@ -30,6 +31,7 @@ from dalga.web.parameters import job_key, schedule_request
 
 DOCS = Path(__file__).parent.parent / "docs"
 
+README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 FROM_GO = (DOCS / "from-go.md").read_text(encoding="utf-8")
 
 #: The columns of most tables there, after the first.
@@ -116,10 +118,8 @@ class FromGoTests(SynchronousTestCase):
 
     def test_no_parameter_is_left_out(self) -> None:
         """What a PUT knows is in the table."""
-        error = self.assertRaises(InvalidRequest, schedule_request, b"nonsense=1", None, b"")
-        known = str(error).partition("a job takes ")[2].split(", ")
         rows = [code(cell) for cell, _ in tables("## Parameters of PUT", "parameter")]
-        self.assertEqual(sorted(known), sorted(rows))
+        self.assertEqual(sorted(READERS), sorted(rows))
 
     def test_keys(self) -> None:
         """
@@ -197,3 +197,22 @@ class FromGoTests(SynchronousTestCase):
         self.assertFalse(config.jobs.fixed_intervals)
         self.assertEqual(config.jobs.retry.interval, config.jobs.retry.max_interval)
         self.assertEqual((config.jobs.retry.multiplier, config.jobs.retry.jitter), (1, 0))
+
+
+class ReadmeTests(SynchronousTestCase):
+    """What the README says of a job's parameters."""
+
+    def test_each_parameter_is_in_the_table(self) -> None:
+        """In the order in which a refusal lists them."""
+        section = README.partition("\n### Parameters of PUT\n")[2]
+        table = section.partition("| parameter | what it says | example |\n")[2].partition("\n\n")[
+            0
+        ]
+        names = [code(cells_of(line)[0]) for line in table.splitlines()[1:]]
+        self.assertEqual(names, [*READERS])
+
+    def test_each_parameter_that_is_not_shown_is_named(self) -> None:
+        hidden = [field.name for field in FIELDS if field.read and field.show is None]
+        *others, last = (f"`{name}`" for name in hidden)
+        sentence = f"with `_` for `-`, but for {', '.join(others)} and {last}"
+        self.assertTrue(sentence in " ".join(README.split()), sentence)

@@ -26,7 +26,8 @@ ROOT = Path(__file__).parent.parent
 #: own, but for `store`, which is one room.
 MODEL = (
     *("duration", "zone", "cron", "schedule", "retry"),
-    *("key", "address", "options", "grid", "lateness", "job", "run", "plan", "setback"),
+    *("key", "address", "options", "reading", "writing", "fields"),
+    *("grid", "lateness", "job", "run", "plan", "setback"),
 )
 CONFIG = (
     *("formats", "texts", "values", "sections"),

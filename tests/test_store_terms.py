@@ -23,6 +23,7 @@ from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, OnFailure, Options
 from dalga.model.plan import ScheduleRequest, plan
+from dalga.model.reading import MAX_JITTER, MAX_LATENESS
 from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop
 from dalga.model.schedule import (
     END_OF_TIME,
@@ -47,7 +48,6 @@ from dalga.store.rows import (
     was_recorded,
 )
 from dalga.store.sqlite import SQLite
-from dalga.web.parameters import MAX_JITTER, MAX_LATENESS
 from tests.examples import ended
 from tests.stores import LONG, NOW, EngineTestCase, each_engine
 from tests.strategies import LOCATIONS, calendar_parts, crons_near, iso, thorough

@@ -19,27 +19,29 @@ from dalga.model.duration import seconds as whole_seconds
 from dalga.model.key import RawKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import Plan, RawRequest, ScheduleRequest, plan
+from dalga.model.reading import (
+    MAX_COUNT,
+    MAX_LATENESS,
+    MIN_LATENESS,
+    boolean,
+    count,
+    cron,
+    instant,
+    interval,
+    jitter,
+    lateness,
+    location,
+    one_of,
+)
 from dalga.model.schedule import MAX_INTERVAL
 from dalga.model.zone import Gap, Overlap
 from dalga.web.bodies import FORM, JSON
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.web.parameters import (
-    MAX_COUNT,
-    MAX_LATENESS,
-    MIN_LATENESS,
     RunTimes,
-    boolean,
-    count,
-    cron,
     enablement,
-    instant,
-    interval,
-    jitter,
     job_key,
-    lateness,
     listing,
-    location,
-    one_of,
     preview,
     run_times,
     schedule_request,

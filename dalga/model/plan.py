@@ -19,7 +19,7 @@ from dalga.model.grid import Grid, offset_of
 from dalga.model.job import Job
 from dalga.model.key import JobKey
 from dalga.model.lateness import first_in_time, is_too_late, next_time, within
-from dalga.model.options import CatchUp, IfExists, OnFailure, Options
+from dalga.model.options import Chosen, IfExists, Options
 from dalga.model.schedule import (
     MICROSECOND,
     YEARS_AHEAD,
@@ -42,7 +42,7 @@ MIN_INTERVAL = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class RawRequest:
+class RawRequest(Chosen):
     """
     What a PUT asks for, parameter by parameter, whether or not they go together; None where one was
     not given.
@@ -51,15 +51,8 @@ class RawRequest:
     interval: Duration | None = None
     cron: str | None = None
     location: str | None = None
-    first_run: datetime | None = None
     one_off: bool = False
     immediate: bool = False
-    until: datetime | None = None
-    count: int | None = None
-    catch_up: CatchUp | None = None
-    max_lateness: timedelta | None = None
-    on_failure: OnFailure | None = None
-    jitter: timedelta | None = None
     dst_gap: Gap | None = None
     dst_overlap: Overlap | None = None
     if_exists: IfExists | None = None
@@ -377,16 +370,7 @@ def _draft(request: ScheduleRequest, now: datetime, key: JobKey | None) -> Plan:
     :raises InvalidRequest: see `plan`.
     """
     zone = Zone(request.location or "UTC", request.dst_gap, request.dst_overlap)
-    options = Options(
-        until=request.until,
-        count=request.count,
-        catch_up=request.catch_up or CatchUp.ONE,
-        max_lateness=request.max_lateness,
-        on_failure=request.on_failure or OnFailure.CONTINUE,
-        first_run=request.first_run,
-        jitter=request.jitter,
-        delay=(request.interval or None) if request.one_off else None,
-    )
+    options = Options.of(request, (request.interval or None) if request.one_off else None)
     offset = offset_of(key, options) if key else timedelta()
     schedule, anchor, first = _first_run(request, zone, options, offset, now)
     return Plan(schedule, options, anchor, first, offset)

@@ -269,6 +269,16 @@ def timestamp(instant: datetime) -> str:
     return instant.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
+def exact_timestamp(instant: datetime) -> str:
+    """An instant in RFC 3339, UTC, with its fraction of a second where there is one."""
+    return timestamp(instant).removesuffix("Z") + fraction_of_second(instant) + "Z"
+
+
+def fraction_of_second(time: datetime) -> str:
+    """The digits of a time past the second, with the dot; nothing where there are none."""
+    return f".{time.microsecond:06}".rstrip("0").rstrip(".")
+
+
 def add(instant: datetime, delay: timedelta) -> datetime | None:
     """`instant` plus `delay`, or None where that is outside the years 1 to 9999."""
     try:

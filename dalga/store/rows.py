@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dalga.errors import InvalidRequest
-from dalga.model.duration import duration_from_text
+from dalga.model.fields import kept_members, load_members
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
-from dalga.model.options import CatchUp, OnFailure, Options
+from dalga.model.options import Options
 from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Run, Skip, Stop
 from dalga.model.schedule import Schedule, schedule_from_text
-from dalga.model.zone import Gap, Overlap, Zone, check_location
+from dalga.model.zone import Zone, check_location
 
 #: The length of a claim's token, in bytes.
 TOKEN_LENGTH = 16
@@ -217,24 +217,15 @@ def shown_key(path: object, body: object) -> RawKey:
     return RawKey(*shown)
 
 
+class _Terms(NamedTuple):
+    schedule: Schedule
+    options: Options
+
+
 def terms_text(schedule: Schedule, options: Options) -> tuple[str, str, str]:
     """What the columns schedule, location and options hold."""
-    chosen = {
-        "first-run": None if options.first_run is None else options.first_run.isoformat(),
-        "until": None if options.until is None else options.until.isoformat(),
-        "count": options.count,
-        "catch-up": None if options.catch_up is CatchUp.ONE else options.catch_up,
-        "max-lateness": None
-        if options.max_lateness is None
-        else options.max_lateness.total_seconds(),
-        "on-failure": None if options.on_failure is OnFailure.CONTINUE else options.on_failure,
-        "jitter": None if options.jitter is None else options.jitter.total_seconds(),
-        "delay": None if options.delay is None else options.delay.text,
-        "dst-gap": schedule.zone.gap,
-        "dst-overlap": schedule.zone.overlap,
-    }
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    text = json.dumps(chosen, separators=(",", ":")) if chosen else ""
+    members = kept_members(_Terms(schedule, options))
+    text = json.dumps(members, separators=(",", ":")) if members else ""
     return schedule.text, schedule.zone.location, text
 
 
@@ -258,8 +249,8 @@ def _terms_from_text(schedule: str, location: str, options: str) -> tuple[Schedu
         check_location(location)
     except ValueError as problem:
         raise Unreadable(f"location is {location[:40]!r}, which {problem}") from None
-    chosen, gap, overlap = _options_from_text(options)
-    return schedule_from_text(schedule, Zone(location, gap, overlap)), chosen
+    chosen, rules = _options_from_text(options)
+    return schedule_from_text(schedule, Zone(location, **rules)), chosen
 
 
 def options_of(value: object) -> Options:
@@ -272,59 +263,20 @@ def options_of(value: object) -> Options:
 
 
 @lru_cache(maxsize=4096)
-def _options_from_text(options: str) -> tuple[Options, Gap | None, Overlap | None]:
-    """:raises Unreadable: with what is wrong with it."""
+def _options_from_text(options: str) -> tuple[Options, dict[str, Any]]:
+    """
+    :return: see `load_members`.
+    :raises Unreadable: with what is wrong with it.
+    """
     if not options:
-        return Options(), None, None
+        return Options(), {}
     try:
-        given = json.loads(options)
-        if not isinstance(given, dict):
+        members = json.loads(options)
+        if not isinstance(members, dict):
             raise ValueError("it is no JSON object")
-        chosen = {name: read(given.pop(name)) for name, read in _OPTIONS if name in given}
-        if given:
-            raise ValueError(f"there is no option {next(iter(given))!r}")
+        return load_members(members)
     except (ValueError, TypeError, OverflowError, RecursionError) as problem:
         raise Unreadable(f"options is {options[:40]!r}, which can't be read: {problem}") from None
-    gap, overlap = chosen.pop("dst-gap", None), chosen.pop("dst-overlap", None)
-    fields = {name.replace("-", "_"): value for name, value in chosen.items()}
-    return Options(**fields), gap, overlap
-
-
-def _aware(value: str) -> datetime:
-    instant = datetime.fromisoformat(value)
-    if instant.tzinfo is None:
-        raise ValueError(f"{value!r} has no zone")
-    return instant.astimezone(UTC)
-
-
-def _positive(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r:.40} is not a count of runs")
-    return value
-
-
-def _seconds(what: str) -> Callable[[float], timedelta]:
-    def read(value: float) -> timedelta:
-        elapsed = timedelta(seconds=value)
-        if isinstance(value, bool) or elapsed < timedelta():
-            raise ValueError(f"{value!r:.40} is no {what} in seconds")
-        return elapsed
-
-    return read
-
-
-_OPTIONS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
-    ("first-run", _aware),
-    ("until", _aware),
-    ("count", _positive),
-    ("catch-up", CatchUp),
-    ("max-lateness", _seconds("lateness")),
-    ("on-failure", OnFailure),
-    ("jitter", _seconds("jitter")),
-    ("delay", duration_from_text),
-    ("dst-gap", Gap),
-    ("dst-overlap", Overlap),
-)
 
 
 def _failed(value: object) -> Failed:

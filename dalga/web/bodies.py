@@ -11,11 +11,11 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from dalga.errors import InvalidRequest
-from dalga.web.errors import BodyTooLarge, UnsupportedMediaType, shown
+from dalga.errors import InvalidRequest, shown
+from dalga.model.reading import Members, Number, Value
+from dalga.web.errors import BodyTooLarge, UnsupportedMediaType
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
@@ -74,7 +74,7 @@ def form_pairs(form: bytes) -> Iterable[tuple[str, str]]:
             yield text, unescaped(value, f"the parameter {shown(text)}")
 
 
-def body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, str]]:
+def body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, Value]]:
     """
     The pairs of a form, or the members of a JSON object.
 
@@ -87,7 +87,7 @@ def body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, str
     if kind == FORM:
         return form_pairs(body)
     if kind == JSON:
-        return _json_pairs(body)
+        return _json_members(body)
     given = shown(content_type) if content_type else "missing"
     raise UnsupportedMediaType(f"the body's Content-Type is {given}: it takes {FORM} or {JSON}")
 
@@ -97,12 +97,8 @@ def media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-class _Members(list[tuple[str, Any]]):
-    """A JSON object's members; a dict would hide repeated ones."""
-
-
-def _json_pairs(body: bytes) -> Iterable[tuple[str, str]]:
-    """The members of a JSON object, as the text that a form would have for them, or `NotText`."""
+def _json_members(body: bytes) -> Members:
+    """The members of the JSON object that a body is."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -111,7 +107,7 @@ def _json_pairs(body: bytes) -> Iterable[tuple[str, str]]:
         # Numbers stay text, so that they are read by the same rules as a form's.
         members = json.loads(
             text,
-            object_pairs_hook=_Members,
+            object_pairs_hook=Members,
             parse_int=Number,
             parse_float=_fraction,
             parse_constant=Number,
@@ -120,15 +116,9 @@ def _json_pairs(body: bytes) -> Iterable[tuple[str, str]]:
         raise InvalidRequest(f"the body is not JSON: {_mistake(text, error)}") from None
     except RecursionError:
         raise InvalidRequest("the JSON body is nested too deeply: it takes one object") from None
-    if not isinstance(members, _Members):
+    if not isinstance(members, Members):
         raise InvalidRequest('the JSON body is not an object: it takes one such as {"interval":60}')
-    for name, value in members:
-        if isinstance(value, bool):
-            yield name, "true" if value else "false"
-        elif isinstance(value, str):
-            yield name, value
-        else:
-            yield name, NULL if value is None else NotText("an object or array")
+    return members
 
 
 def _mistake(text: str, error: json.JSONDecodeError) -> str:
@@ -139,21 +129,6 @@ def _mistake(text: str, error: json.JSONDecodeError) -> str:
     if not rest.strip():
         return "it ends before it is complete"
     return f"line {error.lineno}, column {error.colno}, at {shown(rest)}, can't be read"
-
-
-class NotText(str):
-    """A JSON value that no form could say: ``null``, or "an object or array"."""
-
-    __slots__ = ()
-
-
-NULL = NotText("null")
-
-
-class Number(str):
-    """A JSON number as it was written."""
-
-    __slots__ = ()
 
 
 def _fraction(written: str) -> Number:

@@ -94,9 +94,6 @@ _METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 #: When to ask again after a 503, in seconds.
 RETRY_AFTER = 1
 
-#: How much of what was given is repeated in an answer, in characters.
-SHOWN = 40
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -127,11 +124,6 @@ def unexpected() -> Problem:
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "something went wrong inside Dalga; its log says what",
     )
-
-
-def shown(text: str) -> str:
-    """`text` as an answer repeats it: on one line, quoted, and not too much of it."""
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
 def _detail(error: BaseException) -> str:

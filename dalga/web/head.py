@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dalga.errors import DalgaError
+from dalga.errors import DalgaError, shown
 from dalga.web.errors import (
     HeadTooLarge,
     MalformedRequest,
     TargetTooLong,
     UnknownCoding,
     UnsupportedVersion,
-    shown,
 )
 
 #: The longest method, in characters. The longest that is registered with IANA has 17.

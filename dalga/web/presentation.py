@@ -13,9 +13,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from dalga.model.fields import shown_parameters
 from dalga.model.job import Failed, Job, UnreadableJob
-from dalga.model.options import CatchUp, OnFailure
-from dalga.model.schedule import Cron, Once, Schedule, timestamp
+from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
 from dalga.model.zone import Occurrence, Zone
 from dalga.operations import Status, Timetable
 from dalga.store import Page
@@ -59,53 +59,17 @@ def _job(job: Job | UnreadableJob) -> dict[str, Any]:
     members: dict[str, Any] = {"path": job.key.path, "body": job.key.body}
     if isinstance(job, UnreadableJob):
         return {**members, "next_run": None, "problem": job.problem}
-    members["interval"] = _interval(job.schedule)
+    # The original's keys, which are always there, and in this order.
+    members["interval"] = None
     members["next_run"] = None if job.next_run is None else timestamp(job.next_run)
     scheduled = timestamp(job.scheduled)
     if scheduled != members["next_run"]:
         members["next_sched"] = scheduled
-    return {**members, **_schedule(job.schedule), **_options(job), **_state(job)}
-
-
-def _interval(schedule: Schedule) -> int | str | None:
-    """Whole seconds as a number, 0 for once; another duration as ISO 8601 has it."""
-    if isinstance(schedule, Cron):
-        return None
-    if isinstance(schedule, Once):
-        return 0
-    return int(schedule.text) if schedule.text.isdecimal() else schedule.text
-
-
-def _schedule(schedule: Schedule) -> dict[str, Any]:
-    """What an interval does not say of when a job runs."""
-    zone = schedule.zone
-    members = {
-        "cron": schedule.text if isinstance(schedule, Cron) else None,
-        "location": None if zone.location == "UTC" else zone.location,
-        "dst_gap": zone.gap,
-        "dst_overlap": zone.overlap,
-    }
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def _options(job: Job) -> dict[str, Any]:
-    """What else was asked for."""
-    options = job.options
-    members: dict[str, Any] = {}
-    if options.until is not None:
-        members["until"] = _exactly(options.until)
-    if options.count is not None:
-        members["count"] = options.count
-        members["successes"] = job.successes
-    if options.catch_up is not CatchUp.ONE:
-        members["catch_up"] = options.catch_up
-    if options.max_lateness is not None:
-        members["max_lateness"] = _seconds(options.max_lateness)
-    if options.on_failure is not OnFailure.CONTINUE:
-        members["on_failure"] = options.on_failure
-    if options.jitter is not None:
-        members["jitter"] = _seconds(options.jitter)
-    return members
+    for name, value in shown_parameters(job):
+        members[name] = value
+        if name == "count":
+            members["successes"] = job.successes
+    return members | _state(job)
 
 
 def _state(job: Job) -> dict[str, Any]:
@@ -133,17 +97,8 @@ def run_times_json(timetable: Timetable) -> bytes:
 
 
 def _run(zone: Zone, time: Occurrence) -> dict[str, str]:
-    members = {"at": _exactly(time.at), "local": _local(zone.local(time.at))}
+    members = {"at": exact_timestamp(time.at), "local": _local(zone.local(time.at))}
     return members if time.dst is None else {**members, "dst": time.dst}
-
-
-def _exactly(instant: datetime) -> str:
-    """An instant in RFC 3339, UTC, with its fraction of a second where there is one."""
-    return timestamp(instant).removesuffix("Z") + _fraction(instant) + "Z"
-
-
-def _fraction(instant: datetime) -> str:
-    return f".{instant.microsecond:06}".rstrip("0").rstrip(".")
 
 
 def _local(local: datetime) -> str:
@@ -155,12 +110,7 @@ def _local(local: datetime) -> str:
     assert offset is not None
     whole = timezone(round(offset / _MINUTE) * _MINUTE)
     text = local.replace(tzinfo=whole, microsecond=0).isoformat()
-    return text[:-6] + _fraction(local) + text[-6:]
-
-
-def _seconds(duration: timedelta) -> int | float:
-    seconds = duration.total_seconds()
-    return int(seconds) if seconds.is_integer() else seconds
+    return text[:-6] + fraction_of_second(local) + text[-6:]
 
 
 def status_json(status: Status) -> bytes:

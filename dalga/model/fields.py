@@ -1,0 +1,164 @@
+"""
+A job's parameters, in one table: how each is read, where a job has it, what GET shows of it, and
+what the database keeps of it. Pure.
+
+To add a parameter, add a row to `FIELDS`, and an attribute to the dataclass that its place names
+(mostly `Chosen`). PUT, JSON bodies, GET and the column ``options`` go by the table. What is still
+missing then, such as a line in the docs, tests/test_fields.py and tests/test_docs.py say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+from dalga.model.options import CatchUp, IfExists, OnFailure, Options
+from dalga.model.reading import (
+    Reader,
+    boolean,
+    count,
+    cron,
+    instant_or_wall,
+    interval,
+    jitter,
+    lateness,
+    location,
+    one_of,
+)
+from dalga.model.schedule import Schedule, exact_timestamp
+from dalga.model.writing import (
+    COUNT,
+    DURATION,
+    INSTANT,
+    Column,
+    Member,
+    choice,
+    elapsed,
+    shown_cron,
+    shown_interval,
+    shown_seconds,
+)
+from dalga.model.zone import Gap, Overlap
+
+
+class Terms(Protocol):
+    """What a `Job` and a `Plan` both have: when the job runs, and what else was chosen."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def options(self) -> Options: ...
+
+
+class Field(NamedTuple):
+    """A parameter of a job."""
+
+    #: Its name for PUT, in the docs and in the column ``options``.
+    name: str
+    #: What was given -> the value; None where no PUT takes it.
+    read: Reader | None
+    #: The attribute of `Terms` that has the value; empty where a job does not keep it.
+    place: str = ""
+    #: The value -> what GET shows; None where GET does not show it.
+    show: Callable[[Any], object] | None = None
+    #: How the database keeps the value; None where it does not.
+    kept: Column | Member | None = None
+    #: The value that holds where none was given. It is neither shown nor kept.
+    default: object = None
+
+    @property
+    def attribute(self) -> str:
+        """Its name in the JSON of a job, and that of its attribute of `RawRequest`."""
+        return self.name.replace("-", "_")
+
+
+#: In the order of the docs.
+FIELDS = (
+    # name, read by, place, shown by, kept as, default
+    Field("interval", interval, "schedule", shown_interval, Column("schedule")),
+    Field("cron", cron, "schedule", shown_cron, Column("schedule")),
+    Field("location", location, "schedule.zone.location", str, Column("location"), "UTC"),
+    Field("first-run", instant_or_wall, "options.first_run", None, INSTANT),
+    Field("one-off", boolean, "schedule", None, Column("schedule")),
+    Field("immediate", boolean),
+    Field("until", instant_or_wall, "options.until", exact_timestamp, INSTANT),
+    Field("count", count, "options.count", int, COUNT),
+    Field("catch-up", one_of(CatchUp), "options.catch_up", str, choice(CatchUp), CatchUp.ONE),
+    Field("max-lateness", lateness, "options.max_lateness", shown_seconds, elapsed("lateness")),
+    Field(
+        *("on-failure", one_of(OnFailure), "options.on_failure", str, choice(OnFailure)),
+        OnFailure.CONTINUE,
+    ),
+    Field("jitter", jitter, "options.jitter", shown_seconds, elapsed("jitter")),
+    # What `interval` was of a one-off job.
+    Field("delay", None, "options.delay", None, DURATION),
+    Field("dst-gap", one_of(Gap), "schedule.zone.gap", str, choice(Gap)),
+    Field("dst-overlap", one_of(Overlap), "schedule.zone.overlap", str, choice(Overlap)),
+    Field("if-exists", one_of(IfExists)),
+)
+
+
+def readers_of(fields: Iterable[Field]) -> Mapping[str, Reader]:
+    """The readers of the fields that a PUT takes, by name."""
+    return MappingProxyType({field.name: field.read for field in fields if field.read is not None})
+
+
+#: What PUT takes.
+READERS = readers_of(FIELDS)
+
+#: What GET shows, in its order: first what makes the schedule, then the options. Each field goes
+#: with what gets its value out of `Terms`.
+_SHOWN = tuple(
+    (field, field.attribute, attrgetter(field.place))
+    for field in sorted(FIELDS, key=lambda field: field.place.startswith("options."))
+    if field.show is not None
+)
+
+#: The members of the column ``options`` by name, in the same way.
+_MEMBERS = {
+    field.name: (field, field.kept, attrgetter(field.place))
+    for field in FIELDS
+    if isinstance(field.kept, Member)
+}
+
+
+def shown_parameters(terms: Terms) -> Iterator[tuple[str, object]]:
+    """What GET shows of a job's parameters, each by its name there."""
+    for field, name, get in _SHOWN:
+        value = get(terms)
+        if value is None or value == field.default or field.show is None:
+            continue
+        found = field.show(value)
+        if found is not None:
+            yield name, found
+
+
+def kept_members(terms: Terms) -> dict[str, object]:
+    """The members of the column ``options``."""
+    members = {}
+    for name, (field, member, get) in _MEMBERS.items():
+        value = get(terms)
+        if value is not None and value != field.default:
+            members[name] = member.write(value)
+    return members
+
+
+def load_members(members: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """
+    Read what `kept_members` gave.
+
+    :return: the options, and the arguments of the job's `Zone` that are kept beside them.
+    :raises ValueError: TypeError or OverflowError, for members that it can't have given.
+    """
+    found: dict[str, dict[str, Any]] = {"options": {}, "schedule.zone": {}}
+    for name, (field, member, _) in _MEMBERS.items():
+        if name in members:
+            owner, _, attribute = field.place.rpartition(".")
+            found[owner][attribute] = member.load(members[name])
+    for name in members:
+        if name not in _MEMBERS:
+            raise ValueError(f"there is no option {name!r}")
+    return Options(**found["options"]), found["schedule.zone"]

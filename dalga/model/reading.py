@@ -1,0 +1,345 @@
+"""
+A parameter as it was given -> its value. Pure.
+
+A form or a query gives text, a JSON body gives a `Value`. Each function here that has a ``name``
+and a ``value`` is a `Reader`, and raises `InvalidRequest` with one sentence that names the
+parameter, what was given and what would do. Which parameters there are is in `fields`; which of
+them go together is in `plan`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import wraps
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from dalga.errors import InvalidRequest, shown
+from dalga.model.cron import cron_from_text
+from dalga.model.duration import Duration, duration_from_text, seconds
+from dalga.model.schedule import MAX_INTERVAL
+from dalga.model.zone import check_location
+
+E = TypeVar("E", bound=StrEnum)
+T = TypeVar("T")
+
+#: The largest `count`, as large as the largest `interval` in seconds.
+MAX_COUNT = 2**32 - 1
+
+#: The shortest and the longest max-lateness. A run is always some milliseconds late.
+MIN_LATENESS = timedelta(milliseconds=100)
+MAX_LATENESS = timedelta(days=3650)
+
+#: The shortest and the longest jitter.
+MIN_JITTER = timedelta(milliseconds=1)
+MAX_JITTER = timedelta(days=366)
+
+#: Examples of a duration, for sentences on a wrong one.
+DURATIONS = "such as 5m, 1h30m, PT90S or P1D"
+
+#: An example of a time, for sentences on a wrong one.
+EXAMPLE = "2030-01-31T09:00:00Z"
+
+_BOOLEANS: Mapping[str, bool] = MappingProxyType(
+    {
+        **dict.fromkeys(("true", "yes", "on", "1"), True),
+        **dict.fromkeys(("false", "no", "off", "0"), False),
+    }
+)
+
+#: RFC 3339 section 5.6; its note allows lower case letters and a space for the T. A zone may be
+#: missing, as it is from what ISO 8601 calls local time.
+_TIMESTAMP = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.(\d+))?"
+    r"([Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))?",
+    re.ASCII,
+)
+_SPACE_FOR_PLUS = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)? \d\d:\d\d", re.ASCII)
+
+#: Hours from UTC, or the name of a zone for them, whose + may have come as a space.
+_OFFSET = re.compile(r"(?:(?:Etc/)?(?:GMT|UTC|UCT|Z))?[ +-][0-9][0-9:.]*", re.IGNORECASE)
+
+
+# What is given
+
+
+class Number(str):
+    """A JSON number, as text: so a number and a form's text are read by the same rules."""
+
+    __slots__ = ()
+
+
+class Members(list[tuple[str, Any]]):
+    """A JSON object: its members in order, repeated ones too, which a dict would hide."""
+
+
+#: A value in a JSON body; of a list and of an object, the values inside are of this type too.
+Value = str | Number | bool | list[Any] | Members | None
+
+#: Reads one parameter: its name and what was given -> its value.
+Reader = Callable[[str, Value], Any]
+
+
+def as_text(value: Value) -> str:
+    """What was given, as sentences repeat it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "an object or array"
+    return "null" if value is None else "true" if value else "false"
+
+
+def text_of(name: str, value: Value) -> str:
+    """
+    The text that a form has for a value.
+
+    :raises InvalidRequest: for a value that no form can have.
+    """
+    if value is None or isinstance(value, list):
+        raise InvalidRequest(
+            f"{shown(name)} is {as_text(value)} in the JSON body: "
+            "it takes a string, a number or a boolean"
+        )
+    return as_text(value)
+
+
+def members_of(name: str, value: Value) -> dict[str, Value]:
+    """
+    The members of a JSON object, for a parameter that takes one.
+
+    :raises InvalidRequest: for another value, and where a member is repeated.
+    """
+    if not isinstance(value, Members):
+        given = "an array" if isinstance(value, list) else shown(as_text(value))
+        raise InvalidRequest(f"{shown(name)} is {given}: it takes a JSON object")
+    members: dict[str, Value] = {}
+    for member, inner in value:
+        if member in members:
+            raise InvalidRequest(f"{shown(name)} has {shown(member)} twice: give it once")
+        members[member] = inner
+    return members
+
+
+def of_text(read: Callable[[str, str], T]) -> Callable[[str, Value], T]:
+    """:return: a reader of all values that a form can have."""
+
+    @wraps(read)
+    def read_value(name: str, value: Value) -> T:
+        return read(name, text_of(name, value))
+
+    return read_value
+
+
+# Readers
+
+
+def interval(name: str, value: Value) -> Duration | None:
+    """
+    :return: elapsed time of 0 to `MAX_INTERVAL` seconds, or a duration of days and more. None for
+        the null that GET shows beside a ``cron``.
+    """
+    return None if value is None else _interval(name, text_of(name, value))
+
+
+def _interval(name: str, value: str) -> Duration:
+    takes = f"it takes seconds from 0 to {MAX_INTERVAL}, or a duration {DURATIONS}"
+    # Not left to int(), which takes "1_000", " 5" and other scripts' digits.
+    if re.fullmatch(r"[0-9]+", value):
+        return seconds(whole(name, value, 0, MAX_INTERVAL, takes))
+    duration = _duration(name, value, takes)
+    if duration.exact > timedelta(seconds=MAX_INTERVAL):
+        raise InvalidRequest(
+            f"{name} is {shown(value)}, which is longer than {MAX_INTERVAL} seconds; {takes}"
+        )
+    return duration
+
+
+@of_text
+def cron(name: str, value: str) -> str:
+    """:return: a cron expression in its normal form."""
+    try:
+        return cron_from_text(value)
+    except ValueError as problem:
+        raise InvalidRequest(f"{name} is {shown(value)}, which {problem}") from None
+
+
+@of_text
+def location(name: str, value: str) -> str:
+    """:return: the name of a time zone."""
+    try:
+        check_location(value)
+    except ValueError as problem:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}, which {_no_location(value) or problem}"
+        ) from None
+    return value
+
+
+def _no_location(value: str) -> str | None:
+    """What is wrong with a name that only looks like an offset, for which no place is guessed."""
+    if _OFFSET.fullmatch(value):
+        plus = value.replace(" ", "+")
+        try:
+            check_location(plus)
+        except ValueError:
+            return (
+                "is an offset and no time zone: name a place whose clock has it, such as "
+                "Europe/Istanbul"
+            )
+        escaped = plus.replace("+", "%2B")
+        return f"has a space for its +, as a + is one in a query or a form: write {escaped}"
+    return None
+
+
+@of_text
+def count(name: str, value: str) -> int:
+    """:return: a whole number, 1 to `MAX_COUNT`."""
+    return whole(name, value, 1, MAX_COUNT, f"it takes a whole number from 1 to {MAX_COUNT}")
+
+
+@of_text
+def lateness(name: str, value: str) -> timedelta:
+    """:return: elapsed time from `MIN_LATENESS` to `MAX_LATENESS`; a day of it is 24 hours."""
+    takes = _takes(MIN_LATENESS, MAX_LATENESS)
+    elapsed = timedelta() if re.fullmatch("0+", value) else _elapsed(name, value, takes)
+    if elapsed > MAX_LATENESS:
+        raise InvalidRequest(f"{name} is {shown(value)}, which is longer than 10 years; {takes}")
+    if elapsed < MIN_LATENESS:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}, which is too short: a run is always some milliseconds "
+            f"late; {takes}"
+        )
+    return elapsed
+
+
+@of_text
+def jitter(name: str, value: str) -> timedelta:
+    """:return: elapsed time from `MIN_JITTER` to `MAX_JITTER`; a day of it is 24 hours."""
+    takes = _takes(MIN_JITTER, MAX_JITTER)
+    elapsed = _elapsed(name, value, takes)
+    if not MIN_JITTER <= elapsed <= MAX_JITTER:
+        raise InvalidRequest(f"{name} is {shown(value)}: {takes}")
+    return elapsed
+
+
+def _takes(least: timedelta, most: timedelta) -> str:
+    bounds = f"{least.total_seconds():g} to {most.total_seconds():.0f}"
+    return f"it takes seconds from {bounds}, or a duration {DURATIONS}"
+
+
+def _elapsed(name: str, value: str, takes: str) -> timedelta:
+    duration = _duration(name, value, takes)
+    if duration.months:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}, which has years or months, which are not always as long; "
+            f"{takes}"
+        )
+    try:
+        return timedelta(days=duration.days) + duration.exact
+    except OverflowError:
+        return timedelta.max
+
+
+def _duration(name: str, value: str, takes: str) -> Duration:
+    try:
+        return duration_from_text(value)
+    except ValueError as problem:
+        raise InvalidRequest(f"{name} is {shown(value)}, which {problem}; {takes}") from None
+
+
+def one_of(kind: type[E]) -> Callable[[str, Value], E]:
+    """:return: a reader of the values of an enumeration, in any case."""
+    *others, last = kind
+
+    @of_text
+    def read(name: str, value: str) -> E:
+        try:
+            return kind(value.lower())
+        except ValueError:
+            raise InvalidRequest(
+                f"{name} is {shown(value)}: it takes {', '.join(others)} or {last}"
+            ) from None
+
+    return read
+
+
+@of_text
+def instant(name: str, value: str) -> datetime:
+    """
+    Read an RFC 3339 timestamp.
+
+    :return: an aware UTC datetime.
+    """
+    moment = instant_or_wall(name, value)
+    if moment.tzinfo is None:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}: the zone is missing, such as the Z in {EXAMPLE}"
+        )
+    return moment
+
+
+@of_text
+def instant_or_wall(name: str, value: str) -> datetime:
+    """
+    Read an RFC 3339 timestamp, or one without a zone. What it has past the microseconds is cut off,
+    and a leap second (23:59:60 UTC) is the first second of the next day, as POSIX counts.
+
+    :return: an aware UTC datetime; a naive one where the zone is missing.
+    """
+    found = _TIMESTAMP.fullmatch(value)
+    if found is None:
+        raise InvalidRequest(f"{name} is {shown(value)}: {_timestamp_advice(value)}")
+    date, hour_minute, second, fraction, zone, sign, hours, minutes = found.groups()
+    is_leap = second == "60"
+    try:
+        local = datetime.fromisoformat(f"{date}T{hour_minute}:{'59' if is_leap else second}")
+    except ValueError:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}: there is no such date or time of day"
+        ) from None
+    local = local.replace(microsecond=int((fraction or "")[:6].ljust(6, "0")))
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    try:
+        utc = (local + offset if sign == "-" else local - offset).replace(tzinfo=UTC)
+        if is_leap:
+            if zone is None or (utc.hour, utc.minute) != (23, 59):
+                raise InvalidRequest(
+                    f"{name} is {shown(value)}: a leap second is at 23:59:60 UTC only"
+                )
+            utc += timedelta(seconds=1)
+    except OverflowError:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}: it takes a time in the years 1 to 9999 UTC"
+        ) from None
+    return local if zone is None else utc
+
+
+@of_text
+def boolean(name: str, value: str) -> bool:
+    """:return: what `value` says, in any case."""
+    try:
+        return _BOOLEANS[value.lower()]
+    except KeyError:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}: it takes true, yes, on or 1, or false, no, off or 0"
+        ) from None
+
+
+def whole(name: str, value: str, least: int, most: int, takes: str) -> int:
+    """A whole number, however many zeros it begins with."""
+    digits = value[-11:]
+    if not re.fullmatch(r"0*[0-9]{1,10}", value) or not least <= int(digits) <= most:
+        raise InvalidRequest(f"{name} is {shown(value)}: {takes}")
+    return int(digits)
+
+
+def _timestamp_advice(value: str) -> str:
+    if _SPACE_FOR_PLUS.fullmatch(value):
+        return (
+            "a + is a space in a query or a form, so write the plus of a zone as %2B, "
+            "such as 2030-01-31T09:00:00%2B03:00"
+        )
+    return f"it takes an RFC 3339 timestamp with a zone, such as {EXAMPLE}"

@@ -1,0 +1,180 @@
+"""
+The table of a job's parameters: what each row needs elsewhere is there, and a row is enough for a
+parameter to be read, shown and kept. The docs are held to it in tests/test_docs.py.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.errors import InvalidRequest
+from dalga.model.fields import (
+    FIELDS,
+    READERS,
+    Field,
+    kept_members,
+    load_members,
+    readers_of,
+    shown_parameters,
+)
+from dalga.model.options import Chosen, Options
+from dalga.model.plan import Plan, RawRequest, ScheduleRequest, plan
+from dalga.model.reading import Number, Value, count, members_of
+from dalga.model.schedule import Once
+from dalga.model.writing import Column, Member
+from dalga.store.rows import JobRow, read_job, terms_text
+from dalga.web.bodies import JSON, body_pairs
+from dalga.web.parameters import read_values, schedule_request
+from tests.examples import KEY, NOW
+
+#: A PUT with each parameter, which has another value than where it is left out.
+PUTS = {
+    "interval": "interval=P1M",
+    "cron": "cron=30+9+*+*+MON-FRI",
+    "location": "interval=P1D&location=Europe/Riga",
+    "first-run": "interval=60&first-run=2030-01-01T00:00:00Z",
+    "one-off": "one-off=true&interval=60",
+    "immediate": "interval=60&immediate=true",
+    "until": "interval=60&until=2030-01-01T00:00:00.5Z",
+    "count": "interval=60&count=3",
+    "catch-up": "interval=60&catch-up=skip",
+    "max-lateness": "interval=60&max-lateness=90.5",
+    "on-failure": "interval=60&on-failure=stop",
+    "jitter": "interval=60&jitter=1h",
+    "dst-gap": "interval=P1D&location=Europe/Riga&dst-gap=skip",
+    "dst-overlap": "cron=@daily&location=Europe/Riga&dst-overlap=last",
+    "if-exists": "interval=60&if-exists=update",
+}
+
+
+def planned(query: str) -> Plan:
+    """What a PUT comes to."""
+    request = ScheduleRequest.of(schedule_request(query.encode(), None, b""))
+    return plan(request, NOW, key=KEY)
+
+
+class RowTests(SynchronousTestCase):
+    """Each row of the table, held to what it names."""
+
+    def test_each_parameter_has_an_example(self) -> None:
+        """So that the tests here, and that of PUT, GET and PUT, leave none out."""
+        self.assertEqual([*PUTS], [*READERS])
+
+    def test_a_request_has_the_parameters_as_its_attributes(self) -> None:
+        taken = {field.attribute for field in FIELDS if field.read is not None}
+        self.assertEqual({field.name for field in fields(RawRequest)}, taken)
+
+    def test_each_option_is_kept(self) -> None:
+        """An attribute of `Options` without a row would be gone with the answer to the PUT."""
+        places = {
+            field.place.removeprefix("options.")
+            for field in FIELDS
+            if isinstance(field.kept, Member) and field.place.startswith("options.")
+        }
+        self.assertEqual({field.name for field in fields(Options)}, places)
+        self.assertEqual(
+            {field.name for field in fields(Chosen)} - {field.attribute for field in FIELDS}, set()
+        )
+
+    def test_places_and_columns_are_there(self) -> None:
+        """And the default of a row is what a job has where nothing was chosen."""
+        nothing = Plan(Once(), Options(), NOW, NOW)
+        for field in FIELDS:
+            if field.place != "schedule" and field.place:
+                self.assertEqual(attrgetter(field.place)(nothing), field.default, field.name)
+            if isinstance(field.kept, Column):
+                self.assertIn(field.kept.name, JobRow._fields)
+            self.assertEqual(field.kept is None, not field.place, field.name)
+
+    def test_what_is_read_is_kept_and_shown(self) -> None:
+        """By the row of its own for each parameter, there and back through a row of the table."""
+        for field in FIELDS:
+            if field.read is None:
+                continue
+            found = planned(PUTS[field.name])
+            shown = dict(shown_parameters(found))
+            self.assertEqual(field.attribute in shown, field.show is not None, field.name)
+            texts = terms_text(found.schedule, found.options)
+            if isinstance(field.kept, Member):
+                self.assertIn(field.name, json.loads(texts[2]))
+            row = JobRow(*texts, NOW, NOW, NOW, 0, None, 0, 0, 0, 0, None, 0)
+            job = read_job(row, KEY, NOW, lambda value: NOW)
+            if field.place:
+                value = attrgetter(field.place)
+                self.assertEqual(value(job), value(found), field.name)
+                self.assertNotEqual(value(job), field.default, field.name)
+
+    def test_a_default_is_neither_shown_nor_kept(self) -> None:
+        said = planned("interval=60&location=UTC&catch-up=one&on-failure=continue")
+        self.assertEqual(dict(shown_parameters(said)), {"interval": 60})
+        self.assertEqual(kept_members(said), {})
+        self.assertEqual(load_members({}), (Options(), {}))
+
+
+def read_headers(name: str, value: Value) -> dict[str, Value]:
+    """A reader of an object that may have an object in it."""
+    members = members_of(name, value)
+    if "inner" not in members:
+        return members
+    inner: Any = members_of(f"{name}.inner", members["inner"])
+    return {**members, "inner": inner}
+
+
+class NestedTests(SynchronousTestCase):
+    """A row whose reader takes an object is given it as it stands in the JSON body."""
+
+    readers = readers_of([Field("headers", read_headers), Field("count", count)])
+
+    def read(self, body: str) -> object:
+        pairs = body_pairs(JSON, body.encode())
+        return read_values(pairs, self.readers, "a job takes")
+
+    def refusal(self, body: str) -> str:
+        return str(self.assertRaises(InvalidRequest, self.read, body))
+
+    def test_an_object_comes_nested(self) -> None:
+        body = '{"headers":{"X-Id":"7","n":[6e1,{"a":null}],"inner":{"b":true}},"count":3.0}'
+        found = self.read(body)
+        self.assertEqual(
+            found,
+            {
+                "headers": {"X-Id": "7", "n": ["60", [("a", None)]], "inner": {"b": True}},
+                "count": 3,
+            },
+        )
+
+    def test_a_number_inside_is_no_text(self) -> None:
+        """And is in digits, as a number outside is."""
+        seen: list[Value] = []
+        readers = readers_of([Field("headers", lambda name, value: seen.append(value))])
+        for number in ("60", "60.0", "6e1"):
+            body = b'{"headers":[%s,"60"]}' % number.encode()
+            read_values(body_pairs(JSON, body), readers, "a job takes")
+        self.assertEqual(seen, [["60", "60"]] * 3)
+        for value in seen:
+            assert isinstance(value, list)
+            self.assertEqual([type(inner) for inner in value], [Number, str])
+
+    def test_refused(self) -> None:
+        for body, sentence in [
+            ('{"headers":{"a":1,"a":2}}', "'headers' has 'a' twice: give it once"),
+            (
+                '{"headers":{"inner":{"a":1,"b":2,"a":2}}}',
+                "'headers.inner' has 'a' twice: give it once",
+            ),
+            ('{"headers":{},"headers":{}}', "headers is given twice, as 'an object or array' and"),
+            ('{"headers":[]}', "'headers' is an array: it takes a JSON object"),
+            ('{"headers":null}', "'headers' is 'null': it takes a JSON object"),
+            ('{"headers":60}', "'headers' is '60': it takes a JSON object"),
+            (
+                '{"count":{"a":1,"a":2}}',
+                "'count' is an object or array in the JSON body: it takes a string, a number or a "
+                "boolean",
+            ),
+        ]:
+            self.assertIn(sentence, self.refusal(body), body)
