@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.logger import globalLogBeginner
@@ -25,6 +25,9 @@ from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.log import LineObserver, log_debug
 from dalga.privileges import User
 from dalga.store.clock import steady_seconds
+
+if TYPE_CHECKING:
+    from dalga.service import DalgaService
 
 #: Signals so close together, in seconds, are one request: timeout(1) and shells send it to the
 #: process and to its group.
@@ -103,11 +106,12 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     service = _service(options, reactor)
-    reactor.callWhenRunning(_take_signals, reactor, lambda end: end())  # twistd's lines are out
+    # twistd's observer has written each line by the time that it returns.
+    reactor.callWhenRunning(_take_signals, reactor, service.hang_up, lambda end: end())
     return service
 
 
-def _service(options: Options, reactor: Any) -> IService:
+def _service(options: Options, reactor: Any) -> DalgaService:
     """See `makeService`."""
     # Not above: Klein installs the reactor, whose files come after the standard ones.
     from dalga.service import create_table, make_service, upgrade_table
@@ -167,19 +171,25 @@ def _open_standard_files() -> None:
             setattr(sys, f"__{name}__", stream)
 
 
-def _take_signals(reactor: Any, leave: Callable[[Callable[[], NoReturn]], None]) -> None:
+def _take_signals(
+    reactor: Any,
+    hang_up: Callable[[Callable[[], None]], None],
+    leave: Callable[[Callable[[], NoReturn]], None],
+) -> None:
     """
-    Let SIGTERM, SIGINT and SIGHUP, which comes when a terminal is closed, end the process with
-    status 0, as a stop that was asked for.
+    Let SIGTERM and SIGINT end the process with status 0, as a stop that was asked for, and pass
+    SIGHUP on.
 
-    twistd's own handlers would have it killed by the same signal once more after all is done.
-    A second one is not waited for: the process ends at once, and leaves its runs to their leases.
+    twistd's own handlers would have the process killed by the same signal once more after all is
+    done. A second signal is not waited for: the process ends at once, and leaves its runs to their
+    leases.
 
-    :param leave: has the last log lines written, and then calls what it is given.
+    :param hang_up: is called with each SIGHUP, and given a function that stops as SIGTERM does.
+    :param leave: has the last log lines written, and then calls the function that it is given.
     """
     first: list[float] = []
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int) -> None:
         now = steady_seconds()
         if not first:
             first.append(now)
@@ -191,10 +201,10 @@ def _take_signals(reactor: Any, leave: Callable[[Callable[[], NoReturn]], None])
             os.write(2, b"dalga: asked to stop again: not waiting any longer\n")
             leave(end)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, lambda number, _: stop(number))
+    signal.signal(signal.SIGINT, lambda number, _: stop(number))
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) wants it
-        signal.signal(signal.SIGHUP, stop)
+        signal.signal(signal.SIGHUP, lambda number, _: hang_up(partial(stop, number)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -220,9 +230,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # No line is to be lost for a letter that the output has not.
         sys.stdout.reconfigure(errors="backslashreplace")
     observer = LineObserver(sys.stdout, lambda flush: reactor.callLater(0, flush))
-    reactor.callWhenRunning(_take_signals, reactor, observer.leave)
+    reactor.callWhenRunning(_take_signals, reactor, service.hang_up, observer.leave)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    service.privilegedStartService()
+    service.privilegedStartService()  # type: ignore[no-untyped-call]
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     try:

@@ -91,6 +91,51 @@ class MainTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stderr), (-signal.SIGINT, ""))
 
 
+class HangUpTests(SynchronousTestCase):
+    """SIGHUP is passed on to the service, which alone decides what it means."""
+
+    #: A daemon that has something to do at a hang-up, and then goes on.
+    PROGRAM = """
+from dalga.cli import main
+from dalga.service import DalgaService
+
+def hang_up(self, stop):
+    hang_ups.append(stop)
+    print(len(hang_ups), "hang-ups", flush=True)
+    if len(hang_ups) == 3:
+        stop()
+
+hang_ups = []
+DalgaService.hang_up = hang_up
+main([])
+"""
+
+    def test_the_service_decides(self) -> None:
+        """It may go on, as often as it likes, or stop as SIGTERM would, with status 0."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("DALGA_")}
+        environment |= {"DALGA_LISTEN_PORT": "0", "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", self.PROGRAM],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        with process.stdout as output:
+            said = iter(output.readline, "")
+            next(line for line in said if "time zone data" in line)
+            for number in (1, 2, 3):
+                process.send_signal(signal.SIGHUP)
+                self.assertEqual(next(said), f"{number} hang-ups\n")
+            self.assertIn("stopped\n", "".join(said))
+        self.assertEqual(process.wait(timeout=60), 0)
+
+
 class SecondSignalTests(SynchronousTestCase):
     def crowded(
         self, lines: int, *arguments: str, output: int = subprocess.PIPE

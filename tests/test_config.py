@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -45,6 +45,8 @@ from dalga.config.sections import (
 from dalga.database import API_THREADS, RUN_THREADS, lanes, server
 from dalga.errors import ConfigError
 from dalga.model.retry import RetryPolicy
+from dalga.outgoing.trust import Trust
+from dalga.service import build_endpoint
 from dalga.store import mysql
 from dalga.store.schema import HEARTBEATS
 from tests.daemons import Daemon, DaemonTestCase
@@ -875,6 +877,9 @@ class MySQLTests(ConfigTestCase):
 
 
 class BaseURLTests(ConfigTestCase):
+    #: The platform's CAs take a while to read.
+    TRUST = Trust()
+
     def test_accepted(self) -> None:
         for text in (
             "http://127.0.0.1:5000/",
@@ -992,6 +997,16 @@ class BaseURLTests(ConfigTestCase):
                 refusal.startswith(f"ini: [endpoint] baseurl (not shown): {why}"), refusal
             )
             self.assertNotIn("cret", refusal)
+
+    @thorough(100)
+    @given(st.text("ab01.:[]%@/-_~;fe", max_size=12), st.sampled_from(["http", "https"]))
+    def test_the_endpoint_takes_it(self, rest: str, scheme: str) -> None:
+        """So what is wrong with a URL is said at the start, not by an endpoint that runs."""
+        try:
+            config = load_config(None, {"DALGA_ENDPOINT_BASEURL": f"{scheme}://{rest}"})
+        except ConfigError:
+            return
+        build_endpoint(Clock(), config.endpoint, self.TRUST, 1, "here")
 
 
 class HeaderTests(ConfigTestCase):

@@ -806,16 +806,18 @@ class FaultTests(FaultTestsBase):
     async def test_a_second_sigterm(self) -> None:
         """Who asks twice does not wait."""
         self.endpoint.answer = lambda hit: Deferred()
-        daemon, url = await self.start()
-        await self.put_now(url, 1)
-        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
-        daemon.send(signal.SIGINT)
-        await daemon.says("stopping: waiting")
-        daemon.send(signal.SIGINT)  # at once: the same request
-        await self.pause(0.8)
-        self.assertIsNone(daemon.status)
-        daemon.send(signal.SIGINT)
-        self.assertEqual(await daemon.ended, 130)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            self.endpoint.hits.clear()
+            daemon, url = await self.start()
+            await self.put_now(url, 1)
+            await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+            daemon.send(number)
+            await daemon.says("stopping: waiting")
+            daemon.send(number)  # at once: the same request
+            await self.pause(0.8)
+            self.assertIsNone(daemon.status)
+            daemon.send(number)
+            self.assertEqual(await daemon.ended, 128 + number)
 
     async def test_twistd(self) -> None:
         """``twistd -n dalga`` is the same daemon, and SIGTERM ends it with status 0 as well."""

@@ -666,14 +666,14 @@ class FileTests(EngineTestCase):
         """P8: the reactor's timers and the leases go by a clock that nobody sets."""
         reactor = MemoryReactorClock()
         service = make_service(Config(database=self.config, listen=ListenConfig(port=0)), reactor)
-        for listener in service._listeners:
+        for listener in service._fixed.listeners:
             self.addCleanup(listener.close)
-        guard = service._store._guard
+        guard = service._fixed.store._guard
         assert guard is not None
         self.addCleanup(guard.release)
         self.assertIs(reactor.seconds, steady_seconds)
         before = steady_seconds()
-        self.assertTrue(before <= service._store.clock.seconds() <= steady_seconds())
+        self.assertTrue(before <= service._fixed.store.clock.seconds() <= steady_seconds())
 
     def test_one_daemon_a_file(self) -> None:
         """A second daemon is refused, also by another name of the file, until the first is gone."""
