@@ -206,6 +206,18 @@ class GroupCommitTests(SynchronousTestCase):
         self.assertEqual(len(self.transactions.begun), 1)
         self.assertEqual(self.requests._lines, {})
 
+    def test_closed_in_line_before_it_begins(self) -> None:
+        """P5: the same where the first of the line waits, too; no timer is left."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        answers = [self.requests.run(word) for word in ("a1", "a2", "a3")]
+        self.requests.close()
+        self.requests.close()  # a second time is nothing new
+        for answer in answers:
+            self.failureResultOf(answer, StoreUnavailable)
+        self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.requests._lines, {})
+
     def test_closed_beside_one_that_is_tried_alone(self) -> None:
         """P1: what is committed after the stop has its answer, though the next was to begin."""
         lane: Any = self.transactions

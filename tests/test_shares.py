@@ -114,6 +114,15 @@ class LeaveOutTests(SynchronousTestCase):
             self.assertTrue(shares.let_in(free), (running, waiting))
             self.assertEqual(set(shares.left_out), set())
 
+    def test_no_more_than_were_running(self) -> None:
+        """P5: the runs that were running are enough, however many waited."""
+        shares = self.leave_out(4, 90)
+        for ended in range(4):
+            self.assertFalse(shares.let_in(2), ended)
+            shares.ended("dead")
+            shares.started("dead")
+        self.assertTrue(shares.let_in(2))
+
     def test_until_there_is_room(self) -> None:
         """What has begun meanwhile, of its own or of other paths, has to leave it a share."""
         shares = self.leave_out(80, 1)

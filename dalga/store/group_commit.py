@@ -261,7 +261,7 @@ class GroupCommit(Generic[Argument, Result]):
         line.remove(request)
         if not line:
             del self._lines[key]
-        elif was_first and not self._closed:
+        elif was_first:
             self._waiting[line[0]] = None
             self._set_timer()
         return answer

@@ -54,7 +54,10 @@ class _Timed(NamedTuple, Generic[T]):
 
 
 class Conflict(Exception):
-    """The rows have changed since the transaction read them: run it again."""
+    """
+    Roll the transaction back, and run it again: rows have changed since it read them, or one of the
+    requests that it does was abandoned.
+    """
 
 
 class Abandoned(Exception):
