@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 from dalga.model.options import CatchUp, IfExists, OnFailure, Options
@@ -40,7 +40,7 @@ from dalga.model.writing import (
     shown_interval,
     shown_seconds,
 )
-from dalga.model.zone import Gap, Overlap
+from dalga.model.zone import Gap, Overlap, Zone
 
 
 class Terms(Protocol):
@@ -66,8 +66,6 @@ class Field(NamedTuple):
     show: Callable[[Any], object] | None = None
     #: How the database keeps the value; None where it does not.
     kept: Column | Member | None = None
-    #: The value that holds where none was given. It is neither shown nor kept.
-    default: object = None
 
     @property
     def attribute(self) -> str:
@@ -77,21 +75,18 @@ class Field(NamedTuple):
 
 #: In the order of the docs.
 FIELDS = (
-    # name, read by, place, shown by, kept as, default
+    # name, read by, place, shown by, kept as
     Field("interval", interval, "schedule", shown_interval, Column("schedule")),
     Field("cron", cron, "schedule", shown_cron, Column("schedule")),
-    Field("location", location, "schedule.zone.location", str, Column("location"), "UTC"),
+    Field("location", location, "schedule.zone.location", str, Column("location")),
     Field("first-run", instant_or_wall, "options.first_run", None, INSTANT),
     Field("one-off", boolean, "schedule", None, Column("schedule")),
     Field("immediate", boolean),
     Field("until", instant_or_wall, "options.until", exact_timestamp, INSTANT),
     Field("count", count, "options.count", int, COUNT),
-    Field("catch-up", one_of(CatchUp), "options.catch_up", str, choice(CatchUp), CatchUp.ONE),
+    Field("catch-up", one_of(CatchUp), "options.catch_up", str, choice(CatchUp)),
     Field("max-lateness", lateness, "options.max_lateness", shown_seconds, elapsed("lateness")),
-    Field(
-        *("on-failure", one_of(OnFailure), "options.on_failure", str, choice(OnFailure)),
-        OnFailure.CONTINUE,
-    ),
+    Field("on-failure", one_of(OnFailure), "options.on_failure", str, choice(OnFailure)),
     Field("jitter", jitter, "options.jitter", shown_seconds, elapsed("jitter")),
     # What `interval` was of a one-off job.
     Field("delay", None, "options.delay", None, DURATION),
@@ -109,40 +104,53 @@ def readers_of(fields: Iterable[Field]) -> Mapping[str, Reader]:
 #: What PUT takes.
 READERS = readers_of(FIELDS)
 
-#: What GET shows, in its order: first what makes the schedule, then the options. Each field goes
-#: with what gets its value out of `Terms`.
+#: A job of which nothing was chosen: it has no schedule yet, but a zone.
+_NOTHING: Any = SimpleNamespace(schedule=SimpleNamespace(zone=Zone()), options=Options())
+
+
+def _in_terms(field: Field) -> tuple[Callable[[Terms], Any], object]:
+    """What gets a field's value out of `Terms`, and the value that is neither shown nor kept."""
+    get = attrgetter(field.place)
+    return get, get(_NOTHING)
+
+
+#: What GET shows, in its order: first what makes the schedule, then the options.
 _SHOWN = tuple(
-    (field, field.attribute, attrgetter(field.place))
+    (field.attribute, *_in_terms(field), field.show)
     for field in sorted(FIELDS, key=lambda field: field.place.startswith("options."))
     if field.show is not None
 )
 
-#: The members of the column ``options`` by name, in the same way.
-_MEMBERS = {
-    field.name: (field, field.kept, attrgetter(field.place))
+#: The members of the column ``options``.
+_MEMBERS = tuple(
+    (field.name, *_in_terms(field), field.kept.write)
+    for field in FIELDS
+    if isinstance(field.kept, Member)
+)
+
+#: Each member by name: its place, such as ("options", ".", "until"), and what loads it.
+_LOADED = {
+    field.name: (field.place.rpartition("."), field.kept.load)
     for field in FIELDS
     if isinstance(field.kept, Member)
 }
 
 
-def shown_parameters(terms: Terms) -> Iterator[tuple[str, object]]:
+def shown_parameters(terms: Terms) -> Iterator[tuple[str, Any]]:
     """What GET shows of a job's parameters, each by its name there."""
-    for field, name, get in _SHOWN:
+    for name, get, default, show in _SHOWN:
         value = get(terms)
-        if value is None or value == field.default or field.show is None:
-            continue
-        found = field.show(value)
-        if found is not None:
+        if value != default and (found := show(value)) is not None:
             yield name, found
 
 
-def kept_members(terms: Terms) -> dict[str, object]:
+def kept_members(terms: Terms) -> dict[str, Any]:
     """The members of the column ``options``."""
     members = {}
-    for name, (field, member, get) in _MEMBERS.items():
+    for name, get, default, write in _MEMBERS:
         value = get(terms)
-        if value is not None and value != field.default:
-            members[name] = member.write(value)
+        if value != default:
+            members[name] = write(value)
     return members
 
 
@@ -154,11 +162,10 @@ def load_members(members: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     :raises ValueError: TypeError or OverflowError, for members that it can't have given.
     """
     found: dict[str, dict[str, Any]] = {"options": {}, "schedule.zone": {}}
-    for name, (field, member, _) in _MEMBERS.items():
+    for name, ((owner, _, attribute), load) in _LOADED.items():
         if name in members:
-            owner, _, attribute = field.place.rpartition(".")
-            found[owner][attribute] = member.load(members[name])
+            found[owner][attribute] = load(members[name])
     for name in members:
-        if name not in _MEMBERS:
+        if name not in _LOADED:
             raise ValueError(f"there is no option {name!r}")
     return Options(**found["options"]), found["schedule.zone"]
