@@ -15,8 +15,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 #: By name: what is changed in which file, as pairs of what stands there and what is put there.
 MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "lease-check": {
-        "dispatch/scheduler.py": [
-            ("if self._reactor.seconds() + self._pace.timeout > run.lease_ends:", "if False:")
+        "dispatch/posts.py": [
+            ("if self._reactor.seconds() + self._timeout > run.lease_ends:", "if False:")
         ],
     },
     "record-retry": {

@@ -14,17 +14,11 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.dispatch import recorder, waiting
-from dalga.dispatch import scheduler as dispatch
+from dalga.dispatch import posts, recorder, waiting
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
 from dalga.dispatch.recorder import RECORD_DELAY, RECORD_LIMIT
-from dalga.dispatch.scheduler import (
-    DEPARTURE,
-    LEASE_MARGIN,
-    SCAN_LIMIT,
-    Pace,
-    Scheduler,
-)
+from dalga.dispatch.scheduler import LEASE_MARGIN, SCAN_LIMIT, Pace, Scheduler
+from dalga.dispatch.upkeep import DEPARTURE
 from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.model.job import Failed, Job
@@ -325,7 +319,7 @@ class ClaimTests(SchedulerTestCase):
     def test_a_run_that_breaks(self) -> None:
         """P6: a run that our arithmetic chokes on is left to its lease; the others start."""
         keys = [self.store.insert(name) for name in ("a", "bad", "b")]
-        self.patch(dispatch, "missed", lambda run: 1 / 0 if run.key == keys[1] else None)
+        self.patch(posts, "missed", lambda run: 1 / 0 if run.key == keys[1] else None)
         self.start()
         self.assertEqual(self.endpoint.paths, ["a", "b"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -333,7 +327,7 @@ class ClaimTests(SchedulerTestCase):
 
     def test_an_end_that_breaks(self) -> None:
         """P6: so is one whose end it chokes on; its slot is free at once."""
-        self.patch(dispatch, "judge", lambda *arguments: 1 / 0)
+        self.patch(posts, "judge", lambda *arguments: 1 / 0)
         self.store.insert("bad")
         self.store.insert("good")
         self.start(slots=1, scan=60)

@@ -34,7 +34,10 @@ CONFIG = (
     *("headers", "names", "links", "given", "load"),
 )
 OUTGOING = ("trust", "lookup", "endpoint")
-DISPATCH = ("agenda", "shares", "waiting", "outages", "loglines", "recorder", "scheduler")
+DISPATCH = (
+    *("agenda", "shares", "waiting", "outlook", "outages", "loglines", "query"),
+    *("recorder", "posts", "slots", "upkeep", "scheduler"),
+)
 WEB = (
     *("errors", "bodies", "head", "cursors", "parameters", "presentation"),
     *("request", "api", "server"),

@@ -1,7 +1,7 @@
 """
 Which kinds of the dispatch's queries fail at present, and when the dispatch asks each kind again.
 
-`Outages` sends no query itself. The scheduler and the recorder tell it the result of each of their
+`Outages` sends no query itself. `query.py` and the recorder tell it the result of each of their
 queries. It logs the beginning and the end of an outage once each, and gives the time of the next
 attempt. All times are in seconds of the reactor's clock, passed in; none is of the wall clock (P8).
 """
@@ -60,6 +60,7 @@ class Outages:
         self._broken: set[str] = set()
         #: The mistakes whose traceback is in the log, as kind of query and error.
         self._told: set[tuple[str, str]] = set()
+        self._closing = False
 
     @property
     def away(self) -> bool:
@@ -68,11 +69,17 @@ class Outages:
 
     def not_before(self, what: str) -> float:
         """The earliest time of the next query of a kind, in the reactor's seconds."""
-        until = self._away.get(what, 0.0)
+        until = self._away.get(what, 0.0) if self._away else 0.0
         return max(until, self._claims_from) if what == CLAIM else until
+
+    def expect_closing(self) -> None:
+        """From now on a store that can't be used is one that is closing, and no outage."""
+        self._closing = True
 
     def failed(self, what: str, error: Exception) -> None:
         """A query of a kind failed: begin its pause, and log the error if it is a new one."""
+        if self._closing and isinstance(error, StoreUnavailable):
+            return
         if not isinstance(error, StoreUnavailable):
             if what not in self._broken and not self.mistake(what, error):
                 log.error("{what} broke again: {error!r}", what=what, error=error)

@@ -26,7 +26,7 @@ These are dynamic thresholds, by which the ports of a network switch share its m
 A path at its limit may have claimed runs that wait (`waiting.py`). It is then *left out* of claims
 for a while. Else its rows, which have been due for longest, would fill each claim, only to be given
 back. `Shares` says which paths are left out, and when a path is *let in* again. It decides nothing
-else: waiting runs, claims and timers are the scheduler's.
+else: `slots.py` starts runs, and the scheduler claims them.
 """
 
 from __future__ import annotations

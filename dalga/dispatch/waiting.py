@@ -30,7 +30,7 @@ What always holds:
 What breaks the order: a run that is given back loses its place. When it is claimed again, runs of
 its path that were claimed after it may have started.
 
-`Waiting` sets no timer, and gives nothing back by itself: `Scheduler` does both. Times are passed
+`Waiting` sets no timer, and gives nothing back by itself: `Slots` does both. Times are passed
 in, in seconds of the reactor's clock.
 """
 
@@ -63,7 +63,7 @@ class _Entry(NamedTuple):
 
 
 class Waiting:
-    """:param shares: which paths may start a run; the scheduler keeps it up to date."""
+    """:param shares: which paths may start a run; `Slots` keeps it up to date."""
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares

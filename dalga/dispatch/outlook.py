@@ -1,0 +1,127 @@
+"""
+What this instance knows of the rows to come: when to claim, how many rows, and when to scan.
+
+`Outlook` holds the agenda, and what else tells whether a claim would find rows. Two examples, with
+a scan each second::
+
+    a scan finds a job that is due at 10:00:05         the agenda has it: claim at 10:00:05
+    a claim was asked for 40 rows, and finds 40        there may be more: claim again at once
+
+What always holds: nothing here decides what runs. A claim that is made in vain costs a query, and a
+due time that nobody told is found by the next scan.
+
+`Outlook` asks no store and sets no timer: the scheduler does, and tells it what it learnt. Due
+times are instants of the database's clock, other times are seconds of the reactor's clock.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from dalga.dispatch.agenda import Agenda
+from dalga.store import Claimed, Dues
+
+
+class Outlook:
+    """
+    See the module's text.
+
+    :param scan: from one scan to the next, in seconds, where nothing asks for one sooner.
+    :param slots: how many rows a claim takes ahead of free slots, at most.
+    """
+
+    def __init__(self, scan: float, slots: int) -> None:
+        self._scan = scan
+        self._slots = slots
+        self.agenda = Agenda()
+        #: Whether to claim at once: there may be due rows whose times are not on the agenda.
+        self.more = True
+        #: How many rows the next claim takes beyond the free slots: as many as runs ended during
+        #: the last claim, as about so many slots become free during the next one; or none.
+        self.ahead = 0
+        #: When the next scan begins.
+        self.next_scan = 0.0
+        #: Due times that became known during the claim under way; None while none is.
+        self._meanwhile: list[datetime] | None = None
+        #: How many runs have ended since the last claim began.
+        self._ended = 0
+        #: The paths that the last scan did not read.
+        self._unscanned: frozenset[str] = frozenset()
+
+    def note(self, due: datetime, now: datetime) -> None:
+        """A row of the table is due at this time."""
+        if self._meanwhile is not None:
+            self._meanwhile.append(due)  # the claim under way may not have seen the row
+        elif due <= now:
+            self.more = True
+        else:
+            self.agenda.add(due)
+
+    def run_ended(self) -> None:
+        """A POST has ended: its slot is free."""
+        self._ended += 1
+
+    # Claims
+
+    def claim_begins(self) -> None:
+        """A claim looks at all rows that are due by now."""
+        self._meanwhile, self._ended, self.more = [], 0, False
+
+    def claimed(self, claimed: Claimed, left_out: frozenset[str], now: float) -> None:
+        """
+        The claim has answered.
+
+        :param left_out: the paths that claims and scans leave out.
+        """
+        # If all due rows are taken, other instances may have room for the rows due next.
+        self.ahead = min(self._ended, self._slots) if claimed.full else 0
+        self.more = self.more or claimed.full
+        self.agenda.forget_until(claimed.now)
+        caught_up = claimed.runs and self._scan_is_past(claimed.now)
+        let_in_again = self._unscanned - left_out
+        if not claimed.full and (caught_up or let_in_again):
+            self.next_scan = now  # see what comes next
+
+    def claim_ended(self, succeeded: bool, now: datetime) -> None:
+        """The claim is over: see to the due times that became known meanwhile."""
+        self.more = self.more or not succeeded
+        meanwhile, self._meanwhile = self._meanwhile or [], None
+        for due in meanwhile:
+            self.note(due, now)
+
+    # Scans
+
+    def scan_begins(self, left_out: frozenset[str], now: float) -> None:
+        """
+        A scan reads the due times of the near future.
+
+        :param left_out: the paths that it does not read.
+        """
+        self._unscanned = left_out
+        self.next_scan = now + self._scan
+
+    def scanned(self, dues: Dues, now: datetime, seconds: float) -> None:
+        """
+        The scan has answered.
+
+        :param now: the database's time.
+        :param seconds: the same moment by the reactor's clock.
+        """
+        self.agenda.fill(dues.times, dues.horizon)
+        if self.agenda.horizon is None:
+            return
+        ahead = (self.agenda.horizon - now).total_seconds()
+        if ahead <= 0:
+            self.more = True  # more are due than a scan lists
+        elif ahead < self._scan:
+            self.next_scan = min(self.next_scan, seconds + ahead)
+
+    def left_out(self, now: datetime, seconds: float) -> None:
+        """A path is left out of claims and scans from now on. The times are as of `scanned`."""
+        if self._scan_is_past(now):
+            self.next_scan = seconds  # to see behind this path's rows
+
+    def _scan_is_past(self, now: datetime) -> bool:
+        """Whether all due times that the last scan listed are past."""
+        horizon = self.agenda.horizon
+        return horizon is not None and horizon <= now

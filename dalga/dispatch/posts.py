@@ -1,0 +1,141 @@
+"""
+The runs whose POST is under way, each from its start to its `End`.
+
+A claimed run is looked at once more (`Posts.admit`): one that is too late is skipped, and one whose
+POST could not end within its lease is not started. The others are POSTed (`Posts.start`). What a
+POST came to is judged, logged, and handed to the recorder.
+
+What always holds: of one row, at most one POST of this instance is under way (P3). A mistake of
+ours in one run takes no other run with it (P6): that run is left to its lease.
+
+`Posts` counts no slots and picks no runs: `slots.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from dalga.dispatch.loglines import fields, log_end, log_skip
+from dalga.dispatch.recorder import Recorder
+from dalga.log import debugging, logger
+from dalga.model.run import End, Outcome, Run, RunPolicy, judge, missed
+from dalga.model.setback import Reach, timely
+from dalga.store import Store
+
+log = logger(__name__)
+
+
+class Poster(Protocol):
+    """What dispatch needs of `dalga.outgoing.endpoint.Endpoint`."""
+
+    def post(self, run: Run) -> Deferred[Outcome]:
+        """POST a run. Never fails: what goes wrong is an outcome."""
+
+
+class Posts:
+    """
+    See the module's text.
+
+    :param reactor: its ``seconds`` have to be the steady clock that the store's leases are in.
+    :param timeout: how long a POST takes at most, in seconds.
+    :param random: for jitter.
+    :param reach: how far ahead of the database's time a next run may be.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        store: Store,
+        endpoint: Poster,
+        recorder: Recorder,
+        timeout: float,
+        policy: RunPolicy,
+        random: Random,
+        reach: Reach,
+    ) -> None:
+        self._reactor = reactor
+        self._clock = store.clock
+        self._endpoint = endpoint
+        self._recorder = recorder
+        self._timeout = timeout
+        self._policy = policy
+        self._random = random
+        self._reach = reach
+        #: By row.
+        self._running: dict[int, Run] = {}
+        #: Running runs whose lease ended early, and which were claimed again: the second claim's
+        #: run, by row. The outcome of the POST under way is recorded under the second lease.
+        self._claimed_anew: dict[int, Run] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def admit(self, run: Run) -> bool:
+        """Whether a run that was claimed is to be POSTed. The log says why it is not."""
+        too_late = missed(run)
+        if too_late is not None:
+            skipped = End(run, None, too_late)
+            log_skip(skipped)
+            self._recorder.add(skipped)
+            return False
+        if self._reactor.seconds() + self._timeout > run.lease_ends:
+            # The machine slept, or was cut off, since the claim. Before the POST could end,
+            # another instance may claim the run and POST it (P3).
+            log.warn(
+                "{path!r} {body!r}: not started, its lease would end before the POST could",
+                **fields(run),
+            )
+            return False
+        running = self._running.get(run.row)
+        if running is not None:
+            # Only a database clock that has jumped ahead ends a lease early.
+            log.warn("{path!r} {body!r}: not started, it is still running", **fields(run))
+            if run.id == running.id:
+                self._claimed_anew[run.row] = run
+            return False
+        return True
+
+    def start(self, run: Run, freed: Callable[[Run], None]) -> None:
+        """
+        POST a run that was admitted just now.
+
+        :param freed: is called with the run when its POST is no longer under way.
+        """
+        self._running[run.row] = run
+        if debugging():
+            log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **fields(run))
+        ended = maybeDeferred(self._endpoint.post, run)
+        ended.addErrback(self._broken, run)
+        ended.addCallback(self._ended, run, freed)
+        ended.addErrback(self._lost, run, freed)
+
+    def _broken(self, failure: Failure, run: Run) -> Outcome:
+        """The attempt met a programming mistake: the run is tried again, like any that failed."""
+        log.failure("{path!r} {body!r}: the attempt broke", failure, **fields(run))
+        return Outcome(status=None, elapsed=0.0, error="internal error")
+
+    def _ended(self, outcome: Outcome, run: Run, freed: Callable[[Run], None]) -> None:
+        run = self._claimed_anew.get(run.row, run)
+        now = self._clock.now()
+        end = timely(judge(run, outcome, now, self._policy, self._random), now, self._reach)
+        log_end(end)
+        self._forget(run)
+        self._recorder.add(end)
+        freed(run)
+
+    def _lost(self, failure: Failure, run: Run, freed: Callable[[Run], None]) -> None:
+        log.failure("{path!r} {body!r}: left to its lease", failure, **fields(run))
+        if self._running.get(run.row) is run:
+            self._forget(run)
+            freed(run)
+
+    def _forget(self, run: Run) -> None:
+        """The run's POST is no longer under way."""
+        del self._running[run.row]
+        self._claimed_anew.pop(run.row, None)
