@@ -1,11 +1,16 @@
 """
-The store over the database that the configuration names, and how many connections it has for what.
+The store over the database that the configuration names: how many connections it has for what, and
+what is said while a start waits for it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
+from threading import Timer
 from typing import Any, NamedTuple
 
 from dalga.config.sections import MySQLConfig, SQLiteConfig
@@ -23,6 +28,9 @@ from dalga.store.transactions import LastLoss, Transactions
 RUN_THREADS = 4
 #: Connections for the API.
 API_THREADS = 4
+
+#: A start that has waited this long (seconds) for the database says so.
+SLOW = 2.0
 
 #: From so many connections on, one is kept for looking after sessions that were given up.
 WITH_SPARE = 3
@@ -95,3 +103,27 @@ def server(database: MySQLConfig) -> MySQL:
         tls(database.ssl_mode, database.ssl_ca, database.ssl_cert, database.ssl_key),
         Places(runs + api, spare),
     )
+
+
+@contextmanager
+def said_if_slow(where: str) -> Iterator[None]:
+    """
+    Say on the standard error, once, that the start waits for the database, where the work in this
+    context takes longer than `SLOW`. There is no log yet, and of several servers that take
+    connections and say nothing each may take `MySQLConfig.read_timeout`.
+
+    :param where: the database, as a person would name it.
+    """
+
+    def say() -> None:
+        line = f"dalga: the start waits for {where}, which has not answered for {SLOW:g} s"
+        print(line, file=sys.stderr, flush=True)
+
+    timer = Timer(SLOW, say)
+    timer.daemon = True  # so that Ctrl-C ends the process at once
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # twistd may fork after this, and only this thread would be in the child

@@ -26,7 +26,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from dalga import __version__
 from dalga.config.sections import Config, EndpointConfig
-from dalga.database import build_store
+from dalga.database import build_store, said_if_slow
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
 from dalga.listening import listen, shown
@@ -306,7 +306,7 @@ def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaServi
     store = build_store(config.database, reactor, SystemRandom())
     listeners = listen(config.listen.host, config.listen.port)
     try:
-        with acting_as(user):
+        with acting_as(user), said_if_slow(store.where()):
             store.open()
     except BaseException:
         for listener in listeners:
@@ -324,7 +324,7 @@ def create_table(config: Config, reactor: Any, user: User = STAYS) -> str:
     :raises StartupError: if the database refuses.
     """
     store = build_store(config.database, reactor, SystemRandom())
-    with acting_as(user):
+    with acting_as(user), said_if_slow(store.where()):
         return store.create_table()
 
 
