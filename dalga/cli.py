@@ -1,5 +1,9 @@
 """
-The ``dalga`` command, and what the twistd plugin needs: one set of options for both.
+The ``dalga`` command, and ``twistd dalga``. Both take the same options, make the service in the
+same way, and end with one line where it can't be made.
+
+    main           the dalga command: makes the service, and runs the reactor
+    makeService    called by twistd, which runs the reactor itself
 """
 
 from __future__ import annotations
@@ -7,9 +11,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,21 +27,14 @@ from dalga.config.sections import Config, SQLiteConfig
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.log import LineObserver, log_debug
 from dalga.privileges import User
-from dalga.store.clock import steady_seconds
+from dalga.signals import take_signals
 
 if TYPE_CHECKING:
     from dalga.service import DalgaService
 
-#: Signals so close together, in seconds, are one request: timeout(1) and shells send it to the
-#: process and to its group.
-AT_ONCE = 0.5
-
-#: How long the last log lines may take after a second signal, in seconds: nobody may be reading.
-LAST_LINES = 1.0
-
 
 class Options(UsageOptions):
-    """What stands on the command line."""
+    """The options of the command line."""
 
     synopsis = (
         "[--config FILE] [--create-table | --upgrade-table [--dry-run]] [--debug] [--version]"
@@ -58,7 +54,7 @@ class Options(UsageOptions):
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Take the Go original's spellings as well: ``-config``, ``-create-tables``."""
+        """Take the Go original's spellings, too: ``-config``, ``-create-tables``."""
         given = sys.argv[1:] if options is None else list(options)
         super().parseOptions(  # type: ignore[no-untyped-call]
             [_two_dashes(word) for word in given]
@@ -75,7 +71,7 @@ class Options(UsageOptions):
             raise UsageError("--dry-run goes with --upgrade-table only")
 
     def parseArgs(self, *arguments: str) -> None:
-        """There are no arguments beside the options."""
+        """Refuse any argument beside the options."""
         if arguments:
             raise UsageError(f"{arguments[0]!r} is no option, and there is nothing else to give")
 
@@ -87,10 +83,12 @@ class Options(UsageOptions):
     opt_h = UsageOptions.opt_help
 
 
+#: The options that the Go original takes with one dash.
 _LONG = ("config", "create-table", "upgrade-table", "dry-run", "debug", "version", "help")
 
 
 def _two_dashes(word: str) -> str:
+    """A word of the command line; ``--config`` for ``-config``."""
     name = word.lstrip("-")
     if name == "create-tables":
         return "--create-table"  # as the later Go releases call it
@@ -99,52 +97,62 @@ def _two_dashes(word: str) -> str:
 
 def makeService(options: Options) -> IService:
     """
-    The service, for twistd. It ends the process with one line where it can't be built, which is
-    what twistd's own errors at this point do not do.
+    Make the service, for twistd.
+
+    Ends the process with one line where the service can't be made: twistd would print a traceback.
     """
     _open_standard_files()
     from twisted.internet import reactor
 
     service = _service(options, reactor)
     # twistd's observer has written each line by the time that it returns.
-    reactor.callWhenRunning(_take_signals, reactor, service.hang_up, lambda end: end())
+    reactor.callWhenRunning(take_signals, reactor, service.hang_up, lambda end: end())
     return service
 
 
 def _service(options: Options, reactor: Any) -> DalgaService:
-    """See `makeService`."""
+    """
+    The service that the options ask for. Where they ask for a table, or the service can't be made,
+    the process ends here.
+    """
     # Not above: Klein installs the reactor, whose files come after the standard ones.
-    from dalga.service import create_table, make_service, upgrade_table
+    from dalga.service import make_service
 
     try:
         config = load_config(options["config"], os.environ)
         user = _user(options.parent or {}, config)
-        if options["create-table"]:
-            print(create_table(config, reactor, user))
-            sys.exit(0)
-        if options["upgrade-table"]:
-            dry_run = bool(options["dry-run"])
-            with closing(upgrade_table(config, reactor, dry_run, user)) as lines:
-                for line in lines:
-                    print(line, flush=True)
+        if options["create-table"] or options["upgrade-table"]:
+            _see_to_table(options, config, reactor, user)
             sys.exit(0)
         if options["debug"]:
             log_debug()
-        service = make_service(config, reactor, user)
+        return make_service(config, reactor, user)
     except TableExists as error:
         print(error)
         sys.exit(0)
     except (ConfigError, StartupError) as error:
         sys.exit(f"dalga: {error}")
-    return service
+
+
+def _see_to_table(options: Options, config: Config, reactor: Any, user: User) -> None:
+    """Create or upgrade the table, and print what was done."""
+    from dalga.service import create_table, upgrade_table
+
+    if options["create-table"]:
+        print(create_table(config, reactor, user))
+        return
+    dry_run = bool(options["dry-run"])
+    with closing(upgrade_table(config, reactor, dry_run, user)) as lines:
+        for line in lines:
+            print(line, flush=True)
 
 
 def _user(twistd: Mapping[str, Any], config: Config) -> User:
     """
-    Who the process will be.
+    The user that the process will be once it runs.
 
-    :param twistd: its options, of which the ``dalga`` command has none.
-    :raises StartupError: where the jobs' file would be out of reach by then.
+    :param twistd: twistd's own options; none with the ``dalga`` command.
+    :raises StartupError: where that process could not reach the jobs' file.
     """
     if twistd.get("chroot") is not None and isinstance(config.database, SQLiteConfig):
         raise StartupError(
@@ -158,8 +166,8 @@ def _open_standard_files() -> None:
     """
     Open the standard input, output and error on ``/dev/null`` where they are closed (by ``>&-``).
 
-    Else the next files to be opened, sockets among them, would get their numbers: twistd closes
-    these when it detaches, and what is printed would go there.
+    Else the next files to be opened, such as sockets, would get the numbers 0 to 2. twistd closes
+    these numbers when it detaches, and printed lines would go to those sockets.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
@@ -171,50 +179,14 @@ def _open_standard_files() -> None:
             setattr(sys, f"__{name}__", stream)
 
 
-def _take_signals(
-    reactor: Any,
-    hang_up: Callable[[Callable[[], None]], None],
-    leave: Callable[[Callable[[], NoReturn]], None],
-) -> None:
-    """
-    Let SIGTERM and SIGINT end the process with status 0, as a stop that was asked for, and pass
-    SIGHUP on.
-
-    twistd's own handlers would have the process killed by the same signal once more after all is
-    done. A second signal is not waited for: the process ends at once, and leaves its runs to their
-    leases.
-
-    :param hang_up: is called with each SIGHUP, and given a function that stops as SIGTERM does.
-    :param leave: has the last log lines written, and then calls the function that it is given.
-    """
-    first: list[float] = []
-
-    def stop(number: int) -> None:
-        now = steady_seconds()
-        if not first:
-            first.append(now)
-            reactor.callFromThread(reactor.stop)
-        elif now - first[0] > AT_ONCE:
-            end = partial(os._exit, 128 + number)
-            signal.signal(signal.SIGALRM, lambda *_: end())
-            signal.setitimer(signal.ITIMER_REAL, LAST_LINES)
-            os.write(2, b"dalga: asked to stop again: not waiting any longer\n")
-            leave(end)
-
-    signal.signal(signal.SIGTERM, lambda number, _: stop(number))
-    signal.signal(signal.SIGINT, lambda number, _: stop(number))
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) wants it
-        signal.signal(signal.SIGHUP, lambda number, _: hang_up(partial(stop, number)))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    The ``dalga`` command: run in the foreground, and log to the standard output.
+    The ``dalga`` command: run the daemon in the foreground, and log to the standard output.
 
     :return: the exit status.
     """
     _open_standard_files()
-    # Until the daemon runs there is nothing to end in order.
+    # Until the daemon runs there is nothing to end in order, so Ctrl-C kills the process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = Options()  # type: ignore[no-untyped-call]
     options.synopsis = f"Usage: dalga {options.synopsis}"
@@ -227,10 +199,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     service = _service(options, reactor)
     if isinstance(sys.stdout, TextIOWrapper):
-        # No line is to be lost for a letter that the output has not.
+        # A line with a letter that the output's encoding lacks is not to be lost.
         sys.stdout.reconfigure(errors="backslashreplace")
     observer = LineObserver(sys.stdout, lambda flush: reactor.callLater(0, flush))
-    reactor.callWhenRunning(_take_signals, reactor, service.hang_up, observer.leave)
+    reactor.callWhenRunning(take_signals, reactor, service.hang_up, observer.leave)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service.privilegedStartService()  # type: ignore[no-untyped-call]
     service.startService()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.cli import AT_ONCE, LAST_LINES
+from dalga.signals import AT_ONCE, LAST_LINES
 
 ROOT = Path(__file__).parent.parent
 

@@ -72,6 +72,7 @@ APPLICATION = (
     "zonedata",
     "database",
     "service",
+    "signals",
     "cli",
     "__main__",
 )
