@@ -1,5 +1,5 @@
 """
-The routes. Each reads the request, asks `Jobs` and answers; nothing is decided here.
+The routes. Each route reads the request, asks `Jobs` and answers. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Api:
     async def trigger(self, request: ApiRequest, target: str) -> bytes:
         """Run a job now. Parameters and body are ignored, as in the Go original."""
         job = await self._jobs.trigger(job_key(request.path))
-        # The original says no charset here.
+        # The Go original has no charset in this answer.
         return request.answer(HTTPStatus.OK, JSON, job_json(job))
 
     @app.route("/jobs/<job:target>", methods=["DELETE"])
@@ -129,7 +129,7 @@ class Api:
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def failed(self, request: ApiRequest, failure: Failure) -> bytes:
-        """Whatever a route raised, or Klein where there is no route."""
+        """Answer with the error that a route raised, or Klein if there is no route."""
         error = failure.value
         if isinstance(error, NotFound) and request.path.startswith(JOBS):
             error = self._no_job(request)

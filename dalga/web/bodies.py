@@ -1,8 +1,8 @@
 """
-A request's body, or its query, as octets -> the names and values in it: forms and JSON, content
-codings, and how large a body may be. Pure.
+A request's body, or its query, as octets -> the names and values in it. Pure.
 
-What the names and values mean is not known here, but in `dalga.web.parameters`.
+It knows forms, JSON, content codings, and the largest body. It does not know parameters:
+`dalga.web.parameters` reads the values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_BODY = 64 * 1024
 
 
 def too_large() -> BodyTooLarge:
-    """What to say to a body of more than `MAX_BODY` bytes."""
+    """The error for a body of more than `MAX_BODY` bytes."""
     return BodyTooLarge(f"the request body is too large: it takes {MAX_BODY} bytes at most")
 
 
@@ -45,7 +45,12 @@ def uncoded(octets: bytes, codings: Sequence[bytes]) -> bytes:
 
 
 def unescaped(escaped: bytes, what: str) -> str:
-    """Undo the percent-encoding (RFC 3986 section 2.1), once; what comes out has to be UTF-8."""
+    """
+    Undo the percent-encoding (RFC 3986 section 2.1), once.
+
+    :param what: the noun for `escaped` in a sentence.
+    :raises InvalidRequest: for a broken escape, and for octets that are not UTF-8.
+    """
     # unquote_to_bytes() leaves broken escapes as they are.
     broken = re.search(rb"%(?![0-9A-Fa-f]{2}).{0,2}", escaped, re.DOTALL)
     if broken is not None:
@@ -64,8 +69,8 @@ def unescaped(escaped: bytes, what: str) -> str:
 
 def form_pairs(form: bytes) -> Iterable[tuple[str, str]]:
     """
-    The pairs of a query or a form, as https://url.spec.whatwg.org/#urlencoded-parsing has them, but
-    strictly.
+    The names and values in a query or a form, as https://url.spec.whatwg.org/#urlencoded-parsing
+    has them. Unlike there, broken escapes are refused.
     """
     for pair in form.split(b"&"):
         if pair:
@@ -76,9 +81,9 @@ def form_pairs(form: bytes) -> Iterable[tuple[str, str]]:
 
 def body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, Value]]:
     """
-    The pairs of a form, or the members of a JSON object.
+    The names and values in a body: the pairs of a form, or the members of a JSON object.
 
-    :raises InvalidRequest: for what is not what the Content-Type says.
+    :raises InvalidRequest: for a body that is not of its Content-Type.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
     if not body:
@@ -122,7 +127,11 @@ def _json_members(body: bytes) -> Members:
 
 
 def _mistake(text: str, error: json.JSONDecodeError) -> str:
-    """Where `text` stops being JSON. Python's own words differ from version to version."""
+    """
+    What is wrong with `text`, and where, as the rest of a sentence.
+
+    Python's own words for a mistake differ from version to version.
+    """
     if text.startswith("\ufeff"):
         return "it begins with a byte order mark: send it without one"
     rest = text[error.pos :]
@@ -132,7 +141,11 @@ def _mistake(text: str, error: json.JSONDecodeError) -> str:
 
 
 def _fraction(written: str) -> Number:
-    """A JSON number with a fraction or an exponent, in digits: 60.0 and 6e1 are 60."""
+    """
+    A JSON number with a fraction or an exponent, written in digits: 60.0 and 6e1 are 60.
+
+    Past 20 digits it stays as it was written.
+    """
     try:
         number = Decimal(written)
     except InvalidOperation:  # an exponent past all reason

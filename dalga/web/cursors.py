@@ -1,9 +1,9 @@
 """
-Where a page of jobs ended, as text that clients give back. Pure.
+Cursors: the place where a page of jobs ended, as text that clients give back. Pure.
 
-A cursor holds the last job's key, and whether the list is of one path. Nothing about it is secret,
-nor bound to an instance. Its digest is there so that a client that changed a cursor, or cut it off,
-is told so, and not given some other page.
+A cursor holds the key of the page's last job, and whether the list is of one path. It is not
+secret, and good for any instance. Its digest tells a cursor that was changed or cut off, which
+would lead to another page.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _UNCHANGED = (
 
 def cursor_text(last: Position, path: str | None) -> str:
     """
-    :param last: of the page's last job.
-    :param path: of which jobs alone are listed; None for all.
+    :param last: the place of the page's last job.
+    :param path: the path whose jobs are listed; None for all jobs.
     """
     flags = (
         _PATH_BLOB * last.path_is_blob
@@ -36,10 +36,11 @@ def cursor_text(last: Position, path: str | None) -> str:
 
 def cursor_from_text(text: str, path: str | None) -> Position:
     """
-    What `cursor_text` wrote for the same list.
+    Read a cursor that `cursor_text` wrote for the same list.
 
-    :param path: of which jobs alone are listed now; None for all.
-    :raises ValueError: with what is wrong, and what would do, as the rest of a sentence.
+    :param path: the path whose jobs are listed now; None for all jobs.
+    :raises ValueError: for another text. The message says what is wrong and what would do, as the
+        rest of a sentence.
     """
     octets = _octets(text)
     if octets is None:
@@ -63,10 +64,10 @@ def _text(octets: bytes) -> str:
 
 
 def _octets(text: str) -> bytes | None:
-    """What `_text` was given; None where it has not written this."""
+    """The octets in a text that `_text` wrote; None for another text."""
     try:
         octets = urlsafe_b64decode(text + "=" * (-len(text) % 4))[_DIGEST:]
     except ValueError:
         return None
-    # Compared as text, as the decoder passes over what is no letter of base64.
+    # Compared as text, as the decoder ignores characters that are not of base64.
     return octets if octets and _text(octets) == text else None

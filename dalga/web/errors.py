@@ -1,6 +1,6 @@
 """
-What went wrong -> an HTTP answer, in one table. The answers are problem details (RFC 9457); their
-JSON is written in `dalga.web.presentation`.
+An error -> an HTTP answer, in one table. The answers are problem details (RFC 9457);
+`dalga.web.presentation` writes their JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dalga.errors import (
 
 
 class UnknownResource(DalgaError):
-    """There is nothing at this URL, and never was."""
+    """There is nothing at this URL, and there never was."""
 
 
 class UnsupportedMediaType(DalgaError):
@@ -36,7 +36,7 @@ class BodyTooLarge(DalgaError):
 
 
 class MalformedRequest(DalgaError):
-    """What came is no HTTP, or no request in it that can be understood."""
+    """The octets that came are no HTTP, or no HTTP request that can be understood."""
 
 
 class SlowRequest(DalgaError):
@@ -59,7 +59,7 @@ class UnknownCoding(DalgaError):
     """A transfer coding that is not read."""
 
 
-#: `NotFound` and `MethodNotAllowed` are Klein's, for what no route matches.
+#: `NotFound` and `MethodNotAllowed` are Klein's, for a request that no route matches.
 STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
     {
         InvalidRequest: HTTPStatus.BAD_REQUEST,
@@ -82,7 +82,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
     }
 )
 
-#: The titles that RFC 9110 has and older Pythons have not.
+#: RFC 9110's titles, where older Pythons have other ones.
 _TITLES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
     HTTPStatus.REQUEST_URI_TOO_LONG: "URI Too Long",
@@ -101,7 +101,7 @@ class Problem:
 
     status: HTTPStatus
     detail: str
-    #: What goes along with it, by header name.
+    #: Further headers of the answer, by name.
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
     @property
@@ -111,7 +111,7 @@ class Problem:
 
 
 def problem_of(error: BaseException) -> Problem | None:
-    """:return: what to answer; None where the error is not expected, and nobody's but ours."""
+    """:return: the answer to an error; None for an error that is a fault of Dalga."""
     for kind in type(error).__mro__:
         if kind in STATUS:
             return Problem(STATUS[kind], _detail(error), _headers(error))
@@ -119,7 +119,7 @@ def problem_of(error: BaseException) -> Problem | None:
 
 
 def unexpected() -> Problem:
-    """The answer to an error that is ours: what it was is for the log only."""
+    """The answer to an error that is a fault of Dalga. Only the log says what it was."""
     return Problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "something went wrong inside Dalga; its log says what",

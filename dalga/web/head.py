@@ -1,8 +1,8 @@
 """
-The head of a request, before twisted.web reads it: what can be made into what twisted.web takes,
-and for the rest, a sentence that says what was wrong. Pure.
+The head of a request, before twisted.web reads it. Pure.
 
-twisted.web answers what it can't read with a bare ``400 Bad Request`` and no body.
+A request line that twisted.web would not take is put into its spelling, or refused with a sentence.
+twisted.web alone answers a head that it can't read with ``400 Bad Request`` and no body.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dalga.web.errors import (
     UnsupportedVersion,
 )
 
-#: The longest method, in characters. The longest that is registered with IANA has 17.
+#: The longest method, in characters. IANA's longest registered method has 17.
 MAX_METHOD = 40
 
 #: How a TLS connection begins: with a handshake record (RFC 8446 section 5.1).
@@ -27,7 +27,7 @@ TLS = b"\x16"
 
 _TOKEN = rb"[A-Za-z0-9!#$%&'*+\-.^_`|~]"  # RFC 9110 section 5.6.2
 
-#: What a request line may begin with, as far as it has come: a method, a target, a version.
+#: The first part of a request line, of any length: a method, a target, a version.
 _BEGINNING = re.compile(
     rb"%b{0,%d}(?:(?<=.) [^\0-\x20]*(?: [HTP0-9./]{0,8})?)?\r?" % (_TOKEN, MAX_METHOD), re.DOTALL
 )
@@ -42,10 +42,10 @@ def request_line(line: bytes) -> bytes:
     """
     Read a request line (RFC 9112 section 3).
 
-    :return: the same as twisted.web takes it. Octets past ASCII are percent-encoded, as curl does
-        not do it, and a later HTTP/1.x is HTTP/1.1 (RFC 9110 section 2.5).
+    :return: the line in the spelling that twisted.web takes. Octets past ASCII, which curl sends as
+        they are, are percent-encoded. A later HTTP/1.x is HTTP/1.1 (RFC 9110 section 2.5).
     :raises UnsupportedVersion: for another major version of HTTP.
-    :raises MalformedRequest: for what is no request line.
+    :raises MalformedRequest: for another line.
     """
     method, _, rest = line.partition(b" ")
     target, _, version = rest.rpartition(b" ")
@@ -86,10 +86,11 @@ def request_line(line: bytes) -> bytes:
 
 def check_beginning(octets: bytes) -> None:
     """
-    Whether what has come of a request line, without its end, may still become one.
+    Check octets that may be the first part of a request line.
 
-    :raises UnsupportedVersion: if it can't, as `request_line` does.
-    :raises MalformedRequest: if it can't, as `request_line` does.
+    :param octets: all that has come of the line; its end has not.
+    :raises UnsupportedVersion: and `MalformedRequest`: if no further octets can make a request line
+        of these, as `request_line` does.
     """
     if not _BEGINNING.fullmatch(octets):
         request_line(octets)
@@ -98,9 +99,10 @@ def check_beginning(octets: bytes) -> None:
 
 def check_header_beginning(octets: bytes) -> None:
     """
-    Whether what has come of a header, without its end, may still become one.
+    Check octets that may be the first part of a header.
 
-    :raises MalformedRequest: if it can't.
+    :param octets: all that has come of the header; its end has not.
+    :raises MalformedRequest: if no further octets can make a header of these.
     """
     if b"\n" in octets:
         raise _bare_line_feed()
@@ -110,11 +112,11 @@ def check_header_beginning(octets: bytes) -> None:
 
 def line_too_long(line: bytes, limit: int, is_first: bool) -> DalgaError:
     """
-    What to say to a line that takes no end.
+    The error for a line that is too long.
 
-    :param line: the line, or its beginning.
-    :param limit: how many octets a line may have.
-    :param is_first: whether it is a request line, not a header.
+    :param line: the line, or its first part.
+    :param limit: the length that a line may have, in octets.
+    :param is_first: whether the line is a request line, not a header.
     """
     if not is_first:
         return HeadTooLarge(f"a header is too long: it takes {limit} octets at most")
@@ -127,10 +129,10 @@ def line_too_long(line: bytes, limit: int, is_first: bool) -> DalgaError:
 
 def header_refusal(line: bytes, is_framed: bool) -> DalgaError:
     """
-    Why twisted.web refuses a header.
+    The error for a header that twisted.web refuses.
 
-    :param line: the header, with what it was continued by.
-    :param is_framed: whether a header before it has said how long the body is.
+    :param line: the header, with its continuation lines.
+    :param is_framed: whether an earlier header gave the body's length.
     """
     name, colon, value = line.partition(b":")
     value = value.strip(b" \t")
@@ -150,8 +152,9 @@ def header_refusal(line: bytes, is_framed: bool) -> DalgaError:
                 f"{shown_name} is {_shown(value)}: it takes the body's length in octets"
             )
         case b"transfer-encoding" if value.lower() != b"chunked":
-            # Where chunked comes last, the body's end is known, and another coding is refused as
-            # unknown (501); else nobody can tell where it ends (RFC 9112 sections 6.1 and 6.3).
+            # If chunked comes last, the body's end is known, and the coding before it is refused as
+            # unknown (501). Otherwise nobody can tell where the body ends (RFC 9112 sections 6.1
+            # and 6.3).
             is_chunked = value.lower().rpartition(b",")[2].strip() == b"chunked"
             kind = UnknownCoding if is_chunked else MalformedRequest
             return kind(f"{shown_name} is {_shown(value)}: it takes chunked")
@@ -167,13 +170,14 @@ def header_refusal(line: bytes, is_framed: bool) -> DalgaError:
 
 def check_head(version: bytes, hosts: Sequence[bytes], is_coded: bool) -> None:
     """
-    Whether a request's head is what its version of HTTP wants. Since HTTP/1.1 it says once whom it
-    is for (RFC 9112 section 3.2), though nothing depends on that; before, a body's length could not
-    be told by a transfer coding (section 6.1).
+    Check that a request's head has the headers that its version of HTTP asks for.
 
-    :param hosts: the values of its Host headers.
-    :param is_coded: whether it has a Transfer-Encoding.
-    :raises MalformedRequest: if it is not.
+    An HTTP/1.1 request has one Host header (RFC 9112 section 3.2); Dalga does not use its value. An
+    HTTP/1.0 request has no Transfer-Encoding (section 6.1).
+
+    :param hosts: the values of the Host headers.
+    :param is_coded: whether there is a Transfer-Encoding header.
+    :raises MalformedRequest: if a header is missing, repeated, wrong, or of a later version.
     """
     if is_coded and version == b"HTTP/1.0":
         raise MalformedRequest(

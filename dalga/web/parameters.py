@@ -1,9 +1,8 @@
 """
-What a request asks for: its path -> `RawKey`, its query and body -> `RawRequest` and the like.
+A request's path -> `RawKey`; its query and body -> `RawRequest`, `Listing` and the like. Pure.
 
-Pure. What is refused is refused with one sentence that names the part, what was given and what
-would do. Which of a job's parameters go together is not judged here, but in
-`dalga.model.plan.ScheduleRequest`.
+The sentence of a refusal names the part of the request, what was given and what would do. Which of
+a job's parameters go together is judged in `dalga.model.plan.ScheduleRequest`.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ from dalga.web.errors import UnknownResource
 
 JOBS = b"/jobs/"
 
-#: How many run times are listed at most, and where nothing was said.
+#: The largest number of run times in a list, and the number if no limit is given.
 MAX_LISTED = 100
 LISTED = 10
 
-#: How many jobs are on a page at most, and where nothing was said.
+#: The largest number of jobs on a page, and the number if no limit is given.
 MAX_PAGE = 1000
 PAGE = 100
 
@@ -51,8 +50,8 @@ PAGE = 100
 def job_key(path: bytes) -> RawKey:
     """
     :param path: the request target's path, as it was sent: still percent-encoded.
-    :raises UnknownResource: where it has not two segments after ``/jobs/``.
-    :raises InvalidRequest: where a segment is empty, too long or not UTF-8.
+    :raises UnknownResource: for a path that has not two segments after ``/jobs/``.
+    :raises InvalidRequest: for a segment that is empty, too long or not UTF-8.
     """
     segments = path.removeprefix(JOBS).split(b"/")
     if not path.startswith(JOBS) or len(segments) != 2:
@@ -86,8 +85,8 @@ def schedule_request(
     """
     Read the parameters of a PUT from its query and its body together.
 
-    :param query: as it was sent.
-    :param key: the key that the URL has. A JSON body may repeat it, as the JSON of a job does.
+    :param query: the query as it was sent, still percent-encoded.
+    :param key: the key in the URL. A JSON body may repeat it, as the JSON of a job does.
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
@@ -100,7 +99,11 @@ def schedule_request(
 
 
 def _without_key(members: Iterable[tuple[str, Value]], key: RawKey) -> Iterable[tuple[str, Value]]:
-    """The members of a JSON body but one `path` and one `body`, which have to be the URL's."""
+    """
+    The members of a JSON body without the job's key.
+
+    :raises InvalidRequest: if `path` or `body` is given, and is not that of the URL.
+    """
     in_url = {"path": key.path, "body": key.body}
     for name, value in members:
         meant = in_url.pop(name, None)
@@ -118,8 +121,8 @@ def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
     """
     Read the parameters of a PATCH from its query and its body together.
 
-    :return: whether the job is to be enabled, or else disabled.
-    :raises InvalidRequest: where it says neither, or both, or one but not that it is true.
+    :return: True if the job is to be enabled, False if it is to be disabled.
+    :raises InvalidRequest: if neither parameter is given, or both, or one that is false.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
     given = [*form_pairs(query), *body_pairs(content_type, body)]
@@ -137,10 +140,10 @@ def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunTimes:
-    """Which of a job's run times are asked for."""
+    """Which of a job's run times a GET asks for."""
 
     limit: int = LISTED
-    #: None for now.
+    #: Only times later than this (aware, UTC); None for now.
     after: datetime | None = None
 
 
@@ -162,11 +165,12 @@ def run_times(query: bytes) -> RunTimes:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Which of all jobs are asked for."""
+    """Which jobs a GET of all jobs asks for."""
 
+    #: Only jobs with this path; None for all.
     path: str | None = None
     limit: int = PAGE
-    #: The place of the last job of the page before; None for the first page.
+    #: The place of the last job of the page before this one; None for the first page.
     cursor: Position | None = None
 
 
@@ -188,8 +192,7 @@ def listing(query: bytes) -> Listing:
 
 def preview(query: bytes) -> tuple[RawRequest, RunTimes]:
     """
-    Read the parameters of a GET of the run times of a job that is not there: those of a PUT, and
-    limit and after.
+    Read the parameters of a preview: those of a PUT, and `limit` and `after`.
 
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
@@ -212,19 +215,19 @@ def limit(name: str, value: str) -> int:
 
 @of_text
 def path(name: str, value: str) -> str:
-    """:return: what may be a job's path."""
+    """:return: a text that may be a job's path."""
     check_length(name, value)
     return value
 
 
 @of_text
 def cursor(name: str, value: str) -> str:
-    """:return: what a page of jobs may have given for the next."""
+    """:return: the text; `listing` reads the cursor in it."""
     return value
 
 
-#: What GET shows of a job as it stands. A PUT that took one of these and did not do what it says
-#: would run the job at another time, or more often.
+#: The keys of a job's state in its JSON, with "-" for "_". A PUT that ignored one of them would run
+#: the job at another time than the key says, or more often.
 _STATE = frozenset(
     {
         "next-run",
@@ -238,19 +241,19 @@ _STATE = frozenset(
     }
 )
 
-#: What a PATCH takes.
+#: The parameters of a PATCH.
 _ENABLEMENT: Mapping[str, Reader] = MappingProxyType({"enable": boolean, "disable": boolean})
 
-#: Which run times are listed.
+#: The parameters that say which run times are listed.
 _WHICH: Mapping[str, Reader] = MappingProxyType({"limit": listed, "after": instant})
 
-#: What a GET of a job's run times takes. `count` is the older name of `limit`.
+#: The parameters of a GET of a job's run times. `count` is the older name of `limit`.
 _RUN_TIMES: Mapping[str, Reader] = MappingProxyType({**_WHICH, "count": listed})
 
-#: What a GET of all jobs takes.
+#: The parameters of a GET of all jobs.
 _LISTING: Mapping[str, Reader] = MappingProxyType({"path": path, "limit": limit, "cursor": cursor})
 
-#: What a GET of the run times of a job to be takes.
+#: The parameters of a preview.
 _PREVIEW: Mapping[str, Reader] = MappingProxyType({**READERS, **_WHICH})
 
 
@@ -263,8 +266,8 @@ def read_values(
     """
     Read each parameter that was given.
 
-    :param takes: how a list of all the parameters begins.
-    :param state: names that GET shows of a job's state.
+    :param takes: the words before the list of all parameters, in the sentence on an unknown one.
+    :param state: names of a job's state, for the sentence on these.
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
     values: dict[str, Value] = {}
@@ -292,7 +295,7 @@ def read_values(
 
 
 def _guess(name: str, readers: Iterable[str]) -> str:
-    """What may have been meant."""
+    """What may have been meant by an unknown name, in brackets; empty if nothing is like it."""
     if name.startswith("{"):
         return " (JSON needs the header Content-Type: application/json)"
     spelled = name[:SHOWN].lower().replace("_", "-")
@@ -303,7 +306,7 @@ def _guess(name: str, readers: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-#: What others call some of our parameters, where no likeness of letters tells which.
+#: Other programs' names for some parameters, if their letters are too unlike ours to tell.
 MEANT: Mapping[str, str] = {
     "at": "first-run",
     "delay": "interval",
@@ -320,7 +323,7 @@ MEANT: Mapping[str, str] = {
 }
 
 
-#: The parameters that may be a time of the clock of the job's location.
+#: The parameters that may be a wall time: a time without a zone, by the clock of `location`.
 _TIMES = tuple(name for name, reader in READERS.items() if reader is instant_or_wall)
 
 

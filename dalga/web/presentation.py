@@ -1,7 +1,7 @@
 """
-What is answered, as JSON. Pure.
+The answers of the API, as JSON. Pure.
 
-Without spaces and with the keys in a fixed order, as the Go original writes it.
+The JSON has no spaces and a fixed order of keys, as the Go original writes it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def job_json(job: Job | UnreadableJob) -> bytes:
 
 def page_json(page: Page, cursor: str | None) -> bytes:
     """
-    Some jobs.
+    A page of jobs.
 
-    :param cursor: what leads to more; None where there are none.
+    :param cursor: the cursor of the next page; None if this page is the last.
     """
     members: dict[str, Any] = {"jobs": [_job(job) for job in page.jobs]}
     if cursor is not None:
@@ -43,8 +43,10 @@ def page_json(page: Page, cursor: str | None) -> bytes:
 
 def next_page(path: str | None, limit: int, cursor: str) -> str:
     """
-    A Link header's value (RFC 8288). Its target is a query alone, so that it leads to the right
-    place behind a proxy that knows this list by another path, too (RFC 3986 section 5.2).
+    The value of a Link header (RFC 8288) that leads to the next page.
+
+    Its target is a query alone, so that it is right behind a proxy that has this list at another
+    path (RFC 3986 section 5.2).
     """
     query = (
         {"limit": limit, "cursor": cursor}
@@ -55,11 +57,11 @@ def next_page(path: str | None, limit: int, cursor: str) -> str:
 
 
 def _job(job: Job | UnreadableJob) -> dict[str, Any]:
-    """The keys after ``next_run`` are there only where they have something to say."""
+    """A job's members. Those behind ``next_run`` are there only if they have something to say."""
     members: dict[str, Any] = {"path": job.key.path, "body": job.key.body}
     if isinstance(job, UnreadableJob):
         return {**members, "next_run": None, "problem": job.problem}
-    # The original's keys, which are always there, and in this order.
+    # The original's four keys are always there, in this order: a null is overwritten in its place.
     members["interval"] = None
     members["next_run"] = None if job.next_run is None else timestamp(job.next_run)
     scheduled = timestamp(job.scheduled)
@@ -73,9 +75,14 @@ def _job(job: Job | UnreadableJob) -> dict[str, Any]:
 
 
 def _state(job: Job) -> dict[str, Any]:
-    """What has become of the job; a disabled one and a failed one are two things."""
+    """
+    The members of a job's state.
+
+    ``disabled`` and ``failed`` can be there both: a user disables a job, a run that was given up
+    makes it failed.
+    """
     members: dict[str, Any] = {}
-    # Of the pending run, which may be under way: then that attempt is counted, but is not over.
+    # `attempts` counts the attempt that is under way, too. It has not failed yet.
     has_failed = job.attempts - job.running > 0 and job.error is not None
     if job.disabled:
         members["disabled"] = True
@@ -84,7 +91,7 @@ def _state(job: Job) -> dict[str, Any]:
     if job.failed is Failed.STOPPED:
         members["failed"] = {"attempts": job.attempts, "error": job.error}
     elif job.failed is Failed.CONTINUED:
-        # The last error: that of the run that was given up, or one of the run after it.
+        # The error may be that of the run that was given up, or of an attempt of the next run.
         members["failed"] = {"error": job.error}
     if job.skipped:
         members["skipped"] = job.skipped
@@ -92,7 +99,7 @@ def _state(job: Job) -> dict[str, Any]:
 
 
 def run_times_json(timetable: Timetable) -> bytes:
-    """The times of runs to come."""
+    """A list of run times."""
     return _json({"runs": [_run(timetable.zone, time) for time in timetable.times]})
 
 
@@ -103,8 +110,9 @@ def _run(zone: Zone, time: Occurrence) -> dict[str, str]:
 
 def _local(local: datetime) -> str:
     """
-    A place's time in RFC 3339, with its fraction of a second where there is one. Offsets have no
-    seconds there; those of long ago had.
+    A zone's time in RFC 3339, with its fraction of a second if it has one.
+
+    Offsets in RFC 3339 have no seconds. Offsets of long ago had some, and are rounded to minutes.
     """
     offset = local.utcoffset()
     assert offset is not None
@@ -114,7 +122,7 @@ def _local(local: datetime) -> str:
 
 
 def status_json(status: Status) -> bytes:
-    """The counts, by the names and in the order of `Status`."""
+    """The counts, with the names and in the order of `Status`. Seconds are whole, rounded down."""
     age = None if status.counts_age is None else math.floor(status.counts_age)
     return _json({**asdict(status), "lag": math.floor(status.lag), "counts_age": age})
 

@@ -3,10 +3,10 @@ One request and its answer, between twisted.web and Klein, as this API needs the
 
 - The path stays percent-encoded until `dalga.web.parameters` takes it apart: a decoded ``%2F``
   could not be told from a slash.
-- Bodies have a cap (P10), which twisted.web does not know.
-- Answers have the headers that they are given, in that order, and no ``Server``.
+- Bodies have a largest size (P10). twisted.web has no such limit.
+- An answer has the headers that `answer` and `refuse` set, in that order, and no ``Server``.
 
-Connections, and requests that are refused before they are there, are in `dalga.web.server`.
+Connections, and requests that are refused before they are complete, are in `dalga.web.server`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ class ApiRequest(Request):
     content: BytesIO
 
     def gotLength(self, length: int | None) -> None:
-        """Called when the headers are there."""
-        # Not a temporary file, as twisted.web has it for chunked bodies: `MAX_BODY` fits in memory.
+        """
+        Called when the headers are there.
+
+        :param length: the body's length in octets; None for a chunked body.
+        """
+        # twisted.web takes a temporary file for chunked bodies. `MAX_BODY` octets fit in memory.
         self.content = BytesIO()
         if length is not None and length > MAX_BODY:
             raise too_large()
@@ -50,20 +54,24 @@ class ApiRequest(Request):
         """Called when the body is there too."""
         self.site = self.channel.site  # type: ignore[attr-defined]
         self.path = _origin_form(self.path)
-        # What Klein matches. It logs a traceback where this is not UTF-8, and takes any number of
-        # slashes in front for one.
+        # Klein matches `postpath`. It would log a traceback if that were not UTF-8, and take any
+        # number of slashes in front for one slash.
         path = self.path if re.match(rb"/(?!/)", self.path) else b"/"
         self.prepath = []
         self.postpath = quote(path[1:], safe=_PRINTABLE).encode("ascii").split(b"/")
         self.render(self.site.getResourceFor(self))  # type: ignore[no-untyped-call]
 
     def getRequestHostname(self) -> bytes:
-        """Klein fails on a Host header that is no host name. No route depends on it."""
+        """
+        A host name for Klein, the same for all requests.
+
+        Klein fails on a Host header that is no host name, and no route depends on the host.
+        """
         return b"localhost"
 
     @property
     def query(self) -> bytes:
-        """The query, as it was sent."""
+        """The query, as it was sent: still percent-encoded."""
         return self.uri.partition(b"?")[2]
 
     @property
@@ -71,15 +79,15 @@ class ApiRequest(Request):
         """
         The body, as it was sent.
 
-        :raises UnsupportedMediaType: for one that is compressed, which else would be read as a
-            form or as JSON that is not UTF-8.
+        :raises UnsupportedMediaType: for a body that is compressed. It would otherwise be refused
+            as a form or JSON that is not UTF-8, which does not say what to do.
         """
         codings = self.requestHeaders.getRawHeaders(b"Content-Encoding", [])
         return uncoded(self.content.getvalue(), codings)
 
     @property
     def content_type(self) -> str | None:
-        """The Content-Type of the body."""
+        """The body's Content-Type; None if there is no such header."""
         value = self.requestHeaders.getRawHeaders(b"Content-Type")
         return None if value is None else value[-1].decode("latin-1")
 
@@ -99,7 +107,7 @@ class ApiRequest(Request):
         return body
 
     def refuse(self, problem: Problem) -> bytes:
-        """`answer` with what went wrong."""
+        """`answer` with a problem."""
         body = self.answer(problem.status, _PROBLEM, problem_json(problem))
         self.code_message = problem.title.encode("ascii")
         for name, value in problem.headers.items():
@@ -108,6 +116,6 @@ class ApiRequest(Request):
 
 
 def _origin_form(target: bytes) -> bytes:
-    """The path of a request target in absolute form too (RFC 9112 section 3.2.2)."""
+    """The path of a request target, also of one in absolute form (RFC 9112 section 3.2.2)."""
     absolute = re.match(rb"https?://[^/]*", target, re.IGNORECASE)
     return target if absolute is None else target[absolute.end() :] or b"/"

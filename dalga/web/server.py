@@ -1,9 +1,9 @@
 """
-Connections: how many there may be, how long each may take, and what is answered to a request that
-never becomes one.
+Connections: how many there may be, how long each may take, and the answers to octets that are no
+request.
 
-What twisted.web would answer by itself, or wait for in vain, gets an answer like all others. What a
-request that is there to its end asks for is not looked at here.
+twisted.web would answer some of these octets by itself, and wait in vain for the rest of others.
+Here all of them get an answer like those of the API. `dalga.web.request` has the complete requests.
 """
 
 from __future__ import annotations
@@ -41,18 +41,19 @@ from dalga.web.head import (
 )
 from dalga.web.request import ApiRequest
 
-#: How long a client that sends nothing keeps its connection, in seconds; the default.
+#: How long a client that sends nothing keeps its connection, in seconds, by default.
 IDLE_TIMEOUT = 60.0
 
-#: How long a request may take to arrive, from its first byte to its last, in seconds; the default.
-#: Without that, a byte now and then would hold a connection for ever.
+#: How long a request may take to arrive, from its first byte to its last, in seconds, by default.
+#: Without this limit, a byte now and then would hold a connection for ever.
 ARRIVAL_TIMEOUT = 30.0
 
-#: How many connections there may be at once, where there are files enough. An idle one takes some
-#: kilobytes.
+#: How many connections there may be at once, if the process may open as many files. An idle
+#: connection takes some kilobytes.
 MAX_CONNECTIONS = 20_000
 
-#: How long a client whose request was refused may go on sending before it reads why, in seconds.
+#: How long a client whose request was refused may go on sending before it reads the answer, in
+#: seconds.
 LINGER = 15
 
 
@@ -67,7 +68,7 @@ def make_site(
     :param reactor: for the time-outs of connections.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
-    :param max_connections: how many there may be at once.
+    :param max_connections: how many connections there may be at once.
     :return: the factory to listen with.
     """
     return ApiSite(
@@ -80,17 +81,17 @@ class ApiChannel(HTTPChannel):
     """
     One connection.
 
-    Where a request is refused before it is there to its end, the answer goes out at once; then the
-    connection is closed for writing and read on for a while, as RFC 9112 section 9.6 has it: to
-    close it with unread data would reset it, and the client might never see the answer.
+    A request that is refused before all of it has come is answered at once. Then the connection is
+    closed for writing, and read on for `LINGER` seconds (RFC 9112 section 9.6). To close it with
+    unread data would reset it, and the client might never see the answer.
 
-    A client may close its side as soon as it has sent its requests; they are answered all the same.
+    A client may close its side as soon as it has sent its requests. They are answered all the same.
     """
 
     site: ApiSite
     transport: ITCPTransport
     requests: list[ApiRequest]
-    #: Whether a request is there to its end, and not answered yet.
+    #: Whether a request is complete, and not answered yet.
     answering = False
     _refused = False
     #: The header that is read just now.
@@ -110,14 +111,14 @@ class ApiChannel(HTTPChannel):
             self._arriving = self.site.reactor.callLater(self.site.arrival_timeout, self._too_slow)
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         if self.line_mode and self._buffer and self.delimiter not in self._buffer:
-            # A line without its end. What can become no request is not waited for.
+            # A line without its end is refused as soon as nothing can make a request of it.
             try:
                 (check_header_beginning if self.requests else check_beginning)(self._buffer)
             except DalgaError as error:
                 self._refuse(error)
 
     def allContentReceived(self) -> None:
-        """Called when a request is there to its end, also where its headers were refused."""
+        """Called when a request is complete, also if its headers were refused."""
         if self._refused:
             return
         self._arrived()
@@ -125,15 +126,15 @@ class ApiChannel(HTTPChannel):
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def requestDone(self, request: Request) -> None:
-        """Called when a request is answered. The next may be there, and begun by this."""
+        """Called when a request is answered. Begins the next request if it has come already."""
         self.answering = False
         self.site.note(self)
         super().requestDone(request)  # type: ignore[no-untyped-call]
 
     def readConnectionLost(self) -> None:
         """
-        Called when the client has closed its side; after each answer once more, as that resumes to
-        read.
+        Called when the client has closed its side, and again after each answer, since Twisted reads
+        on after an answer.
         """
         if self.answering:
             return
@@ -149,7 +150,7 @@ class ApiChannel(HTTPChannel):
         if self.requests or self._buffer:
             within = f"within {self.site.arrival_timeout:g} seconds"
             self._refuse(SlowRequest(f"the request was not there to its end {within}"))
-            self.loseConnection()  # what still comes is not read on for
+            self.loseConnection()  # at once: a slow client gets no time to go on sending
         else:
             self.transport.abortConnection()
 
@@ -169,7 +170,7 @@ class ApiChannel(HTTPChannel):
         super().lineReceived(line)  # type: ignore[no-untyped-call]
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Called where a line takes no end. Twisted would close the connection without a word."""
+        """Called for a line that is too long. Twisted would close the connection without a word."""
         self._refuse(line_too_long(line, self.MAX_LENGTH, not self.requests))
 
     def headerReceived(self, line: bytes) -> bool:
@@ -185,7 +186,7 @@ class ApiChannel(HTTPChannel):
             self._header = None
 
     def allHeadersReceived(self) -> None:
-        """Called once the headers are there; where they are refused, no 100 Continue is sent."""
+        """Called once the headers are there. If they are refused, no 100 Continue is sent."""
         try:
             headers = self.requests[-1].requestHeaders
             is_coded = headers.hasHeader(b"Transfer-Encoding")
@@ -196,8 +197,10 @@ class ApiChannel(HTTPChannel):
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """
-        Called to know whether the connection is kept after this request: its Connection header is a
-        list (RFC 9110 section 7.6.1), of which twisted.web takes the commas for parts of its words.
+        Whether the connection is kept after this request.
+
+        The Connection header is a list (RFC 9110 section 7.6.1). twisted.web does not split it at
+        its commas, so "close" is looked for here.
         """
         lines = request.requestHeaders.getRawHeaders(b"Connection", [])
         if b"close" in {word.strip().lower() for line in lines for word in line.split(b",")}:
@@ -205,7 +208,7 @@ class ApiChannel(HTTPChannel):
         return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]
 
     def rawDataReceived(self, data: bytes) -> None:
-        """Called with what comes after the headers."""
+        """Called with the octets that come after the headers."""
         if self._refused:
             return
         try:
@@ -214,7 +217,7 @@ class ApiChannel(HTTPChannel):
             self._refuse(error)
 
     def loseConnection(self) -> None:
-        """Called to close the connection, by `requestDone` first and by the idle time-out later."""
+        """Called to close the connection: by `requestDone`, or later by the idle time-out."""
         if self._refused and self._lingering is None:
             self._lingering = self.site.reactor.callLater(LINGER, self.transport.abortConnection)
             self.transport.loseWriteConnection()
@@ -250,7 +253,7 @@ class ApiChannel(HTTPChannel):
             )
 
     def _refuse(self, error: DalgaError) -> None:
-        """Answer, and hear nothing more."""
+        """Answer with the error, and handle no further octets of this connection."""
         if self._refused:
             return
         problem = problem_of(error)
@@ -272,11 +275,12 @@ class ApiSite(Site):
     """
     The factory of connections.
 
-    :param reactor: for their time-outs.
+    :param reactor: for the time-outs of connections.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
-    :param max_connections: how many there may be at once; past that, each new one takes the place
-        of the one that has been waited for longest: it is idle, or takes long to send a request.
+    :param max_connections: how many connections there may be at once. Past that, a new connection
+        takes the place of the one that has waited longest for its client: for a request to begin,
+        or for the rest of a request.
     """
 
     protocol = ApiChannel  # type: ignore[assignment]
@@ -292,7 +296,7 @@ class ApiSite(Site):
     ) -> None:
         self.arrival_timeout = arrival_timeout
         self._max_connections = max_connections
-        #: Those that are open, in the order in which their last request began or was answered.
+        #: The open connections, in the order in which their last request began or was answered.
         self.channels: dict[ApiChannel, None] = {}
         super().__init__(  # type: ignore[no-untyped-call]
             resource,
@@ -306,8 +310,9 @@ class ApiSite(Site):
         """A connection is new, or a request on it has begun or been answered."""
         self.channels.pop(channel, None)
         if len(self.channels) >= self._max_connections:
-            # Idle ones don't go before half-sent requests: one that has just come is idle, too, and
-            # would be the first to go where somebody opens many and ends no request.
+            # Idle connections are not closed before those with half a request. A connection that
+            # was just opened is idle too: if somebody begins many requests and ends none, each new
+            # client would be the first to go.
             waiting = (other for other in self.channels if not other.answering)
             oldest = next(waiting, channel)
             self.channels.pop(oldest, None)
@@ -317,7 +322,7 @@ class ApiSite(Site):
         self.channels[channel] = None
 
     def startFactory(self) -> None:
-        """Twisted's opens an access log and keeps the time for it, once a second; there is none."""
+        """Open no access log. Twisted's method opens one, and keeps the time for it each second."""
 
     def stopFactory(self) -> None:
         """There is no access log to be closed."""
