@@ -1,8 +1,8 @@
 """
 The sockets of the HTTP interface.
 
-They are opened before the daemon detaches or gives up its privileges, so that what is in their way
-is said to the person who started it.
+The sockets are opened before the daemon detaches or gives up its privileges. So the person who
+starts the daemon is told why an address can't be had.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from dalga.log import logger
 
 log = logger(__name__)
 
-#: How many ports are tried where any port will do: a port that is free at the host's first address
-#: may be taken at the next one.
+#: How many ports are tried where any port will do and the host has several addresses. A port that
+#: is free at the first address may be taken at the next one.
 ANY_PORTS = 20
 
-#: The errors of bind(2) where this machine does not have the address, or has no IPv6.
+#: The errors of bind(2) on a machine that does not have the address, or has no IPv6.
 _NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
-#: A family of addresses, and the host and port of an address.
+#: The family of an address, its host and its port.
 _Address = tuple[int, str, int]
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
     """
-    Listening sockets, one for each address that a host has: ``localhost`` is mostly two.
+    Open a listening socket for each address that a host has. ``localhost`` mostly has two.
 
-    An address that this machine has not is left out, if there is another: ``localhost`` is often
-    ``::1`` as well where there is no IPv6.
+    An address that this machine does not have is left out, unless the host has no other: the name
+    ``localhost`` often has ``::1`` on a machine without IPv6, too.
 
-    :param port: 0 for any; the same at each address.
-    :raises StartupError: if one of the addresses can't be had, or the name has none.
+    :param port: the same at each address; 0 for any port.
+    :raises StartupError: if one of the addresses can't be had, or the host has no address.
     """
     try:
         found = socket.getaddrinfo(
@@ -57,7 +57,11 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def _listen_on(host: str, addresses: list[_Address]) -> list[socket.socket]:
-    """:raises StartupError: from the OSError of the address that can't be had."""
+    """
+    Open a listening socket for each address.
+
+    :raises StartupError: if an address can't be had; its cause is the OSError.
+    """
     listeners: list[socket.socket] = []
     left_out: dict[str, OSError] = {}
     try:
@@ -92,12 +96,12 @@ def _listen_on(host: str, addresses: list[_Address]) -> list[socket.socket]:
 
 
 def shown(host: str, port: int) -> str:
-    """Host and port, as a URL has them."""
+    """A host and a port as a URL has them."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reason(error: OSError) -> str:
-    # create_server has put the address into the words.
+    # create_server has put the address into the error's words.
     return (error.strerror or "").partition(" (while attempting")[0]
 
 
