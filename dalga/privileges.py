@@ -1,5 +1,6 @@
 """
-As which user the process opens its files: twistd starts as root where it is to give that up.
+The user as which the process opens its files. twistd starts as root and becomes another user later,
+where it was given ``--uid`` or ``--gid``.
 """
 
 from __future__ import annotations
@@ -16,27 +17,27 @@ from dalga.errors import StartupError
 @dataclass(frozen=True, slots=True)
 class User:
     """
-    Who the process will be once it runs: ``--uid`` and ``--gid`` of twistd, by number.
+    The user and group of the process once it runs: the numbers of twistd's ``--uid`` and ``--gid``.
 
-    Twistd gives a user without a group that user's own, and its other groups; of a group without a
-    user it changes the group alone.
+    With ``--uid`` alone, twistd takes the user's own group, and its other groups. With ``--gid``
+    alone, twistd changes the group and no more.
     """
 
     uid: int | None = None
     gid: int | None = None
 
 
-#: The process keeps its user and group.
+#: The process keeps the user and group that it has.
 STAYS = User()
 
 
 @contextmanager
 def acting_as(user: User) -> Iterator[None]:
     """
-    Open and make files as another user, and then be the former again (seteuid(2)).
+    Be another user in this context, and then the former again (seteuid(2)).
 
-    What is made belongs to that user, and what it can't open is known now, not when nobody is there
-    to be told any more.
+    Files that are made in it belong to that user. A file that the user can't open is found now, and
+    not later, when nobody is there to be told any more.
 
     :raises StartupError: if the process can't become that user.
     """
@@ -58,7 +59,7 @@ def acting_as(user: User) -> Iterator[None]:
     assert gid is not None
     try:
         if uid is not None and uid != before:
-            os.initgroups(name, gid)  # which fails first, with nothing changed yet
+            os.initgroups(name, gid)  # the first to fail, with nothing changed yet
         os.setegid(gid)
         if uid is not None:
             os.seteuid(uid)
