@@ -1,5 +1,5 @@
 """
-The files that the process may open, sockets among them: how many there are, and for whom.
+How many files (sockets among them) the process may open, and how many of these are for clients.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dalga.web.server import MAX_CONNECTIONS
 
 log = logger(__name__)
 
-#: Files that are open beside the connections of clients and those to the endpoint: the database's
+#: Open files beside the connections of clients and the connections to the endpoint: the database's
 #: connections, logs, and some to spare.
 OTHER_FILES = 100
 
 
 def files_to_ask_for(files: int, most: int, slots: int) -> int:
     """
-    How many files the process should be allowed to open.
+    The soft limit of open files that the process should ask for.
 
-    :param files: how many it is, its soft limit. This and the next may be RLIM_INFINITY.
-    :param most: how many it may ask for, its hard limit.
-    :param slots: POSTs at once.
-    :return: `files` where that is enough, or all that there are.
+    :param files: its soft limit now; may be RLIM_INFINITY, as the next may.
+    :param most: its hard limit, up to which it may ask for more.
+    :param slots: how many POSTs are under way at once, at most.
+    :return: `files` where that is enough; else as many as are of use, or as the hard limit allows.
     """
     if files == resource.RLIM_INFINITY:
         return files
@@ -33,8 +33,12 @@ def files_to_ask_for(files: int, most: int, slots: int) -> int:
 
 def clients_of(files: int, slots: int) -> int:
     """
-    How many connections of clients so many files are enough for, beside those of the jobs: a
-    quarter of the files at least, so that jobs can be cancelled where POSTs would take them all.
+    How many connections clients may have.
+
+    A quarter of the files at least: where POSTs would take them all, clients could cancel no job.
+
+    :param files: the soft limit of open files; may be RLIM_INFINITY.
+    :param slots: how many POSTs are under way at once, at most.
     """
     if files == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -43,14 +47,15 @@ def clients_of(files: int, slots: int) -> int:
 
 def room_for_clients(slots: int) -> int:
     """
-    Have as many files open as are of use and the process may, and leave some for the jobs. Where
-    there are too few for all slots, the log says so.
+    Raise the soft limit of open files as far as that is of use and allowed, and share the files
+    between clients and POSTs. Where there are too few files for all slots, the log says so.
 
-    The soft limit is mostly 1,024, for the sake of select(2), which is not used here; whoever waits
-    by epoll(7) is expected to raise it to the hard limit (systemd.exec(5), LimitNOFILE).
+    The soft limit is mostly 1,024, for the sake of programs that wait by select(2). A program that
+    waits by epoll(7), as this one does, is expected to raise it to the hard limit (systemd.exec(5),
+    LimitNOFILE).
 
-    :param slots: POSTs at once.
-    :return: how many connections of clients that leaves.
+    :param slots: how many POSTs are under way at once, at most.
+    :return: how many connections clients may have.
     """
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = files_to_ask_for(files, most, slots)
