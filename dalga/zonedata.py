@@ -1,12 +1,12 @@
 """
 Which copy of the IANA time zone database is used: the system's or the ``tzdata`` package's.
 
-Python's zoneinfo takes the system's wherever there is one, however old it is:
+Python's zoneinfo takes the system's copy wherever there is one, however old it is:
 
     /usr/share/zoneinfo     2025b    a Debian that was not updated
     tzdata                  2026f    installed with Dalga
 
-Here the newer of the two is chosen, once, for the whole process and before it looks up any zone.
+Here the newer copy is chosen, once, for the whole process, before it looks up any zone.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from dalga.model.zone import forget_zones
 class Copy(NamedTuple):
     """A copy of the database."""
 
-    #: As IANA calls it, such as 2026f; None where the copy does not say.
+    #: The version as IANA calls it, such as 2026f; None where the copy does not say.
     version: str | None
-    #: A folder, or the package.
+    #: The path of a folder, or the package's name.
     where: str
 
 
 class ZoneData(NamedTuple):
-    """The copy that is used, and the one that is not; each None where there is none."""
+    """The copy that is used, and the other copy; each None where there is none."""
 
     used: Copy | None
     left: Copy | None
@@ -41,7 +41,7 @@ class ZoneData(NamedTuple):
         return self.used.version if self.used else None
 
     def __str__(self) -> str:
-        """As the log has it."""
+        """Both copies in words, for the log."""
         if self.used is None:
             return "none: install the package tzdata"
         text = f"{self.used.version or 'of an unknown version'}, {self.used.where}"
@@ -52,10 +52,11 @@ class ZoneData(NamedTuple):
 
 def use_newest() -> ZoneData:
     """
-    Have zoneinfo take all zones from the newer copy. What one lacks comes from the package still.
+    Have zoneinfo take all zones from the newer copy. A zone that the system's copy lacks still
+    comes from the package.
 
-    The system's is taken where both are of one version, and is not where it says none: then nobody
-    could see what runs go by.
+    Of two copies of one version, the system's is taken. Beside the package, a system's copy without
+    a version is not taken: nobody could see which rules the runs go by.
     """
     system, package = _system(zoneinfo.TZPATH), _package()
     use_system = package is None or (system is not None and _age(system) >= _age(package))
@@ -67,7 +68,9 @@ def use_newest() -> ZoneData:
 
 
 def _age(copy: Copy) -> tuple[int, int, str]:
-    """Grows with each version: 2025b, 2025z, 2025za, 2026a; one that is unknown comes before."""
+    """
+    Sorts copies by their versions: 2025b, 2025z, 2025za, 2026a. An unknown version comes first.
+    """
     found = re.match(r"([0-9]{4})([a-z]+)", copy.version or "")
     return (int(found[1]), len(found[2]), found[2]) if found else (0, 0, "")
 
@@ -81,14 +84,15 @@ def _system(folders: Iterable[str]) -> Copy | None:
 
 
 def _version(folder: Path) -> str | None:
-    # Linux has the source in one file, "# version 2025b" first; BSD and macOS a file for it.
+    # Linux has all zones' source in one file, whose first line is "# version 2025b". BSD and macOS
+    # have a file for the version.
     for name, pattern in (("tzdata.zi", r"# version (\S+)"), ("+VERSION", r"(\S+)")):
         try:
             with (folder / name).open(encoding="ascii", errors="replace") as file:
                 if found := re.match(pattern, file.readline(100)):
                     return found[1]
         except OSError:
-            pass  # the other one, then
+            pass  # the other file, then
     return None
 
 
