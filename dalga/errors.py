@@ -1,9 +1,9 @@
 """
-What can go wrong: one exception for each thing that a caller can act on.
+The exceptions of Dalga: one for each kind of failure that a caller can act on.
 
-The sentence of an exception is written for the person who reads it: it names what was wrong, what
-was given and what would do. ``dalga.web.errors`` turns exceptions into HTTP answers,
-``dalga.service`` into the one line with which a daemon that can't start ends.
+The message of an exception is a sentence for a person. It names the mistake, what was given, and
+what would do. ``dalga.web.errors`` makes HTTP answers of exceptions. ``dalga.cli`` makes the one
+line of them with which a daemon ends that can't start.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ def shown(text: str) -> str:
 
 
 class DalgaError(Exception):
-    """Anything that Dalga itself has to say. Never raised bare."""
+    """The base of the others. Never raised itself."""
 
 
 class InvalidRequest(DalgaError):
-    """A request that can't be understood or is contradictory; asking again unchanged won't help."""
+    """A request can't be understood, or contradicts itself. The same request will fail again."""
 
 
 class JobNotFound(DalgaError):
@@ -30,7 +30,7 @@ class JobNotFound(DalgaError):
 
 
 class JobSetAside(DalgaError):
-    """The job's row can't be understood, so it can't be run."""
+    """The job's row can't be understood, so the job can't be run."""
 
 
 class JobDisabled(DalgaError):
@@ -38,11 +38,11 @@ class JobDisabled(DalgaError):
 
 
 class JobOver(DalgaError):
-    """The job's until is past, so there is no new run of it."""
+    """The job's ``until`` is past, so there is no new run of it."""
 
 
 class StoreUnavailable(DalgaError):
-    """The database can't be reached or did not answer in time; the same call may do later."""
+    """The database can't be reached, or did not answer in time. The same call may succeed later."""
 
 
 class ConfigError(DalgaError):
@@ -50,8 +50,8 @@ class ConfigError(DalgaError):
 
 
 class StartupError(DalgaError):
-    """The daemon can't start: no table, no access, no port."""
+    """The daemon can't start: a table is missing, a right is lacking, a port is taken."""
 
 
 class TableExists(DalgaError):
-    """The table that was to be created is there already, and is ours."""
+    """The table to be created is there already, and is Dalga's."""
