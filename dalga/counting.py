@@ -1,8 +1,9 @@
 """
-How many jobs there are of each kind, for whoever asks for `/status` again and again.
+How many jobs there are of each kind, for `/status`.
 
-A small table is counted for each request, so that what was just written is in it. A large table is
-counted in the background, in pieces, and a request gets the last count, with its age.
+A small table is counted for each request, so that a job that was just written is counted. A large
+table is counted in the background, piece by piece, at most once in `REST` seconds, however often
+`/status` is asked for. A request gets the last count, with its age.
 """
 
 from __future__ import annotations
@@ -20,47 +21,50 @@ from dalga.store import Counts, Store, Tally
 
 log = logger(__name__)
 
-#: The least time from the beginning of a count of a large table to that of the next, in seconds.
+#: From the beginning of a count of a large table to the beginning of the next, at least (seconds).
 REST = 10.0
-#: The same, as a multiple of what the last count took.
+#: The same, as a multiple of the duration of the last count.
 REST_FACTOR = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """How many jobs and instances there are, as far as this instance knows now."""
+    """How many jobs and instances there are, as far as this instance knows."""
 
-    #: Instances, and how late the oldest due job is: of this moment.
+    #: Of this moment: the number of instances, and how late the oldest due job is.
     live: Counts
-    #: The last count of all rows; None where none has ended yet.
+    #: The last count of all rows; None where no count has ended yet.
     counted: Tally | None
-    #: How long ago that count began, in seconds.
+    #: How long ago that count began, in seconds; None where no count has ended yet.
     age: float | None
 
 
 class Counting:
     """
+    Counts the jobs.
+
     :param store: an opened store.
-    :param piece: how many rows one transaction counts, at most: an embedded database has but one
-        connection, on which runs wait meanwhile (P7). A table with fewer rows is a small one.
+    :param piece: how many rows one transaction counts, at most. An embedded database has only one
+        connection, and runs wait for it during the transaction (P7). A table with fewer rows is a
+        small one.
     """
 
     def __init__(self, store: Store, reactor: IReactorTime, piece: int) -> None:
         self._store = store
         self._reactor = reactor
         self._piece = piece
-        #: The last count of all rows, and when it began, in the reactor's seconds.
+        #: The last count of all rows, and when the count began, in the reactor's seconds.
         self._last: Tally | None = None
         self._last_began = 0.0
         #: The count that is under way.
         self._count: Deferred[None] | None = None
-        #: When the next may begin, in the reactor's seconds.
+        #: When the next count may begin, in the reactor's seconds.
         self._not_before = 0.0
         self._stopped = False
 
     async def present(self) -> Present:
         """
-        See `Present`. Reads no more rows than a piece.
+        The counts as they are known now. Reads at most `piece` rows.
 
         :raises StoreUnavailable: if the database can't be reached.
         """
@@ -101,7 +105,7 @@ class Counting:
                 total += found
                 after = found.last
                 if after is not None:
-                    # The connection is left to others for as long as that piece took.
+                    # The connection is left to others for as long as this piece took.
                     await deferLater(self._reactor, self._reactor.seconds() - sent)
             self._last, self._last_began = total, began
         finally:
