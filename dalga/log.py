@@ -1,7 +1,8 @@
 """
-Dalga's loggers: twisted.logger's, with the debug level left out unless it is asked for.
+Dalga's loggers: twisted.logger's, without the debug level unless ``--debug`` asks for it.
 
-twistd's own log observers write whatever they are given, so the choice is made here.
+twistd's own log observers write each event that they are given. So the choice is made here, before
+the observers.
 """
 
 from __future__ import annotations
@@ -27,31 +28,36 @@ _levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
 
 def logger(namespace: str) -> Logger:
     """
+    The logger of a module.
+
     :param namespace: the module's name.
     """
     return Logger(namespace, observer=FilteringLogObserver(globalLogPublisher, [_levels]))
 
 
 def log_debug() -> None:
-    """From now on, log the debug level too."""
+    """Log the debug level, too, from now on."""
     _levels.setLogLevelForNamespace("dalga", LogLevel.debug)
 
 
 def debugging() -> bool:
-    """Whether the debug level is logged: for what is too frequent to be put into words in vain."""
+    """
+    Whether the debug level is logged. Ask this before an event that is too frequent to be put into
+    words in vain.
+    """
     return _levels.logLevelForNamespace("dalga") is LogLevel.debug
 
 
 @implementer(ILogObserver)
 class LineObserver:
     """
-    Writes events as `twisted.logger.textFileLogObserver` does, for a tenth of its cost where an
-    event is plain: its format needs nothing but `str.format`, and the time of a second is worded
-    once. There is a line for each POST, so it is a good part of all that is done for a job.
+    Writes events as `twisted.logger.textFileLogObserver` does, at a tenth of the cost where an
+    event is plain. The format of a plain event needs `str.format` alone, and the time is put into
+    words once a second. There is a line for each POST, so the log is a good part of a job's cost.
 
-    :param output: lines that have to be on their way are flushed by `soon`.
-    :param soon: calls what it is given when the reactor has a moment, so that the lines of one turn
-        go out together.
+    :param output: where the lines go.
+    :param soon: calls the function that it is given in the reactor's next turn, so that the lines
+        of one turn are written together.
     """
 
     def __init__(self, output: TextIO, soon: Callable[[Callable[[], None]], object]) -> None:
@@ -60,13 +66,13 @@ class LineObserver:
         self._lines: list[str] = []
         self._second = 0
         self._time = ""
-        #: Whether a line is being made or written. A signal's handler may see it true.
+        #: Whether a line is being made or written. A signal's handler may find it true.
         self._busy = False
-        #: Ends the process; called when all lines are written. None until a signal wants that.
+        #: Ends the process, once all lines are written. None until a signal asks for the end.
         self._end: Callable[[], NoReturn] | None = None
 
     def __call__(self, event: LogEvent) -> None:
-        """Called with each event."""
+        """Take an event: called by Twisted with each of them."""
         self._busy = True
         if not self._lines:
             self._soon(self.flush)
@@ -75,8 +81,9 @@ class LineObserver:
 
     def leave(self, end: Callable[[], NoReturn]) -> None:
         """
-        Write what is there, and call `end`. For a signal's handler: where that has interrupted this
-        very object, the line or the writing is finished first, after the handler has returned.
+        Write the lines that are there, and call `end`. Called by a signal's handler. Where the
+        signal has interrupted this very object, the line or the writing is finished first, after
+        the handler has returned.
         """
         self._end = end
         if not self._busy:
@@ -90,14 +97,14 @@ class LineObserver:
             end()
 
     def flush(self) -> None:
-        """Write what is there."""
+        """Write the lines that are there."""
         self._busy = True
         text, self._lines = "".join(self._lines), []
         try:
             self._output.write(text)
             self._output.flush()
         except (OSError, ValueError):
-            pass  # the disk is full, or nobody reads any more: to log that would be to begin anew
+            pass  # the disk is full, or nobody reads any more: a line on that would fail as well
         self._rest()
 
     def _line(self, event: LogEvent) -> str:
@@ -106,7 +113,7 @@ class LineObserver:
         try:
             text = event["log_format"].format(**event)
         except Exception:
-            # Which says what is wrong with it.
+            # Twisted's words say what is wrong with the event.
             return formatEventAsClassicLogText(event) or ""
         second = int(event["log_time"])
         if second != self._second:
