@@ -212,11 +212,11 @@ class GroupCommitTests(SynchronousTestCase):
         self.requests = GroupCommit(lane, self.work, lambda word: word[0])
         answers = [self.requests.run(word) for word in ("a1", "a2", "a3")]
         self.requests.close()
-        self.requests.close()  # a second time is nothing new
         for answer in answers:
             self.failureResultOf(answer, StoreUnavailable)
         self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
         self.assertEqual(self.requests._lines, {})
+        self.requests.close()  # a second time is nothing new
 
     def test_closed_beside_one_that_is_tried_alone(self) -> None:
         """P1: what is committed after the stop has its answer, though the next was to begin."""
@@ -423,6 +423,17 @@ class GroupCommitTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(answers["a"]), "A")
         self.failureResultOf(answers["b"], ZeroDivisionError)
         self.assertEqual(self.successResultOf(answers["c"]), "C")
+
+    def test_abandoned_before_each_is_tried(self) -> None:
+        """P4: a request that was abandoned is not tried alone."""
+        answers = self.ask("a b c")
+        answers["b"].cancel()
+        self.failureResultOf(answers["b"], CancelledError)
+        self.transactions.begun[0].answer.errback(ZeroDivisionError())
+        self.assertEqual(len(self.transactions.begun), 3)
+        self.transactions.begun[1].commit()
+        self.transactions.begun[2].commit()
+        self.assertEqual(self.done, [["a"], ["c"]])
 
     def test_somebody_is_in_the_way(self) -> None:
         """A row that is locked for too long holds up its own request only."""

@@ -220,12 +220,8 @@ class GroupCommit(Generic[Argument, Result]):
             self._waiting[request] = None
         else:
             self._join_line(request, self._key(argument))
-        # The caller gets a Deferred beside `request.answer`. A callback that the caller adds may
-        # return a Deferred: on `request.answer` it would keep `_leave_line` from being called.
-        answer: Deferred[Result] = Deferred(lambda _: request.answer.cancel())
-        request.answer.chainDeferred(answer)
         self._set_timer()
-        return answer
+        return request.answer
 
     def close(self) -> None:
         """Begin no more groups. Waiting requests fail; transactions under way go on."""
@@ -252,6 +248,8 @@ class GroupCommit(Generic[Argument, Result]):
         line.append(request)
         if line[0] is request:
             self._waiting[request] = None
+        # Before the caller adds a callback of its own, which may return a Deferred and so hold up
+        # all later callbacks.
         request.answer.addBoth(self._leave_line, request, key)
 
     def _leave_line(self, answer: T, request: _Request[Argument, Result], key: Hashable) -> T:
@@ -321,7 +319,8 @@ class GroupCommit(Generic[Argument, Result]):
             pass  # all of its requests were abandoned
         except Exception as error:
             if len(requests) > 1 and not group.committing and _may_succeed_alone(error):
-                self._run_each_alone(requests)  # nothing was committed, for certain (P4)
+                # Nothing was committed, for certain (P4).
+                self._run_each_alone([one for one in requests if not one.abandoned])
             else:
                 _refuse(requests, error)
         finally:
@@ -395,5 +394,5 @@ def _may_succeed_alone(error: Exception) -> bool:
 
 
 def _own(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that catches what may go wrong; what it does not is a mistake of ours."""
+    """Run a coroutine. It catches the errors that may be expected; any other is logged."""
     Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("unexpected", failure))
