@@ -811,25 +811,41 @@ class FileUpgradeTests(UpgradeTestCase):
 #: Upgrades the table named by the arguments, and kills itself at a step: steps are all that a
 #: `Watched` dialect tells, and all lines that are said.
 KILLED = """
-import os, signal, sys
+import os, signal, sys, traceback
 from dalga.store import upgrade as room
 from dalga.store.mysql import MySQL
 from dalga.store.sqlite import SQLite
 from tests.test_upgrade import Watched
-last, engine, *arguments = sys.argv[1:]
-steps = []
-def watch(step):
-    steps.append(step)
-    if len(steps) == int(last):
-        os.kill(os.getpid(), signal.SIGKILL)
-if engine == "sqlite":
-    dialect = SQLite(*arguments)
-else:
-    host, port, *others = arguments
-    dialect = MySQL([(host, int(port))], *others)
-room.BATCH, room.PROGRESS = 4, 1
-for line in room.upgrade(Watched(dialect, watch), False):
-    watch(line)
+engine, *arguments = sys.argv[1:]
+
+def run(last):
+    steps = []
+    def watch(step):
+        steps.append(step)
+        if len(steps) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if engine == "sqlite":
+        dialect = SQLite(*arguments)
+    else:
+        host, port, *others = arguments
+        dialect = MySQL([(host, int(port))], *others)
+    room.BATCH, room.PROGRESS = 4, 1
+    for line in room.upgrade(Watched(dialect, watch), False):
+        watch(line)
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            run(int(line))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -838,8 +854,8 @@ class KilledUpgradeBase(UpgradeTestCase):
 
     timeout = 300
 
-    def kill(self, step: int) -> bool:
-        """Whether the upgrade is killed at that step; else it is through."""
+    def setUp(self) -> None:
+        super().setUp()
         config = self.config
         arguments = (
             [config.path]
@@ -853,16 +869,25 @@ class KilledUpgradeBase(UpgradeTestCase):
                 config.password,
             ]
         )
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(step), self.engine, *arguments],
+        #: Forks a process for each upgrade, so that Dalga is imported once.
+        self.forks = subprocess.Popen(
+            [sys.executable, "-c", KILLED, self.engine, *arguments],
             cwd=CHECKOUT,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            timeout=60,
         )
-        if done.returncode != -signal.SIGKILL:
-            self.assertEqual(done.returncode, 0, done.stderr)
-        return done.returncode != 0
+        self.addCleanup(self.forks.communicate, timeout=60)
+
+    def kill(self, step: int) -> bool:
+        """Whether the upgrade is killed at that step; else it is through."""
+        assert self.forks.stdin is not None and self.forks.stdout is not None
+        self.forks.stdin.write(f"{step}\n")
+        self.forks.stdin.flush()
+        status = int(self.forks.stdout.readline())
+        if status != -signal.SIGKILL:
+            self.assertEqual(status, 0)
+        return status != 0
 
     def rows(self) -> list[Any]:
         return self.sql(
