@@ -5,7 +5,7 @@ A *slot* is the room for one POST under way. A *path* is where on the endpoint a
 POSTed. One path may hang while the others answer, as it may be another program there.
 
 A path may start another run while its running runs are fewer than `ALPHA` (4) times the free slots.
-With 100 slots, and runs that never end::
+Else it is *at its limit*. With 100 slots, and runs that never end::
 
     a comes      and gets 80: then 20 are free, and 80 is not less than 4 x 20
     b comes      and gets 16: then 4 are free, and 16 is not less than 4 x 4

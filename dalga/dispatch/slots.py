@@ -67,7 +67,7 @@ class Slots:
 
     @property
     def left_out(self) -> frozenset[str]:
-        """The paths that claims and scans are to skip."""
+        """The paths that claims and scans are to leave out."""
         return frozenset(self._shares.left_out)
 
     @property

@@ -30,8 +30,8 @@ What always holds:
 What breaks the order: a run that is given back loses its place. When it is claimed again, runs of
 its path that were claimed after it may have started.
 
-`Waiting` sets no timer, and gives nothing back by itself: `Slots` does both. Times are passed
-in, in seconds of the reactor's clock.
+`Waiting` sets no timer, and gives nothing back by itself: `Slots` does both. Times are passed in,
+in seconds of the reactor's clock.
 """
 
 from __future__ import annotations
@@ -144,7 +144,10 @@ class Waiting:
         return [run for path in overdue for _, run in self._passed_over.pop(path)]
 
     def ready_is_overdue(self, now: float) -> bool:
-        """Whether the oldest ready run has waited for `SLOT_PATIENCE`."""
+        """
+        Whether the oldest ready run has waited for `SLOT_PATIENCE`. Then slots become free too
+        slowly for all runs that wait here: they are better given back, whatever their path.
+        """
         return bool(self._ready) and self._ready[0].claimed_at + SLOT_PATIENCE <= now
 
     def pop_all(self) -> list[Run]:
