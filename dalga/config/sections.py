@@ -3,9 +3,9 @@ The sections of the configuration and their keys, each in one place: the field o
 
     max_running: int = key("maxRunning", whole(1, 10_000), default=100)
 
-says how the key is called in a file (``maxRunning`` in ``[jobs]``), what it takes, its default, and
-where the value is found (`JobsConfig.max_running`). Whatever else has to know the keys (the reading
-of files, the names of variables, the lists in sentences) asks `SECTIONS` for them.
+says the key's name in files (``maxRunning`` in ``[jobs]``), the values that it takes, its default,
+and where the value is found (`JobsConfig.max_running`). The reading of files, the names of
+variables and the lists of keys in sentences all go by `SECTIONS`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dalga.config import texts
 from dalga.config.values import Reader, Value, boolean, duration, number, text, whole
-from dalga.model.address import base_url, host_and_port
+from dalga.model.address import host_and_port, why_not_base_url
 from dalga.model.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -31,29 +31,30 @@ Section = TypeVar("Section", bound="DataclassInstance")
 class Key(NamedTuple):
     """A key of a section."""
 
-    #: As it is documented. Files may have it in any case.
+    #: The name as it is documented. Files may have it in any case.
     name: str
     read: Reader[Any]
-    #: Whether the value is a password, which neither a sentence nor a `repr` shows.
+    #: Whether the value is a password. Neither a sentence nor a `repr` shows a password.
     secret: bool = False
 
 
-#: Where a field's metadata has its keys: a `Key`, or one for each part of the field's value.
+#: The name under which a field's metadata has a `Key`, or a `Key` for each part of the field's
+#: value.
 _KEYS = "keys"
 
 
 def key(name: str, read: Reader[T], default: T, secret: bool = False) -> T:
-    """A field whose value is that of one key."""
+    """A field that has the value of one key."""
     of: T = field(default=default, repr=not secret, metadata={_KEYS: Key(name, read, secret)})
     return of
 
 
 def parts(default: T, **keys: Key) -> T:
     """
-    A field whose value is an object with a key for each of its parts.
+    A field whose value is an object, and that has a key for each part of the object.
 
-    :param default: its parts are the keys' defaults.
-    :param keys: by the names of the parts.
+    :param default: an object whose parts are the keys' defaults.
+    :param keys: the keys, by the names of the parts.
     """
     of: T = field(default=default, metadata={_KEYS: MappingProxyType(keys)})
     return of
@@ -71,8 +72,8 @@ def read(section: type[Section], values: Mapping[str, Value]) -> Section:
     Read a section, key by key.
 
     :param section: one of the dataclasses below.
-    :param values: the given values by the names of their keys.
-    :raises ConfigError: for the first value that its key does not take.
+    :param values: the given values, by the names of their keys.
+    :raises ConfigError: for the first value that its key does not take, in the order of the fields.
     """
     given: dict[str, Any] = {}
     for each in fields(section):
@@ -100,7 +101,7 @@ def _timespan(shortest: str, longest: str) -> Reader[timedelta]:
 
 
 def _stop_after(value: Value) -> timedelta | None:
-    """0 is never."""
+    """A timespan; None for 0, which is never."""
     seconds = duration("0", _YEAR)(value)
     return None if seconds == 0 else timedelta(seconds=seconds)
 
@@ -113,7 +114,8 @@ def _ssl_mode(value: Value) -> str:
 class JobsConfig:
     """``[jobs]``: how jobs are run."""
 
-    #: 0 keeps periodic jobs on their grid; f draws each interval from [1-f, 1+f] times the job's.
+    #: 0 keeps periodic jobs on their grid; f draws each interval from [1-f, 1+f] times the job's
+    #: own.
     randomization_factor: float = key("randomizationFactor", number(0, 1, "0.25"), default=0.0)
     #: Whether intervals are counted from the job's own times, or else from the end of each run.
     fixed_intervals: bool = key("fixedIntervals", boolean, default=True)
@@ -126,11 +128,11 @@ class JobsConfig:
         jitter=Key("retryJitter", number(0, 1, "0.5")),
         stop_after=Key("retryStopAfter", _stop_after),
     )
-    #: How many runs this instance has under way at most.
+    #: How many runs this instance has under way at once, at most.
     max_running: int = key("maxRunning", whole(1, 10_000), default=100)
-    #: Seconds between two scans for jobs that other instances wrote.
+    #: Time (seconds) between two scans for jobs that other instances wrote.
     scan_frequency: float = key("scanFrequency", duration(), default=1.0)
-    #: Seconds that a stop waits for runs under way.
+    #: Time limit (seconds) for the runs that are under way at a stop.
     shutdown_timeout: float = key("shutdownTimeout", duration("0"), default=10.0)
 
 
@@ -138,11 +140,11 @@ class JobsConfig:
 class MySQLConfig:
     """``[mysql]``: the table on a MySQL or MariaDB server."""
 
-    #: One or several, separated by commas, each maybe with a port: ``a, b:3307, [::1]:3308``.
+    #: One host or several, separated by commas, each maybe with a port: ``a, b:3307, [::1]:3308``.
     host: str = key("host", text(texts.database_hosts), default="127.0.0.1")
     #: The port of a host that has none of its own.
     port: int = key("port", whole(1, 65535), default=3306)
-    #: The path of a local socket, which goes before host and port.
+    #: The path of a local socket, which is used instead of host and port; "" for none.
     socket: str = field(default="", kw_only=True, metadata={_KEYS: Key("socket", text())})
     db: str = key("db", text(texts.database_name), default="test")
     #: Safe between backquotes: letters, digits, ``_``, ``$`` and ``-`` only.
@@ -151,18 +153,18 @@ class MySQLConfig:
     password: str = key("password", text(), default="", secret=True)
     #: How many connections there are at most; 0 for as many as are of use.
     max_open_conns: int = key("maxOpenConns", whole(0, 10_000), default=8)
-    #: Seconds until a server's name has to be resolved, and until the server has to take a
-    #: connection. A stop, and requests after an outage, may have to wait for as long as this and
-    #: the next two.
+    #: Time limit (seconds) for the look-up of a server's name, and for the server to take a
+    #: connection. A stop, and requests after an outage, may have to wait for as long as this limit
+    #: and the next two.
     dial_timeout: float = key("dialTimeout", duration("100ms", "5m"), default=3.0)
-    #: Seconds until an answer has to come: more than the shortest time that a server waits for a
-    #: lock.
+    #: Time limit (seconds) for an answer. It is longer than the shortest time that a server waits
+    #: for a lock.
     read_timeout: float = key("readTimeout", duration("2s", "5m"), default=10.0)
-    #: Seconds until a statement has to be sent.
+    #: Time limit (seconds) for the sending of a statement.
     write_timeout: float = key("writeTimeout", duration("2s", "5m"), default=10.0)
     #: One of `texts.SSL_MODES`.
     ssl_mode: str = key("ssl-mode", _ssl_mode, default="preferred")
-    #: The paths of files.
+    #: The paths of files; "" for none.
     ssl_ca: str = key("ssl-ca", text(), default="")
     ssl_cert: str = key("ssl-cert", text(), default="")
     ssl_key: str = key("ssl-key", text(), default="")
@@ -191,9 +193,9 @@ class ListenConfig:
     host: str = key("host", text(texts.listen_host), default="127.0.0.1")
     #: 0 takes any free port.
     port: int = key("port", whole(0, 65535), default=34006)
-    #: Seconds that a client which sends nothing keeps its connection.
+    #: How long (seconds) a client that sends nothing keeps its connection.
     idle_timeout: float = key("idleTimeout", duration("1s"), default=60.0)
-    #: Seconds that a request may take to arrive.
+    #: Time limit (seconds) for the arrival of a request.
     read_timeout: float = key("readTimeout", duration("1s"), default=30.0)
 
 
@@ -201,16 +203,16 @@ class ListenConfig:
 class EndpointConfig:
     """``[endpoint]``: where jobs are POSTed to."""
 
-    #: An http or https URL of ASCII characters: scheme, host, and maybe a port and a path. The user
-    #: and the password that were in it are among the headers.
-    baseurl: str = key("baseurl", text(base_url), default="http://127.0.0.1:5000/")
-    #: Seconds for one POST, from the connect to the end of the answer.
+    #: An http or https URL of ASCII characters: scheme, host, and maybe a port and a path. A user
+    #: and a password that the file has in the URL are a header here.
+    baseurl: str = key("baseurl", text(why_not_base_url), default="http://127.0.0.1:5000/")
+    #: Time limit (seconds) for one POST, from the connect to the end of the answer.
     timeout: float = key("timeout", duration(), default=10.0)
     #: The path of a file with the CAs that are trusted instead of the platform's; "" for the
     #: platform's.
     ca: str = key("ca", text(), default="")
-    #: Names and values of further headers of each POST, in ASCII; no name twice in any case. They
-    #: are no key but a table, whose keys are free: see `dalga.config.headers`.
+    #: Names and values of further headers of each POST, in ASCII; no name twice, in whatever case.
+    #: In a file they are a table with keys of its own: see `dalga.config.headers`.
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
@@ -222,13 +224,13 @@ class Config:
     database: MySQLConfig | SQLiteConfig = SQLiteConfig()
     listen: ListenConfig = ListenConfig()
     endpoint: EndpointConfig = EndpointConfig()
-    #: Sentences on what was given and is not needed, for the log.
+    #: Sentences for the log, on values that were given and change nothing.
     notes: tuple[str, ...] = field(default=(), compare=False)
-    #: Variables that look like ours, and that Kubernetes or a docker link has set.
+    #: Variables that have the name of a key, and that Kubernetes or a docker link has set.
     links: tuple[str, ...] = field(default=(), compare=False)
 
 
-#: The sections by their names, each of which can be there once.
+#: The sections by their names. Each can be there once.
 SECTIONS: Mapping[str, type[DataclassInstance]] = {
     "jobs": JobsConfig,
     "mysql": MySQLConfig,

@@ -1,5 +1,5 @@
 """
-Hosts, their ports, and base URLs: which texts are some, and why others are not.
+Hosts, their ports, and base URLs: whether a text is one, and why another text is not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ HOST_NAME = re.compile(r"(?=.{1,254}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?",
 
 
 def is_host(text: str) -> bool:
+    """Whether a text can be a host's name or an IP address. The name may have any letters."""
     if ":" in text:
         try:
             IPv6Address(text)
@@ -24,10 +25,10 @@ def is_host(text: str) -> bool:
 
 def host_and_port(text: str, port: int) -> tuple[str, int] | None:
     """
-    The host and port of ``db``, ``db:3307``, ``::1``, ``[::1]`` or ``[::1]:3307``; None if it is
-    none of these.
+    The host and port of ``db``, ``db:3307``, ``::1``, ``[::1]`` or ``[::1]:3307``; None for a text
+    of another form.
 
-    :param port: that of a host which has none with it.
+    :param port: the port where the text has none.
     """
     found = re.fullmatch(r"(?:\[([^\]]*:[^\]]*)\]|([^:]*))(?::([0-9]{1,5}))?", text)
     host = (found[1] or found[2]) if found else text
@@ -36,8 +37,14 @@ def host_and_port(text: str, port: int) -> tuple[str, int] | None:
     return (host, port) if is_host(host) and 1 <= port <= 65535 else None
 
 
-def base_url(text: str) -> str | None:
-    # Before all else: urlsplit drops tabs and line ends without a word, and takes any character.
+def why_not_base_url(text: str) -> str | None:
+    """
+    Why a text can't be a base URL, as the end of a sentence; None where it can.
+
+    A base URL is an http or https URL of ASCII characters without query and fragment: a scheme,
+    maybe a user and a password, a host, maybe a port and a path.
+    """
+    # The first check: urlsplit drops tabs and line ends without a word, and takes any character.
     if odd := re.search(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]", text):
         return (
             f"U+{ord(odd[0]):04X} can't stand in a URL, percent-encode it (in a host name, use its "
@@ -45,7 +52,8 @@ def base_url(text: str) -> str | None:
         )
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         return "a % in a URL takes two hexadecimal digits after it, write a plain one as %25"
-    # Else http://user:12/34@host/ would send jobs, and part of a password, to a host "user".
+    # Without this check, http://user:12/34@host/ would send jobs, and part of a password, to a host
+    # "user".
     if re.match(r"[^:/?#]*://[^/?#]*[/?#].*@", text):
         return (
             "in a user name or a password, write / as %2F, ? as %3F and # as %23, and behind the "
@@ -70,14 +78,18 @@ def base_url(text: str) -> str | None:
 
 
 def _user_info(text: str) -> str | None:
-    """:param text: what stands before the @ in a URL."""
+    """
+    Why a text can't be a user and a password; None where it can.
+
+    :param text: the part of a URL before the @.
+    """
     user, _, password = text.partition(":")
     if not user and not password:
         return "it takes a user name and a password before the @, or no @"
     decoded = unquote_to_bytes(text)
     if re.search(rb"[\x00-\x1f\x7f]", decoded):
         return "its user name or password has a control character, leave that out"
-    # RFC 7617 section 2: all behind the first colon would be taken for the password.
+    # RFC 7617 section 2: all text behind the first colon would be taken for the password.
     if b":" in unquote_to_bytes(user):
         return "a user name with a colon (%3A) can't be sent, choose another"
     return None
