@@ -1,8 +1,8 @@
 """
-Configuration files as they stand: sections, and in them keys and values, from ini, TOML or YAML.
+Configuration files as they stand: sections of keys and values, from ini, TOML or YAML.
 
-What a key means, and which there are, is not known here; `dalga.config.load` says that once, for
-all three. Whatever can't be read is refused with the number of its line, but never with the line
+Which keys there are is not known here: `dalga.config.sections` says that once for the three
+formats. A file that can't be read is refused with the number of the line, never with the line
 itself, which may hold a password.
 """
 
@@ -18,12 +18,15 @@ import yaml
 
 from dalga.errors import ConfigError
 
-#: The largest file that is read, in bytes: one with all keys and comments has some thousands.
+#: The largest file that is read, in bytes. A file with all keys and comments has some thousands.
 MAX_FILE = 64 * 1024
 
 
 class Kind(Enum):
-    """What a value is in its file, in words. In an ini file, and as a variable, all are text."""
+    """
+    The kinds of values in a file, in words for sentences. In an ini file, and in the environment,
+    each value is text.
+    """
 
     TEXT = "text"
     NUMBER = "a number"
@@ -39,19 +42,19 @@ class Entry:
     """A key and its value."""
 
     key: str
-    #: The value, its quotes and comments gone; of a number, how it was written, where that can be
-    #: told. Empty for what is neither text nor a number, true or false.
+    #: The value without its quotes and its comment. A number is as it was written, except for an
+    #: integer in TOML. Empty for a date, a list, a table and nothing.
     text: str
     kind: Kind = Kind.TEXT
     #: Why the value can't be taken, as the end of a sentence; None where it can.
     problem: str | None = None
-    #: A table's entries.
+    #: The entries of a table.
     table: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FileSection:
-    """A section; each name as it was written, and maybe there more than once."""
+    """A section, its name and its keys as they were written. A name may be there more than once."""
 
     #: In an ini file, ``section.key`` is the heading of a table in a section, as in TOML.
     name: str
@@ -63,7 +66,7 @@ def read_file(path: str) -> list[FileSection]:
     Read a file in the format that its ending names: TOML for ``.toml``, YAML for ``.yaml`` and
     ``.yml``, and ini for any other.
 
-    :raises ConfigError: if it can't be read.
+    :raises ConfigError: if the file can't be read.
     """
     if path.lower().endswith(".toml"):
         return _read_toml(path, _text_of(path, "a TOML file"))
@@ -96,23 +99,23 @@ def _text_of(path: str, what: str) -> str:
 
 
 def shown(text: str) -> str:
-    """`text` in quotes, on one line and not too long for it."""
+    """`text` in quotes, on one line, cut after 80 characters."""
     return repr(text if len(text) <= 80 else text[:80] + "...")
 
 
 def named(text: str) -> str:
-    """`text` without quotes, but on one line and not too long for it either."""
+    """`text` without quotes, on one line, cut after 80 characters."""
     return shown(text)[1:-1]
 
 
 # ini
 
-# A section's heading; only a comment may follow on the line, as the rest would be ignored.
+# A section's heading. Only a comment may follow on the line, as other text would be lost.
 _HEADER = re.compile(r"\[(?=\s*[^\s\]])([^\]]+)\]\s*(?:[;#].*)?")
 
 
 def _read_ini(path: str, text: str) -> list[FileSection]:
-    # Not by configparser, which takes hours for a line of "[", 60,000 spaces and a letter.
+    # configparser takes hours for a line of "[", 60,000 spaces and a letter.
     sections: dict[str, dict[str, Entry]] = {}
     name = None
     for lineno, line in enumerate((line.strip() for line in text.split("\n")), 1):
@@ -160,8 +163,8 @@ def _ini_entry(section: str, key: str, raw: str) -> Entry:
     comment = re.search(r"(?:^|\s)[;#]", raw)
     text = raw if comment is None else raw[: comment.start()].rstrip()
     if text != raw and (key.lower() == "password" or "." in section):
-        # A comment, or part of the password? A guess would end as "access denied". In a table keys
-        # are free, and each may be a secret.
+        # A comment, or part of the password? A wrong guess would end as "access denied". In a table
+        # keys are free, and each value may be a secret.
         return Entry(
             key, raw, problem="put it in double quotes, as it has a ; or # that starts a comment"
         )
@@ -173,7 +176,8 @@ def _ini_entry(section: str, key: str, raw: str) -> Entry:
 
 def _read_toml(path: str, text: str) -> list[FileSection]:
     try:
-        # A number with a point stays as it is written: "nan" and "1e9" are for others to refuse.
+        # A number with a point stays as it is written, so that its key's reader refuses "nan" and
+        # "1e9".
         document = tomllib.loads(text, parse_float=_Written)
         return [_toml_section(path, name, value) for name, value in document.items()]
     except tomllib.TOMLDecodeError as error:
@@ -188,7 +192,7 @@ def _read_toml(path: str, text: str) -> list[FileSection]:
             "and text in double quotes"
         ) from None
     except (ValueError, RecursionError):
-        # Of integers past Python's limit of digits, and of lists in lists.
+        # Python raises these for integers past its limit of digits, and for lists in lists.
         raise ConfigError(
             f"{path}: a number has too many digits, or lists or tables are too deep in each other"
         ) from None
@@ -237,7 +241,7 @@ def _toml_kind(value: object) -> Kind:
 
 # YAML
 
-#: How deep lists and tables may be in each other, where one is passed over.
+#: How deep lists and tables may be in each other, in a value that is passed over.
 _DEPTH = 8
 
 
@@ -250,9 +254,9 @@ def _read_yaml(path: str, text: str) -> Iterator[FileSection]:
         mark = getattr(error, "problem_mark", None)
         if mark is not None:
             line = mark.line + 1
-        elif loader is None:  # a character that YAML has no place for
+        elif loader is None:  # a character that YAML does not allow
             line = text.count("\n", 0, getattr(error, "position", 0)) + 1
-        else:  # PyYAML leaves "\UFFFFFFFF" to chr(), and a version's digits to int()
+        else:  # PyYAML gives "\UFFFFFFFF" to chr(), and a version's digits to int(), which raise
             line = loader.line + 1
         raise ConfigError(
             f"{path}, line {line}: this is not YAML, which has section: lines, and indented "
@@ -262,9 +266,9 @@ def _read_yaml(path: str, text: str) -> Iterator[FileSection]:
 
 class _Yaml:
     """
-    A YAML file, read from events and not from objects: they show what is there twice and how a
-    number was written, and reading ends at what has no place here, before that takes memory or
-    time.
+    A YAML file, read from events and not from objects. Events show a key that is there twice, and
+    how a number was written. And reading ends at the first event that has no place here, before
+    that takes memory or time.
     """
 
     def __init__(self, path: str, events: Iterator[yaml.Event]) -> None:
@@ -301,7 +305,11 @@ class _Yaml:
                 raise _not_a_section(self._path, name, _yaml_kind(value))
 
     def _entries(self, depth: int) -> Iterator[Entry]:
-        """:param depth: 1 in a section, 2 in a table that is in one."""
+        """
+        Read the keys and values up to the end of a mapping.
+
+        :param depth: 1 in a section, 2 in a table of a section.
+        """
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._key(event)
             value = self._next()
@@ -314,7 +322,7 @@ class _Yaml:
                 yield Entry(key, "", _yaml_kind(value))
 
     def _pass_over(self) -> None:
-        """Up to the end of the list or table that has begun."""
+        """Go on to the end of the list or table that has begun."""
         depth = 1
         while depth:
             event = self._next()
@@ -352,7 +360,7 @@ class _Yaml:
         return ConfigError(f"{self._path}, line {mark.line + 1}: {why}")
 
 
-#: Says what a value without quotes is.
+#: Finds the type of a value without quotes.
 _RESOLVER = yaml.resolver.Resolver()
 _KINDS = {
     "int": Kind.NUMBER,
