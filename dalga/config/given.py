@@ -1,7 +1,6 @@
 """
-The values that a file and the variables give, by section and key, before anybody reads them as text
-or numbers. A section or key that is not known is refused here, with the name that may have been
-meant.
+The values that a file and the variables give, by section and key, before they are read as texts or
+numbers. An unknown section or key is refused here, with the name that may have been meant.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ class Given:
     """The values that a file and the variables give. A value that is added later goes first."""
 
     def __init__(self) -> None:
-        #: Why each section is there, for sentences: its heading, also with nothing below, or the
-        #: first of its variables.
+        #: The heading in the file, or the variable, by which each section is there, for sentences.
+        #: A heading counts also with nothing below.
         self.origins: dict[str, str] = {}
         #: Variables that Kubernetes or a docker link has set, not an operator.
         self.links: list[str] = []
         self.headers = Headers()
         self._values: _Values = {}
-        #: Sentences on variables whose names are nearly ours.
+        #: Sentences on variables whose names are nearly those of keys.
         self._likenesses: list[str] = []
 
     def of(self, section: str) -> dict[str, Value]:
@@ -101,10 +100,10 @@ class Given:
 
     def add_variables(self, environ: Mapping[str, str]) -> None:
         """
-        Take the values of ``DALGA_<SECTION>_<KEY>``, literally. Other variables are not ours, nor
-        are those that Kubernetes and docker links set.
+        Take the values of ``DALGA_<SECTION>_<KEY>``, literally. Variables of other names, and those
+        that Kubernetes and docker links set, are passed over.
 
-        :raises ConfigError: for a variable of a section's that is none of its keys'.
+        :raises ConfigError: for a variable that has the name of a section, and of none of its keys.
         """
         values: _Values = {}
         for name, text in sorted(environ.items()):
@@ -127,8 +126,8 @@ class Given:
 
     def _note_likeness(self, name: str) -> None:
         """
-        Note a variable whose name is nearly ours. It is not refused, as it may be of a program
-        beside us.
+        Note a variable whose name is nearly that of a key. The variable is not refused, as it may
+        belong to another program.
         """
         if name.upper().startswith("DALGA_"):
             ours = [variable(section, key) for section in KEYS for key in KEYS[section]]
@@ -138,7 +137,11 @@ class Given:
 
 
 def _value_of(path: str, section: str, entry: Entry) -> Value:
-    """:raises ConfigError: for a key that the section has not, or a value that can't be taken."""
+    """
+    A line of a file as a value.
+
+    :raises ConfigError: for an unknown key, or a value that can't be taken.
+    """
     known = known_keys(section)
     if entry.key.lower() not in known:
         raise ConfigError(
@@ -155,11 +158,11 @@ def _value_of(path: str, section: str, entry: Entry) -> Value:
 
 def _key_of(name: str, section: str, key: str) -> str:
     """
-    The key that a variable is for.
+    The key that a variable gives.
 
-    :param name: the variable's.
-    :param key: the end of its name.
-    :raises ConfigError: for a key that the section has not.
+    :param name: the variable's name.
+    :param key: the end of that name.
+    :raises ConfigError: for an unknown key.
     """
     known = {in_variable(each): each for each in known_keys(section).values()}
     if key in known:
@@ -170,7 +173,11 @@ def _key_of(name: str, section: str, key: str) -> str:
 
 
 def _add(values: _Values, section: str, value: Value) -> None:
-    """:raises ConfigError: if the file, or the environment, has the key already."""
+    """
+    Add a value of the file, or of the environment.
+
+    :raises ConfigError: for a second value of one key.
+    """
     place = ELSEWHERE.get((section, value.key), (section, value.key))
     other = values.setdefault(place, value)
     if other is value:
