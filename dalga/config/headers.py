@@ -17,15 +17,16 @@ from dalga.config.texts import undisplayable
 from dalga.config.values import Value
 from dalga.errors import ConfigError
 
-#: The one key that is a table: in a file, ``[endpoint.headers]`` and a line for each header.
+#: Section and key of the one key that is a table. A file has ``[endpoint.headers]``, and a line for
+#: each header below.
 HEADERS = ("endpoint", "headers")
 SECTION = ".".join(HEADERS)
 
-#: What the variables for headers begin with.
+#: The beginning of the names of the headers' variables.
 VARIABLE = "DALGA_ENDPOINT_HEADERS"
 
-#: Headers that say how a message goes from one host to the next (RFC 9110 section 7.6.1) or how it
-#: is written, which Dalga does by itself.
+#: Headers that say how a message is written, or how it goes from one host to the next (RFC 9110
+#: section 7.6.1). Dalga sets these by itself.
 MESSAGE_HEADERS = (
     "accept-encoding",
     "connection",
@@ -46,7 +47,7 @@ MESSAGE_HEADERS = (
 
 
 class Headers:
-    """The headers that were given. A variable takes the place of the file's header."""
+    """The headers that were given. A variable goes before the file's header of that name."""
 
     def __init__(self) -> None:
         #: By their names in lower case.
@@ -125,7 +126,7 @@ def header(value: Value) -> str:
         raise value.refuse("it takes text, so put it in double quotes")
     if why := undisplayable(value.text):
         raise value.refuse(why)
-    # RFC 9110 section 5.5, without what it calls obsolete.
+    # RFC 9110 section 5.5, without the octets that it calls obsolete.
     if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", value.text):
         raise value.refuse(
             "a header takes ASCII characters, at least one, without spaces around them"
