@@ -1,5 +1,8 @@
 """
-Variables that Kubernetes or a docker link has set, not an operator.
+Variables of the environment that an operator has not set, but Kubernetes or a docker link.
+
+Beside a Service called ``dalga-mysql``, Kubernetes sets ``DALGA_MYSQL_PORT=tcp://10.0.0.11:3306``.
+It has the name of a key of Dalga's, and says nothing about Dalga.
 """
 
 from __future__ import annotations
@@ -7,18 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-#: IPv4, or IPv6, which has a colon.
+#: An IPv4 address, or an IPv6 address, which has a colon.
 _ADDRESS = r"[0-9]+(\.[0-9]+){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
 
-#: Where a port is, which both tell with its number: ``tcp://10.0.0.11:3306``.
+#: The address and number of a port, as both give it: ``tcp://10.0.0.11:3306``.
 _LINK = rf"(tcp|udp|sctp)://({_ADDRESS}|\[[0-9A-Fa-f:.]+\]):[0-9]+"
 
-#: A container, and the name that it was linked by: ``/web/db``.
+#: The name of a container, and the name that it was linked by: ``/web/db``.
 _LINKED_CONTAINER = r"/[\w.-]+/[\w.-]+"
 
-#: The end of the name of a variable that Kubernetes sets for each Service (its documentation,
-#: "Accessing the Service: Environment variables") and ``docker run --link`` for each link (Docker's
-#: documentation, "Legacy container links"), and what its value looks like.
+#: The ends of the variables' names, and the form of their values. Kubernetes sets them for each
+#: Service (its documentation, "Accessing the Service: Environment variables"), ``docker run
+#: --link`` for each link (Docker's documentation, "Legacy container links").
 _LINKS: tuple[tuple[str, str], ...] = (
     (r"_SERVICE_HOST", _ADDRESS),
     (r"_SERVICE_PORT(_\w+)?", r"[0-9]+"),
@@ -33,8 +36,10 @@ _LINKS: tuple[tuple[str, str], ...] = (
 
 def is_link(variable: str, text: str, environ: Mapping[str, str]) -> bool:
     """
-    Whether a variable tells where a Service or a linked container is, which says nothing about
-    Dalga: one called ``dalga-mysql`` gives ``DALGA_MYSQL_PORT=tcp://10.0.0.11:3306``.
+    Whether Kubernetes or a docker link has set a variable.
+
+    :param text: the variable's value.
+    :param environ: all variables, by their names.
     """
     if any(
         re.fullmatch(rf"\w+{end}", variable) and re.fullmatch(value, text) for end, value in _LINKS
