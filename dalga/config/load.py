@@ -1,10 +1,11 @@
 """
 The configuration: a file (ini, TOML or YAML) and ``DALGA_*`` variables in, a frozen `Config` out.
 
-Whatever is not understood is refused by name. The sentence says where it stands (file, section and
-key, or variable), what was given and what would do; the value of a password is never part of it.
+A value or a name that is not understood is refused. The sentence says where it stands (file,
+section and key, or variable), what was given and what would do; never a password.
 
-`dalga.config.sections` says what each key by itself takes. Here are the rules across several keys.
+`dalga.config.sections` has each key, with the values that it takes. Here are the rules across
+several keys, which come after the reading.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
     Read the configuration: a variable goes before the file, the file before the default.
 
     :param path: a file, as `dalga.config.formats.read_file` takes it; None for none.
-    :param environ: the environment; of it, what starts with ``DALGA_`` and the name of a section,
-        but for what Kubernetes and docker links set.
-    :raises ConfigError: with one sentence on the first thing that won't do.
+    :param environ: the environment. Read are the variables that begin with ``DALGA_`` and the name
+        of a section, without those that Kubernetes and docker links set.
+    :raises ConfigError: with one sentence, on the first mistake.
     """
     given = Given()
     if path is not None:
@@ -66,7 +67,11 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
 
 
 def _jobs(values: Values) -> JobsConfig:
-    """:raises ConfigError: for the longest interval of retries if it is shorter than the first."""
+    """
+    Read ``[jobs]``.
+
+    :raises ConfigError: for a retryMaxInterval that is shorter than retryInterval.
+    """
     jobs = read(JobsConfig, values)
     interval, longest = jobs.retry.interval, jobs.retry.max_interval
     if longest >= interval:
@@ -76,16 +81,21 @@ def _jobs(values: Values) -> JobsConfig:
             "it takes a duration no shorter than retryInterval, which is "
             f"{interval.total_seconds():g} s"
         )
-    # Where only one of the two is given, the other gives way to it.
+    # Where only one of the two keys is given, the default of the other gives way.
     given = interval if "retryInterval" in values else longest
     return replace(jobs, retry=replace(jobs.retry, interval=given, max_interval=given))
 
 
 def _mysql(values: Values) -> MySQLConfig:
-    """:raises ConfigError: for keys that do not go together."""
+    """
+    Read ``[mysql]``.
+
+    :raises ConfigError: for keys that do not go together.
+    """
     mysql = read(MySQLConfig, values)
     if mysql.ssl_ca and "ssl-mode" not in values:
-        # A CA is given to be checked against, and verify-ca would take any certificate of its.
+        # A person who gives a CA expects that servers are checked against it, and verify-ca would
+        # take any certificate that the CA has signed.
         mysql = replace(mysql, ssl_mode="verify-identity")
     if mysql.socket:
         _check_with_socket(mysql, values)
@@ -101,8 +111,8 @@ def _check_with_socket(mysql: MySQLConfig, values: Values) -> None:
             raise values["socket"].refuse(
                 f"{values[key].where} says where the server is as well, leave one of them out"
             )
-    # Also where ssl-mode would do without TLS: a person who gives a CA or a key expects it to be
-    # used.
+    # Also with an ssl-mode that does without TLS: a person who gives a CA or a key expects that it
+    # is used.
     of_tls = [
         key for key in ("ssl-ca", "ssl-cert", "ssl-key") if key in values and values[key].text
     ]
@@ -136,7 +146,9 @@ def _check_tls(mysql: MySQLConfig, values: Values) -> None:
 
 def _endpoint(values: Values, headers: Values) -> EndpointConfig:
     """
-    :param headers: by their names in lower case.
+    Read ``[endpoint]``.
+
+    :param headers: the values of ``[endpoint.headers]``, by the headers' names in lower case.
     :raises ConfigError: for keys that do not go together.
     """
     sent = tuple((value.key, header(value)) for value in headers.values())
@@ -163,9 +175,10 @@ def _endpoint(values: Values, headers: Values) -> EndpointConfig:
 
 def _basic(credentials: str) -> str:
     """
-    Basic authentication (RFC 7617), as Go's net/http makes it of a URL.
+    The value of a header for Basic authentication (RFC 7617), as Go's net/http makes it of a URL.
 
-    :param credentials: a URL's user information, which may lack the colon.
+    :param credentials: the user and the password of a URL, percent-encoded. The password and the
+        colon before it may be missing.
     """
     pair = credentials if ":" in credentials else f"{credentials}:"
     return f"Basic {base64.b64encode(unquote_to_bytes(pair)).decode()}"
