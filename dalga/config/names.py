@@ -1,5 +1,5 @@
 """
-The names of sections and keys: ours, those of others, and what a name that is none may mean.
+The names of sections and keys: Dalga's, the Go releases', and which name an unknown one may mean.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from dalga.config.headers import HEADERS
 from dalga.config.sections import KEYS, SECTIONS, keys_of
 
-#: Where else the Go releases have a key of ours.
+#: Keys that the Go releases have in another section: section and key of theirs, and of Dalga's.
 ELSEWHERE: Mapping[tuple[str, str], tuple[str, str]] = {
     ("listen", "shutdownTimeout"): ("jobs", "shutdownTimeout"),
 }
 
 
-#: Keys of the Go releases that Dalga has no need of, and why: their files are taken as they are.
+#: Keys of the Go releases that Dalga has no need of, and why. Dalga takes a file with such a key,
+#: and logs that the key changes nothing.
 UNNEEDED: Mapping[tuple[str, str], str] = {
     ("mysql", "skipLocked"): "Dalga passes over rows that somebody has locked in any case",
     (
@@ -30,7 +31,8 @@ UNNEEDED: Mapping[tuple[str, str], str] = {
 }
 
 
-#: What others call some of our keys and sections, where no likeness of letters tells which.
+#: Names that other programs have for a key or a section of Dalga's, and that are spelt so
+#: differently that likeness of letters does not find it.
 MEANT: Mapping[str, str] = {
     "address": "host",
     "addr": "host",
@@ -45,7 +47,7 @@ MEANT: Mapping[str, str] = {
 
 
 def variable(section: str, key: str) -> str:
-    """The name of a key's variable."""
+    """The name of the variable of a key."""
     return f"DALGA_{section.upper()}_{in_variable(key)}"
 
 
@@ -60,7 +62,10 @@ def key_names(section: str) -> list[str]:
 
 
 def known_keys(section: str) -> dict[str, str]:
-    """A section's keys, those of the Go releases included, by their names in lower case."""
+    """
+    The keys that a section takes, by their names in lower case. Keys of the Go releases are among
+    them.
+    """
     more = [key for within, key in (*ELSEWHERE, *UNNEEDED) if within == section]
     return {name.lower(): name for name in (*KEYS[section], *more)}
 
@@ -71,7 +76,11 @@ def is_secret(section: str, key: str) -> bool:
 
 
 def instead(given: str, known: Iterable[str], form: str) -> str:
-    """The end of a sentence on something unknown: what may have been meant, or what there is."""
+    """
+    The end of a sentence on an unknown name: ", did you mean ...?", or a list of the known names.
+
+    :param form: how a name is shown; the name takes the place of ``{}``.
+    """
     by_lower = {name.lower(): name for name in known}
     meant = MEANT.get(given.lower(), given.lower())
     close = difflib.get_close_matches(meant if meant in by_lower else given.lower(), by_lower, n=1)
