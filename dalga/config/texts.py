@@ -1,6 +1,6 @@
 """
-What a text may be, by what it names (a table, a host, a file). Each function gives why a text won't
-do, as the end of a sentence, or None where the text will do.
+Which texts may name a table, a host, a file and so on. Each function gives why a text may not, as
+the end of a sentence; or None where it may.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import re
 
 from dalga.model.address import host_and_port, is_host
 
-#: How connections to MySQL are encrypted, as its own client calls it.
+#: How connections to MySQL are encrypted, in the words of MySQL's own client.
 SSL_MODES = ("disabled", "preferred", "required", "verify-ca", "verify-identity")
 
 
 def undisplayable(text: str) -> str | None:
-    """Of any text: each may come to be in a line of the log."""
+    """For any text: each may be shown in a line of the log."""
     for character in text:
         if character < " " or character == "\x7f":
             return f"it has the control character U+{ord(character):04X}, leave it out"
-        # How Python shows bytes of the environment that are not UTF-8.
+        # Python has these in place of bytes of the environment that are not UTF-8.
         if "\ud800" <= character <= "\udfff":
             return "it is not UTF-8, write it in UTF-8"
     return None
@@ -55,7 +55,7 @@ def database_hosts(text: str) -> str | None:
 
 
 def ssl_mode_of(text: str) -> str:
-    """The mode as `SSL_MODES` has it: MySQL's own client takes VERIFY_CA, too."""
+    """The mode as in `SSL_MODES`, for a text such as VERIFY_CA, which MySQL's own client takes."""
     return text.lower().replace("_", "-")
 
 
