@@ -1,6 +1,7 @@
 """
-A value as it was given, and the readers of values: each reads one kind (text, a number, a duration)
-within bounds, or refuses the value in a sentence that says what would do.
+A value as it was given, and the readers of values. A reader reads one kind of value (text, a
+number, a duration) within bounds. It refuses another value, in a sentence that says which values
+would do.
 """
 
 from __future__ import annotations
@@ -22,20 +23,24 @@ T = TypeVar("T")
 class Value:
     """A value as it was given, without its quotes and its comment."""
 
-    #: As it is documented, in whatever case it was given.
+    #: The key's name as it is documented. A file may have it in another case.
     key: str
     text: str
     #: Where the value stands: the file, section and key, or the variable.
     where: str
     kind: Kind = Kind.TEXT
-    #: Whether the value may be a password, which no sentence repeats.
+    #: Whether the value may be a password. No sentence repeats a password.
     secret: bool = False
 
     def refuse(self, why: str) -> ConfigError:
-        """:param why: what follows the colon: what would do, or what is in the way."""
+        """
+        The error that refuses this value.
+
+        :param why: the end of the sentence, such as "it takes true or false".
+        """
         if self.kind not in (Kind.TEXT, Kind.NUMBER, Kind.BOOLEAN):
             given = f" is {self.kind.value}"
-        # A URL with an @ may have a password in it, too.
+        # The part of a URL before the @ may be a password, too.
         elif self.secret or "@" in self.text:
             given = " (not shown)"
         else:
@@ -43,7 +48,7 @@ class Value:
         return ConfigError(f"{self.where}{given}: {why}")
 
 
-#: Reads a value. Raises ConfigError for a value that won't do.
+#: Reads a value. Raises ConfigError to refuse it.
 Reader = Callable[[Value], T]
 
 
@@ -51,7 +56,7 @@ def text(refuses: Callable[[str], str | None] = lambda text: None) -> Reader[str
     """
     Text.
 
-    :param refuses: says why a text won't do, None where it will: see `dalga.config.texts`.
+    :param refuses: gives why a text is refused, or None: see `dalga.config.texts`.
     """
 
     def read(value: Value) -> str:
@@ -84,7 +89,7 @@ def number(low: int, high: int, such_as: str) -> Reader[float]:
     """
 
     def read(value: Value) -> float:
-        # A narrower grammar than float's, which takes "nan", "inf" and "1_0".
+        # float() would take "nan", "inf" and "1_0", too.
         if re.fullmatch(_NUMBER, value.text) and low <= float(value.text) <= high:
             return float(value.text)
         raise value.refuse(f"it takes a number from {low} to {high}, such as {such_as}")
@@ -101,9 +106,10 @@ def boolean(value: Value) -> bool:
 
 def duration(shortest: str = "1ms", longest: str = "1h") -> Reader[float]:
     """
-    A duration, in seconds.
+    A duration; gives seconds.
 
-    :param shortest: the least, as a duration; so is `longest`, the most.
+    :param shortest: the shortest that is taken, in words that this reader takes.
+    :param longest: the longest, likewise.
     """
     low, high = _seconds(shortest), _seconds(longest)
     assert low is not None and high is not None
@@ -130,7 +136,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 def _seconds(text: str) -> float | None:
     """
     The seconds of ``2.5``, of Go's ``500ms``, ``10s`` and ``1m30s``, or of ISO 8601's ``PT90S`` and
-    ``P1D``, whose day is 24 hours; None for a text that is none of these.
+    ``P1D``, whose day is 24 hours. None for a text of another form.
     """
     if re.fullmatch(_NUMBER, text):
         return float(text)
