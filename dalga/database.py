@@ -23,34 +23,36 @@ from dalga.store.sqlitefile import FileGuard
 from dalga.store.table import JobsTable
 from dalga.store.transactions import LastLoss, Transactions
 
-#: Connections for claims, records, scans and signs of life, of which each has at most one
-#: transaction at a time.
+#: How many connections the scheduler uses, at most: one each for claims, records, scans and signs
+#: of life.
 RUN_THREADS = 4
-#: Connections for the API.
+#: How many connections the API uses, at most.
 API_THREADS = 4
 
 #: A start that has waited this long (seconds) for the database says so.
 SLOW = 2.0
 
-#: From so many connections on, one is kept for looking after sessions that were given up.
+#: With this many connections or more, one is kept for looking after sessions that were given up.
 WITH_SPARE = 3
 
 
 class Lanes(NamedTuple):
-    """How many connections are for what."""
+    """How the connections are shared out."""
 
+    #: How many the scheduler has.
     runs: int
-    #: 0 where runs and the API have to share the only one.
+    #: How many the API has; 0 where it shares the scheduler's only one.
     api: int
-    #: Whether one is kept for looking after the others.
+    #: Whether one more is kept for looking after sessions that were given up.
     spare: bool
 
 
 def lanes(limit: int) -> Lanes:
     """
-    Half of the connections for runs and half for the API, but no more than each of the two uses.
+    Share the connections out: half to the scheduler and half to the API, but to neither more than
+    it uses.
 
-    :param limit: how many there may be in all; 0 for as many as by default.
+    :param limit: how many connections there may be in all; 0 for the default.
     """
     limit = limit or MySQLConfig().max_open_conns
     spare = limit >= WITH_SPARE
@@ -61,10 +63,10 @@ def lanes(limit: int) -> Lanes:
 
 def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Random) -> JobsTable:
     """
-    The store that the configuration asks for, not opened yet.
+    Build the store that the configuration asks for. It is not open yet.
 
-    :param reactor: the real one, or what is enough of it for adbapi; its ``seconds`` measure
-        leases.
+    :param reactor: the real reactor, or as much of it as adbapi needs. Leases are measured with its
+        ``seconds``.
     """
     clock = DatabaseClock(lambda: float(reactor.seconds()))
     last_loss = LastLoss()
@@ -75,7 +77,8 @@ def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Rand
     if isinstance(database, SQLiteConfig):
         path = os.path.abspath(database.path)
         sqlite = SQLite(path)
-        # One file, one writer: one connection, so that they queue here and not in SQLite.
+        # A file has one writer at a time. With one connection, transactions queue here, in their
+        # order, and not in SQLite.
         only = lane(sqlite, 1)
         return JobsTable(sqlite, clock, only, only, FileGuard(path))
     mysql = server(database)
@@ -86,7 +89,7 @@ def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Rand
 
 def server(database: MySQLConfig) -> MySQL:
     """
-    The MySQL or MariaDB that the configuration names.
+    The MySQL or MariaDB server that the configuration names.
 
     :raises StartupError: if a certificate or a key can't be used.
     """
@@ -108,9 +111,9 @@ def server(database: MySQLConfig) -> MySQL:
 @contextmanager
 def said_if_slow(where: str) -> Iterator[None]:
     """
-    Say on the standard error, once, that the start waits for the database, where the work in this
-    context takes longer than `SLOW`. There is no log yet, and of several servers that take
-    connections and say nothing each may take `MySQLConfig.read_timeout`.
+    Say on the standard error, once, that the start waits for the database, if the work in this
+    context takes longer than `SLOW`. There is no log yet. A server that takes connections and says
+    nothing takes `MySQLConfig.read_timeout`, and each of several servers does.
 
     :param where: the database, as a person would name it.
     """
