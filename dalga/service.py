@@ -47,13 +47,13 @@ log = logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """
-    What a daemon keeps until its process ends. It is opened before the reactor runs, while there
-    may still be the privileges for it, and somebody to be told what is in the way.
+    The things that a daemon keeps until its process ends. They are opened before the reactor runs:
+    the process may still have privileges then, and a person is there to be told about mistakes.
     """
 
-    #: Opened.
+    #: Open.
     store: JobsTable
-    #: They listen already.
+    #: Listening.
     listeners: list[socket.socket]
     #: The time zone data that the process uses.
     zones: ZoneData
@@ -62,14 +62,14 @@ class Fixed:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """
-    What the parts take from the configuration beside what is `Fixed`. All of it could be exchanged
-    while the daemon runs: a reload would make another `Settings`, and hand it to the parts.
+    The values that the parts take from the configuration, beside the `Fixed` things. Each could be
+    exchanged while the daemon runs: a reload would make new `Settings`, and hand them to the parts.
     """
 
     policy: RunPolicy
     pace: Pace
     endpoint: EndpointConfig
-    #: The endpoint's CAs, as they were when their file was read.
+    #: The CAs of the endpoint, as their file was when it was read.
     trust: Trust
     #: How long a client that sends nothing keeps its connection, in seconds.
     idle_timeout: float
@@ -77,9 +77,8 @@ class Settings:
     arrival_timeout: float
     #: How long a stop waits for runs under way, in seconds.
     grace: float
-    #: Sentences for the log, on what was given and changes nothing.
+    #: See `Config.notes` and `Config.links`.
     notes: tuple[str, ...] = ()
-    #: The variables that look like ours and are not.
     links: tuple[str, ...] = ()
 
 
@@ -108,7 +107,7 @@ def settings_of(config: Config) -> Settings:
 
 
 class Parts(NamedTuple):
-    """The parts of a daemon that runs."""
+    """The parts of a running daemon."""
 
     endpoint: Endpoint
     scheduler: Scheduler
@@ -118,8 +117,10 @@ class Parts(NamedTuple):
 
 def build(reactor: Any, fixed: Fixed, settings: Settings, instance: str) -> Parts:
     """
-    Build the parts, of which each is handed those above it. From then on clients are answered, and
-    nothing is claimed yet.
+    Build the parts: each is handed the parts before it. When this returns, clients are answered,
+    and no run is claimed yet.
+
+    :param instance: the name of this instance.
     """
     random = SystemRandom()
     slots = settings.pace.slots
@@ -161,9 +162,11 @@ def build_endpoint(
     reactor: Any, config: EndpointConfig, trust: Trust, slots: int, instance: str
 ) -> Endpoint:
     """
-    The endpoint of one section of the configuration.
+    Build an endpoint of its section of the configuration.
 
-    :param slots: POSTs at once.
+    :param trust: the CAs of the file `config.ca`.
+    :param slots: how many POSTs are under way at once, at most.
+    :param instance: the name of this instance.
     """
     return Endpoint(
         reactor=reactor,
@@ -178,7 +181,7 @@ def build_endpoint(
 
 def instance_name() -> str:
     """
-    What this instance calls itself towards the endpoint: its host, its process, and a random part.
+    A name for this instance: its host, its process, and a random part. The endpoint sees it.
     """
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
 
@@ -187,7 +190,7 @@ class DalgaService(Service):
     """
     The daemon: an HTTP interface and a scheduler over one store.
 
-    :param fixed: becomes the service's own, which closes it.
+    :param fixed: closed by the service when it stops.
     """
 
     _parts: Parts
@@ -198,7 +201,7 @@ class DalgaService(Service):
         self._settings = settings
 
     def startService(self) -> None:
-        """Build the parts, listen, and begin to claim."""
+        """Build the parts, take connections, and begin to claim."""
         super().startService()  # type: ignore[no-untyped-call]
         instance = instance_name()  # of the process that twistd may have forked by now
         self._parts = build(self._reactor, self._fixed, self._settings, instance)
@@ -207,20 +210,21 @@ class DalgaService(Service):
 
     def hang_up(self, stop: Callable[[], None]) -> None:
         """
-        A hang-up (SIGHUP) has come, as when a terminal is closed. It stops the daemon.
+        Called at each hang-up (SIGHUP), such as the closing of a terminal. A hang-up stops the
+        daemon.
 
-        Here alone it is decided what a hang-up means; a reload would begin here. Called by the
-        signal's handler, whatever the reactor is doing.
+        This method alone decides that; a reload would begin here. It is called by the signal's
+        handler, in the middle of whatever the reactor is doing.
 
-        :param stop: does what SIGTERM does.
+        :param stop: stops the daemon as SIGTERM does.
         """
         stop()
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop listening, stop claiming, let running POSTs end, record them, leave the list of
-        instances, close the connections: one after the other. What still runs after the configured
-        time is left to its lease.
+        Stop claiming, stop listening, let running POSTs end, record them, leave the list of
+        instances, close the connections: one after the other. A run that is still under way after
+        `Settings.grace` is left to its lease.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
@@ -245,7 +249,7 @@ class DalgaService(Service):
             listener.close()
 
     async def _drain(self) -> None:
-        """Wait for the runs under way, and for what came of them to be recorded."""
+        """Wait for the runs under way, and for their records."""
         scheduler, grace = self._parts.scheduler, self._settings.grace
         if scheduler.running:
             log.info(
@@ -268,7 +272,7 @@ def _runs(count: int) -> str:
 
 
 def log_start(fixed: Fixed, settings: Settings, instance: str) -> None:
-    """What this instance is and does, in the log's first lines."""
+    """Write the log's first lines: what this instance is, and what it goes by."""
     log.info(
         "dalga {version} ({instance}) listens on {urls}, "
         "keeps jobs in {where} and POSTs them to {baseurl}",
@@ -293,13 +297,14 @@ def log_start(fixed: Fixed, settings: Settings, instance: str) -> None:
 
 def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaService:
     """
-    Open what a daemon needs, and make the daemon. Blocks: to be called before the reactor runs.
+    Open the `Fixed` things, and make the daemon. Blocks: to be called before the reactor runs.
 
-    :param user: who the process will be; the sockets and certificates are still its present user's.
+    :param user: the user that the process will be. The database is opened as that user; sockets and
+        certificates are opened as the present user.
     :raises StartupError: if the database, the table or the address can't be used.
     """
-    # Twisted's timers go by time.time, so that setting the machine's clock back by an hour would
-    # hold each of them for an hour (P8). Leases are measured with the same clock.
+    # Twisted's timers go by time.time: when the machine's clock is set back by an hour, each timer
+    # would be late by an hour (P8). Leases are measured with the same clock.
     reactor.seconds = steady_seconds
     zones = use_newest()
     settings = settings_of(config)
@@ -317,10 +322,11 @@ def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaServi
 
 def create_table(config: Config, reactor: Any, user: User = STAYS) -> str:
     """
-    Create the jobs table, and say where. Blocks.
+    Create the jobs table. Blocks.
 
-    :param user: whose a file is to be.
-    :raises TableExists: if it is there already.
+    :param user: the user that a new file will belong to.
+    :return: a sentence that says where the table is.
+    :raises TableExists: if the table is there already.
     :raises StartupError: if the database refuses.
     """
     store = build_store(config.database, reactor, SystemRandom())
@@ -332,10 +338,11 @@ def upgrade_table(
     config: Config, reactor: Any, dry_run: bool, user: User = STAYS
 ) -> Generator[str, None, None]:
     """
-    Upgrade the jobs table, or say what that would do; gives what to print, line by line. Blocks.
+    Upgrade the jobs table. Gives lines to print, while it goes on. Blocks.
 
-    :param user: whose the files beside a file are to be.
-    :raises StartupError: if it can't be done.
+    :param dry_run: only say what an upgrade would do.
+    :param user: the user that new files, beside SQLite's file, will belong to.
+    :raises StartupError: if the table can't be upgraded.
     """
     use_newest()  # for the times of jobs that a Go release had in a place
     store = build_store(config.database, reactor, SystemRandom())
