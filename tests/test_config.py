@@ -28,6 +28,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga import service
 from dalga.config.formats import MAX_FILE
 from dalga.config.headers import HEADERS, MESSAGE_HEADERS
 from dalga.config.load import load_config
@@ -46,7 +47,6 @@ from dalga.database import API_THREADS, RUN_THREADS, lanes, server
 from dalga.errors import ConfigError
 from dalga.model.retry import RetryPolicy
 from dalga.outgoing.trust import Trust
-from dalga.service import build_endpoint
 from dalga.store import mysql
 from dalga.store.schema import HEARTBEATS
 from tests.daemons import Daemon, DaemonTestCase
@@ -1006,7 +1006,7 @@ class BaseURLTests(ConfigTestCase):
             config = load_config(None, {"DALGA_ENDPOINT_BASEURL": f"{scheme}://{rest}"})
         except ConfigError:
             return
-        build_endpoint(Clock(), config.endpoint, self.TRUST, 1, "here")
+        service.build_endpoint(Clock(), config.endpoint, self.TRUST, 1, "here")
 
 
 class HeaderTests(ConfigTestCase):
@@ -2207,6 +2207,22 @@ class WiringTests(SynchronousTestCase):
             (10_000, (4, 4, True)),
         ]:
             self.assertEqual(lanes(limit), expected)
+
+    def test_fixed_and_exchangeable(self) -> None:
+        """
+        The database and the address are fixed while a daemon runs. Each other key has its place in
+        the settings, which could be exchanged.
+        """
+        self.patch(service, "Trust", str)  # so that there need be no such file
+        for section, key, text, *_ in EVERY_KEY:
+            beside = {variable(section, name): BESIDE[key][name] for name in BESIDE.get(key, {})}
+            without = service.settings_of(load_config(None, beside))
+            settings = service.settings_of(
+                load_config(None, {**beside, variable(section, key): text})
+            )
+            fixed = (section, key) in {("listen", "host"), ("listen", "port")}
+            fixed = fixed or section in ("mysql", "sqlite")
+            self.assertEqual(settings == without, fixed, key)
 
     def test_server(self) -> None:
         database = MySQLConfig(

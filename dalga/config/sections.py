@@ -40,12 +40,12 @@ class Key(NamedTuple):
 
 #: The name under which a field's metadata has a `Key`, or a `Key` for each part of the field's
 #: value.
-_KEYS = "keys"
+_METADATA = "keys"
 
 
 def key(name: str, read: Reader[T], default: T, secret: bool = False) -> T:
     """A field that has the value of one key."""
-    of: T = field(default=default, repr=not secret, metadata={_KEYS: Key(name, read, secret)})
+    of: T = field(default=default, repr=not secret, metadata={_METADATA: Key(name, read, secret)})
     return of
 
 
@@ -56,14 +56,14 @@ def parts(default: T, **keys: Key) -> T:
     :param default: an object whose parts are the keys' defaults.
     :param keys: the keys, by the names of the parts.
     """
-    of: T = field(default=default, metadata={_KEYS: MappingProxyType(keys)})
+    of: T = field(default=default, metadata={_METADATA: MappingProxyType(keys)})
     return of
 
 
 def keys_of(section: type[DataclassInstance]) -> Iterator[Key]:
     """The keys of a section, in the order in which sentences list them."""
     for each in fields(section):
-        found = each.metadata.get(_KEYS, {})
+        found = each.metadata.get(_METADATA, {})
         yield from [found] if isinstance(found, Key) else found.values()
 
 
@@ -77,7 +77,7 @@ def read(section: type[Section], values: Mapping[str, Value]) -> Section:
     """
     given: dict[str, Any] = {}
     for each in fields(section):
-        found = each.metadata.get(_KEYS, {})
+        found = each.metadata.get(_METADATA, {})
         if isinstance(found, Key):
             if found.name in values:
                 given[each.name] = found.read(values[found.name])
@@ -145,7 +145,7 @@ class MySQLConfig:
     #: The port of a host that has none of its own.
     port: int = key("port", whole(1, 65535), default=3306)
     #: The path of a local socket, which is used instead of host and port; "" for none.
-    socket: str = field(default="", kw_only=True, metadata={_KEYS: Key("socket", text())})
+    socket: str = field(default="", kw_only=True, metadata={_METADATA: Key("socket", text())})
     db: str = key("db", text(texts.database_name), default="test")
     #: Safe between backquotes: letters, digits, ``_``, ``$`` and ``-`` only.
     table: str = key("table", text(texts.table_name), default="dalga")
@@ -174,8 +174,8 @@ class MySQLConfig:
         """Where to look for the database, in order: host and port, or a socket's path."""
         if self.socket:
             return [self.socket]
-        each = (host_and_port(text.strip(), self.port) for text in self.host.split(","))
-        return [server for server in each if server is not None]
+        servers = (host_and_port(each.strip(), self.port) for each in self.host.split(","))
+        return [server for server in servers if server is not None]
 
 
 @dataclass(frozen=True, slots=True)
