@@ -180,6 +180,12 @@ class Encrypted:
 
 
 @cache
+def spare(engine: str) -> Server:
+    """This run's second server."""
+    return start_server(engine)
+
+
+@cache
 def encrypted(engine: str) -> Encrypted:
     """This run's server with a certificate for 127.0.0.1."""
     folder = tempfile.TemporaryDirectory(prefix="dalga-test-")  # removed at exit
@@ -473,10 +479,9 @@ class HostsTests(ConnectionTestCase):
 
     timeout = 120
 
-    def start(self, *options: str) -> Server:
-        own = start_server(self.engine, options)
-        self.addCleanup(own.stop)
-        return own
+    def spare(self) -> Server:
+        """A second server, for tests that leave it as it was: it takes writes, and runs."""
+        return spare(self.engine)
 
     def with_tables(self, *servers: Server, **settings: Any) -> JobsTable:
         """A store on several servers, each with a table: only one of them has the jobs."""
@@ -503,8 +508,11 @@ class HostsTests(ConnectionTestCase):
         return int(total)
 
     def only_reads(self, host: Server, value: bool) -> None:
+        """Let a server take no writes, or take them again, as at the test's end."""
         with host.connect_as_root() as root:
             root.cursor().execute(f"SET GLOBAL read_only = {int(value)}")
+        if value:
+            self.addCleanup(self.only_reads, host, False)
 
     async def use_all_connections(self, store: JobsTable) -> None:
         calls: list[Deferred[Any]] = [store.now() for _ in range(20)]
@@ -567,15 +575,20 @@ class HostsTests(ConnectionTestCase):
 
     async def test_a_locked_account(self) -> None:
         """It is refused at start, waited for later, and passed over where there is another."""
-        first, second = self.start(), server(self.engine)
+        first, second = self.spare(), server(self.engine)
         store = self.with_tables(first, second)
         both, sole = self.config, replace(self.config, host=f"{first.host}:{first.port}")
         await store.put(KEY, EACH_MINUTE)
         self.assertEqual(self.total(first), 1)
         self.config = sole
         running = self.make_store()
-        with first.connect_as_root() as root:
-            root.cursor().execute(f"ALTER USER '{USER}'@'{ADDRESS}' ACCOUNT LOCK")
+
+        def account(state: str) -> None:
+            with first.connect_as_root() as root:
+                root.cursor().execute(f"ALTER USER '{USER}'@'{ADDRESS}' ACCOUNT {state}")
+
+        self.addCleanup(account, "UNLOCK")
+        account("LOCK")
         sentence = self.refusal(sole)
         self.assertIn(
             f"user {USER!r} can't log in to database {sole.db!r} at {sole.host}", sentence
@@ -588,13 +601,12 @@ class HostsTests(ConnectionTestCase):
         store.open()
         await store.put(KEY, EACH_MINUTE)
         self.assertEqual((self.port(), self.total(second)), (second.port, 1))
-        with first.connect_as_root() as root:
-            root.cursor().execute(f"ALTER USER '{USER}'@'{ADDRESS}' ACCOUNT UNLOCK")
+        account("UNLOCK")
         await running.get(KEY)
 
     async def test_first_says_nothing(self) -> None:
         """A frozen server takes connections all the same: it is left when no answer comes."""
-        first, second = self.start(), server(self.engine)
+        first, second = self.spare(), server(self.engine)
         self.config = self.use(first, second, read_timeout=2.0)
         first.signal(SIGSTOP)
         try:
@@ -606,8 +618,9 @@ class HostsTests(ConnectionTestCase):
 
     async def test_first_only_reads(self) -> None:
         """A replica that is first is passed over, also for --create-table."""
-        first, second = self.start("--read-only=ON"), server(self.engine)
+        first, second = self.spare(), server(self.engine)
         self.config = self.use(first, second)
+        self.only_reads(first, True)
         store = self.make_store()
         store.create_table()
         store.open()
@@ -618,7 +631,7 @@ class HostsTests(ConnectionTestCase):
 
     async def test_a_sole_server_that_only_reads(self) -> None:
         """It is used for what it can do, but no daemon starts on it."""
-        own = self.start()
+        own = self.spare()
         store = self.with_tables(own)
         await store.put(KEY, EACH_MINUTE)
         self.only_reads(own, True)
@@ -634,7 +647,8 @@ class HostsTests(ConnectionTestCase):
         P5: a primary that dies is replaced by a replica that gets writable, with no restart; when
         it comes back as a replica, nobody goes to it.
         """
-        first, second = self.start(), self.start()
+        first, second = start_server(self.engine), self.spare()
+        self.addCleanup(first.stop)
         store = self.with_tables(first, second)
         self.only_reads(second, True)
         await self.use_all_connections(store)
@@ -659,7 +673,7 @@ class HostsTests(ConnectionTestCase):
         Two servers that change their parts while both are up: every call goes to the new primary
         at once, those that only read, too, and none fails.
         """
-        first, second = self.start(), self.start()
+        first, second = server(self.engine), self.spare()
         store = self.with_tables(first, second)
         self.only_reads(second, True)
         await store.put(KEY, EACH_MINUTE)
