@@ -63,10 +63,13 @@ def _job(job: Job | UnreadableJob) -> dict[str, Any]:
         return {**members, "next_run": None, "problem": job.problem}
     # The original's four keys are always there, in this order: a null is overwritten in its place.
     members["interval"] = None
-    members["next_run"] = None if job.next_run is None else timestamp(job.next_run)
-    scheduled = timestamp(job.scheduled)
-    if scheduled != members["next_run"]:
-        members["next_sched"] = scheduled
+    next_run = job.next_run
+    members["next_run"] = None if next_run is None else timestamp(next_run)
+    if next_run != job.scheduled:
+        scheduled = timestamp(job.scheduled)
+        # They can differ by less than the second that is shown.
+        if scheduled != members["next_run"]:
+            members["next_sched"] = scheduled
     for name, value in shown_parameters(job):
         members[name] = value
         if name == "count":
