@@ -1,5 +1,5 @@
 """
-What the API can do to jobs. HTTP is not known here, nor SQL: `dalga.web` asks, the store does.
+What the API can do with jobs. `dalga.web` asks, `dalga.store` does: neither HTTP nor SQL is here.
 """
 
 from __future__ import annotations
@@ -32,55 +32,59 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Status:
     """
-    Counts of the moment. Of a large table, `running_jobs`, `total_jobs`, `pending_jobs` and
-    `set_aside_jobs` are those of the last count, or None where the first has not ended yet.
+    Counts of the moment.
+
+    In a large table, `running_jobs`, `total_jobs`, `pending_jobs` and `set_aside_jobs` are those of
+    the last count in the background; None until the first such count has ended.
     """
 
-    #: What this instance calls itself towards the endpoint.
+    #: The name of this instance, as the endpoint gets it.
     instance_id: str
-    #: Runs that this instance has under way.
+    #: The number of runs that this instance has under way.
     instance_running_jobs: int
-    #: Runs that are under way in all instances.
+    #: The number of runs that all instances have under way.
     running_jobs: int | None
-    #: Rows in the table, those set aside included.
+    #: The number of rows in the table, those set aside included.
     total_jobs: int | None
-    #: Jobs that are due and that no instance has taken yet.
+    #: The number of jobs that are due and that no instance has claimed yet.
     pending_jobs: int | None
-    #: Instances on this table that showed signs of life of late.
+    #: The number of instances on this table that gave a sign of life lately.
     total_instances: int
-    #: For how long the oldest of the pending jobs has been due, in seconds.
+    #: For how long the oldest pending job has been due, in seconds.
     lag: float
-    #: Rows that could not be understood and won't run until they are scheduled anew or deleted.
+    #: The number of rows that can't be understood. They won't run until a PUT mends them.
     set_aside_jobs: int | None
-    #: The version of the time zone database that this instance goes by; None if it is unknown.
+    #: The version of the time zone database that this instance uses; None if it is unknown.
     tzdata: str | None
-    #: How long ago the count began, in seconds; 0 where it is of the moment.
+    #: How long ago the count began, in seconds; 0 for counts of the moment, None for no count yet.
     counts_age: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """The times of runs to come, and whose clock they are shown by."""
+    """Run times, and the zone by whose clock they are shown."""
 
     zone: Zone
     times: list[Occurrence]
 
 
-#: Does in another thread what would keep the reactor busy for too long.
+#: Makes a timetable in another thread, as that would keep the reactor busy for too long.
 InThread = Callable[[Callable[[], Timetable]], Deferred[Timetable]]
 
 
 class Jobs:
     """
     :param store: an opened store.
-    :param written: is told when a job that was written is to run, so that the scheduler is there.
-    :param running: the number of runs that this instance has under way.
-    :param instance: what this instance calls itself.
-    :param patience: how long a caller waits for the database, in seconds.
-    :param in_thread: for lists of run times. Some take a fifth of a second, which no due POST
-        should have to wait for (P7).
+    :param reactor: for the time limit of calls.
+    :param written: called with the due time of each job that was written, so that the scheduler
+        wakes in time.
+    :param running: gives the number of runs that this instance has under way.
+    :param instance: the name of this instance.
+    :param patience: the time limit of a call to the database, in seconds.
+    :param in_thread: makes timetables. Some take a fifth of a second, and no due POST should wait
+        for that (P7).
+    :param variation: draws the factor for a job's first interval; see `plan`.
     :param tzdata: the version of the time zone database that is used.
-    :param variation: draws by what a job's first interval is multiplied; see `plan`.
     :param piece: see `Counting`.
     """
 
@@ -107,16 +111,16 @@ class Jobs:
         self._variation = variation
         self._tzdata = tzdata
         self._counting = Counting(store, reactor, piece)
-        # One list at a time: each thread that computes slows the reactor's down.
+        # One timetable at a time: each thread that computes slows the reactor's thread down.
         self._turn = DeferredLock()
 
     async def schedule(self, key: RawKey, request: RawRequest) -> Job:
         """
-        Write a job, or write over the one that is there. Returns after the commit (P1).
+        Write a job, or write over the job that is there. Returns after the commit (P1).
 
         :raises InvalidRequest: for a key or a request that is refused.
-        :raises StoreUnavailable: if the database can't be reached; the job may have been written or
-            not.
+        :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
+            not known then.
         """
         valid = JobKey(*key)
         put = self._store.put(valid, ScheduleRequest.of(request), self._variation())
@@ -139,20 +143,21 @@ class Jobs:
 
     async def trigger(self, key: RawKey) -> Job:
         """
-        Have a job run now, or, if a run is under way, once more as soon as that has ended. Elapsed
-        time goes on from there; a calendar and cron keep their times. A job that has stopped on a
-        failed run tries that run again.
+        Have a job run now, or, if a run of it is under way, once more as soon as that has ended.
 
-        :raises JobNotFound: if there is none.
-        :raises JobDisabled: if it is not to run.
-        :raises JobOver: if its `until` is past.
+        Intervals of elapsed time are counted from then on. A calendar and cron keep their times. A
+        job that has stopped on a failed run tries that run again.
+
+        :raises JobNotFound: if there is no such job.
+        :raises JobDisabled: if the job is disabled.
+        :raises JobOver: if the job's `until` is past.
         :raises StoreUnavailable: if the database can't be reached.
         """
         return await self._shielded(self._store.trigger(key).addCallback(self._triggered))
 
     async def enable(self, key: RawKey) -> Job | UnreadableJob:
         """
-        Let a disabled job run again; if it is overdue its catch-up rule says what happens.
+        Let a disabled job run again. Its catch-up rule says what becomes of times missed meanwhile.
 
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
@@ -161,7 +166,7 @@ class Jobs:
 
     async def disable(self, key: RawKey) -> Job | UnreadableJob:
         """
-        Keep a job, but don't run it. A run that is under way goes on to its end.
+        Keep a job from running. A run that is under way goes on to its end.
 
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
@@ -172,8 +177,8 @@ class Jobs:
         """
         The next `limit` run times of a job after `after`, or after now.
 
-        :raises JobNotFound: if there is none.
-        :raises JobSetAside: if it can't be understood.
+        :raises JobNotFound: if there is no such job.
+        :raises JobSetAside: if the job's row can't be understood.
         :raises InvalidRequest: see `dalga.model.plan.Plan.times`.
         :raises StoreUnavailable: if the database can't be reached.
         """
@@ -193,8 +198,10 @@ class Jobs:
 
     async def preview(self, request: RawRequest, limit: int, after: datetime | None) -> Timetable:
         """
-        The first `limit` run times after `after` of a job that would be scheduled now; or then, if
-        that is past: to see what clock changes of the past would have done.
+        The first `limit` run times after `after` of a job that would be scheduled now.
+
+        If `after` is past, the job would be scheduled then, so that a preview can show what past
+        clock changes did.
 
         :raises InvalidRequest: for a request that is refused.
         :raises StoreUnavailable: if the database, whose clock counts, can't be reached.
@@ -211,7 +218,7 @@ class Jobs:
 
     async def cancel(self, key: RawKey) -> None:
         """
-        Delete a job; it is no error if there is none.
+        Delete a job. It is no error if there is no such job.
 
         :raises StoreUnavailable: if the database can't be reached.
         """
@@ -235,10 +242,10 @@ class Jobs:
         )
 
     def stop(self) -> None:
-        """Count no more in the background."""
+        """Stop counting in the background."""
         self._counting.stop()
 
-    # Called after the commit, whether or not anybody still waits for the answer.
+    # These are called after the commit, whether or not anybody still waits for the answer.
 
     def _scheduled(self, job: Job, if_exists: IfExists | None) -> Job:
         if if_exists in (IfExists.UPDATE, IfExists.KEEP):
@@ -253,7 +260,7 @@ class Jobs:
             if_exists=if_exists,
             first="none" if job.next_run is None else timestamp(job.next_run),
         )
-        # Not the due time, which is the lease's end where a run is under way.
+        # While a run is under way, the due time is the lease's end. The next run may be sooner.
         if job.next_run is not None:
             self._written(job.next_run)
         return job
@@ -281,7 +288,7 @@ class Jobs:
         return self._shielded(made, "the list of run times was not there")
 
     def _make(self, work: Callable[[], Timetable]) -> Deferred[Timetable]:
-        """Once it is its turn. The next has its own when the thread is through, not before."""
+        """Make a timetable. The next one has its turn when the thread has ended, not before."""
         made: Deferred[Timetable] = Deferred()
 
         def through(result: Timetable | Failure) -> None:
@@ -298,11 +305,11 @@ class Jobs:
         self, work: Deferred[T], too_late: str = "the database did not answer"
     ) -> Deferred[T]:
         """
-        Wait for `work`, but not for ever, and let it go on to its end where the client hung up and
-        Klein cancelled its handler.
+        Wait for `work` up to the time limit.
 
-        When the time is over it is abandoned: the client is told that it failed, and may say
-        something else, which a late end of this must not undo (P4).
+        If the client hangs up, Klein cancels the waiting, and `work` goes on to its end. If the
+        time is over, `work` is cancelled: the client is told that it failed, and a late end of it
+        must not undo what the client asks for next (P4).
         """
         waiting: Deferred[T] = Deferred()
 
@@ -332,7 +339,7 @@ class Jobs:
 
 
 def _how(schedule: Schedule) -> str:
-    """A schedule, as the log has it."""
+    """A schedule in the words of the log."""
     match schedule:
         case Once():
             return "once"

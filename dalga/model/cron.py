@@ -1,8 +1,8 @@
 """
-Cron expressions: as people write them -> the form that cronsim reads as it was meant. Pure.
+Cron expressions as people write them -> a normal form, which cronsim reads as it was meant. Pure.
 
-The fields are those of crontab(5) of Debian, with seconds in front where there are six. What other
-crons write beyond that is put into these words where it can only mean one thing:
+The fields are those of crontab(5) of Debian, with seconds in front if there are six. Other crons'
+forms are translated if they can mean only one thing:
 
     @daily            0 0 * * *
     0 12 ? * Monday   0 12 * * MON
@@ -11,8 +11,8 @@ crons write beyond that is put into these words where it can only mean one thing
     0 8-8/1 * * *     0 8 * * *           cronsim reads 8-8/1 as 8-23/1
     0 0 * * FRIL      0 0 * * 5L
 
-All else is refused with a sentence that says what would do: a job never runs at another time than
-was meant. A normal form is its own normal form.
+Every other form is refused with a sentence that says what would do, so that a job never runs at
+another time than its user meant. The normal form of a normal form is that form itself.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from cronsim import CronSim, CronSimError
 
 from dalga.model.duration import duration_from_text
 
-#: The longest expression, in characters, as written and as its normal form.
+#: The longest expression, in characters. The same limit holds for its normal form.
 MAX_TEXT = 255
 
-#: Names that stand for five fields, as crontab(5) has them.
+#: Nicknames of crontab(5), each for five fields.
 NICKNAMES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -44,13 +44,14 @@ class _Field(NamedTuple):
     name: str
     low: int
     high: int
-    #: How many values there are; 0 and 7 are one day of the week.
+    #: The number of different values; 0 and 7 are one day of the week.
     size: int
-    #: How an interval of so many is written, and called.
+    #: The ISO 8601 duration of {} units, and the unit's name.
     interval: str
     unit: str
+    #: The values that the field takes, for sentences.
     takes: str
-    #: In full, from `low` on.
+    #: The values' names in full, from `low` on.
     names: tuple[str, ...] = ()
 
 
@@ -79,25 +80,25 @@ _EXAMPLE = (
 _ITEM = re.compile(r"(\*|([0-9]+|[A-Za-z]+)(?:-([0-9]+|[A-Za-z]+))?)(?:/([0-9]+))?")
 _ZONE = re.compile(r"UTC|GMT|[A-Z][A-Za-z]+(/[A-Z][A-Za-z0-9_+-]+)+")
 _YEAR = re.compile(r"[12][0-9]{3}")
-#: What stands for the same day in Quartz, which counts Sunday as 1, and here.
+#: An item that means the same days here as in Quartz, which counts Sunday as 1.
 _NAMED_DAY = re.compile(r"\?|\*(/[0-9]+)?|[A-Z]+(#[0-9]+|-[A-Z]+(/[0-9]+)?)?")
 
 
 def cron_from_text(text: str, stored: bool = False) -> str:
     """
-    Make sure of a cron expression.
+    Read a cron expression.
 
-    :param stored: it comes from the table, where a version that looked less closely may have put
-        it: a step that is wider than its field goes on naming the times that it always did.
-    :return: its normal form, with one space between two fields. Of five fields that cronsim
-        understands as they are meant, nothing else is changed.
-    :raises ValueError: for what is none, or never comes; the text says what would do, and follows
-        on "it ...".
+    :param stored: whether the text comes from the table. An older version, which checked less, may
+        have written it. So a step that is wider than its field is taken, and names the times that
+        it named then.
+    :return: the normal form, with one space between two fields.
+    :raises ValueError: for another text, and for times that never come. The message says what would
+        do, and follows on "it ...".
     """
     text = " ".join(text.split())
     _check_length(text)
     if not text.isascii():
-        # cronsim takes the names of months and days in capitals, and "\u017f" has an S for one.
+        # cronsim turns names into capitals, and the capital of "\u017f" is S.
         raise ValueError(f"has a letter that is not of the English alphabet; {_EXAMPLE}")
     fields = _fields(text.split())
     kinds = _FIELDS[6 - len(fields) :]
@@ -115,20 +116,20 @@ def _check_length(expression: str) -> None:
 
 
 def _check_that_it_comes(expression: str) -> None:
-    # Days without month lengths repeat every 28 years from here; cronsim looks 50 years ahead.
+    # The calendar repeats each 28 years from 2000 on, and cronsim looks 50 years ahead.
     try:
         comes = next(CronSim(expression, datetime(2000, 1, 1)), None)
-    except CronSimError:  # its fields are all right: no month in question has the day
+    except CronSimError:  # each field is right by itself, so no month of these has such a day
         comes = None
     if comes is None:
         raise ValueError("names a time that never comes: no such day is in any such month")
 
 
-# The whole of it.
+# The whole expression.
 
 
 def _fields(words: list[str]) -> list[str]:
-    """Five or six fields, whose last are the day fields; or a ValueError."""
+    """:return: the five or six fields that the words of an expression stand for."""
     first = words[0] if words else ""
     if first.startswith("@"):
         return _nickname(first.lower(), words[1:]).split()
@@ -137,7 +138,8 @@ def _fields(words: list[str]) -> list[str]:
         raise ValueError(f"has its zone in front: write that as location={zone}, and leave it out")
     if found := re.fullmatch(r"(cron|rate|at)\((.*)\)", " ".join(words), re.IGNORECASE):
         _refuse_amazon(found[1].lower(), found[2].split())
-    # AWS has its two day fields third and fifth, Quartz fourth and sixth; one of the two is a ?.
+    # One of the two day fields is a ?. In AWS these are the third and the fifth field, in Quartz
+    # the fourth and the sixth.
     if len(words) == 6 and "?" in (words[2], words[4]):
         _refuse_amazon("cron", words)
     if len(words) == 6 and "?" in (words[3], words[5]):
@@ -176,7 +178,7 @@ def _nickname(name: str, rest: list[str]) -> str:
 
 
 def _duration(text: str) -> str:
-    """It, if it can be an interval; else an example."""
+    """`text` if it can be an interval; otherwise an example."""
     try:
         return text if duration_from_text(text) else "5m"
     except ValueError:
@@ -184,7 +186,7 @@ def _duration(text: str) -> str:
 
 
 def _refuse_amazon(kind: str, words: list[str]) -> None:
-    """An expression of Amazon's EventBridge, whose sixth field is the year."""
+    """Refuse an expression of Amazon's EventBridge, whose sixth field is the year."""
     if kind == "rate":
         number, unit = words if len(words) == 2 else ("5", "minutes")
         letter = {"m": "m", "h": "h"}.get(unit[:1].lower())
@@ -207,7 +209,7 @@ def _refuse_amazon(kind: str, words: list[str]) -> None:
 
 
 def _check_quartz_days(field: str) -> None:
-    """Quartz counts days of the week from Sunday, 1, and so `2` is Monday there, Tuesday here."""
+    """Refuse numbers for days of the week: ``2`` is Monday in Quartz, and Tuesday here."""
     if _only_names(field):
         return
     named = _by_name(field)
@@ -235,7 +237,7 @@ def _bounds(year: str) -> str:
 
 
 def _normal_or(fields: list[str], otherwise: str) -> str:
-    """An expression in its normal form, to be recommended; in words where it has none."""
+    """The normal form of an expression, to be recommended; `otherwise` if it has none."""
     try:
         return cron_from_text(" ".join(fields))
     except ValueError:
@@ -243,13 +245,13 @@ def _normal_or(fields: list[str], otherwise: str) -> str:
 
 
 def _by_name(field: str) -> str:
-    """The days of the week that Quartz and AWS call 1 to 7 by their names."""
+    """A day-of-week field of Quartz or AWS, with names for its numbers 1 (Sunday) to 7."""
     return re.sub(
         r"(?<![#/0-9])[1-7](?![0-9])", lambda found: _DAYS[int(found[0]) - 1][:3], field.upper()
     )
 
 
-# Its fields.
+# The fields.
 
 
 def _field(kind: _Field, field: str, stored: bool) -> str:
@@ -278,7 +280,7 @@ def _item(kind: _Field, item: str, stored: bool) -> str:
 
 
 def _special(kind: _Field, item: str, stored: bool) -> str | None:
-    """What is no number and no range; None for what may be one."""
+    """The normal form of an item with L, LW or #; None for an item that may be numbers or names."""
     if re.match(r"H(\(|/|$)", item) or "~" in item:
         raise ValueError(
             f"has {item[:20]!r} in the {kind.name} field, for which some crons choose a value: "
@@ -323,7 +325,7 @@ def _range(kind: _Field, item: str, first: str, last: str, tail: str) -> str:
     if start < end:
         return f"{names[0]}-{names[1]}{tail}"
     if kind is _WEEKDAY:
-        # 7 and 0 are both Sunday: from 7 on is from 0 on, and up to 0 is up to 7.
+        # 7 and 0 are both Sunday: a range from 7 begins at 0, and a range to 0 ends at 7.
         if start == 7:
             return f"0-{end}{tail}" if end else "0"
         if end == 0:
@@ -354,7 +356,7 @@ def _step(kind: _Field, step: str, stored: bool) -> int:
 
 
 def _number(kind: _Field, word: str, item: str) -> int:
-    """The value that a number or a name stands for."""
+    """The value of a number or a name."""
     if word.isdecimal():
         number = int(word)
         if not kind.low <= number <= kind.high:
@@ -368,7 +370,7 @@ def _number(kind: _Field, word: str, item: str) -> int:
 
 
 def _name(kind: _Field, word: str, item: str) -> str:
-    """A number or a name as cronsim takes it: names by their first three letters."""
+    """A number or a name as cronsim takes it: a name by its first three letters."""
     _number(kind, word, item)
     return word if word.isdecimal() or len(word) == 3 else word[:3].upper()
 

@@ -1,9 +1,14 @@
 """
-Durations as text: seconds, what Go writes, ISO 8601's; and back. Pure.
+Text -> a duration. Pure.
 
-ISO 8601-1:2019 section 5.5.2: ``P1Y2M10DT2H30M``, or ``P2W``, where weeks stand alone. The last of
-the hours, minutes and seconds may have a fraction: ``PT0.5H`` is half an hour. Go's durations are
-written ``5m``, ``1h30m``, ``300ms``; so ``1m`` is a minute, and ``P1M`` a month.
+The text is in one of three forms:
+
+| seconds | `60`, `1.5` |
+| Go's | `5m`, `1h30m`, `300ms`: `1m` is a minute |
+| ISO 8601's | `P1Y2M10DT2H30M`, or `P2W`, where weeks stand alone: `P1M` is a month |
+
+In ISO 8601 (8601-1:2019 section 5.5.2), the last of the hours, minutes and seconds may have a
+fraction: ``PT0.5H`` is half an hour.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ _ISO = re.compile(
     rf"(T(?=[0-9])(?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?)?)"
 )
 _NUMBER_OF_GO = r"([0-9]{1,10}(?:\.[0-9]{1,6})?)"
-#: Seconds with a fraction, or what Go writes: the units from hours to milliseconds, in this order.
+#: Seconds with a fraction, or Go's form: the units from hours to milliseconds, in this order.
 _ELAPSED = re.compile(
     rf"{_NUMBER_OF_GO}|(?=.)"
     + "".join(f"(?:{_NUMBER_OF_GO}{unit})?" for unit in ("h", "m", "s", "ms"))
@@ -33,19 +38,19 @@ _UNITS = (3_600_000_000, 60_000_000, 1_000_000, 1_000)
 @dataclass(frozen=True, slots=True)
 class Duration:
     """
-    A calendar part, which is as long as the calendar has it, and an exact part, which is elapsed
-    time.
+    A calendar part (months and days), whose length depends on where it begins, and an exact part,
+    which is elapsed time.
     """
 
     months: int = 0
     days: int = 0
     exact: timedelta = timedelta()
-    #: How it is written.
+    #: Elapsed time in its normal form; another duration as it was given, in capitals.
     text: str = "0"
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is as long wherever it begins: hours, minutes and seconds only."""
+        """Whether there is no calendar part: the length is the same wherever it begins."""
         return not self.months and not self.days
 
     def __bool__(self) -> bool:
@@ -63,15 +68,16 @@ def seconds(count: int) -> Duration:
 
 def duration_from_text(text: str) -> Duration:
     """
-    Read seconds (``60``, ``1.5``), elapsed time as Go writes it (``1h30m``), or an ISO 8601
-    duration (``PT60S``) in any case.
+    Read a duration in any of the three forms; ISO 8601's in any case.
 
-    The same elapsed time is the same duration, with the same text, however it was written.
+    Elapsed time has one normal form: ``60``, ``1m`` and ``PT60S`` are equal, and have the same
+    `text`.
 
-    :raises ValueError: for what is none of these; the text says why, and follows on "it ...".
+    :raises ValueError: for another text. No time at all is refused as well, unless it is written as
+        seconds: ``0``. The message says why, and follows on "it ...".
     """
     duration = _read(text)
-    # Seconds may be 0: that is "now", and each caller says where it can be.
+    # 0 seconds are "now". The caller says whether that can be.
     if not duration and not re.fullmatch(r"[0-9]+", text):
         raise ValueError("is no time at all")
     return duration
@@ -79,7 +85,7 @@ def duration_from_text(text: str) -> Duration:
 
 def elapsed_from_text(text: str) -> timedelta:
     """
-    Read a duration that no calendar is needed for; a day of it is 24 hours, and it may be nothing.
+    Read a duration as elapsed time. A day of it is 24 hours, and it may be no time at all.
 
     :raises ValueError: as `duration_from_text` does, and for years and months.
     """
@@ -96,10 +102,10 @@ _TOO_LONG = "is longer than any calendar"
 
 
 def _read(text: str) -> Duration:
-    """See `duration_from_text`; it may be nothing, however it is written."""
+    """See `duration_from_text`. The duration may be no time at all, in any form."""
     try:
         if re.fullmatch(r"[0-9]+", text):
-            # No more digits than are taken for seconds, or int() is slow, or refuses.
+            # At most 20 digits: int() is slow for many digits, and refuses very many.
             return seconds(int(text.lstrip("0")[:20] or 0))
         if found := _ELAPSED.fullmatch(text):
             secs, *parts = found.groups()
@@ -117,7 +123,7 @@ def _elapsed(exact: timedelta) -> Duration:
 
 
 def _sum(parts: list[str | None]) -> timedelta:
-    """Hours, minutes, seconds and milliseconds, each of which may have a fraction."""
+    """The sum of hours, minutes, seconds and milliseconds, each with or without a fraction."""
     numbers = (Fraction(part or 0) for part in parts)
     total = sum(number * unit for number, unit in zip(numbers, _UNITS, strict=True))
     return timedelta(microseconds=round(total))
@@ -136,14 +142,14 @@ def _iso(given: str) -> Duration:
     if not (weeks or years or months or days):
         return _elapsed(exact)
     if re.search(r"\.[0-9]+[HM]", time):
-        # Seconds alone are shown with a fraction.
+        # In the normal form only seconds have a fraction.
         text = text.removesuffix(time) + f"T{_elapsed(exact).text.removeprefix('PT')}"
         text += "" if text.endswith("S") else "S"
     return Duration(12 * years + months, 7 * weeks + days, exact, text)
 
 
 def _no_duration(text: str) -> str:
-    """Why a text is none."""
+    """Why a text is no duration."""
     capitals = text.upper()
     if capitals.startswith(("-", "P-", "PT-")):
         return "is negative: time only goes forward"

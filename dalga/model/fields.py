@@ -88,7 +88,7 @@ FIELDS = (
     Field("max-lateness", lateness, "options.max_lateness", shown_seconds, elapsed("lateness")),
     Field("on-failure", one_of(OnFailure), "options.on_failure", str, choice(OnFailure)),
     Field("jitter", jitter, "options.jitter", shown_seconds, elapsed("jitter")),
-    # What `interval` was of a one-off job.
+    # The interval of a one-off job: no parameter of its own.
     Field("delay", None, "options.delay", None, DURATION),
     Field("dst-gap", one_of(Gap), "schedule.zone.gap", str, choice(Gap)),
     Field("dst-overlap", one_of(Overlap), "schedule.zone.overlap", str, choice(Overlap)),

@@ -1,7 +1,8 @@
 """
-The times of a job: those of its schedule, from its first-run on, and later by its offset. Pure.
+The times of a job: its schedule's times, from its first-run on, each later by its offset. Pure.
 
-A grid knows nothing of now: which of its times are too late, and which is next, is in `lateness`.
+A grid does not know what time it is. Which of its times are too late, and which is next, is in
+`lateness`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 def offset_of(key: JobKey, options: Options) -> timedelta:
     """
-    By how much a job's runs come later than its schedule's times: less than its jitter, to the
-    microsecond, and the same each time, in each instance and after each PUT.
+    By how much each run of a job is later than its schedule's time.
 
-    It is that part of the jitter which the first 64 bits of the key's SHA-256 are of 2^64, so that
-    jobs are spread evenly. The NUL keeps ("a", "bc") and ("ab", "c") apart; no path has one.
+    The offset is less than the job's jitter, in whole microseconds. It is the same for each run, in
+    each instance and after each PUT: the jitter times the first 64 bits of the key's SHA-256,
+    divided by 2^64. So jobs are spread evenly. The NUL tells ("a", "bc") from ("ab", "c"); no path
+    has a NUL.
     """
     if options.jitter is None:
         return timedelta()
@@ -35,11 +37,11 @@ def offset_of(key: JobKey, options: Options) -> timedelta:
 @dataclass(frozen=True, slots=True)
 class Grid:
     """
-    The times of a job: those of its schedule, from its first-run on, each later by `offset`.
+    The times of a job: its schedule's times, from its first-run on, each later by `offset`.
 
-    So they keep their order and their distances, there is one for each of the schedule's, and an
-    offset that is longer than an interval does no harm. A schedule never hears of the offset: it is
-    asked for what comes after an earlier time.
+    To find the first time after an instant, the schedule is asked for its first time after that
+    instant less the offset. So the job has one time for each of the schedule's, in the same order
+    and at the same distances, also if the offset is longer than an interval.
     """
 
     schedule: Schedule
@@ -49,17 +51,17 @@ class Grid:
     offset: timedelta = timedelta()
 
     def next_after(self, after: datetime) -> Occurrence | None:
-        """The first time that is later than `after`; None where there is none."""
+        """The first time that is later than `after`; None if there is none."""
         found = self._regular(add(after, -self.offset) or _BEGINNING)
         at = found and add(found.at, self.offset)
         return Occurrence(at, found.dst) if found and at else None
 
     def _regular(self, after: datetime) -> Occurrence | None:
         """
-        The same of the schedule's own times.
+        The first of the schedule's own times that is later than `after`.
 
-        A run that was asked for ahead of `first_run` does not make the times begin earlier. For
-        elapsed time it does: that is counted from it.
+        If a user triggers the job before its `first_run`, a calendar's and cron's times still begin
+        at `first_run`. Elapsed time is counted from the triggered run.
         """
         begin = self.options.first_run
         if begin is None or begin <= after or not isinstance(self.schedule, Calendar | Cron):

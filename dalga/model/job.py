@@ -1,7 +1,7 @@
 """
 A job as it stands in the table. Pure.
 
-How a request becomes a job, and its run times to come, are in `plan`; its runs are in `run`.
+`plan` says how a request becomes a job, and when the job will run. `run` has the runs of a job.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Failed(IntEnum):
     """Whether the last run was given up."""
 
     NO = 0
-    #: It was, and the job went on to its next run.
+    #: The last run was given up, and the job went on to its next run.
     CONTINUED = 1
-    #: It was, and the job waits for somebody to trigger or schedule it.
+    #: The last run was given up, and the job waits for a user to trigger or schedule it.
     STOPPED = 2
 
 
@@ -32,31 +32,31 @@ class Job:
     key: JobKey
     schedule: Schedule
     options: Options
-    #: What intervals are counted from.
+    #: The instant that intervals are counted from.
     anchor: datetime
-    #: The time for which the run that is pending, or running, is scheduled.
+    #: The time for which the pending run, or the run under way, is scheduled.
     scheduled: datetime
-    #: When the row may next be taken: the scheduled time, a retry's time, or the end of the lease
-    #: of the run that is under way. None where the job is disabled or has stopped.
+    #: When the row may next be claimed: the scheduled time, a retry's time, or the end of the lease
+    #: of the run that is under way. None if the job is disabled or has stopped.
     due: datetime | None
-    #: How often the pending run has been POSTed, or was about to be.
+    #: The number of attempts of the pending run, that under way included.
     attempts: int = 0
     #: Whether a run is under way.
     running: bool = False
-    #: What the last attempt came to: of the pending run, or of one that was given up.
+    #: The error of the last attempt that failed, of the pending run or of a run that was given up.
     error: str | None = None
-    #: How many runs succeeded since the job was scheduled.
+    #: The number of runs that succeeded since the job was scheduled.
     successes: int = 0
-    #: How many runs were skipped as too late since then.
+    #: The number of runs that were skipped as too late since then.
     skipped: int = 0
     failed: Failed = Failed.NO
     disabled: bool = False
-    #: Whether the pending run was asked for while the one before was under way.
+    #: Whether a user asked for the pending run while the run before it was under way.
     waited: bool = False
 
     @property
     def next_run(self) -> datetime | None:
-        """When the job is next POSTed, or was, if that POST is under way; None if it won't be."""
+        """When the job runs next; while it runs, the time of that run. None if it won't run."""
         if self.disabled:
             return None
         return self.scheduled if self.running else self.due
@@ -64,7 +64,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableJob:
-    """A row that can't be understood, found in the table where a job was looked for."""
+    """A row that can't be understood, in the place of a job that was looked for."""
 
     key: RawKey
     problem: str

@@ -1,8 +1,7 @@
 """
-What identifies a job, and what its path becomes in a URL. Pure.
+A job's key: its path and its body, and the path in a URL. Pure.
 
-It says what a path and a body may be, once, where a `JobKey` is made; it says nothing about when a
-job runs.
+A path and a body are checked once, where a `JobKey` is made.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
 
 class RawKey(NamedTuple):
     """
-    A path and a body as a URL or a row has them, whether or not they may be a job's.
+    A path and a body as a URL or a row has them, whether or not a job may have them.
 
-    What no PUT would take can still stand in a row that a stranger wrote: it is looked up, shown
-    and deleted by this. It is equal to the `JobKey` of the same text.
+    A row that somebody's SQL wrote may have a key that no PUT takes. It is looked up, shown and
+    deleted by its `RawKey`. A `RawKey` equals the `JobKey` of the same text.
     """
 
     path: str
@@ -39,7 +38,7 @@ class JobKey(RawKey):
     """
     A job's identity: the path that is POSTed to and the body that is POSTed, as exact text.
 
-    :raises InvalidRequest: where a job can't have them; so each that there is, is valid.
+    :raises InvalidRequest: for a path or a body that no job can have. So every `JobKey` is valid.
     """
 
     __slots__ = ()
@@ -54,7 +53,7 @@ class JobKey(RawKey):
 def check_length(name: str, text: str) -> None:
     """
     :param name: "path" or "body".
-    :raises InvalidRequest: where `text` is empty or too long.
+    :raises InvalidRequest: if `text` is empty or too long.
     """
     if not text:
         raise InvalidRequest(f"the job's {name} is empty: give 1 to {MAX_KEY_LENGTH} characters")
@@ -68,7 +67,7 @@ def _check_path(path: str) -> None:
     """
     Refuse a path that could leave the endpoint's base URL or forge a header (P11).
 
-    :raises InvalidRequest: naming what is in the way.
+    :raises InvalidRequest: with a sentence that names the character or the segment.
     """
     for character in "" if path.isascii() and path.isprintable() else path:
         # Cc is C0, DEL and C1; Zl and Zp are the other two that may end a line.
@@ -87,11 +86,11 @@ def _check_path(path: str) -> None:
 
 def target_path(path: str) -> str:
     """
-    A job's path as it is put behind ``baseurl``, starting with exactly one slash (P11).
+    A job's path as it is put behind ``baseurl``. It begins with exactly one slash (P11).
 
-    Every character but RFC 3986's unreserved ones (section 2.3) is percent-encoded, so nothing in a
-    path can be taken for another part of a URL.
+    Every character but RFC 3986's unreserved ones (section 2.3) is percent-encoded, so that no part
+    of a path can be taken for another part of a URL.
     """
     if _UNRESERVED.fullmatch(path):
-        return "/" + path.lstrip("/")  # as most are: the same, in a tenth of the time
+        return "/" + path.lstrip("/")  # most paths: the same result in a tenth of the time
     return "/" + "/".join(quote(segment, safe="~") for segment in path.lstrip("/").split("/"))

@@ -1,7 +1,7 @@
 """
-What is too late to begin, and which time of a job's grid is next, by its options. Pure.
+Which run is too late to begin, and which time of a job's grid is next, by the job's options. Pure.
 
-"Now" comes in as an argument. What becomes of the job is decided in `run`.
+"Now", the database's time, is an argument. `run` decides what becomes of the job.
 """
 
 from __future__ import annotations
@@ -15,25 +15,35 @@ from dalga.model.zone import Occurrence
 
 
 def is_too_late(options: Options, since: datetime, now: datetime) -> bool:
+    """Whether a run that could have begun at `since` is too late to begin now."""
     return options.lateness is not None and now - since > options.lateness
 
 
 def first_in_time(grid: Grid, scheduled: datetime, now: datetime) -> Occurrence | None:
-    """The first time after one that is too late which is to come, or late but not too late."""
+    """
+    The first time that is not too late to run.
+
+    :param scheduled: an earlier time, which is too late.
+    """
     lateness = grid.options.lateness
     assert lateness is not None
-    # No earlier than the year 1, as the one that is too late comes before it.
+    # `now` less the lateness is in the year 1 or later, as `scheduled` is before it.
     return grid.next_after(max(scheduled, now - lateness - MICROSECOND))
 
 
 def next_time(grid: Grid, scheduled: datetime, now: datetime) -> Occurrence | None:
-    """The time after one at which there was a run: the next regular one, unless all are made up."""
+    """
+    The next time of a job that has had its run at `scheduled`.
+
+    It is the first time after `now`. With catch-up=all it is the first time after `scheduled`, even
+    if that has gone by.
+    """
     made_up = grid.options.catch_up is CatchUp.ALL
     return grid.next_after(scheduled if made_up else max(scheduled, now))
 
 
 def within(options: Options, time: Occurrence | datetime | None) -> datetime | None:
-    """A run's time, unless it is past the last one that there may be."""
+    """A run's time; None if it is later than `until`."""
     at = time.at if isinstance(time, Occurrence) else time
     if at is None or (options.until is not None and at > options.until):
         return None

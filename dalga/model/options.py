@@ -1,8 +1,8 @@
 """
-What a user may choose about a job beside its schedule: when it ends, and what is done about runs
-that come late or fail. Pure.
+What a user may choose for a job beside its schedule: when the job ends, and what becomes of runs
+that are late or fail. Pure.
 
-These are values only: what they make of a run is in `lateness`, `run` and `plan`.
+These are values only. `lateness`, `run` and `plan` apply them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Self
 
 from dalga.model.duration import Duration
 
-#: How late a run may begin where catch-up is skip and nothing else was said.
+#: How late a run may begin if catch-up is skip and no max-lateness is given.
 SKIP_LATENESS = timedelta(seconds=60)
 
 
 class CatchUp(StrEnum):
-    """What is done about times that went by while nobody could run the job."""
+    """What becomes of missed times: those that went by while no instance could run the job."""
 
-    #: One late run stands for all of them.
+    #: One late run stands for all missed times.
     ONE = "one"
-    #: None is run.
+    #: Missed times have no run.
     SKIP = "skip"
-    #: Each is run, one after the other.
+    #: Each missed time has a run, one after the other.
     ALL = "all"
 
 
@@ -37,24 +37,24 @@ class OnFailure(StrEnum):
 
 
 class IfExists(StrEnum):
-    """What a PUT does where the job is there already."""
+    """What a PUT does if the job is there already."""
 
-    #: It is scheduled as if it were new.
+    #: The job is scheduled as if it were new.
     RESCHEDULE = "reschedule"
-    #: Where its schedule is the same it keeps its next run and its state, and gets what else was
-    #: asked for; else it is rescheduled. A disabled job stays disabled.
+    #: A job whose schedule is the same keeps its next run and its state, and gets the other
+    #: parameters. A job whose schedule is another is rescheduled. A disabled job stays disabled.
     UPDATE = "update"
-    #: It stays as it is.
+    #: The job stays as it is.
     KEEP = "keep"
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What was chosen beside the schedule; None where nothing was."""
+    """The options that a user chose; None for each that the user did not choose."""
 
     #: No run is scheduled for a later time (aware, UTC).
     until: datetime | None = None
-    #: After so many successful runs the job is removed.
+    #: The number of successful runs after which the job is removed, 1 or more.
     count: int | None = None
     catch_up: CatchUp | None = None
     #: A run that would begin later than this after its time is skipped.
@@ -62,28 +62,28 @@ class Chosen:
     on_failure: OnFailure | None = None
     #: The schedule's times begin here (aware, UTC).
     first_run: datetime | None = None
-    #: Each run comes later than its schedule's time by less than this; see `offset_of`.
+    #: Each run is later than its schedule's time by less than this; see `offset_of`.
     jitter: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Options(Chosen):
-    """What holds for a job beside its schedule: what was chosen, or else a default."""
+    """The options that hold for a job: each as it was chosen, or with its default."""
 
     catch_up: CatchUp = CatchUp.ONE
     on_failure: OnFailure = OnFailure.CONTINUE
-    #: Of a one-off job: how long after its PUT it was to run.
+    #: The interval of a one-off job: how long after its PUT it was to run.
     delay: Duration | None = None
 
     @classmethod
     def of(cls, chosen: Chosen, delay: Duration | None) -> Self:
-        """The options that come of what was chosen."""
+        """The options that hold if these were chosen."""
         given = {name: value for name in _CHOSEN if (value := getattr(chosen, name)) is not None}
         return cls(**given, delay=delay)
 
     @property
     def lateness(self) -> timedelta | None:
-        """How late a run may begin; None for as late as it may be."""
+        """How late a run may begin; None if there is no limit."""
         if self.max_lateness is None and self.catch_up is CatchUp.SKIP:
             return SKIP_LATENESS
         return self.max_lateness

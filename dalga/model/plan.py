@@ -1,8 +1,8 @@
 """
-What a request comes to: request -> schedule and first run -> run times. Pure.
+A request -> a schedule and the first run -> run times. Pure.
 
-Instants are aware UTC datetimes and come in as arguments; "now" is always the database's. What an
-outcome makes of the runs is in `run`.
+Instants are aware UTC datetimes. "Now" is an argument, and always the database's time. `run` says
+what the outcome of a run changes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dalga.model.schedule import (
 )
 from dalga.model.zone import Gap, Occurrence, Overlap, Zone
 
-#: Runs that are counted ahead at most, to see when a job with a count will be done.
+#: How many runs of a job with a `count` are counted at most, to see which is its last.
 MAX_COUNTED = 1000
 
 #: The shortest interval of a periodic job.
@@ -44,8 +44,7 @@ MIN_INTERVAL = timedelta(seconds=1)
 @dataclass(frozen=True, slots=True)
 class RawRequest(Chosen):
     """
-    What a PUT asks for, parameter by parameter, whether or not they go together; None where one was
-    not given.
+    The parameters of a PUT, whether or not they go together; None for each that was not given.
     """
 
     interval: Duration | None = None
@@ -61,15 +60,19 @@ class RawRequest(Chosen):
 @dataclass(frozen=True, slots=True)
 class ScheduleRequest(RawRequest):
     """
-    What a PUT asks for, of parameters that go together.
+    The parameters of a PUT, which go together.
 
-    :raises InvalidRequest: where they contradict themselves, with a sentence that names them; so
-        each that there is, does not.
+    :raises InvalidRequest: for parameters that contradict each other, with a sentence that names
+        them. So no `ScheduleRequest` has such parameters.
     """
 
     @classmethod
     def of(cls, raw: RawRequest) -> Self:
-        """The same parameters."""
+        """
+        The same parameters, checked.
+
+        :raises InvalidRequest: for parameters that contradict each other.
+        """
         return cls(**{field.name: getattr(raw, field.name) for field in fields(raw)})
 
     def __post_init__(self) -> None:
@@ -78,13 +81,15 @@ class ScheduleRequest(RawRequest):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a request comes to."""
+    """A job that is to be: its schedule, its options, and its first run."""
 
     schedule: Schedule
     options: Options
+    #: The instant that intervals are counted from.
     anchor: datetime
+    #: The time of the first run.
     first: datetime
-    #: See `Grid`; it is in `first` already.
+    #: See `Grid`. `first` is later by it already.
     offset: timedelta = timedelta()
 
     def times(
@@ -97,10 +102,10 @@ class Plan:
         """
         The times of the runs after `after` in order, each once.
 
-        :param now: what is late is late by this.
-        :param successes: how many runs there were already, of those that `Options.count` allows.
-        :param since: from when the first run's lateness is counted; from its time if not given.
-        :raises InvalidRequest: where that takes more than `MAX_COUNTED` steps up to `after`.
+        :param now: the time by which runs are late or not.
+        :param successes: how many of the runs that `Options.count` allows there were already.
+        :param since: the time from which the first run's lateness is counted; `first` if not given.
+        :raises InvalidRequest: if more than `MAX_COUNTED` runs have to be counted up to `after`.
         """
         grid = self.grid
         following = self._first()
@@ -136,7 +141,11 @@ class Plan:
     def _pass(
         self, time: Occurrence, after: datetime, now: datetime
     ) -> tuple[int, Occurrence | None]:
-        """How many runs there are from `time` on up to, at the most, `after`, and the next one."""
+        """
+        Pass over `time`, and with elapsed time over all further times up to `after` as well.
+
+        :return: how many times were passed over, and the time after them.
+        """
         schedule = self.schedule
         following = next_time(self.grid, time.at, now)
         if not isinstance(schedule, Every) or following is None or following.at > after:
@@ -146,7 +155,7 @@ class Plan:
         return 1 + further, self.grid.next_after(after)
 
     def _first(self) -> Occurrence | None:
-        """The first run; it may be one of the schedule's own times, which a clock change chose."""
+        """The first run, with the clock change that chose it if it is one of the grid's times."""
         before = add(self.first, -MICROSECOND)
         own = None if before is None else self.grid.next_after(before)
         return own if own is not None and own.at == self.first else Occurrence(self.first)
@@ -154,9 +163,9 @@ class Plan:
 
 def times_of(job: Job, after: datetime, now: datetime) -> Iterator[Occurrence]:
     """
-    The times of a job's runs after `after`, as they are if all goes well from now on.
+    The times of a job's runs after `after`, if all runs succeed from now on.
 
-    The pending run comes at its scheduled time. A job that is disabled or has stopped has none.
+    The pending run has its scheduled time. A job that is disabled or has stopped has no times.
 
     :raises InvalidRequest: see `Plan.times`.
     """
@@ -172,15 +181,17 @@ def at_place(
     name: str, wall: datetime, zone: Zone, cron: str | None, interval: Duration | None
 ) -> datetime:
     """
-    When the clock of the job's `location` shows a wall time, by the job's rules for clock changes.
+    The instant at which the clock of a job's `location` shows a wall time, by the job's rules for
+    clock changes.
 
-    :param name: first-run, or until.
-    :param wall: naive.
-    :param zone: the job's location and what was chosen of its rules.
-    :param cron: and `interval`: the job's, where it has one.
-    :return: an aware UTC datetime. Of two that a rule leaves, the earlier for first-run, the later
-        for until, so that both are in between.
-    :raises InvalidRequest: where no instant is meant by it.
+    :param name: "first-run" or "until".
+    :param wall: the wall time (naive).
+    :param zone: the job's location, and the rules that were chosen.
+    :param cron: the job's cron expression, if it has one.
+    :param interval: the job's interval, if it has one.
+    :return: an aware UTC datetime. If the wall time means two instants, first-run is the earlier
+        and until the later, so that runs at both are within.
+    :raises InvalidRequest: if the wall time means no instant.
     """
     what = f"{name} is {wall.isoformat()!r}"
     if cron is not None:
@@ -193,7 +204,7 @@ def at_place(
                     f"{what}, which the clocks of {zone.location} leave out as they are set "
                     "forward: give a time that they show on that day"
                 )
-            # A skipped time must not run, so the end is before the moment of the change.
+            # A skipped time has no run, so the end is just before the clock change.
             is_behind = name == "until" and zone.gap is Gap.SKIP
             return change.at - MICROSECOND if is_behind else change.at
         times = zone.instants(wall)
@@ -205,7 +216,7 @@ def at_place(
 
 
 def _check_request(request: ScheduleRequest) -> None:
-    """:raises InvalidRequest: for a combination that contradicts itself."""
+    """:raises InvalidRequest: for parameters that contradict each other."""
     if request.cron is not None and request.interval is not None:
         raise InvalidRequest(
             "cron and interval both say how often the job runs; give just one of them"
@@ -284,7 +295,7 @@ def _check_one_off(request: ScheduleRequest) -> None:
 
 
 def _goes_by_the_clock(request: ScheduleRequest) -> bool:
-    """Whether what a clock on the wall shows has a part in it."""
+    """Whether the times of the job depend on what a clock shows."""
     interval = request.interval
     return request.cron is not None or (interval is not None and not interval.is_exact)
 
@@ -293,13 +304,14 @@ def plan(
     request: ScheduleRequest, now: datetime, variation: float = 1.0, key: JobKey | None = None
 ) -> Plan:
     """
-    What a request comes to: the schedule, and the time of the first run.
+    The schedule, the options and the first run that a request asks for.
 
     :param now: the database's time.
-    :param key: of the job, if it is known: what its offset within the jitter comes from.
-    :param variation: by what the first interval is multiplied, if it is one of elapsed time that
-        counts from now. It has no say in what is refused, and the run comes no later than `until`.
-    :raises InvalidRequest: where there would be no run.
+    :param variation: the factor by which the first interval is multiplied, if the interval is
+        elapsed time and counts from now. Whether a request is refused does not depend on it, and
+        the first run is not later than `until` because of it.
+    :param key: the job's key, if it is known. The job's offset within its jitter follows from it.
+    :raises InvalidRequest: if there would be no run.
     """
     planned = _draft(request, now, key)
     until, schedule, first = planned.options.until, planned.schedule, planned.first
@@ -318,12 +330,12 @@ def plan(
 
 def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
     """
-    What a PUT with if-exists=update makes of a job that is there: other terms, and the run and the
-    anchor that it has.
+    The plan of a PUT with if-exists=update for a job that is there: the schedule and the options of
+    the PUT, the run and the anchor of the job.
 
-    :return: None where the schedule is another, so that it is to be planned anew.
-    :raises InvalidRequest: as `plan` does; also where `until` is before the run that it has, or
-        there were as many as `count` says.
+    :return: None if the schedule is another one, so that the job is to be planned anew.
+    :raises InvalidRequest: as `plan` does, and if the job would have no run any more: `until` is
+        before its next run, or it has had as many successful runs as `count` says.
     """
     planned = _draft(request, now, job.key)
     if _timing(job.schedule, job.options) != _timing(planned.schedule, planned.options):
@@ -343,8 +355,9 @@ def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
 
 def _timing(schedule: Schedule, options: Options) -> tuple[object, ...]:
     """
-    What makes a schedule the same as another: what was asked for, however it was written, and not
-    when. Of elapsed time, no place is a part.
+    The parts of a schedule by which it is the same as another: the parameters that were given,
+    however they were written, and not the time of the PUT. An interval of elapsed time is the same
+    in any location.
     """
     match schedule:
         case Every(interval):
@@ -365,7 +378,7 @@ def _parts(duration: Duration) -> tuple[int, int, timedelta]:
 
 def _draft(request: ScheduleRequest, now: datetime, key: JobKey | None) -> Plan:
     """
-    A plan without a variation, and whatever its `until` is.
+    A plan without a variation, whose `until` is not checked.
 
     :raises InvalidRequest: see `plan`.
     """
@@ -382,7 +395,7 @@ def _first_run(
     """
     The schedule, its anchor and the first run. An immediate first run has no offset.
 
-    :raises InvalidRequest: where the schedule has no time.
+    :raises InvalidRequest: if the schedule has no time.
     """
     start = request.first_run or now
     try:
@@ -420,7 +433,7 @@ def _first_run(
 
 
 def _put_off(at: datetime, offset: timedelta, which: str) -> datetime:
-    """:raises InvalidRequest: past the year 9999."""
+    """:raises InvalidRequest: if the run would be past the year 9999."""
     later = add(at, offset)
     if later is None:
         raise InvalidRequest(f"jitter is too long: {which} would be past the year 9999")

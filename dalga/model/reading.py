@@ -1,10 +1,9 @@
 """
-A parameter as it was given -> its value. Pure.
+A parameter as it was given, as text or JSON -> its value. Pure.
 
-A form or a query gives text, a JSON body gives a `Value`. Each function here that has a ``name``
-and a ``value`` is a `Reader`, and raises `InvalidRequest` with one sentence that names the
-parameter, what was given and what would do. Which parameters there are is in `fields`; which of
-them go together is in `plan`.
+A `Reader` is a function of the parameter's name and of the `Value` that was given. It raises
+`InvalidRequest` with one sentence that names the parameter, what was given and what would do.
+`fields` says which parameters there are; `plan` says which go together.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ _BOOLEANS: Mapping[str, bool] = MappingProxyType(
     }
 )
 
-#: RFC 3339 section 5.6; its note allows lower case letters and a space for the T. A zone may be
-#: missing, as it is from what ISO 8601 calls local time.
+#: RFC 3339 section 5.6. Its note allows lower case letters, and a space for the T. The zone may be
+#: missing, as in ISO 8601's local time.
 _TIMESTAMP = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(?:\.(\d+))?"
     r"([Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))?",
@@ -59,7 +58,7 @@ _TIMESTAMP = re.compile(
 )
 _SPACE_FOR_PLUS = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)? \d\d:\d\d", re.ASCII)
 
-#: Hours from UTC, or the name of a zone for them, whose + may have come as a space.
+#: An offset from UTC, or a zone named after one. Its + may have come as a space.
 _OFFSET = re.compile(r"(?:(?:Etc/)?(?:GMT|UTC|UCT|Z))?[ +-][0-9][0-9:.]*", re.IGNORECASE)
 
 
@@ -73,10 +72,11 @@ class Number(str):
 
 
 class Members(list[tuple[str, Any]]):
-    """A JSON object: its members in order, repeated ones too, which a dict would hide."""
+    """A JSON object: its members in order. Repeated ones are there, which a dict would hide."""
 
 
-#: A value in a JSON body; of a list and of an object, the values inside are of this type too.
+#: A value in a JSON body. The values inside a list and an object are of this type, too. A form and
+#: a query have text only.
 Value = str | Number | bool | list[Any] | Members | None
 
 #: Reads one parameter: its name and what was given -> its value.
@@ -84,7 +84,7 @@ Reader = Callable[[str, Value], Any]
 
 
 def as_text(value: Value) -> str:
-    """What was given, as sentences repeat it."""
+    """A value as sentences repeat it."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -96,7 +96,7 @@ def text_of(name: str, value: Value) -> str:
     """
     The text that a form has for a value.
 
-    :raises InvalidRequest: for a value that no form can have.
+    :raises InvalidRequest: for null, a list and an object, which no form can have.
     """
     if value is None or isinstance(value, list):
         raise InvalidRequest(
@@ -124,7 +124,7 @@ def members_of(name: str, value: Value) -> dict[str, Value]:
 
 
 def of_text(read: Callable[[str, str], T]) -> Callable[[str, Value], T]:
-    """:return: a reader of all values that a form can have."""
+    """:return: a reader of a `Value`, from a reader of text."""
 
     @wraps(read)
     def read_value(name: str, value: Value) -> T:
@@ -146,7 +146,7 @@ def interval(name: str, value: Value) -> Duration | None:
 
 def _interval(name: str, value: str) -> Duration:
     takes = f"it takes seconds from 0 to {MAX_INTERVAL}, or a duration {DURATIONS}"
-    # Not left to int(), which takes "1_000", " 5" and other scripts' digits.
+    # int() would take "1_000", " 5" and other scripts' digits as well.
     if re.fullmatch(r"[0-9]+", value):
         return seconds(whole(name, value, 0, MAX_INTERVAL, takes))
     duration = _duration(name, value, takes)
@@ -179,7 +179,11 @@ def location(name: str, value: str) -> str:
 
 
 def _no_location(value: str) -> str | None:
-    """What is wrong with a name that only looks like an offset, for which no place is guessed."""
+    """
+    What is wrong with an offset that was given for a location.
+
+    :return: None for a text that is no offset.
+    """
     if _OFFSET.fullmatch(value):
         plus = value.replace(" ", "+")
         try:
@@ -284,10 +288,12 @@ def instant(name: str, value: str) -> datetime:
 @of_text
 def instant_or_wall(name: str, value: str) -> datetime:
     """
-    Read an RFC 3339 timestamp, or one without a zone. What it has past the microseconds is cut off,
-    and a leap second (23:59:60 UTC) is the first second of the next day, as POSIX counts.
+    Read an RFC 3339 timestamp, with or without a zone.
 
-    :return: an aware UTC datetime; a naive one where the zone is missing.
+    Digits past the microseconds are cut off. A leap second (23:59:60 UTC) is the first second of
+    the next day, as in POSIX.
+
+    :return: an aware UTC datetime; a naive datetime if the zone is missing.
     """
     found = _TIMESTAMP.fullmatch(value)
     if found is None:
@@ -319,7 +325,7 @@ def instant_or_wall(name: str, value: str) -> datetime:
 
 @of_text
 def boolean(name: str, value: str) -> bool:
-    """:return: what `value` says, in any case."""
+    """Read true or false, in several words, in any case."""
     try:
         return _BOOLEANS[value.lower()]
     except KeyError:
@@ -329,7 +335,11 @@ def boolean(name: str, value: str) -> bool:
 
 
 def whole(name: str, value: str, least: int, most: int, takes: str) -> int:
-    """A whole number, however many zeros it begins with."""
+    """
+    A whole number from `least` to `most`, which has at most ten digits after its leading zeros.
+
+    :param takes: the end of the sentence on another text.
+    """
     digits = value[-11:]
     if not re.fullmatch(r"0*[0-9]{1,10}", value) or not least <= int(digits) <= most:
         raise InvalidRequest(f"{name} is {shown(value)}: {takes}")

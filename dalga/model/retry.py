@@ -1,7 +1,7 @@
 """
-When a failed run is tried again. A pure policy: the attempt's number and a source of randomness in,
-a delay out. The attempt's number is kept in the table, so the backoff goes on where it was after a
-restart.
+When a failed run is tried again. Pure: an attempt's number and a source of randomness -> a delay.
+
+The table keeps the attempt's number, so the backoff goes on after a restart where it was.
 """
 
 from __future__ import annotations
@@ -14,40 +14,42 @@ from random import Random
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """
-    Exponential backoff with jitter; a `multiplier` of 1 makes it constant.
+    Exponential backoff with jitter.
 
-    The defaults are those of the Go original's first release: half a second, half as long again
-    each time, a minute at most, each varied by up to a half, for ever.
+    By default the first delay is half a second, each further delay is half as long again, up to a
+    minute, and each is varied by up to a half of it. These are the defaults of the Go original's
+    first release.
 
-    :param interval: more than nothing; no more than `max_interval`, or that is what holds.
-    :param multiplier: 1 or more.
-    :param jitter: 0 to 1.
+    :param interval: the first delay; positive. Values above `max_interval` are capped.
+    :param multiplier: 1 or more. 1 makes all delays the same.
+    :param jitter: the part of a delay by which it is varied at most, 0 to 1.
     """
 
     interval: timedelta = timedelta(seconds=0.5)
     multiplier: float = 1.5
     max_interval: timedelta = timedelta(seconds=60)
     jitter: float = 0.5
-    #: Since the run's first attempt; None: never given up.
+    #: A run is given up if its next attempt would be later than this after its first attempt. None:
+    #: it is never given up.
     stop_after: timedelta | None = None
 
     def delay(
         self, attempt: int, random: Random, retry_after: timedelta | None = None
     ) -> timedelta:
         """
-        How long to wait after a failed attempt.
+        The delay after a failed attempt.
 
         :param attempt: the number of the attempt that failed, from 1.
-        :param retry_after: what the endpoint asked for (RFC 9110 section 10.2.3), if it did. It is
-            a lower bound, honoured up to `max_interval`.
+        :param retry_after: the delay that the endpoint asked for (RFC 9110 section 10.2.3), if it
+            did. It is a lower bound, honoured up to `max_interval`.
         :return: a duration between ``(1 - jitter)`` and ``(1 + jitter)`` of the backoff, or
-            `retry_after` where that is longer.
+            `retry_after` if that is longer.
         """
         backoff = self.max_interval
         try:
             backoff = min(backoff, self.interval * self.multiplier ** (attempt - 1))
         except OverflowError:
-            pass  # so many attempts that the power is past any float: the maximum it is
+            pass  # the power is too large for a float, and so larger than max_interval
         varied = backoff * random.uniform(1 - self.jitter, 1 + self.jitter)
         if retry_after is None:
             return varied
@@ -55,9 +57,9 @@ class RetryPolicy:
 
     def gives_up(self, started: datetime, due: datetime) -> bool:
         """
-        Whether a run is not tried again.
+        Whether a run is given up.
 
-        :param started: when its first attempt was.
+        :param started: when the run's first attempt was.
         :param due: when its next attempt would be.
         """
         return self.stop_after is not None and due - started > self.stop_after

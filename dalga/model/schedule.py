@@ -1,9 +1,9 @@
 """
-When a job runs. Pure arithmetic on aware UTC datetimes: no clock, no I/O.
+When a job runs. Pure: arithmetic on aware UTC datetimes, no clock.
 
-A schedule answers one question: which time comes after a time? Its grid begins at an *anchor*: the
-instant at which the job was scheduled, or was to run first. A schedule is stored as a short text
-(`Schedule.text`), which is what the table's ``schedule`` column holds.
+A schedule answers one question: which is its first time after an instant? Intervals are counted
+from an *anchor*: the instant at which the job was scheduled, or was to run first. The table's
+column ``schedule`` holds a schedule as a short text (`Schedule.text`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from dalga.model.cron import cron_from_text
 from dalga.model.duration import Duration, duration_from_text
 from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 
-#: The last instant that a schedule can name; year 9999 is where datetime and DATETIME both end.
+#: The last instant that a schedule can name: datetime and DATETIME both end with the year 9999.
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
-#: The longest exact interval, in seconds: that of a 32-bit count (136 years), as in the Go
-#: releases.
+#: The longest exact interval, in seconds: 136 years, which the Go releases keep in 32 bits.
 MAX_INTERVAL = 2**32 - 1
 
-#: How far ahead a cron expression's next time is looked for: cronsim's own limit. All there can be
-#: come sooner; the longest wait is that for a 29 February on a given day of the week, 40 years.
+#: How far ahead a cron expression's next time is looked for, in years: cronsim's own limit. The
+#: longest distance of two times is 40 years: that of 29 Februaries on one day of the week.
 YEARS_AHEAD = 50
 
-#: What instants and elapsed times are whole numbers of.
+#: The smallest unit of instants and of elapsed time.
 MICROSECOND = timedelta(microseconds=1)
 
 _SECOND = timedelta(seconds=1)
@@ -41,7 +40,7 @@ _UTC = Zone()
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """Runs once; nothing comes after."""
+    """Runs once."""
 
     zone: Zone = _UTC
     text = ""
@@ -54,8 +53,7 @@ class Once:
 @dataclass(frozen=True, slots=True)
 class Every:
     """
-    Runs each `interval`, which is elapsed time: a minute is sixty seconds whatever the clocks on
-    the wall do.
+    Runs each `interval`, which is elapsed time: a minute is sixty seconds, whatever clocks show.
     """
 
     interval: timedelta
@@ -74,9 +72,9 @@ class Every:
         """
         The first time of the grid ``anchor + n * interval`` (n >= 1) that is later than `after`.
 
-        Times that went by meanwhile are passed over in one step, however many they are.
+        However many times there are up to `after`, they are passed over in one step.
 
-        :return: None where it would be past the year 9999.
+        :return: None if the time would be past the year 9999.
         """
         passed = max(0, (after - anchor) // self.interval)
         try:
@@ -88,11 +86,11 @@ class Every:
 @dataclass(frozen=True, slots=True)
 class Calendar:
     """
-    Runs each `duration` that has a calendar part: days and what is longer are wall-clock time in
-    `zone`, the rest is elapsed time on top of it.
+    Runs each `duration`, which has a calendar part. Years to days are counted on the wall clock of
+    `zone`, hours to seconds are elapsed time added to that.
 
-    Every run is counted from the anchor, so that ends of months do not drift: 31 January and a
-    month each time are 28 February, 31 March, 30 April.
+    Each run is counted from the anchor, so that ends of months do not drift: the months after
+    31 January are 28 February, 31 March, 30 April.
     """
 
     duration: Duration
@@ -106,18 +104,18 @@ class Calendar:
         """
         The first time ``anchor + n * duration`` (n >= 1) that is later than `after`.
 
-        Found by bisection, in a few steps however many times went by.
+        Bisection finds it in a few steps, however many times there are up to `after`.
 
-        :return: None where it would be past the year 9999.
+        :return: None if the time would be past the year 9999.
         """
         try:
             start = self.zone.wall(anchor)
         except OverflowError:
             return None
-        # So many are enough to be past it, with room for any clock change.
+        # The time with this number is past `after`, whatever clock changes there are.
         most = (after - anchor).days // (28 * self.duration.months + self.duration.days) + 5
         later = bisect_right(range(most), after, key=lambda n: self._earliest(start, n))
-        # The one before may be in an overlap, with its second pass still to come.
+        # The time before may be in an overlap, with its second pass still to come.
         for n in count(max(1, later - 1)):
             times = self._times(start, n, self.zone)
             if times is None:
@@ -128,12 +126,12 @@ class Calendar:
         return None
 
     def _earliest(self, start: datetime, n: int) -> datetime:
-        """When the `n`-th time would be if all were shifted and the first; this grows with `n`."""
+        """The `n`-th time by the rules shift and first. It grows with `n`, as bisection needs."""
         times = self._times(start, n, Zone(self.zone.location))
         return times[0].at if times else END_OF_TIME
 
     def _times(self, start: datetime, n: int, zone: Zone) -> list[Occurrence] | None:
-        """The `n`-th time: none, one or two; None where it is past the year 9999."""
+        """The instants of the `n`-th time: none, one or two; None past the year 9999."""
         try:
             wall = _add_months(start, n * self.duration.months) + timedelta(
                 days=n * self.duration.days
@@ -149,11 +147,12 @@ class Cron:
     """
     Runs when the clock of `zone` shows a time that a cron expression names.
 
-    The expression is of five fields, or six with seconds in front, as crontab(5) of Debian has it.
-    So are the rules for clock changes, cron(8)'s, where the zone has no others: what runs at a
-    particular time is shifted out of a gap and runs in the first pass of an overlap; where the
-    minute or the hour begins with a star (a wildcard) it skips the gap and runs in both passes, so
-    that an hourly job does not pause.
+    The expression has five fields, or six with seconds in front, as crontab(5) of Debian has it.
+    The rules for clock changes are those of Debian's cron(8), unless the zone has others:
+
+    | the minute or the hour begins with a star (a wildcard) | in a gap | in an overlap |
+    | no, as `30 3 * * *` | runs at the clock change | runs in the first pass |
+    | yes, as `0 * * * *` | does not run | runs in both passes: an hourly job makes no pause |
 
     :param text: as `cron_from_text` gives it.
     """
@@ -163,9 +162,9 @@ class Cron:
 
     def next_after(self, anchor: datetime, after: datetime) -> Occurrence | None:
         """
-        The first time that is later than `after`; the anchor plays no part.
+        The first time that is later than `after`. The anchor is not used.
 
-        :return: None where there is none in fifty years, or before the year 9999.
+        :return: None if there is no time within `YEARS_AHEAD` years, or before the year 9999.
         """
         zone = self.clock
         try:
@@ -175,7 +174,7 @@ class Cron:
             return None
         best = self._first(zone, wall, after)
         if change and zone.overlap in (Overlap.LAST, Overlap.BOTH):
-            # What the first pass has behind it is still to come in the second.
+            # Times that the first pass is past come once more in the second pass.
             again = self._first(zone, change.start - _SECOND, after)
             best = min((found for found in (best, again) if found), default=None)
         if best is None:
@@ -184,13 +183,13 @@ class Cron:
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether cron(8) counts it among the jobs that have no particular time."""
+        """Whether the minute or the hour begins with a star: the job has no particular time."""
         minute, hour = self.text.split()[-5:-3]
         return minute.startswith("*") or hour.startswith("*")
 
     @property
     def clock(self) -> Zone:
-        """The zone with Debian's rules where nobody has chosen others."""
+        """The zone with Debian's rules, unless a user has chosen others."""
         if not self.is_wildcard:
             return self.zone
         return replace(
@@ -204,7 +203,8 @@ class Cron:
             for found in zone.instants(following):
                 if found.at > after:
                     return found
-            # In a gap that is skipped, or an overlap whose pass is over: go on behind it.
+            # The time is in a gap that is skipped, or in an overlap whose pass is over. Go on with
+            # the wall times behind the gap or the overlap.
             change = zone.change(following)
             if change is None:
                 break
@@ -219,9 +219,9 @@ class Cron:
             return None
 
     def _is_named(self, zone: Zone, found: Occurrence) -> bool:
-        """Whether a clock change has had a part in it that the user should hear of."""
+        """Whether the user should hear that a clock change moved or chose the time."""
         if found.dst is Dst.GAP:
-            # Unless the time that it moved to is one of the schedule's own.
+            # Not if the time that it was moved to is one of the schedule's own.
             wall = zone.wall(found.at)
             return self._following(wall - _SECOND) != wall
         return not self.is_wildcard or self.zone.overlap is not None
@@ -233,11 +233,10 @@ Schedule = Once | Every | Calendar | Cron
 @lru_cache(maxsize=4096)
 def schedule_from_text(text: str, zone: Zone = _UTC) -> Schedule:
     """
-    Read back what `Schedule.text` wrote.
+    Read the text of a schedule, as `Schedule.text` wrote it.
 
-    :param text: a cron expression, if it has a space in it; else a duration, or nothing for a
-        one-off job.
-    :raises ValueError: with a sentence on what was found instead.
+    :param text: a cron expression (with spaces), a duration, or nothing for a one-off job.
+    :raises ValueError: for another text. The message is a sentence on what was found.
     """
     if text == "":
         return Once(zone)
@@ -251,8 +250,8 @@ def schedule_from_text(text: str, zone: Zone = _UTC) -> Schedule:
 
 def periodic(duration: Duration, zone: Zone = _UTC) -> Every | Calendar:
     """
-    :param duration: more than nothing.
-    :raises ValueError: for nothing, or too much; the text follows on "it ...".
+    :param duration: positive, and at most `MAX_INTERVAL` seconds if it is exact.
+    :raises ValueError: for another duration. The message follows on "it ...".
     """
     if not duration:
         raise ValueError("is no time at all")
@@ -270,17 +269,17 @@ def timestamp(instant: datetime) -> str:
 
 
 def exact_timestamp(instant: datetime) -> str:
-    """An instant in RFC 3339, UTC, with its fraction of a second where there is one."""
+    """An instant in RFC 3339, UTC, with its fraction of a second if it has one."""
     return timestamp(instant).removesuffix("Z") + fraction_of_second(instant) + "Z"
 
 
 def fraction_of_second(time: datetime) -> str:
-    """The digits of a time past the second, with the dot; nothing where there are none."""
+    """A time's fraction of a second with the dot in front; empty for a whole second."""
     return f".{time.microsecond:06}".rstrip("0").rstrip(".")
 
 
 def add(instant: datetime, delay: timedelta) -> datetime | None:
-    """`instant` plus `delay`, or None where that is outside the years 1 to 9999."""
+    """`instant` plus `delay`; None if that is outside the years 1 to 9999."""
     try:
         return instant + delay
     except OverflowError:

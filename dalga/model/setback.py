@@ -1,25 +1,28 @@
 """
-Times that were written while the database's clock was ahead, once it has been set back.
+A clock that was set back: where the times go that were written while it was ahead. Pure.
 
-A job of every 5 s that ran at 10:00:00 is scheduled for 10:00:05. If it was 9 o'clock in truth, and
-the clock is set right then, the job would wait for an hour. So what is further ahead than this
-daemon ever writes it is moved to where it would be written now:
+A job of every 5 s that ran at 10:00:00 is scheduled for 10:00:05. The clock was an hour ahead, and
+is set back to 09:00:00 now. Without a correction the job would wait for an hour.
 
-- a run of an interval of elapsed time, to the first time of its grid that the clock shows;
-- a run of cron, or of an interval of days and more, to the first of its times that the clock shows;
-- the next attempt of a run, and a run that somebody asked for during another, to now;
-- the end of a lease, to that of a lease that begins now.
+A time that is further ahead than a daemon ever writes it is moved to where it would be written now:
 
-A run may have been made already at the time that the clock shows once more. Two rules keep it from
-being made again for a small change:
+| a time | is moved to |
+| a run of an interval of elapsed time | the first time of its grid after now |
+| a run of cron, or of an interval of days and more | the first of its times after now |
+| the next attempt of a run | now |
+| a run that a user asked for during another run | now |
+| the end of a lease | the end of a lease that begins now |
 
-- A run stays that is at most two intervals away (plus its jitter, before the first run), or that
-  is one of the next two times of a cron expression. A clock set back by a second moves nothing.
+The clock shows some times twice then, and a job may have had its run at such a time. Two rules keep
+a small change from repeating it:
+
+- A run stays if it is at most two intervals away (and its jitter, if it is the first run), or if it
+  is one of the next two times of a cron expression. So a clock set back by a second moves nothing.
 - A particular time of the day, such as 9:30, stays unless the clock was set back by more than
-  `WAS_WRONG`, which is a correction. That is the rule of Debian's cron(8), "Daylight Saving Time
-  and other time changes"; what has a star for the minute or the hour goes by the new time at once.
+  `WAS_WRONG`: that is a correction. This is the rule of Debian's cron(8), "Daylight Saving Time and
+  other time changes". A cron with a star for the minute or the hour goes by the new time at once.
 
-A time that somebody has given stays as it is: nobody can tell whether it is meant.
+A time that a user has given stays: nobody can tell whether it was meant by the wrong clock.
 """
 
 from __future__ import annotations
@@ -33,24 +36,24 @@ from dalga.model.job import Failed, Job
 from dalga.model.run import End, Reschedule
 from dalga.model.schedule import Cron, Every
 
-#: A clock that is set back by more than this was wrong before, by cron(8) of Debian.
+#: A clock that is set back by more than this was wrong before, says cron(8) of Debian.
 WAS_WRONG = timedelta(hours=3)
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far ahead of the database's time something is written at the most."""
+    """How far ahead of the database's time a daemon writes a time at the most."""
 
-    #: A lease's end.
+    #: The end of a lease.
     lease: timedelta
     #: The next attempt of a run.
     retry: timedelta
-    #: By what intervals are multiplied at the most.
+    #: The largest factor by which an interval is multiplied.
     variation: float = 1.0
 
 
 class Times(NamedTuple):
-    """The columns of a row that say when."""
+    """The columns of a row that hold its times."""
 
     anchor: datetime
     scheduled: datetime
@@ -59,7 +62,7 @@ class Times(NamedTuple):
 
 def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
     """
-    Where a job's times go, after the clock was set back; None where they stay.
+    A job's times after the clock was set back; None if they stay as they are.
 
     :param now: the database's time.
     """
@@ -74,21 +77,21 @@ def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
         return _asked_for(job, due, now)
     has_run = job.successes or job.skipped or job.failed is not Failed.NO
     if not (has_run or scheduled > anchor):
-        return None  # the first run may well have been asked for at that time
+        return None  # a user may have given the time of the first run
     grid = Grid(job.schedule, job.options, anchor, offset_of(job.key, job.options))
     back = _back(grid, scheduled, now, reach)
     try:
         return Times(_anchor(grid, back), scheduled - back, scheduled - back) if back else None
     except OverflowError:
-        return None  # nobody has run before the year 1
+        return None  # there are no times before the year 1
 
 
 def _asked_for(job: Job, due: datetime, now: datetime) -> Times | None:
     """
-    The same for a run that became due when the one before it ended: by the clock that was ahead.
+    `corrected` for a run that became due when the run before it ended, by the clock that was ahead.
 
-    Either somebody has asked for it during that run, and it is still to run at once; or it is one
-    of many to make up for (`CatchUp.ALL`), and is due once its own time has come.
+    If a user asked for it during that run, it still runs at once. Otherwise it is a missed time
+    that is made up for (`CatchUp.ALL`), and is due once its own time has come.
     """
     if due <= now:
         return None
@@ -100,9 +103,9 @@ def _asked_for(job: Job, due: datetime, now: datetime) -> Times | None:
 
 def timely(end: End, now: datetime, reach: Reach) -> End:
     """
-    The end of a run during which the clock was set back, with the next run where it goes then.
+    The end of a run during which the clock was set back, with a corrected time of the next run.
 
-    :param end: as `dalga.model.run.judge` gives it.
+    :param end: the end that `dalga.model.run.judge` gives.
     """
     run, verdict = end.run, end.verdict
     if run.claimed <= now or not isinstance(verdict, Reschedule):
@@ -116,12 +119,12 @@ def timely(end: End, now: datetime, reach: Reach) -> End:
 
 
 def _anchor(grid: Grid, back: timedelta) -> datetime:
-    """What intervals are counted from after a run has gone back: the calendar has its own times."""
+    """The anchor after a run was moved back. Only intervals of elapsed time move their anchor."""
     return grid.anchor - back if isinstance(grid.schedule, Every) else grid.anchor
 
 
 def _back(grid: Grid, scheduled: datetime, now: datetime, reach: Reach) -> timedelta:
-    """By how much a run that is waited for goes back; nothing where it stays."""
+    """By how much the pending run is moved back; 0 if it stays."""
     schedule, first_run = grid.schedule, grid.options.first_run
     if not isinstance(schedule, Every):
         first = _first_shown(grid, scheduled, now)
@@ -130,7 +133,7 @@ def _back(grid: Grid, scheduled: datetime, now: datetime, reach: Reach) -> timed
         return timedelta()
     wait = scheduled - now
     if scheduled - grid.anchor <= schedule.interval + grid.offset:
-        wait -= grid.offset  # the first after a PUT or a POST waits for the jitter as well
+        wait -= grid.offset  # the first run after a PUT or a POST is later by its offset
     if wait <= 2 * reach.variation * schedule.interval:
         return timedelta()
     back = wait // schedule.interval * schedule.interval
@@ -138,7 +141,7 @@ def _back(grid: Grid, scheduled: datetime, now: datetime, reach: Reach) -> timed
 
 
 def _first_shown(grid: Grid, scheduled: datetime, now: datetime) -> datetime | None:
-    """The first of a calendar's or cron's times after `now`; None where `scheduled` stays."""
+    """The first of a calendar's or cron's times after `now`; None if `scheduled` stays."""
     first = grid.next_after(now)
     if first is None:
         return None

@@ -1,8 +1,8 @@
 """
-A parameter's value -> what GET shows, and what the table keeps of it, there and back. Pure.
+A parameter's value -> what GET shows; and -> what the table keeps, and back. Pure.
 
-The table's column ``options`` is a JSON object. Anybody may write to it by SQL, so reading it takes
-nothing for granted (P6).
+The table's column ``options`` is a JSON object. Somebody's SQL may have written it, so each member
+is checked when it is loaded (P6).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dalga.model.schedule import Cron, Once, Schedule
 
 
 def shown_interval(schedule: Schedule) -> int | str | None:
-    """Whole seconds as a number, 0 for once; another duration as ISO 8601 has it; None for cron."""
+    """Whole seconds as a number, 0 for once; other durations in ISO 8601; None for cron."""
     if isinstance(schedule, Cron):
         return None
     if isinstance(schedule, Once):
@@ -35,7 +35,7 @@ def shown_cron(schedule: Schedule) -> str | None:
 
 
 def shown_seconds(elapsed: timedelta) -> int | float:
-    """Seconds, with a fraction where there is one."""
+    """Seconds, as a whole number if they are one."""
     seconds = elapsed.total_seconds()
     return int(seconds) if seconds.is_integer() else seconds
 
@@ -45,7 +45,7 @@ def shown_seconds(elapsed: timedelta) -> int | float:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The value is, or is a part of, what a column of its own holds."""
+    """The value stands in a column of its own, alone or as a part of a schedule's text."""
 
     name: str
 
@@ -55,9 +55,9 @@ class Member:
     """
     The value is a member of the column ``options``.
 
-    :param write: a value -> JSON.
-    :param load: what is found there -> the value. It raises ValueError, TypeError or OverflowError
-        for what is none.
+    :param write: the value -> JSON.
+    :param load: JSON -> the value. It raises ValueError, TypeError or OverflowError for JSON that
+        `write` can't have written.
     """
 
     write: Callable[[Any], object]
@@ -65,15 +65,15 @@ class Member:
 
 
 def choice(kind: type[StrEnum]) -> Member:
-    """A value of an enumeration."""
+    """How a value of an enumeration is kept: as its text."""
     return Member(str, kind)
 
 
 def elapsed(what: str) -> Member:
     """
-    Elapsed time, in seconds.
+    How elapsed time is kept: in seconds, with a fraction.
 
-    :param what: what it is called in the sentence on a wrong one.
+    :param what: the noun for it, in the sentence on a wrong value.
     """
 
     def load(value: float) -> timedelta:
@@ -98,9 +98,9 @@ def _load_count(value: object) -> int:
     return value
 
 
-#: An aware datetime in UTC.
+#: How an aware datetime in UTC is kept: in ISO 8601.
 INSTANT = Member(datetime.isoformat, _load_instant)
-#: A whole number, 1 or more.
+#: How a whole number, 1 or more, is kept.
 COUNT = Member(int, _load_count)
-#: A `Duration`.
+#: How a `Duration` is kept: as its text.
 DURATION = Member(attrgetter("text"), duration_from_text)

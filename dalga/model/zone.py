@@ -1,8 +1,11 @@
 """
-Wall-clock times and instants: what a clock on the wall of some place shows, and when. Pure.
+Wall times and instants: which time the clock of a place shows, and when. Pure.
 
-Where the clocks change, a wall time may not exist (a gap) or exist twice (an overlap). `Zone` says
-what is done about it. The zones are those of the IANA database, as `zoneinfo` has them.
+Where clocks change, a wall time may not exist (a gap) or exist twice (an overlap). In Riga, clocks
+go from 03:00 to 04:00 on 29 March 2026: 03:30 is in a gap. On 25 October they go from 04:00 back to
+03:00: 03:30 is in an overlap. A `Zone` says which instants such a wall time means.
+
+The zones are those of the IANA database, as `zoneinfo` has them.
 """
 
 from __future__ import annotations
@@ -16,23 +19,23 @@ from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
-#: Names that each machine may take for something else, or that are no place's time.
+#: Names of zoneinfo that mean another zone on each machine, or no place's time.
 _NOT_ZONES = frozenset({"localtime", "posixrules", "Factory"})
 
 _SECOND = timedelta(seconds=1)
 
 
 class Gap(StrEnum):
-    """What is done about a wall time that does not exist."""
+    """Which instant a wall time in a gap means."""
 
-    #: It moves to the first that does: the instant of the clock change.
+    #: The instant of the clock change, at which the first wall time after the gap is shown.
     SHIFT = "shift"
-    #: There is no such time.
+    #: No instant: a schedule has no run then.
     SKIP = "skip"
 
 
 class Overlap(StrEnum):
-    """What is done about a wall time that exists twice."""
+    """Which instants a wall time in an overlap means: of the first pass, of the last, or both."""
 
     FIRST = "first"
     LAST = "last"
@@ -40,7 +43,7 @@ class Overlap(StrEnum):
 
 
 class Dst(StrEnum):
-    """What a clock change had to do with a time."""
+    """Which clock change moved or chose a time."""
 
     GAP = "gap"
     OVERLAP = "overlap"
@@ -51,7 +54,7 @@ class Occurrence(NamedTuple):
 
     #: Aware, UTC.
     at: datetime
-    #: None where no clock change moved or chose the time.
+    #: None if no clock change moved or chose the time.
     dst: Dst | None = None
 
 
@@ -60,7 +63,7 @@ class Change(NamedTuple):
 
     #: Aware, UTC.
     at: datetime
-    #: The offsets from UTC before and after it.
+    #: The offsets from UTC before and after the change.
     before: timedelta
     after: timedelta
 
@@ -76,7 +79,7 @@ class Change(NamedTuple):
 
     @property
     def end(self) -> datetime:
-        """The first wall time that comes after it (naive)."""
+        """The first wall time after the gap or overlap (naive)."""
         return self.at.replace(tzinfo=None) + max(self.before, self.after)
 
 
@@ -86,8 +89,8 @@ class Zone:
     A place's clock.
 
     :param location: an IANA name that `check_location` lets pass.
-    :param gap: None where nobody has chosen.
-    :param overlap: None where nobody has chosen.
+    :param gap: None if nobody has chosen.
+    :param overlap: None if nobody has chosen.
     """
 
     location: str = "UTC"
@@ -96,15 +99,18 @@ class Zone:
 
     def wall(self, instant: datetime) -> datetime:
         """
-        What the clock shows at an instant.
+        The time that the clock shows at an instant.
 
         :return: a naive datetime, whose ``fold`` is 1 in the second pass of an overlap.
-        :raises OverflowError: where that is outside the years 1 to 9999.
+        :raises OverflowError: if the wall time is outside the years 1 to 9999.
         """
         return instant.astimezone(_zone_info(self.location)).replace(tzinfo=None)
 
     def local(self, instant: datetime) -> datetime:
-        """The instant as an aware datetime of this zone; of UTC, where the zone's has no year."""
+        """
+        An instant as an aware datetime of this zone; of UTC if this zone's time is outside the
+        years 1 to 9999.
+        """
         try:
             return instant.astimezone(_zone_info(self.location))
         except OverflowError:
@@ -112,19 +118,20 @@ class Zone:
 
     def change(self, wall: datetime) -> Change | None:
         """
-        The clock change in whose gap or overlap a wall time is.
+        The clock change whose gap or overlap has a wall time.
 
         :param wall: naive.
-        :return: None where the wall time exists once, as nearly all do.
-        :raises OverflowError: where that is outside the years 1 to 9999.
+        :return: None if the wall time exists once, as nearly all do.
+        :raises OverflowError: if the instant is outside the years 1 to 9999.
         """
         info = _zone_info(self.location)
-        # What PEP 495 has for each fold, in gaps as in overlaps.
+        # By PEP 495, fold 0 has the offset before the change, and fold 1 the offset after it. That
+        # holds in gaps, too.
         before = _offset(wall.replace(tzinfo=info, fold=0))
         after = _offset(wall.replace(tzinfo=info, fold=1))
         if before == after:
             return None
-        # The change is later than this, by what the clock is set forward or back at most.
+        # The change is at `early`, or later by at most as much as the clock is set.
         early = _instant(wall.replace(microsecond=0), max(before, after))
         seconds = range(round(abs(after - before) / _SECOND) + 1)
         passed = bisect_left(
@@ -136,10 +143,10 @@ class Zone:
 
     def instants(self, wall: datetime) -> list[Occurrence]:
         """
-        When the clock shows a wall time, by the rules of this zone: never, once, or twice.
+        The instants that a wall time means, by the rules of this zone: none, one, or two.
 
         :param wall: naive.
-        :return: in the order of time; nothing where that is outside the years 1 to 9999.
+        :return: in the order of time. Empty, too, if an instant is outside the years 1 to 9999.
         """
         try:
             change = self.change(wall)
@@ -162,7 +169,7 @@ class Zone:
 
 
 def check_location(name: str) -> None:
-    """:raises ValueError: if there is no such zone; the text follows on "it ..."."""
+    """:raises ValueError: if there is no such zone. The message follows on "it ..."."""
     if name in _locations():
         return
     close = difflib.get_close_matches(name[:80], _locations(), n=1, cutoff=0.7)
@@ -171,7 +178,7 @@ def check_location(name: str) -> None:
 
 
 def forget_zones() -> None:
-    """Look up each zone anew: from now on zoneinfo takes them from another copy."""
+    """Forget all zones that were looked up, as zoneinfo has another copy of the database now."""
     _locations.cache_clear()
     _zone_info.cache_clear()
 
