@@ -30,7 +30,7 @@ MODEL = (
     *("grid", "lateness", "job", "run", "plan", "setback"),
 )
 CONFIG = (
-    *("formats", "texts", "values", "sections"),
+    *("formats", "texts", "values", "keys", "sections"),
     *("headers", "names", "links", "given", "load"),
 )
 OUTGOING = ("trust", "lookup", "endpoint")

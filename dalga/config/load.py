@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from dalga.config.given import Given
 from dalga.config.headers import header
+from dalga.config.keys import read
 from dalga.config.sections import (
     Config,
     EndpointConfig,
@@ -24,7 +25,6 @@ from dalga.config.sections import (
     ListenConfig,
     MySQLConfig,
     SQLiteConfig,
-    read,
 )
 from dalga.config.values import Value
 from dalga.errors import ConfigError

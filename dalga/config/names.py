@@ -8,7 +8,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from dalga.config.headers import HEADERS
-from dalga.config.sections import KEYS, SECTIONS, keys_of
+from dalga.config.keys import keys_of
+from dalga.config.sections import KEYS, SECTIONS
 
 #: Keys that the Go releases have in another section: section and key of theirs, and of Dalga's.
 ELSEWHERE: Mapping[tuple[str, str], tuple[str, str]] = {

@@ -1,95 +1,23 @@
 """
 The sections of the configuration and their keys, each in one place: the field of a dataclass.
-
-    max_running: int = key("maxRunning", whole(1, 10_000), default=100)
-
-says the key's name in files (``maxRunning`` in ``[jobs]``), the values that it takes, its default,
-and where the value is found (`JobsConfig.max_running`). The reading of files, the names of
-variables and the lists of keys in sentences all go by `SECTIONS`.
+`dalga.config.keys` says how a field has a key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 from dalga.config import texts
+from dalga.config.keys import Key, key, keys_of, of_key, parts
 from dalga.config.values import Reader, Value, boolean, duration, number, text, whole
 from dalga.model.address import host_and_port, why_not_base_url
 from dalga.model.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-T = TypeVar("T")
-Section = TypeVar("Section", bound="DataclassInstance")
-
-
-class Key(NamedTuple):
-    """A key of a section."""
-
-    #: The name as it is documented. Files may have it in any case.
-    name: str
-    read: Reader[Any]
-    #: Whether the value is a password. Neither a sentence nor a `repr` shows a password.
-    secret: bool = False
-
-
-#: The name under which a field's metadata has a `Key`, or a `Key` for each part of the field's
-#: value.
-_METADATA = "keys"
-
-
-def key(name: str, read: Reader[T], default: T, secret: bool = False) -> T:
-    """A field that has the value of one key."""
-    of: T = field(default=default, repr=not secret, metadata={_METADATA: Key(name, read, secret)})
-    return of
-
-
-def parts(default: T, **keys: Key) -> T:
-    """
-    A field whose value is an object, and that has a key for each part of the object.
-
-    :param default: an object whose parts are the keys' defaults.
-    :param keys: the keys, by the names of the parts.
-    """
-    of: T = field(default=default, metadata={_METADATA: MappingProxyType(keys)})
-    return of
-
-
-def keys_of(section: type[DataclassInstance]) -> Iterator[Key]:
-    """The keys of a section, in the order in which sentences list them."""
-    for each in fields(section):
-        found = each.metadata.get(_METADATA, {})
-        yield from [found] if isinstance(found, Key) else found.values()
-
-
-def read(section: type[Section], values: Mapping[str, Value]) -> Section:
-    """
-    Read a section, key by key.
-
-    :param section: one of the dataclasses below.
-    :param values: the given values, by the names of their keys.
-    :raises ConfigError: for the first value that its key does not take, in the order of the fields.
-    """
-    given: dict[str, Any] = {}
-    for each in fields(section):
-        found = each.metadata.get(_METADATA, {})
-        if isinstance(found, Key):
-            if found.name in values:
-                given[each.name] = found.read(values[found.name])
-        elif found:
-            changes = {
-                part: key.read(values[key.name])
-                for part, key in found.items()
-                if key.name in values
-            }
-            given[each.name] = replace(each.default, **changes)  # type: ignore[type-var]
-    return section(**given)
-
 
 #: The longest time of retries: a year.
 _YEAR = "8760h"
@@ -145,7 +73,8 @@ class MySQLConfig:
     #: The port of a host that has none of its own.
     port: int = key("port", whole(1, 65535), default=3306)
     #: The path of a local socket, which is used instead of host and port; "" for none.
-    socket: str = field(default="", kw_only=True, metadata={_METADATA: Key("socket", text())})
+    # Not the third argument, by which everybody gives the database's name.
+    socket: str = field(default="", kw_only=True, metadata=of_key("socket", text()))
     db: str = key("db", text(texts.database_name), default="test")
     #: Safe between backquotes: letters, digits, ``_``, ``$`` and ``-`` only.
     table: str = key("table", text(texts.table_name), default="dalga")

@@ -1,0 +1,87 @@
+"""
+How the fields of a dataclass have the keys of a section.
+
+    max_running: int = key("maxRunning", whole(1, 10_000), default=100)
+
+says the key's name in files (``maxRunning``), the values that it takes, its default, and where the
+value is found (`max_running`). The reading of files, the names of variables and the lists of keys
+in sentences all go by the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import field, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from dalga.config.values import Reader, Value
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+Section = TypeVar("Section", bound="DataclassInstance")
+
+
+class Key(NamedTuple):
+    """A key of a section."""
+
+    #: The name as it is documented. Files may have it in any case.
+    name: str
+    read: Reader[Any]
+    #: Whether the value is a password. Neither a sentence nor a `repr` shows a password.
+    secret: bool = False
+
+
+#: The name under which a field's metadata has its keys: by the names of the parts of the field's
+#: value; or one key, by the name "".
+_METADATA = "keys"
+
+
+def key(name: str, read: Reader[T], default: T, secret: bool = False) -> T:
+    """A field that has the value of one key."""
+    of: T = field(default=default, repr=not secret, metadata=of_key(name, read, secret))
+    return of
+
+
+def of_key(name: str, read: Reader[Any], secret: bool = False) -> dict[str, Mapping[str, Key]]:
+    """The metadata of a field that has the value of one key."""
+    return {_METADATA: {"": Key(name, read, secret)}}
+
+
+def parts(default: T, **keys: Key) -> T:
+    """
+    A field whose value is an object, and that has a key for each part of the object.
+
+    :param default: an object whose parts are the keys' defaults.
+    :param keys: the keys, by the names of the parts.
+    """
+    of: T = field(default=default, metadata={_METADATA: keys})
+    return of
+
+
+def keys_of(section: type[DataclassInstance]) -> Iterator[Key]:
+    """The keys of a section, in the order in which sentences list them."""
+    for each in fields(section):
+        yield from each.metadata.get(_METADATA, {}).values()
+
+
+def read(section: type[Section], values: Mapping[str, Value]) -> Section:
+    """
+    Read a section, key by key.
+
+    :param section: one of the dataclasses of `dalga.config.sections`.
+    :param values: the given values, by the names of their keys.
+    :raises ConfigError: for the first value that its key does not take, in the order of the fields.
+    """
+    read: dict[str, Any] = {}
+    for each in fields(section):
+        keys: Mapping[str, Key] = each.metadata.get(_METADATA, {})
+        given = {
+            part: one.read(values[one.name]) for part, one in keys.items() if one.name in values
+        }
+        if "" in given:
+            read[each.name] = given[""]
+        elif given:
+            read[each.name] = replace(each.default, **given)  # type: ignore[type-var]
+    return section(**read)
