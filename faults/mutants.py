@@ -64,7 +64,7 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     },
     "token-compare": {
         "store/runs.py": [
-            ("if token != run.token:", "if run.row not in leases:"),
+            ("if lease is None or lease.token != end.run.token:", "if lease is None:"),
         ],
         "store/mysql.py": [("ON id = row_id AND token = row_token", "ON id = row_id")],
     },

@@ -103,7 +103,7 @@ class RowTests(SynchronousTestCase):
             texts = terms_text(found.schedule, found.options)
             if isinstance(field.kept, Member):
                 self.assertIn(field.name, json.loads(texts[2]))
-            row = JobRow(*texts, NOW, NOW, NOW, 0, None, 0, 0, 0, 0, None, 0)
+            row = JobRow(1, b"", b"", *texts, NOW, NOW, NOW, 0, None, 0, 0, 0, 0, None, 0)
             job = read_job(row, KEY, NOW, lambda value: NOW)
             if field.place:
                 value = attrgetter(field.place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -316,7 +317,8 @@ class StoreTests(EngineTestCase):
         key = self.ahead("waiting", HOUR)
         sql: Any = store._sql
         statement = sql.correct
-        sql.correct = statement.replace("WHERE id = ", "WHERE due < '2020-01-01' AND id = ")
+        sql.correct = missing = copy(statement)
+        missing._begin = missing._begin.replace("WHERE id", "WHERE due < '2020-01-01' AND id")
         await self.correct(store)
         self.assertGreater(await self.wait(store, key), 3000)
         sql.correct = statement

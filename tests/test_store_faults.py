@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -26,6 +27,7 @@ from dalga.store import Recorded, sqlite
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Trouble
 from dalga.store.sqlite import SQLite
+from dalga.store.statements import Statements
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Conflict
 from tests.examples import ended
@@ -260,7 +262,7 @@ class ConcurrencyTests(EngineTestCase):
             )
             other.commit()
             now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-            other.cursor().execute(store._sql.find_due(0), (now, 2))
+            store._sql.find_due(without=False).fetch(other.cursor(), now=now, limit=2)
             runs = (await store.claim(2, LONG)).runs
             self.assertEqual([run.key.path for run in runs], ["2", "3"])
 
@@ -287,11 +289,9 @@ class ConcurrencyTests(EngineTestCase):
         self.claimable("a")
         sql: Any = self.stores[0]._sql
         for statement in (sql.trigger, sql.enable, sql.disable, sql.delete_leased):
-            before = statement[: statement.index("path = ")].count("%s")
-            after = statement.count("%s") - before - 2
-            nobody = "2100-01-01"
-            arguments = (*[nobody] * before, "a", "body", *[nobody] * after)
-            self.assertEqual(self.index(statement, *arguments), "job", statement)
+            self.assertEqual(statement.names, {"path", "body", "now"})
+            values = {"path": "a", "body": "body", "now": "2100-01-01"}
+            self.assertEqual(self.index(*statement.bound((), values)), "job", statement)
 
     def test_leases_are_found_by_their_ids(self) -> None:
         """
@@ -301,9 +301,10 @@ class ConcurrencyTests(EngineTestCase):
         self.claimable(*"abcdefghij")
         sql: Any = self.stores[0]._sql
         for count in (5, 9):
-            self.assertEqual(self.index(sql.read_leases(count), *range(count)), "PRIMARY")
+            bound = sql.read_leases.statement.bound(range(count), {})
+            self.assertEqual(self.index(*bound), "PRIMARY")
 
-    def index(self, statement: str, *arguments: object) -> object:
+    def index(self, statement: str, arguments: list[object]) -> object:
         """By which index the optimizer would find a statement's rows; None: it reads them all."""
         form = "FORMAT=TRADITIONAL " if self.engine == "mysql" else ""
         with closing(self.connect()) as connection:
@@ -567,9 +568,10 @@ class ConcurrencyTests(EngineTestCase):
         """A store on an engine that knows no locking reads."""
         store = self.make_store() if self.stores else self.open_store()
         sql: Any = store._sql
-        find_due, read_leases = sql.find_due, sql.read_leases
-        sql.find_due = lambda n: find_due(n).replace(" FOR UPDATE SKIP LOCKED", "")
-        sql.read_leases = lambda n: read_leases(n).replace(" FOR UPDATE SKIP LOCKED", "")
+        dialect: Any = copy(store._dialect)
+        dialect.skip_locked = ""
+        without = Statements(dialect)
+        sql.find_due, sql.read_leases = without.find_due, without.read_leases
         store.open()
         return store
 

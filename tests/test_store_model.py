@@ -106,11 +106,10 @@ class Inline:
         return succeed(result)
 
     def read(
-        self, sql: str, arguments: Any, result: Callable[[list[Any], datetime], Any]
+        self, fetch: Callable[[Any], list[Any]], result: Callable[[list[Any], datetime], Any]
     ) -> Deferred[Any]:
         def work(cursor: Any, now: datetime, since: float) -> Any:
-            cursor.execute(sql, arguments)
-            return result(cursor.fetchall(), now)
+            return result(fetch(cursor), now)
 
         return self.run(work)
 

@@ -55,12 +55,12 @@ class LargeTableTestCase(EngineTestCase):
             connection.commit()
         return store
 
-    def check_cost(self, statement: str, parameters: tuple[object, ...], rows: int) -> None:
+    def check_cost(self, statement: str, parameters: list[object], rows: int) -> None:
         """:param rows: how many may be read."""
         cost = self.sqlite_cost if self.engine == "sqlite" else self.server_cost
         cost(statement.strip(), parameters, rows)
 
-    def server_cost(self, statement: str, parameters: tuple[object, ...], rows: int) -> None:
+    def server_cost(self, statement: str, parameters: list[object], rows: int) -> None:
         """By the optimizer's plans, and by what the storage engine was asked for."""
         form = "FORMAT=TRADITIONAL " if self.engine == "mysql" else ""
         with closing(self.connect()) as connection:
@@ -87,7 +87,7 @@ class LargeTableTestCase(EngineTestCase):
         )
         return {name: int(value) for name, value in cursor.fetchall()}
 
-    def sqlite_cost(self, statement: str, parameters: tuple[object, ...], rows: int) -> None:
+    def sqlite_cost(self, statement: str, parameters: list[object], rows: int) -> None:
         """By the plan, and by the steps of SQLite's machine."""
         with closing(self.connect()) as connection:
             plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
@@ -99,10 +99,10 @@ class LargeTableTestCase(EngineTestCase):
 class PageCostTests(LargeTableTestCase):
     """Were rows sorted, or passed over, this would take a second where there are 500,000."""
 
-    def ranges(self, store: JobsTable) -> list[tuple[str, tuple[object, ...]]]:
+    def ranges(self, store: JobsTable) -> list[tuple[str, list[object]]]:
         """All statements that `ASKED` comes to, and their parameters."""
         return [
-            (store._sql.page(condition), (*values, LIMIT + 1))
+            store._sql.page(condition).statement.bound((), {**values, "limit": LIMIT + 1})
             for path, after in ASKED
             for condition, values in store._jobs._ranges(path, after)
         ]
@@ -136,9 +136,9 @@ class CountCostTests(LargeTableTestCase):
         time = store._dialect.instant(await store.now())
         for after, limit in ((0, 0), (0, LIMIT), (10_000, LIMIT)):
             # Of a derived table, a server reads each row once more.
-            self.check_cost(
-                store._sql.counts, (time, time, time, time, time, after, limit), 2 * limit + 10
-            )
+            values = {"now": time, "alive": time, "last_lease": time}
+            bound = store._sql.counts.statement.bound((), values | {"after": after, "limit": limit})
+            self.check_cost(*bound, 2 * limit + 10)
 
     async def test_all_pieces(self) -> None:
         """Together they are the whole."""
@@ -155,7 +155,7 @@ class CountCostTests(LargeTableTestCase):
         self.assertEqual(totals, [(10_000, 10_000), (10_000, pending - 10_000), (0, 0)])
 
 
-def steps(connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...]) -> int:
+def steps(connection: sqlite3.Connection, statement: str, parameters: list[object]) -> int:
     """How many instructions SQLite runs for a statement, to the next hundred."""
     counted = [0]
 

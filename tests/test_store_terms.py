@@ -38,6 +38,7 @@ from dalga.model.zone import Gap, Overlap, Zone
 from dalga.store.dialect import as_utc
 from dalga.store.rows import (
     MAX_ERROR,
+    DueRow,
     JobRow,
     Marks,
     RunRow,
@@ -358,7 +359,7 @@ class RecordedTests(SynchronousTestCase):
         def row(token: bool = False, **other: Any) -> Marks:
             """What it holds; with `token`, another instance has claimed it since."""
             is_claimed = b"another token" if token else None
-            return Marks(is_claimed, run_id, 3, None, Failed.NO)._replace(**other)
+            return Marks(1, is_claimed, run_id, 3, None, Failed.NO)._replace(**other)
 
         failed: dict[str, Any] = {"error": b"500 Internal Server Error"}
         retry = Retry(later, "500 Internal Server Error")
@@ -416,7 +417,7 @@ class TermsTests(SynchronousTestCase):
         terms = terms_text(schedule, options)
         for text, room in zip(terms, (255, 64, 255), strict=True):
             self.assertLessEqual(len(text), room)
-        row = JobRow(*terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
+        row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
         job = read_job(row, KEY, T0, as_utc)
         assert isinstance(job, Job), job
         self.assertEqual((job.schedule, job.options), (schedule, options))
@@ -443,7 +444,7 @@ class TermsTests(SynchronousTestCase):
         for schedule, options in ((Cron("* * * * *", zone), periodic), (Once(zone), once)):
             terms = terms_text(schedule, options)
             self.assertTrue(150 < len(terms[2]) <= 255, terms[2])
-            row = JobRow(*terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
+            row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
             job = read_job(row, KEY, T0, as_utc)
             assert isinstance(job, Job), job
             self.assertEqual(job.options, options)
@@ -463,14 +464,16 @@ class TermsTests(SynchronousTestCase):
         row |= {"anchor": at, "scheduled": at, "due": at, "started": at}
         row |= {"run": bytes(16), "error": None, "token": None}
         # Which rows are disabled the claim asks beforehand.
-        shared = sorted({*RunRow._fields} & {*JobRow._fields} - {"disabled"})
+        claimed = {*RunRow._fields, *DueRow._fields}
+        shared = sorted(claimed & {*JobRow._fields} - {"id", "path", "body", "disabled"})
         for column in data.draw(st.lists(st.sampled_from(shared), max_size=3)):
             row[column] = data.draw(anything, label=column)
         if row["due"] is None:
             row["due"] = at  # it was due, or no claim would have taken it
         try:
-            columns = (row[name] for name in RunRow._fields)
-            run: Run | None = read_run(RunRow(*columns), bytes(16), T0, 0.0, read)
+            claimed_row = RunRow(*(row[name] for name in RunRow._fields))
+            before = DueRow(*(row[name] for name in DueRow._fields))
+            run: Run | None = read_run(claimed_row, before, bytes(16), T0, 0.0, read)
         except Unreadable as problem:
             self.assertTrue(str(problem))
             str(problem).encode()  # it is to be written beside the row

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Protocol
 
+from dalga.store.parameters import Statement
+
 #: What a work function gets: adbapi's Transaction, a DB-API cursor.
 Cursor = Any
 
@@ -33,8 +35,8 @@ class Dialect(Protocol):
     """
     One engine.
 
-    SQL is written with ``%s`` for parameters and ``UTC_TIMESTAMP(6)`` for the database's time;
-    `prepare` turns that into what the driver takes.
+    SQL is written with parameters as `dalga.store.parameters` says, and with ``UTC_TIMESTAMP(6)``
+    for the database's time; `prepare` makes a statement of that which the driver takes.
     """
 
     #: The DB-API module's name.
@@ -43,7 +45,7 @@ class Dialect(Protocol):
     table: str
     #: The name of the table of instances, quoted.
     heartbeats: str
-    #: Reads the database's time, in the first column. It fails where the tables are of another
+    #: Reads the database's time, as a `NowRow`. It fails where the tables are of another
     #: schema version, and keeps them from becoming that until the transaction ends.
     now: str
     #: Behind the table's name, where rows are to be found by their ids whatever the optimizer
@@ -63,8 +65,8 @@ class Dialect(Protocol):
     def proposed(self, column: str) -> str:
         """Behind `on_conflict`: the value that the INSERT had for a column."""
 
-    def prepare(self, sql: str) -> str:
-        """SQL as this driver takes it."""
+    def prepare(self, sql: str) -> Statement:
+        """A statement as this driver takes it."""
 
     def connect(self) -> Any:
         """A new connection, made ready, and as it has to be. Blocks."""
@@ -98,8 +100,8 @@ class Dialect(Protocol):
         writes it, and the engine sorts it behind all text.
         """
 
-    def octets(self, is_blob: bool) -> str:
-        """The placeholder for octets that were read from a column of the key."""
+    def octets(self, name: str, is_blob: bool) -> str:
+        """SQL for a parameter that has octets which were read from a column of the key."""
 
     def instant(self, instant: datetime) -> object:
         """An aware datetime as a parameter."""
@@ -111,19 +113,16 @@ class Dialect(Protocol):
         :raises ValueError: if it is no time.
         """
 
-    def update_rows(
-        self, columns: tuple[str, ...], assignments: str, condition: str, count: int
-    ) -> str:
+    def update_rows(self, fields: tuple[str, ...], assignments: str, condition: str) -> Statement:
         """
-        SQL that changes `count` rows, each by its ``row_id`` and ``row_token``.
+        A statement that changes rows, each by its ``row_id`` and ``row_token``.
 
-        :param columns: what comes with each row, after those two; `assignments` may use their
-            names.
+        :param fields: what comes with each row; `assignments` and `condition` may use the names.
         :param condition: what has to hold of a row besides.
         """
 
-    def delete_rows(self, condition: str, count: int) -> str:
-        """SQL that deletes `count` rows, each by its ``row_id`` and ``row_token``."""
+    def delete_rows(self, fields: tuple[str, ...], condition: str) -> Statement:
+        """A statement that deletes rows, each by its ``row_id`` and ``row_token``: its fields."""
 
     def trouble(self, error: Exception) -> Trouble | None:
         """What an exception means; None if it is a mistake of the program."""

@@ -30,12 +30,11 @@ class Instances:
             alive = self._dialect.instant(now - ALIVE)
             # Others' rows are locked only where one is to go, and before one's own: two instances
             # never wait for each other.
-            cursor.execute(self._sql.count_gone, (alive,))
-            ((gone,),) = cursor.fetchall()
+            ((gone,),) = self._sql.count_gone.fetch(cursor, seen=alive)
             if gone:
-                cursor.execute(self._sql.forget, (alive,))
-            at = self._dialect.instant(now)
-            cursor.execute(self._sql.announce, (self._dialect.key(instance), at))
+                self._sql.forget.execute(cursor, seen=alive)
+            id, seen = self._dialect.key(instance), self._dialect.instant(now)
+            self._sql.announce.execute(cursor, id=id, seen=seen)
 
         return self._lane.run(work)
 
@@ -43,6 +42,6 @@ class Instances:
         """See `Store.depart`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> None:
-            cursor.execute(self._sql.depart, (self._dialect.key(instance),))
+            self._sql.depart.execute(cursor, id=self._dialect.key(instance))
 
         return self._lane.run(work)

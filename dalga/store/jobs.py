@@ -8,7 +8,6 @@ What is done to a job while a run of it is under way leaves the row to that run,
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -22,7 +21,7 @@ from dalga.store.dialect import Cursor, Dialect
 from dalga.store.group_commit import GroupCommit, Locked
 from dalga.store.keyed import KeyedRows, not_found, octets
 from dalga.store.puts import Put, Puts
-from dalga.store.rows import JobRow, read_job, shown_key
+from dalga.store.rows import PageRow, read_job, shown_key
 from dalga.store.schema import ALIVE, MAX_LEASE
 from dalga.store.statements import Statements
 from dalga.store.transactions import Conflict, Transactions
@@ -62,20 +61,20 @@ class Jobs:
         """See `Store.page`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Page:
-            rows: list[Any] = []
+            rows: list[PageRow] = []
             for condition, values in self._ranges(path, after):
                 if len(rows) <= limit:
-                    cursor.execute(self._sql.page(condition), (*values, limit + 1 - len(rows)))
-                    rows += cursor.fetchall()
+                    statement = self._sql.page(condition)
+                    rows += statement.fetch(cursor, limit=limit + 1 - len(rows), **values)
             jobs = [
-                read_job(JobRow(*columns), shown_key(path, body), now, self._dialect.read_instant)
-                for _, _, _, path, body, *columns in rows[:limit]
+                read_job(job, shown_key(job.path, job.body), now, self._dialect.read_instant)
+                for job in (row.job for row in rows[:limit])
             ]
             if len(rows) <= limit:
                 return Page(jobs, None)
-            path_is_blob, body_is_blob, _, last_path, last_body, *_ = rows[limit - 1]
-            kinds = bool(path_is_blob), bool(body_is_blob)
-            return Page(jobs, Position(octets(last_path), octets(last_body), *kinds))
+            last = rows[limit - 1]
+            kinds = bool(last.path_is_blob), bool(last.body_is_blob)
+            return Page(jobs, Position(octets(last.job.path), octets(last.job.body), *kinds))
 
         return self._lane.run(work)
 
@@ -84,8 +83,8 @@ class Jobs:
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
             at = self._dialect.instant(now)
-            cursor.execute(self._sql.trigger, (at, at, at, at, at, at, *self._rows.key(key)))
-            triggered = cursor.rowcount
+            where = self._rows.key(key)._asdict()
+            triggered = self._sql.trigger.execute(cursor, now=at, **where)
             job = self._rows.read_readable(cursor, key, now)
             if triggered:
                 _check_until(job)
@@ -104,7 +103,7 @@ class Jobs:
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
             at = self._dialect.instant(now)
-            cursor.execute(self._sql.enable, (at, at, at, at, *self._rows.key(key)))
+            self._sql.enable.execute(cursor, now=at, **self._rows.key(key)._asdict())
             return self._rows.read(cursor, key, now)
 
         return self._lane.run(work)
@@ -122,15 +121,13 @@ class Jobs:
         """See `Store.delete`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> None:
-            where = (*self._rows.key(key), self._dialect.instant(now))
-            cursor.execute(self._sql.delete_idle, where)
-            if cursor.rowcount:
+            where = self._rows.key(key)._asdict()
+            at = self._dialect.instant(now)
+            if self._sql.delete_idle.execute(cursor, now=at, **where):
                 return
-            cursor.execute(self._sql.delete_leased, where)
-            if cursor.rowcount:
+            if self._sql.delete_leased.execute(cursor, now=at, **where):
                 return
-            cursor.execute(self._sql.find, self._rows.key(key))
-            if cursor.fetchall():
+            if self._sql.find.fetch(cursor, **where):
                 raise Conflict("claimed or released between two statements")
 
         return self._lane.run(work)
@@ -139,36 +136,49 @@ class Jobs:
         """See `Store.counts`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Counts:
-            at = self._dialect.instant(now)
-            last = self._dialect.instant(now + MAX_LEASE)
-            alive = self._dialect.instant(now - ALIVE)
-            cursor.execute(self._sql.counts, (alive, at, at, at, last, after, limit))
-            ((instances, oldest, total, pending, set_aside, running, row),) = cursor.fetchall()
+            (row,) = self._sql.counts.fetch(
+                cursor,
+                now=self._dialect.instant(now),
+                alive=self._dialect.instant(now - ALIVE),
+                last_lease=self._dialect.instant(now + MAX_LEASE),
+                after=after,
+                limit=limit,
+            )
             try:
-                lag = now - self._dialect.read_instant(oldest)
+                lag = now - self._dialect.read_instant(row.oldest)
             except ValueError:
                 lag = timedelta()  # nothing is pending
-            more = (after if row is None else int(row)) if total == limit else None
-            counted = total, pending, set_aside, running
-            return Counts(*counted, instances=instances, lag=lag, last=more)
+            last = after if row.last is None else int(row.last)
+            return Counts(
+                total=row.total,
+                pending=row.pending,
+                set_aside=row.set_aside,
+                running=row.running,
+                instances=row.instances,
+                lag=lag,
+                last=last if row.total == limit else None,
+            )
 
         return self._lane.run(work)
 
     def _ranges(
         self, path: str | None, after: Position | None
-    ) -> list[tuple[str, tuple[object, ...]]]:
+    ) -> list[tuple[str, dict[str, object]]]:
         """
         Which rows come after a place, as ranges of the key's index, one after the other: of an OR,
         or of a row value, MySQL makes none.
         """
         if after is None:
-            return [("", ())] if path is None else [("AND path = %s", (self._dialect.key(path),))]
-        known = self._dialect.octets(after.path_is_blob)
-        body = self._dialect.octets(after.body_is_blob)
-        ranges: list[tuple[str, tuple[object, ...]]] = [
-            (f"AND path = {known} AND body > {body}", (after.path, after.body))
-        ]
-        return ranges if path is not None else [*ranges, (f"AND path > {known}", (after.path,))]
+            if path is None:
+                return [("", {})]
+            return [("AND path = %(path)s", {"path": self._dialect.key(path)})]
+        known = self._dialect.octets("path", after.path_is_blob)
+        body = self._dialect.octets("body", after.body_is_blob)
+        rest: tuple[str, dict[str, object]] = (
+            f"AND path = {known} AND body > {body}",
+            {"path": after.path, "body": after.body},
+        )
+        return [rest] if path is not None else [rest, (f"AND path > {known}", {"path": after.path})]
 
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[RawKey]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dalga.errors import JobNotFound, JobSetAside
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.rows import JobRow, read_job
-from dalga.store.statements import Batch, Statements
+from dalga.store.parameters import Select
+from dalga.store.rows import JobRow, KeyRow, read_job
+from dalga.store.statements import KeyValues, Statements
 
+Row = TypeVar("Row", JobRow, KeyRow)
 K = TypeVar("K", bound=RawKey)
 
 
@@ -26,9 +28,9 @@ class KeyedRows:
         self._dialect = dialect
         self._sql = sql
 
-    def key(self, key: RawKey) -> tuple[object, object]:
+    def key(self, key: RawKey) -> KeyValues:
         """The path and the body, as parameters."""
-        return self._dialect.key(key.path), self._dialect.key(key.body)
+        return KeyValues(self._dialect.key(key.path), self._dialect.key(key.body))
 
     def read(self, cursor: Cursor, key: RawKey, now: datetime) -> Job | UnreadableJob:
         """:raises JobNotFound: if there is none."""
@@ -44,19 +46,19 @@ class KeyedRows:
     def read_rows(
         self, cursor: Cursor, keys: Collection[K], now: datetime
     ) -> Iterator[tuple[K, Job | UnreadableJob]]:
-        for key, columns in self.select(cursor, self._sql.get, keys):
-            yield key, read_job(JobRow(*columns), key, now, self._dialect.read_instant)
+        for key, row in self.select(cursor, self._sql.get, keys):
+            yield key, read_job(row, key, now, self._dialect.read_instant)
 
     def select(
-        self, cursor: Cursor, statement: Batch, keys: Collection[K]
-    ) -> Iterator[tuple[K, list[Any]]]:
-        """The rows that there are of some jobs, with what stands in them behind id and key."""
+        self, cursor: Cursor, statement: Select[Row], keys: Collection[K]
+    ) -> Iterator[tuple[K, Row]]:
+        """The rows that there are of some jobs."""
         if not keys:
             return
-        wanted = {tuple(map(octets, self.key(key))): key for key in keys}
-        cursor.execute(statement(len(wanted)), [value for key in keys for value in self.key(key)])
-        for _, path, body, *columns in cursor.fetchall():
-            yield wanted[octets(path), octets(body)], columns
+        wanted = {self.key(key): key for key in keys}
+        by_octets = {tuple(map(octets, values)): key for values, key in wanted.items()}
+        for row in statement.fetch(cursor, list(wanted)):
+            yield by_octets[octets(row.path), octets(row.body)], row
 
     def there(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
         """Those of the jobs that are in the table, locked or not."""
@@ -68,7 +70,7 @@ class KeyedRows:
 
     def disable(self, cursor: Cursor, key: RawKey, now: datetime) -> None:
         at = self._dialect.instant(now)
-        cursor.execute(self._sql.disable, (at, at, at, *self.key(key)))
+        self._sql.disable.execute(cursor, now=at, **self.key(key)._asdict())
 
 
 def readable(job: Job | UnreadableJob, key: RawKey) -> Job:

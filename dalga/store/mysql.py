@@ -23,6 +23,7 @@ from dalga.errors import StartupError, TableExists
 from dalga.store import login
 from dalga.store.dial import Dialer
 from dalga.store.dialect import Cursor, Trouble, as_utc
+from dalga.store.parameters import Statement
 from dalga.store.places import Places, Session
 from dalga.store.schema import (
     BACKUP,
@@ -244,7 +245,11 @@ class MySQL:
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
         # To look into it locks its definition until the transaction ends.
-        self.now = f"SELECT UTC_TIMESTAMP(6), EXISTS (SELECT 1 FROM {self.heartbeats})"
+        self.now = f"""
+            SELECT
+                UTC_TIMESTAMP(6) AS now,
+                EXISTS (SELECT 1 FROM {self.heartbeats}) AS has_instances
+            """
         #: Whether the table was found to be as it has to be.
         self._knows = False
 
@@ -254,8 +259,8 @@ class MySQL:
     def proposed(self, column: str) -> str:
         return f"VALUES({column})"
 
-    def prepare(self, sql: str) -> str:
-        return " ".join(sql.split())
+    def prepare(self, sql: str) -> Statement:
+        return Statement(sql, "%s")
 
     def connect(self) -> Any:
         return self._places.open(self._connect)
@@ -435,8 +440,8 @@ class MySQL:
         if what is None:
             cursor.execute(
                 "SELECT engine FROM information_schema.tables "
-                "WHERE table_schema = DATABASE() AND table_name = %s",
-                (self._name + suffix,),
+                "WHERE table_schema = DATABASE() AND table_name = %(table)s",
+                {"table": self._name + suffix},
             )
             ((engine,),) = cursor.fetchall()
             # Without transactions, a statement that fails half way leaves half of its rows written.
@@ -468,8 +473,8 @@ class MySQL:
         """:raises StartupError: if one is missing that statements name, and would fail without."""
         cursor.execute(
             "SELECT index_name FROM information_schema.statistics "
-            "WHERE table_schema = DATABASE() AND table_name = %s",
-            (self._name,),
+            "WHERE table_schema = DATABASE() AND table_name = %(table)s",
+            {"table": self._name},
         )
         found = {name.lower() for (name,) in cursor.fetchall()}
         for index, definition in (
@@ -513,8 +518,8 @@ class MySQL:
     def is_blob(self, column: str) -> str:
         return "0"  # there is but one kind
 
-    def octets(self, is_blob: bool) -> str:
-        return "%s"
+    def octets(self, name: str, is_blob: bool) -> str:
+        return f"%({name})s"
 
     def instant(self, instant: datetime) -> object:
         return instant.replace(tzinfo=None)
@@ -522,19 +527,17 @@ class MySQL:
     def read_instant(self, value: object) -> datetime:
         return as_utc(value)
 
-    def update_rows(
-        self, columns: tuple[str, ...], assignments: str, condition: str, count: int
-    ) -> str:
+    def update_rows(self, fields: tuple[str, ...], assignments: str, condition: str) -> Statement:
         return self.prepare(f"""
-            UPDATE ({_derived(columns, count)}) AS new STRAIGHT_JOIN {self.table}{self.by_id}
+            UPDATE ({_derived(fields)}) AS new STRAIGHT_JOIN {self.table}{self.by_id}
                 ON id = row_id AND token = row_token
             SET {assignments} WHERE {condition}
             """)
 
-    def delete_rows(self, condition: str, count: int) -> str:
+    def delete_rows(self, fields: tuple[str, ...], condition: str) -> Statement:
         return self.prepare(f"""
             DELETE {self.table}
-            FROM ({_derived((), count)}) AS old STRAIGHT_JOIN {self.table}{self.by_id}
+            FROM ({_derived(fields)}) AS old STRAIGHT_JOIN {self.table}{self.by_id}
                 ON id = row_id AND token = row_token
             WHERE {condition}
             """)
@@ -615,7 +618,8 @@ class MySQL:
             cursor = connection.cursor()
             # Let go by the server when the connection ends, however it ends.
             table = hashlib.sha256(f"{self._database}.{self._name}".encode()).hexdigest()
-            cursor.execute("SELECT GET_LOCK(%s, %s)", (f"dalga.{table[:32]}", UPGRADE_LOCK_WAIT))
+            lock = {"name": f"dalga.{table[:32]}", "seconds": UPGRADE_LOCK_WAIT}
+            cursor.execute("SELECT GET_LOCK(%(name)s, %(seconds)s)", lock)
             if cursor.fetchall() != ((1,),):
                 raise StartupError(
                     f"another upgrade of the table {self.table} in {self.where()} is going on: "
@@ -655,16 +659,16 @@ class MySQL:
     def columns(self, cursor: Cursor, suffix: str) -> dict[str, str]:
         cursor.execute(
             "SELECT column_name, collation_name FROM information_schema.columns "
-            "WHERE table_schema = DATABASE() AND table_name = %s ORDER BY ordinal_position",
-            (self._name + suffix,),
+            "WHERE table_schema = DATABASE() AND table_name = %(table)s ORDER BY ordinal_position",
+            {"table": self._name + suffix},
         )
         return {name.lower(): collation or "" for name, collation in cursor.fetchall()}
 
     def version(self, cursor: Cursor, suffix: str) -> int | None:
         cursor.execute(
             "SELECT table_comment FROM information_schema.tables "
-            "WHERE table_schema = DATABASE() AND table_name = %s",
-            (self._name + suffix,),
+            "WHERE table_schema = DATABASE() AND table_name = %(table)s",
+            {"table": self._name + suffix},
         )
         rows = cursor.fetchall()
         return version_of(rows[0][0]) if rows else None
@@ -830,9 +834,8 @@ def _datetime(text: str) -> datetime | str:
         return text
 
 
-def _derived(columns: tuple[str, ...], count: int) -> str:
+def _derived(fields: tuple[str, ...]) -> str:
     """Rows as a derived table: the one spelling that MySQL and MariaDB share."""
-    names = ("row_id", "row_token", *columns)
-    first = ", ".join(f"%s AS {name}" for name in names)
-    others = ", ".join(["%s"] * len(names))
-    return " UNION ALL ".join([f"SELECT {first}"] + [f"SELECT {others}"] * (count - 1))
+    first = ", ".join(f"%({name})s AS {name}" for name in fields)
+    others = ", ".join(f"%({name})s" for name in fields)
+    return f"[SELECT {first} UNION ALL SELECT {others} UNION ALL ...]"

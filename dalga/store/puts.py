@@ -18,7 +18,7 @@ from dalga.store.dialect import Cursor, Dialect
 from dalga.store.group_commit import LOCKED, Locked
 from dalga.store.keyed import KeyedRows, readable
 from dalga.store.rows import JobRow, Override, read_job, terms_text, text
-from dalga.store.statements import Statements
+from dalga.store.statements import NewRow, Statements
 from dalga.store.transactions import Conflict
 
 
@@ -51,11 +51,15 @@ class _Found(NamedTuple):
         return isinstance(self.job, Job) and self.job.disabled
 
     @property
-    def compared(self) -> tuple[object, ...]:
-        """What a PUT goes by, and has to be as it was read when it is written."""
+    def compared(self) -> dict[str, object]:
+        """What a PUT goes by, and has to be as it was read when it is written: as parameters."""
         row = self.row
-        names = ("schedule", "location", "options")
-        return (*(text(name, getattr(row, name)) for name in names), row.disabled)
+        return {
+            "found_schedule": text("schedule", row.schedule),
+            "found_location": text("location", row.location),
+            "found_options": text("options", row.options),
+            "found_disabled": row.disabled,
+        }
 
 
 class _Todo(NamedTuple):
@@ -167,8 +171,7 @@ class Puts:
     ) -> dict[JobKey, _Found]:
         """What there is of some jobs."""
         found = {}
-        for key, columns in self._rows.select(cursor, self._sql.find_rows, keys):
-            row = JobRow(*columns)
+        for key, row in self._rows.select(cursor, self._sql.find_rows, keys):
             job = read_job(row, key, now, self._dialect.read_instant)
             found[key] = _Found(row, None if row.override == Override.DELETED else job)
         return found
@@ -198,42 +201,57 @@ class Puts:
         """Write the terms of a job, whose runs go on as they were."""
         texts = terms_text(terms.schedule, terms.options)
         # An `until` was held against the run that the job had.
-        scheduled = self._dialect.instant(terms.first)
-        values = (*texts, *self._rows.key(key), *found.compared, scheduled)
-        cursor.execute(self._sql.amend, values)
-        if cursor.rowcount != 1:
+        changed = self._sql.amend.execute(
+            cursor,
+            scheduled=self._dialect.instant(terms.first),
+            **texts._asdict(),
+            **self._rows.key(key)._asdict(),
+            **found.compared,
+        )
+        if changed != 1:
             raise Conflict("changed between two statements")
 
     def _hold(self, cursor: Cursor, key: JobKey, found: _Found) -> None:
         """Make sure, up to the end of the transaction, that a job is as it was found."""
         if isinstance(found.job, UnreadableJob):
             return  # nor can it be compared; it is mended, whatever it is
+        where = self._rows.key(key)._asdict()
         if found.job is None:
-            cursor.execute(self._sql.hold_deleted, self._rows.key(key))
+            held = self._sql.hold_deleted.execute(cursor, **where)
         else:
-            cursor.execute(self._sql.hold, (*self._rows.key(key), *found.compared))
-        if cursor.rowcount != 1:
+            held = self._sql.hold.execute(cursor, **where, **found.compared)
+        if held != 1:
             raise Conflict("changed between two statements")
 
     def _add(self, cursor: Cursor, plans: dict[JobKey, Plan]) -> None:
         """Write jobs where nothing is there; what somebody has added meanwhile stays."""
         if plans:
-            rows = [value for key, planned in plans.items() for value in self._row(key, planned)]
-            cursor.execute(self._sql.add(len(plans)), rows)
+            self._sql.add.execute(cursor, self._new_rows(plans))
 
     def upsert(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> int:
         """Write jobs, new or over those that are there; gives what the driver counts."""
         if not plans:
             return 0
-        at = self._dialect.instant(now)
-        rows = [value for key, planned in plans.items() for value in self._row(key, planned)]
-        cursor.execute(self._sql.put(len(plans)), (*rows, at, at, at, at))
-        return int(cursor.rowcount)
+        rows = self._new_rows(plans)
+        return self._sql.put.execute(cursor, rows, now=self._dialect.instant(now))
 
-    def _row(self, key: JobKey, planned: Plan) -> tuple[object, ...]:
-        terms = terms_text(planned.schedule, planned.options)
-        anchor, first = map(self._dialect.instant, (planned.anchor, planned.first))
-        return (*self._rows.key(key), *terms, anchor, first, first)
+    def _new_rows(self, plans: dict[JobKey, Plan]) -> list[NewRow]:
+        return [self._new_row(key, planned) for key, planned in plans.items()]
+
+    def _new_row(self, key: JobKey, planned: Plan) -> NewRow:
+        path, body = self._rows.key(key)
+        schedule, location, options = terms_text(planned.schedule, planned.options)
+        first = self._dialect.instant(planned.first)
+        return NewRow(
+            path=path,
+            body=body,
+            schedule=schedule,
+            location=location,
+            options=options,
+            anchor=self._dialect.instant(planned.anchor),
+            scheduled=first,
+            due=first,
+        )
 
 
 def as_planned(key: JobKey, planned: Plan) -> Job:

@@ -56,9 +56,84 @@ class Unreadable(ValueError):
     """A row that can't be understood; the sentence says why."""
 
 
-class JobRow(NamedTuple):
-    """The columns that make a job, as the driver gives them."""
+# What SELECTs give, as the drivers give it: each field is a column, or an expression of its name.
 
+
+class NowRow(NamedTuple):
+    """The database's time."""
+
+    now: Any
+    #: Whether there are instances; None where the time is read without a look at their table.
+    has_instances: Any
+
+
+class DueTime(NamedTuple):
+    """When a row is due."""
+
+    #: The database's time.
+    now: Any
+    #: None in the one row that there is where nothing is due.
+    due: Any
+
+
+class DueRow(NamedTuple):
+    """A row that is due."""
+
+    id: int
+    due: Any
+    override: Any
+
+
+class KeyRow(NamedTuple):
+    """Which job it is."""
+
+    id: int
+    path: Any
+    body: Any
+
+
+class LeaseRow(NamedTuple):
+    """What the record of a run goes by."""
+
+    id: int
+    token: Any
+    override: Any
+    options: Any
+
+
+class TokenRow(NamedTuple):
+    """Who has claimed a row last."""
+
+    id: int
+    token: Any
+
+
+class NumberRow(NamedTuple):
+    """How many rows there are."""
+
+    number: int
+
+
+class CountsRow(NamedTuple):
+    """What `Store.counts` counts."""
+
+    instances: int
+    #: The least due time that is past, if there is one.
+    oldest: Any
+    total: int
+    pending: int
+    set_aside: int
+    running: int
+    #: The greatest id; None where no row was counted.
+    last: Any
+
+
+class JobRow(NamedTuple):
+    """The columns that make a job."""
+
+    id: int
+    path: Any
+    body: Any
     schedule: Any
     location: Any
     options: Any
@@ -75,8 +150,21 @@ class JobRow(NamedTuple):
     override: Any
 
 
+class PageRow(NamedTuple):
+    """A row of the list of jobs."""
+
+    path_is_blob: Any
+    body_is_blob: Any
+    job: JobRow
+
+    @classmethod
+    def read(cls, path_is_blob: Any, body_is_blob: Any, *job: Any) -> PageRow:
+        """Of the columns, the job's behind the other two."""
+        return cls(path_is_blob, body_is_blob, JobRow(*job))
+
+
 class RunRow(NamedTuple):
-    """The columns of a claimed row, as the driver gives them."""
+    """The columns of a claimed row."""
 
     id: int
     path: Any
@@ -94,14 +182,12 @@ class RunRow(NamedTuple):
     failed: Any
     override: Any
     disabled: Any
-    #: As they were before the claim.
-    due: Any
-    override_before: Any
 
 
 class Marks(NamedTuple):
-    """The columns that tell what wrote to a row last, a record or a claim, as drivers give them."""
+    """The columns that tell what wrote to a row last, a record or a claim."""
 
+    id: int
     token: Any
     run: Any
     attempts: Any
@@ -171,6 +257,7 @@ def read_job(
 
 def read_run(
     row: RunRow,
+    before: DueRow,
     token: bytes,
     now: datetime,
     lease_ends: float,
@@ -179,6 +266,7 @@ def read_run(
     """
     The run in a row that was just claimed.
 
+    :param before: the row as it was before the claim.
     :raises Unreadable: if the row can't be understood.
     """
     try:
@@ -195,8 +283,8 @@ def read_run(
             options=options,
             anchor=instant("anchor", row.anchor, read_instant),
             scheduled=instant("scheduled", row.scheduled, read_instant),
-            due=instant("due", row.due, read_instant),
-            waited=row.override_before in WAITED,
+            due=instant("due", before.due, read_instant),
+            waited=before.override in WAITED,
             id=f"{run_token(row.run).hex()}-{row.id}",
             attempt=count("attempts", row.attempts),
             started=instant("started", row.started, read_instant),
@@ -222,11 +310,19 @@ class _Terms(NamedTuple):
     options: Options
 
 
-def terms_text(schedule: Schedule, options: Options) -> tuple[str, str, str]:
-    """What the columns schedule, location and options hold."""
+class TermsText(NamedTuple):
+    """What the columns of these names hold."""
+
+    schedule: str
+    location: str
+    options: str
+
+
+def terms_text(schedule: Schedule, options: Options) -> TermsText:
+    """How a schedule and options are written in a row."""
     members = kept_members(_Terms(schedule, options))
     text = json.dumps(members, separators=(",", ":")) if members else ""
-    return schedule.text, schedule.zone.location, text
+    return TermsText(schedule.text, schedule.zone.location, text)
 
 
 def _terms(row: JobRow | RunRow) -> tuple[Schedule, Options]:

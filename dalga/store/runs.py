@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -26,13 +25,13 @@ from dalga.model.setback import Reach, corrected
 from dalga.store import Claimed, Due, Dues, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Cursor, Dialect
+from dalga.store.parameters import Statement
 from dalga.store.rows import (
     MAX_ERROR,
     WAITED,
-    JobRow,
-    Marks,
+    DueTime,
+    LeaseRow,
     Override,
-    RunRow,
     Unreadable,
     is_true,
     options_of,
@@ -41,7 +40,17 @@ from dalga.store.rows import (
     shown_key,
     was_recorded,
 )
-from dalga.store.statements import Batch, Statements
+from dalga.store.statements import (
+    Ended,
+    EndRow,
+    GivenBack,
+    Rescheduled,
+    Retried,
+    Skipped,
+    Statements,
+    Stopped,
+    Yielded,
+)
 from dalga.store.transactions import Call, Conflict, Transactions
 
 log = logger(__name__)
@@ -84,19 +93,23 @@ class Runs:
         # the database's time. It is what was asked for, so it holds even where that is wrong.
         horizon = self._clock.now() + within
 
-        def dues(rows: list[tuple[Any, ...]], now: datetime) -> Dues:
+        def dues(rows: list[DueTime], now: datetime) -> Dues:
             times = []
-            for _, value in rows:
-                if value is None:
+            for row in rows:
+                if row.due is None:
                     break  # the one row that is always there: nothing is due up to then
                 try:
-                    times.append(self._dialect.read_instant(value))
+                    times.append(self._dialect.read_instant(row.due))
                 except ValueError:
                     times.append(now)  # no time, but due: a claim will set it aside
             return Dues(times, max(times) if len(times) == limit else horizon)
 
-        arguments = (self._dialect.instant(horizon), *map(self._dialect.key, without), limit)
-        return self._lane.read(self._sql.due_within(len(without)), arguments, dues)
+        def fetch(cursor: Cursor) -> list[DueTime]:
+            paths = list(map(self._dialect.key, without))
+            find = self._sql.due_within(bool(paths))
+            return find.fetch(cursor, paths, horizon=self._dialect.instant(horizon), limit=limit)
+
+        return self._lane.read(fetch, dues)
 
     def claim(
         self, limit: int, lease: timedelta, without: Collection[str] = ()
@@ -104,46 +117,38 @@ class Runs:
         """See `Store.claim`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> tuple[Claimed, list[str]]:
-            at = self._dialect.instant(now)
-            paths = map(self._dialect.key, without)
-            cursor.execute(self._sql.find_due(len(without)), (at, *paths, limit))
-            found = {row[0]: row[1:] for row in cursor.fetchall()}
-            order = list(found)
+            sql, at = self._sql, self._dialect.instant(now)
+            paths = list(map(self._dialect.key, without))
+            due = sql.find_due(bool(paths)).fetch(cursor, paths, now=at, limit=limit)
+            before = {row.id: row for row in due}
+            order = list(before)
             if not order:
                 return Claimed([], now, full=False), []
             token = self._token()
-            cursor.execute(
-                self._sql.take(len(order)),
-                (
-                    self._dialect.instant(now + lease),
-                    token,
-                    token,
-                    at,
-                    *order,
-                    at,
-                ),
-            )
+            ends = self._dialect.instant(now + lease)
+            sql.take.execute(cursor, order, now=at, token=token, lease_ends=ends)
             # Only now are the rows this transaction's own: what is read here is what was taken.
-            cursor.execute(self._sql.read_taken(len(order)), (*order, token))
-            taken = {row[0]: RunRow(*row, *found[row[0]]) for row in cursor.fetchall()}
+            taken = {row.id: row for row in sql.read_taken.fetch(cursor, order, token=token)}
             lease_ends = since + lease.total_seconds()
             runs, problems = [], []
             for row in (taken[id] for id in order if id in taken):
                 if row.override == Override.DELETED:
-                    cursor.execute(self._sql.drop, (row.id, token))
+                    sql.drop.execute(cursor, id=row.id, token=token)
                     continue
                 try:
                     if is_true("disabled", row.disabled):
-                        cursor.execute(self._sql.park, (row.id, token))
+                        sql.park.execute(cursor, id=row.id, token=token)
                         continue
-                    run = read_run(row, token, now, lease_ends, self._dialect.read_instant)
+                    read_instant = self._dialect.read_instant
+                    run = read_run(row, before[row.id], token, now, lease_ends, read_instant)
                 except Unreadable as problem:
-                    cursor.execute(self._sql.set_aside, (str(problem)[:MAX_ERROR], row.id, token))
+                    error = str(problem)[:MAX_ERROR]
+                    sql.set_aside.execute(cursor, id=row.id, token=token, error=error)
                     problems.append(f"row {row.id} is set aside: {problem}")
                     continue
                 # What has begun goes on, though the database's clock was set back meanwhile.
                 if run.scheduled > now and run.attempt == 1:
-                    cursor.execute(self._sql.postpone, (row.id, token))
+                    sql.postpone.execute(cursor, id=row.id, token=token)
                     continue
                 runs.append(run)
             return Claimed(runs, now, full=len(order) == limit), problems
@@ -162,21 +167,28 @@ class Runs:
         def work(cursor: Cursor, now: datetime, since: float) -> Due | None:
             instant = self._dialect.instant
             due, id = after or (now, 0)
-            cursor.execute(self._sql.ahead, (instant(due), instant(due), id, CORRECTED))
-            rows = cursor.fetchall()
+            rows = self._sql.ahead.fetch(cursor, due=instant(due), id=id, limit=CORRECTED)
             last: Due | None = None
-            for id, path, body, *columns in rows:
-                row = JobRow(*columns)
+            for row in rows:
                 with suppress(ValueError):  # a time that is none
-                    last = self._dialect.read_instant(row.due), id
-                job = read_job(row, shown_key(path, body), now, self._dialect.read_instant)
+                    last = self._dialect.read_instant(row.due), row.id
+                key = shown_key(row.path, row.body)
+                job = read_job(row, key, now, self._dialect.read_instant)
                 if isinstance(job, UnreadableJob) or job.due is None:
                     continue
                 times = corrected(job, now, reach)
                 if times is not None:
                     # What was changed meanwhile stays as it is.
-                    was = map(instant, (job.due, job.scheduled, job.anchor))
-                    cursor.execute(self._sql.correct, (*map(instant, times), id, *was))
+                    self._sql.correct.execute(
+                        cursor,
+                        id=row.id,
+                        anchor=instant(times.anchor),
+                        scheduled=instant(times.scheduled),
+                        due=instant(times.due),
+                        found_anchor=instant(job.anchor),
+                        found_scheduled=instant(job.scheduled),
+                        found_due=instant(job.due),
+                    )
             return last if len(rows) == CORRECTED else None
 
         return self._lane.run(work)
@@ -220,48 +232,40 @@ class Runs:
         """
         leases, locked = self._read_leases(cursor, [end.run for end in ends])
         others: list[End] = []
-        batches: defaultdict[Batch, list[tuple[object, ...]]] = defaultdict(list)
+        batches: defaultdict[Statement, list[EndRow]] = defaultdict(list)
         for end in ends:
-            run = end.run
-            token, override, options = leases.get(run.row, (b"", Override.NONE, ""))
-            if run.row in locked:
+            lease = leases.get(end.run.row)
+            if end.run.row in locked:
                 recorded.postponed.append(end)
                 continue
-            if token != run.token:
+            if lease is None or lease.token != end.run.token:
                 others.append(end)
                 continue
-            if override == Override.NONE:
-                by_now = _by_now(end, options, now)
+            if lease.override == Override.NONE:
+                by_now = _by_now(end, lease.options, now)
                 (recorded.written if by_now == end else recorded.revised).append(by_now)
-                batch, values = self._end(by_now, now)
+                statement, row = self._end(by_now, now)
             else:
                 recorded.overridden.append(end)
-                batch, values = self._overridden(override, end, now)
-            batches[batch].append((run.row, run.token, *values))
-        for batch, rows in batches.items():
-            cursor.execute(batch(len(rows)), [value for values in rows for value in values])
-            if cursor.rowcount != len(rows):
+                statement, row = self._overridden(lease.override, end, now)
+            batches[statement].append(row)
+        for statement, rows in batches.items():
+            if statement.execute(cursor, rows) != len(rows):
                 raise Conflict("a lease changed hands between two statements")
         return others
 
-    def _read_leases(
-        self, cursor: Cursor, runs: list[Run]
-    ) -> tuple[dict[int, tuple[bytes, int, object]], set[int]]:
+    def _read_leases(self, cursor: Cursor, runs: list[Run]) -> tuple[dict[int, LeaseRow], set[int]]:
         """
-        What the rows of runs hold, by their ids: the token, the `Override` and the options. And
-        the rows that have the run's token, but are locked by somebody.
+        What the rows of runs hold, by their ids. And the rows that have the run's token, but are
+        locked by somebody.
         """
         rows = [run.row for run in runs]
-        cursor.execute(self._sql.read_leases(len(rows)), rows)
-        leases = {
-            row: (bytes(token or b""), override, options)
-            for row, token, override, options in cursor.fetchall()
-        }
+        leases = {lease.id: lease for lease in self._sql.read_leases.fetch(cursor, rows)}
         missing = [row for row in rows if row not in leases]
         if not missing:
             return leases, set()
-        cursor.execute(self._sql.read_tokens(len(missing)), missing)
-        held = {row: bytes(token or b"") for row, token in cursor.fetchall()}
+        found = self._sql.read_tokens.fetch(cursor, missing)
+        held = {row.id: row.token for row in found}
         return leases, {run.row for run in runs if held.get(run.row) == run.token}
 
     def _recorded_already(
@@ -275,45 +279,60 @@ class Runs:
         asked = [end for end in ends if end.run.row in unsure]
         if not asked:
             return set()
-        cursor.execute(self._sql.read_marks(len(asked)), [end.run.row for end in asked])
-        marks = {row: Marks(*columns) for row, *columns in cursor.fetchall()}
+        found = self._sql.read_marks.fetch(cursor, [end.run.row for end in asked])
+        marks = {row.id: row for row in found}
         return {end.run.row for end in asked if was_recorded(end, marks.get(end.run.row))}
 
-    def _end(self, end: End, now: datetime) -> tuple[Batch, tuple[object, ...]]:
+    def _end(self, end: End, now: datetime) -> tuple[Statement, EndRow]:
         """The statement that writes an end, and what it takes with each row."""
-        instant, sql, run = self._dialect.instant, self._sql, end.run
+        instant, sql = self._dialect.instant, self._sql
+        run, row, token = end.run, end.run.row, end.run.token
         match end.verdict:
             case Delete():
-                return sql.delete_rows, ()
+                return sql.delete_rows, Ended(row, token)
             case Reschedule(scheduled, anchor, error):
-                # One that went by already goes behind those who wait: they have a turn (P6).
-                due = max(scheduled, now)
-                return sql.reschedule_rows, (
-                    *map(instant, (scheduled, anchor, due)),
-                    error and error[:MAX_ERROR],
+                return sql.reschedule_rows, Rescheduled(
+                    row,
+                    token,
+                    next_scheduled=instant(scheduled),
+                    next_anchor=instant(anchor),
+                    # One that went by already goes behind those who wait: they have a turn (P6).
+                    next_due=instant(max(scheduled, now)),
+                    last_error=error and error[:MAX_ERROR],
                 )
             case Skip(scheduled):
-                return sql.skip_rows, (instant(scheduled),)
+                return sql.skip_rows, Skipped(row, token, next_scheduled=instant(scheduled))
             case Retry(due, error):
-                return sql.retry_rows, (instant(due), error[:MAX_ERROR])
+                return sql.retry_rows, Retried(
+                    row, token, next_due=instant(due), last_error=error[:MAX_ERROR]
+                )
             case GiveBack():
-                before = Override.TRIGGERED if run.waited else Override.NONE
-                return sql.give_back_rows, (run.attempt - 1, instant(run.due), int(before))
+                return sql.give_back_rows, GivenBack(
+                    row,
+                    token,
+                    attempts_before=run.attempt - 1,
+                    due_before=instant(run.due),
+                    override_before=int(Override.TRIGGERED if run.waited else Override.NONE),
+                )
             case Stop(error):
-                return sql.stop_rows, (error[:MAX_ERROR],)
+                return sql.stop_rows, Stopped(row, token, last_error=error[:MAX_ERROR])
 
-    def _overridden(
-        self, override: int, end: End, now: datetime
-    ) -> tuple[Batch, tuple[object, ...]]:
+    def _overridden(self, override: int, end: End, now: datetime) -> tuple[Statement, EndRow]:
         """The same for what the user did to the job meanwhile (P4)."""
+        row, token = end.run.row, end.run.token
         if override == Override.DELETED:
-            return self._sql.bury_rows, ()
+            return self._sql.bury_rows, Ended(row, token)
         # A PUT counts afresh; any other override leaves a success one.
         succeeded = isinstance(end.verdict, Reschedule) and end.verdict.error is None
-        counted = int(succeeded and override == Override.TRIGGERED)
-        if override in WAITED:
-            return self._sql.yield_rows, (override, self._dialect.instant(now), override, counted)
-        return self._sql.yield_rows, (override, None, int(Override.NONE), counted)
+        waits = override in WAITED
+        return self._sql.yield_rows, Yielded(
+            row,
+            token,
+            override_read=override,
+            next_due=self._dialect.instant(now) if waits else None,
+            override_kept=override if waits else int(Override.NONE),
+            succeeded=int(succeeded and override == Override.TRIGGERED),
+        )
 
 
 def _by_now(end: End, options: object, now: datetime) -> End:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import Cursor, Trouble
+from dalga.store.parameters import Statement
 from dalga.store.schema import HEARTBEATS, VERSION, columns_of, definitions, lacking, misfit
 from dalga.store.sqlitefile import PUT_BACK, FileWatch, unusable, uri, who
 
@@ -66,7 +67,7 @@ class SQLite:
     module = "sqlite3"
     table = f'"{TABLE}"'
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
-    now = "SELECT UTC_TIMESTAMP(6)"  # `begin` looks at the version
+    now = "SELECT UTC_TIMESTAMP(6) AS now, NULL AS has_instances"  # `begin` looks at the version
     by_id = by_key = by_due = ""
     skip_locked = ""  # there is but one writer
 
@@ -81,8 +82,8 @@ class SQLite:
     def proposed(self, column: str) -> str:
         return f"excluded.{column}"
 
-    def prepare(self, sql: str) -> str:
-        return " ".join(sql.split()).replace("%s", "?")
+    def prepare(self, sql: str) -> Statement:
+        return Statement(sql, "?")
 
     def connect(self) -> Any:
         # A file that is gone must not be made anew, empty: its jobs may still come back.
@@ -165,7 +166,8 @@ class SQLite:
             raise StartupError(f"the table {self.table} in {self.where()} {what}")
         needed = columns_of("sqlite")
         made = [self.named(suffix) for suffix in needed if not self.columns(cursor, suffix)]
-        cursor.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = ?", (f"{TABLE}_due",))
+        index = {"name": f"{TABLE}_due"}
+        cursor.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = :name", index)
         if made or cursor.fetchall() == [(0,)]:
             self.create(cursor, "")
         for suffix, names in needed.items():
@@ -180,8 +182,8 @@ class SQLite:
     def is_blob(self, column: str) -> str:
         return f"typeof({column}) = 'blob'"
 
-    def octets(self, is_blob: bool) -> str:
-        return "%s" if is_blob else "CAST(%s AS TEXT)"
+    def octets(self, name: str, is_blob: bool) -> str:
+        return f"%({name})s" if is_blob else f"CAST(%({name})s AS TEXT)"
 
     def instant(self, instant: datetime) -> object:
         return _text(instant)
@@ -199,20 +201,17 @@ class SQLite:
             raise ValueError(f"is {value!r}, which is not a time") from None
         return instant.replace(tzinfo=UTC)
 
-    def update_rows(
-        self, columns: tuple[str, ...], assignments: str, condition: str, count: int
-    ) -> str:
-        names = ("row_id", "row_token", *columns)
-        renamed = ", ".join(f"column{number} AS {name}" for number, name in enumerate(names, 1))
+    def update_rows(self, fields: tuple[str, ...], assignments: str, condition: str) -> Statement:
+        renamed = ", ".join(f"column{number} AS {name}" for number, name in enumerate(fields, 1))
         return self.prepare(f"""
             UPDATE {self.table} SET {assignments}
-            FROM (SELECT {renamed} FROM ({_values(len(names), count)}))
+            FROM (SELECT {renamed} FROM ({_values(fields)}))
             WHERE id = row_id AND token = row_token AND {condition}
             """)
 
-    def delete_rows(self, condition: str, count: int) -> str:
+    def delete_rows(self, fields: tuple[str, ...], condition: str) -> Statement:
         return self.prepare(f"""
-            DELETE FROM {self.table} WHERE (id, token) IN ({_values(2, count)}) AND {condition}
+            DELETE FROM {self.table} WHERE (id, token) IN ({_values(fields)}) AND {condition}
             """)
 
     def trouble(self, error: Exception) -> Trouble | None:
@@ -312,6 +311,6 @@ def _text(instant: datetime) -> str:
     return instant.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
-def _values(columns: int, count: int) -> str:
-    row = "(" + ", ".join(["%s"] * columns) + ")"
-    return f"VALUES {', '.join([row] * count)}"
+def _values(fields: tuple[str, ...]) -> str:
+    row = ", ".join(f"%({name})s" for name in fields)
+    return f"VALUES [({row}), ...]"

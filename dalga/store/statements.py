@@ -1,8 +1,9 @@
 """
 The SQL of the jobs table and of the table of instances, as all engines take it.
 
-A statement about a number of rows is a method, as its text grows with that number. Every other
-statement is made once for a dialect. This module runs no statement.
+Each statement is made once for a dialect; `dalga.store.parameters` says how its parameters are
+written and given. The NamedTuples here are the rows of values that a statement takes. This module
+executes no statement.
 
 One trap decides the order of some SET lists. MySQL assigns from left to right, so that a later
 expression sees an earlier column's new value; SQLite, as the standard has it, shows old values
@@ -14,21 +15,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any, NamedTuple
 
 from dalga.model.job import Failed
 from dalga.store.dialect import Dialect
-from dalga.store.rows import MAX_COUNT, Override
+from dalga.store.parameters import R, Select, Statement, columns
+from dalga.store.rows import (
+    MAX_COUNT,
+    CountsRow,
+    DueRow,
+    DueTime,
+    JobRow,
+    KeyRow,
+    LeaseRow,
+    Marks,
+    NowRow,
+    NumberRow,
+    Override,
+    PageRow,
+    RunRow,
+    TokenRow,
+)
 
-#: Makes the statement that does something to so many rows.
-Batch = Callable[[int], str]
+#: Fields of the rows that are read from a column of another name.
+RENAMED = {"override": "superseded"}
 
-#: A run of the job is under way. The parameter is the database's time.
-LEASED = "token IS NOT NULL AND due > %s"
-
-#: Which row it is, and behind that the columns of `JobRow`, in its order.
-COLUMNS = """
-                id, path, body, schedule, location, options, anchor, scheduled, due, attempts,
-                error, successes, skipped, failed, disabled, token, superseded"""
+#: A run of the job is under way.
+LEASED = "token IS NOT NULL AND due > %(now)s"
 
 #: The job's schedule is a calendar (P1M) or a cron expression, which have times of their own. For
 #: all others a trigger is where elapsed time is counted from.
@@ -38,15 +51,124 @@ BY_THE_CLOCK = (
 
 #: The row of a job that is as a PUT has read it.
 AS_FOUND = f"""
-            WHERE path = %s AND body = %s AND schedule = %s AND location = %s AND options = %s
-            AND disabled = %s AND superseded <> {Override.DELETED}"""
+            WHERE path = %(path)s AND body = %(body)s
+            AND schedule = %(found_schedule)s
+            AND location = %(found_location)s
+            AND options = %(found_options)s
+            AND disabled = %(found_disabled)s
+            AND superseded <> {Override.DELETED}"""
 
 #: The row that a claim has taken.
-MINE = "WHERE id = %s AND token = %s"
+MINE = "WHERE id = %(id)s AND token = %(token)s"
+
+#: The row of a job that the user has not deleted.
+BY_KEY = f"WHERE path = %(path)s AND body = %(body)s AND superseded <> {Override.DELETED}"
+
+#: The rows of jobs, by `KeyValues`.
+ANY_KEY = "[path = %(path)s AND body = %(body)s OR ...]"
+
+#: The rows with one of these ids.
+ANY_ID = "id IN ([%(id)s, ...])"
+
+#: The rows whose path is none of these.
+WITHOUT = "AND path NOT IN ([%(path)s, ...])"
+
+
+class KeyValues(NamedTuple):
+    """The job's key."""
+
+    path: Any
+    body: Any
+
+
+class NewRow(NamedTuple):
+    """A row for a job; each field is a column."""
+
+    path: Any
+    body: Any
+    schedule: Any
+    location: Any
+    options: Any
+    anchor: Any
+    scheduled: Any
+    due: Any
+
+
+# The ends of runs: the row and the token of the run, and what is written.
+
+
+class Ended(NamedTuple):
+    """A run whose row is deleted."""
+
+    row_id: Any
+    row_token: Any
+
+
+class Rescheduled(NamedTuple):
+    """A run that is followed by another one."""
+
+    row_id: Any
+    row_token: Any
+    next_scheduled: Any
+    next_anchor: Any
+    next_due: Any
+    #: Why the run was given up; None for one that succeeded.
+    last_error: Any
+
+
+class Skipped(NamedTuple):
+    """A run that was not begun, as too late."""
+
+    row_id: Any
+    row_token: Any
+    next_scheduled: Any
+
+
+class Retried(NamedTuple):
+    """A run that is tried again."""
+
+    row_id: Any
+    row_token: Any
+    next_due: Any
+    last_error: Any
+
+
+class Stopped(NamedTuple):
+    """A run that was given up, and the job with it."""
+
+    row_id: Any
+    row_token: Any
+    last_error: Any
+
+
+class GivenBack(NamedTuple):
+    """A run that was not begun, for any instance to claim."""
+
+    row_id: Any
+    row_token: Any
+    attempts_before: Any
+    due_before: Any
+    override_before: Any
+
+
+class Yielded(NamedTuple):
+    """A run during which the user did something to the job, which counts."""
+
+    row_id: Any
+    row_token: Any
+    override_read: Any
+    #: None for the job's scheduled time.
+    next_due: Any
+    override_kept: Any
+    #: 1 for a success that counts, else 0.
+    succeeded: Any
+
+
+EndRow = Ended | Rescheduled | Skipped | Retried | Stopped | GivenBack | Yielded
 
 
 class Statements:
-    """The SQL for one dialect. Parameters stand in the order in which a statement has them."""
+    """The SQL for one dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
@@ -54,391 +176,516 @@ class Statements:
 
     # What the API reads
 
-    def get(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT {COLUMNS} FROM {self._table}
-            WHERE superseded <> {Override.DELETED} AND ({_any_key(count)})
-            """)
+    @cached_property
+    def get(self) -> Select[JobRow]:
+        return self._select(
+            JobRow,
+            f"""
+            SELECT {_columns(JobRow)} FROM {self._table}
+            WHERE superseded <> {Override.DELETED} AND ({ANY_KEY})
+            """,
+        )
 
-    def page(self, condition: str) -> str:
+    def page(self, condition: str) -> Select[PageRow]:
         dialect = self._dialect
-        return dialect.prepare(f"""
-            SELECT {dialect.is_blob("path")}, {dialect.is_blob("body")}, {COLUMNS}
+        return self._select(
+            PageRow.read,
+            f"""
+            SELECT
+                {dialect.is_blob("path")} AS path_is_blob,
+                {dialect.is_blob("body")} AS body_is_blob,
+                {_columns(JobRow)}
             FROM {self._table}{dialect.by_key} WHERE superseded <> {Override.DELETED} {condition}
-            ORDER BY path, body LIMIT %s
-            """)
-
-    def find_all(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, path, body FROM {self._table} WHERE {_any_key(count)}
-            """)
-
-    def find_rows(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT {COLUMNS} FROM {self._table} WHERE {_any_key(count)}
-            """)
+            ORDER BY path, body LIMIT %(limit)s
+            """,
+        )
 
     @cached_property
-    def find(self) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id FROM {self._table}
-            WHERE path = %s AND body = %s AND superseded <> {Override.DELETED}
-            """)
+    def find_all(self) -> Select[KeyRow]:
+        return self._select(KeyRow, f"SELECT {_columns(KeyRow)} FROM {self._table} WHERE {ANY_KEY}")
 
     @cached_property
-    def counts(self) -> str:
+    def find_rows(self) -> Select[JobRow]:
+        return self._select(JobRow, f"SELECT {_columns(JobRow)} FROM {self._table} WHERE {ANY_KEY}")
+
+    @cached_property
+    def find(self) -> Select[KeyRow]:
+        return self._select(KeyRow, f"SELECT {_columns(KeyRow)} FROM {self._table} {BY_KEY}")
+
+    @cached_property
+    def counts(self) -> Select[CountsRow]:
         # By id, the one order in which no row moves while others are counted.
-        return self._dialect.prepare(f"""
-            SELECT (SELECT COUNT(*) FROM {self._dialect.heartbeats} WHERE seen > %s),
-                   (SELECT MIN(due) FROM {self._table}{self._dialect.by_due} WHERE due <= %s),
-                   COUNT(*), COUNT(is_pending), COUNT(is_set_aside), COUNT(is_running), MAX(id)
+        dialect = self._dialect
+        return self._select(
+            CountsRow,
+            f"""
+            SELECT
+                (SELECT COUNT(*) FROM {dialect.heartbeats} WHERE seen > %(alive)s) AS instances,
+                (SELECT MIN(due) FROM {self._table}{dialect.by_due} WHERE due <= %(now)s) AS oldest,
+                COUNT(*) AS total,
+                COUNT(is_pending) AS pending,
+                COUNT(is_set_aside) AS set_aside,
+                COUNT(is_running) AS running,
+                MAX(id) AS last
             FROM (
                 SELECT id,
-                    CASE WHEN due <= %s THEN 1 END AS is_pending,
+                    CASE WHEN due <= %(now)s THEN 1 END AS is_pending,
                     CASE WHEN due IS NULL AND disabled = 0 AND failed <> {Failed.STOPPED}
                         THEN 1 END AS is_set_aside,
-                    CASE WHEN {LEASED} AND due <= %s THEN 1 END AS is_running
-                FROM {self._table}{self._dialect.by_id} WHERE id > %s ORDER BY id LIMIT %s
+                    CASE WHEN {LEASED} AND due <= %(last_lease)s THEN 1 END AS is_running
+                FROM {self._table}{dialect.by_id}
+                WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
             ) AS counted
-            """)
+            """,
+        )
 
     @cached_property
-    def now(self) -> str:
-        return self._dialect.prepare(self._dialect.now)
+    def now(self) -> Select[NowRow]:
+        return self._select(NowRow, self._dialect.now)
 
     # What a PUT writes
 
-    def put(self, count: int) -> str:
-        return self._dialect.prepare(self._insert(count) + self._upsert)
+    @cached_property
+    def put(self) -> Statement:
+        return self._dialect.prepare(self._insert + self._upsert)
 
-    def add(self, count: int) -> str:
+    @cached_property
+    def add(self) -> Statement:
         unless_there = (
             f" {self._dialect.on_conflict('path, body')} disabled = {self._table}.disabled"
         )
-        return self._dialect.prepare(self._insert(count) + unless_there)
+        return self._dialect.prepare(self._insert + unless_there)
 
-    def _insert(self, count: int) -> str:
-        rows = ", ".join([f"({_places(8)})"] * count)
+    @property
+    def _insert(self) -> str:
+        values = ", ".join(f"%({name})s" for name in NewRow._fields)
         return f"""
-            INSERT INTO {self._table}
-                (path, body, schedule, location, options, anchor, scheduled, due)
-            VALUES {rows}"""
+            INSERT INTO {self._table} ({", ".join(NewRow._fields)}) VALUES [({values}), ...]"""
 
-    @cached_property
+    @property
     def _upsert(self) -> str:
         new = self._dialect.proposed
         return f"""
             {self._dialect.on_conflict("path, body")}
-                token = CASE WHEN due > %s THEN token END,
+                token = CASE WHEN due > %(now)s THEN token END,
                 superseded = CASE WHEN {LEASED} THEN
-                    CASE {new("scheduled")} WHEN %s
+                    CASE {new("scheduled")} WHEN %(now)s
                     THEN {Override.RUN_NOW} ELSE {Override.RESCHEDULED} END
                     ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due ELSE {new("due")} END,
-                schedule = {new("schedule")}, location = {new("location")},
-                options = {new("options")}, anchor = {new("anchor")},
+                schedule = {new("schedule")},
+                location = {new("location")},
+                options = {new("options")},
+                anchor = {new("anchor")},
                 scheduled = {new("scheduled")},
-                run = NULL, started = NULL, attempts = 0, error = NULL,
-                successes = 0, skipped = 0, failed = {Failed.NO}, disabled = 0
+                run = NULL,
+                started = NULL,
+                attempts = 0,
+                error = NULL,
+                successes = 0,
+                skipped = 0,
+                failed = {Failed.NO},
+                disabled = 0
             """
 
-    def lock(self, count: int) -> str:
+    @cached_property
+    def lock(self) -> Select[KeyRow]:
         # By the index of keys, as everybody else who goes by a key: no deadlocks.
-        return self._dialect.prepare(f"""
-            SELECT id, path, body FROM {self._table}{self._dialect.by_key}
-            WHERE {_any_key(count)}{self._dialect.skip_locked}
-            """)
+        return self._select(
+            KeyRow,
+            f"""
+            SELECT {_columns(KeyRow)} FROM {self._table}{self._dialect.by_key}
+            WHERE {ANY_KEY}{self._dialect.skip_locked}
+            """,
+        )
 
     @cached_property
-    def amend(self) -> str:
+    def amend(self) -> Statement:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET
-                schedule = %s, location = %s, options = %s {AS_FOUND}
-            AND scheduled = %s
+                schedule = %(schedule)s,
+                location = %(location)s,
+                options = %(options)s
+            {AS_FOUND}
+            AND scheduled = %(scheduled)s
             """)
 
     @cached_property
-    def hold(self) -> str:
+    def hold(self) -> Statement:
         """Changes nothing: compares, and locks where there are locks."""
         return self._dialect.prepare(
             f"UPDATE {self._table}{self._dialect.by_key} SET disabled = disabled {AS_FOUND}"
         )
 
     @cached_property
-    def hold_deleted(self) -> str:
+    def hold_deleted(self) -> Statement:
         """The same as `hold` for a job that was deleted during a run."""
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET disabled = disabled
-            WHERE path = %s AND body = %s AND superseded = {Override.DELETED}
+            WHERE path = %(path)s AND body = %(body)s AND superseded = {Override.DELETED}
             """)
 
     # What else a user does to a job
 
     @cached_property
-    def trigger(self) -> str:
+    def trigger(self) -> Statement:
         # A run that the job has stopped on is run again, as the same; else it is a new one.
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET
-                token = CASE WHEN due > %s THEN token END,
+                token = CASE WHEN due > %(now)s THEN token END,
                 superseded = CASE WHEN {LEASED} THEN
                     CASE WHEN superseded IN ({Override.RESCHEDULED}, {Override.RUN_NOW})
                     THEN {Override.RUN_NOW} ELSE {Override.TRIGGERED} END
                     ELSE {Override.NONE} END,
-                due = CASE WHEN {LEASED} THEN due ELSE %s END,
+                due = CASE WHEN {LEASED} THEN due ELSE %(now)s END,
                 anchor = CASE WHEN failed = {Failed.STOPPED} OR {BY_THE_CLOCK}
-                    THEN anchor ELSE %s END,
-                scheduled = CASE failed WHEN {Failed.STOPPED} THEN scheduled ELSE %s END,
+                    THEN anchor ELSE %(now)s END,
+                scheduled = CASE failed WHEN {Failed.STOPPED} THEN scheduled ELSE %(now)s END,
                 run = CASE failed WHEN {Failed.STOPPED} THEN run END,
                 attempts = CASE failed WHEN {Failed.STOPPED} THEN attempts ELSE 0 END,
                 error = CASE failed WHEN {Failed.CONTINUED} THEN error END,
                 started = NULL,
                 failed = CASE failed WHEN {Failed.STOPPED} THEN {Failed.NO} ELSE failed END
-            WHERE path = %s AND body = %s AND superseded <> {Override.DELETED} AND disabled = 0
+            {BY_KEY} AND disabled = 0
             """)
 
     @cached_property
-    def enable(self) -> str:
+    def enable(self) -> Statement:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET
-                token = CASE WHEN due > %s THEN token END,
+                token = CASE WHEN due > %(now)s THEN token END,
                 superseded = CASE WHEN {LEASED} THEN superseded ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due
                     WHEN failed <> {Failed.STOPPED} THEN scheduled END,
                 started = CASE WHEN {LEASED} THEN started END,
                 disabled = 0
-            WHERE path = %s AND body = %s AND superseded <> {Override.DELETED} AND disabled <> 0
+            {BY_KEY} AND disabled <> 0
             """)
 
     @cached_property
-    def disable(self) -> str:
+    def disable(self) -> Statement:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET
-                token = CASE WHEN due > %s THEN token END,
+                token = CASE WHEN due > %(now)s THEN token END,
                 superseded = CASE WHEN {LEASED} THEN superseded ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due END,
                 disabled = 1
-            WHERE path = %s AND body = %s AND superseded <> {Override.DELETED}
+            {BY_KEY}
             """)
 
     @cached_property
-    def delete_idle(self) -> str:
+    def delete_idle(self) -> Statement:
         return self._dialect.prepare(f"""
-            DELETE FROM {self._table} WHERE path = %s AND body = %s
-            AND (token IS NULL OR due IS NULL OR due <= %s)
+            DELETE FROM {self._table} WHERE path = %(path)s AND body = %(body)s
+            AND (token IS NULL OR due IS NULL OR due <= %(now)s)
             """)
 
     @cached_property
-    def delete_leased(self) -> str:
+    def delete_leased(self) -> Statement:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET superseded = {Override.DELETED}
-            WHERE path = %s AND body = %s AND {LEASED}
+            WHERE path = %(path)s AND body = %(body)s AND {LEASED}
             """)
 
     # What a claim does
 
-    def due_within(self, without: int) -> str:
+    def due_within(self, without: bool) -> Select[DueTime]:
+        """:param without: whether there are rows of paths to leave out."""
+        return self._due_within_without if without else self._due_within
+
+    @cached_property
+    def _due_within(self) -> Select[DueTime]:
+        return self._dues("")
+
+    @cached_property
+    def _due_within_without(self) -> Select[DueTime]:
+        return self._dues(WITHOUT)
+
+    def _dues(self, without: str) -> Select[DueTime]:
         # The time is there also where nothing is due.
-        return self._dialect.prepare(f"""
-            SELECT (SELECT UTC_TIMESTAMP(6)), due
+        return self._select(
+            DueTime,
+            f"""
+            SELECT (SELECT UTC_TIMESTAMP(6)) AS now, due
             FROM (SELECT 1) AS one LEFT JOIN (
                 SELECT due FROM {self._table}
-                WHERE due <= %s {_without(without)} ORDER BY due LIMIT %s
+                WHERE due <= %(horizon)s {without} ORDER BY due LIMIT %(limit)s
             ) AS dues ON TRUE
-            """)
+            """,
+        )
 
-    def find_due(self, without: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, due, superseded FROM {self._table}{self._dialect.by_due}
-            WHERE due <= %s {_without(without)} ORDER BY due, id LIMIT %s{self._dialect.skip_locked}
-            """)
+    def find_due(self, without: bool) -> Select[DueRow]:
+        """:param without: whether there are rows of paths to leave out."""
+        return self._find_due_without if without else self._find_due
 
-    def take(self, count: int) -> str:
+    @cached_property
+    def _find_due(self) -> Select[DueRow]:
+        return self._due_rows("")
+
+    @cached_property
+    def _find_due_without(self) -> Select[DueRow]:
+        return self._due_rows(WITHOUT)
+
+    def _due_rows(self, without: str) -> Select[DueRow]:
+        return self._select(
+            DueRow,
+            f"""
+            SELECT {_columns(DueRow)} FROM {self._table}{self._dialect.by_due}
+            WHERE due <= %(now)s {without}
+            ORDER BY due, id LIMIT %(limit)s{self._dialect.skip_locked}
+            """,
+        )
+
+    @cached_property
+    def take(self) -> Statement:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_id} SET
-                due = %s, token = %s, run = COALESCE(run, %s), started = COALESCE(started, %s),
+                due = %(lease_ends)s,
+                token = %(token)s,
+                run = COALESCE(run, %(token)s),
+                started = COALESCE(started, %(now)s),
                 attempts = CASE WHEN disabled = 0 AND attempts < {MAX_COUNT}
                     THEN attempts + 1 ELSE attempts END,
                 superseded = CASE superseded WHEN {Override.DELETED}
                     THEN {Override.DELETED} ELSE {Override.NONE} END
-            WHERE id IN ({_places(count)}) AND due <= %s
-            """)
-
-    def read_taken(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, path, body, schedule, location, options, anchor, scheduled,
-                run, started, attempts, successes, skipped, failed, superseded, disabled
-            FROM {self._table} WHERE id IN ({_places(count)}) AND token = %s
+            WHERE {ANY_ID} AND due <= %(now)s
             """)
 
     @cached_property
-    def drop(self) -> str:
+    def read_taken(self) -> Select[RunRow]:
+        return self._select(
+            RunRow,
+            f"""
+            SELECT {_columns(RunRow)} FROM {self._table}
+            WHERE {ANY_ID} AND token = %(token)s
+            """,
+        )
+
+    @cached_property
+    def drop(self) -> Statement:
         return self._dialect.prepare(f"DELETE FROM {self._table} {MINE}")
 
     @cached_property
-    def set_aside(self) -> str:
+    def set_aside(self) -> Statement:
         return self._dialect.prepare(f"""
-            UPDATE {self._table} SET error = %s, token = NULL, due = NULL,
-                run = NULL, started = NULL, attempts = 0, failed = {Failed.NO}, disabled = 0 {MINE}
+            UPDATE {self._table} SET
+                error = %(error)s,
+                token = NULL,
+                due = NULL,
+                run = NULL,
+                started = NULL,
+                attempts = 0,
+                failed = {Failed.NO},
+                disabled = 0
+            {MINE}
             """)
 
     @cached_property
-    def postpone(self) -> str:
+    def postpone(self) -> Statement:
         return self._dialect.prepare(f"""
-            UPDATE {self._table} SET due = scheduled, token = NULL,
-                run = NULL, started = NULL, attempts = 0 {MINE}
+            UPDATE {self._table} SET
+                due = scheduled,
+                token = NULL,
+                run = NULL,
+                started = NULL,
+                attempts = 0
+            {MINE}
             """)
 
     @cached_property
-    def park(self) -> str:
+    def park(self) -> Statement:
         """Disabled during a run of which nothing was heard."""
         return self._dialect.prepare(f"UPDATE {self._table} SET due = NULL, token = NULL {MINE}")
 
     # What a record reads
 
-    def read_leases(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, token, superseded, options FROM {self._table}{self._dialect.by_id}
-            WHERE id IN ({_places(count)}){self._dialect.skip_locked}
-            """)
-
-    def read_tokens(self, count: int) -> str:
-        return self._dialect.prepare(
-            f"SELECT id, token FROM {self._table} WHERE id IN ({_places(count)})"
+    @cached_property
+    def read_leases(self) -> Select[LeaseRow]:
+        return self._select(
+            LeaseRow,
+            f"""
+            SELECT {_columns(LeaseRow)} FROM {self._table}{self._dialect.by_id}
+            WHERE {ANY_ID}{self._dialect.skip_locked}
+            """,
         )
 
-    def read_marks(self, count: int) -> str:
-        return self._dialect.prepare(f"""
-            SELECT id, token, run, attempts, error, failed
-            FROM {self._table} WHERE id IN ({_places(count)})
-            """)
+    @cached_property
+    def read_tokens(self) -> Select[TokenRow]:
+        return self._select(
+            TokenRow, f"SELECT {_columns(TokenRow)} FROM {self._table} WHERE {ANY_ID}"
+        )
+
+    @cached_property
+    def read_marks(self) -> Select[Marks]:
+        return self._select(Marks, f"SELECT {_columns(Marks)} FROM {self._table} WHERE {ANY_ID}")
 
     # What the end of a run writes. A job that was disabled meanwhile is due no more (P4). No value
     # may rest on a column that is assigned beside it: in an UPDATE of several tables, as this is
     # one for MySQL, nobody knows which comes first.
 
-    def delete_rows(self, count: int) -> str:
-        return self._dialect.delete_rows(f"superseded = {Override.NONE}", count)
+    @cached_property
+    def delete_rows(self) -> Statement:
+        return self._dialect.delete_rows(Ended._fields, f"superseded = {Override.NONE}")
 
-    def bury_rows(self, count: int) -> str:
-        return self._dialect.delete_rows(f"superseded = {Override.DELETED}", count)
+    @cached_property
+    def bury_rows(self) -> Statement:
+        return self._dialect.delete_rows(Ended._fields, f"superseded = {Override.DELETED}")
 
-    def reschedule_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("next_scheduled", "next_anchor", "next_due", "last_error"),
-            f"due = {_unless_disabled('next_due')}, scheduled = next_scheduled, "
-            "anchor = next_anchor, token = NULL, run = NULL, started = NULL, attempts = 0, "
-            f"successes = CASE WHEN last_error IS NULL AND successes < {MAX_COUNT} "
-            "THEN successes + 1 ELSE successes END, "
-            "error = last_error, "
-            f"failed = CASE WHEN last_error IS NULL THEN {Failed.NO} ELSE {Failed.CONTINUED} END",
-            f"superseded = {Override.NONE}",
-            count,
+    @cached_property
+    def reschedule_rows(self) -> Statement:
+        return self._update_rows(
+            Rescheduled._fields,
+            f"""
+                due = {_unless_disabled("next_due")},
+                scheduled = next_scheduled,
+                anchor = next_anchor,
+                token = NULL,
+                run = NULL,
+                started = NULL,
+                attempts = 0,
+                successes = CASE WHEN last_error IS NULL AND successes < {MAX_COUNT}
+                    THEN successes + 1 ELSE successes END,
+                error = last_error,
+                failed = CASE WHEN last_error IS NULL
+                    THEN {Failed.NO} ELSE {Failed.CONTINUED} END
+            """,
         )
 
-    def skip_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("next_scheduled",),
-            f"due = {_unless_disabled('next_scheduled')}, scheduled = next_scheduled, "
-            "token = NULL, run = NULL, started = NULL, attempts = 0, "
-            f"skipped = CASE WHEN skipped < {MAX_COUNT} THEN skipped + 1 ELSE skipped END",
-            f"superseded = {Override.NONE}",
-            count,
+    @cached_property
+    def skip_rows(self) -> Statement:
+        return self._update_rows(
+            Skipped._fields,
+            f"""
+                due = {_unless_disabled("next_scheduled")},
+                scheduled = next_scheduled,
+                token = NULL,
+                run = NULL,
+                started = NULL,
+                attempts = 0,
+                skipped = CASE WHEN skipped < {MAX_COUNT} THEN skipped + 1 ELSE skipped END
+            """,
         )
 
-    def retry_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("next_due", "last_error"),
-            f"due = {_unless_disabled('next_due')}, error = last_error, token = NULL",
-            f"superseded = {Override.NONE}",
-            count,
+    @cached_property
+    def retry_rows(self) -> Statement:
+        return self._update_rows(
+            Retried._fields,
+            f"""
+                due = {_unless_disabled("next_due")},
+                error = last_error,
+                token = NULL
+            """,
         )
 
-    def stop_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("last_error",),
-            f"due = NULL, error = last_error, token = NULL, failed = {Failed.STOPPED}",
-            f"superseded = {Override.NONE}",
-            count,
+    @cached_property
+    def stop_rows(self) -> Statement:
+        return self._update_rows(
+            Stopped._fields,
+            f"""
+                due = NULL,
+                error = last_error,
+                token = NULL,
+                failed = {Failed.STOPPED}
+            """,
         )
 
-    def give_back_rows(self, count: int) -> str:
-        return self._dialect.update_rows(
-            ("attempts_before", "due_before", "override_before"),
-            f"due = {_unless_disabled('due_before')}, token = NULL, attempts = attempts_before, "
-            "superseded = override_before, "
-            "started = CASE WHEN attempts_before > 0 THEN started END",
-            f"superseded = {Override.NONE}",
-            count,
+    @cached_property
+    def give_back_rows(self) -> Statement:
+        return self._update_rows(
+            GivenBack._fields,
+            f"""
+                due = {_unless_disabled("due_before")},
+                token = NULL,
+                attempts = attempts_before,
+                superseded = override_before,
+                started = CASE WHEN attempts_before > 0 THEN started END
+            """,
         )
 
-    def yield_rows(self, count: int) -> str:
+    @cached_property
+    def yield_rows(self) -> Statement:
         return self._dialect.update_rows(
-            ("override_read", "next_due", "override_kept", "succeeded"),
-            f"due = {_unless_disabled('COALESCE(next_due, scheduled)')}, token = NULL, "
-            "superseded = override_kept, "
-            f"successes = CASE WHEN successes < {MAX_COUNT} "
-            "THEN successes + succeeded ELSE successes END",
+            Yielded._fields,
+            f"""
+                due = {_unless_disabled("COALESCE(next_due, scheduled)")},
+                token = NULL,
+                superseded = override_kept,
+                successes = CASE WHEN successes < {MAX_COUNT}
+                    THEN successes + succeeded ELSE successes END
+            """,
             "superseded = override_read",
-            count,
         )
+
+    def _update_rows(self, fields: tuple[str, ...], assignments: str) -> Statement:
+        """The end of runs during which the user did nothing to the job."""
+        return self._dialect.update_rows(fields, assignments, f"superseded = {Override.NONE}")
 
     # What a correction does, after the clock was set back
 
     @cached_property
-    def ahead(self) -> str:
-        return self._dialect.prepare(f"""
-            SELECT {COLUMNS} FROM {self._table}{self._dialect.by_due}
-            WHERE due >= %s AND (due > %s OR id > %s) ORDER BY due, id LIMIT %s
-            """)
+    def ahead(self) -> Select[JobRow]:
+        return self._select(
+            JobRow,
+            f"""
+            SELECT {_columns(JobRow)} FROM {self._table}{self._dialect.by_due}
+            WHERE due >= %(due)s AND (due > %(due)s OR id > %(id)s)
+            ORDER BY due, id LIMIT %(limit)s
+            """,
+        )
 
     @cached_property
-    def correct(self) -> str:
+    def correct(self) -> Statement:
         return self._dialect.prepare(f"""
-            UPDATE {self._table}{self._dialect.by_id} SET anchor = %s, scheduled = %s, due = %s
-            WHERE id = %s AND due = %s AND scheduled = %s AND anchor = %s
+            UPDATE {self._table}{self._dialect.by_id} SET
+                anchor = %(anchor)s,
+                scheduled = %(scheduled)s,
+                due = %(due)s
+            WHERE id = %(id)s
+            AND anchor = %(found_anchor)s
+            AND scheduled = %(found_scheduled)s
+            AND due = %(found_due)s
             """)
 
     # The table of instances
 
     @cached_property
-    def announce(self) -> str:
+    def announce(self) -> Statement:
         return self._dialect.prepare(f"""
-            INSERT INTO {self._dialect.heartbeats} (id, seen) VALUES (%s, %s)
+            INSERT INTO {self._dialect.heartbeats} (id, seen) VALUES (%(id)s, %(seen)s)
             {self._dialect.on_conflict("id")} seen = {self._dialect.proposed("seen")}
             """)
 
     @cached_property
-    def depart(self) -> str:
-        return self._dialect.prepare(f"DELETE FROM {self._dialect.heartbeats} WHERE id = %s")
+    def depart(self) -> Statement:
+        return self._dialect.prepare(f"DELETE FROM {self._dialect.heartbeats} WHERE id = %(id)s")
 
     @cached_property
-    def forget(self) -> str:
-        return self._dialect.prepare(f"DELETE FROM {self._dialect.heartbeats} WHERE seen <= %s")
-
-    @cached_property
-    def count_gone(self) -> str:
+    def forget(self) -> Statement:
         return self._dialect.prepare(
-            f"SELECT COUNT(*) FROM {self._dialect.heartbeats} WHERE seen <= %s"
+            f"DELETE FROM {self._dialect.heartbeats} WHERE seen <= %(seen)s"
         )
 
     @cached_property
-    def count_ahead(self) -> str:
-        return self._dialect.prepare(
-            f"SELECT COUNT(*) FROM {self._dialect.heartbeats} WHERE seen > %s"
+    def count_gone(self) -> Select[NumberRow]:
+        return self._select(
+            NumberRow,
+            f"SELECT COUNT(*) AS number FROM {self._dialect.heartbeats} WHERE seen <= %(seen)s",
         )
+
+    @cached_property
+    def count_ahead(self) -> Select[NumberRow]:
+        return self._select(
+            NumberRow,
+            f"SELECT COUNT(*) AS number FROM {self._dialect.heartbeats} WHERE seen > %(seen)s",
+        )
+
+    def _select(self, row: Callable[..., R], sql: str) -> Select[R]:
+        return Select(row, self._dialect.prepare(sql))
 
 
 def _unless_disabled(due: str) -> str:
     return f"CASE disabled WHEN 0 THEN {due} END"
 
 
-def _any_key(count: int) -> str:
-    return " OR ".join(["path = %s AND body = %s"] * count)
-
-
-def _without(paths: int) -> str:
-    return f"AND path NOT IN ({_places(paths)})" if paths else ""
-
-
-def _places(count: int) -> str:
-    return ", ".join(["%s"] * count)
+def _columns(row: type[tuple[Any, ...]]) -> str:
+    return columns(row, RENAMED)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -86,19 +87,23 @@ class JobsTable:
 
     def open(self) -> None:
         """See `Store.open`."""
-
         last_write = self._dialect.last_write()  # before we write
+        self._at_start(partial(self._check_at_start, last_write), self._trial.run)
 
-        def check(cursor: Cursor) -> None:
-            self._dialect.check_table(cursor)
-            sent = self.clock.seconds()
-            cursor.execute(self._dialect.prepare("SELECT UTC_TIMESTAMP(6)"))
-            ((value,),) = cursor.fetchall()
-            self.clock.observe(self._dialect.read_instant(value), sent, self.clock.seconds())
-            if last_write is not None and last_write > self.clock.now() + SET_BACK:
-                self.clock.set_backs += 1  # while no daemon was there to see it
+    def _check_at_start(self, last_write: datetime | None, cursor: Cursor) -> None:
+        """
+        Check the tables, and read the database's clock for the first time.
 
-        self._at_start(check, self._trial.run)
+        :param last_write: when the database was last written to, as `Dialect.last_write` gives it.
+        :raises StartupError: if a table is not there, or not as we make it.
+        """
+        self._dialect.check_table(cursor)
+        sent = self.clock.seconds()
+        cursor.execute("SELECT UTC_TIMESTAMP(6)")
+        ((value,),) = cursor.fetchall()
+        self.clock.observe(self._dialect.read_instant(value), sent, self.clock.seconds())
+        if last_write is not None and last_write > self.clock.now() + SET_BACK:
+            self.clock.set_backs += 1  # while no daemon was there to see it
 
     def create_table(self) -> str:
         """See `Store.create_table`."""
@@ -201,7 +206,7 @@ class JobsTable:
 
     def now(self) -> Deferred[datetime]:
         """See `Store.now`."""
-        return self._api_lane.read(self._sql.now, (), lambda rows, now: now)
+        return self._api_lane.read(self._sql.now.fetch, lambda rows, now: now)
 
     def announce(self, instance: str) -> Deferred[None]:
         """See `Store.announce`."""

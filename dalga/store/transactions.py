@@ -9,7 +9,7 @@ callers know better how long that may take.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from random import Random
@@ -25,6 +25,8 @@ from dalga.errors import StoreUnavailable
 from dalga.log import logger
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Cursor, Dialect, Trouble
+from dalga.store.parameters import R, Select
+from dalga.store.rows import NowRow
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -225,7 +227,7 @@ class Transactions:
         self._threads = threads
         self._free = DeferredSemaphore(threads)
         self._closed = False
-        self._read_time = dialect.prepare(dialect.now)
+        self._read_time = Select(NowRow, dialect.prepare(dialect.now))
         self._pool: Any = _Pool(dialect, last_loss, cp_reactor=reactor, cp_min=1, cp_max=threads)
 
     def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:
@@ -246,19 +248,18 @@ class Transactions:
 
     def read(
         self,
-        sql: str,
-        arguments: Sequence[object],
-        result: Callable[[list[tuple[Any, ...]], datetime], T],
+        fetch: Callable[[Cursor], list[R]],
+        result: Callable[[list[R], datetime], T],
     ) -> Deferred[T]:
         """
         Run one statement that only reads, and reads the database's time too.
 
-        :param sql: a statement of the dialect that gives at least one row, with the database's time
-            in the first column.
+        :param fetch: executes a `Select` of at least one row, whose first column is the database's
+            time.
         :param result: makes the result of the rows and that time. Called in a database thread.
         :raises StoreUnavailable: if the database can't do it now.
         """
-        work = partial(self._read, sql, arguments, result)
+        work = partial(self._read, fetch, result)
         return Deferred.fromCoroutine(self._run(work, Call()))
 
     @property
@@ -347,26 +348,22 @@ class Transactions:
             raise
 
     def _timed(self, work: Callable[[Cursor, datetime, float], T], cursor: Cursor) -> _Timed[T]:
-        time = self._time(cursor, self._read_time, ())
+        time = self._time(cursor, self._read_time.fetch)
         return _Timed(work(cursor, time.now, time.sent), time.now, time.sent, time.received)
 
     def _read(
         self,
-        sql: str,
-        arguments: Sequence[object],
-        result: Callable[[list[tuple[Any, ...]], datetime], T],
+        fetch: Callable[[Cursor], list[R]],
+        result: Callable[[list[R], datetime], T],
         cursor: Cursor,
     ) -> _Timed[T]:
-        time = self._time(cursor, sql, arguments)
+        time = self._time(cursor, fetch)
         return _Timed(result(time.result, time.now), time.now, time.sent, time.received)
 
-    def _time(
-        self, cursor: Cursor, sql: str, arguments: Sequence[object]
-    ) -> _Timed[list[tuple[Any, ...]]]:
+    def _time(self, cursor: Cursor, fetch: Callable[[Cursor], list[R]]) -> _Timed[list[R]]:
         """A statement's rows, and the database's time from their first column."""
         sent = self._clock.seconds()
-        cursor.execute(sql, arguments)
-        rows = cursor.fetchall()
+        rows = fetch(cursor)
         received = self._clock.seconds()
         return _Timed(rows, self._dialect.read_instant(rows[0][0]), sent, received)
 

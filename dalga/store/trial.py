@@ -16,8 +16,8 @@ from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.keyed import KeyedRows
 from dalga.store.puts import Puts, as_planned
-from dalga.store.rows import MAX_ERROR, Override, RunRow, Unreadable, read_run
-from dalga.store.statements import Statements
+from dalga.store.rows import MAX_ERROR, DueRow, Override, Unreadable, read_run
+from dalga.store.statements import Ended, Retried, Statements
 
 #: When the rows are due that the start tries to write: far from all other rows. And a time before
 #: which no row is due.
@@ -86,8 +86,7 @@ class Trial:
     def _look_for_set_back(self, cursor: Cursor) -> None:
         """Whether the clock was set back while no daemon was there to see it."""
         late = self._dialect.instant(self._clock.now() + SET_BACK)
-        cursor.execute(self._sql.count_ahead, (late,))
-        ((ahead,),) = cursor.fetchall()
+        ((ahead,),) = self._sql.count_ahead.fetch(cursor, seen=late)
         if ahead and not self._clock.set_backs:
             self._clock.set_backs += 1
 
@@ -118,22 +117,20 @@ class Trial:
 
     def _find(self, cursor: Cursor, keys: list[JobKey]) -> list[int]:
         """The ids of the jobs' rows, which are locked then."""
-        parts = [part for key in keys for part in self._rows.key(key)]
-        cursor.execute(self._sql.find_all(len(keys)), parts)
-        rows = [row[0] for row in cursor.fetchall()]
+        rows = [row.id for _, row in self._rows.select(cursor, self._sql.find_all, keys)]
         self._rows.lock(cursor, keys)
         return rows
 
     def _claim(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
         """Claim rows, and read them; gives how many the driver says it has changed."""
         dialect, sql = self._dialect, self._sql
-        cursor.execute(sql.find_due(0), (dialect.instant(_LONG_AGO), 1))
+        find = sql.find_due(without=False)
+        find.fetch(cursor, now=dialect.instant(_LONG_AGO), limit=1)
         changed = self._take(cursor, rows, token)
-        cursor.execute(sql.read_taken(len(rows)), (*rows, token))
         try:
-            for row in cursor.fetchall():
-                columns = RunRow(*(*row, row[7], Override.NONE))
-                run = read_run(columns, token, _TRIAL, 0.0, dialect.read_instant)
+            for row in sql.read_taken.fetch(cursor, rows, token=token):
+                before = DueRow(row.id, row.scheduled, Override.NONE)
+                run = read_run(row, before, token, _TRIAL, 0.0, dialect.read_instant)
                 if run.started != _TRIAL:
                     raise _NotKept("a claim does not read what it wrote")
         except Unreadable as problem:
@@ -142,17 +139,15 @@ class Trial:
 
     def _take(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
         at = self._dialect.instant(_TRIAL)
-        cursor.execute(self._sql.take(len(rows)), (at, token, token, at, *rows, at))
-        return int(cursor.rowcount)
+        return self._sql.take.execute(cursor, rows, now=at, token=token, lease_ends=at)
 
     def _fail(self, cursor: Cursor, keys: list[JobKey], rows: list[int], token: bytes) -> int:
         """Record that runs have failed, and claim them again; gives what `_claim` does."""
-        cursor.execute(self._sql.read_leases(len(rows)), rows)
+        self._sql.read_leases.fetch(cursor, rows)
         at = self._dialect.instant(_TRIAL)
         error = (_TEXT * MAX_ERROR)[:MAX_ERROR]
-        ends = [value for row in rows for value in (row, token, at, error)]
-        cursor.execute(self._sql.retry_rows(len(rows)), ends)
-        changed = int(cursor.rowcount)
+        ends = [Retried(row, token, next_due=at, last_error=error) for row in rows]
+        changed = self._sql.retry_rows.execute(cursor, ends)
         self._take(cursor, rows, token)
         found = [job for _, job in self._rows.read_rows(cursor, keys, _TRIAL)]
         if [job.error for job in found if isinstance(job, Job)] != [error] * len(keys):
@@ -160,14 +155,11 @@ class Trial:
         return changed
 
     def _delete(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
-        ends = [value for row in rows for value in (row, token)]
-        cursor.execute(self._sql.delete_rows(len(rows)), ends)
-        return int(cursor.rowcount)
+        return self._sql.delete_rows.execute(cursor, [Ended(row, token) for row in rows])
 
     def _come_and_go(self, cursor: Cursor, name: str) -> int:
         """An instance that is heard of twice, and stops; gives how many rows that removed."""
         id = self._dialect.key(name)
         for _ in range(2):
-            cursor.execute(self._sql.announce, (id, self._dialect.instant(_TRIAL)))
-        cursor.execute(self._sql.depart, (id,))
-        return int(cursor.rowcount)
+            self._sql.announce.execute(cursor, id=id, seen=self._dialect.instant(_TRIAL))
+        return self._sql.depart.execute(cursor, id=id)

@@ -31,7 +31,7 @@ from dalga.model.duration import duration_from_text
 from dalga.model.schedule import timestamp
 from dalga.model.zone import check_location
 from dalga.store.dialect import Cursor, Dialect, Trouble
-from dalga.store.rows import TOKEN_LENGTH, RunRow, Unreadable, read_run
+from dalga.store.rows import TOKEN_LENGTH, DueRow, RunRow, Unreadable, read_run
 from dalga.store.schema import (
     ALIVE,
     BACKUP,
@@ -253,9 +253,9 @@ def _find(dialect: Dialect, cursor: Cursor, table: str) -> Old | None:
 def _key_is_unique(dialect: Dialect, cursor: Cursor, suffix: str) -> bool:
     cursor.execute(
         "SELECT index_name FROM information_schema.statistics "
-        "WHERE table_schema = DATABASE() AND table_name = %s AND non_unique = 0 "
+        "WHERE table_schema = DATABASE() AND table_name = %(table)s AND non_unique = 0 "
         "GROUP BY index_name HAVING SUM(column_name NOT IN ('path', 'body')) = 0",
-        (dialect.named(suffix).strip("`"),),
+        {"table": dialect.named(suffix).strip("`")},
     )
     return bool(cursor.fetchall())
 
@@ -267,10 +267,8 @@ def _refuse_while_used(dialect: Dialect, cursor: Cursor, old: Old, table: str) -
             if suffix and dialect.columns(cursor, suffix):
                 _refuse_while_alive(dialect, cursor, dialect.named(suffix), table)
         cursor.execute(
-            dialect.prepare(
-                f"SELECT COUNT(*), MAX(due) FROM {dialect.named(old.suffix)} "
-                "WHERE token IS NOT NULL AND due > UTC_TIMESTAMP(6)"
-            )
+            f"SELECT COUNT(*), MAX(due) FROM {dialect.named(old.suffix)} "
+            "WHERE token IS NOT NULL AND due > UTC_TIMESTAMP(6)"
         )
         ((running, last),) = cursor.fetchall()
         if running:
@@ -298,10 +296,11 @@ def _refuse_while_alive(dialect: Dialect, cursor: Cursor, heartbeats: str, table
     """:raises StartupError: if an instance has given a sign of life lately."""
     now = _now(dialect, cursor)
     # A sign of life from the future is from before the database's clock was set back.
-    lately = dialect.instant(now - ALIVE), dialect.instant(now + ALIVE)
-    cursor.execute(
-        dialect.prepare(f"SELECT id, seen FROM {heartbeats} WHERE seen > %s AND seen <= %s"), lately
+    lately = dialect.prepare(
+        f"SELECT id, seen FROM {heartbeats} WHERE seen > %(from)s AND seen <= %(to)s"
     )
+    times = {"from": dialect.instant(now - ALIVE), "to": dialect.instant(now + ALIVE)}
+    lately.execute(cursor, **times)
     found = cursor.fetchall()
     if found:
         names = ", ".join(sorted(_text(name) for name, _ in found))
@@ -433,9 +432,8 @@ def problem_of(row: Row, read_instant: Callable[[object], datetime]) -> str | No
                 failed=0,
                 override=0,
                 disabled=0,
-                due=row.scheduled,
-                override_before=0,
             ),
+            DueRow(id=0, due=row.scheduled, override=0),
             b"",
             datetime.min,
             0.0,
@@ -631,22 +629,22 @@ def _copy_own(
     source = OWN_COLUMNS[old.version]
     cursor = connection.cursor()
     last_of_batch = dialect.prepare(
-        f"SELECT MAX(id) FROM (SELECT id FROM {dialect.named(old.suffix)} WHERE id > %s "
+        f"SELECT MAX(id) FROM (SELECT id FROM {dialect.named(old.suffix)} WHERE id > %(last)s "
         f"ORDER BY id LIMIT {BATCH}) AS batch"
     )
     insert = dialect.prepare(
         f"INSERT INTO {dialect.named(UNFINISHED)} ({', '.join(source)}) "
         f"SELECT {', '.join(source.values())} FROM {dialect.named(old.suffix)} "
-        f"WHERE id > %s AND id <= %s AND {old.is_job}"
+        f"WHERE id > %(last)s AND id <= %(following)s AND {old.is_job}"
     )
     copied, last = 0, -(2**63)
     while True:
-        cursor.execute(last_of_batch, (last,))
+        last_of_batch.execute(cursor, last=last)
         ((following,),) = cursor.fetchall()
         if following is None:
             return
-        cursor.execute(insert, (last, following))
-        copied, last = copied + cursor.rowcount, following
+        copied += insert.execute(cursor, last=last, following=following)
+        last = following
         yield copied
 
 
@@ -655,6 +653,7 @@ def _copy_go(
 ) -> Generator[int, None, None]:
     """Copy a Go release's table; gives how many rows are copied by now."""
     cursor = connection.cursor()
+    # The driver makes statements of several rows, as long as the server takes them.
     insert = (
         f"INSERT INTO {dialect.named(UNFINISHED)} ({', '.join(Row._fields)}) "
         f"VALUES ({', '.join(['%s'] * len(Row._fields))})"
@@ -692,7 +691,7 @@ def _count(dialect: Dialect, cursor: Cursor, suffix: str, condition: str) -> int
 
 
 def _now(dialect: Dialect, cursor: Cursor) -> datetime:
-    cursor.execute(dialect.prepare("SELECT UTC_TIMESTAMP(6)"))
+    cursor.execute("SELECT UTC_TIMESTAMP(6)")
     ((now,),) = cursor.fetchall()
     return dialect.read_instant(now)
 
