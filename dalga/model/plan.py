@@ -57,6 +57,10 @@ class RawRequest(Chosen):
     if_exists: IfExists | None = None
 
 
+#: The attributes of `RawRequest`.
+_PARAMETERS = tuple(field.name for field in fields(RawRequest))
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduleRequest(RawRequest):
     """
@@ -73,7 +77,7 @@ class ScheduleRequest(RawRequest):
 
         :raises InvalidRequest: for parameters that contradict each other.
         """
-        return cls(**{field.name: getattr(raw, field.name) for field in fields(raw)})
+        return cls(**{name: getattr(raw, name) for name in _PARAMETERS})
 
     def __post_init__(self) -> None:
         _check_request(self)
