@@ -23,14 +23,14 @@ from dalga.database import build_store
 from dalga.model.run import Delete, End, Outcome
 from dalga.store.table import JobsTable
 
-LEASE = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=10)
 
 
 async def work(store: JobsTable, batch: int, count: int) -> float:
     """Claim and record so many rows, one batch after the other; gives rows a second."""
     began, done = time.monotonic(), 0
     while done < count:
-        runs = (await store.claim(batch, LEASE)).runs
+        runs = (await store.claim(batch, TIMEOUT)).runs
         await store.record([End(run, Outcome(200, 0.0), Delete()) for run in runs])
         done += len(runs)
     return count / (time.monotonic() - began)

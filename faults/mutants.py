@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "lease-check": {
         "dispatch/posts.py": [
-            ("if self._reactor.seconds() + self._timeout > run.lease_ends:", "if False:")
+            ("if self._reactor.seconds() + run.timeout > run.lease_ends:", "if False:")
         ],
     },
     "record-retry": {

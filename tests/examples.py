@@ -57,6 +57,8 @@ RUN = Run(
     successes=0,
     claimed=NOW,
     lease_ends=20.0,
+    payload=b"1234",
+    timeout=10.0,
 )
 OK = Outcome(200, 0.1)
 FAILURE = Outcome(500, 0.1)

@@ -30,6 +30,7 @@ from dalga.model.run import (
     Run,
     Skip,
     Stop,
+    lease_of,
     revised,
 )
 from dalga.model.schedule import Every, Once, Schedule
@@ -355,12 +356,13 @@ class FakeStore:
         return self._run("due_within", limit, work, without)
 
     def claim(
-        self, limit: int, lease: timedelta, without: Collection[str] = ()
+        self, limit: int, timeout: timedelta, without: Collection[str] = ()
     ) -> Deferred[Claimed]:
         """See `Store.claim`."""
 
         def work() -> Claimed:
             now = self.time
+            lease = lease_of(timeout.total_seconds())
             due = self._due(now, without)[:limit]
             self._tokens += 1
             token = b"%016d" % self._tokens
@@ -379,7 +381,7 @@ class FakeStore:
                 else:
                     row.due, row.token, row.run = now + lease, token, row.run or token
                     row.started, row.attempts = row.started or now, row.attempts + 1
-                    runs.append(self._taken(row, now, lease, was_due, waited))
+                    runs.append(self._taken(row, now, timeout.total_seconds(), was_due, waited))
             return Claimed(runs, now, full=len(due) == limit)
 
         return self._run("claim", limit, work, without)
@@ -476,7 +478,7 @@ class FakeStore:
             row.token, row.override, row.due = None, Override.NONE, None
 
     def _taken(
-        self, row: Row, now: datetime, lease: timedelta, was_due: datetime, waited: bool
+        self, row: Row, now: datetime, timeout: float, was_due: datetime, waited: bool
     ) -> Run:
         assert row.token is not None and row.run is not None and row.started is not None
         return Run(
@@ -494,7 +496,9 @@ class FakeStore:
             started=row.started,
             successes=row.successes,
             claimed=now,
-            lease_ends=self._seconds() + lease.total_seconds(),
+            lease_ends=self._seconds() + lease_of(timeout).total_seconds(),
+            payload=row.key.body.encode(),
+            timeout=timeout,
         )
 
     def _close(self, end: End, recorded: Recorded) -> None:

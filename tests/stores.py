@@ -27,7 +27,17 @@ from dalga.model.duration import seconds
 from dalga.model.job import Job
 from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.run import (
+    LEASE_MARGIN,
+    Delete,
+    GiveBack,
+    Reschedule,
+    Retry,
+    Run,
+    Skip,
+    Stop,
+    Verdict,
+)
 from dalga.store.table import JobsTable
 from tests.examples import ended
 from tests.servers import Cluster, Server, start_server
@@ -39,8 +49,8 @@ ASKED = [
     if name.strip()
 ]
 
-#: A lease that is over as soon as it is taken, and one that outlasts any test.
-OVER = timedelta(0)
+#: Time-outs: one whose lease is over as soon as it is taken, and one whose lease outlasts any test.
+OVER = timedelta(seconds=-LEASE_MARGIN)
 LONG = timedelta(minutes=10)
 
 NOW = ScheduleRequest(one_off=True, immediate=True)
@@ -181,9 +191,9 @@ class EngineTestCase(TestCase):
         await store.put(key, replace(EACH_MINUTE, immediate=True, **asked))
         return await self.claim_one(store, key)
 
-    async def claim_one(self, store: JobsTable, key: RawKey, lease: timedelta = LONG) -> Run:
+    async def claim_one(self, store: JobsTable, key: RawKey, timeout: timedelta = LONG) -> Run:
         """Claim all that is due, which has to be that job and no other."""
-        (run,) = (await store.claim(9, lease)).runs
+        (run,) = (await store.claim(9, timeout)).runs
         self.assertEqual(run.key, key)
         return run
 

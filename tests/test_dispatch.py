@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.dispatch import posts, recorder, waiting
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
 from dalga.dispatch.recorder import RECORD_DELAY, RECORD_LIMIT
-from dalga.dispatch.scheduler import LEASE_MARGIN, SCAN_LIMIT, Pace, Scheduler
+from dalga.dispatch.scheduler import SCAN_LIMIT, Pace, Scheduler
 from dalga.dispatch.upkeep import DEPARTURE
 from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
@@ -26,7 +26,19 @@ from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure, Options
 from dalga.model.plan import ScheduleRequest
 from dalga.model.retry import RetryPolicy
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, RunPolicy, Skip, Stop, Verdict
+from dalga.model.run import (
+    LEASE_MARGIN,
+    Delete,
+    GiveBack,
+    Reschedule,
+    Retry,
+    Run,
+    RunPolicy,
+    Skip,
+    Stop,
+    Verdict,
+    lease_of,
+)
 from dalga.model.schedule import Every
 from dalga.model.setback import Reach
 from dalga.store import Claimed, Due, Recorded, Store
@@ -176,7 +188,7 @@ class ClaimTests(SchedulerTestCase):
         claims: list[int] = []
 
         def nothing(
-            limit: int, lease: timedelta, without: Collection[str] = ()
+            limit: int, timeout: timedelta, without: Collection[str] = ()
         ) -> Deferred[Claimed]:
             claims.append(limit)
             return succeed(Claimed([], self.store.time, full=False))
@@ -349,6 +361,28 @@ class ClaimTests(SchedulerTestCase):
         self.go(TIMEOUT + 2)
         self.assertEqual([run.attempt for run, _ in self.endpoint.posts], [2])
 
+    def test_a_late_claim_of_two(self) -> None:
+        """P3: each run's own time-out says whether its POST can still end within its lease."""
+        claim = self.store.claim
+
+        def own_timeouts(
+            limit: int, timeout: timedelta, without: Collection[str] = ()
+        ) -> Deferred[Claimed]:
+            def change(claimed: Claimed) -> Claimed:
+                first, *others = claimed.runs
+                return replace(claimed, runs=[replace(first, timeout=1.0), *others])
+
+            return claim(limit, timeout, without).addCallback(change)
+
+        self.store.claim = own_timeouts  # type: ignore[method-assign]
+        self.store.insert("short", self.store.time - seconds(1))
+        self.store.insert("long")
+        self.store.hold("claim")
+        self.start(scan=60)
+        self.clock.advance(LEASE_MARGIN + 1)
+        self.store.release("claim")
+        self.assertEqual(self.endpoint.paths, ["short"])
+
     def test_a_claim_just_in_time(self) -> None:
         """P3: one that leaves the POST all its time is."""
         self.store.insert("late")
@@ -434,7 +468,7 @@ class ClaimTests(SchedulerTestCase):
         self.go(10)
         self.assertEqual(len(self.store.called("correct")), done)
         reach = self.store.called("correct")[-1].argument
-        self.assertEqual(reach.lease, self.scheduler._pace.lease)
+        self.assertEqual(reach.lease, lease_of(TIMEOUT))
         self.assertTrue(any("was set back" in line for line in self.logged(LogLevel.warn)))
 
     def test_a_correction_that_breaks(self) -> None:
@@ -541,7 +575,7 @@ class ClaimTests(SchedulerTestCase):
         self.store.set_by = timedelta(hours=-1)
         self.go(2)
         reach = self.store.called("correct")[-1].argument
-        self.assertEqual(reach, Reach(pace.lease, 1.5 * retry.max_interval, 1.25))
+        self.assertEqual(reach, Reach(lease_of(TIMEOUT), 1.5 * retry.max_interval, 1.25))
 
     def test_mistakes_are_forgotten(self) -> None:
         """P10: so many are remembered, and one that comes again is told in a line."""
@@ -1596,8 +1630,8 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     key = JobKey("check_feed", "1234")
     at = EPOCH - timedelta(days=1)
 
-    async def claim(lease: timedelta) -> list[Run]:
-        claimed = await store.claim(2, lease)
+    async def claim(timeout: timedelta) -> list[Run]:
+        claimed = await store.claim(2, timeout)
         seen.append([(run.key, run.attempt, run.schedule) for run in claimed.runs])
         seen.append(claimed.full)
         return claimed.runs

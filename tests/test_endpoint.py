@@ -54,7 +54,9 @@ SCHEDULED = datetime(2014, 11, 11, 22, 11, 40, 999_999, tzinfo=UTC)
 Answer = Callable[["Conversation", bytes], None]
 
 
-def a_run(path: str = "check_feed", body: str = "1234", attempt: int = 1) -> Run:
+def a_run(
+    path: str = "check_feed", body: str = "1234", attempt: int = 1, timeout: float = LONG
+) -> Run:
     return Run(
         row=1,
         token=b"t",
@@ -71,6 +73,8 @@ def a_run(path: str = "check_feed", body: str = "1234", attempt: int = 1) -> Run
         successes=0,
         claimed=SCHEDULED,
         lease_ends=100.0,
+        payload=body.encode(),
+        timeout=timeout,
     )
 
 
@@ -222,7 +226,8 @@ class EndpointCase(TestCase):
         self, answer: Answer, timeout: float = LONG, run: Run | None = None
     ) -> Deferred[Outcome]:
         """POST one run to a server that answers so."""
-        return self.endpoint(self.serve(answer).baseurl, timeout).post(run or a_run())
+        posted = replace(run or a_run(), timeout=timeout)
+        return self.endpoint(self.serve(answer).baseurl, timeout).post(posted)
 
 
 class RequestTests(EndpointCase):
@@ -290,6 +295,16 @@ class RequestTests(EndpointCase):
         yield endpoint.close()
         yield server.connections[0].lost
         self.assertEqual(events, [])
+
+    @inlineCallbacks
+    def test_the_runs_payload(self) -> Any:
+        """It is the body that goes out, whatever octets it has."""
+        server = self.serve(says(OK))
+        payload = bytes(range(256))
+        yield self.endpoint(server.baseurl).post(replace(a_run(), payload=payload))
+        head, _, body = server.requests[0].partition(b"\r\n\r\n")
+        self.assertEqual(body, payload)
+        self.assertTrue(head.endswith(b"\r\nContent-Length: 256"), head)
 
     @inlineCallbacks
     def test_any_text_is_a_body(self) -> Any:
@@ -679,7 +694,7 @@ class FailureTests(EndpointCase):
     def test_silence(self) -> Any:
         """P3: no answer within the time-out, and the connection is dropped."""
         server = self.serve(keeps_silent)
-        outcome = yield self.endpoint(server.baseurl, SHORT).post(a_run())
+        outcome = yield self.endpoint(server.baseurl).post(a_run(timeout=SHORT))
         self.assertEqual((outcome.status, outcome.error), (None, "no answer within 0.2 s"))
         self.assertTrue(SHORT <= outcome.elapsed < LONG, outcome)
         yield server.connections[0].lost
@@ -688,7 +703,7 @@ class FailureTests(EndpointCase):
     def test_no_accept(self) -> Any:
         """The time-out covers the connect too: a full backlog answers nothing at all."""
         where = f"127.0.0.1:{self.a_full_port()}"
-        outcome = yield self.endpoint(f"http://{where}/", SHORT).post(a_run())
+        outcome = yield self.endpoint(f"http://{where}/", SHORT).post(a_run(timeout=SHORT))
         self.assertEqual(
             outcome.error, f"could not connect to {where} within 0.2 s, nothing was sent"
         )
@@ -704,7 +719,7 @@ class FailureTests(EndpointCase):
             (b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
         ):
             server = self.serve(trickles(start, drop, SHORT / 8))
-            outcome = yield self.endpoint(server.baseurl, SHORT).post(a_run())
+            outcome = yield self.endpoint(server.baseurl, SHORT).post(a_run(timeout=SHORT))
             self.assertEqual((outcome.status, outcome.error), (None, "no answer within 0.2 s"))
             self.assertTrue(SHORT <= outcome.elapsed < LONG, outcome)
             yield server.connections[0].lost
@@ -873,7 +888,7 @@ class FailureTests(EndpointCase):
         """Even what nobody has thought of fails one attempt and nothing else; it is logged."""
         server = self.serve(says(OK))
         endpoint = self.endpoint(server.baseurl)
-        outcome = yield endpoint.post(a_run(body="\ud800"))
+        outcome = yield endpoint.post(replace(a_run(), id="\ud800"))
         self.assertEqual(outcome.status, None)
         self.assertEqual(outcome.error, "internal error, which Dalga's log describes")
         self.assertEqual(len(self.flushLoggedErrors(UnicodeEncodeError)), 1)
@@ -1133,7 +1148,7 @@ class TlsTests(EndpointCase):
     def test_a_time_out_under_tls(self) -> Any:
         """P3: silence is given up in time, before, during and after the handshake."""
         where = f"127.0.0.1:{self.serve(keeps_silent).port}"
-        outcome = yield self.endpoint(f"https://{where}/", SHORT).post(a_run())
+        outcome = yield self.endpoint(f"https://{where}/", SHORT).post(a_run(timeout=SHORT))
         self.assertEqual(
             outcome.error, f"could not agree on TLS with {where} within 0.2 s, nothing was sent"
         )
@@ -1141,7 +1156,7 @@ class TlsTests(EndpointCase):
         for answer in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"):
             server = self.serve(says(answer), certificate)
             endpoint = self.endpoint(f"https://localhost:{server.port}/", SHORT)
-            outcome = yield endpoint.post(a_run())
+            outcome = yield endpoint.post(a_run(timeout=SHORT))
             self.assertEqual(outcome.error, "no answer within 0.2 s")
             yield server.connections[0].lost
 

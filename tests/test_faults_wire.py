@@ -463,8 +463,8 @@ class DalgaTests(WireCase):
         self.addCleanup(caller.close)
         return caller
 
-    async def outcome(self, caller: Caller) -> Outcome:
-        return await caller.post(a_run())
+    async def outcome(self, caller: Caller, timeout: float = LONG) -> Outcome:
+        return await caller.post(a_run(timeout=timeout))
 
     async def test_outcomes(self) -> None:
         for how, status, error in [
@@ -500,7 +500,7 @@ class DalgaTests(WireCase):
         """P3: when the outcome is there, the endpoint soon sees the end of the POST."""
         for how in (Hang(), Drip(0.1), Answer(delay=LONG)):
             endpoint = self.endpoint(how)
-            outcome = await self.outcome(self.caller(endpoint.url, SHORT))
+            outcome = await self.outcome(self.caller(endpoint.url, SHORT), SHORT)
             self.assertEqual(outcome.error, f"no answer within {SHORT} s")
             (post,) = endpoint.posts
             await endpoint.until(lambda post=post: post.end is not None)  # type: ignore[misc]

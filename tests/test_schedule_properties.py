@@ -646,4 +646,6 @@ def run_of(
         successes=0,
         claimed=scheduled,
         lease_ends=0.0,
+        payload=b"1234",
+        timeout=10.0,
     )

@@ -180,6 +180,8 @@ def life(planned: Plan, policy: RunPolicy, lasting: timedelta, start: datetime) 
             successes=0,
             claimed=now,
             lease_ends=0.0,
+            payload=b"b",
+            timeout=10.0,
         )
         verdict: Verdict | None = missed(run)
         if verdict is None:

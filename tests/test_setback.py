@@ -16,7 +16,7 @@ from dalga.model.job import Failed, Job
 from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Reschedule, Retry, Run
+from dalga.model.run import Reschedule, Retry
 from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule
 from dalga.model.setback import Reach, Times, corrected, timely
 from dalga.model.zone import Zone
@@ -24,7 +24,7 @@ from dalga.store import runs
 from dalga.store.rows import read_job
 from dalga.store.schema import MAX_LEASE
 from dalga.store.table import JobsTable
-from tests.examples import ended
+from tests.examples import RUN, ended
 from tests.stores import EACH_MINUTE, EngineTestCase, each_engine
 
 NOW = datetime(2026, 1, 1, 9, 0, 0, tzinfo=UTC)
@@ -102,7 +102,7 @@ class CorrectedTests(SynchronousTestCase):
         assert moved is not None
         self.assertLessEqual(moved, 5)
         # A POST brings one run at once, and the next an interval and the jitter after it.
-        run = Run(1, b"", KEY, EACH_5, options, NOW, NOW, NOW, False, "", 1, NOW, 0, NOW, 0.0)
+        run = replace(RUN, schedule=EACH_5, options=options, anchor=NOW, scheduled=NOW, claimed=NOW)
         end = ended(run, Reschedule(first, NOW))
         back = NOW - timedelta(seconds=2)
         self.assertEqual(timely(end, back, REACH), end)
@@ -175,7 +175,9 @@ class CorrectedTests(SynchronousTestCase):
 
     def test_a_clock_that_was_not_set_back(self) -> None:
         """What a run has led to stays, however far ahead that is."""
-        run = Run(1, b"", KEY, EACH_5, Options(), NOW, NOW, NOW, False, "", 1, NOW, 0, NOW, 0.0)
+        run = replace(
+            RUN, schedule=EACH_5, options=Options(), anchor=NOW, scheduled=NOW, claimed=NOW
+        )
         end = ended(run, Reschedule(NOW + HOUR + seconds_(3), NOW))
         self.assertEqual(timely(end, NOW, REACH), end)
         earlier = NOW - seconds_(1)

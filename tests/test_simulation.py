@@ -19,7 +19,7 @@ from bench.simulation.machine import MS, Cores, Interpreter, Time, at
 from bench.simulation.table import Database
 from bench.simulation.world import Result, death, drain, punctual
 from dalga.dispatch import loglines
-from dalga.dispatch.scheduler import LEASE_MARGIN
+from dalga.model.run import LEASE_MARGIN
 from tests.fakes import noting
 
 #: Each daemon on a machine of its own, and a database with cores to spare.

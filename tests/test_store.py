@@ -16,8 +16,9 @@ from dalga.model.duration import seconds
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
-from dalga.model.run import Delete, Reschedule, Retry, Run
+from dalga.model.run import Delete, Reschedule, Retry, Run, lease_of
 from dalga.model.schedule import Every, Once
+from dalga.store import runs as store_runs
 from dalga.store.table import JobsTable
 from tests.examples import ended
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
@@ -305,7 +306,30 @@ class ClaimTests(EngineTestCase):
         left_here = run.lease_ends - store.clock.seconds()
         left_there = (due - (await store.claim(9, LONG)).now).total_seconds()
         self.assertLess(left_here, left_there + 0.5)
-        self.assertLess(abs(left_here - LONG.total_seconds()), 5)
+        self.assertLess(abs(left_here - lease_of(LONG.total_seconds()).total_seconds()), 5)
+
+    async def test_each_run_has_its_own_lease(self) -> None:
+        """P3: rows that are claimed together may have time-outs of their own."""
+        store, other = self.open_store(), self.open_store()
+        self.in_the_past("a", "b", "c", "d")
+        own = {row: 60.0 * number for number, row in enumerate(self.ids())}
+        self.patch(store_runs, "timeout_of", lambda row, default: own[row.id] or default)
+        claimed = await store.claim(9, LONG)
+        self.assertEqual([run.key.path for run in claimed.runs], ["a", "b", "c", "d"])
+        timeouts = [LONG.total_seconds(), 60.0, 120.0, 180.0]
+        self.assertEqual([run.timeout for run in claimed.runs], timeouts)
+        self.assertEqual([run.payload for run in claimed.runs], [b"body"] * 4)
+        since = {run.lease_ends - lease_of(run.timeout).total_seconds() for run in claimed.runs}
+        self.assertLess(max(since) - min(since), 0.001)
+        for run in claimed.runs:
+            due = (await self.job(store, run.key)).due
+            self.assertEqual(due, claimed.now + lease_of(run.timeout))
+        self.assertEqual((await other.claim(9, LONG)).runs, [])
+        self.assertEqual(await self.record(store, [(run, Delete()) for run in claimed.runs]), [])
+
+    def ids(self) -> list[int]:
+        """The ids of all rows, in due order."""
+        return [id for (id,) in self.sql("SELECT id FROM dalga ORDER BY due")]
 
     async def test_put_together(self) -> None:
         """P1, P3, P4: jobs of all kinds that are put in one transaction are each as if alone."""

@@ -27,7 +27,7 @@ from dalga.model.job import Failed, Job
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict, lease_of
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
 from dalga.store.sqlite import SQLite
@@ -35,10 +35,11 @@ from dalga.store.table import JobsTable
 from dalga.store.transactions import Call
 from tests.examples import ended
 from tests.fakes import EPOCH, FakeStore
-from tests.stores import EACH_MINUTE, NOW, EngineTestCase, each_engine
+from tests.stores import EACH_MINUTE, NOW, OVER, EngineTestCase, each_engine
 
 HOUR = timedelta(hours=1)
-LEASE = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=10)
+LEASE = lease_of(TIMEOUT.total_seconds())
 
 KEYS = [JobKey("a", "1"), JobKey("b", "1")]
 DUE = replace(EACH_MINUTE, immediate=True)
@@ -159,7 +160,7 @@ ends = st.tuples(
 )
 record = st.tuples(st.just("record"), st.integers(0, 9), st.lists(ends, min_size=1, max_size=2))
 paths = st.sampled_from(((), (), (), ("a",), ("b", "a")))
-leases = st.sampled_from((LEASE, LEASE, LEASE, timedelta(0)))
+timeouts = st.sampled_from((TIMEOUT, TIMEOUT, TIMEOUT, OVER))
 clocks = st.sampled_from((-HOUR, -LEASE, 0 * HOUR, 0 * HOUR, LEASE, HOUR / 2))
 #: A method of `Machine` and its arguments.
 steps = st.one_of(
@@ -171,7 +172,7 @@ steps = st.one_of(
     ),
     st.tuples(st.just("say"), instances, keys, st.sampled_from(("trigger", "delete"))),
     st.tuples(st.sampled_from(("announce", "depart")), instances),
-    st.tuples(st.just("claim"), instances, st.sampled_from((1, 2, 9)), leases, paths),
+    st.tuples(st.just("claim"), instances, st.sampled_from((1, 2, 9)), timeouts, paths),
     *(record, record),
     st.tuples(st.just("wait"), st.sampled_from((0.001, 1, 7, 20, 60, 3600))),
     st.tuples(st.just("set_clock"), clocks),
@@ -218,11 +219,13 @@ class Machine:
     def begin(self, who: int, key: JobKey) -> None:
         """A job whose run is under way, more often than chance would have it."""
         self.put(who, key, DUE)
-        self.claim(who, 9, LEASE)
+        self.claim(who, 9, TIMEOUT)
 
-    def claim(self, who: int, limit: int, lease: timedelta, without: tuple[str, ...] = ()) -> None:
-        found = result_of(self.stores[who].claim(limit, lease, without))
-        expected = result_of(self.model.claim(limit, lease, without))
+    def claim(
+        self, who: int, limit: int, timeout: timedelta, without: tuple[str, ...] = ()
+    ) -> None:
+        found = result_of(self.stores[who].claim(limit, timeout, without))
+        expected = result_of(self.model.claim(limit, timeout, without))
         assert (found.full, found.now) == (expected.full, expected.now)
         assert len(found.runs) == len(expected.runs), (found, expected)
         for run, twin in zip(found.runs, expected.runs, strict=True):
@@ -234,7 +237,7 @@ class Machine:
             _, until = self.in_flight.get(run.key, (b"", found.now))
             assert until <= found.now, "twice at a time"
             assert run.id not in self.over, "POSTed again after its 200"
-            self.in_flight[run.key] = (run.token, found.now + lease)
+            self.in_flight[run.key] = (run.token, found.now + lease_of(run.timeout))
             self.running.append((run, who))
 
     def announce(self, who: int) -> None:
@@ -326,7 +329,7 @@ class Machine:
     def end(self) -> None:
         """P5: once the leases are over, all is as the user has said, with nobody's help."""
         self.wait(24 * 3600.0 * 40)
-        taken = {run.key for run in result_of(self.stores[0].claim(99, LEASE)).runs}
+        taken = {run.key for run in result_of(self.stores[0].claim(99, TIMEOUT)).runs}
         jobs = {key: result_of(self.stores[0].get(key)) for key in KEYS}
         kept = {key: job for key, job in jobs.items() if isinstance(job, Job)}
         for key, job in kept.items():

@@ -353,6 +353,8 @@ class RecordedTests(SynchronousTestCase):
             successes=0,
             claimed=later,
             lease_ends=0.0,
+            payload=b"",
+            timeout=10.0,
         )
         long = "500 " * 100
 
@@ -473,7 +475,7 @@ class TermsTests(SynchronousTestCase):
         try:
             claimed_row = RunRow(*(row[name] for name in RunRow._fields))
             before = DueRow(*(row[name] for name in DueRow._fields))
-            run: Run | None = read_run(claimed_row, before, bytes(16), T0, 0.0, read)
+            run: Run | None = read_run(claimed_row, before, bytes(16), T0, 0.0, 0.0, read)
         except Unreadable as problem:
             self.assertTrue(str(problem))
             str(problem).encode()  # it is to be written beside the row

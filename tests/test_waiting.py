@@ -39,6 +39,8 @@ def a_run(name: str) -> Run:
         successes=0,
         claimed=EPOCH,
         lease_ends=0.0,
+        payload=b"",
+        timeout=10.0,
     )
 
 

@@ -16,7 +16,7 @@ from bench.simulation.table import COMMIT, Database, Row
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.model.key import JobKey
 from dalga.model.options import Options
-from dalga.model.run import End, Outcome, Run, RunPolicy
+from dalga.model.run import End, Outcome, Run, RunPolicy, lease_of
 from dalga.model.schedule import Once
 from dalga.store import Claimed, Dues, Recorded
 from dalga.store.clock import DatabaseClock
@@ -77,11 +77,12 @@ class SimulatedStore:
         self._time, self._here, self._database, self._trip = time, here, database, trip
 
     def claim(
-        self, limit: int, lease: timedelta, without: Collection[str] = ()
+        self, limit: int, timeout: timedelta, without: Collection[str] = ()
     ) -> Deferred[Claimed]:
         """The time, find, take, read, commit."""
         deferred: Deferred[Claimed] = Deferred()
         database = self._database
+        lease = lease_of(timeout.total_seconds())
 
         def steps() -> Generator[Step, None, None]:
             sent = self._time.now
@@ -111,7 +112,7 @@ class SimulatedStore:
                 dues = [row.due for row in found]
                 token = database.take(found, now + lease)
                 for row, due in zip(found, dues, strict=True):
-                    runs.append(_run(row, due, token, now, lease_ends))
+                    runs.append(_run(row, due, token, now, lease_ends, timeout.total_seconds()))
 
             yield from self._ask(here, 0.0)
             yield lambda go: database.commit(transaction, take, go)
@@ -200,7 +201,9 @@ class SimulatedStore:
         deferred.callback(result)
 
 
-def _run(row: Row, due: datetime, token: bytes, now: datetime, lease_ends: float) -> Run:
+def _run(
+    row: Row, due: datetime, token: bytes, now: datetime, lease_ends: float, timeout: float
+) -> Run:
     return Run(
         row=row.id,
         token=token,
@@ -217,6 +220,8 @@ def _run(row: Row, due: datetime, token: bytes, now: datetime, lease_ends: float
         successes=0,
         claimed=now,
         lease_ends=lease_ends,
+        payload=b"bench",
+        timeout=timeout,
     )
 
 

@@ -43,7 +43,6 @@ class Posts:
     See the module's text.
 
     :param reactor: its ``seconds`` have to be the steady clock that the store's leases are in.
-    :param timeout: how long a POST takes at most, in seconds.
     :param random: for jitter.
     :param reach: how far ahead of the database's time a next run may be.
     """
@@ -54,7 +53,6 @@ class Posts:
         store: Store,
         endpoint: Poster,
         recorder: Recorder,
-        timeout: float,
         policy: RunPolicy,
         random: Random,
         reach: Reach,
@@ -63,7 +61,6 @@ class Posts:
         self._clock = store.clock
         self._endpoint = endpoint
         self._recorder = recorder
-        self._timeout = timeout
         self._policy = policy
         self._random = random
         self._reach = reach
@@ -84,7 +81,7 @@ class Posts:
             log_skip(skipped)
             self._recorder.add(skipped)
             return False
-        if self._reactor.seconds() + self._timeout > run.lease_ends:
+        if self._reactor.seconds() + run.timeout > run.lease_ends:
             # The machine slept, or was cut off, since the claim. Before the POST could end,
             # another instance may claim the run and POST it (P3).
             log.warn(

@@ -35,13 +35,9 @@ from dalga.dispatch.query import Query
 from dalga.dispatch.recorder import Recorder
 from dalga.dispatch.slots import Slots
 from dalga.dispatch.upkeep import Upkeep
-from dalga.model.run import RunPolicy
+from dalga.model.run import RunPolicy, lease_of
 from dalga.model.setback import Reach
 from dalga.store import Claimed, Dues, Recorded, Store
-
-#: A lease is this much (seconds) longer than a POST's time-out. The POST's start and the record of
-#: its outcome have to fit in. The jobs of an instance that dies wait this much longer, too.
-LEASE_MARGIN = 10.0
 
 #: Due times that one scan reads, at most.
 SCAN_LIMIT = 1_000
@@ -53,15 +49,10 @@ class Pace:
 
     #: POSTs in flight at once.
     slots: int
-    #: How long a POST takes at most, in seconds.
+    #: How long a POST of a job takes at most that has no time-out of its own, in seconds.
     timeout: float
     #: Between two scans, in seconds: how late another instance's new job may be seen.
     scan: float
-
-    @property
-    def lease(self) -> timedelta:
-        """How long a claim holds (P3)."""
-        return timedelta(seconds=self.timeout + LEASE_MARGIN)
 
 
 class Scheduler:
@@ -84,12 +75,13 @@ class Scheduler:
         self._reactor = reactor
         self._store = store
         self._pace = pace
-        self._outages = outages = Outages(reactor, pace.lease.total_seconds())
+        lease = lease_of(pace.timeout)
+        self._outages = outages = Outages(reactor, lease.total_seconds())
         self._recorder = recorder = Recorder(reactor, store, outages, self._recorded)
         self._outlook = outlook = Outlook(pace.scan, pace.slots)
         retry, variation = policy.retry, 1 + policy.randomization_factor
-        reach = Reach(pace.lease, retry.max_interval * (1 + retry.jitter), variation)
-        posts = Posts(reactor, store, endpoint, recorder, pace.timeout, policy, random, reach)
+        reach = Reach(lease, retry.max_interval * (1 + retry.jitter), variation)
+        posts = Posts(reactor, store, endpoint, recorder, policy, random, reach)
         self._slots = Slots(reactor, store, posts, recorder, outlook, pace.slots, self._changed)
         self._upkeep = Upkeep(
             reactor, store, outages, instance, reach, self._scan_soon, self._changed
@@ -196,7 +188,8 @@ class Scheduler:
 
     def _claim(self) -> Deferred[Claimed]:
         self._outlook.claim_begins()
-        return self._store.claim(self._slots.wanted, self._pace.lease, self._slots.left_out)
+        timeout = timedelta(seconds=self._pace.timeout)
+        return self._store.claim(self._slots.wanted, timeout, self._slots.left_out)
 
     def _take_in(self, claimed: Claimed) -> None:
         self._outlook.claimed(claimed, self._slots.left_out, self._reactor.seconds())

@@ -23,6 +23,19 @@ from dalga.model.options import OnFailure, Options
 from dalga.model.retry import RetryPolicy
 from dalga.model.schedule import Calendar, Every, Schedule, add
 
+#: A lease is this much (seconds) longer than a POST's time-out. The POST's start and the record of
+#: its outcome have to fit in. The jobs of an instance that dies wait this much longer, too.
+LEASE_MARGIN = 10.0
+
+
+def lease_of(timeout: float) -> timedelta:
+    """
+    How long a claim of a run holds (P3).
+
+    :param timeout: how long the run's POST takes at most, in seconds.
+    """
+    return timedelta(seconds=timeout + LEASE_MARGIN)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -50,6 +63,10 @@ class Run:
     claimed: datetime
     #: When the lease ends, in seconds of the steady clock (see `dalga.store.clock`).
     lease_ends: float
+    #: The body of its POST.
+    payload: bytes
+    #: How long its POST may take in all, in seconds: connect, headers and body.
+    timeout: float
 
     @property
     def late_since(self) -> datetime:

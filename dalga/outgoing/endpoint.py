@@ -140,7 +140,7 @@ class Endpoint:
     :param reactor: the deadline is measured with its ``seconds``.
     :param baseurl: an http or https URL that `dalga.config.load` lets pass: ASCII, and without
         user, query and fragment.
-    :param timeout: how long one POST may take in all, in seconds: connect, headers and body.
+    :param timeout: how long to wait for a connection, in seconds. A POST's deadline is its run's.
     :param instance: what this instance calls itself, for the ``dalga-instance`` header.
     :param slots: how many POSTs are under way at most; as many connections are kept.
     :param trust: whose certificates are taken from an https endpoint.
@@ -160,7 +160,6 @@ class Endpoint:
         headers: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._reactor = reactor
-        self._timeout = timeout
         self._route = _Route(reactor, baseurl, timeout, trust)
         #: What a message begins with, and which of its headers are always the same.
         self._start = f"POST {urlsplit(baseurl).path.rstrip('/')}"
@@ -178,11 +177,11 @@ class Endpoint:
         """
         Make one attempt of a run.
 
-        The Deferred never fails. It fires within the time-out, counted from this call; cancelling
-        it gives an outcome too. Once it has fired, nothing more of the POST is sent or awaited
-        (P3).
+        The Deferred never fails. It fires within the run's time-out, counted from this call;
+        cancelling it gives an outcome too. Once it has fired, nothing more of the POST is sent or
+        awaited (P3).
         """
-        post = _Post(self._reactor, self._timeout, self._route, self._pool)
+        post = _Post(self._reactor, run.timeout, self._route, self._pool)
         post.watch(maybeDeferred(self._send, post, run))
         return post.outcome
 
@@ -215,7 +214,7 @@ class Endpoint:
 
     def _message(self, run: Run) -> bytes:
         """The whole POST, as RFC 9112 section 2.1 has it."""
-        body = run.key.body.encode()
+        body = run.payload
         head = (
             f"{self._start}{target_path(run.key.path)} HTTP/1.1\r\n"
             f"{self._headers}"

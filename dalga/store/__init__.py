@@ -263,13 +263,15 @@ class Store(Protocol):
         """
 
     def claim(
-        self, limit: int, lease: timedelta, without: Collection[str] = ()
+        self, limit: int, timeout: timedelta, without: Collection[str] = ()
     ) -> Deferred[Claimed]:
         """
-        Take up to `limit` due rows for `lease`, oldest first.
+        Take up to `limit` due rows, oldest first. Each has a lease of its own, which is as long as
+        its POST may take and `dalga.model.run.LEASE_MARGIN` more.
 
         Rows that can't be understood are set aside on the way and logged (P6).
 
+        :param timeout: how long the POST of a job may take that has no time-out of its own.
         :param without: paths whose jobs are passed over.
         """
 

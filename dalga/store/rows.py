@@ -18,7 +18,16 @@ from dalga.model.fields import kept_members, load_members
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import Options
-from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Run, Skip, Stop
+from dalga.model.run import (
+    Delete,
+    End,
+    GiveBack,
+    Reschedule,
+    Retry,
+    Run,
+    Skip,
+    Stop,
+)
 from dalga.model.schedule import Schedule, schedule_from_text
 from dalga.model.zone import Zone, check_location
 
@@ -255,11 +264,21 @@ def read_job(
         return UnreadableJob(key, str(problem))
 
 
+def timeout_of(row: DueRow, default: float) -> float:
+    """
+    How long a POST of a due row's job may take, in seconds. No job has a time-out of its own yet.
+
+    :param default: that of the configuration.
+    """
+    return default
+
+
 def read_run(
     row: RunRow,
     before: DueRow,
     token: bytes,
     now: datetime,
+    timeout: float,
     lease_ends: float,
     read_instant: Callable[[object], datetime],
 ) -> Run:
@@ -267,6 +286,8 @@ def read_run(
     The run in a row that was just claimed.
 
     :param before: the row as it was before the claim.
+    :param timeout: what the lease was made for, in seconds.
+    :param lease_ends: in seconds of the steady clock.
     :raises Unreadable: if the row can't be understood.
     """
     try:
@@ -291,6 +312,8 @@ def read_run(
             successes=count("successes", row.successes),
             claimed=now,
             lease_ends=lease_ends,
+            payload=key.body.encode(),
+            timeout=timeout,
         )
     except (ValueError, InvalidRequest) as problem:
         raise Unreadable(str(problem)) from None

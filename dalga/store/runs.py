@@ -20,7 +20,18 @@ from twisted.python.failure import Failure
 
 from dalga.log import logger
 from dalga.model.job import UnreadableJob
-from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Run, Skip, Stop, revised
+from dalga.model.run import (
+    Delete,
+    End,
+    GiveBack,
+    Reschedule,
+    Retry,
+    Run,
+    Skip,
+    Stop,
+    lease_of,
+    revised,
+)
 from dalga.model.setback import Reach, corrected
 from dalga.store import Claimed, Due, Dues, Recorded
 from dalga.store.clock import DatabaseClock
@@ -38,6 +49,7 @@ from dalga.store.rows import (
     read_job,
     read_run,
     shown_key,
+    timeout_of,
     was_recorded,
 )
 from dalga.store.statements import (
@@ -112,9 +124,10 @@ class Runs:
         return self._lane.read(fetch, dues)
 
     def claim(
-        self, limit: int, lease: timedelta, without: Collection[str] = ()
+        self, limit: int, timeout: timedelta, without: Collection[str] = ()
     ) -> Deferred[Claimed]:
         """See `Store.claim`."""
+        default = timeout.total_seconds()
 
         def work(cursor: Cursor, now: datetime, since: float) -> tuple[Claimed, list[str]]:
             sql, at = self._sql, self._dialect.instant(now)
@@ -125,11 +138,16 @@ class Runs:
             if not order:
                 return Claimed([], now, full=False), []
             token = self._token()
-            ends = self._dialect.instant(now + lease)
-            sql.take.execute(cursor, order, now=at, token=token, lease_ends=ends)
+            timeouts = {row.id: timeout_of(row, default) for row in due}
+            lease_ends = {}
+            for each in sorted(set(timeouts.values())):
+                lease = lease_of(each)
+                lease_ends[each] = since + lease.total_seconds()
+                ids = [id for id in order if timeouts[id] == each]
+                ends = self._dialect.instant(now + lease)
+                sql.take.execute(cursor, ids, now=at, token=token, lease_ends=ends)
             # Only now are the rows this transaction's own: what is read here is what was taken.
             taken = {row.id: row for row in sql.read_taken.fetch(cursor, order, token=token)}
-            lease_ends = since + lease.total_seconds()
             runs, problems = [], []
             for row in (taken[id] for id in order if id in taken):
                 if row.override == Override.DELETED:
@@ -139,8 +157,10 @@ class Runs:
                     if is_true("disabled", row.disabled):
                         sql.park.execute(cursor, id=row.id, token=token)
                         continue
-                    read_instant = self._dialect.read_instant
-                    run = read_run(row, before[row.id], token, now, lease_ends, read_instant)
+                    own, read_instant = timeouts[row.id], self._dialect.read_instant
+                    run = read_run(
+                        row, before[row.id], token, now, own, lease_ends[own], read_instant
+                    )
                 except Unreadable as problem:
                     error = str(problem)[:MAX_ERROR]
                     sql.set_aside.execute(cursor, id=row.id, token=token, error=error)

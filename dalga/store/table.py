@@ -223,10 +223,10 @@ class JobsTable:
         return self._runs.due_within(within, limit, without)
 
     def claim(
-        self, limit: int, lease: timedelta, without: Collection[str] = ()
+        self, limit: int, timeout: timedelta, without: Collection[str] = ()
     ) -> Deferred[Claimed]:
         """See `Store.claim`."""
-        return self._runs.claim(limit, lease, without)
+        return self._runs.claim(limit, timeout, without)
 
     def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
         """See `Store.correct`."""

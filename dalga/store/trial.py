@@ -130,7 +130,7 @@ class Trial:
         try:
             for row in sql.read_taken.fetch(cursor, rows, token=token):
                 before = DueRow(row.id, row.scheduled, Override.NONE)
-                run = read_run(row, before, token, _TRIAL, 0.0, dialect.read_instant)
+                run = read_run(row, before, token, _TRIAL, 0.0, 0.0, dialect.read_instant)
                 if run.started != _TRIAL:
                     raise _NotKept("a claim does not read what it wrote")
         except Unreadable as problem:

@@ -437,6 +437,7 @@ def problem_of(row: Row, read_instant: Callable[[object], datetime]) -> str | No
             b"",
             datetime.min,
             0.0,
+            0.0,
             read_instant,
         )
     except Unreadable as unreadable:
