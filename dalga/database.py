@@ -95,16 +95,16 @@ def server(database: MySQLConfig) -> MySQL:
     """
     runs, api, spare = lanes(database.max_open_conns)
     return MySQL(
-        database.servers,
-        database.db,
-        database.table,
-        database.user,
-        database.password,
-        database.dial_timeout,
-        database.read_timeout,
-        database.write_timeout,
-        tls(database.ssl_mode, database.ssl_ca, database.ssl_cert, database.ssl_key),
-        Places(runs + api, spare),
+        servers=database.servers,
+        database=database.db,
+        table=database.table,
+        user=database.user,
+        password=database.password,
+        dial_timeout=database.dial_timeout,
+        read_timeout=database.read_timeout,
+        write_timeout=database.write_timeout,
+        encryption=tls(database.ssl_mode, database.ssl_ca, database.ssl_cert, database.ssl_key),
+        places=Places(runs + api, spare),
     )
 
 
