@@ -34,8 +34,8 @@ class Status:
     """
     Counts of the moment.
 
-    In a large table, `running_jobs`, `total_jobs`, `pending_jobs` and `set_aside_jobs` are those of
-    the last count in the background; None until the first such count has ended.
+    In a large table, `running_jobs`, `total_jobs`, `pending_jobs` and `set_aside_jobs` are from the
+    last count in the background; None until the first such count has ended.
     """
 
     #: The name of this instance, as the endpoint gets it.
@@ -44,7 +44,7 @@ class Status:
     instance_running_jobs: int
     #: The number of runs that all instances have under way.
     running_jobs: int | None
-    #: The number of rows in the table, those set aside included.
+    #: The number of rows in the table, with the rows that are set aside.
     total_jobs: int | None
     #: The number of jobs that are due and that no instance has claimed yet.
     pending_jobs: int | None

@@ -1,1 +1,1 @@
-"""What a job is and when it runs. Pure: no Twisted, no I/O, no clock."""
+"""Jobs, their parameters and their run times. Pure: no Twisted, no I/O, no clock."""

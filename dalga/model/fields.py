@@ -58,13 +58,13 @@ class Field(NamedTuple):
 
     #: Its name for PUT, in the docs and in the column ``options``.
     name: str
-    #: What was given -> the value; None where no PUT takes it.
+    #: The text or JSON that was given -> the value. None if no PUT takes the parameter.
     read: Reader | None
-    #: The attribute of `Terms` that has the value; empty where a job does not keep it.
+    #: The attribute of `Terms` that has the value. Empty if a job does not keep the value.
     place: str = ""
-    #: The value -> what GET shows; None where GET does not show it.
+    #: The value -> its JSON in the answer to a GET. None if GET does not show the parameter.
     show: Callable[[Any], object] | None = None
-    #: How the database keeps the value; None where it does not.
+    #: How the database keeps the value. None if it does not.
     kept: Column | Member | None = None
 
     @property
@@ -101,7 +101,7 @@ def readers_of(fields: Iterable[Field]) -> Mapping[str, Reader]:
     return MappingProxyType({field.name: field.read for field in fields if field.read is not None})
 
 
-#: What PUT takes.
+#: The readers of all parameters of a PUT, by name.
 READERS = readers_of(FIELDS)
 
 #: A job of which nothing was chosen: it has no schedule yet, but a zone.
@@ -114,7 +114,7 @@ def _in_terms(field: Field) -> tuple[Callable[[Terms], Any], object]:
     return get, get(_NOTHING)
 
 
-#: What GET shows, in its order: first what makes the schedule, then the options.
+#: The parameters that GET shows, in its order: first those of the schedule, then the options.
 _SHOWN = tuple(
     (field.attribute, *_in_terms(field), field.show)
     for field in sorted(FIELDS, key=lambda field: field.place.startswith("options."))
@@ -128,7 +128,7 @@ _MEMBERS = tuple(
     if isinstance(field.kept, Member)
 )
 
-#: Each member by name: its place, such as ("options", ".", "until"), and what loads it.
+#: Of each member by name: its place, such as ("options", ".", "until"), and its `load`.
 _LOADED = {
     field.name: (field.place.rpartition("."), field.kept.load)
     for field in FIELDS
@@ -137,7 +137,7 @@ _LOADED = {
 
 
 def shown_parameters(terms: Terms) -> Iterator[tuple[str, Any]]:
-    """What GET shows of a job's parameters, each by its name there."""
+    """The parameters that GET shows of a job: their names and their JSON."""
     for name, get, default, show in _SHOWN:
         value = get(terms)
         if value != default and (found := show(value)) is not None:
@@ -145,7 +145,7 @@ def shown_parameters(terms: Terms) -> Iterator[tuple[str, Any]]:
 
 
 def kept_members(terms: Terms) -> dict[str, Any]:
-    """The members of the column ``options``."""
+    """The members of the column ``options``: their names and their JSON."""
     members = {}
     for name, get, default, write in _MEMBERS:
         value = get(terms)
@@ -156,7 +156,7 @@ def kept_members(terms: Terms) -> dict[str, Any]:
 
 def load_members(members: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     """
-    Read what `kept_members` gave.
+    Read the members of the column ``options``, as `kept_members` gave them.
 
     :return: the options, and the arguments of the job's `Zone` that are kept beside them.
     :raises ValueError: TypeError or OverflowError, for members that it can't have given.

@@ -79,7 +79,7 @@ class Members(list[tuple[str, Any]]):
 #: a query have text only.
 Value = str | Number | bool | list[Any] | Members | None
 
-#: Reads one parameter: its name and what was given -> its value.
+#: Reads one parameter: its name and the value that was given -> the value that is meant.
 Reader = Callable[[str, Value], Any]
 
 
