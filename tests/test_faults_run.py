@@ -142,8 +142,8 @@ class TroubleTests(BenchCase):
     """What goes wrong in one scenario, or before it, fails that one."""
 
     async def assert_fails(self, why: str, one: Scenario) -> None:
-        """It alone does, and says why."""
-        failed, passed = await self.results(one, Scenario(nothing, "", engines=("sqlite",)))
+        """It alone does, and says why. Scenarios begin from the list's end, so it is the first."""
+        passed, failed = await self.results(Scenario(nothing, "", engines=("sqlite",)), one)
         self.assertEqual(len(failed.wrong), 1)
         self.assertIn("broke off", failed.wrong[0])
         self.assertIn(why, failed.wrong[0])
