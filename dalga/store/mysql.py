@@ -54,7 +54,7 @@ ANOTHER = "name another with table in [mysql]"
 #: No statement of ours is longer, in bytes: 500 ends of runs, each with 255 characters of an error.
 LONGEST_STATEMENT = 2**20
 
-#: Locked accounts: MariaDB, and MySQL, which has another one after too many wrong passwords.
+#: Locked accounts: MariaDB's error, MySQL's, and MySQL's after too many failed logins.
 _LOCKED_OUT = {4151, 3118, 3955}
 
 #: Errors by which the server says that it has rolled the transaction back, besides those whose

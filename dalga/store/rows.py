@@ -293,7 +293,7 @@ def read_run(
     try:
         key = JobKey(text("path", row.path), text("body", row.body))
         schedule, options = _terms(row)
-        # What only the API shows: one answer to whether the row can be understood.
+        # Validated here too, though no run needs them, so that claim and GET agree.
         count("skipped", row.skipped)
         _failed(row.failed)
         return Run(
