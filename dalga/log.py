@@ -1,5 +1,6 @@
 """
-Dalga's loggers: twisted.logger's, without the debug level unless ``--debug`` asks for it.
+Dalga's loggers: twisted.logger's, without the debug level unless ``--debug`` asks for it. And the
+owner of work that nobody waits for: the log.
 
 twistd's own log observers write each event that they are given. So the choice is made here, before
 the observers.
@@ -8,9 +9,10 @@ the observers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import NoReturn, TextIO
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, TextIO
 
+from twisted.internet.defer import Deferred
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -46,6 +48,15 @@ def debugging() -> bool:
     words in vain.
     """
     return _levels.logLevelForNamespace("dalga") is LogLevel.debug
+
+
+def own(work: Coroutine[Deferred[Any], Any, None], log: Logger) -> None:
+    """
+    Run a coroutine that nobody waits for, and that handles its own errors.
+
+    :param log: is told an error that the coroutine does not handle.
+    """
+    Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("unexpected", failure))
 
 
 @implementer(ILogObserver)

@@ -7,10 +7,7 @@ their callers.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import Any
-
-from twisted.internet.defer import Deferred
 
 from dalga.log import logger
 from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
@@ -103,8 +100,3 @@ def _then(verdict: Verdict) -> str:
             return "given back"
         case Delete():
             return "job done"
-
-
-def own(work: Coroutine[Deferred[Any], Any, None]) -> None:
-    """Run a coroutine that handles its own errors; an error that it does not handle is logged."""
-    Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("unexpected", failure))

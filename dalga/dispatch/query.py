@@ -21,9 +21,10 @@ from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from dalga.dispatch.loglines import own
 from dalga.dispatch.outages import Outages
+from dalga.log import logger, own
 
+log = logger(__name__)
 T = TypeVar("T")
 
 
@@ -71,7 +72,7 @@ class Query(Generic[T]):
     def begin(self) -> None:
         """Begin a query now. None may be under way."""
         self.under_way = True
-        own(self._make())
+        own(self._make(), log)
 
     async def _make(self) -> None:
         try:

@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from dalga.dispatch.loglines import fields, own
+from dalga.dispatch.loglines import fields
 from dalga.dispatch.outages import AWAY_PAUSE, RECORD, Outages
 from dalga.errors import StoreUnavailable
-from dalga.log import logger
+from dalga.log import logger, own
 from dalga.model.run import End
 from dalga.store import Recorded, Store
 
@@ -116,7 +116,7 @@ class Recorder:
         if self._retry is not None and self._retry.active():
             return  # the database is away: all ends wait for its retry
         self._writing, self._waiting = self._waiting[:RECORD_LIMIT], self._waiting[RECORD_LIMIT:]
-        own(self._batch(self._writing))
+        own(self._batch(self._writing), log)
 
     async def _batch(self, batch: list[End]) -> None:
         result = _Batch()

@@ -54,7 +54,7 @@ they end or are abandoned.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Hashable
 from datetime import datetime
 from enum import Enum
 from itertools import islice
@@ -64,7 +64,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 
 from dalga.errors import StoreUnavailable
-from dalga.log import logger
+from dalga.log import logger, own
 from dalga.store.dialect import Cursor
 from dalga.store.transactions import STOPPING, Abandoned, Busy, Call, Conflict, Transactions
 
@@ -286,7 +286,7 @@ class GroupCommit(Generic[Argument, Result]):
             for request in requests:
                 del self._waiting[request]
             self._under_way = True
-            _own(self._run_group(requests))
+            own(self._run_group(requests), log)
 
     def _end(self, answered: int) -> None:
         """
@@ -332,7 +332,7 @@ class GroupCommit(Generic[Argument, Result]):
     def _run_each_alone(self, requests: list[_Request[Argument, Result]]) -> None:
         # All at once, so that one that waits for a lock holds up no other.
         for request in requests:
-            _own(self._run_alone(request))
+            own(self._run_alone(request), log)
 
     async def _run_alone(self, request: _Request[Argument, Result]) -> None:
         try:
@@ -391,8 +391,3 @@ def _may_succeed_alone(error: Exception) -> bool:
     used. For else one request, or the lock of its row, is to blame, and the others are not.
     """
     return isinstance(error, Busy) or not isinstance(error, StoreUnavailable)
-
-
-def _own(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine. It catches the errors that may be expected; any other is logged."""
-    Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("unexpected", failure))
