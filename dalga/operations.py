@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dalga.counting import Counting
-from dalga.errors import DalgaError, JobSetAside, StoreUnavailable
+from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
-from dalga.model.job import Job, UnreadableJob
+from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
 from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
@@ -182,12 +182,7 @@ class Jobs:
         :raises InvalidRequest: see `dalga.model.plan.Plan.times`.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        job = await self.get(key)
-        if isinstance(job, UnreadableJob):
-            raise JobSetAside(
-                f"the job with path {key.path!r} and body {key.body!r} can't be understood "
-                f"({job.problem}): schedule it anew with PUT, or delete it"
-            )
+        job = readable(await self.get(key))
         now = self._store.clock.now()
 
         def work() -> Timetable:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
+from dalga.errors import JobSetAside
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import Options
 from dalga.model.schedule import Schedule
@@ -68,3 +69,13 @@ class UnreadableJob:
 
     key: RawKey
     problem: str
+
+
+def readable(job: Job | UnreadableJob) -> Job:
+    """:raises JobSetAside: if the job's row can't be understood."""
+    if isinstance(job, UnreadableJob):
+        raise JobSetAside(
+            f"the job with path {job.key.path!r} and body {job.key.body!r} can't be understood "
+            f"({job.problem}): schedule it anew with PUT, or delete it"
+        )
+    return job

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import TypeVar
 
-from dalga.errors import JobNotFound, JobSetAside
-from dalga.model.job import Job, UnreadableJob
+from dalga.errors import JobNotFound
+from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, RawKey
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.parameters import Select
@@ -41,7 +41,7 @@ class KeyedRows:
 
     def read_readable(self, cursor: Cursor, key: RawKey, now: datetime) -> Job:
         """Read a job that has to be readable, or the write before it is undone."""
-        return readable(self.read(cursor, key, now), key)
+        return readable(self.read(cursor, key, now))
 
     def read_rows(
         self, cursor: Cursor, keys: Collection[K], now: datetime
@@ -71,16 +71,6 @@ class KeyedRows:
     def disable(self, cursor: Cursor, key: RawKey, now: datetime) -> None:
         at = self._dialect.instant(now)
         self._sql.disable.execute(cursor, now=at, **self.key(key)._asdict())
-
-
-def readable(job: Job | UnreadableJob, key: RawKey) -> Job:
-    """:raises JobSetAside: if the job's row can't be understood."""
-    if isinstance(job, UnreadableJob):
-        raise JobSetAside(
-            f"the job with path {key.path!r} and body {key.body!r} can't be understood "
-            f"({job.problem}): schedule it anew with PUT, or delete it"
-        )
-    return job
 
 
 def not_found(key: RawKey) -> JobNotFound:

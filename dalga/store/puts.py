@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from dalga.errors import InvalidRequest, JobSetAside
-from dalga.model.job import Job, UnreadableJob
+from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey
 from dalga.model.options import IfExists
 from dalga.model.plan import Plan, ScheduleRequest, amended, plan
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.group_commit import LOCKED, Locked
-from dalga.store.keyed import KeyedRows, readable
+from dalga.store.keyed import KeyedRows
 from dalga.store.rows import JobRow, Override, read_job, terms_text, text
 from dalga.store.statements import NewRow, Statements
 from dalga.store.transactions import Conflict
@@ -129,7 +129,7 @@ class Puts:
             if todo.found[key].is_disabled:
                 self._rows.disable(cursor, key, now)
         for key, job in self._rows.read_rows(cursor, todo.keys, now):
-            results[key] = readable(job, key)
+            results[key] = readable(job)
         for put in puts:
             if put.key in todo.added:
                 _check_added(put, todo.added[put.key], results.get(put.key))
@@ -189,7 +189,7 @@ class Puts:
         :raises JobSetAside: if it is to be kept, and can't be understood.
         """
         if put.request.if_exists is IfExists.KEEP and job is not None:
-            return readable(job, put.key), None
+            return readable(job), None
         if not isinstance(job, Job):
             return None, None
         terms = amended(job, put.request, now)
