@@ -18,7 +18,6 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 from dalga.errors import DalgaError
@@ -30,6 +29,7 @@ from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict, lease_of
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
+from dalga.store.group_commit import GATHER
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Call
@@ -63,17 +63,8 @@ REQUESTS = [
 ]
 
 
-class AtOnce(Clock):
-    """A clock for which a delay of nothing is none."""
-
-    def callLater(
-        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
-    ) -> IDelayedCall:
-        """See `IReactorTime.callLater`."""
-        later = super().callLater(delay, callable, *args, **kw)
-        if not delay:
-            self.advance(0)
-        return later
+#: The clock by which requests are gathered; `result_of` lets its time go by.
+REACTOR = Clock()
 
 
 class Inline:
@@ -84,7 +75,7 @@ class Inline:
     """
 
     def __init__(self, dialect: Dialect, now: Callable[[], datetime]) -> None:
-        self.reactor = AtOnce()
+        self.reactor = REACTOR
         self._dialect = dialect
         self._now = now
         self._connection = dialect.connect()
@@ -120,9 +111,10 @@ class Inline:
 
 
 def result_of(answer: Deferred[Any]) -> Any:
-    """What a Deferred that has fired came to; of an error, which kind."""
+    """What a Deferred comes to as soon as requests were gathered; of an error, which kind."""
     results: list[Any] = []
     answer.addBoth(results.append)
+    REACTOR.advance(GATHER)
     (result,) = results
     error = getattr(result, "value", None)
     return type(error) if isinstance(error, Exception) else result
