@@ -39,7 +39,7 @@ class Outlook:
         #: How many rows the next claim takes beyond the free slots: as many as runs ended during
         #: the last claim, as about so many slots become free during the next one; or none.
         self.ahead = 0
-        #: When the next scan begins.
+        #: When the next scan begins, in seconds of the reactor's clock.
         self.next_scan = 0.0
         #: Due times that became known during the claim under way; None while none is.
         self._meanwhile: list[datetime] | None = None
@@ -49,7 +49,11 @@ class Outlook:
         self._unscanned: frozenset[str] = frozenset()
 
     def note(self, due: datetime, now: datetime) -> None:
-        """A row of the table is due at this time."""
+        """
+        A row of the table is due at this time.
+
+        :param now: the database's time.
+        """
         if self._meanwhile is not None:
             self._meanwhile.append(due)  # the claim under way may not have seen the row
         elif due <= now:
@@ -67,11 +71,12 @@ class Outlook:
         """A claim looks at all rows that are due by now."""
         self._meanwhile, self._ended, self.more = [], 0, False
 
-    def claimed(self, claimed: Claimed, left_out: frozenset[str], now: float) -> None:
+    def claimed(self, claimed: Claimed, left_out: frozenset[str], seconds: float) -> None:
         """
         The claim has answered.
 
         :param left_out: the paths that claims and scans leave out.
+        :param seconds: the present time by the reactor's clock.
         """
         # If all due rows are taken, other instances may have room for the rows due next.
         self.ahead = min(self._ended, self._slots) if claimed.full else 0
@@ -80,10 +85,14 @@ class Outlook:
         caught_up = claimed.runs and self._scan_is_past(claimed.now)
         let_in_again = self._unscanned - left_out
         if not claimed.full and (caught_up or let_in_again):
-            self.next_scan = now  # see what comes next
+            self.next_scan = seconds  # see what comes next
 
     def claim_ended(self, succeeded: bool, now: datetime) -> None:
-        """The claim is over: see to the due times that became known meanwhile."""
+        """
+        The claim is over: see to the due times that became known meanwhile.
+
+        :param now: the database's time.
+        """
         self.more = self.more or not succeeded
         meanwhile, self._meanwhile = self._meanwhile or [], None
         for due in meanwhile:
@@ -91,14 +100,15 @@ class Outlook:
 
     # Scans
 
-    def scan_begins(self, left_out: frozenset[str], now: float) -> None:
+    def scan_begins(self, left_out: frozenset[str], seconds: float) -> None:
         """
         A scan reads the due times of the near future.
 
         :param left_out: the paths that it does not read.
+        :param seconds: the present time by the reactor's clock.
         """
         self._unscanned = left_out
-        self.next_scan = now + self._scan
+        self.next_scan = seconds + self._scan
 
     def scanned(self, dues: Dues, now: datetime, seconds: float) -> None:
         """
@@ -110,13 +120,13 @@ class Outlook:
         self.agenda.fill(dues.times, dues.horizon)
         if self.agenda.horizon is None:
             return
-        ahead = (self.agenda.horizon - now).total_seconds()
-        if ahead <= 0:
+        left = (self.agenda.horizon - now).total_seconds()
+        if left <= 0:
             self.more = True  # more are due than a scan lists
-        elif ahead < self._scan:
-            self.next_scan = min(self.next_scan, seconds + ahead)
+        elif left < self._scan:
+            self.next_scan = min(self.next_scan, seconds + left)
 
-    def left_out(self, now: datetime, seconds: float) -> None:
+    def path_left_out(self, now: datetime, seconds: float) -> None:
         """A path is left out of claims and scans from now on. The times are as of `scanned`."""
         if self._scan_is_past(now):
             self.next_scan = seconds  # to see behind this path's rows

@@ -139,7 +139,7 @@ class Slots:
     def _leave_out(self, path: str, waiting: int) -> None:
         """Leave a path out of claims and scans, so that they see the rows due behind its rows."""
         self._shares.leave_out(path, waiting)
-        self._outlook.left_out(self._clock.now(), self._reactor.seconds())
+        self._outlook.path_left_out(self._clock.now(), self._reactor.seconds())
         self._changed()
 
     def _give_back(self, runs: list[Run]) -> None:
