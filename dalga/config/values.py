@@ -15,6 +15,7 @@ from dalga.config.formats import Kind, shown
 from dalga.config.texts import undisplayable
 from dalga.errors import ConfigError
 from dalga.model.duration import elapsed_from_text
+from dalga.model.reading import BOOLEANS
 
 T = TypeVar("T")
 
@@ -99,8 +100,8 @@ def number(low: int, high: int, such_as: str) -> Reader[float]:
 
 def boolean(value: Value) -> bool:
     """True or false, in the words that the parameters of the HTTP interface take."""
-    if value.text.lower() in _BOOLEANS:
-        return _BOOLEANS[value.text.lower()]
+    if value.text.lower() in BOOLEANS:
+        return BOOLEANS[value.text.lower()]
     raise value.refuse("it takes true or false")
 
 
@@ -126,9 +127,6 @@ def duration(shortest: str = "1ms", longest: str = "1h") -> Reader[float]:
     return read
 
 
-_BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
-    ("false", "no", "off", "0"), False
-)
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 

@@ -42,7 +42,8 @@ DURATIONS = "such as 5m, 1h30m, PT90S or P1D"
 #: An example of a time, for sentences on a wrong one.
 EXAMPLE = "2030-01-31T09:00:00Z"
 
-_BOOLEANS: Mapping[str, bool] = MappingProxyType(
+#: The words for true and false, in lower case. The configuration takes the same.
+BOOLEANS: Mapping[str, bool] = MappingProxyType(
     {
         **dict.fromkeys(("true", "yes", "on", "1"), True),
         **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -327,7 +328,7 @@ def instant_or_wall(name: str, value: str) -> datetime:
 def boolean(name: str, value: str) -> bool:
     """Read true or false, in several words, in any case."""
     try:
-        return _BOOLEANS[value.lower()]
+        return BOOLEANS[value.lower()]
     except KeyError:
         raise InvalidRequest(
             f"{name} is {shown(value)}: it takes true, yes, on or 1, or false, no, off or 0"
