@@ -12,6 +12,7 @@ import socket
 
 from dalga.errors import StartupError
 from dalga.log import logger
+from dalga.model.address import as_in_url
 
 log = logger(__name__)
 
@@ -42,7 +43,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         )
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "that is no host name"
-        raise _refusal(shown(host, port), reason) from error
+        raise _refusal(as_in_url(host, port), reason) from error
     # A resolver may give one address twice.
     addresses = list(dict.fromkeys((family, *address[:2]) for family, *_, address in found))
     tries = ANY_PORTS if port == 0 and len(addresses) > 1 else 1
@@ -68,7 +69,7 @@ def _listen_on(host: str, addresses: list[_Address]) -> list[socket.socket]:
         for family, address, port in addresses:
             if listeners:
                 port = listeners[0].getsockname()[1]
-            place = shown(address, port)
+            place = as_in_url(address, port)
             try:
                 listener = socket.create_server((address, port), family=family, backlog=1024)
             except OSError as error:
@@ -93,11 +94,6 @@ def _listen_on(host: str, addresses: list[_Address]) -> list[socket.socket]:
             reason=_reason(missing),
         )
     return listeners
-
-
-def shown(host: str, port: int) -> str:
-    """A host and a port as a URL has them."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reason(error: OSError) -> str:

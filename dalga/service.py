@@ -29,8 +29,9 @@ from dalga.config.sections import Config, EndpointConfig
 from dalga.database import build_store, said_if_slow
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
-from dalga.listening import listen, shown
+from dalga.listening import listen
 from dalga.log import logger
+from dalga.model.address import as_in_url
 from dalga.model.run import RunPolicy
 from dalga.operations import Jobs
 from dalga.outgoing.endpoint import Endpoint
@@ -279,7 +280,7 @@ def log_start(fixed: Fixed, settings: Settings, instance: str) -> None:
         version=__version__,
         instance=instance,
         urls=", ".join(
-            f"http://{shown(*listener.getsockname()[:2])}/" for listener in fixed.listeners
+            f"http://{as_in_url(*listener.getsockname()[:2])}/" for listener in fixed.listeners
         ),
         where=fixed.store.where(),
         baseurl=settings.endpoint.baseurl,

@@ -37,6 +37,11 @@ def host_and_port(text: str, port: int) -> tuple[str, int] | None:
     return (host, port) if is_host(host) and 1 <= port <= 65535 else None
 
 
+def as_in_url(host: str, port: int) -> str:
+    """A host and a port as a URL has them: an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def why_not_base_url(text: str) -> str | None:
     """
     Why a text can't be a base URL, as the end of a sentence; None where it can.

@@ -20,6 +20,7 @@ from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 
 from dalga.errors import StartupError, TableExists
+from dalga.model.address import as_in_url
 from dalga.store import login
 from dalga.store.dial import Dialer
 from dalga.store.dialect import Cursor, Trouble, as_utc
@@ -815,10 +816,7 @@ def _only_reads(cursor: Cursor) -> bool:
 
 
 def _place(server: Server) -> str:
-    if isinstance(server, str):
-        return server
-    host, port = server
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return server if isinstance(server, str) else as_in_url(*server)
 
 
 def _words(error: Exception) -> str:
