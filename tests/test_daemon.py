@@ -676,7 +676,7 @@ class ShareTests(DaemonTestCase):
                 partial(lambda path: self.endpoint.hits[-1].path == path, path)
             )
             waits.append(self.reactor.seconds() - before)
-            if len(waits) == 10:
+            if len(waits) == 5:
                 self.assertEqual(len(dead()), 80)
             await self.pause(0.05)
         self.assertLess(max(waits), 1)
