@@ -558,7 +558,7 @@ class World:
         self.history.foreign = set(self.foreign)
         self.history.said = [word for word in self.client.said if word.key not in self.foreign]
         rows = await self.sql(
-            "SELECT path, body, disabled, token, superseded, scheduled, due FROM dalga ORDER BY id"
+            "SELECT path, body, disabled, token, override, scheduled, due FROM dalga ORDER BY id"
         )
         self.history.rows = [_row(*row) for row in rows]
         return self.history
@@ -598,11 +598,11 @@ class World:
 
 
 def _row(
-    path: Any, body: Any, disabled: Any, token: Any, superseded: Any, scheduled: Any, due: Any
+    path: Any, body: Any, disabled: Any, token: Any, override: Any, scheduled: Any, due: Any
 ) -> Row:
     key = (_text(path), _text(body))
     times = _seconds(scheduled), _seconds(due)
-    return Row(key, disabled == 1, token is not None, superseded == 2, *times)
+    return Row(key, disabled == 1, token is not None, override == 2, *times)
 
 
 def _seconds(value: Any) -> float | None:

@@ -442,7 +442,7 @@ class ClaimTests(EngineTestCase):
         for number, assignment in enumerate(odd):
             self.sql(f"UPDATE dalga SET {assignment} WHERE path = %s", (self.key(f"odd{number}"),))
         self.sql("UPDATE dalga SET attempts = 4294967295 WHERE path = 'full'")
-        self.sql("UPDATE dalga SET superseded = 3 WHERE path = 'said'")
+        self.sql("UPDATE dalga SET override = 3 WHERE path = 'said'")
         runs = (await store.claim(99, LONG)).runs
         self.assertEqual([run.key for run in runs], keys[-2:])
         self.assertEqual(runs[0].attempt, 4294967295)

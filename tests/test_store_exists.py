@@ -152,7 +152,7 @@ class ExistsTests(ExistsTestCase):
         for name, make in self.states(store).items():
             await make()
             before = await self.job(store, KEY)
-            token = self.sql("SELECT token, superseded, run, started FROM dalga")
+            token = self.sql("SELECT token, override, run, started FROM dalga")
             for options in (
                 {"count": 7, "until": LATER},
                 {"catch_up": CatchUp.ALL, "max_lateness": HOUR},
@@ -169,7 +169,7 @@ class ExistsTests(ExistsTestCase):
                     replace(job, options=before.options, schedule=before.schedule), before, name
                 )
             self.assertEqual(job, before)
-            self.assertEqual(self.sql("SELECT token, superseded, run, started FROM dalga"), token)
+            self.assertEqual(self.sql("SELECT token, override, run, started FROM dalga"), token)
             self.sql("DELETE FROM dalga")
 
     async def test_another_schedule(self) -> None:
@@ -459,7 +459,7 @@ class InBetweenTests(ExistsTestCase):
         """P4: nothing is written to a job that was deleted meanwhile, with the end of its run."""
         store = self.open_store()
         await self.due_now(store, KEY)
-        hooked = before(self, store, "amend", f"UPDATE dalga SET superseded = {Override.DELETED}")
+        hooked = before(self, store, "amend", f"UPDATE dalga SET override = {Override.DELETED}")
         asked = replace(EACH_MINUTE, count=7, if_exists=IfExists.UPDATE)
         job = await store.put(KEY, asked)
         self.assertEqual(hooked, ["amend"])
@@ -507,7 +507,7 @@ class InBetweenTests(ExistsTestCase):
         store = self.open_store()
         await self.due_now(store, KEY)
         await store.delete(KEY)
-        change = f"UPDATE dalga SET superseded = {Override.RESCHEDULED}, schedule = '3600'"
+        change = f"UPDATE dalga SET override = {Override.RESCHEDULED}, schedule = '3600'"
         hooked = before(self, store, "hold_deleted", change)
         job = await store.put(KEY, replace(EACH_MINUTE, if_exists=IfExists.KEEP))
         self.assertEqual(hooked, ["hold_deleted"])

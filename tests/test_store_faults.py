@@ -169,12 +169,12 @@ class ConcurrencyTests(EngineTestCase):
             self.in_the_past("a")
             (run,) = (await store.claim(9, LONG)).runs
             later = run.claimed + HOUR
-            say = f"UPDATE dalga SET superseded = {said}"
+            say = f"UPDATE dalga SET override = {said}"
             hooked = before(self, store, "reschedule_rows", say)
             end = ended(run, Reschedule(later, later))
             recorded = await store.record([end])
             self.assertEqual((hooked, recorded.overridden), (["reschedule_rows"], [end]))
-            self.assertEqual(self.sql("SELECT superseded FROM dalga"), left)
+            self.assertEqual(self.sql("SELECT override FROM dalga"), left)
             self.assertEqual(self.sql("SELECT id FROM dalga WHERE scheduled > '2020-01-02'"), [])
             self.sql("DELETE FROM dalga")
 
@@ -184,7 +184,7 @@ class ConcurrencyTests(EngineTestCase):
         (key,) = self.in_the_past("a")
         (run,) = (await store.claim(9, LONG)).runs
         await store.trigger(key)
-        hooked = before(self, store, "yield_rows", "UPDATE dalga SET superseded = 2")
+        hooked = before(self, store, "yield_rows", "UPDATE dalga SET override = 2")
         self.assertEqual(await self.record(store, [(run, Delete())]), [run])
         self.assertEqual(hooked, ["yield_rows"])
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
@@ -324,7 +324,7 @@ class ConcurrencyTests(EngineTestCase):
                 for word in (store.disable, store.enable, store.trigger, store.delete):
                     await word(key).addTimeout(1, reactor)
             stranger.rollback()
-        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE superseded = 2"), [(2,)])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga WHERE override = 2"), [(2,)])
 
     async def test_a_locked_row_holds_up_no_other_put(self) -> None:
         """

@@ -238,7 +238,7 @@ class EnableTests(EngineTestCase):
             job = await store.disable(KEY)
             assert isinstance(job, Job)
             self.assertEqual((job.due, job.running), (None, False))
-            self.assertEqual(self.sql("SELECT token, superseded FROM dalga"), [(None, 0)])
+            self.assertEqual(self.sql("SELECT token, override FROM dalga"), [(None, 0)])
             self.assertEqual(await self.record(store, [(run, verdict)]), [run])
             self.assertEqual(await store.get(KEY), job)
 
@@ -797,6 +797,6 @@ class LateTests(EngineTestCase):
         """P5: a word that no Dalga knows ends the run like one that was overtaken."""
         store = self.open_store()
         run = await self.due_now(store, KEY)
-        self.sql("UPDATE dalga SET superseded = 9")
+        self.sql("UPDATE dalga SET override = 9")
         self.assertEqual(await self.record(store, [(run, Delete())]), [run])
         await self.claim_one(store, KEY)

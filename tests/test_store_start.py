@@ -36,10 +36,10 @@ async def walk(case: EngineTestCase, store: JobsTable) -> None:
     await store.disable(KEYS[1])
     await store.enable(KEYS[1])
     await store.announce("gone")
-    case.sql("UPDATE dalga_heartbeats SET seen = '2020-01-01 00:00:00.000000'")
+    case.sql("UPDATE dalga_alive_3 SET seen = '2020-01-01 00:00:00.000000'")
     await store.announce("here")
     await store.depart("here")
-    case.assertEqual(case.sql("SELECT COUNT(*) FROM dalga_heartbeats"), [(0,)])
+    case.assertEqual(case.sql("SELECT COUNT(*) FROM dalga_alive_3"), [(0,)])
     counts = await store.counts()
     case.assertEqual((counts.total, counts.pending, counts.running), (3, 0, 0))
     for key in KEYS:
@@ -173,7 +173,7 @@ class TrialTests(EngineTestCase):
         with closing(server(self.engine).connect_as_root(database=self.config.db)) as root:
             cursor = root.cursor()
             found = []
-            for table in ("dalga", "dalga_heartbeats"):
+            for table in ("dalga", "dalga_alive_3"):
                 cursor.execute(f"SELECT * FROM {table}")
                 found.append(cursor.fetchall())
         return found
@@ -196,7 +196,7 @@ class TrialTests(EngineTestCase):
         store = self.make_store()
         store.create_table()
         sentence = str(self.assertRaises(StartupError, store.open))
-        self.assertIn("can't write to the tables `dalga` and `dalga_heartbeats` in ", sentence)
+        self.assertIn("can't write to the tables `dalga` and `dalga_alive_3` in ", sentence)
         self.assertIn("BINLOG_FORMAT = STATEMENT", sentence)
         self.assertTrue(sentence.endswith("; set binlog_format = ROW, or MIXED, on the server"))
         with closing(own.connect_as_root()) as root:
@@ -215,7 +215,7 @@ class TrialTests(EngineTestCase):
         self.config = replace(self.config, user=name, password="a")
         grant = "GRANT {} ON {}.{} TO '{}'@'127.0.0.1'"
         cure = f"; grant SELECT, INSERT, UPDATE and DELETE on both to user '{name}'"
-        for table in ("dalga", "dalga_heartbeats"):
+        for table in ("dalga", "dalga_alive_3"):
             for right in ("INSERT", "UPDATE", "DELETE"):
                 sentence = self.refusal()
                 self.assertRegex(sentence, rf"{right}\b.* command denied to user '{name}'")
@@ -234,7 +234,7 @@ class TrialTests(EngineTestCase):
         self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
         self.config = replace(self.config, user=name, password="a")
         sentence = self.refusal()
-        self.assertIn("there is no table `dalga_heartbeats` in ", sentence)
+        self.assertIn("there is no table `dalga_alive_3` in ", sentence)
         self.assertIn(f"that user '{name}' may use: create it with", sentence)
 
     def test_triggers(self) -> None:
@@ -245,8 +245,8 @@ class TrialTests(EngineTestCase):
             ("INSERT", "dalga"),
             ("UPDATE", "dalga"),
             ("DELETE", "dalga"),
-            ("INSERT", "dalga_heartbeats"),
-            ("DELETE", "dalga_heartbeats"),
+            ("INSERT", "dalga_alive_3"),
+            ("DELETE", "dalga_alive_3"),
         ]:
             self.administer(f"CREATE TRIGGER t BEFORE {event} ON {table} FOR EACH ROW {refuses}")
             self.assertTrue(self.refusal().endswith(": no jobs on Sundays"))
@@ -327,7 +327,7 @@ class TrialTests(EngineTestCase):
         """What has no transactions is refused before anything is written to it."""
         self.make_store().create_table()
         # The keys are too long for MySQL's.
-        tables = ["dalga", "dalga_heartbeats"] if self.engine == "mariadb" else ["dalga_heartbeats"]
+        tables = ["dalga", "dalga_alive_3"] if self.engine == "mariadb" else ["dalga_alive_3"]
         for table in tables:
             self.administer(f"ALTER TABLE {table} ENGINE = MyISAM")
             sentence = self.refusal()
@@ -345,7 +345,7 @@ class TrialTests(EngineTestCase):
             cursor.fetchall()
             self.make_store().open()
             stranger.rollback()
-            cursor.execute("LOCK TABLES dalga WRITE, dalga_heartbeats WRITE")
+            cursor.execute("LOCK TABLES dalga WRITE, dalga_alive_3 WRITE")
             self.make_store().open()
 
 
@@ -358,13 +358,13 @@ class MissingTests(EngineTestCase):
         store = self.open_store()
         await store.put(KEYS[0], NOW)
         await store.close()
-        self.sql("DROP TABLE dalga_heartbeats")
+        self.sql("DROP TABLE dalga_alive_3")
         if self.engine != "sqlite":
             sentence = str(self.assertRaises(StartupError, self.make_store().open))
-            self.assertIn("there is no table `dalga_heartbeats` in ", sentence)
+            self.assertIn("there is no table `dalga_alive_3` in ", sentence)
             self.assertIn("create it with dalga --config FILE --create-table", sentence)
             said = self.make_store().create_table()
-            self.assertTrue(said.startswith("created the table `dalga_heartbeats` in "), said)
+            self.assertTrue(said.startswith("created the table `dalga_alive_3` in "), said)
             self.assertRaises(TableExists, self.make_store().create_table)
         store = self.make_store()
         store.open()
@@ -376,7 +376,7 @@ class MissingTests(EngineTestCase):
         quote = '"' if self.engine == "sqlite" else "`"
         said = self.make_store().create_table()
         self.assertIn(
-            "created the tables `dalga` and `dalga_heartbeats` in ", said.replace(quote, "`")
+            "created the tables `dalga` and `dalga_alive_3` in ", said.replace(quote, "`")
         )
 
     def test_columns(self) -> None:
@@ -384,8 +384,8 @@ class MissingTests(EngineTestCase):
         self.open_store()
         for table, columns in [
             ("dalga", ["options"]),
-            ("dalga", ["skipped", "superseded"]),
-            ("dalga_heartbeats", ["seen"]),
+            ("dalga", ["skipped", "override"]),
+            ("dalga_alive_3", ["seen"]),
         ]:
             for column in columns:
                 self.sql(f"ALTER TABLE {table} DROP COLUMN {column}")
@@ -393,7 +393,7 @@ class MissingTests(EngineTestCase):
                 sentence = str(self.assertRaises(StartupError, start))
                 self.assertIn(f"({', '.join(columns)}): restore it from a backup", sentence)
                 self.assertIn(table, sentence)
-            for name in ("dalga", "dalga_heartbeats"):
+            for name in ("dalga", "dalga_alive_3"):
                 self.sql(f"DROP TABLE {name}")
             self.make_store().create_table()
 

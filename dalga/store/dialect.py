@@ -39,6 +39,8 @@ class Dialect(Protocol):
     for the database's time; `prepare` makes a statement of that which the driver takes.
     """
 
+    #: The engine's name among texts of SQL: "mysql", also for MariaDB, or "sqlite".
+    engine: str
     #: The DB-API module's name.
     module: str
     #: The jobs table's name, quoted.
@@ -136,12 +138,10 @@ class Dialect(Protocol):
     def where(self) -> str:
         """The database, as a person would name it."""
 
-    # For `dalga.store.upgrade`. A suffix makes another table's name of the jobs table's.
+    # For upgrades. A suffix makes another table's name of the jobs table's.
 
     #: How to name another table, as a sentence's end.
     another: str
-    #: Whether the Go releases know this engine.
-    has_go_tables: bool
     #: Whether an upgrade is one transaction, so that one that fails leaves no traces.
     upgrades_at_once: bool
 
@@ -152,6 +152,12 @@ class Dialect(Protocol):
 
         :raises StartupError: if another upgrade is going on, or there is nothing to connect to.
         """
+
+    def explain_upgrade(self, error: Exception) -> str | None:
+        """As `explain`, for a statement of an upgrade."""
+
+    def for_go_tables(self) -> CopyingDialect | None:
+        """This dialect, where it is of an engine that the Go releases know."""
 
     def check_engine(self, cursor: Cursor) -> None:
         """:raises StartupError: if the engine lacks what the daemon needs."""
@@ -167,6 +173,10 @@ class Dialect(Protocol):
 
     def version(self, cursor: Cursor, suffix: str) -> int | None:
         """A table's schema version; None if the table is not ours, or not there."""
+
+
+class CopyingDialect(Dialect, Protocol):
+    """An engine that the Go releases know: see `dalga.store.upgrade`."""
 
     def rows(self, connection: Any, select: str) -> Generator[tuple[Any, ...], None, None]:
         """What a SELECT gives, a row at a time, while other statements run; to be closed."""

@@ -23,7 +23,7 @@ from dalga.errors import StartupError, TableExists
 from dalga.model.address import as_in_url
 from dalga.store import login
 from dalga.store.dial import Dialer
-from dalga.store.dialect import Cursor, Trouble, as_utc
+from dalga.store.dialect import CopyingDialect, Cursor, Trouble, as_utc
 from dalga.store.parameters import Statement
 from dalga.store.places import Places, Session
 from dalga.store.schema import (
@@ -57,6 +57,9 @@ LONGEST_STATEMENT = 2**20
 
 #: Locked accounts: MariaDB's error, MySQL's, and MySQL's after too many failed logins.
 _LOCKED_OUT = {4151, 3118, 3955}
+
+#: What a user may not do, as the first of an error's arguments.
+_NO_RIGHT = {(ER.TABLEACCESS_DENIED_ERROR,), (ER.COLUMNACCESS_DENIED_ERROR,)}
 
 #: Errors by which the server says that it has rolled the transaction back, besides those whose
 #: SQLSTATE says so (see `_rolled_back`). It can be run again, also where COMMIT gets one of them.
@@ -208,6 +211,7 @@ class MySQL:
     :param places: where connections come from; there is but one at a time if left out.
     """
 
+    engine = "mysql"
     module = "pymysql"
     by_id = " FORCE INDEX (PRIMARY)"
     by_key = " FORCE INDEX (job)"
@@ -610,8 +614,20 @@ class MySQL:
         return f"database {self._database!r} at {' or '.join(map(_place, self._servers))}"
 
     another = ANOTHER
-    has_go_tables = True
     upgrades_at_once = False  # statements like RENAME TABLE end a transaction
+
+    def explain_upgrade(self, error: Exception) -> str | None:
+        sentence = self.explain(error)
+        if sentence is None or error.args[:1] not in _NO_RIGHT:
+            return sentence
+        return (
+            f"{sentence.rstrip('.')}; an upgrade needs the rights SELECT, INSERT, UPDATE, DELETE, "
+            f"CREATE, ALTER and DROP: grant them on the tables of database {self._database!r} to "
+            f"user {self._user!r}"
+        )
+
+    def for_go_tables(self) -> CopyingDialect:
+        return self
 
     @contextmanager
     def upgrading(self) -> Iterator[Any]:

@@ -1,4 +1,4 @@
--- The instances that use the table, and when they were last heard of.
+-- The instances (daemons) that use the jobs table, and the time of each one's last heartbeat.
 CREATE TABLE IF NOT EXISTS `{heartbeats}` (
     id         VARBINARY(255)   NOT NULL PRIMARY KEY,
     seen       DATETIME(6)      NOT NULL
@@ -11,24 +11,24 @@ CREATE TABLE `{table}` (
     path       VARBINARY(1020)  NOT NULL,
     body       VARBINARY(1020)  NOT NULL,
 
-    -- When it runs: seconds between two runs, an ISO 8601 duration such as P1M, or a cron
+    -- The job's schedule: seconds between two runs, an ISO 8601 duration such as P1M, or a cron
     -- expression; empty for a one-off job.
     schedule   VARCHAR(255)     NOT NULL,
-    -- The time zone that calendar intervals and cron expressions go by.
+    -- The time zone of calendar intervals and cron expressions.
     location   VARCHAR(64)      NOT NULL DEFAULT 'UTC',
-    -- What else was asked for, as a JSON object: until, count, catch-up and so on; or empty.
-    options    VARCHAR(255)     NOT NULL DEFAULT '',
-    -- What intervals are counted from. All times are UTC.
+    -- The job's other parameters, as a JSON object: until, count, catch-up and so on; or empty.
+    options    VARCHAR(1024)    NOT NULL DEFAULT '',
+    -- Intervals are counted from this time. All times are UTC, by the database's clock.
     anchor     DATETIME(6)      NOT NULL,
 
     -- The time for which the pending (or running) run is scheduled.
     scheduled  DATETIME(6)      NOT NULL,
     -- When the row may next be taken: the scheduled time, a retry's time, or the end of a lease.
-    -- NULL: not before somebody says so. The job is disabled, has failed, or was set aside.
+    -- NULL: no claim takes the row. The job is disabled, has failed, or was set aside.
     due        DATETIME(6)      NULL,
 
-    -- The pending run: half of its id and its beginning, written by its first claim, and how often
-    -- it was attempted.
+    -- The pending (or running) run: half of its id and the time of its first claim, both written by
+    -- that claim, and the number of its attempts.
     run        BINARY(16)       NULL,
     started    DATETIME(6)      NULL,
     attempts   INT UNSIGNED     NOT NULL DEFAULT 0,
@@ -38,16 +38,19 @@ CREATE TABLE `{table}` (
     -- Runs that succeeded, and runs that were skipped as too late, since the job was scheduled.
     successes  INT UNSIGNED     NOT NULL DEFAULT 0,
     skipped    INT UNSIGNED     NOT NULL DEFAULT 0,
-    -- The last run was given up: 0 no, 1 yes, and the job went on, 2 yes, and the job stopped.
+    -- Whether the last run was given up: 0 no; 1 yes, and the job went on; 2 yes, and the job
+    -- stopped.
     failed     TINYINT UNSIGNED NOT NULL DEFAULT 0,
     -- 1: the job does not run until it is enabled again.
     disabled   TINYINT UNSIGNED NOT NULL DEFAULT 0,
 
-    -- The lease: who holds it, until due. Past that it means nothing.
+    -- The lease: the token of the claim that holds the row until `due`. After that time the token
+    -- means nothing.
     token      BINARY(16)       NULL,
-    -- What the user has said during the lease: 0 nothing, 1 scheduled anew, 2 deleted,
-    -- 3 triggered, 4 scheduled anew, to run now. 3 and 4 stay until that run is claimed.
-    superseded TINYINT UNSIGNED NOT NULL DEFAULT 0,
+    -- What a user did to the job during the lease (`Override` in rows.py): 0 NONE, 1 RESCHEDULED,
+    -- 2 DELETED, 3 TRIGGERED, 4 RUN_NOW. The last two stay until the run is claimed that the user
+    -- asked for.
+    override   TINYINT UNSIGNED NOT NULL DEFAULT 0,
 
     UNIQUE KEY job (path, body),
     KEY due (due)

@@ -112,11 +112,7 @@ class Select(Generic[R]):
         return list(starmap(self._row, cursor.fetchall()))
 
 
-def columns(row: type[tuple[Any, ...]], renamed: Mapping[str, str]) -> str:
-    """
-    The list of columns of a SELECT that is read as a NamedTuple: its fields, in their order.
-
-    :param renamed: the columns of fields that have another name than their column.
-    """
+def columns(row: type[tuple[Any, ...]]) -> str:
+    """The list of columns of a SELECT that is read as a NamedTuple: its fields, in their order."""
     names: tuple[str, ...] = row._fields  # type: ignore[attr-defined]
-    return ", ".join(f"{renamed[name]} AS {name}" if name in renamed else name for name in names)
+    return ", ".join(names)

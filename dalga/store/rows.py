@@ -44,8 +44,6 @@ MAX_COUNT = 2**32 - 1
 class Override(IntEnum):
     """
     What a user did to a job while a run of it was under way, for the end of that run to heed (P4).
-
-    The column is still named ``superseded``; the next schema version renames it.
     """
 
     NONE = 0

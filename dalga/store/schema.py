@@ -11,26 +11,28 @@ from collections.abc import Collection
 from datetime import timedelta
 from importlib.resources import files
 
-VERSION = 2
+VERSION = 3
 COMMENT = f"dalga schema {VERSION}"
 
-#: What the name of the table of instances adds to that of the jobs table, by the schema's version;
-#: the first had none. Each version has its own: each transaction looks at it first, so one of a
-#: daemon that slept through an upgrade fails, whatever the new jobs table looks like.
-HEARTBEATS_OF = {2: "_heartbeats"}
+#: What the name of the table of instances adds to the jobs table's name, by the schema's version;
+#: schema 1 had no such table. Each version has a name of its own: each transaction of a daemon
+#: looks at the table of instances of the daemon's version first. So a transaction of a daemon that
+#: slept through an upgrade fails, whatever the upgraded jobs table looks like. At most 11
+#: characters: a jobs table's name has up to 53, and MySQL takes 64.
+HEARTBEATS_OF = {2: "_heartbeats", 3: "_alive_3"}
 HEARTBEATS = HEARTBEATS_OF[VERSION]
 
-#: An instance that was not heard of for so long is gone.
+#: An instance whose last heartbeat is older is gone.
 ALIVE = timedelta(seconds=30)
 
 #: No lease is longer.
 MAX_LEASE = timedelta(hours=2)
 
-#: An upgrade adds these to the jobs table's name: for the old table, for the new table until it is
-#: complete, and for the old table of instances meanwhile.
-BACKUP = f"_before_{VERSION}"
-UNFINISHED = f"_schema_{VERSION}"
-OLD_HEARTBEATS = f"_hb_before{VERSION}"
+#: What the upgrade of a Go release's table adds to the jobs table's name: for the old table, and
+#: for the new table until it is complete. The names are the same for all versions of the schema,
+#: so that a later Dalga finds what an interrupted upgrade has left.
+BACKUP = "_go_table"
+UNFINISHED = "_unfinished"
 
 #: What the name of the Go releases' table of instances adds.
 GO_INSTANCES = "_instances"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -64,6 +64,7 @@ class SQLite:
         datetime, and is called in a database thread.
     """
 
+    engine = "sqlite"
     module = "sqlite3"
     table = f'"{TABLE}"'
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
@@ -169,7 +170,9 @@ class SQLite:
         index = {"name": f"{TABLE}_due"}
         cursor.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = :name", index)
         if made or cursor.fetchall() == [(0,)]:
-            self.create(cursor, "")
+            for statement in definitions("sqlite", TABLE):
+                cursor.execute(statement)
+            cursor.execute(f"PRAGMA user_version = {VERSION}")
         for suffix, names in needed.items():
             what = lacking(self.columns(cursor, suffix), names, ANOTHER) or ""
             if what:
@@ -244,8 +247,13 @@ class SQLite:
         return f"SQLite file {self._path!r}"
 
     another = ANOTHER
-    has_go_tables = False
     upgrades_at_once = True
+
+    def explain_upgrade(self, error: Exception) -> str | None:
+        return self.explain(error)
+
+    def for_go_tables(self) -> None:
+        """They were on servers only."""
 
     @contextmanager
     def upgrading(self) -> Iterator[Any]:
@@ -278,21 +286,6 @@ class SQLite:
         cursor.execute("PRAGMA user_version")
         ((version,),) = cursor.fetchall()
         return int(version) or None
-
-    def rows(self, connection: Any, select: str) -> Generator[tuple[Any, ...], None, None]:
-        with closing(connection.execute(select)) as cursor:
-            yield from cursor
-
-    def create(self, cursor: Cursor, suffix: str) -> None:
-        if suffix:
-            # An index keeps its name when its table gets another, and there is but one of a name.
-            cursor.execute(f'DROP INDEX IF EXISTS "{TABLE}_due"')
-        for statement in definitions("sqlite", TABLE, suffix):
-            cursor.execute(statement)
-        cursor.execute(f"PRAGMA user_version = {VERSION}")
-
-    def rename(self, cursor: Cursor, suffix: str, new: str) -> None:
-        cursor.execute(f"ALTER TABLE {self.named(suffix)} RENAME TO {self.named(new)}")
 
 
 def _in_words(error: sqlite3.Error) -> str:

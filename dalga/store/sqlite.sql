@@ -1,4 +1,4 @@
--- The instances that use the table, and when they were last heard of.
+-- The instances (daemons) that use the jobs table, and the time of each one's last heartbeat.
 CREATE TABLE IF NOT EXISTS "{heartbeats}" (
     id         TEXT    NOT NULL PRIMARY KEY,
     seen       TEXT    NOT NULL
@@ -11,25 +11,25 @@ CREATE TABLE IF NOT EXISTS "{table}" (
     path       TEXT    NOT NULL,
     body       TEXT    NOT NULL,
 
-    -- When it runs: seconds between two runs, an ISO 8601 duration such as P1M, or a cron
+    -- The job's schedule: seconds between two runs, an ISO 8601 duration such as P1M, or a cron
     -- expression; empty for a one-off job.
     schedule   TEXT    NOT NULL,
-    -- The time zone that calendar intervals and cron expressions go by.
+    -- The time zone of calendar intervals and cron expressions.
     location   TEXT    NOT NULL DEFAULT 'UTC',
-    -- What else was asked for, as a JSON object: until, count, catch-up and so on; or empty.
+    -- The job's other parameters, as a JSON object: until, count, catch-up and so on; or empty.
     options    TEXT    NOT NULL DEFAULT '',
-    -- What intervals are counted from. All times are UTC, as YYYY-MM-DD HH:MM:SS.ffffff, which
-    -- sorts as it should.
+    -- Intervals are counted from this time. All times are UTC, by the machine's clock, as
+    -- YYYY-MM-DD HH:MM:SS.ffffff: the order of such texts is the order of the times.
     anchor     TEXT    NOT NULL,
 
     -- The time for which the pending (or running) run is scheduled.
     scheduled  TEXT    NOT NULL,
     -- When the row may next be taken: the scheduled time, a retry's time, or the end of a lease.
-    -- NULL: not before somebody says so. The job is disabled, has failed, or was set aside.
+    -- NULL: no claim takes the row. The job is disabled, has failed, or was set aside.
     due        TEXT    NULL,
 
-    -- The pending run: half of its id and its beginning, written by its first claim, and how often
-    -- it was attempted.
+    -- The pending (or running) run: half of its id and the time of its first claim, both written by
+    -- that claim, and the number of its attempts.
     run        BLOB    NULL,
     started    TEXT    NULL,
     attempts   INTEGER NOT NULL DEFAULT 0,
@@ -39,16 +39,19 @@ CREATE TABLE IF NOT EXISTS "{table}" (
     -- Runs that succeeded, and runs that were skipped as too late, since the job was scheduled.
     successes  INTEGER NOT NULL DEFAULT 0,
     skipped    INTEGER NOT NULL DEFAULT 0,
-    -- The last run was given up: 0 no, 1 yes, and the job went on, 2 yes, and the job stopped.
+    -- Whether the last run was given up: 0 no; 1 yes, and the job went on; 2 yes, and the job
+    -- stopped.
     failed     INTEGER NOT NULL DEFAULT 0,
     -- 1: the job does not run until it is enabled again.
     disabled   INTEGER NOT NULL DEFAULT 0,
 
-    -- The lease: who holds it, until due. Past that it means nothing.
+    -- The lease: the token of the claim that holds the row until `due`. After that time the token
+    -- means nothing.
     token      BLOB    NULL,
-    -- What the user has said during the lease: 0 nothing, 1 scheduled anew, 2 deleted,
-    -- 3 triggered, 4 scheduled anew, to run now. 3 and 4 stay until that run is claimed.
-    superseded INTEGER NOT NULL DEFAULT 0,
+    -- What a user did to the job during the lease (`Override` in rows.py): 0 NONE, 1 RESCHEDULED,
+    -- 2 DELETED, 3 TRIGGERED, 4 RUN_NOW. The last two stay until the run is claimed that the user
+    -- asked for.
+    override   INTEGER NOT NULL DEFAULT 0,
 
     UNIQUE (path, body)
 );

@@ -7,7 +7,7 @@ executes no statement.
 
 One trap decides the order of some SET lists. MySQL assigns from left to right, so that a later
 expression sees an earlier column's new value; SQLite, as the standard has it, shows old values
-only. Where both have to come to the same, ``token`` stands first, then ``superseded``, then
+only. Where both have to come to the same, ``token`` stands first, then ``override``, then
 ``due``.
 """
 
@@ -37,9 +37,6 @@ from dalga.store.rows import (
     TokenRow,
 )
 
-#: Fields of the rows that are read from a column of another name.
-RENAMED = {"override": "superseded"}
-
 #: A run of the job is under way.
 LEASED = "token IS NOT NULL AND due > %(now)s"
 
@@ -56,13 +53,13 @@ AS_FOUND = f"""
             AND location = %(found_location)s
             AND options = %(found_options)s
             AND disabled = %(found_disabled)s
-            AND superseded <> {Override.DELETED}"""
+            AND override <> {Override.DELETED}"""
 
 #: The row that a claim has taken.
 MINE = "WHERE id = %(id)s AND token = %(token)s"
 
 #: The row of a job that the user has not deleted.
-BY_KEY = f"WHERE path = %(path)s AND body = %(body)s AND superseded <> {Override.DELETED}"
+BY_KEY = f"WHERE path = %(path)s AND body = %(body)s AND override <> {Override.DELETED}"
 
 #: The rows of jobs, by `KeyValues`.
 ANY_KEY = "[path = %(path)s AND body = %(body)s OR ...]"
@@ -181,8 +178,8 @@ class Statements:
         return self._select(
             JobRow,
             f"""
-            SELECT {_columns(JobRow)} FROM {self._table}
-            WHERE superseded <> {Override.DELETED} AND ({ANY_KEY})
+            SELECT {columns(JobRow)} FROM {self._table}
+            WHERE override <> {Override.DELETED} AND ({ANY_KEY})
             """,
         )
 
@@ -194,23 +191,23 @@ class Statements:
             SELECT
                 {dialect.is_blob("path")} AS path_is_blob,
                 {dialect.is_blob("body")} AS body_is_blob,
-                {_columns(JobRow)}
-            FROM {self._table}{dialect.by_key} WHERE superseded <> {Override.DELETED} {condition}
+                {columns(JobRow)}
+            FROM {self._table}{dialect.by_key} WHERE override <> {Override.DELETED} {condition}
             ORDER BY path, body LIMIT %(limit)s
             """,
         )
 
     @cached_property
     def find_all(self) -> Select[KeyRow]:
-        return self._select(KeyRow, f"SELECT {_columns(KeyRow)} FROM {self._table} WHERE {ANY_KEY}")
+        return self._select(KeyRow, f"SELECT {columns(KeyRow)} FROM {self._table} WHERE {ANY_KEY}")
 
     @cached_property
     def find_rows(self) -> Select[JobRow]:
-        return self._select(JobRow, f"SELECT {_columns(JobRow)} FROM {self._table} WHERE {ANY_KEY}")
+        return self._select(JobRow, f"SELECT {columns(JobRow)} FROM {self._table} WHERE {ANY_KEY}")
 
     @cached_property
     def find(self) -> Select[KeyRow]:
-        return self._select(KeyRow, f"SELECT {_columns(KeyRow)} FROM {self._table} {BY_KEY}")
+        return self._select(KeyRow, f"SELECT {columns(KeyRow)} FROM {self._table} {BY_KEY}")
 
     @cached_property
     def counts(self) -> Select[CountsRow]:
@@ -268,7 +265,7 @@ class Statements:
         return f"""
             {self._dialect.on_conflict("path, body")}
                 token = CASE WHEN due > %(now)s THEN token END,
-                superseded = CASE WHEN {LEASED} THEN
+                override = CASE WHEN {LEASED} THEN
                     CASE {new("scheduled")} WHEN %(now)s
                     THEN {Override.RUN_NOW} ELSE {Override.RESCHEDULED} END
                     ELSE {Override.NONE} END,
@@ -294,7 +291,7 @@ class Statements:
         return self._select(
             KeyRow,
             f"""
-            SELECT {_columns(KeyRow)} FROM {self._table}{self._dialect.by_key}
+            SELECT {columns(KeyRow)} FROM {self._table}{self._dialect.by_key}
             WHERE {ANY_KEY}{self._dialect.skip_locked}
             """,
         )
@@ -322,7 +319,7 @@ class Statements:
         """The same as `hold` for a job that was deleted during a run."""
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET disabled = disabled
-            WHERE path = %(path)s AND body = %(body)s AND superseded = {Override.DELETED}
+            WHERE path = %(path)s AND body = %(body)s AND override = {Override.DELETED}
             """)
 
     # What else a user does to a job
@@ -333,8 +330,8 @@ class Statements:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET
                 token = CASE WHEN due > %(now)s THEN token END,
-                superseded = CASE WHEN {LEASED} THEN
-                    CASE WHEN superseded IN ({Override.RESCHEDULED}, {Override.RUN_NOW})
+                override = CASE WHEN {LEASED} THEN
+                    CASE WHEN override IN ({Override.RESCHEDULED}, {Override.RUN_NOW})
                     THEN {Override.RUN_NOW} ELSE {Override.TRIGGERED} END
                     ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due ELSE %(now)s END,
@@ -354,7 +351,7 @@ class Statements:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET
                 token = CASE WHEN due > %(now)s THEN token END,
-                superseded = CASE WHEN {LEASED} THEN superseded ELSE {Override.NONE} END,
+                override = CASE WHEN {LEASED} THEN override ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due
                     WHEN failed <> {Failed.STOPPED} THEN scheduled END,
                 started = CASE WHEN {LEASED} THEN started END,
@@ -367,7 +364,7 @@ class Statements:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET
                 token = CASE WHEN due > %(now)s THEN token END,
-                superseded = CASE WHEN {LEASED} THEN superseded ELSE {Override.NONE} END,
+                override = CASE WHEN {LEASED} THEN override ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due END,
                 disabled = 1
             {BY_KEY}
@@ -383,7 +380,7 @@ class Statements:
     @cached_property
     def delete_leased(self) -> Statement:
         return self._dialect.prepare(f"""
-            UPDATE {self._table}{self._dialect.by_key} SET superseded = {Override.DELETED}
+            UPDATE {self._table}{self._dialect.by_key} SET override = {Override.DELETED}
             WHERE path = %(path)s AND body = %(body)s AND {LEASED}
             """)
 
@@ -430,7 +427,7 @@ class Statements:
         return self._select(
             DueRow,
             f"""
-            SELECT {_columns(DueRow)} FROM {self._table}{self._dialect.by_due}
+            SELECT {columns(DueRow)} FROM {self._table}{self._dialect.by_due}
             WHERE due <= %(now)s {without}
             ORDER BY due, id LIMIT %(limit)s{self._dialect.skip_locked}
             """,
@@ -446,7 +443,7 @@ class Statements:
                 started = COALESCE(started, %(now)s),
                 attempts = CASE WHEN disabled = 0 AND attempts < {MAX_COUNT}
                     THEN attempts + 1 ELSE attempts END,
-                superseded = CASE superseded WHEN {Override.DELETED}
+                override = CASE override WHEN {Override.DELETED}
                     THEN {Override.DELETED} ELSE {Override.NONE} END
             WHERE {ANY_ID} AND due <= %(now)s
             """)
@@ -456,7 +453,7 @@ class Statements:
         return self._select(
             RunRow,
             f"""
-            SELECT {_columns(RunRow)} FROM {self._table}
+            SELECT {columns(RunRow)} FROM {self._table}
             WHERE {ANY_ID} AND token = %(token)s
             """,
         )
@@ -504,7 +501,7 @@ class Statements:
         return self._select(
             LeaseRow,
             f"""
-            SELECT {_columns(LeaseRow)} FROM {self._table}{self._dialect.by_id}
+            SELECT {columns(LeaseRow)} FROM {self._table}{self._dialect.by_id}
             WHERE {ANY_ID}{self._dialect.skip_locked}
             """,
         )
@@ -512,12 +509,12 @@ class Statements:
     @cached_property
     def read_tokens(self) -> Select[TokenRow]:
         return self._select(
-            TokenRow, f"SELECT {_columns(TokenRow)} FROM {self._table} WHERE {ANY_ID}"
+            TokenRow, f"SELECT {columns(TokenRow)} FROM {self._table} WHERE {ANY_ID}"
         )
 
     @cached_property
     def read_marks(self) -> Select[Marks]:
-        return self._select(Marks, f"SELECT {_columns(Marks)} FROM {self._table} WHERE {ANY_ID}")
+        return self._select(Marks, f"SELECT {columns(Marks)} FROM {self._table} WHERE {ANY_ID}")
 
     # What the end of a run writes. A job that was disabled meanwhile is due no more (P4). No value
     # may rest on a column that is assigned beside it: in an UPDATE of several tables, as this is
@@ -525,11 +522,11 @@ class Statements:
 
     @cached_property
     def delete_rows(self) -> Statement:
-        return self._dialect.delete_rows(Ended._fields, f"superseded = {Override.NONE}")
+        return self._dialect.delete_rows(Ended._fields, f"override = {Override.NONE}")
 
     @cached_property
     def bury_rows(self) -> Statement:
-        return self._dialect.delete_rows(Ended._fields, f"superseded = {Override.DELETED}")
+        return self._dialect.delete_rows(Ended._fields, f"override = {Override.DELETED}")
 
     @cached_property
     def reschedule_rows(self) -> Statement:
@@ -597,7 +594,7 @@ class Statements:
                 due = {_unless_disabled("due_before")},
                 token = NULL,
                 attempts = attempts_before,
-                superseded = override_before,
+                override = override_before,
                 started = CASE WHEN attempts_before > 0 THEN started END
             """,
         )
@@ -609,16 +606,16 @@ class Statements:
             f"""
                 due = {_unless_disabled("COALESCE(next_due, scheduled)")},
                 token = NULL,
-                superseded = override_kept,
+                override = override_kept,
                 successes = CASE WHEN successes < {MAX_COUNT}
                     THEN successes + succeeded ELSE successes END
             """,
-            "superseded = override_read",
+            "override = override_read",
         )
 
     def _update_rows(self, fields: tuple[str, ...], assignments: str) -> Statement:
         """The end of runs during which the user did nothing to the job."""
-        return self._dialect.update_rows(fields, assignments, f"superseded = {Override.NONE}")
+        return self._dialect.update_rows(fields, assignments, f"override = {Override.NONE}")
 
     # What a correction does, after the clock was set back
 
@@ -627,7 +624,7 @@ class Statements:
         return self._select(
             JobRow,
             f"""
-            SELECT {_columns(JobRow)} FROM {self._table}{self._dialect.by_due}
+            SELECT {columns(JobRow)} FROM {self._table}{self._dialect.by_due}
             WHERE due >= %(due)s AND (due > %(due)s OR id > %(id)s)
             ORDER BY due, id LIMIT %(limit)s
             """,
@@ -685,7 +682,3 @@ class Statements:
 
 def _unless_disabled(due: str) -> str:
     return f"CASE disabled WHEN 0 THEN {due} END"
-
-
-def _columns(row: type[tuple[Any, ...]]) -> str:
-    return columns(row, RENAMED)

@@ -1,17 +1,13 @@
 """
-Older tables, made into one of the present schema: those of the Go releases 1.0 to 4.0, which are on
-MySQL and MariaDB only, and our own of earlier schemas.
+Upgrades: a table of the Go releases 1.0 to 4.0, which are on MySQL and MariaDB only, becomes one of
+the present schema. A table of an earlier schema of ours is left to `dalga.store.versions`.
 
 The old table gets another name first (`BACKUP`). Then its rows are copied into a new table, which
 gets the jobs table's name when it is complete (until then it is `UNFINISHED`). So
 
 - what still writes to the old table fails from the first moment on, and is not lost in silence;
-- a daemon that slept meanwhile, its connections open, fails when it goes on: each of its
-  transactions begins with a look at the old table of instances, and that is gone too;
 - an upgrade that was interrupted finds all jobs in the old table, and begins again with the copy;
 - no daemon sees half a table, and the old one stays as a backup.
-
-On SQLite all of that is one transaction besides.
 """
 
 from __future__ import annotations
@@ -28,22 +24,19 @@ from typing import Any, NamedTuple
 
 from dalga.errors import StartupError
 from dalga.model.duration import duration_from_text
-from dalga.model.schedule import timestamp
 from dalga.model.zone import check_location
-from dalga.store.dialect import Cursor, Dialect, Trouble
+from dalga.store.dialect import CopyingDialect, Cursor, Dialect
 from dalga.store.rows import TOKEN_LENGTH, DueRow, RunRow, Unreadable, read_run
 from dalga.store.schema import (
-    ALIVE,
     BACKUP,
     GO_COLUMNS,
     GO_INSTANCES,
-    HEARTBEATS_OF,
-    OLD_HEARTBEATS,
     UNFINISHED,
     VERSION,
     go_release,
     misfit,
 )
+from dalga.store.versions import STATEMENTS, explained, in_place, time_of
 
 #: Rows that are copied at a time.
 BATCH = 1000
@@ -63,33 +56,9 @@ MAX_KEY_BYTES = 1020
 MAX_SCHEDULE = 255
 MAX_LOCATION = 64
 
-#: By the version of an earlier schema of ours: where the columns of the new table come from, in
-#: SQL. What is not named here has its default.
-OWN_COLUMNS = {
-    1: {
-        "id": "id",
-        "path": "path",
-        "body": "body",
-        "schedule": "`interval`",
-        "location": "'UTC'",
-        "anchor": "scheduled",
-        "scheduled": "scheduled",
-        "due": "due",
-        "run": "run",
-        "attempts": "attempts",
-        "error": "error",
-        "token": "token",
-        "superseded": "superseded",
-    }
-}
-
 
 class Row(NamedTuple):
-    """
-    A job as it will stand in the new table; values as the driver gives and takes them.
-
-    Of our own tables these are the columns that are looked at; more are copied.
-    """
+    """A job as it will stand in the new table; values as the driver gives and takes them."""
 
     path: Any
     body: Any
@@ -109,15 +78,8 @@ class Old:
     suffix: str
     #: With their collations; "" where bytes are compared.
     columns: Mapping[str, str]
-    #: The schema's; None for a table of a Go release.
-    version: int | None
-    #: The Go release; None for a table of our own.
-    release: int | None
-
-    @property
-    def is_job(self) -> str:
-        """SQL for which rows are jobs: all but those deleted during a run that is over by now."""
-        return "TRUE" if self.version is None else "superseded <> 2"
+    #: The Go release that made it.
+    release: int
 
 
 @dataclass
@@ -153,7 +115,7 @@ def upgrade(dialect: Dialect, dry_run: bool) -> Generator[str, None, None]:
         with dialect.upgrading() as connection:
             last = yield from _upgrade(dialect, connection, dry_run)
     except Exception as error:
-        sentence = _explain(dialect, error)
+        sentence = explained(dialect, error)
         if sentence is None or isinstance(error, StartupError):
             raise
         raise StartupError(sentence) from error
@@ -164,15 +126,36 @@ def _upgrade(dialect: Dialect, connection: Any, dry_run: bool) -> Generator[str,
     """:return: what to say when all is committed."""
     cursor = connection.cursor()
     table = f"the table {dialect.table} in {dialect.where()}"
-    old = _find(dialect, cursor, table)
-    if old is None:
+    columns = dialect.columns(cursor, "")
+    version = dialect.version(cursor, "") if columns else None
+    if version == VERSION:
         return [f"{table} has schema version {VERSION} already: there is nothing to do"]
+    if version is not None and version in STATEMENTS:
+        dialect.check_engine(cursor)
+        return (yield from in_place(dialect, cursor, version, dry_run))
+    copying = dialect.for_go_tables()
+    old = None if copying is None or version is not None else _find(copying, cursor, table)
+    if copying is not None and old is not None:
+        return (yield from _copy(copying, connection, old, table, dry_run))
+    if not columns:
+        raise StartupError(
+            f"there is no {table.removeprefix('the ')}, so there is nothing to upgrade: "
+            "dalga --config FILE --create-table makes a new one"
+        )
+    raise StartupError(f"{table} {misfit(version, columns, None, dialect.another, 'that')}")
+
+
+def _copy(
+    dialect: CopyingDialect, connection: Any, old: Old, table: str, dry_run: bool
+) -> Generator[str, None, list[str]]:
+    """:return: what to say when all is done."""
+    cursor = connection.cursor()
     dialect.check_engine(cursor)
-    _refuse_while_used(dialect, cursor, old, table)
+    _refuse_while_used(dialect, cursor, table)
     if old.suffix:
         yield f"an upgrade of {table} was interrupted; all jobs are in {dialect.named(old.suffix)}"
-    yield f"{table} {_maker(old)}"
-    now = _now(dialect, cursor)
+    yield f"{table} was made by Go release {old.release} of Dalga"
+    now = time_of(dialect, cursor)
     with closing(_rows(dialect, connection, old, now)) as rows:
         findings = look_at(rows, old.columns, now, dialect.read_instant)
     yield from describe(findings, old)
@@ -192,16 +175,13 @@ def _upgrade(dialect: Dialect, connection: Any, dry_run: bool) -> Generator[str,
     try:
         copied = yield from _replace(dialect, connection, old, table, now)
     except BaseException as error:
-        if dialect.upgrades_at_once:
-            left = "nothing has been changed"
-        else:
-            left = _undo(dialect, cursor, old.version)
-        sentence = _explain(dialect, error)
+        left = _undo(dialect, cursor)
+        sentence = explained(dialect, error)
         if sentence is None:
             raise
         raise StartupError(f"{sentence}; {left}") from error
     unused = [dialect.named(BACKUP)]
-    if old.release is not None and dialect.columns(cursor, GO_INSTANCES):
+    if dialect.columns(cursor, GO_INSTANCES):
         unused.append(dialect.named(GO_INSTANCES))
     return [
         f"done; jobs in {table}: {copied}",
@@ -209,45 +189,36 @@ def _upgrade(dialect: Dialect, connection: Any, dry_run: bool) -> Generator[str,
     ]
 
 
-def _find(dialect: Dialect, cursor: Cursor, table: str) -> Old | None:
+def _find(dialect: CopyingDialect, cursor: Cursor, table: str) -> Old | None:
     """
-    The table to upgrade; None where there is nothing to do.
+    The table of a Go release; None where there is none.
 
-    :raises StartupError: where there is none, or it can't be upgraded.
+    :raises StartupError: where it can't be upgraded.
     """
     suffix, columns = "", dialect.columns(cursor, "")
     backup = dialect.columns(cursor, BACKUP)
     if not columns:
-        if not backup:
-            raise StartupError(
-                f"there is no {table.removeprefix('the ')}, so there is nothing to upgrade: "
-                "dalga --config FILE --create-table makes a new one"
-            )
         suffix, columns = BACKUP, backup
-    version = dialect.version(cursor, suffix)
-    if version == VERSION and not suffix:
+    release = go_release(columns)
+    if release is None:
         return None
-    release = go_release(columns) if version is None and dialect.has_go_tables else None
-    if release is None and version not in OWN_COLUMNS:
-        what = misfit(version, columns, None, dialect.another, "that")
-        raise StartupError(f"{table} {what}")
     if backup and not suffix:
         raise StartupError(
             f"the old table is to be kept as {dialect.named(BACKUP)}, but there is a table of that "
             "name, as an earlier upgrade leaves it: give that one another name, or drop it if it "
             "is not needed any more"
         )
-    if dialect.columns(cursor, UNFINISHED) and dialect.version(cursor, UNFINISHED) != VERSION:
+    if dialect.columns(cursor, UNFINISHED) and dialect.version(cursor, UNFINISHED) is None:
         raise StartupError(
             f"the new table is to be made as {dialect.named(UNFINISHED)}, but there is a table of "
             "that name which Dalga has not made: give it another name"
         )
-    if release is not None and not _key_is_unique(dialect, cursor, suffix):
+    if not _key_is_unique(dialect, cursor, suffix):
         raise StartupError(
             f"{table} has no primary key (path, body), as the Go releases give it, so a job may be "
             "in it twice: add that key first"
         )
-    return Old(suffix, columns, version, release)
+    return Old(suffix, columns, release)
 
 
 def _key_is_unique(dialect: Dialect, cursor: Cursor, suffix: str) -> bool:
@@ -260,55 +231,22 @@ def _key_is_unique(dialect: Dialect, cursor: Cursor, suffix: str) -> bool:
     return bool(cursor.fetchall())
 
 
-def _refuse_while_used(dialect: Dialect, cursor: Cursor, old: Old, table: str) -> None:
+def _refuse_while_used(dialect: Dialect, cursor: Cursor, table: str) -> None:
     """:raises StartupError: if an instance shows signs of life, as far as its release gives any."""
-    if old.release is None:
-        for suffix in (OLD_HEARTBEATS, HEARTBEATS_OF.get(old.version or 0)):
-            if suffix and dialect.columns(cursor, suffix):
-                _refuse_while_alive(dialect, cursor, dialect.named(suffix), table)
-        cursor.execute(
-            f"SELECT COUNT(*), MAX(due) FROM {dialect.named(old.suffix)} "
-            "WHERE token IS NOT NULL AND due > UTC_TIMESTAMP(6)"
-        )
-        ((running, last),) = cursor.fetchall()
-        if running:
-            raise StartupError(
-                f"{table} is in use (runs under way: {running}): stop all instances first; if they "
-                f"were killed, wait until {timestamp(dialect.read_instant(last))}"
-            )
-    elif dialect.columns(cursor, GO_INSTANCES):
-        # A sign of life from the future is from before the database's clock was set back.
-        cursor.execute(
-            f"SELECT COUNT(*) FROM {dialect.named(GO_INSTANCES)} WHERE updated_at "
-            f"BETWEEN UTC_TIMESTAMP() - INTERVAL {FRESH} SECOND "
-            f"AND UTC_TIMESTAMP() + INTERVAL {FRESH} SECOND"
-        )
-        ((alive,),) = cursor.fetchall()
-        if alive:
-            raise StartupError(
-                f"{table} is in use (Go instances that gave a sign of life in "
-                f"{dialect.named(GO_INSTANCES)} in the last {FRESH} seconds: {alive}): stop all of "
-                f"them first; if they were killed, wait for {FRESH} seconds"
-            )
-
-
-def _refuse_while_alive(dialect: Dialect, cursor: Cursor, heartbeats: str, table: str) -> None:
-    """:raises StartupError: if an instance has given a sign of life lately."""
-    now = _now(dialect, cursor)
+    if not dialect.columns(cursor, GO_INSTANCES):
+        return
     # A sign of life from the future is from before the database's clock was set back.
-    lately = dialect.prepare(
-        f"SELECT id, seen FROM {heartbeats} WHERE seen > %(from)s AND seen <= %(to)s"
+    cursor.execute(
+        f"SELECT COUNT(*) FROM {dialect.named(GO_INSTANCES)} WHERE updated_at "
+        f"BETWEEN UTC_TIMESTAMP() - INTERVAL {FRESH} SECOND "
+        f"AND UTC_TIMESTAMP() + INTERVAL {FRESH} SECOND"
     )
-    times = {"from": dialect.instant(now - ALIVE), "to": dialect.instant(now + ALIVE)}
-    lately.execute(cursor, **times)
-    found = cursor.fetchall()
-    if found:
-        names = ", ".join(sorted(_text(name) for name, _ in found))
-        last = max(dialect.read_instant(seen) for _, seen in found)
+    ((alive,),) = cursor.fetchall()
+    if alive:
         raise StartupError(
-            f"{table} is in use (instances that gave a sign of life in the last "
-            f"{ALIVE.total_seconds():.0f} seconds: {names}): stop them first; if they were killed, "
-            f"wait until {timestamp(last + ALIVE)}"
+            f"{table} is in use (Go instances that gave a sign of life in "
+            f"{dialect.named(GO_INSTANCES)} in the last {FRESH} seconds: {alive}): stop all of "
+            f"them first; if they were killed, wait for {FRESH} seconds"
         )
 
 
@@ -364,10 +302,9 @@ def describe(findings: Findings, old: Old) -> Iterator[str]:
             "Go release 1 leaves no sign of life in the table: make sure yourself that no instance "
             "runs any more"
         )
-    if old.release is not None:
-        foreign = [f"`{name}`" for name in old.columns if name not in GO_COLUMNS]
-        if foreign:
-            yield f"columns that are not Dalga's, and will not be copied: {', '.join(foreign)}"
+    foreign = [f"`{name}`" for name in old.columns if name not in GO_COLUMNS]
+    if foreign:
+        yield f"columns that are not Dalga's, and will not be copied: {', '.join(foreign)}"
     yield from _some(
         findings,
         "folded",
@@ -389,12 +326,6 @@ def _some(findings: Findings, kind: str, sentence: str) -> Iterator[str]:
         yield from (f"  {line}" for line in some)
         if count > len(some):
             yield f"  and {count - len(some)} more"
-
-
-def _maker(old: Old) -> str:
-    if old.release is not None:
-        return f"was made by Go release {old.release} of Dalga"
-    return f"has schema version {old.version}, of an earlier version of Dalga"
 
 
 def obstacle_of(row: Row) -> str | None:
@@ -558,21 +489,17 @@ def _go_schedule(text: str) -> str:
 # The database
 
 
-def _rows(dialect: Dialect, connection: Any, old: Old, now: datetime) -> Generator[Row, None, None]:
+def _rows(
+    dialect: CopyingDialect, connection: Any, old: Old, now: datetime
+) -> Generator[Row, None, None]:
     """All rows of the old table, as they will be in the new one."""
-    if old.version is not None:
-        columns = ", ".join(OWN_COLUMNS[old.version].get(name, "0") for name in Row._fields)
-    else:
-        names = [name for name in GO_COLUMNS if name in old.columns]
-        columns = ", ".join(_as_bytes(name, old.columns[name]) for name in names)
-    select = f"SELECT {columns} FROM {dialect.named(old.suffix)} WHERE {old.is_job}"
+    names = [name for name in GO_COLUMNS if name in old.columns]
+    columns = ", ".join(_as_bytes(name, old.columns[name]) for name in names)
     at = dialect.instant(now)
+    select = f"SELECT {columns} FROM {dialect.named(old.suffix)}"
     with closing(dialect.rows(connection, select)) as values:
         for row in values:
-            if old.version is not None:
-                yield Row(*row)
-            else:
-                yield from_go(dict(zip(names, row, strict=True)), at)
+            yield from_go(dict(zip(names, row, strict=True)), at)
 
 
 def _as_bytes(column: str, collation: str) -> str:
@@ -581,7 +508,7 @@ def _as_bytes(column: str, collation: str) -> str:
 
 
 def _replace(
-    dialect: Dialect, connection: Any, old: Old, table: str, now: datetime
+    dialect: CopyingDialect, connection: Any, old: Old, table: str, now: datetime
 ) -> Generator[str, None, int]:
     """
     Put a new table in the place of the old one.
@@ -591,68 +518,32 @@ def _replace(
     cursor = connection.cursor()
     if not old.suffix:
         dialect.rename(cursor, "", BACKUP)
-    old = Old(BACKUP, old.columns, old.version, old.release)
-    heartbeats = HEARTBEATS_OF.get(old.version or 0)
-    if heartbeats and dialect.columns(cursor, heartbeats):
-        if dialect.columns(cursor, OLD_HEARTBEATS):
-            cursor.execute(f"DROP TABLE {dialect.named(OLD_HEARTBEATS)}")
-        # From now on no transaction of the old version begins, and none is under way.
-        dialect.rename(cursor, heartbeats, OLD_HEARTBEATS)
+    old = Old(BACKUP, old.columns, old.release)
     # An instance that was started after the first look will find no table from now on.
-    _refuse_while_used(dialect, cursor, old, table)
+    _refuse_while_used(dialect, cursor, table)
     if dialect.columns(cursor, UNFINISHED):
         cursor.execute(f"DROP TABLE {dialect.named(UNFINISHED)}")
     dialect.create(cursor, UNFINISHED)
-    total = _count(dialect, cursor, BACKUP, old.is_job)
-    copy = _copy_own if old.version is not None else _copy_go
+    total = _count(dialect, cursor, BACKUP)
     said = 0
-    with closing(copy(dialect, connection, old, now)) as batches:
+    with closing(_copied(dialect, connection, old, now)) as batches:
         for copied in batches:
             if copied - said >= PROGRESS:
                 said = copied
                 yield f"copied: {copied} of {total}"
-    done = _count(dialect, cursor, UNFINISHED, "TRUE")
-    if done != _count(dialect, cursor, BACKUP, old.is_job):
+    done = _count(dialect, cursor, UNFINISHED)
+    if done != _count(dialect, cursor, BACKUP):
         raise StartupError(
             f"somebody wrote to {dialect.named(BACKUP)} or {dialect.named(UNFINISHED)} meanwhile"
         )
     dialect.rename(cursor, UNFINISHED, "")
-    if dialect.columns(cursor, OLD_HEARTBEATS):
-        cursor.execute(f"DROP TABLE {dialect.named(OLD_HEARTBEATS)}")
     return done
 
 
-def _copy_own(
-    dialect: Dialect, connection: Any, old: Old, now: datetime
+def _copied(
+    dialect: CopyingDialect, connection: Any, old: Old, now: datetime
 ) -> Generator[int, None, None]:
-    """Copy an earlier table of ours; gives how many rows are copied by now."""
-    assert old.version is not None
-    source = OWN_COLUMNS[old.version]
-    cursor = connection.cursor()
-    last_of_batch = dialect.prepare(
-        f"SELECT MAX(id) FROM (SELECT id FROM {dialect.named(old.suffix)} WHERE id > %(last)s "
-        f"ORDER BY id LIMIT {BATCH}) AS batch"
-    )
-    insert = dialect.prepare(
-        f"INSERT INTO {dialect.named(UNFINISHED)} ({', '.join(source)}) "
-        f"SELECT {', '.join(source.values())} FROM {dialect.named(old.suffix)} "
-        f"WHERE id > %(last)s AND id <= %(following)s AND {old.is_job}"
-    )
-    copied, last = 0, -(2**63)
-    while True:
-        last_of_batch.execute(cursor, last=last)
-        ((following,),) = cursor.fetchall()
-        if following is None:
-            return
-        copied += insert.execute(cursor, last=last, following=following)
-        last = following
-        yield copied
-
-
-def _copy_go(
-    dialect: Dialect, connection: Any, old: Old, now: datetime
-) -> Generator[int, None, None]:
-    """Copy a Go release's table; gives how many rows are copied by now."""
+    """Copy the rows; gives how many are copied by now."""
     cursor = connection.cursor()
     # The driver makes statements of several rows, as long as the server takes them.
     insert = (
@@ -667,15 +558,9 @@ def _copy_go(
             yield copied
 
 
-def _undo(dialect: Dialect, cursor: Cursor, version: int | None) -> str:
-    """
-    Give the old tables their names back; gives what to say about that.
-
-    :param version: the old schema's; None for a table of a Go release.
-    """
+def _undo(dialect: CopyingDialect, cursor: Cursor) -> str:
+    """Give the old table its name back; gives what to say about that."""
     try:
-        if dialect.columns(cursor, OLD_HEARTBEATS):
-            dialect.rename(cursor, OLD_HEARTBEATS, HEARTBEATS_OF[version or 0])
         if not dialect.columns(cursor, ""):
             dialect.rename(cursor, BACKUP, "")
             if dialect.columns(cursor, UNFINISHED):
@@ -685,27 +570,7 @@ def _undo(dialect: Dialect, cursor: Cursor, version: int | None) -> str:
     return "the old table is as it was"
 
 
-def _count(dialect: Dialect, cursor: Cursor, suffix: str, condition: str) -> int:
-    cursor.execute(f"SELECT COUNT(*) FROM {dialect.named(suffix)} WHERE {condition}")
+def _count(dialect: Dialect, cursor: Cursor, suffix: str) -> int:
+    cursor.execute(f"SELECT COUNT(*) FROM {dialect.named(suffix)}")
     ((count,),) = cursor.fetchall()
     return int(count)
-
-
-def _now(dialect: Dialect, cursor: Cursor) -> datetime:
-    cursor.execute("SELECT UTC_TIMESTAMP(6)")
-    ((now,),) = cursor.fetchall()
-    return dialect.read_instant(now)
-
-
-def _explain(dialect: Dialect, error: BaseException) -> str | None:
-    """What went wrong, in a sentence; None for a mistake of the program, or an interruption."""
-    if isinstance(error, StartupError):
-        return str(error)
-    if not isinstance(error, Exception):
-        return None
-    if dialect.trouble(error) is Trouble.BUSY:
-        return (
-            f"the table {dialect.table} in {dialect.where()} is locked by somebody else, such as a "
-            "backup or a transaction that was left open: try again when that is over"
-        )
-    return dialect.explain(error)

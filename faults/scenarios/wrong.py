@@ -17,7 +17,7 @@ POISON = {
     "negative": ("schedule", "-5"),
     "attempts": ("attempts", 2**32 - 1),
     "time": ("scheduled", "0000-00-00 00:00:00"),
-    "superseded": ("superseded", 77),
+    "override": ("override", 77),
 }
 
 

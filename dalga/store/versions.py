@@ -1,0 +1,289 @@
+"""
+Our own upgrades: from each schema version to the next, in place.
+
+The steps from version 2 to version 3 on a server:
+
+    1. ALTER TABLE dalga_heartbeats RENAME TO dalga_alive_3
+    2. A second look. Is an instance alive, or a run under way? Then the first step is undone.
+    3. ALTER TABLE dalga RENAME COLUMN ..., COMMENT = 'dalga schema 3'
+
+The rule: one statement changes the jobs table, and the same statement sets the table's version. So
+an interrupted upgrade has left a whole table of one version or the other, and the same command goes
+on from there.
+
+Daemons of the old version: each of their transactions begins with a look at their table of
+instances. The first step waits for the transactions that have begun (a metadata lock), and after
+the first step no transaction begins, nor does such a daemon start. So a daemon that slept through
+the upgrade changes nothing, and claims no run.
+
+On SQLite all steps are one transaction, and daemons look at ``user_version`` instead.
+
+A new version of the schema is a text in `STATEMENTS`, a `VERSION` and a name of the table of
+instances in `dalga.store.schema`, and the schema before it as a file of ``tests/old_tables``.
+
+Only a Go release's table is copied: see `dalga.store.upgrade`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from dalga.errors import StartupError
+from dalga.model.schedule import timestamp
+from dalga.store.dialect import Cursor, Dialect, Trouble
+from dalga.store.schema import ALIVE, HEARTBEATS_OF, VERSION
+
+#: By schema version and engine: the statements that make the jobs table one of the next version.
+#: On a server only the last statement changes the jobs table, and it sets the version; the others
+#: may be run twice. ``{table}`` is the jobs table's name; ``{instances}`` is the name of the next
+#: version's table of instances, which `steps` renames where there is one already.
+STATEMENTS: Mapping[int, Mapping[str, str]] = {
+    1: {
+        "mysql": """
+            CREATE TABLE IF NOT EXISTS {instances} (
+                id   VARBINARY(255) NOT NULL PRIMARY KEY,
+                seen DATETIME(6)    NOT NULL
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            ALTER TABLE {table}
+                CHANGE `interval` schedule VARCHAR(255) NOT NULL,
+                ADD location  VARCHAR(64)      NOT NULL DEFAULT 'UTC'       AFTER schedule,
+                ADD options   VARCHAR(255)     NOT NULL DEFAULT ''          AFTER location,
+                ADD anchor    DATETIME(6)      NOT NULL DEFAULT (scheduled) AFTER options,
+                ADD started   DATETIME(6)      NULL                         AFTER run,
+                ADD successes INT UNSIGNED     NOT NULL DEFAULT 0           AFTER error,
+                ADD skipped   INT UNSIGNED     NOT NULL DEFAULT 0           AFTER successes,
+                ADD failed    TINYINT UNSIGNED NOT NULL DEFAULT 0           AFTER skipped,
+                ADD disabled  TINYINT UNSIGNED NOT NULL DEFAULT 0           AFTER failed,
+                COMMENT = 'dalga schema 2'
+            """,
+        "sqlite": """
+            CREATE TABLE IF NOT EXISTS {instances} (
+                id   TEXT NOT NULL PRIMARY KEY,
+                seen TEXT NOT NULL
+            );
+            ALTER TABLE {table} RENAME COLUMN "interval" TO schedule;
+            ALTER TABLE {table} ADD location  TEXT    NOT NULL DEFAULT 'UTC';
+            ALTER TABLE {table} ADD options   TEXT    NOT NULL DEFAULT '';
+            ALTER TABLE {table} ADD anchor    TEXT    NOT NULL DEFAULT '';
+            ALTER TABLE {table} ADD started   TEXT    NULL;
+            ALTER TABLE {table} ADD successes INTEGER NOT NULL DEFAULT 0;
+            ALTER TABLE {table} ADD skipped   INTEGER NOT NULL DEFAULT 0;
+            ALTER TABLE {table} ADD failed    INTEGER NOT NULL DEFAULT 0;
+            ALTER TABLE {table} ADD disabled  INTEGER NOT NULL DEFAULT 0;
+            UPDATE {table} SET anchor = scheduled;
+            PRAGMA user_version = 2
+            """,
+    },
+    2: {
+        # No rows are written anew: the length of `options` took two bytes before, too. An upgrade
+        # from version 1 has left the anchor a default.
+        "mysql": """
+            ALTER TABLE {table}
+                RENAME COLUMN superseded TO override,
+                MODIFY options VARCHAR(1024) NOT NULL DEFAULT '',
+                ALTER anchor DROP DEFAULT,
+                COMMENT = 'dalga schema 3'
+            """,
+        "sqlite": """
+            ALTER TABLE {table} RENAME COLUMN superseded TO override;
+            PRAGMA user_version = 3
+            """,
+    },
+}
+
+
+class Step(NamedTuple):
+    """From one schema version to the next."""
+
+    #: The old one.
+    version: int
+    #: These give the table of instances the new version's name.
+    renaming: tuple[str, ...]
+    #: These change the jobs table.
+    statements: tuple[str, ...]
+
+
+def statements_of(dialect: Dialect, version: int) -> tuple[str, ...]:
+    """The statements from a version to the next, each in one line."""
+    text = STATEMENTS[version][dialect.engine]
+    for word, suffix in (("{table}", ""), ("{instances}", HEARTBEATS_OF[version + 1])):
+        text = text.replace(word, dialect.named(suffix))
+    return tuple(" ".join(statement.split()) for statement in text.split(";\n"))
+
+
+def steps(dialect: Dialect, cursor: Cursor, version: int) -> list[Step]:
+    """
+    All that there is to do.
+
+    :param version: the schema version of the table.
+    """
+    return [
+        Step(
+            number,
+            _renaming(dialect, cursor, number, there=number > version),
+            statements_of(dialect, number),
+        )
+        for number in range(version, VERSION)
+    ]
+
+
+def _renaming(dialect: Dialect, cursor: Cursor, version: int, there: bool) -> tuple[str, ...]:
+    """
+    The statements by which the table of instances gets the next version's name.
+
+    :param there: whether an earlier step makes the table.
+    """
+    old, new = HEARTBEATS_OF.get(version), HEARTBEATS_OF[version + 1]
+    if old is None or not (there or dialect.columns(cursor, old)):
+        return ()  # an interrupted upgrade has renamed it
+    # Both are there where an upgrade was interrupted, and a daemon of the old version has made a
+    # new table of instances to go on with.
+    left = (f"DROP TABLE {dialect.named(new)}",) if dialect.columns(cursor, new) else ()
+    return (*left, f"ALTER TABLE {dialect.named(old)} RENAME TO {dialect.named(new)}")
+
+
+def in_place(
+    dialect: Dialect, cursor: Cursor, version: int, dry_run: bool
+) -> Generator[str, None, list[str]]:
+    """
+    Upgrade our own table of an earlier version, or only say what that would do.
+
+    :param version: the schema version of the table.
+    :return: what to say when all is committed.
+    :raises StartupError: with one sentence that says what is in the way.
+    """
+    table = f"the table {dialect.table} in {dialect.where()}"
+    refuse_while_used(dialect, cursor, table)
+    to_do = steps(dialect, cursor, version)
+    if version in HEARTBEATS_OF and not to_do[0].renaming:
+        yield f"an upgrade of {table} was interrupted"
+    yield f"{table} has schema version {version}, of an earlier version of Dalga"
+    for step in to_do:
+        for statement in (*step.renaming, *step.statements):
+            yield f"to be done: {statement}"
+    if dry_run:
+        return ["this was a dry run: nothing has been changed"]
+    for step in to_do:
+        try:
+            _take(dialect, cursor, step, table)
+        except BaseException as error:
+            sentence = explained(dialect, error)
+            left = _undo(dialect, cursor, step, version)
+            if sentence is None:
+                raise
+            raise StartupError(f"{sentence}; {left}") from error
+    return [f"done: {table} has schema version {VERSION}", *_rights(dialect, version)]
+
+
+def _take(dialect: Dialect, cursor: Cursor, step: Step, table: str) -> None:
+    """Take a step."""
+    for statement in step.renaming:
+        cursor.execute(statement)
+    # An instance may have begun after the first look.
+    refuse_while_used(dialect, cursor, table)
+    for statement in step.statements:
+        cursor.execute(statement)
+
+
+def _undo(dialect: Dialect, cursor: Cursor, step: Step, version: int) -> str:
+    """
+    Give the table of instances its old name back; gives what to say about that.
+
+    :param version: the schema version of the table before the first step.
+    """
+    if dialect.upgrades_at_once:
+        return "nothing has been changed"
+    old, new = HEARTBEATS_OF.get(step.version), HEARTBEATS_OF[step.version + 1]
+    try:
+        # The connection may be lost, and the last statement done nevertheless.
+        if dialect.version(cursor, "") == step.version:
+            if old and not dialect.columns(cursor, old) and dialect.columns(cursor, new):
+                cursor.execute(f"ALTER TABLE {dialect.named(new)} RENAME TO {dialect.named(old)}")
+            if step.version == version:
+                return "the table is as it was"
+            return f"the table has schema version {step.version} now"
+    except Exception:
+        pass  # what to say about that comes next
+    return "the same command goes on from there"
+
+
+def _rights(dialect: Dialect, version: int) -> list[str]:
+    """What is to be done about rights on a table of instances that has another name now."""
+    old = HEARTBEATS_OF.get(version)
+    if old is None or dialect.upgrades_at_once:
+        return []
+    old, new = dialect.named(old), dialect.named(HEARTBEATS_OF[VERSION])
+    return [f"rights that were granted on {old} by its name have to be granted on {new}"]
+
+
+def refuse_while_used(dialect: Dialect, cursor: Cursor, table: str) -> None:
+    """
+    :param table: the jobs table, as a person would name it.
+    :raises StartupError: if an instance has given a sign of life lately, or a run is under way.
+    """
+    now = time_of(dialect, cursor)
+    for suffix in HEARTBEATS_OF.values():
+        if dialect.columns(cursor, suffix):
+            _refuse_while_alive(dialect, cursor, dialect.named(suffix), table, now)
+    # The CASE keeps the index on `due` out: most rows are due later, and would be read one by one.
+    leases = dialect.prepare(
+        f"SELECT COUNT(*), MAX(due) FROM {dialect.table} "
+        "WHERE CASE WHEN token IS NULL THEN 0 ELSE due > %(now)s END = 1"
+    )
+    leases.execute(cursor, now=dialect.instant(now))
+    ((running, last),) = cursor.fetchall()
+    if running:
+        raise StartupError(
+            f"{table} is in use (runs under way: {running}): stop all instances first; if they "
+            f"were killed, wait until {timestamp(dialect.read_instant(last))}"
+        )
+
+
+def _refuse_while_alive(
+    dialect: Dialect, cursor: Cursor, heartbeats: str, table: str, now: datetime
+) -> None:
+    """:raises StartupError: if an instance has given a sign of life lately."""
+    # A sign of life from the future is from before the database's clock was set back.
+    lately = dialect.prepare(
+        f"SELECT id, seen FROM {heartbeats} WHERE seen > %(first)s AND seen <= %(last)s"
+    )
+    lately.execute(cursor, first=dialect.instant(now - ALIVE), last=dialect.instant(now + ALIVE))
+    found = cursor.fetchall()
+    if found:
+        names = ", ".join(sorted(_text(name) for name, _ in found))
+        last = max(dialect.read_instant(seen) for _, seen in found)
+        raise StartupError(
+            f"{table} is in use (instances that gave a sign of life in the last "
+            f"{ALIVE.total_seconds():.0f} seconds: {names}): stop them first; if they were killed, "
+            f"wait until {timestamp(last + ALIVE)}"
+        )
+
+
+def _text(name: object) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+
+
+def time_of(dialect: Dialect, cursor: Cursor) -> datetime:
+    """The database's time."""
+    cursor.execute("SELECT UTC_TIMESTAMP(6)")
+    ((now,),) = cursor.fetchall()
+    return dialect.read_instant(now)
+
+
+def explained(dialect: Dialect, error: BaseException) -> str | None:
+    """
+    What came in an upgrade's way, in a sentence; None for a mistake of the program, or an
+    interruption.
+    """
+    if isinstance(error, StartupError):
+        return str(error)
+    if not isinstance(error, Exception):
+        return None
+    if dialect.trouble(error) is Trouble.BUSY:
+        return (
+            f"the table {dialect.table} in {dialect.where()} is locked by somebody else, such as a "
+            "backup or a transaction that was left open: try again when that is over"
+        )
+    return dialect.explain_upgrade(error)

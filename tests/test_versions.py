@@ -1,0 +1,825 @@
+"""
+Tables of our own earlier schemas become tables of the present one, in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pymysql
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.errors import JobNotFound, StartupError, StoreUnavailable
+from dalga.model.key import JobKey
+from dalga.store import mysql
+from dalga.store import upgrade as room
+from dalga.store.schema import HEARTBEATS_OF, VERSION
+from dalga.store.versions import STATEMENTS
+from tests.stores import EACH_MINUTE, LONG, each_engine, server
+from tests.upgrades import (
+    Expected,
+    KilledTestCase,
+    LaterVersion,
+    UpgradeTestCase,
+    at,
+    going_back,
+    plain,
+    watched,
+)
+
+#: Jobs in the large table; docs/upgrading.md has figures of 1,000,000.
+ROWS = int(os.environ.get("DALGA_TEST_ROWS", "100000"))
+
+
+class OwnTestCase(UpgradeTestCase):
+    """A test on a table of ours."""
+
+    def make_table(self, version: int) -> None:
+        """One of an earlier schema; schema 1 has rows in it."""
+        engine = "sqlite" if self.engine == "sqlite" else "mysql"
+        self.run_file(f"schema_{version}_{engine}.sql")
+
+    def version(self) -> int | None:
+        """The schema version of the jobs table."""
+        if self.engine == "sqlite":
+            return int(self.sql("PRAGMA user_version")[0][0])
+        ((comment,),) = self.sql(
+            "SELECT table_comment FROM information_schema.tables"
+            " WHERE table_schema = DATABASE() AND table_name = 'dalga'"
+        )
+        return int(comment.removeprefix("dalga schema "))
+
+    def shape(self) -> Any:
+        """The jobs table's columns and indexes. On SQLite new columns come last."""
+        if self.engine != "sqlite":
+            return self.definition()
+        columns = self.sql("PRAGMA table_info(dalga)")
+        indexes = self.sql("PRAGMA index_list(dalga)")
+        return sorted(column[1:4] for column in columns), sorted(index[1:] for index in indexes)
+
+    def reset(self) -> None:
+        for table in ("dalga", *(f"dalga{suffix}" for suffix in HEARTBEATS_OF.values())):
+            self.sql(f"DROP TABLE IF EXISTS {table}")
+        if self.engine == "sqlite":
+            self.sql("PRAGMA user_version = 0")
+
+    def make_new_table(self) -> None:
+        """One that never was anything else, in the place of the one that is there."""
+        for table in ("dalga", "dalga_alive_3"):
+            self.sql(f"DROP TABLE {table}")
+        store = self.make_store()
+        if self.engine != "sqlite":
+            store.create_table()
+        store.open()
+
+
+@each_engine(globals())
+class SchemaOneTests(OwnTestCase):
+    """Tables of schema 1."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.make_table(1)
+
+    async def test_jobs(self) -> None:
+        """All jobs and their next runs are kept; one that was deleted during its run is gone."""
+        said = self.upgrade()
+        self.assertIn("has schema version 1", said)
+        expected: Expected = {
+            ("check_feed", "1234"): plain("60", "2099-01-01 00:00:00.250000"),
+            ("check_feed", "overdue"): plain("60", "2021-03-04 05:06:07"),
+            ("remind", "later"): plain("", "2099-01-01 00:00:01"),
+            ("check_feed", "killed, scheduled"): (
+                "60",
+                "UTC",
+                at("2099-01-01 00:00:02"),
+                at("2021-03-04 05:06:31"),  # the end of the lease
+            ),
+        }
+        store = self.make_store()
+        store.open()
+        for (path, body), (schedule, _, scheduled, next_run) in expected.items():
+            job = await self.job(store, JobKey(path, body))
+            self.assertEqual(
+                (job.schedule.text, job.anchor, job.scheduled, job.next_run),
+                (schedule, scheduled, scheduled, next_run),
+            )
+        failing = await self.job(store, JobKey("check_feed", "failing"))
+        self.assertEqual(failing.attempts, 5)
+        self.assertEqual(failing.error, "500 Internal Server Error")
+        aside = await store.get(JobKey("check_feed", "aside"))
+        self.assertEqual(getattr(aside, "problem", ""), "interval is 'hourly'")
+        await self.assertFailure(store.get(JobKey("check_feed", "killed, deleted")), JobNotFound)
+
+    async def test_runs(self) -> None:
+        """A run that was begun goes on as the same run."""
+        self.upgrade()
+        store = self.make_store()
+        store.open()
+        claimed = await store.claim(100, LONG)
+        self.assertEqual(
+            [(run.key.body, run.attempt) for run in claimed.runs], [("overdue", 1), ("killed", 2)]
+        )
+        self.assertEqual(claimed.runs[1].id, "000102030405060708090a0b0c0d0e0f-9")
+        job = await self.job(store, JobKey("check_feed", "killed, scheduled"))
+        self.assertEqual(job.next_run, at("2099-01-01 00:00:02"))
+
+    def test_the_new_table(self) -> None:
+        """It does not differ from one that was never anything else."""
+        self.upgrade()
+        upgraded = self.shape()
+        self.make_new_table()
+        self.assertEqual(upgraded, self.shape())
+
+    def test_dry_run(self) -> None:
+        """It says what it would do, and changes nothing."""
+        before = self.tables()
+        said = self.upgrade(dry_run=True)
+        self.assertIn("has schema version 1", said)
+        self.assertIn("nothing has been changed", said)
+        self.assertEqual(self.tables(), before)
+
+    def test_twice(self) -> None:
+        """The second time there is nothing to do."""
+        self.upgrade()
+        before = self.tables()
+        self.assertIn("there is nothing to do", self.upgrade())
+        self.assertEqual(self.tables(), before)
+
+    def test_runs_under_way(self) -> None:
+        """While a lease lasts nothing is touched."""
+        self.sql("UPDATE dalga SET due = '2099-01-01 00:00:00.000000' WHERE id = 9")
+        before = self.tables()
+        sentence = self.refused()
+        self.assertIn("runs under way: 1", sentence)
+        self.assertIn("2099-01-01T00:00:00Z", sentence)
+        self.assertEqual(self.tables(), before)
+
+    def test_a_failure(self) -> None:
+        """What goes wrong on the way leaves a whole table, and the same command goes on."""
+        before = self.tables()
+
+        def fail(sql: str) -> None:
+            if "superseded TO override" in sql:
+                raise OSError(28, "No space left on device")
+
+        with closing(room.upgrade(watched(self.dialect(), fail), False)) as lines:
+            self.assertRaises((OSError, StartupError), list, lines)
+        if self.engine == "sqlite":
+            self.assertEqual(self.tables(), before)
+        else:
+            self.assertEqual(self.version(), 2)
+            self.assertIn("dalga_heartbeats", self.tables())
+        self.assertIn("done: ", self.upgrade())
+
+    def test_starting_on_it(self) -> None:
+        """What is to be done is said."""
+        for start in (self.make_store().open, self.make_store().create_table):
+            sentence = str(self.assertRaises(StartupError, start))
+            self.assertIn("has schema version 1, of an earlier version of Dalga", sentence)
+            self.assertIn("dalga --config FILE --upgrade-table", sentence)
+
+    def test_a_later_schema(self) -> None:
+        """It is not for this version to touch."""
+        if self.engine == "sqlite":
+            self.sql("PRAGMA user_version = 4")
+        else:
+            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 4'")
+        for sentence in (
+            self.refused(),
+            str(self.assertRaises(StartupError, self.make_store().open)),
+        ):
+            self.assertIn("has schema version 4, of a later version of Dalga", sentence)
+
+
+#: Words in `KINDS` for times that are over and to come, one second apart from row to row, and for
+#: 16 bytes.
+PAST, FUTURE, BYTES = "{past}", "{future}", "X'000102030405060708090A0B0C0D0E0F'"
+
+
+def kind(due: str = FUTURE, schedule: str = "'60'", **columns: str) -> dict[str, str]:
+    """SQL for the columns of a row that have no default, or another value than that."""
+    scheduled = FUTURE if due == FUTURE else PAST
+    return {"schedule": schedule, "anchor": PAST, "scheduled": scheduled, "due": due, **columns}
+
+
+def claimed(**columns: str) -> dict[str, str]:
+    """The same of a run whose instance was killed, and whose lease is over."""
+    return kind(PAST, token=BYTES, run=BYTES, started=PAST, attempts="1", **columns)
+
+
+#: Rows of each kind that there is, by their path. `override` is the present name of that column.
+KINDS: Mapping[str, dict[str, str]] = {
+    "periodic": kind(),
+    "calendar": kind(schedule="'P1M'", location="'Europe/Istanbul'"),
+    "cron": kind(schedule="'0 9 * * 1-5'", location="'America/New_York'"),
+    "one-off": kind(schedule="''"),
+    "one-off, overdue": kind(PAST, "''"),
+    "overdue": kind(PAST),
+    "with parameters": kind(options="""'{"count":9,"catch-up":"all"}'""", successes="3"),
+    "retried": kind(run=BYTES, started=PAST, attempts="3", error="'500 Internal Server Error'"),
+    "went on": kind(failed="1", error="'it was given up'", skipped="2"),
+    "stopped": kind("NULL", run=BYTES, started=PAST, attempts="9", failed="2", error="'502'"),
+    "disabled": kind("NULL", disabled="1"),
+    "set aside": kind("NULL", "'hourly'", error="'interval is ''hourly'''"),
+    "killed": claimed(),
+    "killed, rescheduled": claimed(override="1"),
+    "killed, deleted": claimed(override="2"),
+    "killed, triggered": claimed(override="3"),
+    "killed, to run now": claimed(override="4"),
+    "asked for during a run": kind(PAST, override="3"),
+    "scheduled anew during a run": kind(PAST, override="4"),
+    "killed, disabled": claimed(disabled="1"),
+}
+
+_DIGITS = " UNION ALL ".join(["SELECT 0 AS n", *(f"SELECT {n}" for n in range(1, 10))])
+
+
+@each_engine(globals())
+class SchemaTwoTests(OwnTestCase):
+    """Tables of schema 2."""
+
+    timeout = 300
+
+    def fill(self, count: int, override: str) -> None:
+        """
+        Insert so many rows of each kind.
+
+        :param override: the name of that column.
+        """
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+            for path, columns in KINDS.items():
+                names = ", ".join(columns).replace("override", override)
+                values = ", ".join(columns.values())
+                for word, start in ((PAST, "2020-01-01"), (FUTURE, "2099-01-01")):
+                    values = values.replace(word, self.later(start))
+                cursor.execute(
+                    f"INSERT INTO dalga (path, body, {names})"
+                    f" SELECT '{path}', n, {values} FROM {self.numbers(count)} WHERE n < {count}"
+                )
+            connection.commit()
+
+    def later(self, start: str) -> str:
+        """SQL for a time that is `n` seconds later."""
+        if self.engine == "sqlite":
+            return f"strftime('%Y-%m-%d %H:%M:%f000', '{start}', n || ' seconds')"
+        return f"TIMESTAMPADD(SECOND, n, '{start}')"
+
+    def numbers(self, count: int) -> str:
+        """SQL for a table of the numbers below this one, and some more, as `n`."""
+        powers = range(len(str(count - 1)))
+        tables = ", ".join(f"({_DIGITS}) AS t{power}" for power in powers)
+        number = " + ".join(f"t{power}.n * {10**power}" for power in powers)
+        return f"(SELECT {number} AS n FROM {tables}) AS numbers"
+
+    def digest(self, override: str) -> Any:
+        """
+        What tells the contents of all rows.
+
+        :param override: the name of that column.
+        """
+        columns = (
+            "id, path, body, schedule, location, options, anchor, scheduled, due, run, started, "
+            f"attempts, error, successes, skipped, failed, disabled, token, {override}"
+        )
+        if self.engine != "sqlite":
+            values = ", ".join(f"COALESCE({name}, '-')" for name in columns.split(", "))
+            line = f"CONCAT_WS('|', {values})"
+            return self.sql(f"SELECT COUNT(*), SUM(CRC32({line})) FROM dalga")
+        found = hashlib.sha256()
+        with closing(self.connect()) as connection:
+            for row in connection.execute(f"SELECT {columns} FROM dalga ORDER BY id"):
+                found.update(repr(row).encode())
+        return found.digest()
+
+    async def seen(self) -> tuple[list[Any], list[Any]]:
+        """What a daemon of this version sees of five jobs of each kind; and what it runs first."""
+        store = self.make_store()
+        store.open()
+        jobs: list[Any] = []
+        for path in KINDS:
+            if path != "killed, deleted":
+                jobs += [await store.get(JobKey(path, str(number))) for number in range(5)]
+        runs = (await store.claim(50, LONG)).runs
+        return jobs, [(run.key, run.attempt, run.scheduled) for run in runs]
+
+    async def test_many_rows(self) -> None:
+        """
+        With a daemon of version 2 standing by: it holds up the upgrade while it does something, and
+        does nothing afterwards; no row has changed.
+        """
+        self.patch(mysql, "UPGRADE_LOCK_WAIT", 1)
+        self.make_table(2)
+        self.fill(ROWS // len(KINDS), "superseded")
+        before = self.digest("superseded")
+        old = OldDaemon(self)
+        self.addCleanup(old.close)
+        old.begin()
+        if self.engine != "sqlite":
+            sentence = self.refused()
+            self.assertIn("is locked by somebody else", sentence)
+            self.assertIn("the table is as it was", sentence)
+        old.claims("periodic")
+        self.assertIn("runs under way: 1", self.refused())
+        old.begin()
+        old.records("periodic")
+        began = time.monotonic()
+        self.assertIn("done: ", self.upgrade())
+        took = time.monotonic() - began
+        # A copy takes a minute.
+        self.assertLess(took, 15)
+        self.assertEqual(self.digest("override"), before)
+        self.assertRaises(old.fails, old.begin)
+        jobs, runs = await self.seen()
+        self.assertGreater(len(runs), 30)
+        self.make_new_table()
+        self.fill(60, "override")
+        self.assertEqual((jobs, runs), await self.seen())
+
+    def test_the_new_table(self) -> None:
+        """It does not differ from one that was never anything else."""
+        self.make_table(2)
+        self.upgrade()
+        upgraded = self.shape()
+        self.make_new_table()
+        self.assertEqual(upgraded, self.shape())
+
+    def test_going_back(self) -> None:
+        """As docs/upgrading.md says how, with each job as it is; and then there and back again."""
+        self.make_table(2)
+        self.fill(3, "superseded")
+        before, rows = self.shape(), self.digest("superseded")
+        self.upgrade()
+        first = "BEGIN" if self.engine == "sqlite" else "ALTER TABLE dalga_alive_3"
+        with closing(self.connect()) as connection:
+            for statement in going_back(first):
+                connection.cursor().execute(statement)
+        self.assertEqual(self.digest("superseded"), rows)
+        # But for the length of the options.
+        self.assertEqual(str(self.shape()).replace("varchar(1024)", "varchar(255)"), str(before))
+        self.assertIn("has schema version 2", self.upgrade())
+        self.assertEqual(self.digest("override"), rows)
+
+    def test_long_options(self) -> None:
+        """A text that schema 2 had no room for."""
+        self.make_table(2)
+        self.fill(1, "superseded")
+        self.upgrade()
+        self.sql("UPDATE dalga SET options = %s", ("é" * 1024,))
+        kept = self.sql("SELECT COUNT(*) FROM dalga WHERE options = %s", ("é" * 1024,))
+        self.assertEqual(kept, [(len(KINDS),)])
+
+    def test_dry_run(self) -> None:
+        """It names each statement that will be run, and changes nothing."""
+        for version in (1, 2):
+            self.make_table(version)
+            before = self.tables()
+            dry = self.upgrade(dry_run=True)
+            self.assertEqual(self.tables(), before)
+            self.assertIn("this was a dry run: nothing has been changed", dry)
+            named = re.findall("^to be done: (.*)$", dry, re.MULTILINE)
+            done: list[str] = []
+            said = self.upgrade(dialect=watched(self.dialect(), done.append))
+            self.assertEqual(named, done)
+            self.assertEqual(dry.splitlines()[:-1], said.splitlines()[: dry.count("\n")])
+            self.assertNotIn("dry run", said)
+            self.reset()
+
+    def test_rights(self) -> None:
+        """What is said afterwards of rights that were granted by a table's name."""
+        self.make_table(2)
+        said = self.upgrade()
+        words = "granted on `dalga_heartbeats` by its name have to be granted on `dalga_alive_3`"
+        self.assertEqual(words in said, self.engine != "sqlite")
+
+
+class OldDaemon:
+    """
+    What a daemon of schema 2 does: each of its transactions begins with a look at what tells the
+    version. Real ones were tried by hand, too.
+    """
+
+    def __init__(self, case: OwnTestCase) -> None:
+        self.case = case
+        self.connection = case.connect()
+        self.fails: Any = AssertionError
+        if case.engine != "sqlite":
+            self.fails = pymysql.err.ProgrammingError  # there is no such table
+            self.connection.autocommit(False)
+
+    def begin(self) -> None:
+        cursor = self.connection.cursor()
+        if self.case.engine == "sqlite":
+            cursor.execute("PRAGMA user_version")
+            if cursor.fetchall() != [(2,)]:
+                raise AssertionError("the schema version is no longer 2")
+        else:
+            cursor.execute("SELECT UTC_TIMESTAMP(6), EXISTS (SELECT 1 FROM dalga_heartbeats)")
+
+    def claims(self, path: str) -> None:
+        """Commit a lease of the first of these jobs."""
+        self._write(f"token = {BYTES}, due = '2199-01-01 00:00:00.000000'", path)
+
+    def records(self, path: str) -> None:
+        """Commit the end of that run."""
+        self._write("token = NULL, due = scheduled", path)
+
+    def _write(self, columns: str, path: str) -> None:
+        sql = f"UPDATE dalga SET {columns} WHERE path = '{path}' AND body = '0'"
+        self.connection.cursor().execute(sql)
+        self.connection.commit()
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class ServerTests(OwnTestCase):
+    """What is special about a server."""
+
+    def test_no_row_is_written(self) -> None:
+        """The statement from version 2 changes the table's definition only, and can't be undone."""
+        self.make_table(2)
+        (statement,) = STATEMENTS[2]["mysql"].replace("{table}", "dalga").split(";\n")
+        algorithm = "NOCOPY" if self.engine == "mariadb" else "INPLACE"
+        before = self.space()
+        self.sql(f"{statement}, ALGORITHM = {algorithm}")
+        self.assertEqual(self.space(), before)
+
+    def space(self) -> Any:
+        """The number of the tablespace that the table is in: rebuilt, it has another."""
+        tables = "innodb_sys_tables" if self.engine == "mariadb" else "innodb_tables"
+        host = server(self.engine)
+        with closing(host.connect_as_root()) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT space FROM information_schema.{tables} WHERE name = %s",
+                (f"{self.on_server.db}/dalga",),
+            )
+            return cursor.fetchall()
+
+    def test_rights_that_are_missing(self) -> None:
+        """They are named, and nothing is changed."""
+        self.make_table(2)
+        before = self.tables()
+        db, host = self.on_server.db, server(self.engine)
+        user = f"few@'{host.host}'"
+        self.config = replace(self.on_server, user="few", password="secret")
+        with closing(host.connect_as_root(autocommit=True)) as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"CREATE USER {user} IDENTIFIED BY 'secret'")
+            try:
+                cursor.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON {db}.* TO {user}")
+                for rights, tables in (
+                    ("SELECT", ["*"]),
+                    ("ALTER", ["*"]),
+                    ("DROP", ["*"]),
+                    ("ALTER, DROP, CREATE", ["dalga_heartbeats", "dalga_alive_3"]),
+                ):
+                    for table in tables:
+                        cursor.execute(f"GRANT {rights} ON {db}.{table} TO {user}")
+                    sentence = self.refused()
+                    self.assertIn(
+                        "; an upgrade needs the rights SELECT, INSERT, UPDATE, ", sentence
+                    )
+                    self.assertIn("to user 'few'; the table is as it was", sentence)
+                    self.assertEqual(self.tables(), before)
+                    for table in tables:
+                        cursor.execute(f"REVOKE {rights} ON {db}.{table} FROM {user}")
+                    cursor.execute(f"GRANT SELECT ON {db}.* TO {user}")
+            finally:
+                cursor.execute(f"DROP USER {user}")
+
+
+@each_engine(globals(), only=("sqlite",))
+class FileUpgradeTests(UpgradeTestCase):
+    """What is special about a file."""
+
+    def test_no_file(self) -> None:
+        """None is made by looking for it."""
+        self.assertIn("there is nothing to upgrade", self.refused())
+        self.assertFalse(os.path.exists(self.dialect()._path))  # type: ignore[attr-defined]
+
+    def test_a_running_daemon(self) -> None:
+        """Its file is in use; once it has ended the file is not."""
+        self.run_file("schema_1_sqlite.sql")
+        daemon = self.make_store(guarded=True)
+        assert daemon._guard is not None
+        daemon._guard.acquire()
+        upgrading = self.make_store(guarded=True)
+        error = self.assertRaises(StartupError, list, upgrading.upgrade_table(False))
+        self.assertIn("in use by another dalga", str(error))
+        daemon._guard.release()
+        self.assertIn("done", "".join(upgrading.upgrade_table(False)))
+        daemon._guard.acquire()
+        daemon._guard.release()
+
+    def test_a_stranger(self) -> None:
+        """A table of another program is left alone, also where it looks like a Go release's."""
+        self.sql("CREATE TABLE dalga (path, body, `interval`, next_run)")
+        sentence = self.refused()
+        self.assertIn("nor one that it can upgrade", sentence)
+        self.assertIn("name another with path in [sqlite]", sentence)
+        self.assertIn(
+            "nor one that it can upgrade",
+            str(self.assertRaises(StartupError, self.make_store().open)),
+        )
+
+    def test_weird_keys(self) -> None:
+        """What SQLite lets pass as text stays as it is."""
+        self.run_file("schema_1_sqlite.sql")
+        self.sql(
+            "INSERT INTO dalga (path, body, `interval`, scheduled, due)"
+            " VALUES (CAST(X'FF' AS TEXT), X'FF', 60, 'never', 'never'), ('Ö ', 1, '', 'x', 0)"
+        )
+        before = self.weird()
+        self.upgrade()
+        self.assertEqual(len(before), 2)
+        self.assertEqual(self.weird(), before)
+
+    def weird(self) -> list[Any]:
+        columns = "path, body, scheduled, due, typeof(path), typeof(body), typeof(due)"
+        with closing(self.connect()) as connection:
+            connection.text_factory = bytes
+            found = connection.execute(f"SELECT {columns} FROM dalga WHERE id > 11")
+            return list(found)
+
+
+@each_engine(globals())
+class KilledTests(OwnTestCase, KilledTestCase):
+    """
+    An upgrade whose process is killed (SIGKILL) is run again. Meanwhile no daemon starts, be it of
+    the old version or of this one.
+    """
+
+    timeout = 120
+    # A step is before each statement that changes something, and after the last.
+    upgrade_script = """
+from dalga.store import upgrade as room
+from tests.upgrades import watched
+
+def upgrade(dialect, step):
+    def after(sql):
+        if "dalga schema 3" in sql or "user_version = 3" in sql:
+            step(sql)
+    list(room.upgrade(watched(dialect, step, after), False))
+"""
+
+    async def test_from_1(self) -> None:
+        """At any step."""
+        await deferToThread(self.check, 1)
+
+    async def test_from_2(self) -> None:
+        """At any step."""
+        await deferToThread(self.check, 2)
+
+    def insert(self, version: int) -> None:
+        self.make_table(version)
+        if version == 2:
+            self.sql(
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due, superseded) "
+                "VALUES ('path', 'body', '60', '2020-01-01 00:00:00.000000',"
+                " '2020-01-01 00:00:00.000000', '2099-01-01 00:00:00.000000', 3)"
+            )
+
+    def rows(self) -> list[Any]:
+        return self.sql(
+            "SELECT id, path, body, schedule, anchor, scheduled, due, override, options, token"
+            " FROM dalga ORDER BY id"
+        )
+
+    def check(self, version: int) -> None:
+        self.insert(version)
+        before = self.tables()
+        self.assertFalse(self.kill(0))
+        complete, shape = self.rows(), self.shape()
+        between = 0
+        for step in range(1, 100):
+            self.reset()
+            self.insert(version)
+            if not self.kill(step):
+                break
+            if self.tables() != before and self.version() != VERSION:
+                between += 1
+                self.check_between(version)
+            self.upgrade()
+            self.assertEqual(self.rows(), complete)
+            self.assertEqual(self.shape(), shape)
+            self.make_store().open()
+        else:
+            self.fail("it is never through")
+        # On SQLite all is one transaction.
+        self.assertEqual(between > 0, self.engine != "sqlite")
+
+    def check_between(self, version: int) -> None:
+        """What there is in the middle of an upgrade from a version."""
+        if version == 2 or self.version() != 2:
+            # What a daemon of schema 2 can't do without.
+            self.assertNotIn(("dalga_heartbeats", 2), [(t, self.version()) for t in self.tables()])
+        for start in (self.make_store().open, self.make_store().create_table):
+            sentence = str(self.assertRaises(StartupError, start))
+            self.assertIn("upgrade it to version 3 with dalga --config FILE --upgrade", sentence)
+        left = self.tables()
+        self.assertIn("to be done: ALTER TABLE `dalga`", self.upgrade(dry_run=True))
+        self.assertEqual(self.tables(), left)
+
+
+class TableTests(SynchronousTestCase):
+    """The table of statements."""
+
+    def test_each_version(self) -> None:
+        """From each version that there was there is a way, on each engine."""
+        self.assertEqual(list(STATEMENTS), list(range(1, VERSION)))
+        for version, texts in STATEMENTS.items():
+            self.assertEqual(set(texts), {"mysql", "sqlite"})
+            self.assertIn(version + 1, HEARTBEATS_OF)
+            *others, last = texts["mysql"].split(";\n")
+            self.assertIn(f"COMMENT = 'dalga schema {version + 1}'", last)
+            # An interrupted upgrade runs these again.
+            for other in others:
+                self.assertIn("IF NOT EXISTS", other)
+
+    def test_names(self) -> None:
+        """The longest name of a jobs table leaves room for that of each table of instances."""
+        self.assertEqual(len(set(HEARTBEATS_OF.values())), len(HEARTBEATS_OF))
+        for suffix in HEARTBEATS_OF.values():
+            self.assertLessEqual(len(suffix), 64 - 53)
+
+
+@each_engine(globals())
+class LaterVersionTests(OwnTestCase):
+    """What becomes of a daemon of this version when a later one upgrades its table."""
+
+    def upgrade_to_4(self) -> str:
+        with LaterVersion():
+            return self.upgrade()
+
+    def forget(self) -> None:
+        """As if nobody had given a sign of life for long."""
+        self.sql("UPDATE dalga_alive_3 SET seen = '2020-01-01 00:00:00.000000'")
+
+    async def test_living_instances(self) -> None:
+        """They are named, and until when to wait for those that were killed."""
+        store = self.open_store()
+        await store.announce("here-2-abcd")
+        await store.announce("here-1-abcd")
+        self.assertEqual((await store.counts()).instances, 2)
+        before = self.tables()
+        with LaterVersion():
+            sentence = self.refused()
+        self.assertIn(
+            "is in use (instances that gave a sign of life in the last 30 seconds: ", sentence
+        )
+        self.assertIn("here-1-abcd, here-2-abcd): stop them first; if they were killed, ", sentence)
+        self.assertRegex(sentence, r"wait until 20\d\d-\S+Z$")
+        self.assertEqual(self.tables(), before)
+        await store.depart("here-1-abcd")
+        self.forget()
+        self.assertIn("done: ", self.upgrade_to_4())
+        self.assertNotIn("dalga_alive_3", self.tables())
+
+    async def test_signs_of_life_from_the_future(self) -> None:
+        """They are of before the database's clock was set back, and in nobody's way."""
+        await self.open_store().announce("killed")
+        self.sql("UPDATE dalga_alive_3 SET seen = '2090-01-01 00:00:00.000000'")
+        self.assertIn("done: ", self.upgrade_to_4())
+
+    async def test_an_upgrade_that_was_cut_off(self) -> None:
+        """Signs of life count under the new name of their table, too; and both may be there."""
+        await self.open_store().announce("here-1-abcd")
+        self.sql("ALTER TABLE dalga_alive_3 RENAME TO dalga_alive_4")
+        with LaterVersion():
+            self.assertIn("sign of life in the last 30 seconds: here-1-abcd)", self.refused())
+        self.sql("CREATE TABLE dalga_alive_3 AS SELECT * FROM dalga_alive_4")
+        for table in ("dalga_alive_3", "dalga_alive_4"):
+            self.sql(f"UPDATE {table} SET seen = '2020-01-01 00:00:00.000000'")
+        self.assertIn("done: ", self.upgrade_to_4())
+        self.assertNotIn("dalga_alive_3", self.tables())
+
+    async def test_one_that_slept(self) -> None:
+        """Its sessions are open; it writes nothing to the new table, and says why."""
+        store = self.open_store()
+        key = JobKey("check_feed", "1234")
+        await store.put(key, replace(EACH_MINUTE, immediate=True))
+        calls: list[Deferred[Any]] = [store.now() for _ in range(9)]
+        await gatherResults([*calls, store.due_within(LONG, 9)])
+        await store.announce("here")
+        self.forget()
+        self.upgrade_to_4()
+        after = self.tables()
+        calls_of_all: list[Callable[[], Deferred[Any]]] = [
+            lambda: store.put(key, EACH_MINUTE),
+            lambda: store.delete(key),
+            lambda: store.trigger(key),
+            lambda: store.get(key),
+            lambda: store.claim(9, LONG),
+            lambda: store.announce("here"),
+            lambda: store.depart("here"),
+            lambda: store.counts(),
+        ]
+        for call in calls_of_all:
+            error = await self.assertFailure(call(), StoreUnavailable)
+            self.assertIn("has schema version 4, of a later version of Dalga", str(error))
+        self.assertEqual(self.tables(), after)
+
+    async def test_back_again(self) -> None:
+        """With the tables of its own version it goes on, without a restart."""
+        store = self.open_store()
+        key = JobKey("check_feed", "1234")
+        await store.put(key, EACH_MINUTE)
+        kept = self.tables()
+        if self.engine == "sqlite":
+            self.sql("PRAGMA user_version = 4")
+        else:
+            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 4'")
+            self.sql("RENAME TABLE dalga_alive_3 TO elsewhere")
+        await self.assertFailure(store.get(key), StoreUnavailable)
+        if self.engine == "sqlite":
+            self.sql("PRAGMA user_version = 3")
+        else:
+            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 3'")
+            error = await self.assertFailure(store.get(key), StoreUnavailable)
+            self.assertIn("no table `dalga_alive_3`", str(error))
+            self.sql("RENAME TABLE elsewhere TO dalga_alive_3")
+        await self.job(store, key)
+        self.assertEqual(self.tables(), kept)
+
+    def test_a_failure(self) -> None:
+        """The table of signs of life gets its name back, and the daemon starts again."""
+        self.open_store()
+        before = self.tables()
+
+        def fail(sql: str) -> None:
+            if "dalga schema 4" in sql or "user_version =" in sql:
+                raise StartupError("disk full")
+
+        with LaterVersion():
+            sentence = self.refused(watched(self.dialect(), fail))
+        self.assertIn("disk full; ", sentence)
+        self.assertEqual(self.tables(), before)
+        self.make_store().open()
+
+    async def test_an_instance_that_starts_meanwhile(self) -> None:
+        """One that claims between the first look and the renaming is seen; all is as it was."""
+        store = self.open_store()
+        await store.put(JobKey("check_feed", "1234"), replace(EACH_MINUTE, immediate=True))
+
+        def claim(sql: str) -> None:
+            if sql.startswith("ALTER TABLE") and "RENAME TO" in sql and self.engine != "sqlite":
+                self.sql("UPDATE dalga SET token = 'aaaaaaaaaaaaaaaa', due = '2099-01-01 00:00:00'")
+
+        with LaterVersion():
+            if self.engine == "sqlite":  # its file is locked meanwhile
+                self.assertIn("done: ", self.upgrade(dialect=watched(self.dialect(), claim)))
+                return
+            sentence = self.refused(watched(self.dialect(), claim))
+        self.assertIn("is in use (runs under way: 1)", sentence)
+        self.assertIn("the table is as it was", sentence)
+        self.assertIn("dalga_alive_3", self.tables())
+        await store.now()
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class LateWriteTests(OwnTestCase):
+    """A daemon that has begun to write when a later version upgrades its table."""
+
+    async def test_a_transaction_that_has_begun(self) -> None:
+        """The upgrade waits for its end, and what it has written is kept."""
+        store = self.open_store()
+        over: list[str] = []
+
+        def upgrade() -> None:
+            with LaterVersion():
+                over.append(self.upgrade())
+
+        def put(cursor: Any, now: datetime, since: float) -> None:
+            reactor: Any = store._run_lane.reactor  # a whole one here
+            reactor.callFromThread(begun.callback, None)
+            waits = "SELECT 1 FROM information_schema.processlist WHERE state LIKE %s"
+            while not over and not self.sql(waits, ("%metadata lock%",)):
+                time.sleep(0.02)
+            cursor.execute(
+                "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+                " VALUES ('a', 'b', '', '2099-01-01', '2099-01-01', '2099-01-01')"
+            )
+
+        begun: Deferred[None] = Deferred()
+        written: Deferred[Any] = store._run_lane.run(put)
+        await begun
+        upgraded = deferToThread(upgrade)
+        await written
+        await upgraded
+        self.assertIn("done: ", over[0])
+        self.assertEqual(self.sql("SELECT path FROM dalga"), [(b"a",)])
+        error = await self.assertFailure(store.now(), StoreUnavailable)
+        self.assertIn("has schema version 4", str(error))
