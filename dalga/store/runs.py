@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -40,9 +41,11 @@ from dalga.store.parameters import Statement
 from dalga.store.rows import (
     MAX_ERROR,
     WAITED,
+    DueRow,
     DueTime,
     LeaseRow,
     Override,
+    RunRow,
     Unreadable,
     is_true,
     options_of,
@@ -69,6 +72,16 @@ log = logger(__name__)
 
 #: Rows that are looked at in one transaction after the clock was set back.
 CORRECTED = 500
+
+
+class _Lease(NamedTuple):
+    """What a claim gives a row."""
+
+    token: bytes
+    #: How long the run's POST may take, in seconds.
+    timeout: float
+    #: When the lease ends, in seconds of the steady clock.
+    ends: float
 
 
 class Runs:
@@ -130,48 +143,24 @@ class Runs:
         default = timeout.total_seconds()
 
         def work(cursor: Cursor, now: datetime, since: float) -> tuple[Claimed, list[str]]:
-            sql, at = self._sql, self._dialect.instant(now)
             paths = list(map(self._dialect.key, without))
-            due = sql.find_due(bool(paths)).fetch(cursor, paths, now=at, limit=limit)
-            before = {row.id: row for row in due}
-            order = list(before)
-            if not order:
-                return Claimed([], now, full=False), []
-            token = self._token()
-            timeouts = {row.id: timeout_of(row, default) for row in due}
-            lease_ends = {}
-            for each in sorted(set(timeouts.values())):
-                lease = lease_of(each)
-                lease_ends[each] = since + lease.total_seconds()
-                ids = [id for id in order if timeouts[id] == each]
-                ends = self._dialect.instant(now + lease)
-                sql.take.execute(cursor, ids, now=at, token=token, lease_ends=ends)
-            # Only now are the rows this transaction's own: what is read here is what was taken.
-            taken = {row.id: row for row in sql.read_taken.fetch(cursor, order, token=token)}
-            runs, problems = [], []
-            for row in (taken[id] for id in order if id in taken):
-                if row.override == Override.DELETED:
-                    sql.drop.execute(cursor, id=row.id, token=token)
-                    continue
-                try:
-                    if is_true("disabled", row.disabled):
-                        sql.park.execute(cursor, id=row.id, token=token)
-                        continue
-                    own, read_instant = timeouts[row.id], self._dialect.read_instant
-                    run = read_run(
-                        row, before[row.id], token, now, own, lease_ends[own], read_instant
-                    )
-                except Unreadable as problem:
-                    error = str(problem)[:MAX_ERROR]
-                    sql.set_aside.execute(cursor, id=row.id, token=token, error=error)
-                    problems.append(f"row {row.id} is set aside: {problem}")
-                    continue
-                # What has begun goes on, though the database's clock was set back meanwhile.
-                if run.scheduled > now and run.attempt == 1:
-                    sql.postpone.execute(cursor, id=row.id, token=token)
-                    continue
-                runs.append(run)
-            return Claimed(runs, now, full=len(order) == limit), problems
+            find = self._sql.find_due(bool(paths))
+            due = find.fetch(cursor, paths, now=self._dialect.instant(now), limit=limit)
+            runs: list[Run] = []
+            problems: list[str] = []
+            if due:
+                token = self._token()
+                leases = self._take(cursor, now, since, token, due, default)
+                # Only now are the rows this transaction's own: what is read here was taken.
+                ids = [row.id for row in due]
+                found = self._sql.read_taken.fetch(cursor, ids, token=token)
+                taken = {row.id: row for row in found}
+                for before in (row for row in due if row.id in taken):
+                    row, lease = taken[before.id], leases[before.id]
+                    run = self._run_in(cursor, now, row, before, lease, problems)
+                    if run is not None:
+                        runs.append(run)
+            return Claimed(runs, now, full=0 < len(due) == limit), problems
 
         def report(result: tuple[Claimed, list[str]]) -> Claimed:
             claimed, problems = result
@@ -180,6 +169,75 @@ class Runs:
             return claimed
 
         return self._lane.run(work).addCallback(report)
+
+    def _take(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        since: float,
+        token: bytes,
+        due: list[DueRow],
+        default: float,
+    ) -> dict[int, _Lease]:
+        """
+        Take due rows, if they are still due.
+
+        :param since: a moment of the steady clock (seconds), no later than `now`.
+        :param default: how long a POST may take whose job has no time-out of its own, in seconds.
+        :return: the rows' leases, by their ids.
+        """
+        ids_of: defaultdict[float, list[int]] = defaultdict(list)
+        for row in due:
+            ids_of[timeout_of(row, default)].append(row.id)
+        leases: dict[int, _Lease] = {}
+        for timeout, ids in sorted(ids_of.items()):
+            lease = lease_of(timeout)
+            self._sql.take.execute(
+                cursor,
+                ids,
+                now=self._dialect.instant(now),
+                token=token,
+                lease_ends=self._dialect.instant(now + lease),
+            )
+            leases |= dict.fromkeys(ids, _Lease(token, timeout, since + lease.total_seconds()))
+        return leases
+
+    def _run_in(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        row: RunRow,
+        before: DueRow,
+        lease: _Lease,
+        problems: list[str],
+    ) -> Run | None:
+        """
+        The run in a row that was taken.
+
+        :param before: the row as it was before.
+        :param problems: gets a line for the log, if the row can't be understood.
+        :return: None if there is nothing to POST. The row is let go then: it is deleted, parked as
+            disabled, set aside, or postponed to its scheduled time.
+        """
+        sql, token, read_instant = self._sql, lease.token, self._dialect.read_instant
+        if row.override == Override.DELETED:
+            sql.drop.execute(cursor, id=row.id, token=token)
+            return None
+        try:
+            if is_true("disabled", row.disabled):
+                sql.park.execute(cursor, id=row.id, token=token)
+                return None
+            run = read_run(row, before, token, now, lease.timeout, lease.ends, read_instant)
+        except Unreadable as problem:
+            error = str(problem)[:MAX_ERROR]
+            sql.set_aside.execute(cursor, id=row.id, token=token, error=error)
+            problems.append(f"row {row.id} is set aside: {problem}")
+            return None
+        # A run that has begun goes on, though the database's clock was set back meanwhile.
+        if run.scheduled > now and run.attempt == 1:
+            sql.postpone.execute(cursor, id=row.id, token=token)
+            return None
+        return run
 
     def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
         """See `Store.correct`."""
@@ -338,7 +396,10 @@ class Runs:
                 return sql.stop_rows, Stopped(row, token, last_error=error[:MAX_ERROR])
 
     def _overridden(self, override: int, end: End, now: datetime) -> tuple[Statement, EndRow]:
-        """The same for what the user did to the job meanwhile (P4)."""
+        """
+        The statement that writes the end of a run during which a user did something to the job
+        (P4), and what it takes with each row.
+        """
         row, token = end.run.row, end.run.token
         if override == Override.DELETED:
             return self._sql.bury_rows, Ended(row, token)
