@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch import posts, recorder, waiting
@@ -30,6 +30,7 @@ from dalga.model.run import (
     LEASE_MARGIN,
     Delete,
     GiveBack,
+    Outcome,
     Reschedule,
     Retry,
     Run,
@@ -1076,6 +1077,24 @@ class RecordTests(SchedulerTestCase):
             self.assertEqual(self.endpoint.under_way, [], retry_after)
             self.go(0.25)
             self.assertEqual(self.endpoint.under_way, ["a"], retry_after)
+
+    def test_the_line_of_an_attempt(self) -> None:
+        """What the endpoint said, or what went wrong, and after how long."""
+        for outcome, line in (
+            (Outcome(200, 0.0125), "'a' 'body': 200 OK, after 0.013 s, attempt 1; next run "),
+            (
+                Outcome(None, 10.007, "no answer within 10 s"),
+                "'a' 'body': no answer within 10 s, after 10.007 s, attempt 1; again at ",
+            ),
+        ):
+            self.store.insert("a", schedule=Every(MINUTE))
+            self.start(scan=60)
+            self.endpoint._take("a").callback(outcome)
+            said = [formatEvent(event) for event in self.events]
+            self.assertEqual(len([text for text in said if text.startswith(line)]), 1, said)
+            self.scheduler.stop_claiming()
+            self.go(1)
+            self.store.rows.clear()
 
     def test_given_up(self) -> None:
         """

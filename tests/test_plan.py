@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,19 @@ from dalga.model.plan import (
     plan,
     times_of,
 )
-from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Skip, Stop, revised
+from dalga.model.retry import RetryPolicy
+from dalga.model.run import (
+    Delete,
+    End,
+    GiveBack,
+    Reschedule,
+    Retry,
+    RunPolicy,
+    Skip,
+    Stop,
+    judge,
+    revised,
+)
 from dalga.model.schedule import END_OF_TIME, MAX_INTERVAL, Calendar, Cron, Every, Once
 from dalga.model.zone import Dst, Gap, Occurrence, Overlap, Zone
 from dalga.web.parameters import schedule_request
@@ -32,11 +45,13 @@ from tests.examples import (
     DAY,
     EARLIEST,
     ERROR,
+    FAILURE,
     HOUR,
     KEY,
     LAST,
     MINUTE,
     NOW,
+    OK,
     PAST,
     RIGA,
     RUN,
@@ -656,6 +671,43 @@ class ExistsTests(SynchronousTestCase):
         verdict = revised(ended(all_of_them, Delete()), Options(), now).verdict
         assert isinstance(verdict, Reschedule)
         self.assertGreater(verdict.scheduled, now)
+
+    def test_a_verdict_off_the_grid(self) -> None:
+        """
+        Where intervals are counted from the end of a run, or varied, so is the interval after a run
+        that is not to be the last any more.
+        """
+        last, more, end_of_run = Options(count=1), Options(count=2), NOW + 40 * SECOND
+        stop, goes_on = Options(on_failure=OnFailure.STOP), Options()
+        from_the_end = RunPolicy(RetryPolicy(stop_after=SECOND), fixed_intervals=False)
+        varied = RunPolicy(RetryPolicy(stop_after=SECOND), randomization_factor=0.5)
+        on_time = RunPolicy(RetryPolicy(stop_after=SECOND))
+        calendar = Calendar(DAILY)
+        for policy, schedule, expected in (
+            (on_time, RUN.schedule, RUN.scheduled + MINUTE),
+            (from_the_end, RUN.schedule, end_of_run + MINUTE),
+            (from_the_end, calendar, end_of_run + DAY),
+            (varied, calendar, RUN.scheduled + DAY),
+            (varied, RUN.schedule, None),
+        ):
+            for before, after, outcome in ((last, more, OK), (stop, goes_on, FAILURE)):
+                verdicts = []
+                for options in (before, after):
+                    run = replace(RUN, schedule=schedule, options=options, started=PAST)
+                    end = judge(run, outcome, end_of_run, policy, Random(1))
+                    verdicts.append(revised(end, after, end_of_run).verdict)
+                # It comes to what it would have come to by those options from the start.
+                revised_one, asked_for = verdicts
+                self.assertEqual(revised_one, asked_for, (policy, schedule, outcome))
+                assert isinstance(revised_one, Reschedule)
+                if expected is not None:
+                    self.assertEqual(revised_one.scheduled, expected, (policy, schedule))
+                else:
+                    varied_by = abs(revised_one.scheduled - RUN.claimed - MINUTE)
+                    self.assertTrue(SECOND < varied_by < MINUTE / 2, varied_by)
+            # An end that has come by then still holds.
+            ends = judge(replace(RUN, options=last), OK, end_of_run, policy, Random(1))
+            self.assertEqual(revised(ends, Options(until=NOW), end_of_run).verdict, Delete())
 
     def test_a_verdict_by_other_options(self) -> None:
         """The end of a run goes by the options that hold by then."""

@@ -29,7 +29,7 @@ def fields(run: Run) -> dict[str, Any]:
 
 def log_skip(end: End) -> None:
     """The line of a run that was claimed too late, and is not POSTed."""
-    run, _, verdict = end
+    run, verdict = end.run, end.verdict
     then = f"next run {timestamp(verdict.scheduled)}" if isinstance(verdict, Skip) else "job done"
     log.warn(
         "{path!r} {body!r}: skipped, {late:.0f} s late; {then}",
@@ -41,45 +41,45 @@ def log_skip(end: End) -> None:
 
 def log_end(end: End) -> None:
     """The one line that each attempt leaves in the log."""
-    run, outcome, verdict = end
+    outcome = end.outcome
     assert outcome is not None
-    then = "job deleted: the endpoint does not know it" if outcome.gone else _then(verdict)
+    then = "job deleted: the endpoint does not know it" if outcome.gone else _then(end.verdict)
     emit = log.info if outcome.done or outcome.gone else log.warn
     emit(
-        "{path!r} {body!r}: {reason} in {elapsed:.3f} s, attempt {attempt}; {then}",
+        "{path!r} {body!r}: {reason}, after {elapsed:.3f} s, attempt {attempt}; {then}",
         reason=outcome.reason,
         elapsed=outcome.elapsed,
         then=then,
-        **fields(run),
+        **fields(end.run),
     )
 
 
 def log_recorded(recorded: Recorded) -> None:
     """A line for each end that a record wrote otherwise than asked, or not at all."""
-    for run, _, verdict in recorded.revised:
+    for end in recorded.revised:
         log.info(
             "{path!r} {body!r}: the job's options were changed during run {run_id}; "
             "by those: {then}",
-            then=_then(verdict),
-            **fields(run),
+            then=_then(end.verdict),
+            **fields(end.run),
         )
-    for run, _, _ in recorded.lost:
+    for end in recorded.lost:
         log.warn(
             "{path!r} {body!r}: the end of run {run_id}, attempt {attempt}, is not recorded: "
             "its lease was over, and the run was taken by another, or the job was changed",
-            **fields(run),
+            **fields(end.run),
         )
-    for run, _, _ in recorded.overridden:
+    for end in recorded.overridden:
         log.info(
             "{path!r} {body!r}: the end of run {run_id} changes nothing, "
             "as the job was changed during the run",
-            **fields(run),
+            **fields(end.run),
         )
-    for run, _, _ in recorded.already:
+    for end in recorded.already:
         log.info(
             "{path!r} {body!r}: the end of run {run_id} is recorded already: "
             "only the database's answer was lost",
-            **fields(run),
+            **fields(end.run),
         )
 
 

@@ -162,6 +162,24 @@ class Delete:
 Verdict = Reschedule | Skip | Retry | GiveBack | Stop | Delete
 
 
+class Following(NamedTuple):
+    """A next run."""
+
+    scheduled: datetime
+    anchor: datetime
+
+
+class OffGrid(NamedTuple):
+    """
+    The next run where the configuration has intervals counted from the end of the run before, or
+    varied: it is none of the grid's times, and is the same whatever the job's options are.
+    """
+
+    #: None where it would be after the year 9999.
+    at: datetime | None
+    anchor: datetime
+
+
 class End(NamedTuple):
     """How a claim of a run ended."""
 
@@ -169,6 +187,8 @@ class End(NamedTuple):
     #: None where nothing was POSTed: the run was too late to begin, or is given back.
     outcome: Outcome | None
     verdict: Verdict
+    #: For the case that the user has changed the job's options meanwhile (see `revised`).
+    off_grid: OffGrid | None = None
 
     @property
     def due(self) -> datetime | None:
@@ -202,28 +222,26 @@ class RunPolicy:
 
 def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: Random) -> End:
     """The end of one attempt of a run."""
-    return End(run, outcome, _verdict(run, outcome, now, policy, random))
+    if not (outcome.done or outcome.gone):
+        retry_after = outcome.retry_after
+        if isinstance(retry_after, datetime):
+            retry_after = retry_after - now
+        due = add(now, policy.retry.delay(run.attempt, random, retry_after)) or now
+        if not policy.retry.gives_up(run.started, due):
+            return End(run, outcome, Retry(due, outcome.reason))
+    off_grid = _off_grid(run, now, policy, random)
+    return End(run, outcome, _verdict(run, outcome, _following(run, off_grid, now)), off_grid)
 
 
-def _verdict(
-    run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: Random
-) -> Verdict:
-    """What becomes of a job after one attempt of a run."""
+def _verdict(run: Run, outcome: Outcome, following: Following | None) -> Verdict:
+    """What becomes of a job whose run is over: it is done, or given up."""
     if outcome.gone:
         return Delete()
     if outcome.done:
         count = run.options.count
-        following = _following(run, now, policy, random)
         if following is None or (count is not None and run.successes + 1 >= count):
             return Delete()
         return Reschedule(*following)
-    retry_after = outcome.retry_after
-    if isinstance(retry_after, datetime):
-        retry_after = retry_after - now
-    due = add(now, policy.retry.delay(run.attempt, random, retry_after)) or now
-    if not policy.retry.gives_up(run.started, due):
-        return Retry(due, outcome.reason)
-    following = _following(run, now, policy, random)
     if following is None or run.options.on_failure is OnFailure.STOP:
         return Stop(outcome.reason)
     return Reschedule(*following, outcome.reason)
@@ -242,14 +260,13 @@ def revised(end: End, options: Options, now: datetime) -> End:
 
 
 def _revised(end: End, options: Options, now: datetime) -> Verdict:
-    run, outcome, verdict = end
-    following = within(options, next_time(replace(run.grid, options=options), run.scheduled, now))
-    more = options.count is None or run.successes + 1 < options.count
-    match verdict:
-        case Delete() if following is not None and outcome is None:
-            return Skip(following)
+    following = _following(replace(end.run, options=options), end.off_grid, now)
+    more = options.count is None or end.run.successes + 1 < options.count
+    match end.verdict:
+        case Delete() if following is not None and end.outcome is None:
+            return Skip(following.scheduled)
         case Delete() if following is not None and more:
-            return Reschedule(following, run.anchor)
+            return Reschedule(*following)
         case Reschedule(scheduled, _, None) if not more or within(options, scheduled) is None:
             return Delete()
         case Reschedule(scheduled, _, str(error)) if (
@@ -257,10 +274,10 @@ def _revised(end: End, options: Options, now: datetime) -> Verdict:
         ):
             return Stop(error)
         case Stop(error) if options.on_failure is OnFailure.CONTINUE and following is not None:
-            return Reschedule(following, run.anchor, error)
+            return Reschedule(*following, error)
         case Skip(scheduled) if within(options, scheduled) is None:
             return Delete()
-    return verdict
+    return end.verdict
 
 
 def missed(run: Run) -> Skip | Delete | None:
@@ -277,23 +294,28 @@ def missed(run: Run) -> Skip | Delete | None:
     return Delete() if at is None else Skip(at)
 
 
-def _following(
-    run: Run, now: datetime, policy: RunPolicy, random: Random
-) -> tuple[datetime, datetime] | None:
-    """When the next run is scheduled, and its anchor; None where there is none."""
+def _following(run: Run, off_grid: OffGrid | None, now: datetime) -> Following | None:
+    """The next run by the run's options; None where there is none."""
+    if off_grid is None:
+        at, anchor = within(run.options, next_time(run.grid, run.scheduled, now)), run.anchor
+    else:
+        at, anchor = within(run.options, off_grid.at), off_grid.anchor
+    return None if at is None else Following(at, anchor)
+
+
+def _off_grid(run: Run, now: datetime, policy: RunPolicy, random: Random) -> OffGrid | None:
+    """See `OffGrid`; None where the next run is one of the grid's times."""
     schedule = run.schedule
     if policy.randomization_factor and isinstance(schedule, Every):
         varied = schedule.interval * policy.variation(random)
-        drawn = within(run.options, add(run.claimed if policy.fixed_intervals else now, varied))
-        return None if drawn is None else (drawn, drawn - run.offset)
+        drawn = add(run.claimed if policy.fixed_intervals else now, varied)
+        return OffGrid(drawn, run.anchor if drawn is None else drawn - run.offset)
     if not policy.fixed_intervals and isinstance(schedule, Every | Calendar):
         # The offset is in the run's time already, so it is not added with each run. A run that was
         # asked for (`scheduled` is the anchor) came at once, without the offset.
         anchor = now if run.scheduled == run.anchor else now - run.offset
         if isinstance(schedule, Calendar):
             anchor = max(anchor, run.options.first_run or anchor)
-        grid = replace(run.grid, anchor=anchor)
-        following = within(run.options, grid.next_after(now))
-        return None if following is None else (following, anchor)
-    following = within(run.options, next_time(run.grid, run.scheduled, now))
-    return None if following is None else (following, run.anchor)
+        found = replace(run.grid, anchor=anchor).next_after(now)
+        return OffGrid(found and found.at, anchor)
+    return None

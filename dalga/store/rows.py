@@ -211,7 +211,7 @@ def was_recorded(end: End, row: Marks | None) -> bool:
 
     :param row: None where there is none any more.
     """
-    run, _, verdict = end
+    run, verdict = end.run, end.verdict
     if row is None or isinstance(verdict, Delete):
         return row is None and isinstance(verdict, Delete)
     same_run = bytes(row.run or b"").hex() == run.id.partition("-")[0]

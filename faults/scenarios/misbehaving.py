@@ -249,7 +249,7 @@ async def resolver(world: World) -> None:
         await world.retire(silent)
     took = silent.ended_at - silent.told_at
     world.notes["stopped in"] = f"{took:.1f} s"
-    failed = re.findall(r"'body': (.+?) in [0-9.]+ s, attempt 1;", silent.output())
+    failed = re.findall(r"'body': (.+?), after [0-9.]+ s, attempt 1;", silent.output())
     if world.endpoint.posts or len(failed) < WAITING:
         world.objections.append(f"{len(world.endpoint.posts)} POSTs, {len(failed)} that failed")
     if blamed := {words for words in failed if NAMED not in words}:
