@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from dalga.config.sections import MySQLConfig, SQLiteConfig
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
-from dalga.store.mysql import MySQL, tls
+from dalga.store.mysql import MySQL
+from dalga.store.mysqltls import tls
 from dalga.store.places import Places
 from dalga.store.sqlite import SQLite
 from dalga.store.sqlitefile import FileGuard

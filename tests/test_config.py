@@ -47,7 +47,7 @@ from dalga.database import API_THREADS, RUN_THREADS, lanes, server
 from dalga.errors import ConfigError
 from dalga.model.retry import RetryPolicy
 from dalga.outgoing.trust import Trust
-from dalga.store import mysql
+from dalga.store import mysqltls
 from dalga.store.schema import HEARTBEATS
 from tests.daemons import Daemon, DaemonTestCase
 from tests.stores import EngineTestCase, each_engine
@@ -2231,7 +2231,7 @@ class WiringTests(SynchronousTestCase):
         wanted = {
             "host": "db.example",
             "port": 3307,
-            "ssl": mysql._ANY_CERTIFICATE,
+            "ssl": mysqltls.ANY_CERTIFICATE,
             "database": "work",
             "user": "dalga",
             "password": b"s3cret",

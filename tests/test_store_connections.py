@@ -35,7 +35,8 @@ from dalga.errors import JobNotFound, StartupError, StoreUnavailable
 from dalga.model.key import JobKey
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Trouble
-from dalga.store.mysql import MySQL, tls
+from dalga.store.mysql import MySQL
+from dalga.store.mysqltls import tls
 from dalga.store.table import JobsTable
 from dalga.store.transactions import LastLoss, Transactions
 from faults.proxy import Proxy

@@ -24,6 +24,7 @@ from dalga.model.address import as_in_url
 from dalga.store import login
 from dalga.store.dial import Dialer
 from dalga.store.dialect import CopyingDialect, Cursor, Trouble, as_utc
+from dalga.store.mysqltls import ANY_CERTIFICATE, tls_failure
 from dalga.store.parameters import Statement
 from dalga.store.places import Places, Session
 from dalga.store.schema import (
@@ -174,17 +175,6 @@ _MISREAD = (
 )
 
 
-def _any_certificate() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-#: For what a server may offer. PyMySQL would make one for each connection, and read all CAs of the
-#: system for that: 18 ms an attempt while the server is away (*measured*).
-_ANY_CERTIFICATE = _any_certificate()
-
 #: A host and a port, or the path of a local socket.
 Server = tuple[str, int] | str
 
@@ -299,7 +289,7 @@ class MySQL:
             self._make_ready(session)
             return session
         except pymysql.MySQLError as error:
-            if words := _tls_failure(error):
+            if words := tls_failure(error):
                 raise pymysql.OperationalError(CR.CR_SSL_CONNECTION_ERROR, words) from error
             if isinstance(error, pymysql.InternalError) and not _has_number(error):
                 raise _no_server() from error
@@ -389,7 +379,7 @@ class MySQL:
         host, port = server
         if self._encryption is False:
             return {"host": host, "port": port, "ssl_disabled": True}
-        context = _ANY_CERTIFICATE if self._encryption is True else self._encryption
+        context = ANY_CERTIFICATE if self._encryption is True else self._encryption
         return {"host": host, "port": port, "ssl": context}
 
     def set_up(self, connection: Any) -> None:
@@ -710,63 +700,6 @@ class MySQL:
         cursor.execute(f"RENAME TABLE {self.named(suffix)} TO {self.named(new)}")
 
 
-def tls(mode: str, ca: str = "", cert: str = "", key: str = "") -> ssl.SSLContext | bool:
-    """
-    How connections are encrypted. Reads the files, which may be readable at start only.
-
-    :param mode: ``disabled``, ``preferred`` (if the server offers it, nothing is checked),
-        ``required`` (nothing is checked), ``verify-ca`` or ``verify-identity``.
-    :param ca: the path of the CAs' certificates, for the last two modes.
-    :param cert: the path of a certificate of one's own; "" for none.
-    :param key: the path of its key; "" if that is in the same file.
-    :return: True for ``preferred`` and False for ``disabled``.
-    :raises StartupError: if a file can't be used.
-    """
-    if mode in ("disabled", "preferred"):
-        return mode == "preferred"
-    for name, path in (("ssl-ca", ca), ("ssl-cert", cert), ("ssl-key", key)):
-        try:
-            if path:
-                open(path, "rb").close()
-        except OSError as error:
-            raise StartupError(
-                f"{name} in [mysql] is {path!r}, which can't be read ({error.strerror}): it takes "
-                "the path of a file in PEM form"
-            ) from error
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = mode == "verify-identity"
-    context.verify_mode = ssl.CERT_NONE if mode == "required" else ssl.CERT_REQUIRED
-    try:
-        if ca:
-            context.load_verify_locations(ca)
-    except ssl.SSLError as error:
-        raise StartupError(
-            f"ssl-ca in [mysql] is {ca!r}, which has no certificate in it: it takes those of the "
-            "CAs, in PEM form"
-        ) from error
-    try:
-        if cert:
-            # A key with a pass phrase is refused; OpenSSL would ask for that at the terminal.
-            context.load_cert_chain(cert, key or None, password="")
-    except (ssl.SSLError, ValueError) as error:
-        if not key and not _has_key(cert):
-            raise StartupError(
-                f"ssl-cert in [mysql] is {cert!r}, which has no key in it: ssl-key takes the path "
-                "of its key, in PEM form"
-            ) from error
-        raise StartupError(
-            f"ssl-cert in [mysql] is {cert!r} with the key in {key or cert!r}, which do not go "
-            f"together ({_reason(error)}): it takes a certificate, and ssl-key its key without a "
-            "pass phrase, in PEM form"
-        ) from error
-    return context
-
-
-def _has_key(path: str) -> bool:
-    with open(path, "rb") as file:
-        return b"PRIVATE KEY-----" in file.read()
-
-
 def _no_server() -> pymysql.MySQLError:
     """What to say instead of what PyMySQL came to, which depends on the bytes that it got."""
     return pymysql.OperationalError(
@@ -795,32 +728,6 @@ def _from_the_wire(error: BaseException) -> bool:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         where = str(frame.f_globals.get("__name__"))
     return where in ("pymysql.connections", "pymysql.protocol", "pymysql._auth")
-
-
-def _tls_failure(error: pymysql.MySQLError) -> str | None:
-    """What came in the way of an encrypted connection, and what would do; None if nothing did."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__context__  # PyMySQL's own hides the ssl module's
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return (
-            f"its certificate is not accepted ({cause.verify_message.rstrip('.')}); ssl-ca in "
-            "[mysql] takes the CA that signed it, and ssl-mode = verify-ca does not look at the "
-            "host's name"
-        )
-    if cause is not None:
-        return (
-            f"TLS with it fails ({_reason(cause)}); if it wants a certificate, ssl-cert in [mysql] "
-            "takes one, and ssl-mode = disabled does without TLS"
-        )
-    if error.args[:1] == (CR.CR_SSL_CONNECTION_ERROR,):
-        return "it offers no TLS; ssl-mode = preferred in [mysql] does without, then"
-    return None
-
-
-def _reason(error: BaseException) -> str:
-    """An error of the ssl module's in a few words, without the place in OpenSSL's source."""
-    return re.sub(r"^\[.*?\] | \(_ssl\.c:[0-9]+\)$", "", str(error))
 
 
 def _only_reads(cursor: Cursor) -> bool:
