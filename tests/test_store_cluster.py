@@ -21,7 +21,7 @@ from dalga.model.run import Delete, Reschedule, Run
 from dalga.store.dialect import Trouble
 from dalga.store.table import JobsTable
 from tests.examples import ended
-from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, cluster, each_engine
+from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, cluster, each_engine
 
 KEY = JobKey("check_feed", "1234")
 
@@ -243,7 +243,7 @@ class ClusterClaimTests(ClusterTestCase):
         first, second, third = self.open_stores()
         keys = self.many_due(20)
         node = self.cluster.servers[0]
-        taken = (await first.claim(10, timedelta(seconds=1))).runs
+        taken = (await first.claim(10, OVER + timedelta(seconds=1))).runs
         node.kill()
         try:
             await self.assertFailure(first.record([ended(taken[0], Delete())]), StoreUnavailable)
