@@ -63,7 +63,7 @@ test-quick: venv
 # Daemons are not among them: they would be those of .venv.
 LOWEST = .venv-lowest
 LOWEST_TESTS = trust lookup endpoint config cron duration jobs schedule store store_connections web_api \
-    web_parameters zone
+    web_parameters reading zone
 
 test-lowest: $(LOWEST)/made engines
 	@DALGA_TEST_ENGINES=sqlite,mariadb $(LOWEST)/bin/python tests/run.py $(LOWEST_TESTS:%=tests.test_%)

@@ -74,14 +74,14 @@ def read(section: type[Section], values: Mapping[str, Value]) -> Section:
     :param values: the given values, by the names of their keys.
     :raises ConfigError: for the first value that its key does not take, in the order of the fields.
     """
-    read: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for each in fields(section):
         keys: Mapping[str, Key] = each.metadata.get(_METADATA, {})
         given = {
             part: one.read(values[one.name]) for part, one in keys.items() if one.name in values
         }
         if "" in given:
-            read[each.name] = given[""]
+            found[each.name] = given[""]
         elif given:
-            read[each.name] = replace(each.default, **given)  # type: ignore[type-var]
-    return section(**read)
+            found[each.name] = replace(each.default, **given)  # type: ignore[type-var]
+    return section(**found)

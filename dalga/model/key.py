@@ -1,7 +1,8 @@
 """
 A job's key: its path and its body, and the path in a URL. Pure.
 
-A path and a body are checked once, where a `JobKey` is made.
+A path and a body are checked as a `JobKey` is made of them. Of the `RawKey` in a URL only the
+lengths are checked (`check_length`): it may name a row that somebody's SQL wrote.
 """
 
 from __future__ import annotations

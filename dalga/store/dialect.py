@@ -19,15 +19,15 @@ Cursor = Any
 class Trouble(Enum):
     """What an exception from the driver means for the transaction that it ended."""
 
-    #: Another transaction was in the way, and the database has rolled this one back, for certain;
-    #: the same again will do, also where COMMIT failed.
+    #: The database has rolled the transaction back for certain, also where the COMMIT failed, as
+    #: another transaction was in its way. It may be run again.
     CONFLICT = "conflict"
-    #: A lock was waited for in vain; once more may do.
+    #: A lock was not released in time. The transaction may succeed if it is run once more.
     BUSY = "busy"
-    #: The connection is gone; the same again on a new one may do.
+    #: The connection is dead. The transaction may succeed on a new connection.
     LOST = "lost"
-    #: The database can't do it now: down, full, read-only, too many connections, and whatever else
-    #: is not known to be a mistake.
+    #: The database can't be used now: it is down, full or read-only, or has too many connections.
+    #: So is each error that is not known to be a mistake of ours.
     UNAVAILABLE = "unavailable"
 
 
@@ -36,7 +36,7 @@ class Dialect(Protocol):
     One engine.
 
     SQL is written with parameters as `dalga.store.parameters` says, and with ``UTC_TIMESTAMP(6)``
-    for the database's time; `prepare` makes a statement of that which the driver takes.
+    for the database's time. `prepare` makes of such SQL a statement that the driver takes.
     """
 
     #: The engine's name among texts of SQL: "mysql", also for MariaDB, or "sqlite".
@@ -47,18 +47,18 @@ class Dialect(Protocol):
     table: str
     #: The name of the table of instances, quoted.
     heartbeats: str
-    #: Reads the database's time, as a `NowRow`. It fails where the tables are of another
-    #: schema version, and keeps them from becoming that until the transaction ends.
+    #: SQL that reads the database's time, as a `NowRow`. The SQL fails if the tables are of another
+    #: schema version. Until the transaction ends, no upgrade can give them another version.
     now: str
-    #: Behind the table's name, where rows are to be found by their ids whatever the optimizer
-    #: thinks of it: by another way it comes upon rows that strangers have locked, and waits.
+    #: SQL behind the table's name: find the rows by the index of ids. Left to itself, the optimizer
+    #: may read other rows too, and wait for a row that another session has locked.
     by_id: str
-    #: The same for one that is to be found by its path and body.
+    #: The same for the index of paths and bodies.
     by_key: str
-    #: The same for those that are due: where most of the table is, the optimizer would sort it, and
-    #: a claim lock all of that, so that nobody else's finds anything.
+    #: The same for the index of due times. If most rows are due, the optimizer would sort the whole
+    #: table instead. A claim would then lock all due rows, and other instances would find none.
     by_due: str
-    #: Behind a SELECT of rows that are to be claimed.
+    #: SQL behind a SELECT that locks rows: pass over the rows that another session has locked.
     skip_locked: str
 
     def on_conflict(self, key: str) -> str:
@@ -74,7 +74,7 @@ class Dialect(Protocol):
         """A new connection, made ready, and as it has to be. Blocks."""
 
     def left(self, connection: Any) -> None:
-        """A connection of `connect` has been closed, though its server may not know of it yet."""
+        """Called when a connection of `connect` is closed. Its server may not know of that yet."""
 
     def last_write(self) -> datetime | None:
         """When the database was last written to, by its own clock; None where nobody knows."""

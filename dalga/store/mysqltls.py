@@ -1,6 +1,6 @@
 """
-TLS to MySQL and MariaDB: whether a connection is encrypted, what is checked, and what came in the
-way of it.
+TLS to MySQL and MariaDB: whether a connection is encrypted, which certificates are accepted, and
+why TLS has failed.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ def _any_certificate() -> ssl.SSLContext:
     return context
 
 
-#: For what a server may offer. PyMySQL would make one for each connection, and read all CAs of the
-#: system for that: 18 ms an attempt while the server is away (*measured*).
+#: Accepts any certificate, for the mode ``preferred``. PyMySQL would make a context for each
+#: connection, and read all CAs of the system: 18 ms an attempt while the server is away
+#: (*measured*).
 ANY_CERTIFICATE = _any_certificate()
 
 
 def tls(mode: str, ca: str = "", cert: str = "", key: str = "") -> ssl.SSLContext | bool:
     """
-    How connections are encrypted. Reads the files, which may be readable at start only.
+    How connections are encrypted. Reads the files now: later the process may be another user, who
+    may not read them.
 
     :param mode: ``disabled``, ``preferred`` (if the server offers it, nothing is checked),
         ``required`` (nothing is checked), ``verify-ca`` or ``verify-identity``.
     :param ca: the path of the CAs' certificates, for the last two modes.
-    :param cert: the path of a certificate of one's own; "" for none.
-    :param key: the path of its key; "" if that is in the same file.
-    :return: True for ``preferred`` and False for ``disabled``.
+    :param cert: the path of the client's certificate; "" for none.
+    :param key: the path of the certificate's key; "" if the key is in the same file.
+    :return: what to connect with; True for ``preferred``, False for ``disabled``.
     :raises StartupError: if a file can't be used.
     """
     if mode in ("disabled", "preferred"):
@@ -79,7 +81,7 @@ def tls(mode: str, ca: str = "", cert: str = "", key: str = "") -> ssl.SSLContex
 
 
 def tls_failure(error: pymysql.MySQLError) -> str | None:
-    """What came in the way of an encrypted connection, and what would do; None if nothing did."""
+    """Why TLS failed, and what would do, as a part of a sentence; None for another error."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__context__  # PyMySQL's own hides the ssl module's

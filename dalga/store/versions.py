@@ -95,13 +95,13 @@ STATEMENTS: Mapping[int, Mapping[str, str]] = {
 
 
 class Step(NamedTuple):
-    """From one schema version to the next."""
+    """The statements from one schema version to the next."""
 
-    #: The old one.
+    #: The schema version before the step.
     version: int
-    #: These give the table of instances the new version's name.
+    #: The statements that give the table of instances the next version's name.
     renaming: tuple[str, ...]
-    #: These change the jobs table.
+    #: The statements that change the jobs table.
     statements: tuple[str, ...]
 
 
@@ -115,7 +115,7 @@ def statements_of(dialect: Dialect, version: int) -> tuple[str, ...]:
 
 def steps(dialect: Dialect, cursor: Cursor, version: int) -> list[Step]:
     """
-    All that there is to do.
+    The steps from a table's schema version to the present one.
 
     :param version: the schema version of the table.
     """
