@@ -45,13 +45,13 @@ SCAN_LIMIT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many at once, how long, how often."""
+    """How many POSTs are under way at once, how long each takes, and how often a scan is made."""
 
     #: POSTs in flight at once.
     slots: int
     #: How long a POST of a job takes at most that has no time-out of its own, in seconds.
     timeout: float
-    #: Between two scans, in seconds: how late another instance's new job may be seen.
+    #: Time between two scans, in seconds. Another instance's new job may be seen this late.
     scan: float
 
 

@@ -14,13 +14,13 @@ from datetime import datetime, timedelta
 #: A reading gives way to any newer one once it is this old, in seconds: clocks drift, and are set.
 FRESH = 10.0
 
-#: By how much a clock has to go back for that to matter: clocks of two servers of a cluster, and a
-#: clock that is kept right, are nearer to each other.
+#: A clock that goes back by more than this was set back. The clocks of a cluster's servers differ
+#: by less, and NTP corrects a clock by less.
 SET_BACK = timedelta(seconds=1)
 
 
 def steady_seconds() -> float:
-    """Seconds since some fixed moment, suspension included (clock_gettime(2), CLOCK_BOOTTIME)."""
+    """Seconds since a fixed moment, suspended time included (clock_gettime(2), CLOCK_BOOTTIME)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

@@ -1,10 +1,10 @@
 """
 Run a function in a database transaction, in one of adbapi's threads, and again where that helps.
 
-A transaction that met a conflict with another one, or an idle connection that the server had
-closed, is run again, and its caller sees nothing of it. An error that running again can't mend now
-becomes `StoreUnavailable`. No thread sleeps, and nothing here waits for the database to come back:
-callers know better how long that may take.
+A transaction is run again if it met a conflict with another transaction, or a connection that the
+server had closed while it was idle. The caller sees nothing of that. If another run can't help now,
+the error becomes `StoreUnavailable`. No thread sleeps, and nothing here waits for the database to
+come back: callers know better how long they may wait.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ T = TypeVar("T")
 
 #: How often a transaction is run in all, if it meets a conflict each time.
 CONFLICT_ATTEMPTS = 10
-#: The same, if it waits for a lock in vain each time.
+#: How often a transaction is run in all, if a lock is not released in time each time.
 BUSY_ATTEMPTS = 2
 #: A transaction that loses its connection is run again until this long (seconds) after it was
-#: asked for, and once for each connection at most: all of them may have died unseen while idle.
+#: asked for, and at most once for each connection: all of them may have died unseen while idle.
 LOST_PATIENCE = 3.0
 
 #: Why no transaction is begun any more, as the message of a `StoreUnavailable`.
@@ -47,11 +47,11 @@ class _Timed(NamedTuple, Generic[T]):
     """A result, with a reading of the database's clock that was made on the way to it."""
 
     result: T
-    #: The database's time: aware, UTC. It was read between the next two.
+    #: The database's time (aware, UTC). It was read between `sent` and `received`.
     now: datetime
-    #: Before the statement that reads it was sent, in steady seconds.
+    #: Just before the statement that reads the time was sent, in steady seconds.
     sent: float
-    #: After its rows were received, in steady seconds.
+    #: Just after the statement's rows were received, in steady seconds.
     received: float
 
 
@@ -67,23 +67,23 @@ class Abandoned(Exception):
 
 
 class Busy(StoreUnavailable):
-    """Other transactions were in the way for too long; a transaction on other rows may do."""
+    """Other transactions held rows for too long. A transaction on other rows may succeed."""
 
 
 class Call:
     """
-    How far a transaction has come, for its thread and the reactor's to agree on.
+    How far a transaction has come. Its thread and the reactor's thread agree on that here.
 
-    Either the caller gives up first, and nothing is committed; or the COMMIT is first, and goes on
-    to its end. The lock is held by whoever settles which.
+    Either the caller gives up first, and nothing is committed; or the COMMIT begins first, and goes
+    on to its end. `lock` decides which of the two is first.
     """
 
     def __init__(self) -> None:
         self.lock = Lock()
         self._abandoned = False
-        #: Whether the COMMIT was begun: from then on, an error says nothing on what was written.
+        #: Whether the COMMIT was begun. An error after that does not say whether it was done.
         self.committing = False
-        #: How often the transaction is run in all, if it waits for a lock in vain each time.
+        #: How often the transaction is run in all, if a lock is not released in time each time.
         self.busy_attempts = BUSY_ATTEMPTS
 
     def abandon(self) -> None:
@@ -93,7 +93,7 @@ class Call:
 
     def commit(self) -> None:
         """
-        The next thing will be the COMMIT: called in the database's thread.
+        Called right before the COMMIT, in the database's thread.
 
         :raises Abandoned: if the caller has given up.
         """
@@ -123,11 +123,11 @@ class LastLoss:
 
 
 class _Connection(adbapi.Connection):
-    """adbapi's, but closed and not rolled back where it is useless."""
+    """adbapi's connection. One that is useless is closed, not rolled back."""
 
     _connection: Any
     _pool: Any
-    #: Set where a new connection may do better: this one is dead, or its server takes no writes any
+    #: Whether a new connection may do better: this one is dead, or its server takes no writes any
     #: more.
     useless = False
 
@@ -159,7 +159,7 @@ class _Transaction(adbapi.Transaction):
 
 
 class _Pool(adbapi.ConnectionPool):
-    """adbapi's, but the dialect makes the connections, and old ones are made anew: `connect`."""
+    """adbapi's pool. The dialect makes the connections, and `connect` makes old ones anew."""
 
     connectionFactory = _Connection
     transactionFactory = _Transaction
@@ -204,7 +204,8 @@ class _Pool(adbapi.ConnectionPool):
 
 class Transactions:
     """
-    A lane: transactions that have database threads of their own, and wait for no other lane's.
+    A lane: transactions that have database threads of their own. They never wait for the threads of
+    another lane.
 
     :param random: for the pauses between the attempts of a transaction.
     :param threads: how many transactions may run at once; each has a connection of its own.
@@ -233,17 +234,18 @@ class Transactions:
     def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:
         """
         Run a transaction. Cancelling the Deferred abandons it: it is not begun any more, not run
-        again, and rolled back, unless its COMMIT is already under way. Without that, a write that
-        its caller has given up could undo a later one.
+        again, and rolled back, unless its COMMIT is already under way. Else a write that its caller
+        has given up could undo a later write.
 
-        :param work: called in a thread with a cursor, the database's time, and a moment of the
-            steady clock (seconds) that is no later than that time. It may be called more than once.
+        :param work: called in a thread with a cursor, the database's time (aware, UTC), and a
+            moment of the steady clock (seconds) that is no later than the database's time. It may
+            be called more than once.
         :raises StoreUnavailable: if the database can't do it now.
         """
         return self.run_call(work, Call())
 
     def run_call(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> Deferred[T]:
-        """The same, with a `Call` of the caller's, whose `check` may refuse the COMMIT."""
+        """`run` with the caller's own `Call`, whose `check` may refuse the COMMIT."""
         return Deferred.fromCoroutine(self._run(partial(self._timed, work), call))
 
     def read(
@@ -252,7 +254,7 @@ class Transactions:
         result: Callable[[list[R], datetime], T],
     ) -> Deferred[T]:
         """
-        Run one statement that only reads, and reads the database's time too.
+        Run one statement that only reads. It reads the database's time, too.
 
         :param fetch: executes a `Select` of at least one row, whose first column is the database's
             time.
@@ -268,7 +270,7 @@ class Transactions:
         return self._free.tokens > 0
 
     async def close(self) -> None:
-        """Begin no transaction, wait for those in the threads, then close the connections."""
+        """Begin no transaction, wait for the transactions in the threads, close the connections."""
         if self._closed:
             return
         self._closed = True
@@ -294,12 +296,13 @@ class Transactions:
             else:
                 self._clock.observe(done.now, done.sent, done.received)
                 return done.result
-            # At random, so that two in each other's way don't meet again; longer each time.
+            # A random pause, so that two transactions in each other's way don't meet again. It is
+            # longer each time.
             pause = self._random.uniform(0, 0.005 * 2 ** min(attempt, 6))
             await deferLater(self.reactor, pause)
 
     def _in_thread(self, work: Callable[[Cursor], _Timed[T]], call: Call) -> Deferred[Any]:
-        """Run it once. The thread counts as busy until it is done, also if it was cancelled."""
+        """Run a transaction once. Its thread is busy until it is done, also if it was cancelled."""
         if self._closed:
             self._free.release()
             return fail(StoreUnavailable(STOPPING))
@@ -314,12 +317,17 @@ class Transactions:
         return waiting
 
     def _worth_another(self, error: Exception, call: Call, attempt: int, elapsed: float) -> bool:
-        """:raises StoreUnavailable: where the database can't be used now."""
+        """
+        Whether to run a transaction again.
+
+        :param elapsed: since the transaction was asked for, in seconds.
+        :raises StoreUnavailable: if the database can't be used now.
+        """
         conflict = isinstance(error, Conflict)
         trouble = Trouble.CONFLICT if conflict else self._dialect.trouble(error)
-        # If the reply to a COMMIT is lost, the rows may have been written. A job that was written
-        # may have run and be gone by now: written once more, it would run once too often. A
-        # conflict, and a lock that was waited for in vain, are certain: nothing was written.
+        # If the answer to a COMMIT is lost, the rows may have been written. A job that was written
+        # may have run and be gone by now: if it were written once more, it would run once too
+        # often. After a conflict, or a lock that was not released in time, nothing was written.
         may_be_done = call.committing
         match trouble:
             case None:

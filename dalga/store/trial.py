@@ -1,6 +1,6 @@
 """
-The trial at the start: a daemon that could not write its claims and records is told so before it
-takes a job. All of it is one transaction, to be rolled back by its caller.
+The trial at the start: whether the daemon can write its claims and records. If not, the start says
+why, before any job is taken. The trial is one transaction, which its caller rolls back.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from dalga.store.puts import Puts, as_planned
 from dalga.store.rows import MAX_ERROR, DueRow, Override, Unreadable, read_run
 from dalga.store.statements import Ended, Retried, Statements
 
-#: When the rows are due that the start tries to write: far from all other rows. And a time before
-#: which no row is due.
+#: The trial's rows are due at this time, far from all other rows.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
-_LONG_AGO = datetime(1000, 1, 1, tzinfo=UTC)
 
+#: No row is due before this time.
+_LONG_AGO = datetime(1000, 1, 1, tzinfo=UTC)
 
 #: Text that a column in another character set, or of another collation, does not keep.
 _TEXT = "é\N{SLIGHTLY SMILING FACE}' "
 
 
 class _NotKept(Exception):
-    """What was written is not read as it was; the words say what."""
+    """A value is not read as it was written. The message says which."""
 
 
 class Trial:
@@ -60,10 +60,11 @@ class Trial:
 
     def run(self, cursor: Cursor) -> None:
         """
-        Write, in each way that the daemon will, into rows of its own that no claim finds.
+        Write in each way in which the daemon will write, into the trial's own rows. No claim finds
+        these rows.
 
-        :raises StartupError: with what is in the way: a right that is missing, a setting of the
-            server's, a trigger, or columns that keep something else than what was written.
+        :raises StartupError: with what is in the way: a missing right, a setting of the server, a
+            trigger, or a column that keeps another value than was written.
         """
         try:
             self._look_for_set_back(cursor)
@@ -77,7 +78,7 @@ class Trial:
         except Exception as error:
             trouble = self._dialect.trouble(error)
             if trouble in (Trouble.BUSY, Trouble.CONFLICT):
-                return  # locked by somebody, such as a backup: that will be over
+                return  # another session, such as a backup, has locked the table for a while
             words = self._dialect.explain_write(error)
             if words is None:
                 raise
@@ -107,7 +108,7 @@ class Trial:
             raise _NotKept(f"of 2 rows {changed} are said to be changed")
 
     def _put(self, cursor: Cursor, keys: list[JobKey]) -> None:
-        """Write jobs, and then over them, and read them."""
+        """Write jobs, write over them, and read them."""
         planned = plan(ScheduleRequest(one_off=True, first_run=_TRIAL), _TRIAL)
         for _ in range(2):
             self._puts.upsert(cursor, dict.fromkeys(keys, planned), _TRIAL)
@@ -116,13 +117,17 @@ class Trial:
             raise _NotKept("two jobs are not read as they were put")
 
     def _find(self, cursor: Cursor, keys: list[JobKey]) -> list[int]:
-        """The ids of the jobs' rows, which are locked then."""
+        """Lock the jobs' rows, and give their ids."""
         rows = [row.id for _, row in self._rows.select(cursor, self._sql.find_all, keys)]
         self._rows.lock(cursor, keys)
         return rows
 
     def _claim(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
-        """Claim rows, and read them; gives how many the driver says it has changed."""
+        """
+        Claim rows, and read them.
+
+        :return: how many rows the driver says were changed.
+        """
         dialect, sql = self._dialect, self._sql
         find = sql.find_due(without=False)
         find.fetch(cursor, now=dialect.instant(_LONG_AGO), limit=1)
@@ -142,7 +147,11 @@ class Trial:
         return self._sql.take.execute(cursor, rows, now=at, token=token, lease_ends=at)
 
     def _fail(self, cursor: Cursor, keys: list[JobKey], rows: list[int], token: bytes) -> int:
-        """Record that runs have failed, and claim them again; gives what `_claim` does."""
+        """
+        Record that runs have failed, and claim the rows again.
+
+        :return: how many rows the driver says the record has changed.
+        """
         self._sql.read_leases.fetch(cursor, rows)
         at = self._dialect.instant(_TRIAL)
         error = (_TEXT * MAX_ERROR)[:MAX_ERROR]
@@ -158,7 +167,11 @@ class Trial:
         return self._sql.delete_rows.execute(cursor, [Ended(row, token) for row in rows])
 
     def _come_and_go(self, cursor: Cursor, name: str) -> int:
-        """An instance that is heard of twice, and stops; gives how many rows that removed."""
+        """
+        Enter an instance in the instance table twice, and remove it.
+
+        :return: how many rows the removal removed.
+        """
         id = self._dialect.key(name)
         for _ in range(2):
             self._sql.announce.execute(cursor, id=id, seen=self._dialect.instant(_TRIAL))
