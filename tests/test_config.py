@@ -48,7 +48,7 @@ from dalga.errors import ConfigError
 from dalga.model.retry import RetryPolicy
 from dalga.outgoing.trust import Trust
 from dalga.store import mysqltls
-from dalga.store.schema import HEARTBEATS
+from dalga.store.schema import HEARTBEATS_OF
 from tests.daemons import Daemon, DaemonTestCase
 from tests.stores import EngineTestCase, each_engine
 from tests.strategies import thorough
@@ -743,7 +743,7 @@ class ValueRefusalTests(ConfigTestCase):
             "mysql",
             "table",
             ["", "a`b", "a b", "a.b", "a;b", "jöbs", "x" * 54, "a\\", '"'],
-            ["a", "x" * (64 - len(HEARTBEATS)), "A-z_0$"],
+            ["a", "x" * (64 - max(map(len, HEARTBEATS_OF.values()))), "A-z_0$"],
             "it takes 1 to 53 ASCII letters, digits, _, $ and -",
         )
 
