@@ -525,7 +525,7 @@ class MethodTests(APITestCase):
     async def test_no_sub_resource_of_a_job(self) -> None:
         """The methods are those of a job; the path is wrong whatever else is."""
         for target in [b"/jobs/", b"/jobs/a", b"/jobs/a/b/", b"/jobs/a/b/runs", b"/jobs/%zz/b/c"]:
-            for method in [b"GET", b"PUT", b"POST", b"PATCH", b"DELETE"]:
+            for method in [b"GET", b"PUT", b"POST", b"PATCH", b"DELETE", b"get", b"Put"]:
                 status, detail = await self.refusal(method + b" " + target)
                 self.assertEqual((status, detail[:29]), (404, "a job is at /jobs/<path>/<bod"))
             answer = await self.ask(b"OPTIONS " + target)

@@ -142,6 +142,6 @@ class Api:
     def _no_job(self, request: ApiRequest) -> Exception:
         """What is wrong with a request below ``/jobs/`` that no route matches."""
         methods = self.app.url_map.bind("localhost").allowed_methods("/jobs/path/body")
-        return (
-            no_job() if request.method.decode("latin-1") in methods else MethodNotAllowed(methods)
-        )
+        # Klein takes a method in any case: `get` has a route, and is not to be refused here.
+        method = request.method.decode("latin-1").upper()
+        return no_job() if method in methods else MethodNotAllowed(methods)
