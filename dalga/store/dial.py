@@ -1,10 +1,10 @@
 """
-A TCP connection to a database server, with a time limit for the look-up of its name, too.
+A TCP connection to a database server. The look-up of the server's name has a time limit, too.
 
-A look-up, getaddrinfo(3), can't be broken off, and takes a minute or more where resolvers are
-silent. So each is made in a thread of its own that nothing waits for: else a stop would, as a
-process ends only after its threads. Connections that need a name which is being looked up wait for
-the same answer.
+A look-up (getaddrinfo(3)) can't be broken off, and takes a minute or more if resolvers are silent.
+So each look-up is made in a daemon thread of its own. A stop would wait for any other thread, as a
+process ends only after its threads. If a name is being looked up already, a connection waits for
+that look-up.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ STUCK = 30.0
 
 
 class _LookUp:
-    """One look-up, and what came of it."""
+    """One look-up, and its result."""
 
     def __init__(self, host: str, port: int) -> None:
+        #: In seconds of `monotonic`.
         self.began = monotonic()
         self.ended = Event()
-        #: As getaddrinfo gives them; or what it raised.
+        #: The addresses, as getaddrinfo gives them; or the error that it raised.
         self.found: list[tuple[Any, ...]] | Exception = []
         Thread(target=self._run, args=(host, port), name=f"look up {host}", daemon=True).start()
 
     def _run(self, host: str, port: int) -> None:
         try:
             self.found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except Exception as error:  # OSError, or UnicodeError for what is no name
+        except Exception as error:  # OSError, or UnicodeError for a text that is no name
             self.found = error
         self.ended.set()
 
@@ -48,21 +49,22 @@ class Dialer:
         """
         Connect. Blocks.
 
-        :param timeout: for the look-up, and then for each of the addresses, in seconds.
-        :raises OSError: if there is no connection in time; or `UnicodeError`, if `host` is no name.
+        :param timeout: the limit (seconds) for the look-up, and then for each of the addresses.
+        :raises OSError: if there is no connection in time.
+        :raises UnicodeError: if `host` is no name.
         """
         addresses = self._addresses(host, port, timeout)
         while True:
             family, kind, protocol, _, address = addresses.pop(0)
             try:
                 return _connected(socket.socket(family, kind, protocol), address, timeout)
-            except OSError:  # of socket(2), too, on a machine without IPv6
+            except OSError:  # socket(2) raises it, too, on a machine without IPv6
                 if not addresses:
                     raise
 
     def _addresses(self, host: str, port: int, timeout: float) -> list[tuple[Any, ...]]:
         try:
-            numeric = socket.AI_NUMERICHOST  # nobody has to be asked what an address stands for
+            numeric = socket.AI_NUMERICHOST  # no resolver has to be asked for an IP address
             return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=numeric))
         except (OSError, UnicodeError):
             pass
@@ -77,7 +79,7 @@ class Dialer:
         return list(look_up.found)
 
     def _look_up(self, host: str, port: int) -> _LookUp:
-        """The look-up that is under way, or a new one where there is none, or that one is stuck."""
+        """The look-up that is under way; a new one if there is none, or if it is stuck."""
         with self._lock:
             under_way = self._under_way.get((host, port))
             if under_way is None or monotonic() - under_way.began > STUCK:

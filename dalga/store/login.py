@@ -1,7 +1,7 @@
 """
-How a user of MySQL or MariaDB proves who it is, where PyMySQL needs help with that. A server that
-asks for the password as it is gets the password over TLS or a local socket only. A way to log in
-that PyMySQL does not know is named, with what would do instead.
+How a user logs in to MySQL or MariaDB, for the ways in which PyMySQL needs help. A server that asks
+for the password in plain text gets it over TLS or a local socket only. A way to log in that PyMySQL
+does not know is named, with what would do instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ANOTHER = (
     "dalga[ed25519])"
 )
 
-#: Questions of PAM's that are answered before it is given up.
+#: How many questions of PAM are answered, at most.
 QUESTIONS = 3
 
 
@@ -35,14 +35,19 @@ class PlainText:
         self._connection = connection
 
     def authenticate(self, packet: Any) -> Any:
-        """Answer what the server has asked; gives the packet that says whether that will do."""
+        """
+        Answer the server's question.
+
+        :return: the packet with which the server accepts the answer, or goes on.
+        """
         return self._answer()
 
     def _answer(self) -> Any:
         """
-        Send the password; gives what the server says to it.
+        Send the password.
 
-        :raises pymysql.OperationalError: where others could read it, or it is refused.
+        :return: the server's next packet.
+        :raises pymysql.OperationalError: if others could read the password, or it is refused.
         """
         connection = self._connection
         if not connection._secure:
@@ -61,7 +66,7 @@ class PlainText:
 
 
 class Dialog(PlainText):
-    """``dialog``: MariaDB's PAM, as long as it asks for a password only."""
+    """``dialog``: MariaDB's PAM. Questions for a password are answered, and no others."""
 
     plugin = "dialog, as PAM does"
 
@@ -69,7 +74,7 @@ class Dialog(PlainText):
         """See `PlainText.authenticate`."""
         question = packet.read_all()
         for _ in range(QUESTIONS):
-            # Nothing, where the server waits for the password before it asks PAM.
+            # The prompt is empty if the server waits for the password before it asks PAM.
             prompt = question[1:].decode("utf-8", "replace").strip()
             if prompt and not prompt.lower().startswith("password"):
                 break
@@ -84,7 +89,7 @@ class Dialog(PlainText):
         )
 
 
-#: For PyMySQL, by the plugin's name as the server gives it.
+#: For PyMySQL: what logs in, by the plugin's name as the server gives it.
 PLUGINS: dict[bytes, type[PlainText]] = {
     b"mysql_clear_password": PlainText,
     b"dialog": Dialog,
@@ -92,7 +97,7 @@ PLUGINS: dict[bytes, type[PlainText]] = {
 
 
 def what_is_missing(error: Exception) -> str | None:
-    """Which plugin or package is missing, as a sentence; None for an error about another thing."""
+    """Which plugin or package is missing, as a sentence; None for an error of another kind."""
     if isinstance(error, RuntimeError):
         if "ed25519" in str(error):
             return "it logs in by ed25519, which takes a package more: pip install 'dalga[ed25519]'"

@@ -1,12 +1,16 @@
 """
-How many sessions the daemon has with its database server, those included that it has given up.
+How many sessions the daemon has with its database server, the sessions that it has given up among
+them.
 
-A statement's answer that does not come in time is given up here, and its connection with it. The
-session on the server goes on: it waits for a lock, a disk or a replica, and notices only at the end
-of that wait that nobody listens. A daemon that opened new connections beside such sessions would
-fill the server, until the server refused everybody. So a session that was given up keeps its place
-until it is over. The daemon sees that by the socket, which it shuts down for sending (shutdown(2))
-and keeps: the server closes the other half when the session ends.
+If the answer to a statement does not come in time, the daemon gives the connection up. The session
+on the server goes on: it waits for a lock, a disk or a replica, and notices only at the end of that
+wait that nobody listens. If the daemon opened a new connection beside each such session, it would
+fill the server, until the server refused everybody.
+
+So a session has a *place*, and keeps it until the session is over, given up or not. The number of
+places is limited. To see when a session that was given up is over, the daemon keeps its socket, and
+shuts the socket down for sending (shutdown(2)): the server closes the other half when the session
+ends.
 """
 
 from __future__ import annotations
@@ -24,37 +28,37 @@ from pymysql.constants import CR
 
 from dalga.store.clock import steady_seconds
 
-#: Seconds that a new connection waits for the end of a session that was given up: one that the
-#: server is told to end is over in milliseconds.
+#: If there is no place, a new connection waits this long (seconds) for the end of a session that
+#: was given up. A session that the server was told to end is over in milliseconds.
 PATIENCE = 1.0
 
-#: Seconds between two looks at what the server has of the sessions that were given up.
+#: Seconds from one question to the next which of the given-up sessions the server still has.
 LOOK_PAUSE = 1.0
 
-#: Seconds after which a session that was given up is no longer counted where there is no place to
-#: look from. By then the server has ended what it can end by itself (see `dalga.store.session`).
+#: If there is no spare place, a session that was given up is counted no longer than this (seconds).
+#: By then the server has ended each session that it can end by itself (`dalga.store.session`).
 FORGOTTEN = 70.0
 
 #: In seconds (tcp(7)): the idle time before the first probe of a peer that may be dead, and between
 #: two probes; and the time after which a peer that acknowledges nothing is taken for dead.
 _PROBE, _GIVE_UP = 5, 20
 
-#: Idle time until the first probe of a connection in use, in seconds. It keeps a firewall or a NAT
-#: on the way from forgetting the connection, which the next statement would find out by its
-#: time-out: the shortest that are usual forget after 5 minutes.
+#: Idle time (seconds) until the first probe of a connection in use. The probes keep a firewall or a
+#: NAT from forgetting the connection, so that the next statement does not run into its time-out.
+#: Firewalls and NATs forget after 5 minutes of silence, or later.
 _KEPT = 60
 
 
 class Session:
     """
-    A session on the server, and a socket of its own for its connection.
+    A session on the server, and a second file descriptor of its connection's socket.
 
-    :param connection: PyMySQL's, just made.
+    :param connection: a connection of PyMySQL's that was just made.
     """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        # PyMySQL closes its own as soon as an answer is late.
+        # PyMySQL closes its own descriptor as soon as an answer is late.
         self._socket = socket.socket(fileno=os.dup(connection._sock.fileno()))
         #: The server knows the session by this id. The port is compared, too: ids begin anew when a
         #: server starts, and there may be several servers behind an address.
@@ -67,7 +71,11 @@ class Session:
             self._set(TCP_KEEPIDLE=_KEPT, TCP_KEEPINTVL=_PROBE)
 
     def leave(self, now: float) -> None:
-        """Send no more, and keep the socket only to see the session's end."""
+        """
+        Give the session up: send no more, and keep the socket only to see the session's end.
+
+        :param now: in steady seconds.
+        """
         if self.left_at is None:
             self.left_at = now
             with suppress(OSError):
@@ -79,7 +87,7 @@ class Session:
                 self._socket.shutdown(socket.SHUT_WR)
 
     def _set(self, **options: int) -> None:
-        """Set options of TCP, as far as the system has them and it is no local socket."""
+        """Set options of TCP that the system has. A local socket has none."""
         for name, value in options.items():
             if self.port and (option := getattr(socket, name, None)):
                 self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -99,21 +107,21 @@ class Session:
         return self._socket.fileno()
 
     def forget(self) -> None:
-        """Close the socket; the connection itself is the owner's to close."""
+        """Close the socket. The connection itself is closed by its owner."""
         self._socket.close()
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # it was not made
+        with suppress(AttributeError):  # the socket was not made
             self.forget()
 
 
 class Places:
     """
-    Opens connections as long as there is a place for their sessions. Called in database threads.
+    Opens connections as long as there are places for their sessions. Called in database threads.
 
-    :param most: how many sessions there may be at once.
-    :param spare: whether there is one place more, from which to look for the sessions that were
-        given up.
+    :param most: how many sessions there may be at once: the number of places.
+    :param spare: whether there is one more place, for a session that asks the server which of the
+        given-up sessions it still has.
     :param seconds: a steady clock.
     """
 
@@ -137,10 +145,10 @@ class Places:
 
     def open(self, make: Callable[[], Session]) -> Any:
         """
-        A new connection.
+        Open a connection.
 
-        :param make: makes it, and gives its session.
-        :raises pymysql.OperationalError: if there is no place for it.
+        :param make: makes a connection, and gives its session.
+        :raises pymysql.OperationalError: if there is no place.
         """
         looks = self._enter()
         try:
@@ -158,7 +166,7 @@ class Places:
                     self._entering -= 1
 
     def end(self, session: Session) -> None:
-        """Close a connection that was not given out, and count its session until it is over."""
+        """Close a connection that nobody uses yet, and count its session until it is over."""
         with suppress(Exception):
             session.connection.close()
         with self._lock:
@@ -166,7 +174,7 @@ class Places:
             session.leave(self._seconds())
 
     def left(self, connection: Any) -> None:
-        """A connection was closed; its session is counted until it is over."""
+        """Called when a connection was closed. Its session is counted until it is over."""
         with self._lock:
             if session := self._sessions.get(id(connection)):
                 session.leave(self._seconds())
@@ -175,9 +183,8 @@ class Places:
         """
         Take a place, or the spare place. Waits up to `PATIENCE`.
 
-        :return: whether it is the spare place.
-
-        :raises pymysql.OperationalError: if there is none.
+        :return: whether the place is the spare place.
+        :raises pymysql.OperationalError: if there is no place.
         """
         ends = self._seconds() + PATIENCE
         while True:
@@ -199,11 +206,11 @@ class Places:
             poll.poll((ends - now) * 1000)
 
     def _has_room(self) -> bool:
-        """Called under the lock."""
+        """Whether there is a place. Called under the lock."""
         return self._entering + len(self._sessions) < self._most
 
     def _sweep(self) -> None:
-        """Free the places of sessions that are over: called under the lock."""
+        """Free the places of sessions that are over. Called under the lock."""
         now = self._seconds()
         for key, session in list(self._sessions.items()):
             if not session.connection.open:
@@ -217,9 +224,10 @@ class Places:
 
     def _may_look(self, now: float) -> bool:
         """
-        Whether the spare place is free, and not used a moment ago: called under the lock.
+        Whether the spare place is free, and was not used within `LOOK_PAUSE`. Called under the
+        lock.
 
-        A session that looked, and was given up because no answer came, keeps the spare place.
+        If a session in the spare place was given up, as no answer came, it keeps that place.
         """
         spare_is_free = not self._looking and self._entering + len(self._sessions) == self._most
         return self._spare and spare_is_free and now >= self._next_look
@@ -228,8 +236,8 @@ class Places:
         """
         Count a session as one in use.
 
-        :param looks: whether it is in the spare place, and may not stay there.
-        :raises pymysql.OperationalError: if it may not, and there is no other place.
+        :param looks: whether the session is in the spare place, where it may not stay.
+        :raises pymysql.OperationalError: if it may not stay, and there is no other place.
         """
         with self._lock:
             if not looks or self._has_room():
@@ -240,10 +248,10 @@ class Places:
 
     def _end_left(self, looker: Session) -> None:
         """
-        Ask the server which of the sessions that were given up it has, and have it end them. Those
-        that it does not have are on no server that new connections come to: forget them.
+        Ask the server which of the given-up sessions it has, and have it end these. A session that
+        it does not have is on no server that new connections come to: forget it.
 
-        :param looker: is given up, too, where the server's answer does not come.
+        :param looker: the session that asks. It is given up, too, if no answer comes.
         """
         with self._lock:
             left = [each for each in self._sessions.values() if each.left_at is not None]

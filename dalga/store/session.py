@@ -1,6 +1,6 @@
 """
-What a session with MySQL or MariaDB is set to, whatever the server's configuration, its
-``init_connect`` or the account has made of it: our statements have to mean the same everywhere.
+The variables of a session with MySQL or MariaDB. The server's configuration, its ``init_connect``
+or the account may have set them. Here they are set so that our statements mean the same everywhere.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dalga.store.dialect import Cursor
 #: No limit, as both engines write it.
 _NO_LIMIT = 2**64 - 1
 
-#: What both engines have, and let every user set. Settings on how text compares and on how values
-#: are shown are left out: keys are bytes, and no statement of ours depends on either.
+#: Variables that both engines have, and that every user may set. How text compares and how values
+#: are shown is not set: keys are bytes, and no statement of ours depends on either.
 _SETTINGS: dict[str, object] = {
     "time_zone": "'+00:00'",
     "sql_mode": "'STRICT_ALL_TABLES'",
-    # A stopped clock, as some set it for tests.
+    # Another value stops the session's clock. Some servers have it set for tests.
     "timestamp": "DEFAULT",
     # 1 refuses an UPDATE or DELETE that uses no index (1175), such as that of old signs of life.
     "sql_safe_updates": 0,
@@ -28,34 +28,39 @@ _SETTINGS: dict[str, object] = {
     "sql_select_limit": _NO_LIMIT,
     # 0 refuses to look at more rows than max_join_size (1104).
     "sql_big_selects": 1,
-    # 0 lets InnoDB take a key that is there already for a new one, and MariaDB lock a table.
+    # With 0, InnoDB may take a key that is there for a new one, and MariaDB may lock a table.
     "unique_checks": 1,
     # CHAIN begins a transaction with each COMMIT, and RELEASE ends the session with it.
     "completion_type": "'NO_CHAIN'",
-    # PyMySQL sets it only where it is on at the log-in, and the server's init_connect comes later.
+    # PyMySQL sets it only if it is on at the log-in. The server's init_connect comes later.
     "autocommit": 0,
 }
 
 
-#: Seconds that a session may idle within a transaction, its rows locked, while its daemon is frozen
-#: or the way to that is cut (P5).
+#: MariaDB ends a session that idles this long (seconds) within a transaction. Its daemon may be
+#: frozen, or cut off, and its locks would hold up other instances (P5).
 IDLE_TRANSACTION = 10
 
-#: The same for MySQL, which has a limit for idle sessions alone, in a transaction or not. It is
-#: longer, as it also ends connections that wait in the pool; these are made anew when needed.
+#: MySQL ends a session that idles this long (seconds), in a transaction or not: it has no limit for
+#: transactions alone. The limit also ends connections that wait in the pool, so it is longer. These
+#: are made anew when they are needed.
 IDLE = 60
 
-#: MariaDB has the first two, in seconds; MySQL the last, in milliseconds; and both the third.
+#: The variables of the limits. MariaDB has the first two (seconds), MySQL the last (milliseconds),
+#: and both have wait_timeout (seconds).
 _LIMITS = ("max_statement_time", "idle_transaction_timeout", "wait_timeout", "max_execution_time")
 _ISOLATION = ("tx_isolation", "transaction_isolation")
 
 
 class Limits(NamedTuple):
-    """How long a statement may take, in seconds; its answer is given up here after that."""
+    """
+    After these times (seconds) the server ends a statement by itself. Both come before the daemon
+    gives the answer up.
+    """
 
-    #: The wait for a lock of a row, and for one of a table or of the server.
+    #: The wait for one lock: of a row, of a table, or of the server.
     lock: int
-    #: In all, where the server has a limit for that; longer than the wait for a lock.
+    #: The whole statement, if the server has a limit for that. Longer than the wait for a lock.
     statement: float
 
 
@@ -63,13 +68,14 @@ def set_up(cursor: Cursor, limits: Limits) -> None:
     """
     Make a new session ready.
 
-    :param limits: what the server ends by itself, so that no session waits there that was given up.
-    :raises pymysql.OperationalError: if it can't be.
+    :param limits: set in the session, so that no session that was given up waits on the server.
+    :raises pymysql.OperationalError: if the session can't be set up.
     """
     settings = {
         **_SETTINGS,
         "innodb_lock_wait_timeout": limits.lock,
-        # Behind LOCK TABLES, FLUSH TABLES WITH READ LOCK and ALTER TABLE; a year by default.
+        # The wait behind LOCK TABLES, FLUSH TABLES WITH READ LOCK and ALTER TABLE; by default a
+        # year.
         "lock_wait_timeout": limits.lock,
     }
     cursor.execute(
@@ -82,8 +88,8 @@ def set_up(cursor: Cursor, limits: Limits) -> None:
     _limit(cursor, found, limits)
     if found.get("wsrep_on") == "ON":
         # A node of a Galera cluster. A transaction's first statement, which reads the time, waits
-        # until all is here that was acknowledged by any node: or a DELETE might find nothing of a
-        # job that was PUT through another one (P4).
+        # until this node has all that any node has acknowledged. Else a DELETE might not find a job
+        # that was PUT through another node (P4).
         cursor.execute("SET SESSION wsrep_sync_wait = @@SESSION.wsrep_sync_wait | 1")
     levels = {found[name] for name in _ISOLATION if name in found}
     if levels != {"READ-COMMITTED"}:
@@ -95,7 +101,7 @@ def set_up(cursor: Cursor, limits: Limits) -> None:
 
 
 def unlimit(cursor: Cursor) -> None:
-    """For statements that may take their time: the server's own limits."""
+    """Set the server's own limits, for statements that may take their time."""
     names = _variables(cursor, _LIMITS)
     cursor.execute("SET " + ", ".join(f"SESSION {name} = DEFAULT" for name in names))
 
@@ -116,7 +122,7 @@ def _limit(cursor: Cursor, found: dict[str, str], limits: Limits) -> None:
 
 
 def _variables(cursor: Cursor, names: tuple[str, ...]) -> dict[str, str]:
-    """Those of the session's variables that the engine has, with their values."""
+    """The values of the session's variables of these names, as far as the engine has them."""
     wanted = ", ".join(f"'{name}'" for name in names)
     cursor.execute(f"SHOW SESSION VARIABLES WHERE Variable_name IN ({wanted})")
     return dict(cursor.fetchall())
