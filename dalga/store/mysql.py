@@ -40,12 +40,14 @@ from dalga.store.schema import (
 )
 from dalga.store.session import Limits, set_up, unlimit
 
-#: Seconds that a statement waits for a lock, where the time-out of reads leaves it so many.
+#: A statement waits this long (seconds) for a lock, or less if the time-out of reads is shorter.
 LOCK_WAIT_TIMEOUT = 3
 
-#: The same for an upgrade's statements, which somebody's open transaction may hold up; and how
-#: long one may take in all, such as removing a large table.
+#: A statement of an upgrade waits this long (seconds) for a lock. Another session's open
+#: transaction may hold it.
 UPGRADE_LOCK_WAIT = 5
+
+#: A statement of an upgrade, such as the removal of a large table, may take this long (seconds).
 UPGRADE_TIMEOUT = 600
 
 UPGRADE = "dalga --config FILE --upgrade-table"
@@ -98,10 +100,10 @@ _LOST = {
     ER.NO_SUCH_TABLE,  # a new connection says what has become of it
 }
 
-#: Errors that the same statement gets on a healthy server, too: a mistake in it, a table that
-#: somebody has changed, a value that a column or a foreign trigger refuses. All others mean that
-#: the database can't be used now: it is down, full, read-only, or a proxy says so in a number of
-#: its own.
+#: Errors that the same statement gets on a healthy server, too: a mistake in the statement, a table
+#: that somebody has changed, a value that a column or a foreign trigger refuses. All other errors
+#: mean that the database can't be used now: it is down, full or read-only, or a proxy says so by a
+#: number of its own.
 _MISTAKES = {
     # The statement
     ER.SYNTAX_ERROR,
@@ -163,7 +165,7 @@ _MISTAKES = {
 }
 
 
-#: What PyMySQL comes to when it reads what no server of MySQL's protocol would say.
+#: The exceptions that PyMySQL raises over bytes that no server of MySQL's protocol would send.
 _MISREAD = (
     ValueError,
     LookupError,
@@ -183,22 +185,22 @@ class MySQL:
     """
     See `dalga.store.dialect.Dialect`.
 
-    A new connection goes to the first of several servers that takes writes, and none of them is
-    kept for longer: a primary that somebody replaces by one of its replicas is found by itself. A
-    sole server is used as it is.
+    Each new connection goes to the first of several servers that takes writes, and no server is
+    remembered. So a primary that somebody replaces by a replica is found without help. A sole
+    server is used as it is.
 
-    No caller waits for as long as these time-outs: they say when a thread is free again that waits
-    for a server which says nothing.
+    No caller waits for as long as the time-outs. A thread that waits for a silent server is free
+    again after them.
 
     :param servers: where to look for the database, in this order: a host and a port, or the path
         of a local socket.
-    :param dial_timeout: until a server's name has to be resolved, and until it has to take a
-        connection, in seconds each.
-    :param read_timeout: until an answer has to come, in seconds, at least 2: it may take a lock
-        wait and a slow fsync together.
-    :param write_timeout: until a statement has to be sent, in seconds.
-    :param encryption: what `tls` makes of the configuration; not for local sockets.
-    :param places: where connections come from; there is but one at a time if left out.
+    :param dial_timeout: the limit (seconds) for the look-up of a server's name, and the limit for
+        the server to take a connection.
+    :param read_timeout: the limit (seconds) for an answer, at least 2: a lock wait and a slow fsync
+        may come together.
+    :param write_timeout: the limit (seconds) for the sending of a statement.
+    :param encryption: see `dalga.store.mysqltls.tls`. Local sockets are not encrypted.
+    :param places: where connections come from. By default there is one at a time.
     """
 
     engine = "mysql"
@@ -230,22 +232,22 @@ class MySQL:
         self._read_timeout = read_timeout
         self._write_timeout = write_timeout
         self._encryption = encryption
-        # Whole seconds, and over before the answer is given up: that a row is locked is no reason
-        # to think that the connection is lost.
+        # Whole seconds. The wait for a lock ends before the answer is given up: else the connection
+        # would be taken for lost only because a row is locked.
         lock = max(1, min(LOCK_WAIT_TIMEOUT, math.ceil(read_timeout) - 1))
-        # So is the whole statement, though not while it waits for a lock.
+        # The whole statement ends before that, too, and later than a wait for a lock.
         self._limits = Limits(lock, max(read_timeout - 0.5, (lock + read_timeout) / 2))
         self._places = places or Places(1, spare=False)
         self._dialer = Dialer()
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
-        # To look into it locks its definition until the transaction ends.
+        # The look into the table locks its definition until the transaction ends.
         self.now = f"""
             SELECT
                 UTC_TIMESTAMP(6) AS now,
                 EXISTS (SELECT 1 FROM {self.heartbeats}) AS has_instances
             """
-        #: Whether the table was found to be as it has to be.
+        #: Whether the start has found the tables to be as they have to be.
         self._knows = False
 
     def on_conflict(self, key: str) -> str:
@@ -265,10 +267,10 @@ class MySQL:
 
     def _connect(self, **other: Any) -> Session:
         """
-        A session of the first server that can be used.
+        A session with the first server that can be used.
 
-        :param other: arguments of PyMySQL's that differ from the usual ones.
-        :raises pymysql.MySQLError: if there is none, with what each of them said.
+        :param other: arguments for PyMySQL that differ from the usual arguments.
+        :raises pymysql.MySQLError: if no server can be used, with what each server said.
         """
         failures: list[tuple[Server, pymysql.MySQLError]] = []
         for server in self._servers:
@@ -282,7 +284,7 @@ class MySQL:
         raise pymysql.OperationalError(CR.CR_CONNECTION_ERROR, words) from failures[0][1]
 
     def _connect_to(self, server: Server, other: dict[str, Any]) -> Session:
-        """:raises pymysql.MySQLError: of a kind that `trouble` knows, if it can't be used."""
+        """:raises pymysql.MySQLError: one that `trouble` knows, if the server can't be used."""
         arguments = {**self._arguments(), **self._address(server), **other}
         try:
             session = Session(self._log_in(arguments))
@@ -297,7 +299,7 @@ class MySQL:
                 silent = "it takes connections, but nothing comes from it within readTimeout"
                 raise pymysql.OperationalError(CR.CR_SERVER_LOST, silent) from error
             if not _has_number(error) or self.trouble(error) is None:
-                # That it takes no connection of ours is no mistake of the program's.
+                # A server that takes no connection of ours is no mistake of the program.
                 words = _words(error) if _has_number(error) else str(error)
                 raise pymysql.OperationalError(CR.CR_SERVER_HANDSHAKE_ERR, words) from error
             raise
@@ -305,7 +307,7 @@ class MySQL:
     def _log_in(self, arguments: dict[str, Any]) -> Any:
         try:
             connection: Any = pymysql.connect(**arguments, defer_connect=True)
-            if self._encryption is True:  # then it takes what the server offers
+            if self._encryption is True:  # TLS is used if the server offers it
                 connection._ssl_required = False
                 connection.client_flag &= ~CLIENT.SSL
             connection.connect(self._dial(arguments))
@@ -359,7 +361,7 @@ class MySQL:
     def _arguments(self) -> dict[str, Any]:
         return {
             "user": self._user,
-            # PyMySQL encodes text as Latin-1, and what the server was told came as UTF-8.
+            # PyMySQL encodes text as Latin-1, and the server knows the password in UTF-8.
             "password": self._password.encode(),
             "database": self._database,
             "charset": "utf8mb4",
@@ -368,13 +370,13 @@ class MySQL:
             "write_timeout": self._write_timeout,
             "auth_plugin_map": login.PLUGINS,
             "conv": {**conversions, FIELD_TYPE.DATETIME: _datetime},
-            # Count the rows that matched, not those that looked different afterwards.
+            # Count the rows that matched, not the rows that were changed.
             "client_flag": CLIENT.FOUND_ROWS,
         }
 
     def _address(self, server: Server) -> dict[str, Any]:
         if isinstance(server, str):
-            # As a host, it is what PyMySQL's errors name.
+            # PyMySQL's errors name the host.
             return {"unix_socket": server, "host": server, "ssl_disabled": True}
         host, port = server
         if self._encryption is False:
@@ -391,13 +393,13 @@ class MySQL:
 
     def begin(self, cursor: Cursor) -> None:
         """
-        A connection without autocommit begins by itself.
+        Nothing to send: without autocommit, the first statement begins a transaction.
 
-        A server that has become a replica may still answer whoever reads, with what gets older and
-        older; so where there are others to go to, it is asked each time.
+        If there are several servers, the server is asked whether it still takes writes. A server
+        that has become a replica may go on to answer reads, with older and older rows.
         """
         if len(self._servers) > 1 and _only_reads(cursor):
-            # Nothing is done yet: once more, on a new connection.
+            # Nothing is done yet: the transaction is run again on a new connection.
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the server takes no more writes")
 
     def check_table(self, cursor: Cursor) -> None:
@@ -416,7 +418,7 @@ class MySQL:
         )
 
     def _check_version(self, cursor: Cursor) -> None:
-        """:raises StartupError: if the jobs table has another schema's, or none of ours."""
+        """:raises StartupError: if the jobs table is not there, or of another schema version."""
         version = self.version(cursor, "")
         if version != VERSION:
             columns = self.columns(cursor, "")
@@ -465,7 +467,7 @@ class MySQL:
             )
 
     def _check_indexes(self, cursor: Cursor) -> None:
-        """:raises StartupError: if one is missing that statements name, and would fail without."""
+        """:raises StartupError: if an index is missing that our statements name."""
         cursor.execute(
             "SELECT index_name FROM information_schema.statistics "
             "WHERE table_schema = DATABASE() AND table_name = %(table)s",
@@ -499,7 +501,7 @@ class MySQL:
         return [self.named(suffix) for suffix in suffixes]
 
     def _refuse_half_upgraded(self, cursor: Cursor) -> None:
-        """:raises StartupError: where the jobs are in the old table, under its other name."""
+        """:raises StartupError: if an interrupted upgrade has left the jobs in the old table."""
         if self.columns(cursor, BACKUP):
             raise StartupError(
                 f"there is no table {self.table} in {self.where()}, but a {self.named(BACKUP)}, as "
@@ -511,7 +513,7 @@ class MySQL:
         return text.encode("utf-8")
 
     def is_blob(self, column: str) -> str:
-        return "0"  # there is but one kind
+        return "0"  # all octets are of one kind
 
     def octets(self, name: str, is_blob: bool) -> str:
         return f"%({name})s"
@@ -623,7 +625,7 @@ class MySQL:
     def upgrading(self) -> Iterator[Any]:
         with closing(self._connect_for_upgrade()) as connection:
             cursor = connection.cursor()
-            # Let go by the server when the connection ends, however it ends.
+            # The server releases the lock when the connection ends, however that ends.
             table = hashlib.sha256(f"{self._database}.{self._name}".encode()).hexdigest()
             lock = {"name": f"dalga.{table[:32]}", "seconds": UPGRADE_LOCK_WAIT}
             cursor.execute("SELECT GET_LOCK(%(name)s, %(seconds)s)", lock)
@@ -635,14 +637,15 @@ class MySQL:
             yield connection
 
     def _connect_for_upgrade(self) -> Any:
-        # Before any daemon uses the table: it has no place, and needs none.
+        # No daemon uses the table meanwhile, so the session needs no place.
         session = self._connect(read_timeout=UPGRADE_TIMEOUT, write_timeout=UPGRADE_TIMEOUT)
         session.forget()
         connection = session.connection
         with connection.cursor() as cursor:
             unlimit(cursor)
             cursor.execute(
-                # What is no time (2021-02-30) in the old table is none in the new one.
+                # A time in the old table that is none (2021-02-30) can be read, and is no time in
+                # the new table, either.
                 "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES', "
                 f"SESSION lock_wait_timeout = {UPGRADE_LOCK_WAIT}, SESSION autocommit = 1, "
                 f"SESSION net_write_timeout = {UPGRADE_TIMEOUT}"
@@ -681,7 +684,7 @@ class MySQL:
         return version_of(rows[0][0]) if rows else None
 
     def rows(self, connection: Any, select: str) -> Generator[tuple[Any, ...], None, None]:
-        # As they come, so that memory does not grow with the table: that keeps a connection busy.
+        # Row by row, so that memory does not grow with the table. That keeps a connection busy.
         with closing(self._connect_for_upgrade()) as reader:
             cursor = reader.cursor(SSCursor)
             try:
@@ -701,19 +704,19 @@ class MySQL:
 
 
 def _no_server() -> pymysql.MySQLError:
-    """What to say instead of what PyMySQL came to, which depends on the bytes that it got."""
+    """The error in the place of PyMySQL's own, whose words depend on the bytes that came."""
     return pymysql.OperationalError(
         CR.CR_SERVER_HANDSHAKE_ERR, "what answers there is no MySQL or MariaDB server"
     )
 
 
 def _has_number(error: pymysql.MySQLError) -> bool:
-    """Whether it is an error of the server's, or one that MySQL's own client has, too."""
+    """Whether an error has a number: the server's, or one of MySQL's own client."""
     return bool(error.args) and isinstance(error.args[0], int)
 
 
 def _rolled_back(error: pymysql.MySQLError) -> bool:
-    """Whether an error of the server's says for certain that the transaction is undone."""
+    """Whether the server's error says for certain that the transaction is rolled back."""
     state = getattr(error, "sqlstate", None) or ""
     if error.args[0] in _ROLLED_BACK:
         return True
@@ -723,7 +726,7 @@ def _rolled_back(error: pymysql.MySQLError) -> bool:
 
 
 def _from_the_wire(error: BaseException) -> bool:
-    """Whether PyMySQL raised it over what it read, and not over what it was given."""
+    """Whether PyMySQL raised an error over bytes that came, and not over its arguments."""
     where = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         where = str(frame.f_globals.get("__name__"))
@@ -731,8 +734,8 @@ def _from_the_wire(error: BaseException) -> bool:
 
 
 def _only_reads(cursor: Cursor) -> bool:
-    """Whether the server takes no writes, also if this user could do some all the same."""
-    # Numbers; where there are more choices than on and off (MariaDB 12), words.
+    """Whether the server is read-only, also if this user may write all the same."""
+    # The values are numbers. MariaDB 12, which has more choices than on and off, gives words.
     cursor.execute("SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only")
     ((server, tables),) = cursor.fetchall()
     return server not in (0, "OFF") or tables not in (0, "OFF")
@@ -743,12 +746,12 @@ def _place(server: Server) -> str:
 
 
 def _words(error: Exception) -> str:
-    """What an exception of the driver's says, without its number."""
+    """The words of a driver's exception, without its number."""
     return str(error.args[1] if len(error.args) > 1 else error)
 
 
 def _datetime(text: str) -> datetime | str:
-    """A DATETIME of the server; as it is where it is none, such as 0000-00-00 00:00:00."""
+    """A DATETIME of the server; its text if it is no time, such as 0000-00-00 00:00:00."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:

@@ -15,10 +15,10 @@ from dalga.store.parameters import Statement
 from dalga.store.schema import HEARTBEATS, VERSION, columns_of, definitions, lacking, misfit
 from dalga.store.sqlitefile import PUT_BACK, FileWatch, unusable, uri, who
 
-#: The jobs table's name; a file has but one.
+#: The jobs table's name. A file has one jobs table.
 TABLE = "dalga"
 
-#: How long a transaction waits for another program that holds the file, in seconds.
+#: A transaction waits this long (seconds) for another program that holds the file.
 BUSY_TIMEOUT = 3.0
 
 #: How to name another table.
@@ -30,8 +30,8 @@ UPGRADE = "dalga --config FILE --upgrade-table (without --config FILE, if you ha
 # https://www.sqlite.org/rescode.html, primary codes
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
-#: Errors that the same statement gets from a healthy file, too. All others mean that the file can't
-#: be used now: full, read-only, damaged, out of memory.
+#: Errors that the same statement gets from a healthy file, too. All other errors mean that the file
+#: can't be used now: the disk is full, the file is read-only or damaged, memory is out.
 _MISTAKES = {
     sqlite3.SQLITE_ERROR,  # syntax, a column that there is not
     sqlite3.SQLITE_TOOBIG,
@@ -41,12 +41,12 @@ _MISTAKES = {
     sqlite3.SQLITE_RANGE,
 }
 
-#: SQLite's words where it mostly matters whose the file or its folder is.
+#: SQLite's words for errors that mostly come from the owner of the file, or of its folder.
 _NOT_ALLOWED = {"attempt to write a readonly database", "unable to open database file"}
 
 #: What to do about other errors of SQLite's at the start, by their texts.
 _ADVICE = {
-    # A full disk has no room for the -shm, either, which SQLite does not call full.
+    # A full disk has no room for the -shm. SQLite does not call the disk full then.
     "disk I/O error": "look whether its disk is full",
     "file is not a database": ANOTHER,
 }
@@ -60,7 +60,7 @@ class SQLite:
     """
     See `dalga.store.dialect.Dialect`.
 
-    :param wall_clock: the database's clock, which for a file is the machine's: gives an aware UTC
+    :param wall_clock: the database's clock: for a file, the machine's. It gives an aware UTC
         datetime, and is called in a database thread.
     """
 
@@ -87,7 +87,7 @@ class SQLite:
         return Statement(sql, "?")
 
     def connect(self) -> Any:
-        # A file that is gone must not be made anew, empty: its jobs may still come back.
+        # A file that is gone must not be made anew: somebody may put it back, with its jobs.
         mode = "rw" if self._watch.knows else "rwc"
         self._watch.before_opening()
         connection = sqlite3.connect(
@@ -99,7 +99,7 @@ class SQLite:
             cached_statements=512,
         )
         try:
-            # Text that is not UTF-8 has to reach dalga.store.rows, which sets its row aside.
+            # Text that is not UTF-8 has to reach dalga.store.rows, so that its row is set aside.
             connection.text_factory = bytes
             if self._watch.knows and not self._has_jobs(connection.cursor()):
                 raise unusable(self._misfit(connection.cursor()))
@@ -111,13 +111,13 @@ class SQLite:
         return connection
 
     def left(self, connection: Any) -> None:
-        """Nothing to do: a connection that is closed has ended."""
+        """Nothing to do: a closed connection leaves no session behind."""
 
     def _has_jobs(self, cursor: Cursor) -> bool:
         return self.version(cursor, "") == VERSION and bool(self.columns(cursor, ""))
 
     def _misfit(self, cursor: Cursor) -> str:
-        """What is wrong with the file, where it is no longer what it was at the start."""
+        """What is wrong with a file that is no longer as it was at the start."""
         version, columns = self.version(cursor, ""), self.columns(cursor, "")
         if version is None or not columns:
             return f"another database is in its place: {PUT_BACK}"
@@ -138,14 +138,15 @@ class SQLite:
 
     def begin(self, cursor: Cursor) -> None:
         self._watch.before_transaction(cursor)
-        # Taking the write lock first, as a reader that turns writer may find itself too late.
+        # The write lock is taken first: a reader that begins to write may fail, if another program
+        # has written meanwhile.
         cursor.execute("BEGIN IMMEDIATE")
         self._watch.begun()
         if self._watch.knows and self.version(cursor, "") != VERSION:
             raise unusable(self._misfit(cursor))
 
     def check_table(self, cursor: Cursor) -> None:
-        """Embedded tables need no administrator: they are made when they are not there."""
+        """Make the tables if they are not there: an embedded database has no administrator."""
         self._make_missing(cursor)
         self._watch.knows = True
 
@@ -157,9 +158,10 @@ class SQLite:
 
     def _make_missing(self, cursor: Cursor) -> list[str]:
         """
-        Make what is not there; gives the names of the tables that were made.
+        Make the tables and the index that are missing.
 
-        :raises StartupError: if a table is not as we make it.
+        :return: the names of the tables that were made.
+        :raises StartupError: if a table is there, and not as we make it.
         """
         columns = self.columns(cursor, "")
         if columns and (version := self.version(cursor, "")) != VERSION:
@@ -195,7 +197,7 @@ class SQLite:
         try:
             if not isinstance(value, bytes):
                 raise TypeError
-            # Exactly what _text writes, for only that sorts as it should.
+            # Only the form that `_text` writes sorts in the order of time.
             text = value.decode("ascii")
             instant = datetime.fromisoformat(text)
             if _text(instant.replace(tzinfo=UTC)) != text:
@@ -224,13 +226,13 @@ class SQLite:
             return None
         code = getattr(error, "sqlite_errorcode", None)
         if code is None:
-            # The module's own: it was used wrongly, unless it has no more to say.
+            # An error of the module itself. Mostly it was used wrongly.
             wrongly = isinstance(error, sqlite3.ProgrammingError | sqlite3.NotSupportedError)
             return None if wrongly else Trouble.UNAVAILABLE
         if code & 0xFF in _BUSY:
             return Trouble.BUSY  # the busy time-out has been waited for already
         if str(error).startswith("no such table"):
-            return Trouble.UNAVAILABLE  # as a server's: somebody may put the table back
+            return Trouble.UNAVAILABLE  # as on a server: somebody may put the table back
         return None if code & 0xFF in _MISTAKES else Trouble.UNAVAILABLE
 
     def explain(self, error: Exception) -> str | None:
@@ -289,7 +291,7 @@ class SQLite:
 
 
 def _in_words(error: sqlite3.Error) -> str:
-    """What an error says, and what to do where that is not plain from it."""
+    """An error in words, and what to do about it, if that is known."""
     text = str(error)
     if text in _ADVICE:
         return f"{text}; {_ADVICE[text]}"

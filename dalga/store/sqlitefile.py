@@ -1,6 +1,6 @@
 """
-The file that SQLite keeps the jobs in, among others' programs: whose it is, and whether it is still
-the one that was opened.
+The file in which SQLite keeps the jobs, which other programs may remove or replace: whether it is
+still the file that was opened, and whether another daemon has it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dalga.errors import StartupError
 from dalga.store.dialect import Cursor
 from dalga.store.schema import VERSION
 
-#: What helps where the file is another one.
+#: What to do if another file has the file's name.
 PUT_BACK = "put the right one back"
 
-#: No database is smaller, in bytes.
+#: The size of the smallest database, in bytes.
 _SMALLEST = 512
 
 
 def who() -> str:
-    """As which user files are opened, by name where it has one."""
+    """The user as whom files are opened: by name, or by number if there is no name."""
     uid = os.geteuid()
     try:
         return f"user {pwd.getpwuid(uid).pw_name}"
@@ -37,7 +37,7 @@ def uri(path: str, query: str) -> str:
 
 
 def unusable(why: str) -> sqlite3.Error:
-    """An error after which the connection is closed."""
+    """An error for a file that can't be used. Its connection is closed then."""
     return _error(why, sqlite3.SQLITE_CANTOPEN)
 
 
@@ -49,28 +49,28 @@ def _error(why: str, code: int) -> sqlite3.Error:
 
 class FileWatch:
     """
-    Notices what strangers do to the file, and to the ``-wal`` and ``-shm`` beside it, while it is
-    open. What is written after that is lost with the process, though acknowledged (P1), and SQLite
-    looks at none of it: it would delete the ``-wal`` beside an empty file, and write one beside
-    another file into that.
+    Notices what other programs do to the file, and to the ``-wal`` and ``-shm`` beside it, while it
+    is open. If one of these files is removed or replaced, jobs that are written after that are lost
+    with the process, though they were acknowledged (P1). SQLite does not look. It would even delete
+    a ``-wal`` beside an empty file, and write a ``-wal`` beside another file into that file.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        #: The same without symbolic links, as SQLite names what is beside the file.
+        #: The path without symbolic links: SQLite names the ``-wal`` and the ``-shm`` after it.
         self._real = path
         #: Whether it is known that the jobs are in the file.
         self.knows = False
         self._file: tuple[int, int] | None = None
-        #: Those of the connection, which may be closed by now; None before its first transaction.
+        #: Which ``-wal`` and ``-shm`` the last connection had; None before its first transaction.
         self._beside: list[tuple[int, int] | None] | None = None
-        #: Size and time of the last write: only a checkpoint changes them.
+        #: The file's size, and the time of its last write. Only a checkpoint changes them.
         self._written: tuple[int, int] | None = None
-        #: The schema version that the file has without its ``-wal``.
+        #: The schema version in the file, without its ``-wal``.
         self._version = 0
 
     def before_opening(self) -> None:
-        """:raises sqlite3.Error: if what has the file's name now must not be opened."""
+        """:raises sqlite3.Error: if the file that has the name now must not be opened."""
         if not self.knows:
             self._refuse_to_forget()
             return
@@ -95,7 +95,7 @@ class FileWatch:
             )
 
     def opened(self) -> None:
-        """Remember what has just been opened."""
+        """Remember the file that has just been opened."""
         found = self._there()
         self._file, self._written = _identity(found), _written(found)
         self._real = os.path.realpath(self._path)
@@ -103,17 +103,17 @@ class FileWatch:
         self._version = self._read_version(found) if self.knows else 0
 
     def begun(self) -> None:
-        """The connection's files are all there now."""
+        """Called when a transaction has begun: now the ``-wal`` and the ``-shm`` are there."""
         if self._beside is None:
             self._beside = self._find_beside()
 
     def before_transaction(self, cursor: Cursor) -> None:
-        """:raises sqlite3.Error: if nothing must be written now."""
+        """:raises sqlite3.Error: if a write would be lost now, or harm another file."""
         if not self.knows:
             return
         found = self._there()
         if _identity(found) != self._file:
-            self._read_version(found)  # which may say more of it
+            self._read_version(found)  # raises, with more words, if the file is no database
             raise unusable(f"another file is in its place: {PUT_BACK}")
         if _written(found) != self._written:
             self._look_into(found)
@@ -145,11 +145,11 @@ class FileWatch:
             what = "no database" if found.st_size else "empty"
             raise unusable(f"the file that has its name is {what}: {PUT_BACK}")
         try:
-            # That takes no lock, nor looks at the -wal.
+            # An immutable file takes no lock, and its -wal is not looked at.
             immutable = uri(self._path, "mode=ro&immutable=1")
             with closing(sqlite3.connect(immutable, uri=True)) as connection:
-                # A checkpoint that a reader holds up leaves the file shorter than its header says,
-                # which is taken for damage otherwise.
+                # A checkpoint that a reader holds up leaves the file shorter than its header says.
+                # Without this pragma, SQLite takes that for damage.
                 connection.execute("PRAGMA writable_schema = ON")
                 ((version,),) = connection.execute("PRAGMA user_version").fetchall()
         except sqlite3.Error as error:
@@ -157,21 +157,23 @@ class FileWatch:
         return int(version)
 
     def _look_into(self, found: os.stat_result) -> None:
-        """:raises sqlite3.Error: if it was no checkpoint that wrote into the file."""
+        """:raises sqlite3.Error: if something else than a checkpoint wrote into the file."""
         try:
             version = self._read_version(found)
             if version not in (VERSION, self._version):
                 raise unusable(f"another database was written over it: {PUT_BACK}")
         except sqlite3.Error as error:
-            # The connection stays: closing it would write the -wal into that, and delete it.
+            # The connection stays open: to close it would write the -wal into the other database,
+            # and delete the -wal.
             raise _error(f"{error}, before dalga is stopped", sqlite3.SQLITE_BUSY) from error
         self._written, self._version = _written(found), version
 
     def _save(self, cursor: Cursor) -> None:
         """
-        Write what was committed into the file, as long as SQLite has the ``-wal`` open.
+        Write all that was committed into the file. SQLite still has the ``-wal`` open.
 
-        :raises sqlite3.Error: in any case, so that a new connection makes new ones.
+        :raises sqlite3.Error: in any case, so that a new connection makes a new ``-wal`` and
+            ``-shm``.
         """
         what = "its -wal or -shm was removed or replaced under dalga"
         cursor.execute("PRAGMA wal_checkpoint(FULL)")
@@ -192,7 +194,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def _size(path: str) -> int:
-    """In bytes, of which a file that is not there has none."""
+    """A file's size in bytes; 0 for a file that is not there."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -205,8 +207,8 @@ def _written(found: os.stat_result) -> tuple[int, int]:
 
 class FileGuard:
     """
-    Keeps a second daemon from the same file, by a lock on a file beside it (flock(2)), which the
-    kernel drops when the process ends, however it ends.
+    Keeps a second daemon from the same file, by a lock on a file beside it (flock(2)). The kernel
+    drops the lock when the process ends, however that ends.
     """
 
     def __init__(self, path: str) -> None:
@@ -215,7 +217,7 @@ class FileGuard:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """:raises StartupError: if another process has it, or the folder can't be written."""
+        """:raises StartupError: if another process has the lock, or the folder can't be written."""
         if os.path.isdir(self._path):
             raise StartupError(
                 f"SQLite file {self._path!r} is a folder; name a file in it with path in [sqlite]"
@@ -244,7 +246,7 @@ class FileGuard:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let other daemons have the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
