@@ -24,8 +24,8 @@ from dalga.store.sqlitefile import FileGuard
 from dalga.store.table import JobsTable
 from dalga.store.transactions import LastLoss, Transactions
 
-#: How many connections the scheduler uses, at most: one each for claims, records, scans and signs
-#: of life.
+#: How many connections the scheduler uses, at most: one each for claims, records, scans and
+#: heartbeats.
 RUN_THREADS = 4
 #: How many connections the API uses, at most.
 API_THREADS = 4

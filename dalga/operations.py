@@ -48,7 +48,7 @@ class Status:
     total_jobs: int | None
     #: The number of jobs that are due and that no instance has claimed yet.
     pending_jobs: int | None
-    #: The number of instances on this table that gave a sign of life lately.
+    #: The number of instances on this table that had a heartbeat lately.
     total_instances: int
     #: For how long the oldest pending job has been due, in seconds.
     lag: float

@@ -980,18 +980,18 @@ class ShareTests(SchedulerTestCase):
 
 
 class SignTests(SchedulerTestCase):
-    """Signs of life, which others count."""
+    """Heartbeats, which others count."""
 
     def test_now_and_again(self) -> None:
         """An instance is heard of at once and every ten seconds, however seldom it scans."""
         self.start(scan=3600.0)
         self.go(35)
         began = self.clock.seconds() - 35
-        signs = [(call.argument, call.at - began) for call in self.store.called("announce")]
-        self.assertEqual(signs, [("web1", 0), ("web1", 10), ("web1", 20), ("web1", 30)])
+        beats = [(call.argument, call.at - began) for call in self.store.called("announce")]
+        self.assertEqual(beats, [("web1", 0), ("web1", 10), ("web1", 20), ("web1", 30)])
 
     def test_not_heard(self) -> None:
-        """P7: a sign of life that nobody answers, or that fails, holds up no scan and no claim."""
+        """P7: a heartbeat that nobody answers, or that fails, holds up no scan and no claim."""
         for trouble in ("held", "away"):
             if trouble == "held":
                 self.store.hold("announce")
@@ -1026,8 +1026,8 @@ class SignTests(SchedulerTestCase):
         self.successResultOf(self.depart())
         self.assertEqual(list(self.store.heard_of), [])
 
-    def test_departure_during_a_sign_of_life(self) -> None:
-        """The sign, written later, would put it on the list again."""
+    def test_departure_during_a_heartbeat(self) -> None:
+        """The heartbeat, written later, would put it on the list again."""
         self.store.hold("announce")
         self.start()
         departed = self.depart()
@@ -1259,7 +1259,7 @@ class RecordTests(SchedulerTestCase):
         self.assertLessEqual(outages.not_before(CLAIM), self.clock.seconds())
 
     def test_a_blip_beside_what_fails_for_long(self) -> None:
-        """P7: claims don't wait for a scan that failed once while signs of life fail for long."""
+        """P7: claims don't wait for a scan that failed once while heartbeats fail for long."""
         self.store.away = {"announce"}
         self.start()
         self.go(2 * (TIMEOUT + LEASE_MARGIN))
@@ -1762,7 +1762,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     seen.append(shape(await store.record([ended(run, Delete())])))
     await look()
     await store.delete(key)
-    # Signs of life.
+    # Heartbeats.
     for instance in ("one", "One", "one"):
         await store.announce(instance)
     await look()

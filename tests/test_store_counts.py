@@ -212,10 +212,10 @@ class InstanceTests(EngineTestCase):
 
 @each_engine(globals(), only=("mariadb", "mysql"))
 class LockedInstanceTests(EngineTestCase):
-    """A sign of life of which somebody has locked the row."""
+    """A heartbeat of which somebody has locked the row."""
 
     async def test_nobody_waits_for_another(self) -> None:
-        """An instance that gives a sign of life touches no other's row."""
+        """An instance that sends a heartbeat touches no other's row."""
         store = self.open_store()
         await store.announce("one")
         await store.announce("two")

@@ -227,7 +227,7 @@ class GoReleaseTests(UpgradeTestCase):
     # What is in the way
 
     def test_a_living_instance(self) -> None:
-        """While a Go instance gives signs of life nothing is touched; one that is dead may lie."""
+        """While a Go instance has heartbeats nothing is touched; one that is dead may lie."""
         self.run_file("go_3.sql")
         for seconds in ("- INTERVAL 50 SECOND", "", "+ INTERVAL 5 SECOND"):
             self.sql(f"REPLACE INTO dalga_instances VALUES (8, UTC_TIMESTAMP() {seconds})")
@@ -255,7 +255,7 @@ class GoReleaseTests(UpgradeTestCase):
         self.assertEqual(self.tables()["dalga"], before)
         self.assertNotIn("dalga_go_table", self.tables())
 
-    def test_release_1_gives_no_sign(self) -> None:
+    def test_release_1_has_no_heartbeats(self) -> None:
         """So the administrator is told to make sure."""
         self.run_file("go_1.sql")
         self.assertIn("make sure yourself that no instance runs", self.upgrade(dry_run=True))

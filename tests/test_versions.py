@@ -665,7 +665,7 @@ class LaterVersionTests(OwnTestCase):
             return self.upgrade()
 
     def forget(self) -> None:
-        """As if nobody had given a sign of life for long."""
+        """As if nobody had a heartbeat for long."""
         self.sql("UPDATE dalga_alive_3 SET seen = '2020-01-01 00:00:00.000000'")
 
     async def test_living_instances(self) -> None:
@@ -677,9 +677,7 @@ class LaterVersionTests(OwnTestCase):
         before = self.tables()
         with LaterVersion():
             sentence = self.refused()
-        self.assertIn(
-            "is in use (instances that gave a sign of life in the last 30 seconds: ", sentence
-        )
+        self.assertIn("is in use (instances with a heartbeat in the last 30 seconds: ", sentence)
         self.assertIn("here-1-abcd, here-2-abcd): stop them first; if they were killed, ", sentence)
         self.assertRegex(sentence, r"wait until 20\d\d-\S+Z$")
         self.assertEqual(self.tables(), before)
@@ -688,18 +686,18 @@ class LaterVersionTests(OwnTestCase):
         self.assertIn("done: ", self.upgrade_to_4())
         self.assertNotIn("dalga_alive_3", self.tables())
 
-    async def test_signs_of_life_from_the_future(self) -> None:
+    async def test_heartbeats_from_the_future(self) -> None:
         """They are of before the database's clock was set back, and in nobody's way."""
         await self.open_store().announce("killed")
         self.sql("UPDATE dalga_alive_3 SET seen = '2090-01-01 00:00:00.000000'")
         self.assertIn("done: ", self.upgrade_to_4())
 
     async def test_an_upgrade_that_was_cut_off(self) -> None:
-        """Signs of life count under the new name of their table, too; and both may be there."""
+        """Heartbeats count under the new name of their table, too; and both may be there."""
         await self.open_store().announce("here-1-abcd")
         self.sql("ALTER TABLE dalga_alive_3 RENAME TO dalga_alive_4")
         with LaterVersion():
-            self.assertIn("sign of life in the last 30 seconds: here-1-abcd)", self.refused())
+            self.assertIn("heartbeat in the last 30 seconds: here-1-abcd)", self.refused())
         self.sql("CREATE TABLE dalga_alive_3 AS SELECT * FROM dalga_alive_4")
         for table in ("dalga_alive_3", "dalga_alive_4"):
             self.sql(f"UPDATE {table} SET seen = '2020-01-01 00:00:00.000000'")
@@ -755,7 +753,7 @@ class LaterVersionTests(OwnTestCase):
         self.assertEqual(self.tables(), kept)
 
     def test_a_failure(self) -> None:
-        """The table of signs of life gets its name back, and the daemon starts again."""
+        """The table of heartbeats gets its name back, and the daemon starts again."""
         self.open_store()
         before = self.tables()
 

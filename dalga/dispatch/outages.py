@@ -17,7 +17,7 @@ from dalga.log import logger
 log = logger(__name__)
 
 # The kinds of queries, as the log names them.
-CLAIM, SCAN, RECORD, SIGN = "a claim", "a scan", "a record", "a sign of life"
+CLAIM, SCAN, RECORD, HEARTBEAT = "a claim", "a scan", "a record", "a heartbeat"
 CORRECTION = "a correction"
 
 #: Programming mistakes that are remembered, at most. The traceback of a remembered mistake is not

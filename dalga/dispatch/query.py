@@ -1,5 +1,5 @@
 """
-A kind of query that dispatch makes now and then: a claim, a scan, a sign of life, a correction.
+A kind of query that dispatch makes now and then: a claim, a scan, a heartbeat, a correction.
 
 The four have different reasons, and the same course::
 

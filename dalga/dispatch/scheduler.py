@@ -10,7 +10,7 @@ The scheduler owns that timer, builds the other parts of this folder, and stops 
     outlook.py   when to claim, how many rows, when to scan
     slots.py     which claimed run starts when; POSTs it (posts.py)
     recorder.py  writes the ends of runs
-    upkeep.py    signs of life, corrections after a clock was set back
+    upkeep.py    heartbeats, corrections after a clock was set back
     outages.py   when a query that failed is made again
 
 Whatever the database does, the scheduler goes on: a query that fails is logged once, and made again
@@ -153,7 +153,7 @@ class Scheduler:
         now = self._reactor.seconds()
         times = [at for query in self._queries if (at := query.at(now)) is not None]
         if not times:
-            return  # a scan and a sign of life are under way: their ends set the timer
+            return  # a scan and a heartbeat are under way: their ends set the timer
         delay = max(0.0, min(times) - now)
         if self._timer is not None and self._timer.active():
             self._timer.reset(delay)

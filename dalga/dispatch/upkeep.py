@@ -1,9 +1,11 @@
 """
-What an instance does besides its runs: signs of life, and corrections after a clock was set back.
+What an instance does besides its runs: heartbeats, and corrections after a clock was set back.
 
-No run depends on the signs of life: they tell people, and an upgrade, which daemons there are. A
-correction moves the due times that were written while the database's clock was ahead, which would
-hold up their jobs (`dalga.model.setback` says which, and where to).
+A *heartbeat* writes into the instance table that this instance is alive. No run depends on it: the
+table tells people, and an upgrade, which daemons there are.
+
+A *correction* moves the due times that were written while the database's clock was ahead. They
+would hold up their jobs. `dalga.model.setback` says which times are moved, and where to.
 
 `Upkeep` sets no timer: the scheduler's timer begins its `queries`.
 """
@@ -16,7 +18,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from dalga.dispatch.outages import CORRECTION, SIGN, Outages
+from dalga.dispatch.outages import CORRECTION, HEARTBEAT, Outages
 from dalga.dispatch.query import Query
 from dalga.log import logger
 from dalga.model.setback import Reach
@@ -24,8 +26,8 @@ from dalga.store import Store
 
 log = logger(__name__)
 
-#: From one sign of life of an instance to the next, in seconds.
-SIGN_OF_LIFE = 10.0
+#: From one heartbeat of an instance to the next, in seconds.
+HEARTBEAT_INTERVAL = 10.0
 
 #: Time limit (seconds) for removing this instance from the instance table at shutdown. A row that
 #: is left there is forgotten later, with those of instances that died.
@@ -59,20 +61,25 @@ class Upkeep:
         self._reach = reach
         self._moved = moved
         self._changed = changed
-        self._signs = Query(
-            SIGN, outages, self._sign_when, self._announce, self._announced, self._sign_ended
+        self._heartbeats = Query(
+            HEARTBEAT,
+            outages,
+            self._heartbeat_when,
+            self._announce,
+            self._announced,
+            self._heartbeat_ended,
         )
         corrections = Query(
             CORRECTION, outages, self._correct_when, self._correct, self._corrected, changed
         )
-        self.queries: tuple[Query[Any], ...] = (self._signs, corrections)
-        #: When the next sign of life is given, in seconds of the reactor's clock.
-        self._next_sign = reactor.seconds()
+        self.queries: tuple[Query[Any], ...] = (self._heartbeats, corrections)
+        #: When the next heartbeat is written, in seconds of the reactor's clock.
+        self._next_heartbeat = reactor.seconds()
         #: The value of `DatabaseClock.set_backs` up to which jobs were corrected.
         self._set_backs = 0
         self._stopping = False
-        #: `depart` waits for it: that a sign of life has ended.
-        self._signed: Deferred[None] | None = None
+        #: Fires when the heartbeat under way has ended: `depart` waits for it.
+        self._heartbeat_over: Deferred[None] | None = None
 
     def stop(self) -> None:
         """End a correction after its present piece. The next start begins anew."""
@@ -89,26 +96,26 @@ class Upkeep:
             log.debug("not taken off the list of instances: {error!r}", error=error)
 
     async def _depart(self) -> None:
-        if self._signs.under_way:  # the sign of life would add this instance to the table again
-            self._signed = Deferred()
-            await self._signed
+        if self._heartbeats.under_way:  # the heartbeat would add this instance to the table again
+            self._heartbeat_over = Deferred()
+            await self._heartbeat_over
         await self._store.depart(self._instance)
 
-    # Sign of life
+    # Heartbeats
 
-    def _sign_when(self, now: float) -> float:
-        return self._next_sign
+    def _heartbeat_when(self, now: float) -> float:
+        return self._next_heartbeat
 
     def _announce(self) -> Deferred[None]:
         return self._store.announce(self._instance)
 
     def _announced(self, _: None) -> None:
-        self._next_sign = self._reactor.seconds() + SIGN_OF_LIFE
+        self._next_heartbeat = self._reactor.seconds() + HEARTBEAT_INTERVAL
 
-    def _sign_ended(self) -> None:
-        signed, self._signed = self._signed, None
-        if signed is not None:
-            signed.callback(None)
+    def _heartbeat_ended(self) -> None:
+        over, self._heartbeat_over = self._heartbeat_over, None
+        if over is not None:
+            over.callback(None)
         self._changed()
 
     # A clock that was set back

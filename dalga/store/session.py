@@ -22,7 +22,7 @@ _SETTINGS: dict[str, object] = {
     "sql_mode": "'STRICT_ALL_TABLES'",
     # Another value stops the session's clock. Some servers have it set for tests.
     "timestamp": "DEFAULT",
-    # 1 refuses an UPDATE or DELETE that uses no index (1175), such as that of old signs of life.
+    # 1 refuses an UPDATE or DELETE that uses no index (1175), as the removal of old heartbeats.
     "sql_safe_updates": 0,
     # A limit ends each list early, without an error.
     "sql_select_limit": _NO_LIMIT,

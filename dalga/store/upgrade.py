@@ -47,8 +47,8 @@ PROGRESS = 100_000
 #: Jobs that are named one by one; of the others there is a count.
 NAMED = 20
 
-#: Seconds. Go instances give a sign of life each second, and forget one that gave none for a
-#: minute.
+#: A Go instance whose last heartbeat is older than this (seconds) is gone. Go instances write one
+#: each second, and forget an instance that wrote none for a minute.
 FRESH = 60
 
 # What the columns of the new table hold, in bytes and in characters.
@@ -232,10 +232,10 @@ def _key_is_unique(dialect: Dialect, cursor: Cursor, suffix: str) -> bool:
 
 
 def _refuse_while_used(dialect: Dialect, cursor: Cursor, table: str) -> None:
-    """:raises StartupError: if an instance shows signs of life, as far as its release gives any."""
+    """:raises StartupError: if a Go instance had a heartbeat lately. Release 1 has none."""
     if not dialect.columns(cursor, GO_INSTANCES):
         return
-    # A sign of life from the future is from before the database's clock was set back.
+    # A heartbeat from the future is from before the database's clock was set back.
     cursor.execute(
         f"SELECT COUNT(*) FROM {dialect.named(GO_INSTANCES)} WHERE updated_at "
         f"BETWEEN UTC_TIMESTAMP() - INTERVAL {FRESH} SECOND "
@@ -244,7 +244,7 @@ def _refuse_while_used(dialect: Dialect, cursor: Cursor, table: str) -> None:
     ((alive,),) = cursor.fetchall()
     if alive:
         raise StartupError(
-            f"{table} is in use (Go instances that gave a sign of life in "
+            f"{table} is in use (Go instances with a heartbeat in "
             f"{dialect.named(GO_INSTANCES)} in the last {FRESH} seconds: {alive}): stop all of "
             f"them first; if they were killed, wait for {FRESH} seconds"
         )
@@ -299,7 +299,7 @@ def describe(findings: Findings, old: Old) -> Iterator[str]:
     )
     if old.release == 1:
         yield (
-            "Go release 1 leaves no sign of life in the table: make sure yourself that no instance "
+            "Go release 1 leaves no heartbeat in the table: make sure yourself that no instance "
             "runs any more"
         )
     foreign = [f"`{name}`" for name in old.columns if name not in GO_COLUMNS]

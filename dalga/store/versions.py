@@ -221,7 +221,7 @@ def _rights(dialect: Dialect, version: int) -> list[str]:
 def refuse_while_used(dialect: Dialect, cursor: Cursor, table: str) -> None:
     """
     :param table: the jobs table, as a person would name it.
-    :raises StartupError: if an instance has given a sign of life lately, or a run is under way.
+    :raises StartupError: if an instance has had a heartbeat lately, or a run is under way.
     """
     now = time_of(dialect, cursor)
     for suffix in HEARTBEATS_OF.values():
@@ -244,8 +244,8 @@ def refuse_while_used(dialect: Dialect, cursor: Cursor, table: str) -> None:
 def _refuse_while_alive(
     dialect: Dialect, cursor: Cursor, heartbeats: str, table: str, now: datetime
 ) -> None:
-    """:raises StartupError: if an instance has given a sign of life lately."""
-    # A sign of life from the future is from before the database's clock was set back.
+    """:raises StartupError: if an instance has had a heartbeat lately."""
+    # A heartbeat from the future is from before the database's clock was set back.
     lately = dialect.prepare(
         f"SELECT id, seen FROM {heartbeats} WHERE seen > %(first)s AND seen <= %(last)s"
     )
@@ -255,7 +255,7 @@ def _refuse_while_alive(
         names = ", ".join(sorted(_text(name) for name, _ in found))
         last = max(dialect.read_instant(seen) for _, seen in found)
         raise StartupError(
-            f"{table} is in use (instances that gave a sign of life in the last "
+            f"{table} is in use (instances with a heartbeat in the last "
             f"{ALIVE.total_seconds():.0f} seconds: {names}): stop them first; if they were killed, "
             f"wait until {timestamp(last + ALIVE)}"
         )
