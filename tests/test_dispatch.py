@@ -230,6 +230,15 @@ class ClaimTests(SchedulerTestCase):
             self.go(0.05)
         self.assertEqual(self.endpoint.paths, ["late5", "late4", "late3", "late2", "late1"])
 
+    def test_what_breaks_behind_an_end(self) -> None:
+        """P6: a mistake there is logged, and frees no slot a second time."""
+        self.store.insert("a")
+        self.start()
+        self.patch(self.scheduler._slots, "_changed", lambda: 1 / 0)
+        self.endpoint.answer("a")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_slots(self) -> None:
         """P10: never are more POSTs under way than there are slots, and none stays empty."""
         for number in range(30):
@@ -424,6 +433,19 @@ class ClaimTests(SchedulerTestCase):
         self.go(2 * TIMEOUT + LEASE_MARGIN)
         self.assertEqual(self.endpoint.paths, ["a"])
         self.assertIsNone(self.store.find(key))
+
+    def test_the_run_after_one_still_running(self) -> None:
+        """P2: the next run is recorded under its own lease."""
+        key = self.store.insert("a", schedule=Every(MINUTE))
+        self.start()
+        self.store.set_by = timedelta(hours=1)
+        self.go(5)
+        for _ in range(2):
+            self.endpoint.answer("a")
+            self.go(60)
+        row = self.store.find(key)
+        assert row is not None
+        self.assertEqual((row.successes, len(self.endpoint.posts)), (2, 3))
 
     def test_another_run_of_one_still_running(self) -> None:
         """P2, P4: a run that was asked for meanwhile is not taken for the one under way."""
@@ -791,6 +813,40 @@ class AheadTests(SchedulerTestCase):
         self.assertEqual(self.successResultOf(drained), 0)
         self.assertEqual(len(self.endpoint.posts), 8)
         self.assertEqual({row.token for row in self.store.rows.values()}, {None})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def claim_too_far_ahead(self) -> None:
+        """Of eight slots six end during one claim, and two during the next, which took six more."""
+        for number in range(40):
+            self.store.insert(f"job{number:02}")
+        self.start(slots=8)
+        for ends in (7, 2):
+            self.store.hold("claim")
+            for path in self.endpoint.under_way[:ends]:
+                self.endpoint.answer(path)
+                self.go(0)
+            self.store.release("claim")
+            if ends == 7:
+                self.store.hold("claim")
+            self.go(0)
+
+    def test_a_claim_is_worth_some_rows(self) -> None:
+        """P10: while claims go ahead, one asks for more than half of what ended during the last."""
+        self.claim_too_far_ahead()
+        limits = [call.argument for call in self.store.called("claim")]
+        self.assertEqual(limits, [8, 1, 12])
+        for path in self.endpoint.under_way[:4]:
+            self.endpoint.answer(path)
+            self.go(0)
+        limits = [call.argument for call in self.store.called("claim")]
+        self.assertEqual(limits, [8, 1, 12, 2])
+
+    def test_none_ahead_once_it_was_in_vain(self) -> None:
+        """P10: what was given back, as no slot came, is not claimed again before one does."""
+        self.claim_too_far_ahead()
+        self.go(3 * SLOT_PATIENCE)
+        self.assertEqual(len(self.store.called("claim")), 3)
+        self.assertEqual(self.scheduler.running, 8)
 
     def test_too_late(self) -> None:
         """P3: what has waited for too long when it gets its slot is not POSTed."""
@@ -989,6 +1045,16 @@ class SignTests(SchedulerTestCase):
         began = self.clock.seconds() - 35
         beats = [(call.argument, call.at - began) for call in self.store.called("announce")]
         self.assertEqual(beats, [("web1", 0), ("web1", 10), ("web1", 20), ("web1", 30)])
+
+    def test_after_one_that_took_long(self) -> None:
+        """The next is ten seconds after its answer, though nothing else wakes the scheduler."""
+        self.store.hold("announce")
+        self.start(scan=3600.0)
+        self.go(2)
+        self.store.release("announce")
+        self.go(10)
+        first, second = (call.at for call in self.store.called("announce"))
+        self.assertEqual(second - first, 12)
 
     def test_not_heard(self) -> None:
         """P7: a heartbeat that nobody answers, or that fails, holds up no scan and no claim."""
@@ -1282,10 +1348,31 @@ class RecordTests(SchedulerTestCase):
         self.go(2)
         self.assertEqual([row.key for row in self.store.rows.values()], keys[:1])
         self.assertLess(len(self.store.called("record")), 15)
+        drained = self.drain(10)
+        self.go(1)
+        self.assertNoResult(drained)
         self.store.locked = set()
         self.go(1)
+        self.assertEqual(self.successResultOf(drained), 0)
         self.assertEqual(self.store.rows, {})
         self.assertEqual(len(self.endpoint.posts), 3)
+
+    def test_a_locked_row_beside_a_batch(self) -> None:
+        """P2: an end whose row was locked waits for the batch that is being written."""
+        for name in ("a", "b"):
+            self.store.insert(name)
+        self.start()
+        self.store.locked = {1}
+        self.endpoint.answer("a")
+        self.go(RECORD_DELAY)
+        self.store.locked = set()
+        self.store.hold("record")
+        self.endpoint.answer("b")
+        self.go(1)
+        self.assertEqual(self.recorded(), [["a"], ["b"]])
+        self.store.release("record")
+        self.assertEqual(self.recorded(), [["a"], ["b"], ["a"]])
+        self.assertEqual(self.store.rows, {})
 
     def test_unwritten_outcomes_are_bounded(self) -> None:
         """P10: where records hang, claims stop; no more outcomes pile up than so many."""
@@ -1331,6 +1418,8 @@ class RecordTests(SchedulerTestCase):
         self.store.hold("record")
         for number in range(5):
             self.endpoint.answer(f"job{number}")
+            timers = len(self.clock.getDelayedCalls())
+            self.assertEqual(timers, 1 if number else 2)  # no timer but the scheduler's is needed
             self.go(0.1)
         self.assertEqual(self.recorded(), [["job0"]])
         self.store.release("record")
@@ -1571,6 +1660,7 @@ class DrainTests(SchedulerTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         calls = len(self.store.calls)
         self.endpoint.answer("b")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         self.go(5)
         self.assertEqual(len(self.store.calls), calls)
 
@@ -1612,6 +1702,27 @@ class DrainTests(SchedulerTestCase):
         self.assertEqual(self.successResultOf(drained), 2)
         self.store.release("record")
         self.assertEqual(self.recorded(), [["a"]])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_record_that_fails_when_the_grace_is_over(self) -> None:
+        """It is not written again: no timer is left, where the database is away or a row locked."""
+        for trouble in ("away", "locked"):
+            self.store.insert("a")
+            self.start()
+            self.store.locked = set(self.store.rows) if trouble == "locked" else set()
+            self.store.hold("record")
+            self.endpoint.answer("a")
+            drained = self.drain(5)
+            self.go(5)
+            self.assertEqual(self.successResultOf(drained), 1)
+            ((answer, result),) = self.store._held.pop("record")
+            if trouble == "away":
+                answer.errback(StoreUnavailable("this instance is stopping"))
+            else:
+                self.assertEqual(len(result.postponed), 1)
+                answer.callback(result)
+            self.assertEqual(self.clock.getDelayedCalls(), [], trouble)
+            self.store.rows.clear()
 
     def test_an_outcome_that_waits_for_company_when_the_grace_is_over(self) -> None:
         """The same for one whose record is not begun, and no timer is left."""

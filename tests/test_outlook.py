@@ -34,13 +34,20 @@ class OutlookTestCase(SynchronousTestCase):
         times = [NOW + seconds(due) for due in dues]
         self.outlook.scanned(Dues(times, NOW + seconds(horizon)), NOW, 100.0)
 
-    def claim(self, runs: list[Run], full: bool, after: float = 0.0, ended: int = 0) -> None:
+    def claim(
+        self,
+        runs: list[Run],
+        full: bool,
+        after: float = 0.0,
+        ended: int = 0,
+        without: frozenset[str] = NOBODY,
+    ) -> None:
         """A claim so many seconds from now, during which so many runs end."""
         self.outlook.claim_begins()
         for _ in range(ended):
             self.outlook.run_ended()
         now = NOW + seconds(after)
-        self.outlook.claimed(Claimed(runs, now, full), NOBODY, 100.0 + after)
+        self.outlook.claimed(Claimed(runs, now, full), without, 100.0 + after)
         self.outlook.claim_ended(True, now)
 
 
@@ -60,6 +67,14 @@ class ClaimTests(OutlookTestCase):
         self.outlook.note(NOW, NOW)
         self.outlook.claimed(Claimed([], NOW, full=False), NOBODY, 100.0)
         self.assertFalse(self.outlook.more)
+        self.outlook.claim_ended(True, NOW)
+        self.assertTrue(self.outlook.more)
+
+    def test_more_rows_during_a_claim(self) -> None:
+        """P7: a claim that finds fewer rows than it may take says nothing of those found since."""
+        self.outlook.claim_begins()
+        self.scan(-1.0, -1.0)
+        self.outlook.claimed(Claimed([], NOW, full=False), NOBODY, 100.0)
         self.outlook.claim_ended(True, NOW)
         self.assertTrue(self.outlook.more)
 
@@ -93,10 +108,21 @@ class ScanTests(OutlookTestCase):
 
     def test_more_than_a_scan_lists(self) -> None:
         """P7: the next begins where the list ends; where that is past, a claim goes first."""
-        for horizon, next_scan, more in ((0.25, 100.25, False), (-1.0, 101.0, True)):
+        for horizon, next_scan, more in (
+            (0.25, 100.25, False),
+            (0.0, 101.0, True),
+            (-1.0, 101.0, True),
+        ):
             self.setUp()
             self.scan(horizon, horizon)
             self.assertEqual((self.outlook.next_scan, self.outlook.more), (next_scan, more))
+
+    def test_one_that_is_wanted_sooner(self) -> None:
+        """P7: the end of the list puts off no scan that a claim has asked for meanwhile."""
+        self.outlook.scan_begins(frozenset({"dead"}), 100.0)
+        self.claim([], full=False)
+        self.outlook.scanned(Dues([], NOW + seconds(0.25)), NOW, 100.0)
+        self.assertEqual(self.outlook.next_scan, 100.0)
 
     def test_caught_up(self) -> None:
         """P7: the claim that takes the last of a backlog is followed by a scan at once."""
@@ -108,11 +134,14 @@ class ScanTests(OutlookTestCase):
 
     def test_left_out(self) -> None:
         """P7: so is a path that was left out of the last scan, and one that is from now on."""
-        self.scan(2.0, without=frozenset({"dead"}))
+        dead = frozenset({"dead"})
+        self.scan(2.0, without=dead)
+        self.claim([], full=False, after=0.25, without=dead)
+        self.assertEqual(self.outlook.next_scan, 101.0)  # it is left out still
         self.claim([], full=False, after=0.5)
         self.assertEqual(self.outlook.next_scan, 100.5)
         self.scan(2.0)
         self.outlook.path_left_out(NOW + SECOND, 100.5)
         self.assertEqual(self.outlook.next_scan, 101.0)
-        self.outlook.path_left_out(NOW + 3 * SECOND, 100.75)
+        self.outlook.path_left_out(NOW + 2 * SECOND, 100.75)
         self.assertEqual(self.outlook.next_scan, 100.75)

@@ -6,12 +6,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch.outages import AWAY_PAUSE, SCAN, Outages
 from dalga.dispatch.query import Query
 from dalga.errors import StoreUnavailable
+from tests.fakes import noting
 
 
 class QueryTests(SynchronousTestCase):
@@ -65,6 +67,20 @@ class QueryTests(SynchronousTestCase):
             self.answers[-1].callback(1)
             self.assertEqual(self.ends.pop(), (True, True))
             self.assertEqual(self.query.at(0.0), 0.0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_mistake_after_an_outage(self) -> None:
+        """The database is back when it has answered, whatever we make of the answer."""
+        events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(noting(events))
+        self.addCleanup(globalLogPublisher.removeObserver, noting(events))
+        for answer in (Failure(StoreUnavailable("away")), -1):
+            self.query.begin()
+            self.answers[-1].callback(answer)
+        self.assertEqual(
+            [event["log_format"] for event in events],
+            ["{error}; waiting for it to come back", "the database is back", "{what} broke"],
+        )
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_a_store_that_closes(self) -> None:

@@ -33,11 +33,16 @@ class Agenda:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def fill(self, dues: Iterable[datetime], horizon: datetime) -> None:
-        """Take in what a scan found up to `horizon`; what came by `add` meanwhile stays."""
+    def fill(self, dues: Iterable[datetime], horizon: datetime) -> datetime:
+        """
+        Take in what a scan found up to `horizon`; what came by `add` meanwhile stays.
+
+        :return: the horizon now: earlier than `horizon` if there were more times than `limit`.
+        """
         self.horizon = horizon
         for due in dues:
             self._push(due)
+        return self.horizon
 
     def add(self, due: datetime) -> bool:
         """

@@ -117,10 +117,8 @@ class Outlook:
         :param now: the database's time.
         :param seconds: the same moment by the reactor's clock.
         """
-        self.agenda.fill(dues.times, dues.horizon)
-        if self.agenda.horizon is None:
-            return
-        left = (self.agenda.horizon - now).total_seconds()
+        horizon = self.agenda.fill(dues.times, dues.horizon)
+        left = (horizon - now).total_seconds()
         if left <= 0:
             self.more = True  # more are due than a scan lists
         elif left < self._scan:
