@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.errors import InvalidRequest, StoreUnavailable
 from dalga.store import group_commit
 from dalga.store.group_commit import GATHER, LOCKED, SLOW, GroupCommit, Locked
-from dalga.store.transactions import Abandoned, Busy, Call, Conflict
+from dalga.store.transactions import BUSY_ATTEMPTS, Abandoned, Busy, Call, Conflict
 from tests.fakes import EPOCH
 
 
@@ -42,6 +42,7 @@ class FakeTransactions:
 
     def __init__(self) -> None:
         self.reactor = Clock()
+        self.reactor.advance(1000)
         #: Whether another would have a connection at once.
         self.has_room = True
         self.begun: list[Transaction] = []
@@ -397,6 +398,14 @@ class GroupCommitTests(SynchronousTestCase):
             self.transactions.begun[number].commit()
         self.assertEqual(self.done, [["a", "b"], ["c", "d"], ["e"]])
 
+    def test_as_many_as_fit_wait_for_nobody(self) -> None:
+        """P7: nobody who was just answered could be in the next one."""
+        self.patch(group_commit, "MAX_GROUP", 2)
+        self.ask("a b")
+        self.ask("c d")
+        self.end(0)
+        self.assertEqual(len(self.transactions.begun), 2)
+
     def test_one_is_refused(self) -> None:
         """What is refused is the answer of its own request only."""
         self.given["b"] = InvalidRequest("no")
@@ -445,6 +454,8 @@ class GroupCommitTests(SynchronousTestCase):
         self.transactions.begun[3].commit()
         self.failureResultOf(answers["a"], StoreUnavailable)
         self.assertEqual(self.successResultOf(answers["b"]), "B")
+        attempts = [transaction.call.busy_attempts for transaction in self.transactions.begun]
+        self.assertEqual(attempts, [BUSY_ATTEMPTS, 1, BUSY_ATTEMPTS, BUSY_ATTEMPTS])
 
     def test_the_database_is_away(self) -> None:
         """
@@ -491,6 +502,19 @@ class GroupCommitTests(SynchronousTestCase):
         self.transactions.reactor.advance(SLOW)
         self.assertEqual(len(self.transactions.begun), 2)
 
+    def test_all_abandoned_before_the_commit(self) -> None:
+        """P10: a transaction that nobody wants any more is not run again, and ends there."""
+        lane: Any = self.transactions
+        for requests in (self.requests, GroupCommit(lane, self.work, lambda word: word)):
+            self.requests = requests
+            answer = self.ask("a")["a"]
+            transaction = self.transactions.begun[-1]
+            transaction.do()
+            answer.cancel()
+            self.failureResultOf(answer, CancelledError)
+            transaction.call.abandon()  # as `Transactions` does when it is cancelled
+            self.assertRaises(Abandoned, transaction.call.commit)
+
     def test_abandoned_while_it_waits_for_a_connection(self) -> None:
         """P10: a transaction that nobody wants any more gives up its place."""
         answers = self.ask("a")
@@ -520,3 +544,14 @@ class GroupCommitTests(SynchronousTestCase):
         self.ask("d")
         self.ask("e")
         self.assertEqual(len(self.transactions.begun), 3)  # still one at a time
+
+    def test_a_slow_one_ends(self) -> None:
+        """P7: its end begins no other while the one that was begun beside it goes on."""
+        self.ask("a")
+        self.ask("b")
+        self.transactions.reactor.advance(SLOW)
+        self.transactions.begun[0].commit()
+        self.ask("c")
+        self.assertEqual(len(self.transactions.begun), 2)
+        self.transactions.begun[1].commit()
+        self.assertEqual(len(self.transactions.begun), 3)

@@ -232,7 +232,6 @@ class GroupCommit(Generic[Argument, Result]):
         lines = [request for line in self._lines.values() for request in line]
         requests = [one for one in (*self._waiting, *lines) if one.group is None]
         _refuse(requests, StoreUnavailable(STOPPING))
-        self._waiting.clear()
 
     # Before a group: the queue, and the lines of keys
 
