@@ -1,13 +1,15 @@
 """
-Upgrades: a table of the Go releases 1.0 to 4.0, which are on MySQL and MariaDB only, becomes one of
-the present schema. A table of an earlier schema of ours is left to `dalga.store.versions`.
+Upgrades. A table of the Go releases 1.0 to 4.0, which are on MySQL and MariaDB only, is copied into
+a table of the present schema. A table of an earlier schema of ours is left to
+`dalga.store.versions`.
 
 The old table gets another name first (`BACKUP`). Then its rows are copied into a new table, which
-gets the jobs table's name when it is complete (until then it is `UNFINISHED`). So
+is named `UNFINISHED` until it is complete, and then gets the jobs table's name. So
 
-- what still writes to the old table fails from the first moment on, and is not lost in silence;
+- from the first moment on, a program that still writes to the old table fails, and nothing that it
+  writes is lost in silence;
 - an upgrade that was interrupted finds all jobs in the old table, and begins again with the copy;
-- no daemon sees half a table, and the old one stays as a backup.
+- no daemon sees half a table, and the old table stays as a backup.
 """
 
 from __future__ import annotations
@@ -41,10 +43,10 @@ from dalga.store.versions import STATEMENTS, explained, in_place, time_of
 #: Rows that are copied at a time.
 BATCH = 1000
 
-#: A line is said about the copy after so many rows.
+#: The upgrade gives a line about the copy each time that so many rows are copied.
 PROGRESS = 100_000
 
-#: Jobs that are named one by one; of the others there is a count.
+#: How many jobs of each kind are named one by one, at most. The others are counted.
 NAMED = 20
 
 #: A Go instance whose last heartbeat is older than this (seconds) is gone. Go instances write one
@@ -58,7 +60,7 @@ MAX_LOCATION = 64
 
 
 class Row(NamedTuple):
-    """A job as it will stand in the new table; values as the driver gives and takes them."""
+    """A job as it will stand in the new table. The values are those of the driver."""
 
     path: Any
     body: Any
@@ -74,17 +76,17 @@ class Row(NamedTuple):
 class Old:
     """The old table."""
 
-    #: `BACKUP` where an upgrade was interrupted.
+    #: What its name adds to that of the jobs table: `BACKUP` if an upgrade was interrupted.
     suffix: str
-    #: With their collations; "" where bytes are compared.
+    #: The collations of its columns, by the columns' names; "" if bytes are compared.
     columns: Mapping[str, str]
-    #: The Go release that made it.
+    #: The Go release that made the table.
     release: int
 
 
 @dataclass
 class Findings:
-    """What a look at all rows has shown."""
+    """What a look at all rows of the old table has shown."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     #: The first jobs that won't run, and why.
@@ -106,7 +108,8 @@ def upgrade(dialect: Dialect, dry_run: bool) -> Generator[str, None, None]:
     """
     Upgrade the table, or only say what that would do. Blocks.
 
-    What is to be done is said before it is begun. Closing the generator stops the upgrade.
+    The generator gives each step's line before the step begins. To close the generator is to stop
+    the upgrade.
 
     :return: what is found and done, a line at a time.
     :raises StartupError: with one sentence that says what is in the way.
@@ -260,7 +263,7 @@ def look_at(
     read_instant: Callable[[object], datetime],
 ) -> Findings:
     """
-    What an upgrade will meet.
+    Look at the old table's rows, for what an upgrade will meet.
 
     :param collations: of the old table's columns.
     :param now: the database's time.
@@ -329,7 +332,7 @@ def _some(findings: Findings, kind: str, sentence: str) -> Iterator[str]:
 
 
 def obstacle_of(row: Row) -> str | None:
-    """Why there is no room for it in the new table."""
+    """Why the new table has no room for a job; None if it has."""
     for name, value in (("path", row.path), ("body", row.body)):
         if value is None:
             return f"has no {name}"
@@ -339,7 +342,7 @@ def obstacle_of(row: Row) -> str | None:
 
 
 def problem_of(row: Row, read_instant: Callable[[object], datetime]) -> str | None:
-    """Why it will be set aside when it is due."""
+    """Why a job will be set aside when it is due; None if it won't be."""
     location = _text(row.location)
     problem = _location_problem(location)
     if problem is not None:
@@ -387,12 +390,12 @@ def _location_problem(location: str) -> str | None:
 
 def folds(text: str, collation: str) -> bool:
     """
-    Whether a collation takes a text for the same as another that clients may well use instead.
+    Whether a collation takes a text for the same as another spelling that clients may well use.
 
-    Any text with a letter in it has such others (JOB for job). It is about those which are not
-    written as most are.
+    Each text with a letter has other spellings (JOB for job). The question is only about texts that
+    are not in lower case ASCII.
 
-    :param collation: "" where bytes are compared.
+    :param collation: "" if bytes are compared.
     """
     if not collation:
         return False
@@ -409,7 +412,7 @@ def _is_over(due: object, now: datetime, read_instant: Callable[[object], dateti
     try:
         return read_instant(due) <= now
     except ValueError:
-        return True  # a claim will find it
+        return True  # no time: a claim will set the row aside
 
 
 def _text(value: Any) -> str:
@@ -423,19 +426,19 @@ def from_go(row: Mapping[str, Any], now: Any) -> Row:
     """
     The job in a row of a Go release.
 
-    ``next_run`` is when it runs next, retries and runs that were begun included; NULL if it is
-    disabled, or was given up, which can't be told apart. ``next_sched`` is for when that run was
-    scheduled. Both are UTC. A job whose ``instance_id`` is set runs, or did when its instance
-    died; it is still due.
+    ``next_run`` is the time (UTC) of the job's next run, of its retry, or of the run that was
+    begun. It is NULL if the job is disabled, or was given up: the two can't be told apart.
+    ``next_sched`` is the time (UTC) for which that run was scheduled. If ``instance_id`` is set,
+    the job runs, or its instance died during a run. The job is due all the same.
 
-    Values that can't be understood are taken over as they are, for a claim to find.
+    Values that can't be understood are copied as they are. A claim will set their rows aside.
 
     :param now: the database's time as a value of a time column.
     """
     due, scheduled = row["next_run"], row.get("next_sched")
     if isinstance(due, datetime):
         if not isinstance(scheduled, datetime) or due < scheduled:
-            scheduled = due  # releases 1 and 2; or somebody made it due earlier, by SQL
+            scheduled = due  # of releases 1 and 2; or somebody's SQL made the job due earlier
     elif due is not None:
         due = scheduled = scheduled if isinstance(scheduled, datetime) else due
     elif scheduled is None:
@@ -456,9 +459,9 @@ def go_schedule(value: object) -> str:
     """
     A Go release's interval as a schedule.
 
-    Releases 1 and 2 have seconds, 0 for a one-off job. Later ones have an ISO 8601 duration of
-    whole numbers, with weeks beside other units if need be, and nothing, or a duration of nothing
-    (``P0D``), for a one-off job.
+    Releases 1 and 2 have seconds, 0 for a one-off job. Later releases have an ISO 8601 duration of
+    whole numbers, maybe with weeks beside other units. For a one-off job they have an empty text,
+    or a duration of nothing (``P0D``).
     """
     text = "NULL" if value is None else _text(value)
     return _go_schedule(text)
@@ -492,7 +495,7 @@ def _go_schedule(text: str) -> str:
 def _rows(
     dialect: CopyingDialect, connection: Any, old: Old, now: datetime
 ) -> Generator[Row, None, None]:
-    """All rows of the old table, as they will be in the new one."""
+    """All rows of the old table, as they will be in the new table."""
     names = [name for name in GO_COLUMNS if name in old.columns]
     columns = ", ".join(_as_bytes(name, old.columns[name]) for name in names)
     at = dialect.instant(now)
@@ -503,7 +506,7 @@ def _rows(
 
 
 def _as_bytes(column: str, collation: str) -> str:
-    """SQL for a column's value, which is UTF-8 if it is text, whatever the column's charset."""
+    """SQL for a column's value. Text is UTF-8, whatever the column's character set."""
     return f"CAST(CONVERT(`{column}` USING utf8mb4) AS BINARY)" if collation else f"`{column}`"
 
 
@@ -543,7 +546,7 @@ def _replace(
 def _copied(
     dialect: CopyingDialect, connection: Any, old: Old, now: datetime
 ) -> Generator[int, None, None]:
-    """Copy the rows; gives how many are copied by now."""
+    """Copy the rows. After each batch, gives how many rows are copied by now."""
     cursor = connection.cursor()
     # The driver makes statements of several rows, as long as the server takes them.
     insert = (
@@ -559,7 +562,11 @@ def _copied(
 
 
 def _undo(dialect: CopyingDialect, cursor: Cursor) -> str:
-    """Give the old table its name back; gives what to say about that."""
+    """
+    Give the old table its name back.
+
+    :return: what to say about that.
+    """
     try:
         if not dialect.columns(cursor, ""):
             dialect.rename(cursor, BACKUP, "")
