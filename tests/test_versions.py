@@ -396,6 +396,26 @@ class SchemaTwoTests(OwnTestCase):
             self.assertNotIn("dry run", said)
             self.reset()
 
+    def test_a_strangers_table(self) -> None:
+        """A table that has the new name of the table of instances by chance is not dropped."""
+        for version in (1, 2):
+            self.make_table(version)
+            self.sql("CREATE TABLE dalga_alive_3 (id INTEGER, seen INTEGER, owner INTEGER)")
+            before = self.tables()
+            sentence = self.refused()
+            self.assertIn("dalga_alive_3", sentence)
+            self.assertIn("which Dalga has not made: give that one another name", sentence)
+            self.assertEqual(self.tables(), before)
+            self.reset()
+
+    def test_no_table_of_instances(self) -> None:
+        """A table of instances that somebody has dropped is no sign of an interrupted upgrade."""
+        self.make_table(2)
+        self.sql("DROP TABLE dalga_heartbeats")
+        said = self.upgrade()
+        self.assertNotIn("interrupted", said)
+        self.assertIn("done: ", said)
+
     def test_rights(self) -> None:
         """What is said afterwards of rights that were granted by a table's name."""
         self.make_table(2)

@@ -33,7 +33,7 @@ from typing import NamedTuple
 from dalga.errors import StartupError
 from dalga.model.schedule import timestamp
 from dalga.store.dialect import Cursor, Dialect, Trouble
-from dalga.store.schema import ALIVE, HEARTBEATS_OF, VERSION
+from dalga.store.schema import ALIVE, HEARTBEATS, HEARTBEATS_OF, VERSION, columns_of
 
 #: By schema version and engine: the statements that make the jobs table one of the next version.
 #: On a server only the last statement changes the jobs table, and it sets the version; the others
@@ -137,7 +137,7 @@ def _renaming(dialect: Dialect, cursor: Cursor, version: int, there: bool) -> tu
     """
     old, new = HEARTBEATS_OF.get(version), HEARTBEATS_OF[version + 1]
     if old is None or not (there or dialect.columns(cursor, old)):
-        return ()  # an interrupted upgrade has renamed it
+        return ()  # an interrupted upgrade has renamed it, or there is none
     # Both are there where an upgrade was interrupted, and a daemon of the old version has made a
     # new table of instances to go on with.
     left = (f"DROP TABLE {dialect.named(new)}",) if dialect.columns(cursor, new) else ()
@@ -155,9 +155,10 @@ def in_place(
     :raises StartupError: with one sentence that says what is in the way.
     """
     table = f"the table {dialect.table} in {dialect.where()}"
+    _refuse_strangers(dialect, cursor, version)
     refuse_while_used(dialect, cursor, table)
     to_do = steps(dialect, cursor, version)
-    if version in HEARTBEATS_OF and not to_do[0].renaming:
+    if not to_do[0].renaming and dialect.columns(cursor, HEARTBEATS_OF[version + 1]):
         yield f"an upgrade of {table} was interrupted"
     yield f"{table} has schema version {version}, of an earlier version of Dalga"
     for step in to_do:
@@ -216,6 +217,22 @@ def _rights(dialect: Dialect, version: int) -> list[str]:
         return []
     old, new = dialect.named(old), dialect.named(HEARTBEATS_OF[VERSION])
     return [f"rights that were granted on {old} by its name have to be granted on {new}"]
+
+
+def _refuse_strangers(dialect: Dialect, cursor: Cursor, version: int) -> None:
+    """
+    :param version: the schema version of the table.
+    :raises StartupError: if a table of another program has the name that the table of instances
+        is to get. The upgrade would drop it.
+    """
+    ours = set(columns_of(dialect.engine)[HEARTBEATS])
+    for number, suffix in HEARTBEATS_OF.items():
+        columns = set(dialect.columns(cursor, suffix)) if number > version else set()
+        if columns and columns != ours:
+            raise StartupError(
+                f"the table of instances is to be {dialect.named(suffix)}, but there is a table of "
+                "that name which Dalga has not made: give that one another name"
+            )
 
 
 def refuse_while_used(dialect: Dialect, cursor: Cursor, table: str) -> None:
