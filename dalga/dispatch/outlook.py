@@ -36,8 +36,9 @@ class Outlook:
         self.agenda = Agenda()
         #: Whether to claim at once: there may be due rows whose times are not on the agenda.
         self.more = True
-        #: How many rows the next claim takes beyond the free slots: as many as runs ended during
-        #: the last claim, as about so many slots become free during the next one; or none.
+        #: How many rows the next claim takes beyond the free slots. If the last claim was full: as
+        #: many as runs ended during it, since about as many slots become free during the next
+        #: claim. Else 0.
         self.ahead = 0
         #: When the next scan begins, in seconds of the reactor's clock.
         self.next_scan = 0.0

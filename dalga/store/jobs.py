@@ -1,8 +1,8 @@
 """
 Jobs: what users do to jobs, and see of jobs. `dalga.store.Store` says what each call does.
 
-What is done to a job while a run of it is under way leaves the row to that run, and says so in
-`Override` for the end of the run (P3, P4). The runs themselves are in `dalga.store.runs`.
+A change to a job during a run leaves `due` and `token` to that run, and writes an `Override` for
+the run's end (P3, P4). The runs themselves are in `dalga.store.runs`.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ class Jobs:
         self, path: str | None, after: Position | None
     ) -> list[tuple[str, dict[str, object]]]:
         """
-        Which rows come after a place, as ranges of the key's index, one after the other: of an OR,
-        or of a row value, MySQL makes none.
+        The rows after a place, as ranges of the key's index, one after the other. MySQL makes no
+        range of an OR, or of a row value.
         """
         if after is None:
             if path is None:
@@ -188,7 +188,7 @@ class Jobs:
 
 
 def _check_until(job: Job) -> None:
-    """:raises JobOver: if the job was triggered after that."""
+    """:raises JobOver: if the job was triggered after its `until`."""
     until = job.options.until
     if until is not None and job.scheduled > until:
         raise JobOver(

@@ -1,6 +1,6 @@
 """
-Rows of jobs, found by the jobs' keys, and what they hold. What is written to them is decided in
-`dalga.store.jobs` and `dalga.store.puts`.
+Rows of jobs, found by the jobs' keys. `dalga.store.jobs` and `dalga.store.puts` decide what is
+written to them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ class KeyedRows:
         return rows[key]
 
     def read_readable(self, cursor: Cursor, key: RawKey, now: datetime) -> Job:
-        """Read a job that has to be readable, or the write before it is undone."""
+        """
+        Read a job after a write to its row.
+
+        :raises JobSetAside: if the row can't be understood. Then the write is rolled back.
+        """
         return readable(self.read(cursor, key, now))
 
     def read_rows(
@@ -52,7 +56,7 @@ class KeyedRows:
     def select(
         self, cursor: Cursor, statement: Select[Row], keys: Collection[K]
     ) -> Iterator[tuple[K, Row]]:
-        """The rows that there are of some jobs."""
+        """The rows of those of the jobs that are in the table, each with its key."""
         if not keys:
             return
         wanted = {self.key(key): key for key in keys}
@@ -65,7 +69,7 @@ class KeyedRows:
         return {key for key, _ in self.select(cursor, self._sql.find_all, keys)}
 
     def lock(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
-        """Lock those of the jobs that nobody else has locked."""
+        """Lock the rows that no other session has locked, and give their keys."""
         return {key for key, _ in self.select(cursor, self._sql.lock, keys)}
 
     def disable(self, cursor: Cursor, key: RawKey, now: datetime) -> None:

@@ -1,6 +1,7 @@
 """
-What PUTs write: many at once, each new, over the job that is there, or only where the job is as it
-was found (`if_exists`). The calls that share a transaction are gathered in `dalga.store.jobs`.
+What PUTs write: many jobs in one transaction. Each is new, or written over the job that is there,
+or written only if the job that is there is still as it was read (`if_exists`). `dalga.store.jobs`
+gathers the PUTs that share a transaction.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class _Found(NamedTuple):
     """A row where a job is to be written."""
 
     row: JobRow
-    #: None where it was deleted during a run that goes on.
+    #: None if the job was deleted during a run that is still under way.
     job: Job | UnreadableJob | None
 
     @property
@@ -52,7 +53,7 @@ class _Found(NamedTuple):
 
     @property
     def compared(self) -> dict[str, object]:
-        """What a PUT goes by, and has to be as it was read when it is written: as parameters."""
+        """The columns that must be as they were read when the PUT is written, as parameters."""
         row = self.row
         return {
             "found_schedule": text("schedule", row.schedule),
@@ -63,27 +64,27 @@ class _Found(NamedTuple):
 
 
 class _Todo(NamedTuple):
-    """What is to be written of PUTs, each key in one of four ways."""
+    """What is to be written of PUTs. Each job is in one of `plans`, `added`, `over` and `terms`."""
 
-    #: The rows of those that mind what is there.
+    #: The rows that were read, of the PUTs that mind what is there.
     found: dict[JobKey, _Found]
-    #: Whatever is there.
+    #: Jobs that are written whatever is there.
     plans: dict[JobKey, Plan]
-    #: Only where nothing is there.
+    #: Jobs that are written only if nothing is there.
     added: dict[JobKey, Plan]
-    #: Only while the row is as it was found: scheduled anew,
+    #: Jobs that are scheduled anew, if their rows are still as they were read.
     over: dict[JobKey, Plan]
-    #: or with other terms, its runs as they are.
+    #: Jobs that get other terms and keep their runs, if their rows are still as they were read.
     terms: dict[JobKey, Plan]
 
     def leave_out(self, key: JobKey) -> None:
-        """Don't write it."""
+        """Don't write this job."""
         for group in (self.plans, self.over, self.terms):
             group.pop(key, None)
 
     @property
     def keys(self) -> set[JobKey]:
-        """Those that are written."""
+        """The keys of all jobs that are written."""
         return {*self.plans, *self.added, *self.over, *self.terms}
 
 
@@ -99,19 +100,20 @@ class Puts:
         self, cursor: Cursor, now: datetime, puts: list[Put]
     ) -> list[Job | Exception | Locked]:
         """
-        Write jobs, each key but once; what is refused is the answer, and not written. Of several
-        those whose row somebody has locked are left out.
+        Write jobs, no key twice. A PUT that is refused is not written, and its answer is the
+        refusal. If there are several PUTs, a job whose row another session has locked is left out:
+        its answer is `LOCKED`.
         """
         results: dict[JobKey, Job | Exception | Locked] = {}
         todo = self._sorted(cursor, now, puts, results)
         self._add(cursor, todo.added)
         plans = todo.plans
         if len(puts) > 1 and self._dialect.skip_locked:
-            # New ones first: they may have to wait for somebody who adds the same, and others' rows
-            # are not to be locked meanwhile.
+            # New jobs first: they may have to wait for another session that adds the same job, and
+            # other jobs' rows are not to be locked meanwhile.
             there = self._rows.there(cursor, plans)
             new = {key: plans[key] for key in plans if key not in there}
-            # One for each that was added, two for one that somebody had added meanwhile.
+            # The driver counts 1 for a job that was added, 2 for a job that was there by then.
             if self.upsert(cursor, new, now) == len(new):
                 results |= {key: as_planned(key, plans.pop(key)) for key in new}
             wanted = there.union(todo.over, todo.terms)
@@ -142,11 +144,11 @@ class Puts:
         puts: list[Put],
         results: dict[JobKey, Job | Exception | Locked],
     ) -> _Todo:
-        """What is to be written of PUTs; `results` gets the answers of those that write nothing."""
+        """What is to be written of PUTs. `results` gets the answers of PUTs that write nothing."""
         found = self._found(cursor, [put.key for put in puts if put.minds_what_is_there], now)
         todo = _Todo(found, {}, {}, {}, {})
-        # In the order of the key, in which all transactions add several rows: two that add the
-        # same can't each wait for the other.
+        # In the order of the keys, as all transactions add rows: so two transactions that add the
+        # same jobs can't each wait for the other.
         for put in sorted(puts, key=lambda put: put.key):
             key = put.key
             try:
@@ -169,7 +171,7 @@ class Puts:
     def _found(
         self, cursor: Cursor, keys: Collection[JobKey], now: datetime
     ) -> dict[JobKey, _Found]:
-        """What there is of some jobs."""
+        """The rows of the jobs that are there."""
         found = {}
         for key, row in self._rows.select(cursor, self._sql.find_rows, keys):
             job = read_job(row, key, now, self._dialect.read_instant)
@@ -180,13 +182,13 @@ class Puts:
         self, put: Put, job: Job | UnreadableJob | None, now: datetime
     ) -> tuple[Job | None, Plan | None]:
         """
-        What a PUT comes to that minds what is there.
+        What a PUT that minds what is there comes to.
 
-        :param job: None where it was deleted during a run that goes on.
-        :return: the job, where there is nothing to change; else the terms that it gets, or None
-            where it is scheduled anew.
+        :param job: None if the job was deleted during a run that is still under way.
+        :return: the job, if there is nothing to change; and the terms that the job gets. Both are
+            None if the job is scheduled anew.
         :raises InvalidRequest: see `dalga.model.plan.amended`.
-        :raises JobSetAside: if it is to be kept, and can't be understood.
+        :raises JobSetAside: if the job is to be kept, and its row can't be understood.
         """
         if put.request.if_exists is IfExists.KEEP and job is not None:
             return readable(job), None
@@ -198,9 +200,9 @@ class Puts:
         return None, terms
 
     def _amend(self, cursor: Cursor, key: JobKey, found: _Found, terms: Plan) -> None:
-        """Write the terms of a job, whose runs go on as they were."""
+        """Write a job's terms. Its runs go on as they were."""
         texts = terms_text(terms.schedule, terms.options)
-        # An `until` was held against the run that the job had.
+        # The run is compared, too: `until` was checked against it.
         changed = self._sql.amend.execute(
             cursor,
             scheduled=self._dialect.instant(terms.first),
@@ -214,7 +216,7 @@ class Puts:
     def _hold(self, cursor: Cursor, key: JobKey, found: _Found) -> None:
         """Make sure, up to the end of the transaction, that a job is as it was found."""
         if isinstance(found.job, UnreadableJob):
-            return  # nor can it be compared; it is mended, whatever it is
+            return  # it can't be compared; the PUT mends it, whatever it is
         where = self._rows.key(key)._asdict()
         if found.job is None:
             held = self._sql.hold_deleted.execute(cursor, **where)
@@ -224,12 +226,16 @@ class Puts:
             raise Conflict("changed between two statements")
 
     def _add(self, cursor: Cursor, plans: dict[JobKey, Plan]) -> None:
-        """Write jobs where nothing is there; what somebody has added meanwhile stays."""
+        """Write jobs where nothing is there. A job that was added meanwhile stays."""
         if plans:
             self._sql.add.execute(cursor, self._new_rows(plans))
 
     def upsert(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> int:
-        """Write jobs, new or over those that are there; gives what the driver counts."""
+        """
+        Write jobs, new or over the jobs that are there.
+
+        :return: the driver's count: see `write`.
+        """
         if not plans:
             return 0
         rows = self._new_rows(plans)
@@ -255,7 +261,7 @@ class Puts:
 
 
 def as_planned(key: JobKey, planned: Plan) -> Job:
-    """A job that was not there before."""
+    """A new job, as it stands once its plan is written."""
     return Job(
         key=key,
         schedule=planned.schedule,
@@ -267,7 +273,7 @@ def as_planned(key: JobKey, planned: Plan) -> Job:
 
 
 def _check_added(put: Put, planned: Plan, job: Job | Exception | Locked | None) -> None:
-    """:raises Conflict: where somebody has added the job meanwhile, and it is to be looked at."""
+    """:raises Conflict: if another job was added meanwhile, unless the PUT is to keep that."""
     if put.request.if_exists is IfExists.KEEP and job is not None:
         return
     if job != as_planned(put.key, planned):

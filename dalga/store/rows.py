@@ -37,7 +37,7 @@ TOKEN_LENGTH = 16
 #: The longest error text that is kept, in characters.
 MAX_ERROR = 255
 
-#: The largest count of attempts that a column of any engine holds; it is stayed at.
+#: The largest count that a column of each engine holds. Counts stop there.
 MAX_COUNT = 2**32 - 1
 
 
@@ -54,8 +54,8 @@ class Override(IntEnum):
     RUN_NOW = 4
 
 
-#: The overrides that ask for a run at once. A row keeps them until that run is claimed, which had
-#: to wait for the lease to be over.
+#: The overrides that ask for a run at once. That run has to wait for the end of the lease. A row
+#: keeps the override until the run is claimed.
 WAITED = (Override.TRIGGERED, Override.RUN_NOW)
 
 
@@ -204,12 +204,13 @@ class Marks(NamedTuple):
 
 def was_recorded(end: End, row: Marks | None) -> bool:
     """
-    Whether a row looks as an end has left it, or as what came after that.
+    Whether an end was written, by how its row looks now.
 
-    To be asked about a row without the run's token, after a COMMIT that got no answer: either that
-    COMMIT was done, or the lease has ended since, and another instance has taken the run.
+    The question comes up after a COMMIT that got no answer, if the row has not the run's token any
+    more. Either that COMMIT was done, or the lease has ended since, and another instance has
+    claimed the run.
 
-    :param row: None where there is none any more.
+    :param row: None if the row is gone.
     """
     run, verdict = end.run, end.verdict
     if row is None or isinstance(verdict, Delete):
@@ -219,11 +220,12 @@ def was_recorded(end: End, row: Marks | None) -> bool:
     error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
     match verdict:
         case Reschedule() | Skip():
-            return not same_run  # another's claim would have kept it
+            return not same_run  # another instance's claim would have kept the run
         case Stop():
             return same_run and not claims and row.failed == Failed.STOPPED
         case Retry(_, words):
-            # A claim since then, and one of the lease, leave the same but for the words.
+            # `attempts` is the same if the retry was written and claimed since, and if nothing was
+            # written and the run was claimed after its lease. The error tells the two apart.
             return same_run and row.attempts - claims == run.attempt and error == words[:MAX_ERROR]
         case GiveBack():
             return same_run and row.attempts - claims == run.attempt - 1

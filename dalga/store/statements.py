@@ -6,9 +6,8 @@ written and given. The NamedTuples here are the rows of values that a statement 
 executes no statement.
 
 One trap decides the order of some SET lists. MySQL assigns from left to right, so that a later
-expression sees an earlier column's new value; SQLite, as the standard has it, shows old values
-only. Where both have to come to the same, ``token`` stands first, then ``override``, then
-``due``.
+expression sees an earlier column's new value. SQLite, like the standard, shows old values only. For
+the same result on both, ``token`` stands first, then ``override``, then ``due``.
 """
 
 from __future__ import annotations
@@ -517,8 +516,8 @@ class Statements:
         return self._select(Marks, f"SELECT {columns(Marks)} FROM {self._table} WHERE {ANY_ID}")
 
     # What the end of a run writes. A job that was disabled meanwhile is due no more (P4). No value
-    # may rest on a column that is assigned beside it: in an UPDATE of several tables, as this is
-    # one for MySQL, nobody knows which comes first.
+    # may use a column that the same statement assigns: on MySQL this is an UPDATE of two tables,
+    # which assigns in no certain order.
 
     @cached_property
     def delete_rows(self) -> Statement:
