@@ -18,12 +18,12 @@ from dalga.counting import Counting
 from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
 from dalga.model.job import Job, UnreadableJob, readable
-from dalga.model.key import JobKey, RawKey
+from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.options import IfExists
 from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
 from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
 from dalga.model.zone import Occurrence, Zone
-from dalga.store import PIECE, Page, Position, Store
+from dalga.store import PIECE, Page, Store
 
 log = logger(__name__)
 T = TypeVar("T")

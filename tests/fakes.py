@@ -17,7 +17,7 @@ from twisted.logger import ILogObserver
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
 from dalga.model.job import Failed, Job, UnreadableJob
-from dalga.model.key import JobKey, RawKey
+from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.options import IfExists, Options
 from dalga.model.plan import ScheduleRequest, amended, plan
 from dalga.model.run import (
@@ -35,7 +35,7 @@ from dalga.model.run import (
 )
 from dalga.model.schedule import Every, Once, Schedule
 from dalga.model.setback import Reach, corrected
-from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
+from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import WAITED, Override
 from dalga.store.schema import ALIVE

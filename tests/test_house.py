@@ -60,6 +60,8 @@ PURE = (
     "dispatch.waiting",
     "web.bodies",
     "web.head",
+    "web.cursors",
+    "web.parameters",
 )
 APPLICATION = (
     *(f"dispatch.{name}" for name in DISPATCH),

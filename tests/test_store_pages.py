@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-from dalga.store import Position
+from dalga.model.key import Position
 from dalga.store.table import JobsTable
 from tests.stores import EngineTestCase, each_engine
 

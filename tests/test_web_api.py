@@ -34,10 +34,10 @@ from zope.interface import implementer
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.model.fields import FIELDS, READERS
 from dalga.model.job import Failed, Job, UnreadableJob
-from dalga.model.key import JobKey
+from dalga.model.key import JobKey, Position
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.operations import Jobs
-from dalga.store import Counts, Page, Position
+from dalga.store import Counts, Page
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
 from dalga.web.api import Api

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.store import Position
+from dalga.model.key import Position
 from dalga.web.cursors import _text, cursor_from_text, cursor_text
 from tests.strategies import thorough
 

@@ -1,5 +1,5 @@
 """
-A job's key: its path and its body, and the path in a URL. Pure.
+A job's key: its path and its body, the path in a URL, and the place in a list. Pure.
 
 A path and a body are checked as a `JobKey` is made of them. Of the `RawKey` in a URL only the
 lengths are checked (`check_length`): it may name a row that somebody's SQL wrote.
@@ -49,6 +49,19 @@ class JobKey(RawKey):
         check_length("body", body)
         _check_path(path)
         return super().__new__(cls, path, body)
+
+
+class Position(NamedTuple):
+    """
+    A row's place in the list of jobs, which is in the order of path and body. Other programs may
+    have written the row.
+    """
+
+    path: bytes
+    body: bytes
+    #: Whether the octets are a BLOB in SQLite, which sorts BLOBs behind all text.
+    path_is_blob: bool = False
+    body_is_blob: bool = False
 
 
 def check_length(name: str, text: str) -> None:

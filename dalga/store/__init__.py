@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey, RawKey
+from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import End, Run
 from dalga.model.setback import Reach
@@ -68,16 +68,6 @@ class Claimed:
     now: datetime
     #: Whether as many rows as were asked for were due, so that there may be more.
     full: bool
-
-
-class Position(NamedTuple):
-    """A row's place in the order of path and body, which other programs may have written."""
-
-    path: bytes
-    body: bytes
-    #: Whether the octets are a BLOB in SQLite, which sorts these behind all text.
-    path_is_blob: bool = False
-    body_is_blob: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred
 
 from dalga.errors import JobDisabled, JobOver
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey, RawKey
+from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.schedule import timestamp
-from dalga.store import PIECE, Counts, Page, Position
+from dalga.store import PIECE, Counts, Page
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.group_commit import GroupCommit, Locked
 from dalga.store.keyed import KeyedRows, not_found, octets

@@ -19,11 +19,11 @@ from twisted.internet.defer import Deferred
 
 from dalga.errors import StartupError
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey, RawKey
+from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import End
 from dalga.model.setback import Reach
-from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Position, Recorded
+from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Recorded
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.instances import Instances

@@ -11,7 +11,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
 
-from dalga.store import Position
+from dalga.model.key import Position
 
 _DIGEST = 6  # octets
 _PATH_BLOB, _BODY_BLOB, _OF_A_PATH = 1, 2, 4

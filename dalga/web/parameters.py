@@ -16,7 +16,7 @@ from typing import Any
 
 from dalga.errors import SHOWN, InvalidRequest, shown
 from dalga.model.fields import READERS
-from dalga.model.key import RawKey, check_length
+from dalga.model.key import Position, RawKey, check_length
 from dalga.model.plan import RawRequest, at_place
 from dalga.model.reading import (
     EXAMPLE,
@@ -31,7 +31,6 @@ from dalga.model.reading import (
     whole,
 )
 from dalga.model.zone import Zone
-from dalga.store import Position
 from dalga.web.bodies import JSON, body_pairs, form_pairs, media_type, unescaped
 from dalga.web.cursors import cursor_from_text
 from dalga.web.errors import UnknownResource
