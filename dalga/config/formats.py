@@ -82,7 +82,7 @@ def _text_of(path: str, what: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: the path has a NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
-            f"can't read the configuration file {shown(path)} ({reason}): give the path of an ini "
+            f"can't read the configuration file {quoted(path)} ({reason}): give the path of an ini "
             "file such as dalga.ini.example, of a .toml or a .yaml file, or none for the defaults"
         ) from None
     if len(content) > MAX_FILE:
@@ -98,14 +98,14 @@ def _text_of(path: str, what: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """`text` in quotes, on one line, cut after 80 characters."""
     return repr(text if len(text) <= 80 else text[:80] + "...")
 
 
 def named(text: str) -> str:
     """`text` without quotes, on one line, cut after 80 characters."""
-    return shown(text)[1:-1]
+    return quoted(text)[1:-1]
 
 
 # ini

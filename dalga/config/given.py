@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from dalga.config import headers
-from dalga.config.formats import Entry, named, read_file, shown
+from dalga.config.formats import Entry, named, quoted, read_file
 from dalga.config.headers import HEADERS, Headers
 from dalga.config.links import is_link
 from dalga.config.names import (
@@ -145,7 +145,7 @@ def _value_of(path: str, section: str, entry: Entry) -> Value:
     known = known_keys(section)
     if entry.key.lower() not in known:
         raise ConfigError(
-            f"{path}: [{section}] has no key {shown(entry.key)}"
+            f"{path}: [{section}] has no key {quoted(entry.key)}"
             f"{instead(entry.key, key_names(section), '{}')}"
         )
     key = known[entry.key.lower()]

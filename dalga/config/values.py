@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dalga.config.formats import Kind, shown
+from dalga.config.formats import Kind, quoted
 from dalga.config.texts import undisplayable
 from dalga.errors import ConfigError
 from dalga.model.duration import elapsed_from_text
@@ -45,7 +45,7 @@ class Value:
         elif self.secret or "@" in self.text:
             given = " (not shown)"
         else:
-            given = f" is {shown(self.text)}"
+            given = f" is {quoted(self.text)}"
         return ConfigError(f"{self.where}{given}: {why}")
 
 
