@@ -815,6 +815,28 @@ class AheadTests(SchedulerTestCase):
         self.assertEqual({row.token for row in self.store.rows.values()}, {None})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_at_a_stop_during_a_claim(self) -> None:
+        """P5: what that claim took ahead is given back as soon as it is there."""
+        for number in range(20):
+            self.store.insert(f"job{number:02}")
+        self.start(slots=4)
+        self.store.hold("claim")
+        for number in range(4):
+            self.endpoint.answer(f"job{number:02}")
+            self.go(0)
+        self.store.release("claim")
+        self.store.hold("claim")
+        self.go(0)
+        drained = self.drain(5)
+        self.store.release("claim")
+        for path in self.endpoint.under_way:
+            self.endpoint.answer(path)
+        self.go(RECORD_DELAY)
+        self.assertEqual(self.successResultOf(drained), 0)
+        self.assertEqual(len(self.endpoint.posts), 8)
+        self.assertEqual({row.token for row in self.store.rows.values()}, {None})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def claim_too_far_ahead(self) -> None:
         """Of eight slots six end during one claim, and two during the next, which took six more."""
         for number in range(40):

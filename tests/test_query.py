@@ -10,7 +10,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.dispatch.outages import AWAY_PAUSE, SCAN, Outages
+from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, SCAN, Outages
 from dalga.dispatch.query import Query
 from dalga.errors import StoreUnavailable
 from tests.fakes import noting
@@ -82,6 +82,17 @@ class QueryTests(SynchronousTestCase):
             ["{error}; waiting for it to come back", "the database is back", "{what} broke"],
         )
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_blip_long_after_another(self) -> None:
+        """P7: how long an outage lasts is counted from its own beginning."""
+        for _ in range(2):
+            self.query.begin()
+            self.answers[-1].callback(Failure(StoreUnavailable("away")))
+            self.clock.advance(AWAY_PAUSE)
+            self.query.begin()
+            self.answers[-1].callback(1)
+            self.assertEqual(self.outages.not_before(CLAIM), 0.0)
+            self.clock.advance(100.0)
 
     def test_a_store_that_closes(self) -> None:
         """What a closing store refuses is no outage; a mistake of ours is still told."""

@@ -413,8 +413,9 @@ class ClaimTests(EngineTestCase):
         self.sql("UPDATE dalga SET schedule = 'often' WHERE path = %s", (self.key("bad"),))
         self.sql("UPDATE dalga SET schedule = '-1' WHERE path = %s", (self.key("much"),))
         self.sql("UPDATE dalga SET body = '' WHERE path = %s", (self.key("empty"),))
-        claimed = await store.claim(9, LONG)
+        claimed = await store.claim(7, LONG)
         self.assertEqual([run.key.path for run in claimed.runs], ["good", "fine"])
+        self.assertTrue(claimed.full)  # what is due behind them is not left to the next scan
         shown = await store.get(keys[0])
         assert isinstance(shown, UnreadableJob), shown
         self.assertIn("'often'", shown.problem)
@@ -487,7 +488,7 @@ class ClaimTests(EngineTestCase):
                 f"UPDATE dalga SET scheduled = '{none}', due = '{none}' WHERE path = 'bad'"
             )
             connection.commit()
-        self.assertTrue((await store.due_within(MINUTE, 9)).times)
+        self.assertEqual(len((await store.due_within(MINUTE, 9)).times), 2)
         self.assertEqual([run.key for run in (await store.claim(9, LONG)).runs], [good])
         self.assertEqual((await store.counts()).set_aside, 1)
 

@@ -40,7 +40,7 @@ class Outlook:
         #: many as runs ended during it, since about as many slots become free during the next
         #: claim. Else 0.
         self.ahead = 0
-        #: When the next scan begins, in seconds of the reactor's clock.
+        #: When the next scan begins, in seconds of the reactor's clock: the first one at once.
         self.next_scan = 0.0
         #: Due times that became known during the claim under way; None while none is.
         self._meanwhile: list[datetime] | None = None

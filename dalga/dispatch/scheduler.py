@@ -101,7 +101,6 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin to claim. The store has to be open."""
-        self._scan_soon()
         self._set_timer()
 
     def stop_claiming(self) -> None:
@@ -229,7 +228,7 @@ class Scheduler:
         now = self._store.clock.now()
         for due in recorded.dues:
             self._outlook.note(due, now)
-        if recorded.lost or recorded.overridden or recorded.already:
+        if recorded.overridden:
             # Those jobs were scheduled anew during the run, maybe for a time that is past by now.
             self._outlook.more = True
         log_recorded(recorded)

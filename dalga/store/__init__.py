@@ -261,6 +261,7 @@ class Store(Protocol):
 
         Rows that can't be understood are set aside on the way and logged (P6).
 
+        :param limit: at least 1.
         :param timeout: how long the POST of a job may take that has no time-out of its own.
         :param without: paths whose jobs are passed over.
         """

@@ -160,7 +160,7 @@ class Runs:
                     run = self._run_in(cursor, now, row, before, lease, problems)
                     if run is not None:
                         runs.append(run)
-            return Claimed(runs, now, full=0 < len(due) == limit), problems
+            return Claimed(runs, now, full=len(due) == limit), problems
 
         def report(result: tuple[Claimed, list[str]]) -> Claimed:
             claimed, problems = result
