@@ -212,8 +212,21 @@ class ReadTests(ConfigTestCase):
             config = load_config(None, {variable: "s3cret"})
             self.assertEqual(config, Config())
             self.assertEqual(config.notes, (f"{variable} is ignored, did you mean {meant}?",))
-        for variable in ("DALGA_PORT", "DALGA_HOME", "MYSQL_PASSWORD", "DALGA_JOBS2"):
+        for variable in ("DALGA_SIZE", "DALGA_HOME", "MYSQL_PASSWORD", "DALGA_JOBS2"):
             self.assertEqual(load_config(None, {variable: "1"}).notes, ())
+
+    def test_variables_without_a_section(self) -> None:
+        """They are not read, and the log says so, unless Kubernetes has set them."""
+        for variable, then in [
+            ("DALGA_PORT", ", did you mean DALGA_MYSQL_PORT or DALGA_LISTEN_PORT?"),
+            ("DALGA_BASEURL", ", did you mean DALGA_ENDPOINT_BASEURL?"),
+            ("DALGA_SSL_CA", ", did you mean DALGA_MYSQL_SSL_CA?"),
+            ("DALGA_CONFIG", ": name the file with --config"),
+        ]:
+            config = load_config(None, {variable: "s3cret"})
+            self.assertEqual(config, Config())
+            self.assertEqual(config.notes, (f"{variable} is ignored{then}",))
+        self.assertEqual(load_config(None, {"DALGA_PORT": "tcp://10.0.0.11:80"}).notes, ())
 
     def test_section_in_any_case(self) -> None:
         self.assertEqual(self.load("[MySQL]\nHOST=db").database, MySQLConfig(host="db"))

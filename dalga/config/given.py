@@ -126,14 +126,21 @@ class Given:
 
     def _note_likeness(self, name: str) -> None:
         """
-        Note a variable whose name is nearly that of a key. The variable is not refused, as it may
-        belong to another program.
+        Note a variable whose name is nearly that of a key, or that of a key without its section.
+        The variable is not refused, as it may belong to another program.
         """
-        if name.upper().startswith("DALGA_"):
-            ours = [variable(section, key) for section in KEYS for key in KEYS[section]]
-            close = difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.85)
-            if close:
-                self._likenesses.append(f"{named(name)} is ignored, did you mean {close[0]}?")
+        prefix, _, rest = name.upper().partition("_")
+        if prefix != "DALGA":
+            return
+        if rest == "CONFIG":
+            self._likenesses.append(f"{named(name)} is ignored: name the file with --config")
+            return
+        ours = {variable(section, key): key for section in KEYS for key in KEYS[section]}
+        meant = [each for each, key in ours.items() if in_variable(key) == rest]
+        meant = meant or difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.85)
+        if meant:
+            which = " or ".join(meant)
+            self._likenesses.append(f"{named(name)} is ignored, did you mean {which}?")
 
 
 def _value_of(path: str, section: str, entry: Entry) -> Value:
