@@ -224,6 +224,19 @@ class TrialTests(EngineTestCase):
                 self.administer(grant.format(right, self.config.db, table, name))
         self.make_store().open()
 
+    def test_tables_that_may_not_be_made(self) -> None:
+        name = f"few_{os.urandom(4).hex()}"
+        self.administer(
+            f"CREATE USER '{name}'@'127.0.0.1' IDENTIFIED BY 'a'",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {self.config.db}.* TO '{name}'@'127.0.0.1'",
+        )
+        self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
+        self.config = replace(self.config, user=name, password="a")
+        sentence = str(self.assertRaises(StartupError, self.make_store().create_table))
+        self.assertIn(f"CREATE command denied to user '{name}'", sentence)
+        cure = f"; grant CREATE on the tables of database '{self.config.db}' to user '{name}'"
+        self.assertTrue(sentence.endswith(cure), sentence)
+
     def test_a_table_that_may_not_be_seen(self) -> None:
         self.make_store().create_table()
         name = f"few_{os.urandom(4).hex()}"

@@ -494,11 +494,24 @@ class MySQL:
         statements = definitions("mysql", self._name)
         for suffix, statement in zip(columns_of("mysql"), statements, strict=True):
             if suffix in suffixes:
-                cursor.execute(statement)
+                self._create(cursor, statement)
         if not suffixes:
             self.check_table(cursor)
             raise TableExists(f"the table {self.table} is there already, in {self.where()}")
         return [self.named(suffix) for suffix in suffixes]
+
+    def _create(self, cursor: Cursor, statement: str) -> None:
+        """:raises StartupError: if the user may not make tables."""
+        try:
+            cursor.execute(statement)
+        except pymysql.err.MySQLError as error:
+            if error.args[:1] not in _NO_RIGHT:
+                raise
+            sentence = (self.explain(error) or "").rstrip(".")
+            raise StartupError(
+                f"{sentence}; grant CREATE on the tables of database {self._database!r} to user "
+                f"{self._user!r}"
+            ) from error
 
     def _refuse_half_upgraded(self, cursor: Cursor) -> None:
         """:raises StartupError: if an interrupted upgrade has left the jobs in the old table."""
