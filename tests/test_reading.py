@@ -69,6 +69,8 @@ class ValueTests(SynchronousTestCase):
         for value, what in cases:
             self.assertEqual(as_text(value), what)
             sentence = f"is {what} in the JSON body: it takes a string, a number or a boolean"
+            if value is None:
+                sentence += "; leave it out where it has no value"
             error = self.assertRaises(InvalidRequest, text_of, "x", value)
             self.assertEqual(str(error), f"'x' {sentence}")
             for name, read in READERS.items():
@@ -201,7 +203,7 @@ class LocationTests(SynchronousTestCase):
             self.assertEqual(location("location", value), value)
 
     def test_anything_else_is_refused_in_a_sentence(self) -> None:
-        such = "such as Europe/Istanbul or UTC"
+        such = "it takes one such as Europe/Istanbul or UTC"
         for value, advice in [
             ("Mars/Phobos", such),
             ("", such),

@@ -851,7 +851,7 @@ class ParameterTests(APITestCase):
             (
                 b"interval=60&location=Mars/Phobos",
                 "location is 'Mars/Phobos', which is no time zone of the IANA database; "
-                "such as Europe/Istanbul or UTC",
+                "it takes one such as Europe/Istanbul or UTC",
             ),
             (b"interval=P0D", f"interval is 'P0D', which is no time at all; {duration}"),
             (

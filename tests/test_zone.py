@@ -188,7 +188,7 @@ class LocationTests(SynchronousTestCase):
         for name, advice in (
             ("europe/istanbul", "did you mean Europe/Istanbul?"),
             ("America/Los Angeles", "did you mean America/Los_Angeles?"),
-            ("Mars/Phobos", "such as Europe/Istanbul or UTC"),
+            ("Mars/Phobos", "it takes one such as Europe/Istanbul or UTC"),
         ):
             error = self.assertRaises(ValueError, check_location, name)
             self.assertIn(advice, str(error))

@@ -100,9 +100,10 @@ def text_of(name: str, value: Value) -> str:
     :raises InvalidRequest: for null, a list and an object, which no form can have.
     """
     if value is None or isinstance(value, list):
+        leave_out = "; leave it out where it has no value" if value is None else ""
         raise InvalidRequest(
             f"{shown(name)} is {as_text(value)} in the JSON body: "
-            "it takes a string, a number or a boolean"
+            f"it takes a string, a number or a boolean{leave_out}"
         )
     return as_text(value)
 

@@ -173,8 +173,10 @@ def check_location(name: str) -> None:
     if name in _locations():
         return
     close = difflib.get_close_matches(name[:80], _locations(), n=1, cutoff=0.7)
-    example = f"did you mean {close[0]}?" if close else "such as Europe/Istanbul or UTC"
-    raise ValueError(f"is no time zone of the IANA database; {example}")
+    advice = "it takes one such as Europe/Istanbul or UTC"
+    if close:
+        advice = f"did you mean {close[0]}?"
+    raise ValueError(f"is no time zone of the IANA database; {advice}")
 
 
 def forget_zones() -> None:
