@@ -492,6 +492,8 @@ class TargetTests(APITestCase):
             status, detail = await self.refusal(b"GET " + target)
             self.assertEqual(status, 404)
             self.assertIn("/jobs/<path>/<body>", detail)
+        _, detail = await self.refusal(b"GET /")
+        self.assertIn("the runs that a PUT would give at /preview", detail)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_a_host_header_that_is_no_host_name_does_no_harm(self) -> None:
@@ -702,7 +704,8 @@ class ParameterTests(APITestCase):
                 names.add(name)
             whole = json.dumps(shown).encode()
             status, detail = await self.refusal(b"PUT /jobs/a/b?if-exists=update", JSON, whole)
-            self.assertIn("'next_run' is shown by GET and not set by PUT", detail)
+            names_of_state = ", ".join(f"'{name}'" for name in shown if name in STATE)
+            self.assertTrue(detail.startswith(f"{names_of_state} are shown by GET and"), detail)
             self.assertEqual(self.store.rows, {key: row})
         self.assertEqual(names, STATE)
 

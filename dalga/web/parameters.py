@@ -274,12 +274,8 @@ def read_values(
         name = spelled.replace("_", "-")
         if name not in readers:
             if name in state:
-                raise InvalidRequest(
-                    f"{shown(spelled)} is shown by GET and not set by PUT: leave it out, and give "
-                    "first-run again if the job had one. A PUT schedules the job anew and enables "
-                    "it; with if-exists=update, a job whose schedule is the same keeps its next "
-                    "run and its state"
-                )
+                rest = (each for each, _ in given if each.replace("_", "-") in state)
+                raise InvalidRequest(_not_set([spelled, *rest]))
             raise InvalidRequest(
                 f"there is no parameter {shown(spelled)}{_guess(spelled, readers)}: "
                 f"{takes} {', '.join(readers)}"
@@ -291,6 +287,20 @@ def read_values(
             )
         values[name] = value
     return {name: readers[name](name, value) for name, value in values.items()}
+
+
+def _not_set(names: Iterable[str]) -> str:
+    """
+    The sentence on keys of a job's state that are given to a PUT: on all of them, so that a client
+    finds them out at once.
+    """
+    once = dict.fromkeys(names)
+    verb, them = ("are", "them") if len(once) > 1 else ("is", "it")
+    return (
+        f"{', '.join(map(shown, once))} {verb} shown by GET and not set by PUT: leave {them} out, "
+        "and give first-run again if the job had one. A PUT schedules the job anew and enables it; "
+        "with if-exists=update, a job whose schedule is the same keeps its next run and its state"
+    )
 
 
 def _guess(name: str, readers: Iterable[str]) -> str:
