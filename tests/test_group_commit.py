@@ -171,6 +171,76 @@ class GroupCommitTests(SynchronousTestCase):
         self.transactions.begun[5].commit()
         self.assertEqual(self.successResultOf(answers["a4"]), "A4")
 
+    def test_another_kind_of_write(self) -> None:
+        """P4: it stands in the line of its key, and is in no group."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        others: dict[str, Deferred[str]] = {}
+
+        def other(word: str) -> Deferred[str]:
+            def begin() -> Deferred[str]:
+                others[word] = Deferred()
+                return others[word]
+
+            return self.requests.run_other(word[0], begin)
+
+        answers = self.ask("a1")
+        deleted, abandoned = other("a2"), other("a3")
+        answers |= self.ask("a4 b1")
+        elsewhere = other("c1")
+        self.assertEqual(list(others), ["c1"])
+        others["c1"].callback("C1")
+        self.assertEqual(self.successResultOf(elsewhere), "C1")
+        self.transactions.begun[0].commit()
+        self.assertEqual(list(others), ["c1", "a2"])
+        abandoned.cancel()
+        self.failureResultOf(abandoned, CancelledError)
+        self.transactions.begun[1].commit()
+        self.assertEqual(self.done, [["a1"], ["b1"]])
+        others["a2"].callback("A2")
+        self.assertEqual(self.successResultOf(deleted), "A2")
+        self.transactions.reactor.advance(GATHER)
+        self.transactions.begun[2].commit()
+        self.assertEqual(self.done, [["a1"], ["b1"], ["a4"]])
+        self.assertEqual(list(others), ["c1", "a2"])
+        self.assertEqual(self.requests._lines, {})
+
+    def test_another_kind_of_write_is_abandoned(self) -> None:
+        """Its own Deferred is cancelled, and the next write of its key begins."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        under_way: Deferred[str] = Deferred()
+        abandoned = self.requests.run_other("a", lambda: under_way)
+        self.ask("a1")
+        self.assertEqual(self.transactions.begun, [])
+        abandoned.cancel()
+        self.failureResultOf(abandoned, CancelledError)
+        self.assertTrue(under_way.called)
+        self.transactions.reactor.advance(0)
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.done, [["a1"]])
+
+    def test_another_kind_of_write_at_a_stop(self) -> None:
+        """P5: what waits for its turn fails, and what is under way goes on."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        under_way: Deferred[str] = Deferred()
+        first = self.requests.run_other("a", lambda: under_way)
+        begun: list[Deferred[str]] = []
+
+        def begin() -> Deferred[str]:
+            begun.append(Deferred())
+            return begun[-1]
+
+        waiting = self.requests.run_other("a", begin)
+        self.requests.close()
+        late = self.requests.run_other("a", begin)
+        for answer in (waiting, late):
+            self.failureResultOf(answer, StoreUnavailable)
+        under_way.callback("A")
+        self.assertEqual(self.successResultOf(first), "A")
+        self.assertEqual(begun, [])
+
     def test_not_twice_after_the_commit(self) -> None:
         """P4: whatever kind of error comes of the COMMIT: it may have been written."""
         answers = self.ask("a b")

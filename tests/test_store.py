@@ -114,6 +114,27 @@ class ScheduleTests(EngineTestCase):
         await self.assertFailure(store.trigger(KEY), JobNotFound)
         await store.delete(KEY)
 
+    async def test_a_job_is_written_in_the_order_of_the_calls(self) -> None:
+        """P4: also where nobody waits for a call's end, as where a client has hung up."""
+        store = self.open_store()
+        put, deleted = store.put(KEY, EACH_MINUTE), store.delete(KEY)
+        await put
+        await deleted
+        await self.assertFailure(store.get(KEY), JobNotFound)
+        put, disabled, enabled = store.put(KEY, EACH_MINUTE), store.disable(KEY), store.enable(KEY)
+        triggered, last = store.trigger(KEY), store.put(KEY, NOW)
+        first = await put
+        self.assertFalse(first.disabled)
+        self.assertTrue((await self.readable(disabled)).disabled)
+        self.assertFalse((await self.readable(enabled)).disabled)
+        self.assertLess((await triggered).scheduled, first.scheduled)
+        self.assertEqual(await store.get(KEY), await last)
+
+    async def readable(self, call: Deferred[Job | UnreadableJob]) -> Job:
+        job = await call
+        assert isinstance(job, Job)
+        return job
+
     async def test_delete(self) -> None:
         """A deleted job is gone."""
         store = self.open_store()

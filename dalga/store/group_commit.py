@@ -24,9 +24,11 @@ What always holds:
 
 - Each request has a result of its own. One that is refused is refused alone.
 - Writes of the same key (the same job) are done one after the other, in the order in which they
-  came. They form a line. Only the first write of a line may be in a group, and it leaves the line
+  came. They form a line. Only the first write of a line may be under way, and it leaves the line
   when it is answered or abandoned. If it is abandoned during its COMMIT, the next write may begin
   at once: the database makes that wait for the row's lock.
+- Writes of other kinds (DELETEs, say) are in no group, and stand in the same lines: `run_other`.
+  Else a DELETE could overtake a PUT whose client has hung up, and the PUT bring the job back.
 - The user's last word wins (P4). If a write is abandoned before the COMMIT, its transaction is run
   again without that write. A write that may have been committed is not run again, as after a COMMIT
   without an answer. In both cases a late write could undo what its client has said since.
@@ -54,7 +56,7 @@ they end or are abandoned.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from enum import Enum
 from itertools import islice
@@ -112,6 +114,42 @@ class _Request(Generic[Argument, Result]):
         #: The last group that it was put into; None while it waits for its first.
         self.group: _Group[Argument, Result] | None = None
         self.answer: Deferred[Result] = Deferred(lambda _: abandon(self))
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was in a group."""
+        return self.group is not None
+
+
+class _Other(Generic[T]):
+    """
+    A write that is in no group, and stands in the line of its key.
+
+    :param write: begins it. Cancelling the Deferred that it gives abandons the write.
+    """
+
+    def __init__(self, write: Callable[[], Deferred[T]]) -> None:
+        self._write = write
+        self._under_way: Deferred[T] | None = None
+        self.answer: Deferred[T] = Deferred(lambda _: self._abandon())
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is under way."""
+        return self._under_way is not None
+
+    def begin(self) -> None:
+        """Begin it: it is the first of its line."""
+        self._under_way = self._write()
+        self._under_way.addBoth(self._ended)
+
+    def _ended(self, result: Any) -> None:
+        if not self.answer.called:
+            self.answer.callback(result)  # a Failure makes it fail
+
+    def _abandon(self) -> None:
+        if self._under_way is not None:
+            self._under_way.cancel()
 
 
 class _Group(Call, Generic[Argument, Result]):
@@ -194,8 +232,8 @@ class GroupCommit(Generic[Argument, Result]):
         #: of a connection of its own, and the server bounds those.
         self._waiting: dict[_Request[Argument, Result], None] = {}
         #: By key, the writes without an answer, in the order in which they came. The first is in
-        #: `_waiting` or in a group; those behind it are in neither. No line is empty.
-        self._lines: dict[Hashable, deque[_Request[Argument, Result]]] = {}
+        #: `_waiting` or under way; those behind it are neither. No line is empty.
+        self._lines: dict[Hashable, deque[_Request[Argument, Result] | _Other[Any]]] = {}
         #: Whether a group's transaction is under way that is not slow: the next waits for its end.
         self._under_way = False
         #: Begins the next group.
@@ -218,20 +256,34 @@ class GroupCommit(Generic[Argument, Result]):
         request: _Request[Argument, Result] = _Request(argument, self._abandon)
         if self._key is None:
             self._waiting[request] = None
+            self._set_timer()
         else:
             self._join_line(request, self._key(argument))
-        self._set_timer()
         return request.answer
 
+    def run_other(self, key: Hashable, write: Callable[[], Deferred[T]]) -> Deferred[T]:
+        """
+        Do a write of another kind, in the line of its key: behind the writes of the key that came
+        before, and before those that come later. Cancelling the Deferred abandons the write.
+
+        :param write: begins it. Cancelling the Deferred that it gives abandons the write.
+        :raises StoreUnavailable: if the database can't do it now.
+        """
+        if self._closed:
+            return fail(StoreUnavailable(STOPPING))
+        other = _Other(write)
+        self._join_line(other, key)
+        return other.answer
+
     def close(self) -> None:
-        """Begin no more groups. Waiting requests fail; transactions under way go on."""
+        """Begin no more writes and groups. Those that wait fail; those under way go on."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        lines = [request for line in self._lines.values() for request in line]
-        requests = [one for one in (*self._waiting, *lines) if one.group is None]
-        _refuse(requests, StoreUnavailable(STOPPING))
+        lines = [write for line in self._lines.values() for write in line]
+        waiting = [one for one in (*self._waiting, *lines) if not one.begun]
+        _refuse(waiting, StoreUnavailable(STOPPING))
 
     # Before a group: the queue, and the lines of keys
 
@@ -242,26 +294,35 @@ class GroupCommit(Generic[Argument, Result]):
         else:
             self._waiting.pop(request, None)  # not there if another of its key is before it
 
-    def _join_line(self, request: _Request[Argument, Result], key: Hashable) -> None:
+    def _join_line(self, write: _Request[Argument, Result] | _Other[Any], key: Hashable) -> None:
         line = self._lines.setdefault(key, deque())
-        line.append(request)
-        if line[0] is request:
-            self._waiting[request] = None
+        line.append(write)
         # Before the caller adds a callback of its own, which may return a Deferred and so hold up
         # all later callbacks.
-        request.answer.addBoth(self._leave_line, request, key)
+        write.answer.addBoth(self._leave_line, write, key)
+        if line[0] is write:
+            self._come_first(write)
 
-    def _leave_line(self, answer: T, request: _Request[Argument, Result], key: Hashable) -> T:
-        """A request is answered or abandoned. If it was the first, the next may begin."""
+    def _leave_line(
+        self, answer: T, write: _Request[Argument, Result] | _Other[Any], key: Hashable
+    ) -> T:
+        """A write is answered or abandoned. If it was the first, the next may begin."""
         line = self._lines[key]
-        was_first = line[0] is request
-        line.remove(request)
+        was_first = line[0] is write
+        line.remove(write)
         if not line:
             del self._lines[key]
         elif was_first:
-            self._waiting[line[0]] = None
-            self._set_timer()
+            self._come_first(line[0])
         return answer
+
+    def _come_first(self, write: _Request[Argument, Result] | _Other[Any]) -> None:
+        """A write has become the first of its line."""
+        if isinstance(write, _Other):
+            write.begin()
+        else:
+            self._waiting[write] = None
+            self._set_timer()
 
     # Groups, one at a time
 
@@ -377,7 +438,7 @@ class GroupCommit(Generic[Argument, Result]):
         return locked
 
 
-def _refuse(requests: list[_Request[Any, Any]], error: Exception) -> None:
+def _refuse(requests: Sequence[_Request[Any, Any] | _Other[Any]], error: Exception) -> None:
     """Answer requests with an error, but for those that have an answer."""
     for request in requests:
         if not request.answer.called:

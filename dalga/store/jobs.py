@@ -41,6 +41,7 @@ class Jobs:
         self._sql = sql
         self._lane = lane
         self._rows = rows
+        #: Each write of a job goes through this, for the order of the writes of one job.
         self._puts: GroupCommit[Put, Job] = GroupCommit(lane, puts.write, lambda put: put.key)
         self._gets: GroupCommit[RawKey, Job | UnreadableJob] = GroupCommit(lane, self._read_all)
 
@@ -96,7 +97,7 @@ class Jobs:
                 )
             raise Conflict("enabled between two statements")
 
-        return self._lane.run(work)
+        return self._puts.run_other(key, lambda: self._lane.run(work))
 
     def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
@@ -106,7 +107,7 @@ class Jobs:
             self._sql.enable.execute(cursor, now=at, **self._rows.key(key)._asdict())
             return self._rows.read(cursor, key, now)
 
-        return self._lane.run(work)
+        return self._puts.run_other(key, lambda: self._lane.run(work))
 
     def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
@@ -115,7 +116,7 @@ class Jobs:
             self._rows.disable(cursor, key, now)
             return self._rows.read(cursor, key, now)
 
-        return self._lane.run(work)
+        return self._puts.run_other(key, lambda: self._lane.run(work))
 
     def delete(self, key: RawKey) -> Deferred[None]:
         """See `Store.delete`."""
@@ -130,7 +131,7 @@ class Jobs:
             if self._sql.find.fetch(cursor, **where):
                 raise Conflict("claimed or released between two statements")
 
-        return self._lane.run(work)
+        return self._puts.run_other(key, lambda: self._lane.run(work))
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""
