@@ -7,8 +7,8 @@ from datetime import timedelta
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch.outlook import Outlook
-from dalga.model.run import Run
-from dalga.store import Claimed, Dues
+from dalga.model.run import End, GiveBack, Run, Skip
+from dalga.store import Claimed, Dues, Recorded
 from tests.examples import NOW, RUN, SECOND
 
 #: From one scan to the next, in seconds.
@@ -53,6 +53,36 @@ class OutlookTestCase(SynchronousTestCase):
 
 class ClaimTests(OutlookTestCase):
     """When to claim, and how many rows."""
+
+    def test_a_batch_of_ends(self) -> None:
+        """
+        P7: the next runs go on the agenda. A job that a user changed during its run may be due.
+        """
+        later = NOW + SECOND
+        again = End(RUN, None, Skip(later))
+        for recorded, more, agenda in (
+            (Recorded(written=[again]), False, later),
+            (Recorded(revised=[again]), False, later),
+            (Recorded(written=[End(RUN, None, GiveBack())]), True, None),
+            (Recorded(overridden=[again]), True, None),
+            (Recorded(lost=[again], postponed=[again]), False, None),
+        ):
+            self.setUp()
+            self.outlook.recorded(recorded, NOW)
+            found = self.outlook.more, self.outlook.agenda.next()
+            self.assertEqual(found, (more, agenda), recorded)
+
+    def test_a_path_that_claims_take_in_again(self) -> None:
+        """P6: its rows may be due."""
+        self.outlook.paths_let_in()
+        self.assertTrue(self.outlook.more)
+
+    def test_runs_that_were_given_back(self) -> None:
+        """P10: slots come too slowly to claim ahead of them."""
+        self.claim([RUN], full=True, ended=3)
+        self.assertEqual(self.outlook.ahead, 3)
+        self.outlook.gave_back()
+        self.assertEqual(self.outlook.ahead, 0)
 
     def test_a_due_time(self) -> None:
         """P7: a time to come goes on the agenda; one that is past asks for a claim at once."""

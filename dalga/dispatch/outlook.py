@@ -11,7 +11,8 @@ What always holds: nothing here decides what runs. A claim that is made in vain 
 due time that nobody told is found by the next scan.
 
 `Outlook` asks no store and sets no timer: the scheduler does, and tells it what it learnt. Due
-times are instants of the database's clock, other times are seconds of the reactor's clock.
+times are instants of the database's clock, other times are seconds of the reactor's clock. Others
+read the attributes, and change none of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from dalga.dispatch.agenda import Agenda
-from dalga.store import Claimed, Dues
+from dalga.store import Claimed, Dues, Recorded
 
 
 class Outlook:
@@ -66,6 +67,22 @@ class Outlook:
         """A POST has ended: its slot is free."""
         self._ended += 1
 
+    def recorded(self, recorded: Recorded, now: datetime) -> None:
+        """
+        A batch of ends is written.
+
+        :param now: the database's time.
+        """
+        for due in recorded.dues:
+            self.note(due, now)
+        if recorded.overridden:
+            # Those jobs were scheduled anew during the run, maybe for a time that is past by now.
+            self.more = True
+
+    def gave_back(self) -> None:
+        """All waiting runs are given back: claim for free slots alone, until a claim is full."""
+        self.ahead = 0
+
     # Claims
 
     def claim_begins(self) -> None:
@@ -101,6 +118,14 @@ class Outlook:
 
     # Scans
 
+    def scan_soon(self, seconds: float) -> None:
+        """
+        The next scan begins now.
+
+        :param seconds: the present time by the reactor's clock.
+        """
+        self.next_scan = seconds
+
     def scan_begins(self, left_out: frozenset[str], seconds: float) -> None:
         """
         A scan reads the due times of the near future.
@@ -129,6 +154,10 @@ class Outlook:
         """A path is left out of claims and scans from now on. The times are as of `scanned`."""
         if self._scan_is_past(now):
             self.next_scan = seconds  # to see behind this path's rows
+
+    def paths_let_in(self) -> None:
+        """Claims and scans take in a path that they left out: it may have due rows."""
+        self.more = True
 
     def _scan_is_past(self, now: datetime) -> bool:
         """Whether all due times that the last scan listed are past."""

@@ -205,7 +205,7 @@ class Scheduler:
     # Scan
 
     def _scan_soon(self) -> None:
-        self._outlook.next_scan = self._reactor.seconds()
+        self._outlook.scan_soon(self._reactor.seconds())
 
     def _scan_when(self, now: float) -> float:
         return self._outlook.next_scan
@@ -224,13 +224,8 @@ class Scheduler:
     # Record
 
     def _recorded(self, recorded: Recorded) -> None:
-        """The recorder has written a batch: take in the due times, log what it wrote otherwise."""
-        now = self._store.clock.now()
-        for due in recorded.dues:
-            self._outlook.note(due, now)
-        if recorded.overridden:
-            # Those jobs were scheduled anew during the run, maybe for a time that is past by now.
-            self._outlook.more = True
+        """The recorder has written a batch. The log tells which ends it wrote otherwise."""
+        self._outlook.recorded(recorded, self._store.clock.now())
         log_recorded(recorded)
         self._changed()
 

@@ -90,7 +90,7 @@ class Slots:
         if self._impatience is not None:
             self._impatience.cancel()
             self._impatience = None
-        self._outlook.ahead = 0
+        self._outlook.gave_back()
         self._give_back(self._waiting.pop_all())
 
     def _start_ready(self) -> None:
@@ -101,7 +101,7 @@ class Slots:
                 break
             self._start(run)
         if self._shares.left_out and self._shares.let_in(self._free):
-            self._outlook.more = True
+            self._outlook.paths_let_in()
         if self._impatience is None and self._waiting:
             self._wait()
 
