@@ -358,6 +358,18 @@ class ClaimTests(SchedulerTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.endpoint.under_way, ["good"])
 
+    def test_an_end_that_is_not_taken(self) -> None:
+        """P6, P7: the slot and the share are free, too, if the recorder breaks on an end."""
+        self.patch(recorder.Recorder, "add", lambda *arguments: 1 / 0)
+        for name in ("bad", "good"):
+            self.store.insert("same path", body=name)
+        self.start(slots=1, scan=60)
+        for number in (1, 2):
+            self.endpoint.answer("same path")
+            self.go(0)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1, number)
+        self.assertEqual((len(self.endpoint.posts), self.scheduler.running), (2, 0))
+
     def test_a_late_claim(self) -> None:
         """P3: a claim that comes back too late for a POST within its lease is not POSTed."""
         self.store.insert("late")
@@ -816,7 +828,7 @@ class AheadTests(SchedulerTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_at_a_stop_during_a_claim(self) -> None:
-        """P5: what that claim took ahead is given back as soon as it is there."""
+        """P5: what that claim took is given back as soon as it is there; nothing of it starts."""
         for number in range(20):
             self.store.insert(f"job{number:02}")
         self.start(slots=4)
@@ -833,7 +845,7 @@ class AheadTests(SchedulerTestCase):
             self.endpoint.answer(path)
         self.go(RECORD_DELAY)
         self.assertEqual(self.successResultOf(drained), 0)
-        self.assertEqual(len(self.endpoint.posts), 8)
+        self.assertEqual(len(self.endpoint.posts), 5)
         self.assertEqual({row.token for row in self.store.rows.values()}, {None})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -1687,17 +1699,44 @@ class DrainTests(SchedulerTestCase):
         self.assertEqual(len(self.store.calls), calls)
 
     def test_a_claim_under_way(self) -> None:
-        """P5: what a claim brings that was under way is POSTed and recorded all the same."""
-        self.store.insert("a")
+        """
+        P5: the runs of a claim under way are given back, and no attempt is counted. A POST could
+        wait for a resolver that the stop is not to wait for.
+        """
+        keys = [self.store.insert(name) for name in ("a", "b")]
+        due = self.store.time
         self.store.hold("claim")
         self.start()
         drained = self.drain(10)
-        self.assertNoResult(drained)
+        self.store.hold("record")
         self.store.release("claim")
-        self.assertNoResult(drained)
+        self.go(RECORD_DELAY)
+        self.assertNoResult(drained)  # it waits until that is recorded
+        self.store.release("record")
+        self.assertEqual(self.successResultOf(drained), 0)
+        self.assertEqual(self.endpoint.posts, [])
+        for key in keys:
+            row = self.store.find(key)
+            assert row is not None
+            self.assertEqual((row.due, row.token, row.attempts), (due, None, 0))
+
+    def test_a_claim_under_way_of_one_still_running(self) -> None:
+        """P3, P8: while its first POST is under way, a run is not given back."""
+        key = self.store.insert("a")
+        self.start()
+        self.store.set_by = timedelta(hours=1)
+        self.store.hold("claim")
+        self.go(5)
+        self.store.hold("record")
+        drained = self.drain(10)
+        self.store.release("claim")
+        self.go(RECORD_DELAY)
+        self.assertEqual(self.recorded(), [])
+        self.store.release("record")
         self.endpoint.answer("a")
         self.go(RECORD_DELAY)
         self.assertEqual(self.successResultOf(drained), 0)
+        self.assertIsNone(self.store.find(key))
 
     def test_a_claim_that_comes_after_the_grace(self) -> None:
         """P3: nothing is POSTed any more once the drain is over."""

@@ -89,13 +89,20 @@ class Posts:
                 **fields(run),
             )
             return False
+        return not self.joins_running(run)
+
+    def joins_running(self, run: Run) -> bool:
+        """
+        Whether a POST of the row is under way, from an earlier claim: only a database clock that
+        has jumped ahead ends a lease early. Then the run is not to be POSTed, nor given back (P3).
+        The outcome of that POST is recorded under the run's lease.
+        """
         running = self._running.get(run.row)
-        if running is not None:
-            # Only a database clock that has jumped ahead ends a lease early.
-            log.warn("{path!r} {body!r}: not started, it is still running", **fields(run))
-            if run.id == running.id:
-                self._claimed_anew[run.row] = run
+        if running is None:
             return False
+        log.warn("{path!r} {body!r}: not started, it is still running", **fields(run))
+        if run.id == running.id:
+            self._claimed_anew[run.row] = run
         return True
 
     def start(self, run: Run, freed: Callable[[Run], None]) -> None:
@@ -109,30 +116,33 @@ class Posts:
             log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **fields(run))
         ended = maybeDeferred(self._endpoint.post, run)
         ended.addErrback(self._broken, run)
-        ended.addCallback(self._ended, run, freed)
-        ended.addErrback(self._lost, run, freed)
+        ended.addCallback(self._ended, run)
+        ended.addErrback(self._lost, run)
+        ended.addCallback(self._forget, run, freed)
+        ended.addErrback(self._mistake, run)
 
     def _broken(self, failure: Failure, run: Run) -> Outcome:
         """The attempt met a programming mistake: the run is tried again, like any that failed."""
         log.failure("{path!r} {body!r}: the attempt broke", failure, **fields(run))
         return Outcome(status=None, elapsed=0.0, error="internal error")
 
-    def _ended(self, outcome: Outcome, run: Run, freed: Callable[[Run], None]) -> None:
+    def _ended(self, outcome: Outcome, run: Run) -> None:
         run = self._claimed_anew.get(run.row, run)
         now = self._clock.now()
         end = timely(judge(run, outcome, now, self._policy, self._random), now, self._reach)
         log_end(end)
-        self._forget(run)
         self._recorder.add(end)
-        freed(run)
 
-    def _lost(self, failure: Failure, run: Run, freed: Callable[[Run], None]) -> None:
+    def _lost(self, failure: Failure, run: Run) -> None:
+        """The end met a programming mistake: it is not recorded."""
         log.failure("{path!r} {body!r}: left to its lease", failure, **fields(run))
-        if self._running.get(run.row) is run:
-            self._forget(run)
-            freed(run)
 
-    def _forget(self, run: Run) -> None:
-        """The run's POST is no longer under way."""
+    def _forget(self, _: object, run: Run, freed: Callable[[Run], None]) -> None:
+        """The run's POST is no longer under way, whatever became of its end."""
         del self._running[run.row]
         self._claimed_anew.pop(run.row, None)
+        freed(run)
+
+    def _mistake(self, failure: Failure, run: Run) -> None:
+        """A programming mistake in what follows on the run: its end is recorded all the same."""
+        log.failure("{path!r} {body!r}: what followed it broke", failure, **fields(run))

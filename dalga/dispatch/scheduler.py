@@ -104,7 +104,10 @@ class Scheduler:
         self._set_timer()
 
     def stop_claiming(self) -> None:
-        """Claim no more, and give back the waiting runs. Running runs end, and are recorded."""
+        """
+        Claim no more, and give back the waiting runs. Running runs end, and are recorded. A claim
+        under way ends, too, and its runs are given back.
+        """
         self._stopping = True
         self._upkeep.stop()
         if self._timer is not None and self._timer.active():
@@ -113,7 +116,8 @@ class Scheduler:
 
     async def drain(self, grace: float) -> int:
         """
-        After `stop_claiming`: wait until all running runs have ended and are recorded.
+        After `stop_claiming`: wait until all running runs have ended and are recorded, and until it
+        is recorded that the others are given back.
 
         :param grace: the longest wait, in seconds.
         :return: how many runs are left to their leases: their outcomes are not recorded any more.
@@ -194,9 +198,10 @@ class Scheduler:
         self._outlook.claimed(claimed, self._slots.left_out, self._reactor.seconds())
         if self._over:
             return  # the claim ended after the stop: its runs are left to their leases
-        self._slots.add(claimed.runs)
         if self._stopping:
-            self._slots.give_back_all()
+            self._slots.give_back(claimed.runs)
+        else:
+            self._slots.add(claimed.runs)
 
     def _claim_ended(self) -> None:
         self._outlook.claim_ended(self._claims.succeeded, self._store.clock.now())

@@ -91,7 +91,13 @@ class Slots:
             self._impatience.cancel()
             self._impatience = None
         self._outlook.gave_back()
-        self._give_back(self._waiting.pop_all())
+        self.give_back(self._waiting.pop_all())
+
+    def give_back(self, runs: Iterable[Run]) -> None:
+        """Have claimed runs written as not begun, so that any instance may claim them."""
+        for run in runs:
+            if not self._posts.joins_running(run):
+                self._recorder.add(End(run, None, GiveBack()))
 
     def _start_ready(self) -> None:
         """Start the waiting runs for which there are slots, and shares of their paths."""
@@ -129,7 +135,7 @@ class Slots:
         now, free = self._reactor.seconds(), self._free
         for path, count in self._waiting.stuck(now, free).items():
             self._leave_out(path, count)
-        self._give_back(self._waiting.pop_overdue(now))
+        self.give_back(self._waiting.pop_overdue(now))
         if self._waiting.ready_is_overdue(now):
             self.give_back_all()
         if self._waiting:
@@ -141,8 +147,3 @@ class Slots:
         self._shares.leave_out(path, waiting)
         self._outlook.path_left_out(self._clock.now(), self._reactor.seconds())
         self._changed()
-
-    def _give_back(self, runs: list[Run]) -> None:
-        """Have runs written as not begun, so that any instance may claim them."""
-        for run in runs:
-            self._recorder.add(End(run, None, GiveBack()))
