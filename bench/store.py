@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -23,7 +22,7 @@ from dalga.database import build_store
 from dalga.model.run import Delete, End, Outcome
 from dalga.store.table import JobsTable
 
-TIMEOUT = timedelta(minutes=10)
+TIMEOUT = 600.0
 
 
 async def work(store: JobsTable, batch: int, count: int) -> float:

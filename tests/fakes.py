@@ -355,14 +355,12 @@ class FakeStore:
 
         return self._run("due_within", limit, work, without)
 
-    def claim(
-        self, limit: int, timeout: timedelta, without: Collection[str] = ()
-    ) -> Deferred[Claimed]:
+    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
         """See `Store.claim`."""
 
         def work() -> Claimed:
             now = self.time
-            lease = lease_of(timeout.total_seconds())
+            lease = lease_of(timeout)
             due = self._due(now, without)[:limit]
             self._tokens += 1
             token = b"%016d" % self._tokens
@@ -381,7 +379,7 @@ class FakeStore:
                 else:
                     row.due, row.token, row.run = now + lease, token, row.run or token
                     row.started, row.attempts = row.started or now, row.attempts + 1
-                    runs.append(self._taken(row, now, timeout.total_seconds(), was_due, waited))
+                    runs.append(self._taken(row, now, timeout, was_due, waited))
             return Claimed(runs, now, full=len(due) == limit)
 
         return self._run("claim", limit, work, without)

@@ -49,9 +49,9 @@ ASKED = [
     if name.strip()
 ]
 
-#: Time-outs: one whose lease is over as soon as it is taken, and one whose lease outlasts any test.
-OVER = timedelta(seconds=-LEASE_MARGIN)
-LONG = timedelta(minutes=10)
+#: Time-outs (seconds): one whose lease is over at once, and one whose lease outlasts any test.
+OVER = -LEASE_MARGIN
+LONG = 600.0
 
 NOW = ScheduleRequest(one_off=True, immediate=True)
 EACH_MINUTE = ScheduleRequest(interval=seconds(60))
@@ -191,7 +191,7 @@ class EngineTestCase(TestCase):
         await store.put(key, replace(EACH_MINUTE, immediate=True, **asked))
         return await self.claim_one(store, key)
 
-    async def claim_one(self, store: JobsTable, key: RawKey, timeout: timedelta = LONG) -> Run:
+    async def claim_one(self, store: JobsTable, key: RawKey, timeout: float = LONG) -> Run:
         """Claim all that is due, which has to be that job and no other."""
         (run,) = (await store.claim(9, timeout)).runs
         self.assertEqual(run.key, key)

@@ -188,9 +188,7 @@ class ClaimTests(SchedulerTestCase):
             self.store.insert(f"job{number}", self.store.time - seconds(5))
         claims: list[int] = []
 
-        def nothing(
-            limit: int, timeout: timedelta, without: Collection[str] = ()
-        ) -> Deferred[Claimed]:
+        def nothing(limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
             claims.append(limit)
             return succeed(Claimed([], self.store.time, full=False))
 
@@ -388,7 +386,7 @@ class ClaimTests(SchedulerTestCase):
         claim = self.store.claim
 
         def own_timeouts(
-            limit: int, timeout: timedelta, without: Collection[str] = ()
+            limit: int, timeout: float, without: Collection[str] = ()
         ) -> Deferred[Claimed]:
             def change(claimed: Claimed) -> Claimed:
                 first, *others = claimed.runs
@@ -1821,7 +1819,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     key = JobKey("check_feed", "1234")
     at = EPOCH - timedelta(days=1)
 
-    async def claim(timeout: timedelta) -> list[Run]:
+    async def claim(timeout: float) -> list[Run]:
         claimed = await store.claim(2, timeout)
         seen.append([(run.key, run.attempt, run.schedule) for run in claimed.runs])
         seen.append(claimed.full)

@@ -99,7 +99,7 @@ class CallTests(JobsTestCase):
         """P3, P7: the scheduler is told the new first run, not the end of the lease."""
         self.store.insert("check_feed")
         key = JobKey("check_feed", "body")
-        self.successResultOf(self.store.claim(9, MINUTE))
+        self.successResultOf(self.store.claim(9, 60))
         self.clock.advance(1)
         now = ScheduleRequest(one_off=True, immediate=True)
         job = self.successResultOf(self.ask(self.jobs.schedule(key, now)))
@@ -142,7 +142,7 @@ class CallTests(JobsTestCase):
         self.store.insert("a")
         self.store.insert("b", self.store.time + MINUTE)
         self.store.insert("c")
-        self.store.claim(1, MINUTE)
+        self.store.claim(1, 60)
         self.store.announce("another")
         self.clock.advance(2.5)
         status = self.successResultOf(self.ask(self.jobs.status()))
@@ -188,7 +188,7 @@ class CallTests(JobsTestCase):
         """A job that stopped on a failed run has no time to be told of."""
         self.store.insert(KEY.path)
         key = JobKey(KEY.path, "body")
-        (run,) = self.successResultOf(self.store.claim(1, MINUTE)).runs
+        (run,) = self.successResultOf(self.store.claim(1, 60)).runs
         self.store.record([ended(run, Stop("500"))])
         self.successResultOf(self.ask(self.jobs.disable(key)))
         self.successResultOf(self.ask(self.jobs.enable(key)))

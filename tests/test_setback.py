@@ -393,12 +393,12 @@ class FileTests(EngineTestCase):
         await store.now()
         self.assertEqual(store.clock.set_backs, 0)
         await store.put(KEY, replace(EACH_MINUTE, interval=seconds(5), immediate=True))
-        (run,) = (await store.claim(9, timedelta(minutes=1))).runs
+        (run,) = (await store.claim(9, 60)).runs
         later = await store.now() + timedelta(seconds=5)
         await store.record([ended(run, Reschedule(later, later - timedelta(seconds=5)))])
         other = JobKey("once", "b")
         await store.put(other, ScheduleRequest(one_off=True, immediate=True))
-        (run,) = (await store.claim(9, timedelta(minutes=1))).runs
+        (run,) = (await store.claim(9, 60)).runs
         await store.record([ended(run, Retry(later, "500"))])
         self.set_clock(store, timedelta())
         now = await store.now()
@@ -407,7 +407,7 @@ class FileTests(EngineTestCase):
         due = (await self.job(store, KEY)).due
         assert due is not None
         self.assertLessEqual(due - now, timedelta(seconds=6))
-        (again,) = (await store.claim(9, timedelta(minutes=1))).runs
+        (again,) = (await store.claim(9, 60)).runs
         self.assertEqual((again.key, again.id), (other, run.id))
 
     def test_a_file_from_the_future(self) -> None:

@@ -328,7 +328,7 @@ class ClaimTests(EngineTestCase):
         left_here = run.lease_ends - store.clock.seconds()
         left_there = (due - (await store.claim(9, LONG)).now).total_seconds()
         self.assertLess(left_here, left_there + 0.5)
-        self.assertLess(abs(left_here - lease_of(LONG.total_seconds()).total_seconds()), 5)
+        self.assertLess(abs(left_here - lease_of(LONG).total_seconds()), 5)
 
     async def test_each_run_has_its_own_lease(self) -> None:
         """P3: rows that are claimed together may have time-outs of their own."""
@@ -338,7 +338,7 @@ class ClaimTests(EngineTestCase):
         self.patch(store_runs, "timeout_of", lambda row, default: own[row.id] or default)
         claimed = await store.claim(9, LONG)
         self.assertEqual([run.key.path for run in claimed.runs], ["a", "b", "c", "d"])
-        timeouts = [LONG.total_seconds(), 60.0, 120.0, 180.0]
+        timeouts = [LONG, 60.0, 120.0, 180.0]
         self.assertEqual([run.timeout for run in claimed.runs], timeouts)
         self.assertEqual([run.payload for run in claimed.runs], [b"body"] * 4)
         since = {run.lease_ends - lease_of(run.timeout).total_seconds() for run in claimed.runs}

@@ -243,7 +243,7 @@ class ClusterClaimTests(ClusterTestCase):
         first, second, third = self.open_stores()
         keys = self.many_due(20)
         node = self.cluster.servers[0]
-        taken = (await first.claim(10, OVER + timedelta(seconds=1))).runs
+        taken = (await first.claim(10, OVER + 1)).runs
         node.kill()
         try:
             await self.assertFailure(first.record([ended(taken[0], Delete())]), StoreUnavailable)

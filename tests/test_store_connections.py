@@ -40,9 +40,10 @@ from dalga.store.mysqltls import tls
 from dalga.store.table import JobsTable
 from dalga.store.transactions import LastLoss, Transactions
 from faults.proxy import Proxy
+from tests.examples import MINUTE
 from tests.servers import Server, start_server
 from tests.servers.server import PASSWORD, USER, free_port
-from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine, server
+from tests.stores import EACH_MINUTE, EngineTestCase, each_engine, server
 
 KEY = JobKey("check_feed", "1234")
 ADDRESS = "127.0.0.1"
@@ -683,7 +684,7 @@ class HostsTests(ConnectionTestCase):
         self.only_reads(second, False)
         counts = await gatherResults([store.counts() for _ in range(9)])
         self.assertEqual([each.total for each in counts], [0] * 9)
-        dues = await gatherResults([store.due_within(LONG, 9) for _ in range(9)])
+        dues = await gatherResults([store.due_within(MINUTE, 9) for _ in range(9)])
         self.assertEqual([each.times for each in dues], [[]] * 9)
         await self.assertFailure(store.get(KEY), JobNotFound)
         await store.put(KEY, EACH_MINUTE)

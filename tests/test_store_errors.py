@@ -26,7 +26,7 @@ from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import CONFLICT_ATTEMPTS, Conflict
 from tests.erring import ErringProxy
-from tests.examples import ended
+from tests.examples import MINUTE, ended
 from tests.stores import (
     EACH_MINUTE,
     LONG,
@@ -233,7 +233,7 @@ class ErringTests(EngineTestCase):
                 store.put(KEY, EACH_MINUTE),
                 store.get(KEY),
                 store.claim(9, LONG),
-                store.due_within(LONG, 9),
+                store.due_within(MINUTE, 9),
                 store.record([ended(run, Delete())]),
                 store.announce("web1"),
             ]

@@ -38,8 +38,8 @@ from tests.fakes import EPOCH, FakeStore
 from tests.stores import EACH_MINUTE, NOW, OVER, EngineTestCase, each_engine
 
 HOUR = timedelta(hours=1)
-TIMEOUT = timedelta(seconds=10)
-LEASE = lease_of(TIMEOUT.total_seconds())
+TIMEOUT = 10.0
+LEASE = lease_of(TIMEOUT)
 
 KEYS = [JobKey("a", "1"), JobKey("b", "1")]
 DUE = replace(EACH_MINUTE, immediate=True)
@@ -213,9 +213,7 @@ class Machine:
         self.put(who, key, DUE)
         self.claim(who, 9, TIMEOUT)
 
-    def claim(
-        self, who: int, limit: int, timeout: timedelta, without: tuple[str, ...] = ()
-    ) -> None:
+    def claim(self, who: int, limit: int, timeout: float, without: tuple[str, ...] = ()) -> None:
         found = result_of(self.stores[who].claim(limit, timeout, without))
         expected = result_of(self.model.claim(limit, timeout, without))
         assert (found.full, found.now) == (expected.full, expected.now)

@@ -25,6 +25,7 @@ from dalga.store import mysql
 from dalga.store import upgrade as room
 from dalga.store.schema import HEARTBEATS_OF, VERSION
 from dalga.store.versions import STATEMENTS
+from tests.examples import MINUTE
 from tests.stores import EACH_MINUTE, LONG, each_engine, server
 from tests.upgrades import (
     Expected,
@@ -730,7 +731,7 @@ class LaterVersionTests(OwnTestCase):
         key = JobKey("check_feed", "1234")
         await store.put(key, replace(EACH_MINUTE, immediate=True))
         calls: list[Deferred[Any]] = [store.now() for _ in range(9)]
-        await gatherResults([*calls, store.due_within(LONG, 9)])
+        await gatherResults([*calls, store.due_within(MINUTE, 9)])
         await store.announce("here")
         self.forget()
         self.upgrade_to_4()

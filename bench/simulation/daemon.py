@@ -76,13 +76,11 @@ class SimulatedStore:
         self.clock.observe(at(time.now), time.now, time.now)
         self._time, self._here, self._database, self._trip = time, here, database, trip
 
-    def claim(
-        self, limit: int, timeout: timedelta, without: Collection[str] = ()
-    ) -> Deferred[Claimed]:
+    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
         """The time, find, take, read, commit."""
         deferred: Deferred[Claimed] = Deferred()
         database = self._database
-        lease = lease_of(timeout.total_seconds())
+        lease = lease_of(timeout)
 
         def steps() -> Generator[Step, None, None]:
             sent = self._time.now
@@ -112,7 +110,7 @@ class SimulatedStore:
                 dues = [row.due for row in found]
                 token = database.take(found, now + lease)
                 for row, due in zip(found, dues, strict=True):
-                    runs.append(_run(row, due, token, now, lease_ends, timeout.total_seconds()))
+                    runs.append(_run(row, due, token, now, lease_ends, timeout))
 
             yield from self._ask(here, 0.0)
             yield lambda go: database.commit(transaction, take, go)

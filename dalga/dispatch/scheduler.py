@@ -191,8 +191,7 @@ class Scheduler:
 
     def _claim(self) -> Deferred[Claimed]:
         self._outlook.claim_begins()
-        timeout = timedelta(seconds=self._pace.timeout)
-        return self._store.claim(self._slots.wanted, timeout, self._slots.left_out)
+        return self._store.claim(self._slots.wanted, self._pace.timeout, self._slots.left_out)
 
     def _take_in(self, claimed: Claimed) -> None:
         self._outlook.claimed(claimed, self._slots.left_out, self._reactor.seconds())

@@ -252,9 +252,7 @@ class Store(Protocol):
         :param without: paths whose jobs are passed over.
         """
 
-    def claim(
-        self, limit: int, timeout: timedelta, without: Collection[str] = ()
-    ) -> Deferred[Claimed]:
+    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
         """
         Take up to `limit` due rows, oldest first. Each has a lease of its own, which is as long as
         its POST may take and `dalga.model.run.LEASE_MARGIN` more.
@@ -262,7 +260,8 @@ class Store(Protocol):
         Rows that can't be understood are set aside on the way and logged (P6).
 
         :param limit: at least 1.
-        :param timeout: how long the POST of a job may take that has no time-out of its own.
+        :param timeout: how long the POST of a job may take that has no time-out of its own, in
+            seconds.
         :param without: paths whose jobs are passed over.
         """
 

@@ -136,11 +136,8 @@ class Runs:
 
         return self._lane.read(fetch, dues)
 
-    def claim(
-        self, limit: int, timeout: timedelta, without: Collection[str] = ()
-    ) -> Deferred[Claimed]:
+    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
         """See `Store.claim`."""
-        default = timeout.total_seconds()
 
         def work(cursor: Cursor, now: datetime, since: float) -> tuple[Claimed, list[str]]:
             paths = list(map(self._dialect.key, without))
@@ -150,7 +147,7 @@ class Runs:
             problems: list[str] = []
             if due:
                 token = self._token()
-                leases = self._take(cursor, now, since, token, due, default)
+                leases = self._take(cursor, now, since, token, due, timeout)
                 # Only now are the rows this transaction's own: what is read here was taken.
                 ids = [row.id for row in due]
                 found = self._sql.read_taken.fetch(cursor, ids, token=token)

@@ -222,9 +222,7 @@ class JobsTable:
         """See `Store.due_within`."""
         return self._runs.due_within(within, limit, without)
 
-    def claim(
-        self, limit: int, timeout: timedelta, without: Collection[str] = ()
-    ) -> Deferred[Claimed]:
+    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
         """See `Store.claim`."""
         return self._runs.claim(limit, timeout, without)
 
