@@ -351,6 +351,15 @@ class SocketTests(ConnectionTestCase):
             sentence = self.refusal(replace(self.config, socket=path))
             self.assertIn(f"can't reach database {self.config.db!r} at {path}: ", sentence)
             self.assertNotIn(ADDRESS, sentence)
+            cure = "; start the server, or name another with socket in [mysql]"
+            self.assertTrue(sentence.endswith(cure), sentence)
+
+    def test_no_server(self) -> None:
+        port = free_port()
+        sentence = self.refusal(replace(self.config, host=ADDRESS, port=port))
+        self.assertIn(f"can't reach database {self.config.db!r} at {ADDRESS}:{port}: ", sentence)
+        cure = "; start the server, or name another with host and port in [mysql]"
+        self.assertTrue(sentence.endswith(cure), sentence)
 
 
 def packet(number: int, content: bytes) -> bytes:

@@ -589,6 +589,9 @@ class MySQL:
             ER.BAD_DB_ERROR: "there is no such database:",
         }.get(code, "can't use")
         words = _words(error)
+        if code in (CR.CR_CONN_HOST_ERROR, CR.CR_UNKNOWN_HOST):
+            named_by = "socket" if isinstance(self._servers[0], str) else "host and port"
+            words += f"; start the server, or name another with {named_by} in [mysql]"
         if code == 1698:
             words += (
                 "; one that logs in as the system's user of its name (unix_socket, auth_socket) "
