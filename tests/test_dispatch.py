@@ -73,6 +73,7 @@ class SchedulerTestCase(SynchronousTestCase):
         scan: float = 1.0,
         jitter: float = 0.0,
         retry: RetryPolicy | None = None,
+        policy: RunPolicy | None = None,
     ) -> None:
         """Start a scheduler, and let it claim for the first time."""
         self.scheduler = Scheduler(
@@ -80,7 +81,7 @@ class SchedulerTestCase(SynchronousTestCase):
             self.store,
             self.endpoint,
             Pace(slots=slots, timeout=TIMEOUT, scan=scan),
-            RunPolicy(retry or RetryPolicy(jitter=jitter)),
+            policy or RunPolicy(retry or RetryPolicy(jitter=jitter)),
             Random(20141111),
             "web1",
         )
@@ -635,6 +636,35 @@ class ClaimTests(SchedulerTestCase):
         self.endpoint.answer("often")
         self.go(6)
         self.assertEqual(self.endpoint.paths, ["often", "often"])
+
+    def test_a_job_changed_in_a_run_in_which_the_clock_is_set_back(self) -> None:
+        """P5, P8: nor does a run wait that the change brings, however intervals are counted."""
+        key = JobKey("a", "body")
+        update = IfExists.UPDATE
+        once = replace(EACH_MINUTE, count=1)
+        stops = replace(EACH_MINUTE, on_failure=OnFailure.STOP)
+        goes_on = replace(EACH_MINUTE, on_failure=OnFailure.CONTINUE, if_exists=update)
+        give_up = RetryPolicy(stop_after=timedelta())
+        for policy in (
+            RunPolicy(give_up),
+            RunPolicy(give_up, fixed_intervals=False),
+            RunPolicy(give_up, randomization_factor=0.5),
+        ):
+            for before, during, status in (
+                (once, replace(once, count=2, if_exists=update), 200),
+                (stops, goes_on, 500),
+                (once, EACH_MINUTE, 200),
+            ):
+                self.setUp()
+                self.store.put(key, replace(before, immediate=True))
+                self.start(policy=policy)
+                self.store.put(key, during)
+                self.go(1)
+                self.store.set_by = timedelta(hours=-2)
+                self.go(2)
+                self.endpoint.answer("a", status)
+                self.go(180)
+                self.assertEqual(len(self.endpoint.posts), 2, (policy, during))
 
     def test_after_an_outage(self) -> None:
         """P9: a periodic job that was due for an hour runs once, then at its regular time."""

@@ -29,6 +29,7 @@ from dalga.model.run import (
     Delete,
     End,
     GiveBack,
+    Outcome,
     Reschedule,
     Retry,
     RunPolicy,
@@ -708,6 +709,19 @@ class ExistsTests(SynchronousTestCase):
             # An end that has come by then still holds.
             ends = judge(replace(RUN, options=last), OK, end_of_run, policy, Random(1))
             self.assertEqual(revised(ends, Options(until=NOW), end_of_run).verdict, Delete())
+
+    def test_a_verdict_on_a_job_that_is_gone(self) -> None:
+        """P4: a 204 does not remove a job that a user changed during the run."""
+        gone, now = Outcome(204, 0.1), NOW + 40 * SECOND
+        for policy, expected in (
+            (RunPolicy(), RUN.scheduled + MINUTE),
+            (RunPolicy(fixed_intervals=False), now + MINUTE),
+        ):
+            end = judge(RUN, gone, now, policy, Random(1))
+            self.assertEqual(end.verdict, Delete())
+            verdict = revised(end, Options(count=2), now).verdict
+            assert isinstance(verdict, Reschedule)
+            self.assertEqual(verdict.scheduled, expected)
 
     def test_a_verdict_by_other_options(self) -> None:
         """The end of a run goes by the options that hold by then."""

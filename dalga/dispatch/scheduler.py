@@ -230,6 +230,7 @@ class Scheduler:
     def _recorded(self, recorded: Recorded) -> None:
         """The recorder has written a batch. The log tells which ends it wrote otherwise."""
         self._outlook.recorded(recorded, self._store.clock.now())
+        self._upkeep.recorded(recorded)
         log_recorded(recorded)
         self._changed()
 

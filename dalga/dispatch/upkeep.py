@@ -22,7 +22,8 @@ from dalga.dispatch.outages import CORRECTION, HEARTBEAT, Outages
 from dalga.dispatch.query import Query
 from dalga.log import logger
 from dalga.model.setback import Reach
-from dalga.store import Store
+from dalga.store import Recorded, Store
+from dalga.store.clock import SET_BACK
 
 log = logger(__name__)
 
@@ -75,8 +76,10 @@ class Upkeep:
         self.queries: tuple[Query[Any], ...] = (self._heartbeats, corrections)
         #: When the next heartbeat is written, in seconds of the reactor's clock.
         self._next_heartbeat = reactor.seconds()
-        #: The value of `DatabaseClock.set_backs` up to which jobs were corrected.
-        self._set_backs = 0
+        #: How often ends of runs were written that have to be corrected (`recorded`).
+        self._late_ends = 0
+        #: What `_reasons` gave when the last correction began that came to its end.
+        self._corrected_for = (0, 0)
         self._stopping = False
         #: Fires when the heartbeat under way has ended: `depart` waits for it.
         self._heartbeat_over: Deferred[None] | None = None
@@ -120,26 +123,41 @@ class Upkeep:
 
     # A clock that was set back
 
-    def _correct_when(self, now: float) -> float | None:
-        return now if self._store.clock.set_backs != self._set_backs else None
+    def recorded(self, recorded: Recorded) -> None:
+        """
+        A batch of ends is written. Where a user changed a job during a run, and the clock was set
+        back in that same run, the next run may be written by the clock that was ahead. The
+        correction has seen no more than the row's lease: so another one is made.
+        """
+        if changed := (*recorded.revised, *recorded.overridden):
+            ahead = self._store.clock.now() + SET_BACK
+            if any(end.run.claimed > ahead for end in changed):
+                self._late_ends += 1
 
-    def _correct(self) -> Deferred[int | None]:
+    def _reasons(self) -> tuple[int, int]:
+        """How many reasons for a correction there have been: set-backs, and batches of ends."""
+        return self._store.clock.set_backs, self._late_ends
+
+    def _correct_when(self, now: float) -> float | None:
+        return now if self._reasons() != self._corrected_for else None
+
+    def _correct(self) -> Deferred[tuple[int, int] | None]:
         return Deferred.fromCoroutine(self._correct_all())
 
-    async def _correct_all(self) -> int | None:
+    async def _correct_all(self) -> tuple[int, int] | None:
         """
         Move what is to be moved, a piece of the table at a time.
 
-        :return: up to which set-back the times are corrected; None if a stop came before the end.
+        :return: the reasons that the times are corrected for; None if a stop came before the end.
         """
-        set_backs = self._store.clock.set_backs
+        reasons = self._reasons()
         last = await self._store.correct(self._reach, None)
         while last is not None and not self._stopping:
             last = await self._store.correct(self._reach, last)
-        return set_backs if last is None else None
+        return reasons if last is None else None
 
-    def _corrected(self, set_backs: int | None) -> None:
-        if set_backs is not None:
-            self._set_backs = set_backs
+    def _corrected(self, reasons: tuple[int, int] | None) -> None:
+        if reasons is not None:
+            self._corrected_for = reasons
             self._moved()
             log.warn("the database's clock was set back: jobs that it would hold up were moved")

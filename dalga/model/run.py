@@ -229,6 +229,7 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
         due = add(now, policy.retry.delay(run.attempt, random, retry_after)) or now
         if not policy.retry.gives_up(run.started, due):
             return End(run, outcome, Retry(due, outcome.reason))
+    # Of a job that is gone, too: if a user has changed it during the run, it stays (`revised`).
     off_grid = _off_grid(run, now, policy, random)
     return End(run, outcome, _verdict(run, outcome, _following(run, off_grid, now)), off_grid)
 
