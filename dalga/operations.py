@@ -72,7 +72,7 @@ class Timetable:
 InThread = Callable[[Callable[[], Timetable]], Deferred[Timetable]]
 
 
-class Jobs:
+class Operations:
     """
     :param store: an opened store.
     :param reactor: for the time limit of calls.

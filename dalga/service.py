@@ -3,7 +3,7 @@ The one place that builds the parts, and starts and stops them in order.
 
     make_service    before the reactor runs: opens what is `Fixed`, reads the `Settings`
     startService    as the user that the daemon becomes, in its process: builds the `Parts`
-                        endpoint <- scheduler -> store <- jobs <- site <- the listeners
+                        endpoint <- scheduler -> store <- operations <- site <- the listeners
     stopService     in the order of `DalgaService._stop`
 
 ``a -> b`` says that a is handed b, and calls it.
@@ -33,7 +33,7 @@ from dalga.listening import listen
 from dalga.log import logger
 from dalga.model.address import as_in_url
 from dalga.model.run import RunPolicy
-from dalga.operations import Jobs
+from dalga.operations import Operations
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.trust import Trust
 from dalga.privileges import STAYS, User, acting_as
@@ -112,7 +112,7 @@ class Parts(NamedTuple):
 
     endpoint: Endpoint
     scheduler: Scheduler
-    jobs: Jobs
+    operations: Operations
     ports: list[IListeningPort]
 
 
@@ -135,7 +135,7 @@ def build(reactor: Any, fixed: Fixed, settings: Settings, instance: str) -> Part
         random=random,
         instance=instance,
     )
-    jobs = Jobs(
+    operations = Operations(
         store=fixed.store,
         reactor=reactor,
         written=scheduler.expect,
@@ -146,7 +146,7 @@ def build(reactor: Any, fixed: Fixed, settings: Settings, instance: str) -> Part
         tzdata=fixed.zones.version,
     )
     site = make_site(
-        jobs=jobs,
+        operations=operations,
         reactor=reactor,
         idle_timeout=settings.idle_timeout,
         arrival_timeout=settings.arrival_timeout,
@@ -156,7 +156,7 @@ def build(reactor: Any, fixed: Fixed, settings: Settings, instance: str) -> Part
         reactor.adoptStreamPort(listener.fileno(), listener.family, site)
         for listener in fixed.listeners
     ]
-    return Parts(endpoint, scheduler, jobs, ports)
+    return Parts(endpoint, scheduler, operations, ports)
 
 
 def build_endpoint(
@@ -236,7 +236,7 @@ class DalgaService(Service):
             self._parts.endpoint.stop_resolving()
             await self._stop_listening()
             await self._drain()
-            self._parts.jobs.stop()
+            self._parts.operations.stop()
             await self._parts.scheduler.depart()
             await self._parts.endpoint.close()
         finally:

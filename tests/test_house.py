@@ -325,8 +325,8 @@ class RuleTests(SynchronousTestCase):
             ),
             (
                 "outgoing.endpoint",
-                "from dalga.operations import Jobs",
-                "imports dalga.operations.Jobs",
+                "from dalga.operations import Operations",
+                "imports dalga.operations.Operations",
             ),
             ("dispatch.scheduler", "from dalga.web import server", "imports dalga.web.server"),
             (

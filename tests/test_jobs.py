@@ -25,7 +25,7 @@ from dalga.model.options import IfExists, Options
 from dalga.model.plan import RawRequest, ScheduleRequest
 from dalga.model.run import Stop
 from dalga.model.schedule import Every, Once
-from dalga.operations import Jobs, Status, Timetable
+from dalga.operations import Operations, Status, Timetable
 from tests.examples import ended
 from tests.fakes import EPOCH, FakeStore
 
@@ -38,13 +38,13 @@ PATIENCE = 4.0
 
 
 class JobsTestCase(SynchronousTestCase):
-    """`Jobs` over a fake store."""
+    """`Operations` over a fake store."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = FakeStore(self.clock.seconds)
         self.told: list[datetime] = []
-        self.jobs = Jobs(
+        self.jobs = Operations(
             self.store, self.clock, self.told.append, lambda: 3, "web1", tzdata="2026f"
         )
 
@@ -67,7 +67,7 @@ class CallTests(JobsTestCase):
     def test_schedule_with_a_variation(self) -> None:
         """Each job's first interval is multiplied by what was drawn for it."""
         drawn = iter((0.75, 1.25))
-        jobs = Jobs(self.store, self.clock, print, int, variation=lambda: next(drawn))
+        jobs = Operations(self.store, self.clock, print, int, variation=lambda: next(drawn))
         for variation in (0.75, 1.25):
             job = self.successResultOf(self.ask(jobs.schedule(KEY, EACH_MINUTE)))
             self.assertEqual(job.due, self.store.time + variation * MINUTE)
@@ -285,7 +285,9 @@ class PatienceTests(JobsTestCase):
             threads.append((work, Deferred()))
             return threads[-1][1]
 
-        self.jobs = Jobs(self.store, self.clock, self.told.append, lambda: 0, in_thread=in_thread)
+        self.jobs = Operations(
+            self.store, self.clock, self.told.append, lambda: 0, in_thread=in_thread
+        )
         first = self.ask(self.jobs.run_times(KEY, 1, None))
         second = self.ask(self.jobs.preview(EACH_MINUTE, 1, None))
         third = self.ask(self.jobs.run_times(KEY, 1, None))

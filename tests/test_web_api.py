@@ -1,5 +1,5 @@
 """
-The HTTP interface over a real socket, with the real `Jobs` and a store in memory.
+The HTTP interface over a real socket, with the real `Operations` and a store in memory.
 
 What is compared is octets: clients of the original read them.
 """
@@ -36,7 +36,7 @@ from dalga.model.fields import FIELDS, READERS
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey, Position
 from dalga.model.plan import ScheduleRequest, plan
-from dalga.operations import Jobs
+from dalga.operations import Operations
 from dalga.store import Counts, Page
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
@@ -67,7 +67,7 @@ STATE = {
 
 
 class MemoryStore:
-    """What `Jobs` asks of a store, in a dict. `stall` and `broken` make it slow and failing."""
+    """What `Operations` asks of a store, in a dict. `stall`, `broken`: it is slow, it fails."""
 
     def __init__(self) -> None:
         self.rows: dict[JobKey, Job | UnreadableJob] = {}
@@ -261,7 +261,7 @@ class APITestCase(TestCase):
         self.store = MemoryStore()
         self.announced: list[datetime] = []
         store: Any = self.store
-        self.jobs = Jobs(
+        self.jobs = Operations(
             store, self.clock, self.announced.append, lambda: 7, "host-1", tzdata="2026f"
         )
         self.site = make_site(self.jobs, self.clock, max_connections=self.max_connections)

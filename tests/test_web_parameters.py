@@ -62,7 +62,7 @@ class PathTests(SynchronousTestCase):
             (b"/jobs/%3Fx/%23x", RawKey("?x", "#x")),
             (b"/jobs/a#b/c", RawKey("a#b", "c")),
             (b"/jobs/job%20/a%00b%0A", RawKey("job ", "a\0b\n")),
-            # What `Jobs.schedule` refuses can still be looked up and deleted.
+            # What `Operations.schedule` refuses can still be looked up and deleted.
             (b"/jobs/../.", RawKey("..", ".")),
             (b"/jobs/" + b"%C3%B6" * 255 + b"/b", RawKey("ö" * 255, "b")),
         ]:

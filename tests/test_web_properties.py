@@ -27,7 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
 from dalga.model.key import JobKey
-from dalga.operations import Jobs
+from dalga.operations import Operations
 from dalga.web.server import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER, make_site
 from tests.daemons import DaemonTestCase
 from tests.stores import each_engine
@@ -240,7 +240,7 @@ class OctetTests(SynchronousTestCase):
         """A connection to an interface of its own."""
         clock = Clock()
         store: Any = MemoryStore()
-        jobs = Jobs(store, clock, lambda at: None, lambda: 7, "host-1")
+        jobs = Operations(store, clock, lambda at: None, lambda: 7, "host-1")
         channel: Any = make_site(jobs, clock).buildProtocol(None)
         wire = Wire(lenient=True)
         channel.makeConnection(wire)

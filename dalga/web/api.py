@@ -1,5 +1,5 @@
 """
-The routes. Each route reads the request, asks `Jobs` and answers. Nothing is decided here.
+The routes. Each route reads the request, asks `Operations` and answers. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
 from dalga.log import logger
-from dalga.operations import Jobs
+from dalga.operations import Operations
 from dalga.web.bodies import JSON
 from dalga.web.cursors import cursor_text
 from dalga.web.errors import problem_of, unexpected
@@ -47,40 +47,40 @@ class _Job(BaseConverter):
 
 
 class Api:
-    """The HTTP interface to `jobs`."""
+    """The HTTP interface to `operations`."""
 
     app = Klein()
     app.url_map.converters["job"] = _Job
     app.url_map.merge_slashes = False  # an empty segment is refused, not redirected
 
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
 
     @app.route("/jobs/<job:target>", methods=["PUT"])
     async def schedule(self, request: ApiRequest, target: str) -> bytes:
         """Write a job, new or over the one that is there."""
         key = job_key(request.path)
         parameters = schedule_request(request.query, request.content_type, request.body, key)
-        job = await self._jobs.schedule(key, parameters)
+        job = await self._operations.schedule(key, parameters)
         return request.answer(HTTPStatus.CREATED, CONTENT_TYPE, job_json(job))
 
     @app.route("/jobs/<job:target>", methods=["GET"])
     async def get(self, request: ApiRequest, target: str) -> bytes:
         """Show a job."""
-        job = await self._jobs.get(job_key(request.path))
+        job = await self._operations.get(job_key(request.path))
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job))
 
     @app.route("/jobs/<job:target>", methods=["POST"])
     async def trigger(self, request: ApiRequest, target: str) -> bytes:
         """Run a job now. Parameters and body are ignored, as in the Go original."""
-        job = await self._jobs.trigger(job_key(request.path))
+        job = await self._operations.trigger(job_key(request.path))
         # The Go original has no charset in this answer.
         return request.answer(HTTPStatus.OK, JSON, job_json(job))
 
     @app.route("/jobs/<job:target>", methods=["DELETE"])
     async def cancel(self, request: ApiRequest, target: str) -> bytes:
         """Delete a job, or make sure that there is none."""
-        await self._jobs.cancel(job_key(request.path))
+        await self._operations.cancel(job_key(request.path))
         return request.answer(HTTPStatus.NO_CONTENT)
 
     @app.route("/jobs/<job:target>", methods=["PATCH"])
@@ -88,9 +88,9 @@ class Api:
         """Let a job run again, or keep it from running."""
         key = job_key(request.path)
         if enablement(request.query, request.content_type, request.body):
-            job = await self._jobs.enable(key)
+            job = await self._operations.enable(key)
         else:
-            job = await self._jobs.disable(key)
+            job = await self._operations.disable(key)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job))
 
     @app.route("/jobs/<job:target>/upcoming", methods=["GET"])
@@ -98,14 +98,14 @@ class Api:
         """List a job's next run times."""
         key = owner_key(request.path)
         asked = run_times(request.query)
-        times = await self._jobs.run_times(key, asked.limit, asked.after)
+        times = await self._operations.run_times(key, asked.limit, asked.after)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_times_json(times))
 
     @app.route("/jobs", methods=["GET"])
     async def page(self, request: ApiRequest) -> bytes:
         """List jobs, a page at a time."""
         asked = listing(request.query)
-        page = await self._jobs.page(asked.path, asked.cursor, asked.limit)
+        page = await self._operations.page(asked.path, asked.cursor, asked.limit)
         if page.last is None:
             return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, None))
         cursor = cursor_text(page.last, asked.path)
@@ -118,13 +118,13 @@ class Api:
     async def preview(self, request: ApiRequest) -> bytes:
         """List the run times that a job would have."""
         parameters, asked = preview(request.query)
-        times = await self._jobs.preview(parameters, asked.limit, asked.after)
+        times = await self._operations.preview(parameters, asked.limit, asked.after)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_times_json(times))
 
     @app.route("/status", methods=["GET"])
     async def status(self, request: ApiRequest) -> bytes:
         """Count the jobs."""
-        status = await self._jobs.status()
+        status = await self._operations.status()
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, status_json(status))
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from dalga.errors import DalgaError
-from dalga.operations import Jobs
+from dalga.operations import Operations
 from dalga.web.api import Api
 from dalga.web.bodies import too_large
 from dalga.web.errors import (
@@ -58,7 +58,7 @@ LINGER = 15
 
 
 def make_site(
-    jobs: Jobs,
+    operations: Operations,
     reactor: IReactorTime,
     idle_timeout: float = IDLE_TIMEOUT,
     arrival_timeout: float = ARRIVAL_TIMEOUT,
@@ -72,7 +72,7 @@ def make_site(
     :return: the factory to listen with.
     """
     return ApiSite(
-        Api(jobs).app.resource(), reactor, idle_timeout, arrival_timeout, max_connections
+        Api(operations).app.resource(), reactor, idle_timeout, arrival_timeout, max_connections
     )
 
 
