@@ -110,14 +110,14 @@ DalgaService.hang_up = hang_up
 main([])
 """
 
-    def test_the_service_decides(self) -> None:
-        """It may go on, as often as it likes, or stop as SIGTERM would, with status 0."""
+    def start(self, *before: str) -> subprocess.Popen[str]:
+        """Start it in a folder of its own, by a command before it."""
         folder = self.mktemp()
         os.mkdir(folder)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DALGA_")}
         environment |= {"DALGA_LISTEN_PORT": "0", "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
-            [sys.executable, "-c", self.PROGRAM],
+            [*before, sys.executable, "-c", self.PROGRAM],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -125,6 +125,24 @@ main([])
         )
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
+        return process
+
+    def test_under_nohup(self) -> None:
+        """A hang-up that nohup(1) has had ignored stays ignored."""
+        process = self.start("nohup")
+        assert process.stdout is not None
+        with process.stdout as output:
+            said = iter(output.readline, "")
+            next(line for line in said if "time zone data" in line)
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            left = "".join(said)
+        self.assertIn("stopped\n", left)
+        self.assertNotIn("hang-ups", left)
+
+    def test_the_service_decides(self) -> None:
+        """It may go on, as often as it likes, or stop as SIGTERM would, with status 0."""
+        process = self.start()
         assert process.stdout is not None
         with process.stdout as output:
             said = iter(output.readline, "")

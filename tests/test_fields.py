@@ -110,6 +110,11 @@ class RowTests(SynchronousTestCase):
                 self.assertEqual(value(job), value(found), field.name)
                 self.assertNotEqual(value(job), value(NOTHING), field.name)
 
+    def test_what_says_when_is_shown_first(self) -> None:
+        found = planned(f"{PUTS['dst-gap']}&jitter=60&until=2030-01-01T00:00:00Z")
+        shown = [name for name, _ in shown_parameters(found)]
+        self.assertEqual(shown, ["interval", "location", "dst_gap", "until", "jitter"])
+
     def test_a_default_is_neither_shown_nor_kept(self) -> None:
         said = planned("interval=60&location=UTC&catch-up=one&on-failure=continue")
         self.assertEqual(dict(shown_parameters(said)), {"interval": 60})

@@ -22,11 +22,12 @@ from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Stop, Verd
 from dalga.store import Recorded
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL
+from dalga.store.rows import Marks, was_recorded
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import CONFLICT_ATTEMPTS, Conflict
 from tests.erring import ErringProxy
-from tests.examples import MINUTE, ended
+from tests.examples import MINUTE, RUN, ended
 from tests.stores import (
     EACH_MINUTE,
     LONG,
@@ -193,6 +194,19 @@ class ConflictTests(EngineTestCase):
         self.assertEqual(len(tried), CONFLICT_ATTEMPTS)
 
 
+class RecordedTests(SynchronousTestCase):
+    """Whether an end was written, where no engine is needed to make the row."""
+
+    def test_what_others_left(self) -> None:
+        """P13: neither another instance's retry is this one's stop, nor a DELETE its retry."""
+        run = replace(RUN, id="aa-1")
+        stop, retry = ended(run, Stop("500")), ended(run, Retry(RUN.due, "500"))
+        retried = Marks(1, None, b"\xaa", attempts=2, error="500", failed=0)
+        self.assertFalse(was_recorded(stop, retried))
+        self.assertTrue(was_recorded(stop, retried._replace(attempts=1, failed=2)))
+        self.assertFalse(was_recorded(retry, None))
+
+
 @each_engine(globals(), only=("mariadb", "mysql"))
 class ErringTests(EngineTestCase):
     """A server, and a proxy before it that answers by errors of its own."""
@@ -288,6 +302,13 @@ class ErringTests(EngineTestCase):
                     self.assertEqual(recorded.overridden + recorded.postponed, [], name)
                     expected = (int(not done and claimed_since), int(done))
                     self.assertEqual((len(recorded.lost), len(recorded.already)), expected, name)
+
+    async def test_not_recorded_for_certain(self) -> None:
+        """P13: a record that failed before its COMMIT is not asked for again."""
+        store, run = await self.open_with_a_run()
+        self.proxy.say(1105, "Unknown error", b"token", times=1)
+        await self.assertFailure(store.record([ended(run, Delete())]), StoreUnavailable)
+        self.assertEqual(store._runs._unsure, set())
 
     async def record_twice(
         self, store: JobsTable, other: JobsTable, verdict: Verdict, done: bool, claimed_since: bool

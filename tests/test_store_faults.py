@@ -134,7 +134,8 @@ class ConcurrencyTests(EngineTestCase):
                 cursor = connection.cursor()
                 cursor.execute(
                     "UPDATE dalga SET token = 'somebody else 16', run = 'somebody else 16', "
-                    "attempts = 1, due = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR "
+                    "attempts = 1, started = UTC_TIMESTAMP(6), "
+                    "due = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR "
                     "WHERE path IN ('a', 'b')"
                 )
                 connection.commit()
@@ -280,6 +281,17 @@ class ConcurrencyTests(EngineTestCase):
         self.assertEqual((await store.counts()).total, 1)
         self.assertEqual(await self.record(store, [(locked, Delete())]), [])
         self.assertEqual((await store.counts()).total, 0)
+
+    async def test_a_locked_row_of_another(self) -> None:
+        """P2: a row that another instance has claimed since is not waited for."""
+        self.claimable("a")
+        store = self.stores[0]
+        (run,) = (await store.claim(9, LONG)).runs
+        self.sql("UPDATE dalga SET token = 'somebody else 16'")
+        with closing(self.connect()) as stranger:
+            stranger.cursor().execute("SELECT * FROM dalga FOR UPDATE")
+            end = ended(run, Delete())
+            self.assertEqual(await store.record([end]), Recorded(lost=[end]))
 
     def test_words_find_rows_by_their_keys(self) -> None:
         """
