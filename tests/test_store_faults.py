@@ -30,7 +30,7 @@ from dalga.store.sqlite import SQLite
 from dalga.store.statements import Statements
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Conflict
-from tests.examples import ended
+from tests.examples import THEN, ended
 from tests.servers import start_server
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine, server
 
@@ -165,19 +165,34 @@ class ConcurrencyTests(EngineTestCase):
 
     async def test_scheduled_anew_between_two_statements(self) -> None:
         """P4: a verdict does not write over what was said after the record had looked."""
-        for said, left in (("1", [(0,)]), ("2", [])):
-            store = self.open_store_without_locks()
-            self.in_the_past("a")
-            (run,) = (await store.claim(9, LONG)).runs
-            later = run.claimed + HOUR
-            say = f"UPDATE dalga SET override = {said}"
-            hooked = before(self, store, "reschedule_rows", say)
-            end = ended(run, Reschedule(later, later))
-            recorded = await store.record([end])
-            self.assertEqual((hooked, recorded.overridden), (["reschedule_rows"], [end]))
-            self.assertEqual(self.sql("SELECT override FROM dalga"), left)
-            self.assertEqual(self.sql("SELECT id FROM dalga WHERE scheduled > '2020-01-02'"), [])
-            self.sql("DELETE FROM dalga")
+        for statement, verdict in (
+            ("reschedule_rows", Reschedule(THEN, THEN)),
+            ("delete_rows", Delete()),
+        ):
+            for said, left in (("1", [(0,)]), ("2", [])):
+                store = self.open_store_without_locks()
+                self.in_the_past("a")
+                (run,) = (await store.claim(9, LONG)).runs
+                hooked = before(self, store, statement, f"UPDATE dalga SET override = {said}")
+                end = ended(run, verdict)
+                recorded = await store.record([end])
+                self.assertEqual((hooked, recorded.overridden), ([statement], [end]))
+                self.assertEqual(self.sql("SELECT override FROM dalga"), left)
+                self.assertEqual(
+                    self.sql("SELECT id FROM dalga WHERE scheduled > '2020-01-02'"), []
+                )
+                self.sql("DELETE FROM dalga")
+
+    async def test_put_anew_after_the_record_has_looked(self) -> None:
+        """P4: a job that was deleted, and in between put anew, stays."""
+        store = self.open_store_without_locks()
+        (key,) = self.in_the_past("a")
+        (run,) = (await store.claim(9, LONG)).runs
+        await store.delete(key)
+        hooked = before(self, store, "bury_rows", "UPDATE dalga SET override = 1")
+        self.assertEqual(await self.record(store, [(run, Delete())]), [run])
+        self.assertEqual(hooked, ["bury_rows"])
+        self.assertEqual(self.sql("SELECT override FROM dalga"), [(0,)])
 
     async def test_deleted_after_the_record_has_looked(self) -> None:
         """P4: what was deleted in between is not brought back by the end of its run."""

@@ -423,6 +423,7 @@ class SchemaTwoTests(OwnTestCase):
         said = self.upgrade()
         words = "granted on `dalga_heartbeats` by its name have to be granted on `dalga_alive_3`"
         self.assertEqual(words in said, self.engine != "sqlite")
+        self.assertEqual("rights" in said, self.engine != "sqlite")
 
 
 class OldDaemon:
@@ -488,6 +489,21 @@ class ServerTests(OwnTestCase):
                 (f"{self.on_server.db}/dalga",),
             )
             return cursor.fetchall()
+
+    def test_a_last_statement_that_was_done(self) -> None:
+        """Though its answer was lost: the new table keeps its table of instances."""
+        self.open_store()
+
+        def lose(sql: str) -> None:
+            if "dalga schema 4" in sql:
+                self.sql(sql)
+                raise StartupError("the connection is lost")
+
+        with LaterVersion():
+            sentence = self.refused(watched(self.dialect(), lose))
+            self.assertIn("is lost; the same command goes on from there", sentence)
+            self.assertIn("dalga_alive_4", self.tables())
+            self.assertIn("there is nothing to do", self.upgrade())
 
     def test_rights_that_are_missing(self) -> None:
         """They are named, and nothing is changed."""
@@ -787,6 +803,19 @@ class LaterVersionTests(OwnTestCase):
         self.assertIn("disk full; ", sentence)
         self.assertEqual(self.tables(), before)
         self.make_store().open()
+
+    def test_an_interruption(self) -> None:
+        """Ctrl-C on the way leaves all as it was, too."""
+        self.open_store()
+        before = self.tables()
+
+        def interrupt(sql: str) -> None:
+            if "dalga schema 4" in sql or "user_version =" in sql:
+                raise KeyboardInterrupt
+
+        with LaterVersion(), closing(room.upgrade(watched(self.dialect(), interrupt), False)) as up:
+            self.assertRaises(KeyboardInterrupt, list, up)
+        self.assertEqual(self.tables(), before)
 
     async def test_an_instance_that_starts_meanwhile(self) -> None:
         """One that claims between the first look and the renaming is seen; all is as it was."""
