@@ -735,6 +735,9 @@ class LaterVersionTests(OwnTestCase):
         self.sql("ALTER TABLE dalga_alive_3 RENAME TO dalga_alive_4")
         with LaterVersion():
             self.assertIn("heartbeat in the last 30 seconds: here-1-abcd)", self.refused())
+        self.sql("UPDATE dalga_alive_4 SET seen = '2020-01-01 00:00:00.000000'")
+        with LaterVersion():
+            self.assertIn(" was interrupted\n", self.upgrade(dry_run=True))
         self.sql("CREATE TABLE dalga_alive_3 AS SELECT * FROM dalga_alive_4")
         for table in ("dalga_alive_3", "dalga_alive_4"):
             self.sql(f"UPDATE {table} SET seen = '2020-01-01 00:00:00.000000'")
