@@ -1,10 +1,12 @@
 """
 The in-memory heap of next-run times.
 
-It tells when to wake without asking the database. It holds instants only, of the near future only,
-and decides nothing: what runs is what the claim finds in the database. So a time whose job was
-deleted or moved does no harm (one claim that finds nothing), and a time that is missing costs at
-most the wait until the next scan.
+The agenda tells when to wake, without asking the database. It holds instants of the near future,
+and no jobs. It decides nothing: the claim finds in the database which jobs run. So mistakes cost
+little:
+
+    a time whose job was deleted or moved     one claim that finds nothing
+    a time that is missing                    the job waits for the next scan, at most
 """
 
 from __future__ import annotations
@@ -16,16 +18,19 @@ from datetime import datetime
 
 class Agenda:
     """
-    Due times up to a horizon, earliest first, each once.
+    Due times up to a horizon, the earliest first, each once.
 
-    Beyond the horizon nothing is kept: the scan that moves the horizon on brings what lies there.
-    That bounds the memory, together with `limit`: what would be more than so many instants pulls
-    the horizon in instead.
+    Later times than the horizon are not kept: the scan that moves the horizon on brings them. If
+    there would be more times than `limit`, the horizon moves back instead. So the memory is bounded
+    (P10).
+
+    :param limit: how many times are held, at most.
     """
 
     def __init__(self, limit: int = 10_000) -> None:
         self.limit = limit
-        #: Up to where (aware UTC, inclusive) all due times known to the last scan are held.
+        #: All due times up to this one (aware UTC, inclusive) that the last scan found are held.
+        #: None before the first scan.
         self.horizon: datetime | None = None
         self._heap: list[datetime] = []
         self._held: set[datetime] = set()
@@ -35,9 +40,9 @@ class Agenda:
 
     def fill(self, dues: Iterable[datetime], horizon: datetime) -> datetime:
         """
-        Take in what a scan found up to `horizon`; what came by `add` meanwhile stays.
+        Take in the due times up to `horizon` that a scan has found. The times that are held stay.
 
-        :return: the horizon now: earlier than `horizon` if there were more times than `limit`.
+        :return: the new horizon: earlier than `horizon` if there are more times than `limit`.
         """
         self.horizon = horizon
         for due in dues:
@@ -48,7 +53,7 @@ class Agenda:
         """
         Take in one due time that this instance has just written.
 
-        :return: whether it is now the earliest, so that a sleeper has to be woken sooner.
+        :return: whether it is the earliest time now, so that the scheduler has to wake sooner.
         """
         if self.horizon is None or due > self.horizon:
             return False
@@ -60,7 +65,11 @@ class Agenda:
         return self._heap[0] if self._heap else None
 
     def forget_until(self, now: datetime) -> None:
-        """Drop the times up to and including `now`: a claim has just looked there."""
+        """
+        Drop the times up to and including `now`: a claim has just looked for their rows.
+
+        :param now: the database's time of that claim.
+        """
         while self._heap and self._heap[0] <= now:
             self._held.discard(heapq.heappop(self._heap))
 
@@ -70,7 +79,7 @@ class Agenda:
         heapq.heappush(self._heap, due)
         self._held.add(due)
         if len(self._heap) > self.limit:
-            # Keep the nearest half: rare, and cheaper than holding a heap with two ends.
+            # Keep the earlier half. That is rare, and cheaper than a heap with two ends.
             self._heap = heapq.nsmallest(self.limit // 2, self._heap)
             self._held = set(self._heap)
             self.horizon = self._heap[-1]

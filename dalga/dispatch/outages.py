@@ -27,13 +27,14 @@ MISTAKES_TOLD = 100
 #: Between two attempts to reach a database that is away, in seconds.
 AWAY_PAUSE = 1.0
 
-#: The same pause for claims, in seconds, in an outage that has lasted longer than a lease. By then
-#: all runs are due, also runs whose outcome another instance knows and could not write. So another
-#: query than a claim should find that the database is back.
+#: The pause between two claims, in seconds, in an outage that has lasted longer than a lease. By
+#: then the leases of all runs are over, also of runs whose outcome another instance knows and could
+#: not write. A claim would take those runs again. So the pause is long: another query than a claim
+#: is to be the first that succeeds, and `OTHERS_FIRST` begins with it.
 LONG_AWAY_PAUSE = 30.0
 
-#: Seconds from the first query that succeeds after such an outage to the next claim. In that time
-#: the other instances try to record the outcomes that they know.
+#: After an outage of more than a lease, claims wait this long (seconds) from the first other query
+#: that succeeds. In that time the other instances record the outcomes that they know.
 OTHERS_FIRST = 1.1 * AWAY_PAUSE
 
 
@@ -73,7 +74,7 @@ class Outages:
         return max(until, self._claims_from) if what == CLAIM else until
 
     def expect_closing(self) -> None:
-        """From now on a store that can't be used is one that is closing, and no outage."""
+        """From now on, a store that can't be used is closing: that is no outage."""
         self._closing = True
 
     def failed(self, what: str, error: Exception) -> None:
@@ -93,7 +94,7 @@ class Outages:
 
     def mistake(self, what: str, error: Exception) -> bool:
         """
-        Log a programming mistake with its traceback, once: the same mistake may come with each run.
+        Log a programming mistake with its traceback, once. The same mistake may come with each run.
 
         :return: whether the mistake was a new one.
         """

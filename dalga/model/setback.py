@@ -4,7 +4,8 @@ A clock that was set back: where the times go that were written while it was ahe
 A job of every 5 s that ran at 10:00:00 is scheduled for 10:00:05. The clock was an hour ahead, and
 is set back to 09:00:00 now. Without a correction the job would wait for an hour.
 
-A time that is further ahead than a daemon ever writes it is moved to where it would be written now:
+If a time is further ahead than a daemon ever writes it, it is moved to where it would be written
+now:
 
 | a time | is moved to |
 | a run of an interval of elapsed time | the first time of its grid after now |
@@ -13,16 +14,20 @@ A time that is further ahead than a daemon ever writes it is moved to where it w
 | a run that a user asked for during another run | now |
 | the end of a lease | the end of a lease that begins now |
 
-The clock shows some times twice then, and a job may have had its run at such a time. Two rules keep
-a small change from repeating it:
+A clock that was set back shows some times twice. A job may have had its run at such a time already,
+and is not to run at that time again. So these times stay:
 
-- A run stays if it is at most two intervals away (and its jitter, if it is the first run), or if it
-  is one of the next two times of a cron expression. So a clock set back by a second moves nothing.
-- A particular time of the day, such as 9:30, stays unless the clock was set back by more than
-  `WAS_WRONG`: that is a correction. This is the rule of Debian's cron(8), "Daylight Saving Time and
-  other time changes". A cron with a star for the minute or the hour goes by the new time at once.
+| a time | stays |
+| a run of elapsed time | if it is two intervals away or less (its first run: and its jitter) |
+| a run of cron, with a star for the minute or the hour | if it is one of the next two times |
+| a run of another cron, or of an interval of days and more | if it is no later than the first of
+  its times after now and `WAS_WRONG` |
+| a time that a user has given | always: nobody can tell by which clock it was meant |
 
-A time that a user has given stays: nobody can tell whether it was meant by the wrong clock.
+So a job of 9:30 each day, which ran at 9:30, waits for the next day if the clock is set back from
+9:40 to 9:00. If the clock is set back by more than `WAS_WRONG`, it was wrong before, and the job
+goes by the new time. These are the rules of Debian's cron(8), "Daylight Saving Time and other time
+changes".
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ from dalga.model.job import Failed, Job
 from dalga.model.run import End, Reschedule
 from dalga.model.schedule import Cron, Every
 
-#: A clock that is set back by more than this was wrong before, says cron(8) of Debian.
+#: A clock that is set back by more than this was wrong before. See the module's text.
 WAS_WRONG = timedelta(hours=3)
 
 

@@ -1,18 +1,22 @@
 """
 The addresses of the endpoint's host: one look-up at a time, whose answer all POSTs share.
 
-A look-up, getaddrinfo(3), holds up its thread until the resolver answers; with a resolver that is
-silent, for half a minute or more. So look-ups have threads of their own, which nothing waits for
-at the end of the process, and never more than `THREADS` of them. An answer is used as follows
-(getaddrinfo does not tell its time to live; what to do with an old one is RFC 8767's):
+A look-up, getaddrinfo(3), holds up its thread until the resolver answers: for half a minute or more
+if the resolver is silent. So each look-up has a thread of its own, and there are at most `THREADS`
+of them at a time. The end of the process waits for none of them.
+
+How long an answer is used goes by its age, as getaddrinfo does not tell the answer's time to live.
+The use of an old answer follows RFC 8767. In seconds of the reactor's clock:
 
     its age         a POST that needs a connection
     up to RENEW     uses it
     up to FRESH     uses it, and a look-up begins
-    up to STALE     waits PATIENCE for a look-up, and uses the old answer where none comes
+    up to STALE     waits PATIENCE for a look-up, and uses the old answer if no new one comes
     more, or none   waits for a look-up
 
-A resolver that says that there is no such host has answered: the old answer is gone then.
+If the resolver says that there is no such host, that is an answer, and the old answer is dropped.
+
+`store/dial.py` looks up the database's host by rules of its own, and says why.
 """
 
 from __future__ import annotations
@@ -32,17 +36,18 @@ from twisted.python.failure import Failure
 
 Addresses = Sequence[IPv4Address | IPv6Address]
 
-#: See above; all in seconds.
+#: The ages of the module's table, in seconds.
 RENEW = 5.0
 FRESH = 10.0
 STALE = 3600.0
-#: RFC 8767 section 5 recommends this.
+#: A POST waits this long (seconds) for a new answer before it uses an old one, as RFC 8767 section
+#: 5 recommends.
 PATIENCE = 1.8
 
 #: After this many seconds without an answer a look-up counts as stuck, and the next POST begins
 #: another one. (glibc gives up after 5 to 30 s, but not all modules that glibc asks do.)
 STUCK = 30.0
-#: How many look-ups there are at most at once, where each got stuck.
+#: How many look-ups are under way at once, at most: there is a second only if the first is stuck.
 THREADS = 4
 
 #: The errors of getaddrinfo(3) by which a resolver says that there is no such host.
@@ -72,12 +77,14 @@ class Lookup:
         self._since = 0.0
         #: Whether connections failed, so that the answer may be out of date.
         self._doubted = False
-        #: Whether the resolver is silent, or has said that it can't tell now.
+        #: Whether the last look-up has had no answer for `PATIENCE`, or has failed for the time
+        #: being.
         self._silent = False
-        #: What POSTs wait for, in the order in which they came.
+        #: The Deferreds of the POSTs that wait, in the order in which the POSTs came. (A dict is an
+        #: ordered set here.)
         self._waiting: dict[Deferred[Addresses], None] = {}
-        #: How many look-ups have no answer yet, how many there have been, and when the last one
-        #: began (in the reactor's seconds).
+        #: How many look-ups have no answer yet; how many were begun in all; and when the last of
+        #: them began, in the reactor's seconds.
         self._out = 0
         self._count = 0
         self._began = 0.0
@@ -103,11 +110,11 @@ class Lookup:
         return waiting
 
     def doubt(self) -> None:
-        """No address took a connection: the host may have moved."""
+        """No address has taken a connection: the host may have moved, so look it up again."""
         self._doubted = True
 
     def give_up(self) -> None:
-        """Fail the POSTs that wait."""
+        """Fail the POSTs that wait at present. Later POSTs wait for a look-up again."""
         self._tell(DNSLookupError("there was no answer before the stop, nothing was sent"))
 
     def close(self) -> None:
@@ -157,17 +164,17 @@ class Lookup:
 
     def _answered(self, number: int, began: float, found: Addresses | BaseException) -> None:
         """
-        Take in what a look-up found.
+        Take in the result of a look-up.
 
-        :param number: which of the look-ups it was.
-        :param began: when it began, in the reactor's seconds.
+        :param number: the look-up's number, as `_count` was when it began.
+        :param began: when the look-up began, in the reactor's seconds.
         """
         self._out -= 1
         last = number == self._count
         if last:
             self._stop_impatience()
         if not isinstance(found, BaseException):
-            if began >= self._since:  # else it was stuck, and a later one has answered
+            if began >= self._since:  # else a later look-up has answered before this one
                 self._known, self._since = found, began
                 self._silent = self._doubted = False
                 self._tell(found)
@@ -190,5 +197,5 @@ class Lookup:
     def _tell(self, result: Any) -> None:
         waiting, self._waiting = self._waiting, {}
         for deferred in waiting:
-            if not deferred.called:  # cancelled by what another one has led to
+            if not deferred.called:  # else the answer to another POST has cancelled this one
                 deferred.callback(Failure(result) if isinstance(result, Exception) else result)

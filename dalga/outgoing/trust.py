@@ -1,10 +1,13 @@
 """
-TLS to the endpoint: which server's certificate is taken.
+TLS to the endpoint: which server's certificate is accepted.
 
-A certificate is taken where two things hold: a CA that is trusted has signed it (RFC 5280 section
-6, checked by OpenSSL), and its subjectAltName has the host of ``baseurl`` (RFC 9525 section 6,
-checked by service_identity). Whatever else a check comes to, an error that nobody expected
-included, refuses the certificate: no POST goes to a server that was not checked (P11).
+A certificate is accepted if two checks succeed:
+
+- A trusted CA has signed it (RFC 5280 section 6; OpenSSL checks that).
+- Its subjectAltName has the host of ``baseurl`` (RFC 9525 section 6; service_identity checks that).
+
+In all other cases the certificate is refused, also if a check raises an error that nobody expected.
+So no POST goes to a server that was not checked (P11).
 """
 
 from __future__ import annotations
@@ -45,26 +48,28 @@ class Refused(Error):
     """
     A server's certificate was refused.
 
-    It is one of pyOpenSSL's errors, as these alone end a handshake in an orderly way.
+    It is a subclass of pyOpenSSL's error, as Twisted ends a handshake in an orderly way for that
+    error only.
 
     :param why: the rest of a sentence that begins with "the certificate of <the server>".
     """
 
     def __init__(self, why: str) -> None:
-        # As OpenSSL's queue of errors, which Twisted looks into: library, function, reason.
+        # Twisted looks into the error's queue, whose entries are: library, function, reason.
         super().__init__([("dalga", "", why)])
         self.why = why
 
 
 class Trust:
     """
-    The CAs that are trusted, and the TLS connections that are checked against them.
+    The trusted CAs, and the TLS connections that are checked against them.
 
-    Reads the files once. Make it at the start: later there may be no privileges to read them.
+    The files are read when a `Trust` is made. Make it at the start: later the process may have no
+    privileges to read them.
 
-    :param ca: the path of a file with the certificates of CAs in PEM form, which are trusted
-        instead of the platform's; "" for the platform's: OpenSSL's folder and file, or what
-        ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name in their place.
+    :param ca: the path of a file with certificates of CAs, in PEM form: these CAs are trusted, and
+        no others. If it is "", the platform's CAs are trusted: those in OpenSSL's folder and file,
+        or in the file and folder that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name.
     :raises StartupError: if the file can't be used.
     """
 
@@ -73,7 +78,7 @@ class Trust:
         context.set_min_proto_version(TLS1_2_VERSION)  # RFC 8996
         context.set_options(OP_NO_COMPRESSION | OP_NO_RENEGOTIATION)
         context.set_mode(MODE_RELEASE_BUFFERS)  # 34 KB less for each idle connection
-        # On the context, as pyOpenSSL hands on what the callback raises only there.
+        # On the context: only then pyOpenSSL raises the callback's exception from the handshake.
         context.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
         if ca:
             _load(context, ca)
@@ -82,10 +87,9 @@ class Trust:
 
     def for_host(self, host: str) -> Any:
         """
-        What makes TLS connections, and checks that the server is `host`.
-
         :param host: an ASCII name, or an IP address.
-        :return: an ``IOpenSSLClientConnectionCreator``.
+        :return: an ``IOpenSSLClientConnectionCreator``. Its connections accept the certificates of
+            `host` only.
         """
         return _ClientConnections(self._context, host)
 
@@ -93,7 +97,7 @@ class Trust:
 def _load(context: Context, ca: str) -> None:
     """:raises StartupError: if the file has no certificates."""
     try:
-        open(ca, "rb").close()  # OpenSSL does not say what is in the way
+        open(ca, "rb").close()  # OpenSSL does not say why it can't read a file
         context.load_verify_locations(ca)
     except OSError as error:
         raise StartupError(
@@ -107,7 +111,8 @@ def _load(context: Context, ca: str) -> None:
         ) from error
     store = context.get_cert_store()
     assert store is not None
-    # Whoever names an intermediate CA, or the server's own certificate, means just that one.
+    # If the file has an intermediate CA, or the server's own certificate, that alone is trusted: no
+    # chain up to a root is asked for.
     store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
 
 
@@ -117,13 +122,13 @@ class _ClientConnections:
 
     def __init__(self, context: Context, host: str) -> None:
         self._context = context
-        # A dot at the end says that a name is complete; certificates have none.
+        # A dot at the end says that a name is complete. Names in certificates have none.
         self._host = host.rstrip(".")
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
         """See `IOpenSSLClientConnectionCreator`."""
         connection = _To(self._context, self._host)
-        if not _is_address(self._host):  # RFC 6066 section 3: no addresses
+        if not _is_address(self._host):  # RFC 6066 section 3: the server name is no address
             connection.set_tlsext_host_name(self._host.encode("ascii"))
         return connection
 
@@ -136,7 +141,9 @@ class _To(Connection):
         self.host = host
 
     def do_handshake(self) -> None:
-        """As pyOpenSSL's, but for an error without words, which Twisted would trip over."""
+        """
+        As pyOpenSSL's, but an error without words gets some: Twisted would break on the former.
+        """
         try:
             super().do_handshake()
         except ZeroReturnError as error:
@@ -149,12 +156,12 @@ def _is_address(host: str) -> bool:
 
 def _verify(connection: Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
     """
-    OpenSSL asks this of each certificate of the chain, the CA's first and the server's own last.
+    OpenSSL calls this for each certificate of the chain: first the CA's, last the server's own.
 
-    :param error: what OpenSSL found, one of X509_V_ERR_*; `ok` is 0 then.
-    :param depth: how far the certificate is from the server's own, which has 0.
-    :return: True, as pyOpenSSL takes an exception for a refusal and raises it from the handshake.
-    :raises Refused: if the certificate won't do, for any reason.
+    :param error: the mistake that OpenSSL found, one of X509_V_ERR_*, if `ok` is 0.
+    :param depth: the certificate's distance from the server's own certificate, which has 0.
+    :return: always True. To refuse, this raises; pyOpenSSL raises the same from the handshake.
+    :raises Refused: if the certificate is not accepted, for any reason.
     """
     try:
         if not ok:
@@ -167,11 +174,12 @@ def _verify(connection: Connection, certificate: X509, error: int, depth: int, o
     except VerificationError:
         raise Refused("is for another host") from None
     except CertificateError:
-        # There is none, or what is in it is malformed. A name in the subject counts for nothing.
+        # There is no subjectAltName, or it is malformed. A name in the subject counts for nothing.
         raise Refused("has no subjectAltName that can be used") from None
     except BaseException as problem:
-        # A malformed certificate makes the parser raise anything. pyOpenSSL hands on an Exception
-        # only: of another BaseException, such as a panic of the parser's, the error had no words.
+        # A malformed certificate can make the parser raise anything. pyOpenSSL hands on exceptions
+        # of the class Exception only: without this, a panic of the parser's (a BaseException) would
+        # be an error without words.
         log.debug("a certificate can't be checked: {problem!r}", problem=problem)
         raise Refused("is malformed and can't be checked") from problem
     return True
@@ -179,20 +187,20 @@ def _verify(connection: Connection, certificate: X509, error: int, depth: int, o
 
 def _check_host(certificate: X509, host: str) -> None:
     """
-    :raises VerificationError: if the certificate is for others.
-    :raises CertificateError: if service_identity can't say whom it is for.
+    :raises VerificationError: if the certificate is for other hosts.
+    :raises CertificateError: if service_identity can't tell which hosts the certificate is for.
     """
     check = verify_certificate_ip_address if _is_address(host) else verify_certificate_hostname
     check(certificate.to_cryptography(), host)
 
 
-#: OpenSSL's errors for a chain of certificates (X509_verify_cert_error_string(3)), in words.
+#: Words for OpenSSL's errors about one certificate of a chain (X509_verify_cert_error_string(3)).
 _PROBLEMS = {
     X509VerificationCodes.ERR_CERT_HAS_EXPIRED: "has expired",
     X509VerificationCodes.ERR_CERT_NOT_YET_VALID: "is not valid yet",
     X509VerificationCodes.ERR_INVALID_PURPOSE: "is not one for servers",
 }
-#: OpenSSL's errors for a chain that ends at no CA that is trusted.
+#: OpenSSL's errors for a chain that ends at no trusted CA.
 _UNTRUSTED = (
     X509VerificationCodes.ERR_UNABLE_TO_GET_ISSUER_CERT,
     X509VerificationCodes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
@@ -202,7 +210,7 @@ _UNTRUSTED = (
 
 
 def _problem(error: int, depth: int) -> str:
-    """Why a chain is refused, as the rest of "the certificate of <the server> ..."."""
+    """Why a chain is refused: the rest of a sentence, as in `Refused`."""
     if error in _UNTRUSTED:
         return "is signed by no CA that is trusted here"
     if error == X509VerificationCodes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT:

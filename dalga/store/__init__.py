@@ -1,8 +1,8 @@
 """
 The jobs table behind one interface.
 
-Each method is one transaction, or one statement that is one by itself; no cursor leaves this room.
-All times are the database's (P8), as aware UTC datetimes.
+Each method is one transaction, or one statement, which is a transaction by itself. No cursor leaves
+this room. All instants are the database's time (P8), as aware UTC datetimes.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts(Tally):
-    """A tally, and what does not depend on which rows were counted."""
+    """A tally, and figures that are of the whole table, whichever rows were counted."""
 
-    #: Instances that were heard of lately.
+    #: Instances with a heartbeat of the last `dalga.store.schema.ALIVE`.
     instances: int
     #: For how long the oldest of all pending rows has been due.
     lag: timedelta
-    #: The last row that was counted; None where no more come after it.
+    #: The last row that was counted; None if there are no more rows after it.
     last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim took."""
+    """The runs that a claim took."""
 
     #: In due order (P6).
     runs: list[Run]
     #: The database's time of the claim.
     now: datetime
-    #: Whether as many rows as were asked for were due, so that there may be more.
+    #: Whether as many rows were due as the claim asked for: then there may be more.
     full: bool
 
 
@@ -76,7 +76,7 @@ class Page:
 
     #: In the order of path and body, both by their octets in UTF-8.
     jobs: list[Job | UnreadableJob]
-    #: The last one's place; None where no more come after it.
+    #: The last job's place; None if there are no more jobs after it.
     last: Position | None
 
 
@@ -85,13 +85,13 @@ class Dues:
     """The due times up to a horizon."""
 
     times: list[datetime]
-    #: Up to where (inclusive) these are all there are.
+    #: `times` has all due times up to this one, inclusive.
     horizon: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a record made of the ends that it was given; each of them is in one of these lists."""
+    """What became of the ends that a record was given. Each end is in one of these lists."""
 
     #: Ends that are written as they were given.
     written: list[End] = field(default_factory=list)
@@ -111,12 +111,12 @@ class Recorded:
 
     @property
     def dues(self) -> list[datetime]:
-        """When the rows are due that are written as these ends say; some times may be past."""
+        """The due times of the rows that are written as their ends say. Some may be past."""
         ends = (*self.written, *self.revised, *self.already)
         return [due for end in ends if (due := end.due) is not None]
 
     def extend(self, other: Recorded) -> None:
-        """Take in what another record made of its ends."""
+        """Take in the ends of another record."""
         self.written.extend(other.written)
         self.revised.extend(other.revised)
         self.overridden.extend(other.overridden)
@@ -125,15 +125,17 @@ class Recorded:
         self.postponed.extend(other.postponed)
 
 
-#: A row's due time and id, by which rows are gone through.
+#: A row's due time and id. `Store.correct` goes through the rows in this order.
 Due = tuple[datetime, int]
 
 
 class Store(Protocol):
     """
-    The jobs table. What gives a Deferred may fail with `StoreUnavailable`, `close` apart.
+    The jobs table. Each method that returns a Deferred, except `close`, may fail with
+    `StoreUnavailable`.
 
-    What is due, leased or expired is judged by the database's clock, within the transaction.
+    Whether a row is due, or its lease has ended, is judged within the transaction, by the
+    database's clock.
     """
 
     #: The database's time, estimated between two transactions.
@@ -141,17 +143,18 @@ class Store(Protocol):
 
     def open(self) -> None:
         """
-        Make sure of the database and the table. Blocks: to be called before the reactor runs.
+        Check that the database and the table can be used. Blocks: to be called before the reactor
+        runs.
 
-        :raises StartupError: with one sentence that says what is in the way.
+        :raises StartupError: if they can't be used. Its text is one sentence that says why.
         """
 
     def create_table(self) -> str:
         """
         Create the table, and say where. Blocks, as `open` does.
 
-        :raises TableExists: where it is there already.
-        :raises StartupError: where the database refuses.
+        :raises TableExists: if the table is there already.
+        :raises StartupError: if the database refuses.
         """
 
     def upgrade_table(self, dry_run: bool) -> Generator[str, None, None]:
@@ -159,9 +162,9 @@ class Store(Protocol):
         Make an older table, or one of a Go release, into one of the present schema. Blocks, as
         `open` does.
 
-        :param dry_run: only say what that would do.
-        :return: what is found and done, a line at a time.
-        :raises StartupError: with one sentence that says what is in the way.
+        :param dry_run: only say what an upgrade would do.
+        :return: lines that say what is found and done, while it goes on.
+        :raises StartupError: if the table can't be upgraded. Its text is a sentence that says why.
         """
 
     def close(self) -> Deferred[None]:
@@ -171,66 +174,78 @@ class Store(Protocol):
         """
         Write a job, new or over the one that is there, as the request's `if_exists` says.
 
-        A run that is under way keeps its lease (P3); its end then leaves the new schedule as it is
-        (P4). Where the job is there and is only updated, or kept, its runs go on as they were, and
-        it stays disabled if it is; the end of a run under way goes by the new options
-        (`dalga.model.run.revised`). A row that can't be understood is written anew.
+        A run that is under way keeps its lease (P3). When it ends, the new schedule stays as it is
+        (P4). A row that can't be understood is written anew.
 
-        :param variation: of the first interval; see `dalga.model.plan.plan`.
-        :raises InvalidRequest: where `request` is refused by `dalga.model.plan.plan` or `amended`.
-        :raises JobSetAside: where a job is to be kept that can't be understood.
+        If the job is there and is only updated, or kept: its runs go on as they were, and a
+        disabled job stays disabled. The end of a run under way goes by the new options
+        (`dalga.model.run.revised`).
+
+        :param variation: the first interval is multiplied by it; see `dalga.model.plan.plan`.
+        :raises InvalidRequest: if `dalga.model.plan.plan` or `amended` refuses the request.
+        :raises JobSetAside: if a job is to be kept, and its row can't be understood.
         """
 
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
-        """:raises JobNotFound: if there is none."""
+        """:raises JobNotFound: if there is no such job."""
 
     def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Page]:
         """
         Up to `limit` jobs, in the order of path and body. No more rows are read than that.
 
-        :param path: of the jobs; None for all.
-        :param after: the place of the last job that is known already, which has that path; None for
-            the first page.
+        :param path: only jobs with this path; None for all jobs.
+        :param after: the place of the last job of the page before; None for the first page. Its
+            path is `path`, if there is one.
         """
 
     def trigger(self, key: RawKey) -> Deferred[Job]:
         """
-        Make a job due now, or, if a run is under way, as soon as that has ended.
+        Make a job due now. If a run is under way, the job is due when that run has ended.
 
-        It is a new run, and takes the place of one that was late, or is tried again. Elapsed time
-        is counted from here. A calendar and cron have times of their own, for which this is one run
-        more: the anchor stays. Where the job has stopped on a failed run, it is that run that is
-        due again, as the same, and what comes after it stays as it was.
+        This makes a new run. If a run of the job is late, or is being tried again, the new run
+        takes its place. The times after the new run go by the schedule:
 
-        :raises JobNotFound: if there is none.
-        :raises JobDisabled: if it is not to run.
-        :raises JobOver: if its `until` is past, so that there is no new run of it.
-        :raises JobSetAside: if its row can't be understood.
+        - An interval of elapsed time is counted from the new run.
+        - An interval of days and more, and cron, have times of their own, and these stay. The new
+          run is one more. (The anchor stays.)
+
+        If the job has stopped on a failed run, there is no new run: the failed run is due again,
+        with the same id, and the times after it stay.
+
+        :raises JobNotFound: if there is no such job.
+        :raises JobDisabled: if the job is disabled.
+        :raises JobOver: if the job's `until` is past, so that there is no new run.
+        :raises JobSetAside: if the job's row can't be understood.
         """
 
     def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """
-        Make a disabled job due at its scheduled time again; others stay as they are. A run that had
-        begun goes on as the same; when it is given up is counted from here.
+        Make a disabled job due at its scheduled time again. A job that is not disabled stays as it
+        is. If the job was disabled while a run was being tried again, that run goes on, with the
+        same id. The time after which it is given up is counted from now.
 
-        :raises JobNotFound: if there is none.
+        :raises JobNotFound: if there is no such job.
         """
 
     def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """
-        Let a job be due no more, or not after the run that is under way (P3, P4).
+        Have a job due no more. A run that is under way ends as it would (P3), and then the job is
+        due no more (P4).
 
-        :raises JobNotFound: if there is none.
+        :raises JobNotFound: if there is no such job.
         """
 
     def delete(self, key: RawKey) -> Deferred[None]:
-        """Remove a job, if it is there. Under a lease the row goes when the lease does (P3, P4)."""
+        """
+        Remove a job, if there is one. Where it is leased, its row stays until the run under way is
+        recorded, or the lease has ended (P3, P4).
+        """
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """
-        Count rows, and the instances, and say how late the oldest due job is.
+        Count rows, and the instances, and tell how late the oldest due job is.
 
-        :param after: the last row that is counted already, or 0.
+        :param after: the last row that earlier calls have counted, or 0.
         :param limit: how many rows are counted at most.
         """
 
@@ -238,40 +253,41 @@ class Store(Protocol):
         """The database's time."""
 
     def announce(self, instance: str) -> Deferred[None]:
-        """Note that an instance is alive, and forget those that were not heard of for long."""
+        """Write an instance's heartbeat. Remove instances whose last heartbeat is long ago."""
 
     def depart(self, instance: str) -> Deferred[None]:
-        """Note that an instance stops."""
+        """Remove an instance from the instance table: it stops."""
 
     def due_within(
         self, within: timedelta, limit: int, without: Collection[str] = ()
     ) -> Deferred[Dues]:
         """
-        The due times from the oldest on up to `within` from now, at most `limit` of them.
+        The due times that are no later than `within` from now: the `limit` earliest, at most.
 
-        :param without: paths whose jobs are passed over.
+        :param without: jobs with these paths are passed over.
         """
 
     def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
         """
-        Take up to `limit` due rows, oldest first. Each has a lease of its own, which is as long as
-        its POST may take and `dalga.model.run.LEASE_MARGIN` more.
+        Take up to `limit` due rows, the one that is due first in front. Each has a lease of its
+        own: the time-out of its POST and `dalga.model.run.LEASE_MARGIN`.
 
-        Rows that can't be understood are set aside on the way and logged (P6).
+        Rows that can't be understood are set aside, and logged (P6).
 
         :param limit: at least 1.
         :param timeout: how long the POST of a job may take that has no time-out of its own, in
             seconds.
-        :param without: paths whose jobs are passed over.
+        :param without: jobs with these paths are passed over.
         """
 
     def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
         """
-        Move times that were written by a clock that has been set back since: see `corrected`.
+        Move times that were written before the database's clock was set back: see `corrected`.
+        Each call looks at some rows.
 
-        :param after: the last row that was looked at by the call before; None for all to come.
-        :return: the last row that was looked at now; None where there are no more.
+        :param after: what the call before returned; None for the first call.
+        :return: the last row that this call looked at; None if there are no more rows.
         """
 
     def record(self, ends: list[End]) -> Deferred[Recorded]:
-        """Write the ends of runs, all in one transaction. A locked row holds up no other."""
+        """Write the ends of runs in one transaction. If a row is locked, the others are written."""

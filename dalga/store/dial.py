@@ -5,6 +5,10 @@ A look-up (getaddrinfo(3)) can't be broken off, and takes a minute or more if re
 So each look-up is made in a daemon thread of its own. A stop would wait for any other thread, as a
 process ends only after its threads. If a name is being looked up already, a connection waits for
 that look-up.
+
+`outgoing/lookup.py` looks up the endpoint's host by rules of its own. A POST there waits for a
+Deferred in the reactor's thread, and may use an old answer. Here a database thread waits, and
+no answer is kept, so that a failover that moves the name is seen by the next connection.
 """
 
 from __future__ import annotations

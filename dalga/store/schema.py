@@ -1,5 +1,5 @@
 """
-The tables' definitions, their version, and what an upgrade calls them.
+The tables' definitions, their version, and the names that an upgrade gives to tables.
 
 The version stands in the jobs table's comment (MySQL) or the file's ``user_version`` (SQLite).
 """
@@ -14,27 +14,30 @@ from importlib.resources import files
 VERSION = 3
 COMMENT = f"dalga schema {VERSION}"
 
-#: What the name of the table of instances adds to the jobs table's name, by the schema's version;
-#: schema 1 had no such table. Each version has a name of its own: each transaction of a daemon
-#: looks at the table of instances of the daemon's version first. So a transaction of a daemon that
-#: slept through an upgrade fails, whatever the upgraded jobs table looks like. At most 11
-#: characters: a jobs table's name has up to 53, and MySQL takes 64.
+#: The end of the instance table's name, by the schema's version. It follows on the jobs table's
+#: name. Schema 1 had no such table.
+#:
+#: Each version has an end of its own, for daemons that sleep through an upgrade: each transaction
+#: looks first at the instance table of its daemon's version, and fails if that table is gone,
+#: whatever the upgraded jobs table looks like.
+#:
+#: At most 11 characters: a jobs table's name has up to 53, and MySQL takes 64.
 HEARTBEATS_OF = {2: "_heartbeats", 3: "_alive_3"}
 HEARTBEATS = HEARTBEATS_OF[VERSION]
 
-#: An instance whose last heartbeat is older is gone.
+#: An instance whose last heartbeat is older than this counts as gone.
 ALIVE = timedelta(seconds=30)
 
-#: No lease is longer.
+#: No lease is longer than this.
 MAX_LEASE = timedelta(hours=2)
 
-#: What the upgrade of a Go release's table adds to the jobs table's name: for the old table, and
-#: for the new table until it is complete. The names are the same for all versions of the schema,
-#: so that a later Dalga finds what an interrupted upgrade has left.
+#: The upgrade of a Go release's table adds these to the jobs table's name: the first for the old
+#: table, the second for the new table until it is complete. They are the same for all versions of
+#: the schema, so that a later Dalga finds the tables that an interrupted upgrade has left.
 BACKUP = "_go_table"
 UNFINISHED = "_unfinished"
 
-#: What the name of the Go releases' table of instances adds.
+#: The end of the name of the Go releases' instance table, after the jobs table's name.
 GO_INSTANCES = "_instances"
 
 #: The columns of the Go releases' tables; the first four are in all of them.
@@ -49,7 +52,8 @@ GO_COLUMNS = (
     "id",
 )
 
-#: The files beside this module, which a user that the process becomes may not be able to read.
+#: The .sql files beside this module, by engine. They are read at the import: later the process may
+#: run as another user, who may not read them.
 _TEXTS = {
     engine: files(__package__).joinpath(f"{engine}.sql").read_text(encoding="utf-8")
     for engine in ("mysql", "sqlite")
@@ -58,11 +62,11 @@ _TEXTS = {
 
 def definitions(engine: str, name: str, suffix: str = "") -> list[str]:
     """
-    The CREATE statements, that of the jobs table last but for its indexes.
+    The CREATE statements. The jobs table's comes last, and after it only those of its indexes.
 
     :param engine: "mysql" or "sqlite": the name of the .sql file beside this module.
-    :param name: the jobs table's name, as `dalga.config.load` lets it pass.
-    :param suffix: what the table is called besides, for the time being.
+    :param name: the jobs table's name, as `dalga.config.load` accepts it.
+    :param suffix: is added to the jobs table's name, such as `UNFINISHED`.
     """
     text = _TEXTS[engine]
     for word, value in (
@@ -76,7 +80,7 @@ def definitions(engine: str, name: str, suffix: str = "") -> list[str]:
 
 
 def columns_of(engine: str) -> dict[str, tuple[str, ...]]:
-    """The columns of each table, in order, by what its name adds to the jobs table's."""
+    """The columns of each table, in order, by the end of its name after the jobs table's name."""
     found = {}
     for statement in definitions(engine, ""):
         created = re.search(r"^CREATE TABLE .*[`\"](\w*)[`\"] \(", statement, re.MULTILINE)
@@ -88,10 +92,10 @@ def columns_of(engine: str) -> dict[str, tuple[str, ...]]:
 
 def lacking(columns: Collection[str], needed: Collection[str], another: str) -> str | None:
     """
-    Which columns a table of this version lacks, and what to do; follows on "the table ...". None
-    where it has all.
+    Which columns a table of this version lacks, and what to do about it.
 
-    :param another: how to name another one.
+    :param another: how to name another table.
+    :return: the rest of a sentence that begins with "the table"; None if it lacks no column.
     """
     missing = [name for name in needed if name not in columns]
     if not missing:
@@ -103,16 +107,16 @@ def lacking(columns: Collection[str], needed: Collection[str], another: str) -> 
 
 
 def version_of(comment: str) -> int | None:
-    """The schema's version that a table's comment tells; None if the table is not ours."""
+    """The schema's version, from a table's comment; None if the table is not ours."""
     found = re.fullmatch(r"dalga schema ([0-9]{1,9})", comment)
     return None if found is None else int(found[1])
 
 
 def go_release(columns: Collection[str]) -> int | None:
     """
-    Which of the Go releases made a table, by its columns; None if none did.
+    Which of the Go releases made a table, by its columns; None if none of them did.
 
-    | release | made the columns |
+    | release | the columns |
     |---|---|
     | 1 | path, body, interval (seconds), next_run |
     | 2 | and instance_id |
@@ -131,12 +135,13 @@ def misfit(
     version: int | None, columns: Collection[str], release: int | None, another: str, upgrade: str
 ) -> str:
     """
-    Why a table is not one of this version, and what to do about it; follows on "the table ...".
+    Why a table is not one of this version, and what to do about it.
 
-    :param version: the schema's; None if the table is not ours.
-    :param release: of the Go releases; None if none of them made the table.
-    :param another: how to name another one.
-    :param upgrade: the command that upgrades this one.
+    :param version: the table's version of the schema; None if the table is not ours.
+    :param release: the Go release that made the table; None if none of them did.
+    :param another: how to name another table.
+    :param upgrade: the command that upgrades this table.
+    :return: the rest of a sentence that begins with "the table".
     """
     if version is not None and version > VERSION:
         return (
