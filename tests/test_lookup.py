@@ -374,7 +374,7 @@ class PostTests(EndpointCase):
     def test_silent(self) -> Any:
         """P3: within the deadline, and the words say that nothing was sent."""
         endpoint = self.endpoint("http://app.example/", SHORT)
-        outcomes = yield gatherResults([endpoint.post(a_run()) for _ in range(100)])
+        outcomes = yield gatherResults([endpoint.post(a_run(timeout=SHORT)) for _ in range(100)])
         for outcome in outcomes:
             self.assertEqual(
                 outcome.error,
