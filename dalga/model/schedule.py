@@ -264,8 +264,10 @@ def periodic(duration: Duration, zone: Zone = _UTC) -> Every | Calendar:
 
 def timestamp(instant: datetime) -> str:
     """An instant in RFC 3339, UTC, cut off to whole seconds."""
+    if instant.tzinfo is not UTC:
+        instant = instant.astimezone(UTC)
     # Not strftime(), which leaves a year before 1000 unpadded.
-    return instant.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    return instant.isoformat()[:19] + "Z"
 
 
 def exact_timestamp(instant: datetime) -> str:
