@@ -62,8 +62,8 @@ test-quick: venv
 # The modules in which the most of what Dalga asks of a library is tried, PyMySQL's on a MariaDB.
 # Daemons are not among them: they would be those of .venv.
 LOWEST = .venv-lowest
-LOWEST_TESTS = trust lookup endpoint config cron duration jobs schedule store store_connections web_api \
-    web_parameters reading zone
+LOWEST_TESTS = trust lookup answer answer_fuzz wire endpoint config cron duration jobs schedule store \
+    store_connections web_api web_parameters reading zone
 
 test-lowest: $(LOWEST)/made engines
 	@DALGA_TEST_ENGINES=sqlite,mariadb $(LOWEST)/bin/python tests/run.py $(LOWEST_TESTS:%=tests.test_%)

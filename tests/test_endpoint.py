@@ -20,8 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor as real_reactor
-from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks, succeed
-from twisted.internet.error import ConnectionLost
+from twisted.internet.defer import Deferred, fail, gatherResults, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
@@ -39,7 +38,9 @@ from dalga.model.run import Outcome, Run
 from dalga.model.schedule import Once
 from dalga.outgoing import endpoint as dalga_endpoint
 from dalga.outgoing import lookup as dalga_lookup
-from dalga.outgoing.endpoint import MAX_BODY, MAX_HEAD, MAX_RETRY_AFTER, Endpoint, parse_retry_after
+from dalga.outgoing.answer import MAX_BODY, MAX_HEAD
+from dalga.outgoing.endpoint import MAX_RETRY_AFTER, Endpoint, parse_retry_after
+from dalga.outgoing.failures import PostFailed
 from dalga.outgoing.trust import Trust
 from tests.fakes import noting
 
@@ -149,25 +150,6 @@ class Server(Factory):
     @property
     def baseurl(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
-
-
-class Carrier:
-    """A connection that notes what is sent, and is closed then."""
-
-    def __init__(self, sent: list[bytes]) -> None:
-        self._sent = sent
-        self.carrying = False
-        self.is_open = True
-
-    def request(self, message: Any) -> Deferred[Any]:
-        message.writeTo(self)
-        return fail(ConnectionLost())
-
-    def write(self, data: bytes) -> None:
-        self._sent.append(data)
-
-    def abort_now(self) -> None:
-        """It is closed."""
 
 
 class EndpointCase(TestCase):
@@ -425,16 +407,17 @@ class RequestTests(EndpointCase):
         ):
             endpoint = self.endpoint(baseurl)
             sent: list[bytes] = []
-            asked: list[tuple[bytes, bytes, int]] = []
 
-            def get(key: Any, _: object, asked: Any = asked, sent: Any = sent) -> Deferred[Any]:
-                asked.append(key)
-                return succeed(Carrier(sent))
+            def request(
+                method: bytes, url: bytes, headers: object, exchange: Any, sent: list[bytes] = sent
+            ) -> Deferred[Any]:
+                sent.append(exchange.octets)
+                return fail(PostFailed("nobody was called"))
 
-            self.patch(endpoint._pool, "getConnection", get)
+            self.patch(endpoint._pool, "request", request)
             yield endpoint.post(a_run())
             [host] = re.findall(rb"\r\nHost: (.*)\r\n", sent[0])
-            self.assertEqual((host, [key[2] for key in asked]), (expected, [port]), baseurl)
+            self.assertEqual((host, endpoint._route.lookup._port), (expected, port), baseurl)
 
     @inlineCallbacks
     def test_the_instance(self) -> Any:

@@ -1,0 +1,261 @@
+"""
+The connections to the endpoint: `Pool`, which treq calls as its agent.
+
+    Pool.request   starts the deadline of an exchange, and finds a connection for it
+      idle one     the one that was used last carries it
+      none idle    looks the host up and connects, by the `Route`
+
+An exchange's answer comes back through treq. Its connection is then kept for the next exchange,
+where the answer's end is certain.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHostnameResolver,
+    IReactorPluggableNameResolver,
+)
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+from zope.interface import implementer
+
+from dalga.errors import ConfigError
+from dalga.model.address import HOST_NAME
+from dalga.outgoing.deadlines import Deadlines
+from dalga.outgoing.failures import Stage
+from dalga.outgoing.lookup import Addresses, Lookup
+from dalga.outgoing.trust import Trust
+from dalga.outgoing.wire import Connection, Exchange
+
+#: How long an idle connection is kept for the next POST, in seconds. Servers close idle ones after
+#: 2 (gunicorn) or 5 (Apache, Node, uvicorn), and a POST that crosses the closing is lost and has to
+#: be retried. In a backlog a connection is hardly ever idle.
+IDLE = 1.5
+
+#: How long to wait for one of a host's addresses before the next is tried as well, in seconds: the
+#: least that RFC 8305 section 5 recommends. ``localhost`` is two addresses, and often only the
+#: second listens.
+NEXT_ADDRESS = 0.1
+
+
+class Route:
+    """
+    The way to ``baseurl``'s host and port: the only one there is, whatever the URL (P11).
+
+    :param timeout: seconds after which an address is given up that does not take a connection.
+    """
+
+    def __init__(self, reactor: Any, baseurl: str, timeout: float, trust: Trust) -> None:
+        parts = urlsplit(baseurl)
+        if parts.scheme not in ("http", "https"):
+            raise ConfigError(f"baseurl is {baseurl!r}: it takes an http:// or https:// URL")
+        tls = parts.scheme == "https"
+        self.host = parts.hostname or ""
+        if not isIPv6Address(self.host) and not HOST_NAME.fullmatch(self.host):
+            raise ConfigError(f"baseurl is {baseurl!r}: {self.host!r} can't be a host's name")
+        port = parts.port or (443 if tls else 80)
+        self._name = f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+        self._reactor = reactor
+        self._timeout = timeout
+        self._tls = trust.for_host(self.host) if tls else None
+        self.lookup = Lookup(reactor, self.host, port)
+        usual = port == (443 if tls else 80)
+        #: RFC 9110 section 7.2.
+        self.host_header = self._name.rpartition(":")[0] if usual else self._name
+
+    def connect(self, addresses: Addresses, factory: Any) -> Deferred[Any]:
+        """
+        Open a connection to the first of the host's addresses that takes one.
+
+        :return: fires with the protocol that the factory has built.
+        """
+        endpoint: Any = HostnameEndpoint(
+            _Resolved(self._reactor, addresses),
+            "endpoint",
+            0,  # each address has its port
+            timeout=self._timeout,
+            attemptDelay=NEXT_ADDRESS,
+        )
+        if self._tls is not None:
+            endpoint = wrapClientTLS(self._tls, endpoint)
+        connected: Deferred[Any] = endpoint.connect(factory)
+        return connected.addErrback(self._not_connected)
+
+    def _not_connected(self, failure: Failure) -> Failure:
+        self.lookup.doubt()
+        return failure
+
+    def __str__(self) -> str:
+        return self._name
+
+
+@implementer(IReactorPluggableNameResolver, IHostnameResolver)
+class _Resolved:
+    """
+    The reactor, where any name resolves to the addresses that have been looked up.
+
+    Twisted connects to several addresses (RFC 8305) only where it has resolved their name itself.
+    """
+
+    def __init__(self, reactor: Any, addresses: Addresses) -> None:
+        self._reactor = reactor
+        self._addresses = addresses
+        self.nameResolver = self
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: object = None,
+        transportSemantics: str = "TCP",
+    ) -> Any:
+        """See `IHostnameResolver`."""
+        resolutionReceiver.resolutionBegan(self)
+        for address in self._addresses:
+            resolutionReceiver.addressResolved(address)
+        resolutionReceiver.resolutionComplete()
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+@implementer(IAgent)
+class Pool:
+    """
+    The connections to one origin: those that are idle, and all that are open.
+
+    It repeats no request by itself, as Twisted's pool may: an attempt is one POST, and counts as
+    one (P3).
+
+    :param slots: how many connections are kept at most. How many exchanges are under way at once is
+        up to who makes them.
+    """
+
+    def __init__(self, reactor: Any, route: Route, slots: int) -> None:
+        self._reactor = reactor
+        self._route = route
+        self._slots = slots
+        self._deadlines = Deadlines(reactor)
+        #: Since when each is idle, in the reactor's seconds; the one that was used last is last.
+        self._idle: dict[Connection, float] = {}
+        self._open: set[Connection] = set()
+        #: The timer of `_end_idle`, which is set while connections are idle.
+        self._end_of_idle: IDelayedCall | None = None
+        self._closed = False
+        self._factory: Any = Factory.forProtocol(lambda: Connection(reactor, self))
+        self._factory.noisy = False
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: Any = None,
+    ) -> Deferred[IResponse]:
+        """
+        Make an exchange. Called by treq.
+
+        :param bodyProducer: the `Exchange`, whose request is all that is sent. treq's own headers
+            would invite gzip, and its URL is a stand-in.
+        """
+        exchange: Exchange = bodyProducer
+        exchange.start(self._deadlines)
+        connection = self._take(exchange.began)
+        if connection is not None:
+            exchange.send(connection)
+        else:
+            exchange.stage = Stage.RESOLVING
+            addresses = self._route.lookup.addresses()
+            exchange.await_connection(addresses.addCallback(self._connect, exchange))
+        return exchange.answer
+
+    def _connect(self, addresses: Addresses, exchange: Exchange) -> Deferred[Connection]:
+        exchange.stage = Stage.CONNECTING
+        return self._route.connect(addresses, self._factory)
+
+    def close(self) -> Deferred[None]:
+        """
+        Close the idle connections, and keep none from now on. Exchanges go on to their end.
+
+        Fires when they are closed, which takes little more than `dalga.outgoing.wire.CLOSING`
+        seconds at most.
+        """
+        self._closed = True
+        self._deadlines.close()
+        if self._end_of_idle is not None:
+            self._end_of_idle.cancel()
+            self._end_of_idle = None
+        while self._idle:
+            self._idle.popitem()[0].close()
+        # Connections that have just been dropped are open until the reactor's next turn.
+        ending = [each.closed for each in self._open if not each.carries]
+        closed: Deferred[Any] = DeferredList(ending)
+        return closed.addCallback(lambda _: None)
+
+    # The idle connections
+
+    def _take(self, now: float) -> Connection | None:
+        """
+        An idle connection, which is idle no more.
+
+        :param now: in the reactor's seconds.
+        """
+        if self._idle:
+            connection, since = self._idle.popitem()
+            if now - since < IDLE:
+                return connection
+            # The timer is late, and the others have been idle for longer.
+            connection.close()
+            while self._idle:
+                self._idle.popitem()[0].close()
+        return None
+
+    def _end_idle(self) -> None:
+        """Close the connections that have been idle for too long."""
+        self._end_of_idle = None
+        now = self._reactor.seconds()
+        for connection, since in list(self._idle.items()):
+            if since + IDLE > now:
+                self._end_of_idle = self._reactor.callLater(since + IDLE - now, self._end_idle)
+                break
+            del self._idle[connection]
+            connection.close()
+
+    # Called by the connections
+
+    def opened(self, connection: Connection) -> None:
+        """See `dalga.outgoing.wire.Keeper`."""
+        self._open.add(connection)
+
+    def keep(self, connection: Connection) -> None:
+        """See `dalga.outgoing.wire.Keeper`."""
+        if self._closed:
+            connection.close()
+            return
+        if len(self._idle) == self._slots:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            oldest.close()
+        self._idle[connection] = self._reactor.seconds()
+        if self._end_of_idle is None:
+            self._end_of_idle = self._reactor.callLater(IDLE, self._end_idle)
+
+    def forget(self, connection: Connection) -> None:
+        """See `dalga.outgoing.wire.Keeper`."""
+        self._idle.pop(connection, None)
+
+    def lost(self, connection: Connection) -> None:
+        """See `dalga.outgoing.wire.Keeper`."""
+        self._idle.pop(connection, None)
+        self._open.discard(connection)

@@ -1,0 +1,319 @@
+"""
+One request under one deadline, on one connection.
+
+    Exchange     a request, from when it is asked for until its answer, its failure or its deadline
+    Connection   carries exchanges, one after the other: a request's bytes out, an answer's in
+
+The first of answer, failure, deadline and cancellation ends an exchange. What is still going on of
+it is dropped then, and its later failure is not heard: nothing more of it is sent or awaited (P3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import Protocol as Interface
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHandshakeListener,
+    IPullProducer,
+    ISSLTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.iweb import IResponse
+from zope.interface import implementer
+
+from dalga.outgoing import failures
+from dalga.outgoing.answer import Answer, Reader, Then
+from dalga.outgoing.deadlines import Deadlines
+from dalga.outgoing.failures import BadAnswer, PostFailed, Stage
+
+#: How long the other side may take to close a connection too, in seconds.
+CLOSING = 1.0
+
+
+class Server(Interface):
+    """Whom an exchange is with, for the words of a failure."""
+
+    host: str
+
+    def __str__(self) -> str:
+        """Its host and port."""
+
+
+class Exchange:
+    """
+    One request, and what comes of it.
+
+    :param octets: the whole request, as RFC 9112 section 2.1 has it.
+    :param timeout: seconds from now to the deadline, for the connection and all of the answer.
+    """
+
+    __slots__ = (
+        *("_connecting", "_connection", "_deadline", "_deadlines", "_reactor", "_server"),
+        *("_timeout", "answer", "began", "is_over", "octets", "stage"),
+    )
+
+    def __init__(self, reactor: Any, server: Server, octets: bytes, timeout: float) -> None:
+        self._reactor = reactor
+        self._server = server
+        self._timeout = timeout
+        self._deadlines: Deadlines | None = None
+        #: In the reactor's seconds, once it has started.
+        self._deadline = 0.0
+        #: What is awaited while there is no connection.
+        self._connecting: Deferred[Any] | None = None
+        self._connection: Connection | None = None
+        self.octets = octets
+        self.stage = Stage.NEW
+        self.is_over = False
+        #: When it began, in the reactor's seconds.
+        self.began: float = reactor.seconds()
+        #: Fires with an `Answer`, or fails with `PostFailed`, or with what nobody expects.
+        self.answer: Deferred[IResponse] = Deferred(self._cancelled)
+
+    def start(self, deadlines: Deadlines) -> None:
+        """Begin to count down to the deadline."""
+        self._deadlines = deadlines
+        self._deadline = deadlines.add(self, self._timeout, self.began)
+
+    def await_connection(self, connecting: Deferred[Connection]) -> None:
+        """:param connecting: is cancelled where the exchange ends before it fires."""
+        self._connecting = connecting
+        connecting.addCallbacks(self._connected, self._not_connected)
+        # A mistake in this class must not hold the slot until the deadline.
+        connecting.addErrback(self._fail_for, None)
+
+    def send(self, connection: Connection) -> None:
+        """Send the request, and await the answer."""
+        self.stage = Stage.SENDING
+        self._connection = connection
+        connection.carry(self)
+
+    def abandon(self) -> None:
+        """End it, with nobody to tell."""
+        self._end()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None:
+            self._connection.drop()
+
+    # What comes of it
+
+    def answered(self, answer: Answer) -> None:
+        """Called by the connection, which is done with the exchange."""
+        self._end()
+        self.answer.callback(answer)
+
+    def lost(self, reason: Failure, begun: bool) -> None:
+        """
+        Called by the connection, which has ended before the answer did.
+
+        :param begun: whether anything of the answer had come.
+        """
+        if self._has_sent:
+            words = failures.broken_off(reason.value, str(self._server), begun)
+        else:
+            words = failures.not_agreed(reason.value, str(self._server))
+        self._connection = None
+        self._fail_for(reason, words)
+
+    def fail(self, words: str) -> None:
+        """:param words: why there is no answer."""
+        if not self.is_over:
+            self.abandon()
+            self.answer.errback(Failure(PostFailed(words)))
+
+    def _fail_for(self, failure: Failure, words: str | None) -> None:
+        """:param words: None for what nobody expects."""
+        if words is not None:
+            self.fail(words)
+        elif not self.is_over:
+            self.abandon()
+            self.answer.errback(failure)
+
+    def _connected(self, connection: Connection) -> None:
+        self._connecting = None
+        self.stage = Stage.CONNECTED
+        # The deadline's timer is not enough. When a process that was stopped (SIGSTOP) while it
+        # connected goes on, the reactor sees to its sockets first and to its timers then. Where
+        # the server has spoken meanwhile (some send a 408 to a silent client), one event both makes
+        # the connection and sends the message.
+        if self.is_over or self._reactor.seconds() >= self._deadline:
+            connection.drop()
+            self.too_late()
+        elif connection.closed.called:
+            self.fail("the connection was closed before the POST")
+        else:
+            self.send(connection)
+
+    def _not_connected(self, failure: Failure) -> None:
+        self._connecting = None
+        words = failures.not_connected(failure.value, self._server.host, str(self._server))
+        self._fail_for(failure, words)
+
+    def too_late(self) -> None:
+        """See `dalga.outgoing.deadlines.Bounded`."""
+        if self._has_sent:
+            self.fail(f"no answer within {self._timeout:g} s")
+        else:
+            server = self._server
+            self.fail(failures.too_late(self.stage, server.host, str(server), self._timeout))
+
+    def _cancelled(self, _: object) -> None:
+        before = "there was an answer" if self._has_sent else "anything was sent"
+        self.fail(f"given up before {before}")
+
+    @property
+    def _has_sent(self) -> bool:
+        """Whether the server may have got the request, or a part of it."""
+        return self._connection is not None and self._connection.is_open
+
+    def _end(self) -> None:
+        self.is_over = True
+        if self._deadlines is not None:
+            self._deadlines.remove(self, self._timeout)
+
+
+class Keeper(Interface):
+    """Where the connections are kept."""
+
+    def opened(self, connection: Connection) -> None:
+        """A connection was made."""
+
+    def keep(self, connection: Connection) -> None:
+        """Keep it for another exchange."""
+
+    def forget(self, connection: Connection) -> None:
+        """It is not to be used again."""
+
+    def lost(self, connection: Connection) -> None:
+        """It is closed."""
+
+
+@implementer(IHandshakeListener, IPullProducer)
+class Connection(Protocol):
+    """A connection to the endpoint."""
+
+    transport: Any
+
+    def __init__(self, reactor: Any, keeper: Keeper) -> None:
+        self._reactor = reactor
+        self._keeper = keeper
+        self._reader = Reader()
+        self._exchange: Exchange | None = None
+        #: The connection of TCP, and its socket; `transport` is another one under TLS.
+        self._below: Any = None
+        self._handle: Any = None
+        self._is_plain = True
+        #: Whether a part of the request was not sent yet.
+        self._unsent = False
+        self._impatience: IDelayedCall | None = None
+        #: Whether written bytes go out at once: always without TLS, after the handshake with it.
+        self.is_open = False
+        #: Fires when it is closed.
+        self.closed: Deferred[None] = Deferred()
+
+    @property
+    def carries(self) -> bool:
+        """Whether an exchange is under way on it."""
+        return self._exchange is not None
+
+    def carry(self, exchange: Exchange) -> None:
+        """Send an exchange's request, and read its answer."""
+        self._exchange = exchange
+        octets = exchange.octets
+        self._reader.begin(octets.startswith(b"HEAD "))
+        if self._is_plain:
+            # Not by the transport, which sends in the reactor's next turn, with calls of epoll_ctl
+            # before and after: that was 0.01 ms a POST. Nothing can be overtaken: a connection is
+            # kept only where all of the request before has been sent.
+            try:
+                sent = self._handle.send(octets)
+            except OSError:
+                sent = 0  # full, or broken: the transport finds which
+            if sent == len(octets):
+                return
+            octets = octets[sent:]
+            self._watch()
+        elif self.is_open:
+            self._watch()
+        self.transport.write(octets)
+
+    def close(self) -> None:
+        """Close it in order. The other side has `CLOSING` seconds to agree, as TLS has it."""
+        self.transport.loseConnection()
+        self._impatience = self._reactor.callLater(CLOSING, self.drop)
+
+    def drop(self) -> None:
+        """Reset it: what was not sent yet is not sent."""
+        self._exchange = None
+        self.transport.abortConnection()
+
+    # Called by the transport
+
+    def connectionMade(self) -> None:
+        self._keeper.opened(self)
+        transport: Any = self.transport
+        transport.setTcpNoDelay(True)
+        self._is_plain = self.is_open = not ISSLTransport.providedBy(transport)
+        self._below = transport if self._is_plain else transport.transport
+        self._handle = self._below.getHandle()
+
+    def handshakeCompleted(self) -> None:
+        """Called at the end of TLS's handshake. What was written goes out behind its last words."""
+        self.is_open = True
+        if self._exchange is not None:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Learn by `resumeProducing` when all that was written has been sent."""
+        self._below.registerProducer(self, False)
+        self._unsent = True
+
+    def resumeProducing(self) -> None:
+        """Called as the transport begins to watch, and when it has sent all."""
+        if self._unsent:
+            self._unsent = False
+            self._below.unregisterProducer()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+
+    def dataReceived(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            # Nobody has asked: no later exchange may take this for its answer (P2).
+            self._keeper.forget(self)
+            self.drop()
+            return
+        try:
+            answer = self._reader.feed(data)
+        except BadAnswer as error:
+            exchange.fail(str(error))
+            return
+        if answer is None:
+            return
+        self._exchange = None
+        if self._unsent or answer.then is Then.DROP:
+            self.drop()  # so that the rest of the request is not sent
+        elif answer.then is Then.KEEP:
+            self._keeper.keep(self)
+        else:
+            self.close()
+        exchange.answered(answer)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._impatience is not None and self._impatience.active():
+            self._impatience.cancel()
+        self._keeper.lost(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            answer = self._reader.end()
+            if answer is None:
+                exchange.lost(reason, self._reader.has_begun)
+            else:
+                exchange.answered(answer)
+        self.closed.callback(None)

@@ -1,0 +1,258 @@
+"""
+Connections, over real sockets: what is sent, what is kept, and what no later POST may take for its
+answer. What becomes of a run is in test_endpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor as real_reactor
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
+from twisted.internet.task import deferLater
+
+from dalga.outgoing import pool as dalga_pool
+from dalga.outgoing.failures import PostFailed
+from dalga.outgoing.pool import Pool, Route
+from dalga.outgoing.trust import Trust
+from dalga.outgoing.wire import Exchange
+from tests.test_endpoint import (
+    LONG,
+    OK,
+    SHORT,
+    Conversation,
+    EndpointCase,
+    Server,
+    a_certificate,
+    a_run,
+    keeps_silent,
+    says,
+)
+
+reactor: Any = real_reactor
+
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
+    b"2;a=b\r\nok\r\n0\r\nX: y\r\n\r\n"
+)
+
+
+def a_request(size: int) -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+
+
+#: A request that no socket's buffers hold.
+LARGE = a_request(20_000_000)
+
+
+class WireCase(EndpointCase):
+    def pool(self, server: Server, scheme: str = "http", host: str = "127.0.0.1") -> Pool:
+        baseurl = f"{scheme}://{host}:{server.port}/"
+        pool = Pool(reactor, Route(reactor, baseurl, LONG, Trust()), 10)
+        self.addCleanup(pool.close)
+        return pool
+
+    def setUp(self) -> None:
+        # So that none comes to its end by being idle.
+        self.patch(dalga_pool, "IDLE", 2 * self.timeout)
+
+    def exchange(self, pool: Pool, octets: bytes, timeout: float = LONG) -> Deferred[Any]:
+        exchange = Exchange(reactor, pool._route, octets, timeout)
+        return pool.request(b"POST", b"", None, exchange)
+
+
+class AnswerTests(WireCase):
+    @inlineCallbacks
+    def test_in_single_bytes(self) -> Any:
+        """However an answer comes, it is one; several interim answers before it are none."""
+        for whole in (OK, CHUNKED, b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + OK):
+
+            def drip(conversation: Conversation, request: bytes, whole: bytes = whole) -> None:
+                if whole:
+                    conversation.transport.write(whole[:1])
+                    reactor.callLater(0, drip, conversation, request, whole[1:])
+
+            server = self.serve(drip)
+            endpoint = self.endpoint(server.baseurl)
+            for _ in range(2):
+                outcome = yield endpoint.post(a_run())
+                self.assertEqual((outcome.status, outcome.error), (200, ""))
+            self.assertEqual(len(server.connections), 1)
+
+    @inlineCallbacks
+    def test_a_second_answer_is_nobody_s(self) -> Any:
+        """P2: be it at once or late, the connection is dropped, and the next POST has its own."""
+        forged = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        failed = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+        for late in (False, True):
+
+            def twice(conversation: Conversation, request: bytes, late: bool = late) -> None:
+                if late:
+                    conversation.transport.write(failed)
+                    reactor.callLater(SHORT / 4, conversation.transport.write, forged)
+                else:
+                    conversation.transport.write(failed + forged)
+
+            server = self.serve(twice)
+            endpoint = self.endpoint(server.baseurl)
+            for count in (1, 2):
+                outcome = yield endpoint.post(a_run())
+                self.assertEqual(outcome.status, 500)
+                yield server.connections[count - 1].lost
+            self.assertEqual(len(server.connections), 2)
+
+    @inlineCallbacks
+    def test_what_is_refused_ends_the_connection(self) -> Any:
+        """P2: where an answer's end is in doubt, nothing that follows is read."""
+        for answer in (
+            CHUNKED.replace(b"Trailer: X", b"Content-Length: 2"),
+            OK.replace(b"Content", b"Content-Length: 5\r\nContent"),
+            OK.replace(b"\r\nC", b"\r\nX: y\r\n z\r\nC"),
+            OK.replace(b"\r\nC", b"\r\nX: y\nC"),
+            OK.replace(b"\r\nC", b"\r\nX: \0\r\nC"),
+        ):
+            yield self.check_refused(answer + OK)
+
+    @inlineCallbacks
+    def check_refused(self, answer: bytes) -> Any:
+        server = self.serve(says(answer))
+        endpoint = self.endpoint(server.baseurl)
+        outcome = yield endpoint.post(a_run())
+        self.assertEqual(outcome.status, None, answer)
+        self.assertTrue(outcome.error.startswith("the answer is malformed HTTP: "), outcome.error)
+        yield server.connections[0].lost
+        server.answer = says(OK)
+        outcome = yield endpoint.post(a_run())
+        self.assertEqual((outcome.status, len(server.connections)), (200, 2))
+
+    @inlineCallbacks
+    def test_the_answer_to_a_head(self) -> Any:
+        """It ends with its headers, though these announce a body."""
+        server = self.serve(says(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"))
+        pool = self.pool(server)
+        octets = b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+        answer = yield self.exchange(pool, octets)
+        self.assertEqual((answer.code, answer.length), (200, 0))
+        yield server.connections[0].lost
+
+
+class SendingTests(WireCase):
+    @inlineCallbacks
+    def test_large(self) -> Any:
+        """What the socket does not take at once is sent as it takes it, and the connection kept."""
+        for tls in (False, True):
+            certificate = a_certificate("localhost", trust=self) if tls else None
+            server = self.serve(says(OK), certificate)
+            pool = self.pool(server, "https" if tls else "http", "localhost")
+            octets = a_request(5_000_000)
+            for _ in range(2):
+                answer = yield self.exchange(pool, octets)
+                self.assertEqual(answer.code, 200)
+            self.assertEqual((len(server.requests), len(server.connections)), (2, 1))
+            self.assertEqual(server.requests[1], octets)
+            yield pool.close()
+
+    @inlineCallbacks
+    def test_an_answer_before_the_request_was_sent(self) -> Any:
+        """P3: it is the answer; the rest of the request is not sent, and the connection dropped."""
+        for tls in (False, True):
+            certificate = a_certificate("localhost", trust=self) if tls else None
+            server = self.serve(keeps_silent, certificate)
+            seen: list[int] = []
+
+            class Early(Conversation):
+                def dataReceived(self, data: bytes, seen: list[int] = seen) -> None:
+                    if not seen:
+                        self.transport.write(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
+                        self.transport.pauseProducing()
+                        reactor.callLater(SHORT, self.transport.resumeProducing)
+                    seen.append(len(data))
+
+            self.patch(server, "buildProtocol", lambda _, server=server, kind=Early: kind(server))
+            pool = self.pool(server, "https" if tls else "http", "localhost")
+            answer = yield self.exchange(pool, LARGE)
+            self.assertEqual(answer.code, 413)
+            yield server.connections[0].lost
+            self.assertLess(sum(seen), len(LARGE))
+            yield pool.close()
+
+    @inlineCallbacks
+    def test_a_greeting_is_no_answer_to_what_was_not_sent(self) -> Any:
+        """What comes on an idle connection ends it, and no POST is sent on it."""
+        server = self.serve(says(OK))
+        endpoint = self.endpoint(server.baseurl)
+        yield endpoint.post(a_run())
+        server.connections[0].transport.write(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        yield server.connections[0].lost
+        outcome = yield endpoint.post(a_run())
+        self.assertEqual((outcome.status, len(server.connections)), (200, 2))
+
+    @inlineCallbacks
+    def test_a_connection_that_was_lost_before_it_could_be_used(self) -> Any:
+        """It would never say so again: nothing is sent, and nobody waits for the deadline."""
+        server = self.serve(says(OK))
+        pool = self.pool(server)
+        yield self.exchange(pool, a_request(1))
+        [connection] = pool._open
+        connection.drop()
+        yield connection.closed
+        exchange = Exchange(reactor, pool._route, a_request(1), LONG)
+        exchange.start(pool._deadlines)
+        exchange.await_connection(succeed(connection))
+        failure = self.failureResultOf(exchange.answer, PostFailed)
+        self.assertEqual(str(failure.value), "the connection was closed before the POST")
+
+    @inlineCallbacks
+    def test_the_connection_used_last_is_used_next(self) -> Any:
+        """So that those which are not needed come to their end."""
+        server = self.serve(says(OK))
+        endpoint = self.endpoint(server.baseurl)
+        first, second = endpoint.post(a_run()), endpoint.post(a_run())
+        yield first
+        yield second
+        used: list[Conversation] = []
+
+        def answer(conversation: Conversation, request: bytes) -> None:
+            used.append(conversation)
+            conversation.transport.write(OK)
+
+        server.answer = answer
+        for _ in range(4):
+            yield endpoint.post(a_run())
+        self.assertEqual((len(server.connections), len(set(used))), (2, 1))
+
+    @inlineCallbacks
+    def test_as_many_as_there_are_slots_are_kept(self) -> Any:
+        """P10: the others are closed, those first that have been idle for longest."""
+        server = self.serve(says(OK))
+        endpoint = self.endpoint(server.baseurl, slots=3)
+        yield gatherResults([endpoint.post(a_run()) for _ in range(20)])
+        while server.open > 3:
+            yield deferLater(reactor, 0.01)
+        before = len(server.connections)
+        yield gatherResults([endpoint.post(a_run()) for _ in range(3)])
+        self.assertEqual((server.open, len(server.connections)), (3, before))
+
+    @inlineCallbacks
+    def test_the_deadline_while_sending(self) -> Any:
+        """P3: a server that reads nothing is given up in time."""
+        server = self.serve(keeps_silent)
+        server.on_connection = lambda conversation: conversation.transport.pauseProducing()
+        pool = self.pool(server)
+        failure = yield self.exchange(pool, LARGE, SHORT).addErrback(lambda failure: failure.value)
+        self.assertIsInstance(failure, PostFailed)
+        self.assertEqual(str(failure), "no answer within 0.2 s")
+        server.connections[0].transport.resumeProducing()
+        yield server.connections[0].lost
+
+    @inlineCallbacks
+    def test_no_deadline_is_left(self) -> Any:
+        """What has ended in time waits for nothing: the reactor has no timer but the idle ones'."""
+        server = self.serve(says(OK))
+        endpoint = self.endpoint(server.baseurl)
+        for _ in range(5):
+            yield endpoint.post(a_run())
+        before = len(reactor.getDelayedCalls())
+        yield endpoint.close()
+        yield deferLater(reactor, 0)
+        self.assertLess(len(reactor.getDelayedCalls()), before)
