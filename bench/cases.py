@@ -152,6 +152,39 @@ def bare(bench: Bench, count: int) -> float:
     return rate(arrivals)
 
 
+def posts(bench: Bench) -> Figures:
+    """POSTs alone: as a daemon makes them, by treq alone, and by a protocol that does no more."""
+    count = bench.jobs(5 * BACKLOG)
+    ours, ours_cpu = _posts(bench, "ours", count)
+    treq, treq_cpu = _posts(bench, "treq", count // 10)
+    lean, lean_cpu = _posts(bench, "lean", count)
+    return {
+        "posts_per_second": ours,
+        "bare_treq_per_second": treq,
+        "lean_per_second": lean,
+        "ratio": ours / treq,
+        "ratio_of_cpu": treq_cpu / ours_cpu,
+        "cpu_ms_per_post": ours_cpu,
+        "bare_treq_cpu_ms_per_post": treq_cpu,
+        "lean_cpu_ms_per_post": lean_cpu,
+    }
+
+
+def _posts(bench: Bench, way: str, count: int) -> tuple[float, float]:
+    """How many a second, and milliseconds of CPU for each: see `bench.posts`."""
+    bench.sink.forget()
+    arguments = [way, bench.sink.url, str(count), str(CONNECTIONS)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.posts", *arguments],
+        check=True,
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+    )
+    check(bench.sink.arrivals(), count)
+    took = json.loads(done.stdout)
+    return count / took["seconds"], took["cpu"] / count * 1000
+
+
 # Drains
 
 
@@ -466,6 +499,7 @@ class Case:
 AT_LEAST, AT_MOST = "at least", "at most"
 
 CASES = {
+    "posts": Case(posts, (("ratio", AT_LEAST, 8.0),), "sqlite"),
     "drain": Case(
         drain,
         (
