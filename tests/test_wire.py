@@ -5,17 +5,22 @@ answer. What becomes of a run is in test_endpoint.
 
 from __future__ import annotations
 
+import socket
+from threading import Event
 from typing import Any
 
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
+from dalga.model.run import Outcome
 from dalga.outgoing import pool as dalga_pool
-from dalga.outgoing.failures import PostFailed
+from dalga.outgoing.endpoint import Endpoint
+from dalga.outgoing.failures import CLOSED_BEFORE, SPOKE_BEFORE, PostFailed
 from dalga.outgoing.pool import Pool, Route
 from dalga.outgoing.trust import Trust
-from dalga.outgoing.wire import Exchange
+from dalga.outgoing.wire import Connection, Exchange
 from tests.test_endpoint import (
     LONG,
     OK,
@@ -31,6 +36,7 @@ from tests.test_endpoint import (
 
 reactor: Any = real_reactor
 
+FAILED = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
     b"2;a=b\r\nok\r\n0\r\nX: y\r\n\r\n"
@@ -100,6 +106,87 @@ class AnswerTests(WireCase):
                 self.assertEqual(outcome.status, 500)
                 yield server.connections[count - 1].lost
             self.assertEqual(len(server.connections), 2)
+
+    @inlineCallbacks
+    def test_a_second_answer_that_has_come_before_the_next_request(self) -> Any:
+        """
+        P2: it is in the socket, and the reactor has not seen it. The next POST looks, and has a
+        connection of its own.
+        """
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        listening.settimeout(LONG)
+
+        def answer_twice() -> None:
+            for _ in range(2):
+                accepted = listening.accept()[0]
+                with accepted:
+                    accepted.settimeout(LONG)
+                    accepted.recv(65536)
+                    accepted.sendall(FAILED)
+                    told.wait(LONG)
+                    accepted.sendall(OK)
+                    forged.set()
+                    ended.wait(LONG)
+
+        told, forged, ended = Event(), Event(), Event()
+        self.addCleanup(ended.set)
+        serving = deferToThread(answer_twice)
+        endpoint = self.endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}/")
+
+        def once_more(outcome: Outcome) -> Deferred[Outcome]:
+            self.assertEqual(outcome.status, 500)
+            told.set()
+            forged.wait(LONG)
+            ended.set()
+            return endpoint.post(a_run())
+
+        outcome = yield endpoint.post(a_run()).addCallback(once_more)
+        self.assertEqual((outcome.status, outcome.error), (500, ""))
+        yield serving
+
+    @inlineCallbacks
+    def test_a_second_answer_that_tls_has_received_with_the_first(self) -> Any:
+        """
+        P2: TLS passes it on right behind the first one. A POST that the first one's end begins is
+        not sent on that connection, and the second answer is not its own.
+        """
+        padding = b"x" * (16384 - len(FAILED) - 5)  # all of one record of TLS
+        server = self.serve(
+            says(FAILED.replace(b"\r\n\r\n", b"\r\nX: %b\r\n\r\n" % padding) + OK),
+            a_certificate("localhost", trust=self),
+        )
+        endpoint = self.endpoint(f"https://localhost:{server.port}/")
+        first = endpoint.post(a_run())
+        second = yield first.addCallback(lambda _: endpoint.post(a_run()))
+        self.assertEqual((second.status, second.error), (None, SPOKE_BEFORE))
+        yield server.connections[0].lost
+        self.assertEqual(len(server.requests), 1)
+
+    @inlineCallbacks
+    def test_a_post_that_an_answer_leads_to(self) -> Any:
+        """It goes out on the same connection. Given up at once, it never does."""
+        for tls in (False, True):
+            certificate = a_certificate("localhost", trust=self) if tls else None
+            server = self.serve(says(OK), certificate)
+            endpoint = self.endpoint(f"http{'s' * tls}://localhost:{server.port}/")
+
+            def once_more(_: Outcome, endpoint: Endpoint = endpoint) -> Deferred[Outcome]:
+                return endpoint.post(a_run(attempt=2))
+
+            outcome = yield endpoint.post(a_run()).addCallback(once_more)
+            self.assertEqual((outcome.status, outcome.error), (200, ""))
+            self.assertEqual((len(server.requests), len(server.connections)), (2, 1))
+
+        def never(_: Outcome) -> Outcome:
+            posted = endpoint.post(a_run())
+            posted.cancel()
+            return self.successResultOf(posted)
+
+        outcome = yield endpoint.post(a_run()).addCallback(never)
+        self.assertEqual(outcome.error, "given up before anything was sent")
+        yield server.connections[0].lost
+        self.assertEqual(len(server.requests), 3)
 
     @inlineCallbacks
     def test_what_is_refused_ends_the_connection(self) -> Any:
@@ -200,7 +287,7 @@ class SendingTests(WireCase):
         exchange.start(pool._deadlines)
         exchange.await_connection(succeed(connection))
         failure = self.failureResultOf(exchange.answer, PostFailed)
-        self.assertEqual(str(failure.value), "the connection was closed before the POST")
+        self.assertEqual(str(failure.value), CLOSED_BEFORE)
 
     @inlineCallbacks
     def test_the_connection_used_last_is_used_next(self) -> Any:
@@ -244,6 +331,28 @@ class SendingTests(WireCase):
         self.assertEqual(str(failure), "no answer within 0.2 s")
         server.connections[0].transport.resumeProducing()
         yield server.connections[0].lost
+
+    @inlineCallbacks
+    def test_a_process_that_was_stopped_in_the_handshake_sends_nothing(self) -> Any:
+        """
+        P3: it is past the deadline when it goes on, and TLS is agreed on before the timers are
+        looked at. A jump of the clock plays the stop.
+        """
+        server = self.serve(keeps_silent, a_certificate("localhost", trust=self))
+        seconds, completed = reactor.seconds, Connection.handshakeCompleted
+
+        def complete_late(connection: Connection) -> None:
+            self.patch(reactor, "seconds", lambda: seconds() + 2 * LONG)
+            completed(connection)
+
+        self.patch(Connection, "handshakeCompleted", complete_late)
+        where = f"localhost:{server.port}"
+        outcome = yield self.endpoint(f"https://{where}/").post(a_run())
+        self.assertEqual(
+            outcome.error, f"could not agree on TLS with {where} within 15 s, nothing was sent"
+        )
+        yield server.connections[0].lost
+        self.assertEqual(server.requests, [])
 
     @inlineCallbacks
     def test_no_deadline_is_left(self) -> Any:

@@ -407,9 +407,10 @@ class Reader:
             raise malformed(_UNREADABLE) from error
 
     def on_body(self, data: bytes) -> None:
-        """Called by llhttp."""
-        self._body.append(data)
-        self._size += len(data)
+        """Called by llhttp, for what comes behind the answer as well."""
+        if not self._ended:
+            self._body.append(data)
+            self._size += len(data)
 
     def on_message_complete(self) -> None:
         """Called by llhttp."""

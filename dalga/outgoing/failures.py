@@ -48,10 +48,15 @@ class Stage(IntEnum):
     RESOLVING = 1
     #: It waits for one of the addresses to take a connection.
     CONNECTING = 2
-    #: It has a connection, and has written nothing.
-    CONNECTED = 3
-    #: It has handed its message to the connection, which under TLS sends it after the handshake.
-    SENDING = 4
+    #: It waits for the end of TLS's handshake.
+    AGREEING = 3
+    #: Its connection can send it, or has sent it.
+    CONNECTED = 4
+
+
+#: Why a POST was not sent that had a connection.
+CLOSED_BEFORE = "the connection was closed before the POST, nothing was sent"
+SPOKE_BEFORE = "the server sent something before the POST, nothing was sent"
 
 
 def no_http(line: bytes) -> BadAnswer:
@@ -88,7 +93,7 @@ def too_late(stage: Stage, host: str, server: str, timeout: float) -> str:
             what = f"could not connect to {server}"
         case Stage.NEW | Stage.CONNECTED:
             what = f"no time was left for the POST to {server}"
-        case Stage.SENDING:
+        case Stage.AGREEING:
             what = f"could not agree on TLS with {server}"
     return f"{what} within {timeout:g} s, nothing was sent"
 

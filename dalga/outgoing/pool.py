@@ -211,14 +211,14 @@ class Pool:
 
         :param now: in the reactor's seconds.
         """
-        if self._idle:
+        while self._idle:
             connection, since = self._idle.popitem()
-            if now - since < IDLE:
+            if now - since >= IDLE:  # the timer is late
+                connection.close()
+            elif connection.is_quiet:
                 return connection
-            # The timer is late, and the others have been idle for longer.
-            connection.close()
-            while self._idle:
-                self._idle.popitem()[0].close()
+            else:
+                connection.drop()  # P2
         return None
 
     def _end_idle(self) -> None:

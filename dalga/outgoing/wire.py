@@ -10,6 +10,7 @@ it is dropped then, and its later failure is not heard: nothing more of it is se
 
 from __future__ import annotations
 
+from select import POLLIN, poll
 from typing import Any
 from typing import Protocol as Interface
 
@@ -87,8 +88,8 @@ class Exchange:
         connecting.addErrback(self._fail_for, None)
 
     def send(self, connection: Connection) -> None:
-        """Send the request, and await the answer."""
-        self.stage = Stage.SENDING
+        """Send the request as soon as the connection can, and await the answer."""
+        self.stage = Stage.CONNECTED if connection.can_send else Stage.AGREEING
         self._connection = connection
         connection.carry(self)
 
@@ -113,10 +114,13 @@ class Exchange:
 
         :param begun: whether anything of the answer had come.
         """
+        words: str | None
         if self._has_sent:
             words = failures.broken_off(reason.value, str(self._server), begun)
-        else:
+        elif self.stage is Stage.AGREEING:
             words = failures.not_agreed(reason.value, str(self._server))
+        else:
+            words = failures.CLOSED_BEFORE
         self._connection = None
         self._fail_for(reason, words)
 
@@ -136,16 +140,10 @@ class Exchange:
 
     def _connected(self, connection: Connection) -> None:
         self._connecting = None
-        self.stage = Stage.CONNECTED
-        # The deadline's timer is not enough. When a process that was stopped (SIGSTOP) while it
-        # connected goes on, the reactor sees to its sockets first and to its timers then. Where
-        # the server has spoken meanwhile (some send a 408 to a silent client), one event both makes
-        # the connection and sends the message.
-        if self.is_over or self._reactor.seconds() >= self._deadline:
+        if self.is_over:
             connection.drop()
-            self.too_late()
         elif connection.closed.called:
-            self.fail("the connection was closed before the POST")
+            self.fail(failures.CLOSED_BEFORE)
         else:
             self.send(connection)
 
@@ -153,6 +151,11 @@ class Exchange:
         self._connecting = None
         words = failures.not_connected(failure.value, self._server.host, str(self._server))
         self._fail_for(failure, words)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the deadline has passed. The reactor's timer may be still to come."""
+        return bool(self._reactor.seconds() >= self._deadline)
 
     def too_late(self) -> None:
         """See `dalga.outgoing.deadlines.Bounded`."""
@@ -169,7 +172,7 @@ class Exchange:
     @property
     def _has_sent(self) -> bool:
         """Whether the server may have got the request, or a part of it."""
-        return self._connection is not None and self._connection.is_open
+        return self._connection is not None and self._connection.has_sent
 
     def _end(self) -> None:
         self.is_over = True
@@ -208,11 +211,17 @@ class Connection(Protocol):
         self._below: Any = None
         self._handle: Any = None
         self._is_plain = True
+        #: Tells whether the socket has something to read.
+        self._poll = poll()
         #: Whether a part of the request was not sent yet.
         self._unsent = False
+        #: Whether an exchange is being told its answer. Its owner may begin the next one then.
+        self._is_telling = False
         self._impatience: IDelayedCall | None = None
-        #: Whether written bytes go out at once: always without TLS, after the handshake with it.
-        self.is_open = False
+        #: Whether a request can be sent: under TLS, once the handshake is over.
+        self.can_send = False
+        #: Whether the server may have got the request that is carried, or a part of it.
+        self.has_sent = False
         #: Fires when it is closed.
         self.closed: Deferred[None] = Deferred()
 
@@ -221,11 +230,37 @@ class Connection(Protocol):
         """Whether an exchange is under way on it."""
         return self._exchange is not None
 
+    @property
+    def is_quiet(self) -> bool:
+        """
+        Whether the server has neither sent anything nor closed the connection since the last
+        answer: the reactor may not have come to see it yet.
+        """
+        return not self._poll.poll(0)
+
     def carry(self, exchange: Exchange) -> None:
-        """Send an exchange's request, and read its answer."""
+        """Send an exchange's request as soon as that can be, and read its answer."""
         self._exchange = exchange
+        self.has_sent = False
+        self._reader.begin(exchange.octets.startswith(b"HEAD "))
+        if self._is_telling and not self._is_plain:
+            # What TLS has received with the last answer comes before the reactor's next turn. It
+            # must not find the next request sent, or it would be taken for its answer (P2).
+            self._reactor.callLater(0, self._send, exchange)
+        elif self.can_send:
+            self._send(exchange)
+
+    def _send(self, exchange: Exchange) -> None:
+        if self._exchange is not exchange:
+            return  # it has ended before
+        # The deadline's timer is not enough. A process may be stopped (SIGSTOP) while it connects
+        # or agrees on TLS. When the process goes on, the reactor calls its sockets before its
+        # timers, and another instance may have the run by then (P3).
+        if exchange.is_late:
+            exchange.too_late()
+            return
+        self.has_sent = True
         octets = exchange.octets
-        self._reader.begin(octets.startswith(b"HEAD "))
         if self._is_plain:
             # Not by the transport, which sends in the reactor's next turn, with calls of epoll_ctl
             # before and after: that was 0.01 ms a POST. Nothing can be overtaken: a connection is
@@ -237,9 +272,7 @@ class Connection(Protocol):
             if sent == len(octets):
                 return
             octets = octets[sent:]
-            self._watch()
-        elif self.is_open:
-            self._watch()
+        self._watch()
         self.transport.write(octets)
 
     def close(self) -> None:
@@ -258,15 +291,16 @@ class Connection(Protocol):
         self._keeper.opened(self)
         transport: Any = self.transport
         transport.setTcpNoDelay(True)
-        self._is_plain = self.is_open = not ISSLTransport.providedBy(transport)
+        self._is_plain = self.can_send = not ISSLTransport.providedBy(transport)
         self._below = transport if self._is_plain else transport.transport
         self._handle = self._below.getHandle()
+        self._poll.register(self._handle, POLLIN)
 
     def handshakeCompleted(self) -> None:
-        """Called at the end of TLS's handshake. What was written goes out behind its last words."""
-        self.is_open = True
+        """Called at the end of TLS's handshake."""
+        self.can_send = True
         if self._exchange is not None:
-            self._watch()
+            self._send(self._exchange)
 
     def _watch(self) -> None:
         """Learn by `resumeProducing` when all that was written has been sent."""
@@ -289,6 +323,9 @@ class Connection(Protocol):
             self._keeper.forget(self)
             self.drop()
             return
+        if not self.has_sent:
+            exchange.fail(failures.SPOKE_BEFORE)
+            return
         try:
             answer = self._reader.feed(data)
         except BadAnswer as error:
@@ -303,7 +340,9 @@ class Connection(Protocol):
             self._keeper.keep(self)
         else:
             self.close()
+        self._is_telling = True
         exchange.answered(answer)
+        self._is_telling = False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._impatience is not None and self._impatience.active():
