@@ -1,17 +1,17 @@
 """
 Read the endpoint's answers: bytes in, an `Answer` or what is wrong with it out.
 
-Each answer is read twice. `Reader` looks at the head by itself, strictly (RFC 9112 sections 2 to
-6), and finds how the body ends. Then llhttp, by httptools, reads head and body by its own rules.
-Where one of the two refuses, or where they see the end in different places, there is no answer:
-what comes behind the end might be taken for the next run's answer (P2).
+Each answer is read twice. `Reader` checks the head by the grammar of RFC 9112 (sections 2 to 6) and
+finds how the body ends. Then llhttp, by httptools, reads head and body by its own rules. An answer
+counts only if both readers take it and see the same end. Otherwise the rest of one answer might be
+taken for the answer to the next run (P2).
 
-    the bytes                              what becomes of them
-    HTTP/1.1 100 Continue ... CRLF         are dropped
-    HTTP/1.1 200 OK ... CRLF and its body  are the answer
-    anything behind that                   is dropped, and the connection is not kept
+    the bytes                              what `Reader` does with them
+    HTTP/1.1 100 Continue ... CRLF         drops them: an interim answer
+    HTTP/1.1 200 OK ... CRLF and its body  makes the `Answer` of them
+    anything behind that                   drops them, and has the connection dropped
 
-llhttp is given the answer's bytes up to the last one and no further. Its lenient flags are off.
+llhttp's lenient flags are off.
 """
 
 from __future__ import annotations
@@ -31,22 +31,25 @@ from zope.interface import implementer
 
 from dalga.outgoing.failures import malformed, no_http, start_of, too_long
 
-#: How much of an answer's body is read, in bytes. Only the status counts: where the body is longer,
-#: the connection is dropped, and the rest of the body is not read.
+#: At most this much of an answer's body is read, in bytes. The outcome needs the status alone; the
+#: body is read so that the connection can be kept. If a body is longer, the connection is dropped:
+#: to connect again costs less than to read on.
 MAX_BODY = 64 * 1024
 
-#: How much is read of a body in chunks, in bytes: `MAX_BODY` in chunks of one byte each, and more.
-#: A body that is longer for its chunks' extensions counts as longer than `MAX_BODY`.
+#: At most this much of a body in chunks is read, in bytes, with the chunks' sizes, extensions and
+#: trailers. It is enough for a body of `MAX_BODY` in chunks of one byte.
 MAX_CHUNKS = 8 * MAX_BODY
 
-#: How long an answer's status line and headers may be together, interim (1xx) answers included, in
-#: bytes.
+#: The status line and headers of an answer are at most this long together, in bytes, with those of
+#: interim (1xx) answers before it.
 MAX_HEAD = 16 * 1024
 
-#: Answers that end with their headers, whatever these say (RFC 9112 section 6.3).
+#: The statuses of answers that end with their headers, also if a header announces a body (RFC 9112
+#: section 6.3).
 BODILESS = frozenset((204, 304))
 
-# RFC 9112 section 4, whose reason may lack its space here, and RFC 9110 section 5.5.
+# RFC 9112 section 4 and RFC 9110 section 5.5. A status line may end with the status: some servers
+# leave out the space behind it.
 _TEXT = rb"[\t -~\x80-\xff]*"
 _FIELD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _TEXT
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: " + _TEXT + rb")?")
@@ -64,8 +67,9 @@ _LENGTH, _CODING = b"\r\ncontent-length:", b"\r\ntransfer-encoding:"
 _USUAL_LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})\r\n")
 _USUAL_CODING = re.compile(rb"\r\ntransfer-encoding: ?chunked\r\n")
 _FRAMING_LINES = re.compile(rb"\r\n(?:content-length|transfer-encoding):[^\r]*", re.IGNORECASE)
-_NUMBER = re.compile(rb"[0-9]{1,4000}")  # of more digits, int makes no number
-#: A length above this one (bytes) is written as this one: no such body is read to its end.
+_NUMBER = re.compile(rb"[0-9]{1,4000}")  # Python's int takes at most 4300 digits
+#: llhttp is told this length, in bytes, in place of a longer one, which may overflow its number. A
+#: body that is longer than `MAX_BODY` is not read to its end anyway.
 _LONGEST = 10**15
 
 
@@ -85,22 +89,23 @@ class End(Enum):
 class Then(Enum):
     """What is to become of the connection after an answer."""
 
-    #: The answer has ended for certain, and the other side keeps the connection, too.
+    #: The end of the answer is certain, and the server keeps the connection, too.
     KEEP = auto()
+    #: The answer was read to its end, and the connection is not used again.
     CLOSE = auto()
-    #: There is more of the body, or something behind it, that nobody reads.
+    #: Bytes of the answer, or bytes behind it, are not read.
     DROP = auto()
 
 
 @implementer(IResponse)
 class Answer:
     """
-    One answer, as treq is given it.
+    One answer, in the form that treq takes.
 
-    :param head: its status line and headers, each line with its CRLF; without interim answers'.
+    :param head: its status line and headers, each line with its CRLF; without interim answers.
     :param low: the same in lower case.
-    :param body: what was read of it, as it came: not decoded.
-    :param is_whole: whether that is all of the body, for certain.
+    :param body: the part of the body that was read, without chunks' sizes, not decompressed.
+    :param is_whole: whether `body` is certainly all of the body.
     """
 
     __slots__ = ("_body", "_head", "_is_whole", "code", "headers", "previousResponse", "then")
@@ -132,7 +137,7 @@ class Answer:
         return sum(map(len, self._body))
 
     def deliverBody(self, protocol: Any) -> None:
-        """See `IResponse`. All of it is here, so there is no transport that could be paused."""
+        """See `IResponse`. The body has been read already, so there is no transport to pause."""
         for data in self._body:
             protocol.dataReceived(data)
         reason = ResponseDone() if self._is_whole else PotentialDataLoss()
@@ -145,14 +150,15 @@ class Answer:
 
 class _Fields(Headers):
     """
-    An answer's headers. They are read from its head when somebody asks for one that is there.
+    An answer's headers, which are parsed when somebody asks for a header that the answer has.
 
-    treq asks each answer for its Content-Encoding, and sets an empty one where there is none. To
-    read all headers for that would take as long as to read the answer.
+    treq asks each answer for its Content-Encoding, and sets an empty one if there is none. To parse
+    all headers for that would take as long as to read the answer.
     """
 
     def __init__(self, head: bytes, low: bytes) -> None:
-        # Headers.__init__ is called when what it sets is missed.
+        # `Headers.__init__` makes the attributes that `Headers` needs. `__getattr__` calls it when
+        # one of them is asked for, and is not there.
         self._unread: bytes | None = head
         self._low = low
 
@@ -185,19 +191,19 @@ def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield name, value.strip(b" \t")
 
 
-def _members(head: bytes, name: bytes) -> list[bytes]:
+def _list(head: bytes, name: bytes) -> list[bytes]:
     """
-    The members of a header that is a list (RFC 9110 section 5.6.1).
+    The elements of a header that is a list (RFC 9110 section 5.6.1), without empty ones.
 
     :param name: in lower case.
     """
-    return [member for member in _parts(head, name) if member]
+    return [element for element in _list_with_gaps(head, name) if element]
 
 
-def _parts(head: bytes, name: bytes) -> list[bytes]:
-    """The same, with those that are empty."""
+def _list_with_gaps(head: bytes, name: bytes) -> list[bytes]:
+    """The elements of a header that is a list, with empty ones."""
     values = b",".join(value for field, value in _fields(head) if field.lower() == name)
-    return [member.strip() for member in values.split(b",")]
+    return [element.strip() for element in values.split(b",")]
 
 
 class Reader:
@@ -214,13 +220,13 @@ class Reader:
         :param head_only: whether the answer ends with its headers, as that to a HEAD.
         """
         self._head_only = head_only
-        #: What has come of a head that is not complete, or not usual.
+        #: The unread bytes of a head that has not come in one piece, or is not a `_USUAL_HEAD`.
         self._part: bytearray | None = None
-        #: How the body ends, once the head is complete.
+        #: How the body ends; None before the head is complete.
         self._end: End | None = None
         self._body: list[bytes] = []
         self._size = 0
-        #: What llhttp says: whether all of the answer has come, and whether it ends in keep-alive.
+        #: By llhttp: whether the answer has ended, and whether the server keeps the connection.
         self._ended = self._may_keep = False
 
     @property
@@ -230,10 +236,10 @@ class Reader:
 
     def feed(self, data: bytes) -> Answer | None:
         """
-        Take what has come from the server.
+        Take the next bytes from the server.
 
-        :return: the answer, once all of it has come that is of interest.
-        :raises BadAnswer: for what can't be read.
+        :return: the answer, if it has ended with these bytes or is longer than is read; else None.
+        :raises BadAnswer: if the bytes are not HTTP by the letter.
         """
         if self._end is not None:
             return self._read_body(data)
@@ -243,7 +249,8 @@ class Reader:
                 return self._read_usual(int(usual[1]), usual.end(), data)
             self._part = bytearray()
             self._checked = 0
-            self._room = MAX_HEAD
+            #: How much longer the heads may get, in bytes.
+            self._head_left = MAX_HEAD
         return self._read_in_pieces(self._part, data)
 
     def end(self) -> Answer | None:
@@ -256,7 +263,10 @@ class Reader:
 
     def _read_usual(self, code: int, end: int, data: bytes) -> Answer | None:
         """
-        Read an answer as nearly all come: in one piece, with one Content-Length. All others, too.
+        Read a `_USUAL_HEAD`, and the bytes behind it.
+
+        Nearly all answers come in one piece, with one Content-Length. llhttp is given such an
+        answer in one call.
 
         :param end: where in `data` its head ends.
         """
@@ -290,15 +300,15 @@ class Reader:
 
     def _read_in_pieces(self, part: bytearray, data: bytes) -> Answer | None:
         """
-        Take a head that is not complete yet, or not usual.
+        Take more of a head that has not come in one piece, or is not a `_USUAL_HEAD`.
 
-        :param part: what has come before, and is still to be read.
+        :param part: the bytes that came before and are still to be read.
         """
         start = max(0, len(part) - 2)
         part += data
         while True:
             found = _END_OF_HEAD.search(part, start)
-            if (found.end() if found else len(part)) > self._room:
+            if (found.end() if found else len(part)) > self._head_left:
                 raise too_long(MAX_HEAD)
             self._check_lines(part, found.end() if found else part.rfind(b"\n") + 1)
             if found is None:
@@ -310,7 +320,7 @@ class Reader:
             assert status is not None
             if int(status[2]) >= 200:
                 break
-            self._room -= len(head)
+            self._head_left -= len(head)
         is_plain = b"\r\n" in head
         if not is_plain:
             head = head.replace(b"\n", b"\r\n")
@@ -318,11 +328,12 @@ class Reader:
 
     def _check_lines(self, part: bytearray, end: int) -> None:
         """
-        Check the lines that are complete and were not checked yet.
+        Check the lines of a head that are complete and were not checked yet.
 
         Lines end in CRLF, or all of them in LF (RFC 9112 section 2.2).
 
-        :raises BadAnswer: for the first one that is not in order.
+        :param end: where in `part` the last complete line ends.
+        :raises BadAnswer: for the first line that is not in order.
         """
         cr = part[: part.find(b"\n")].endswith(b"\r")
         for line in bytes(part[self._checked : end]).split(b"\n")[:-1]:
@@ -340,12 +351,12 @@ class Reader:
         self, code: int, head: bytes, low: bytes, rest: bytes, is_plain: bool = True
     ) -> Answer | None:
         """
-        Find how the body ends, and give the answer to llhttp.
+        Find how the body ends, and give the head and what follows to llhttp.
 
-        :param head: checked, each line with its CRLF.
+        :param head: of a final answer, checked, each line with its CRLF.
         :param low: the same in lower case.
-        :param rest: what has come behind it.
-        :param is_plain: whether the head has come as it is here.
+        :param rest: the bytes that came behind the head.
+        :param is_plain: whether the server has sent the head with CRLFs.
         """
         self._code = code
         self._head = fed = head
@@ -378,7 +389,7 @@ class Reader:
             self._left -= len(data)
             self._parse(data)
         elif self._end is End.CHUNKS:
-            # What is complete before its last byte has come has something behind it.
+            # If the answer ends before the last of these bytes, there are bytes behind it.
             self._chunks_left -= len(data)
             self._parse(data[:-1])
             if self._ended:
@@ -399,7 +410,7 @@ class Reader:
             self._parser.feed_data(data)
         except HttpParserError as error:
             if self._ended:
-                return  # it could not read what comes behind the answer
+                return  # llhttp could not read the bytes behind the answer
             if self._end is End.CHUNKS:
                 raise malformed(
                     "its body is not in the chunks that its headers announce"
@@ -436,22 +447,26 @@ class Reader:
 
     def _is_kept(self) -> bool:
         """
-        Whether the other side keeps the connection too (RFC 9112 section 9.3), and the answer has
-        ended for certain.
+        Whether the server keeps the connection too (RFC 9112 section 9.3), and the end of the
+        answer is certain.
         """
-        if not self._is_plain or self._head_only or self._code in BODILESS:
-            return False  # a body that it can't have would be taken for the next run's answer
+        if self._head_only or self._code in BODILESS:
+            # Some servers send a body with such an answer. It would be taken for the answer to the
+            # next run.
+            return False
+        if not self._is_plain:
+            return False  # llhttp was given another head than the server's
         is_1_1 = self._head.startswith(b"HTTP/1.1")
         if is_1_1 and b"close" not in self._low:
             return True
-        options = _members(self._low, b"connection")
+        options = _list(self._low, b"connection")
         return b"close" not in options and (
             is_1_1 or (b"keep-alive" in options and self._end is End.LENGTH)
         )
 
 
 def _check_status_line(line: bytes) -> None:
-    """:raises BadAnswer: where it is none of HTTP/1.0 or 1.1."""
+    """:raises BadAnswer: unless the line is a status line of HTTP/1.0 or 1.1."""
     if not _STATUS_LINE.fullmatch(line):
         like = None if _STATUS_LINE.match(line) else _LIKE_STATUS_LINE.match(line)
         raise no_http(like[1] if like else line)
@@ -459,13 +474,15 @@ def _check_status_line(line: bytes) -> None:
 
 def _framing(head: bytes) -> tuple[End, int, bytes]:
     """
-    Find how the body ends, where the headers don't say that in the usual way.
+    Find how the body ends, for heads with other framing headers than one usual line.
 
-    :return: with the length, and the head as llhttp understands it: with one header that says so.
-    :raises BadAnswer: where the headers contradict each other, or say what can't be.
+    :return: how it ends; its length in bytes, or 0; and the head for llhttp, in which at most one
+        header says how the body ends.
+    :raises BadAnswer: if the headers contradict each other, or no body ends as they say.
     """
-    # "identity" was in HTTP once, and said nothing (RFC 2616 section 3.6; RFC 9112 section 7).
-    codings = [each.lower() for each in _members(head, b"transfer-encoding")]
+    # "identity" stood for no coding at all in RFC 2616 section 3.6, and is gone from RFC 9112
+    # section 7. Some servers still send it.
+    codings = [each.lower() for each in _list(head, b"transfer-encoding")]
     codings = [each for each in codings if each != b"identity"]
     has_length = _LENGTH in head.lower()
     if codings == [b"chunked"] and has_length:
@@ -476,7 +493,7 @@ def _framing(head: bytes) -> tuple[End, int, bytes]:
         raise malformed(f"its Transfer-Encoding is {start_of(b', '.join(codings))}")
     if not has_length:
         return End.CLOSE, 0, _reframed(head)
-    lengths = _parts(head, b"content-length")
+    lengths = _list_with_gaps(head, b"content-length")
     if len({each.lstrip(b"0") for each in lengths}) > 1 or not all(
         _NUMBER.fullmatch(each) for each in lengths
     ):
@@ -486,5 +503,5 @@ def _framing(head: bytes) -> tuple[End, int, bytes]:
 
 
 def _reframed(head: bytes, *line: bytes) -> bytes:
-    """A head with this header alone of those that say how long the body is."""
+    """The head, with this line in place of all headers that say how the body ends."""
     return b"\r\n".join([_FRAMING_LINES.sub(b"", head)[:-4], *line, b"", b""])

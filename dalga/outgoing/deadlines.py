@@ -1,16 +1,16 @@
 """
-Deadlines, of which hardly any is ever reached.
+Deadlines of POSTs. Nearly all POSTs end before their deadline.
 
-A timer of the reactor's for each POST would be made, sorted in and cancelled in vain. So POSTs that
-have the same time-out stand in one queue, in the order in which they began. That is the order of
-their deadlines, too, so the reactor has one timer for each queue, for the first one in it::
+If each POST had a timer of the reactor, nearly all would be made, sorted in and cancelled in vain.
+So POSTs that have the same time-out stand in one queue, in the order in which they began. Their
+deadlines have the same order. So each queue has one timer of the reactor, for its first POST::
 
     time-out   deadlines          timer
     30 s       10.2  10.3  10.7   at 10.2
     5 s        3.1   3.1          at 3.1
 
 A POST that ends in time leaves its queue, and the timer stays as it is. When the timer fires, it is
-set again for the first POST that is left, and a queue without POSTs is given up.
+set again for the first POST that is left. If none is left, the queue and its timer are removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 
 class Bounded(Protocol):
-    """What has a deadline."""
+    """A POST, or anything else that has a deadline."""
 
     def too_late(self) -> None:
         """Called at the deadline."""
@@ -34,7 +34,7 @@ class Deadlines:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        #: By time-out in seconds: what waits, with its deadline in the reactor's seconds.
+        #: By time-out in seconds: the queue, which has each deadline in the reactor's seconds.
         self._queues: dict[float, dict[Bounded, float]] = {}
         self._timers: dict[float, IDelayedCall] = {}
         self._closed = False
@@ -54,7 +54,7 @@ class Deadlines:
         return deadline
 
     def remove(self, bounded: Bounded, timeout: float) -> None:
-        """Forget it, if it is not forgotten already."""
+        """Take it out of its queue, if it is still there."""
         queue = self._queues.get(timeout)
         if queue is not None:
             queue.pop(bounded, None)
@@ -62,7 +62,7 @@ class Deadlines:
                 self._give_up(timeout)
 
     def close(self) -> None:
-        """Leave no timer from now on where nothing waits for it."""
+        """From now on, remove the timer of each queue that is empty at once."""
         self._closed = True
         for timeout in [timeout for timeout, queue in self._queues.items() if not queue]:
             self._give_up(timeout)
@@ -85,6 +85,6 @@ class Deadlines:
             del self._queues[timeout], self._timers[timeout]
         for bounded in late:
             queue.pop(bounded, None)
-        # What one of them leads to may end another, or begin some.
+        # Whoever is told may end another POST, or begin some, so the queue is in order by now.
         for bounded in late:
             bounded.too_late()

@@ -6,16 +6,18 @@ it may refuse, keep silent, answer for ever, or answer something that is not HTT
 sends makes Dalga call another scheme, host or port than ``baseurl``'s (P11), fill its memory (P10),
 or wait longer than the time-out (P3).
 
-A POST is made like this, all of it in the reactor's thread::
+A POST is made in these steps, all in the reactor's thread::
 
-    Endpoint.post       writes the request as bytes, and hands treq an `Exchange` as its body
-    Pool.request        is called by treq; starts the deadline, and finds a connection or makes one
+    Endpoint.post       writes the request as bytes, and makes an `Exchange` of it
+    treq                is called with the `Exchange` in the place of a body
+    Pool.request        is treq's agent: starts the deadline, and finds or makes a connection
     Connection.carry    sends the request (under TLS, once the handshake is over)
     Reader.feed         reads the answer to its end or to `MAX_BODY`
-    Endpoint._answered  makes the outcome of it, or `_failed` of what there is in its place
+    Endpoint._answered  makes an `Outcome` of the answer; or `_failed`, of a failure
 
-treq's handling of URLs, headers, cookies and redirects is kept out of it: `_StandIn`, `_NoHeaders`
-and `_NoCookies` say how.
+The `Exchange` has the whole request, with its head. treq prepares URLs, headers and cookies of a
+request, and follows redirects; a POST of Dalga needs none of that. `_StandIn`, `_NoHeaders` and
+`_NoCookies` are treq's arguments, made so that treq's preparations cost little and change nothing.
 """
 
 from __future__ import annotations
@@ -47,15 +49,17 @@ from dalga.outgoing.wire import Exchange
 
 log = logger(__name__)
 
-#: What a longer Retry-After is clamped to (31 years).
+#: A longer Retry-After is clamped to this: nine digits of seconds, 31 years. A number of any length
+#: is then compared by its digits, and no date goes past the year 9999.
 MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
 
 
 class _StandIn(EncodedURL):
     """
-    The URL that treq is given, and that nobody goes by: all POSTs go where `Route` says. treq
-    would put a real URL through IDNA for each POST, which takes time, and refuses IPv6 addresses
-    and the underscores in containers' names.
+    The URL for treq. `Pool` does not look at it: all POSTs go where `Route` says.
+
+    treq would put a real URL through IDNA for each POST. IDNA takes time, and refuses IPv6
+    addresses and the underscores in containers' names.
     """
 
     def to_uri(self) -> EncodedURL:
@@ -67,15 +71,16 @@ class _StandIn(EncodedURL):
 
 class _NoHeaders(Headers):
     """
-    The headers that treq is given: the request has its own. treq copies them for each POST, and
-    adds one that invites gzip.
+    The headers for treq. `Pool` does not look at them: the request's bytes have their headers.
+
+    treq copies its headers for each POST, and adds an Accept-Encoding for gzip.
     """
 
     def copy(self) -> Headers:
         return self
 
     def addRawHeader(self, name: Any, value: Any) -> None:
-        """It would not be sent."""
+        """Nothing is added: it would not be sent."""
 
 
 class _NoCookies(IndexableCookieJar):
@@ -98,7 +103,7 @@ NO_HEADERS = _NoHeaders()
 
 
 def _as_it_is(body: Any) -> Any:
-    """What treq makes a producer of a body with."""
+    """In place of the function by which treq makes a producer of a body."""
     return body
 
 
@@ -109,13 +114,14 @@ class Endpoint:
     :param reactor: the deadline is measured with its ``seconds``.
     :param baseurl: an http or https URL that `dalga.config.load` lets pass: ASCII, and without
         user, query and fragment.
-    :param timeout: how long to wait for a connection, in seconds. A POST's deadline is its run's.
+    :param timeout: how long each address may take to accept a connection, in seconds. The deadline
+        of a POST is its run's.
     :param instance: what this instance calls itself, for the ``dalga-instance`` header.
-    :param slots: how many POSTs are under way at most; as many connections are kept.
-    :param trust: whose certificates are taken from an https endpoint.
+    :param slots: at most this many POSTs are under way at once; as many idle connections are kept.
+    :param trust: the CAs whose certificates are taken from an https endpoint.
     :param headers: names and values, in ASCII, of further headers of each POST. Content-Type and
-        User-Agent take the place of Dalga's own; no other header of Dalga's is among them.
-    :raises ConfigError: where `baseurl`'s scheme or host can't be used.
+        User-Agent replace Dalga's own. `dalga.config` refuses all other names that Dalga sends.
+    :raises ConfigError: if `baseurl`'s scheme or host can't be used.
     """
 
     def __init__(
@@ -130,13 +136,14 @@ class Endpoint:
     ) -> None:
         self._reactor = reactor
         self._route = Route(reactor, baseurl, timeout, trust)
-        #: What each message begins with, and what it has between its path and its run's headers.
-        self._start = f"POST {urlsplit(baseurl).path.rstrip('/')}"
-        self._middle = (
+        #: The parts of each request that are the same for all runs: before the job's path, and
+        #: between the path and the run's own headers.
+        self._before_path = f"POST {urlsplit(baseurl).path.rstrip('/')}"
+        self._after_path = (
             " HTTP/1.1\r\n"
             f"Host: {self._route.host_header}\r\n"
             f"{_lines(headers)}"
-            # Nothing invites compression, which would have to be undone (P10).
+            # A compressed body would have to be decompressed, to any size (P10).
             "Accept-Encoding: identity\r\n"
             f"Dalga-Instance: {re.sub('[^!-~]', '?', instance)}\r\n"
         )
@@ -157,11 +164,11 @@ class Endpoint:
         try:
             octets = self._message(run)
             exchange = Exchange(self._reactor, self._route, octets, run.timeout)
-            as_body: Any = exchange
+            body: Any = exchange
             answer = self._client.request(
                 "POST",
                 STAND_IN,
-                data=as_body,
+                data=body,
                 headers=NO_HEADERS,
                 cookies=self._no_cookies,
                 allow_redirects=False,
@@ -176,16 +183,18 @@ class Endpoint:
 
     def stop_resolving(self) -> None:
         """
-        End the POSTs that wait for the resolver. Nothing of them was sent, so any instance may make
-        the next attempt at once.
+        End the POSTs that wait for the resolver. Nothing of them was sent, so this daemon or
+        another may make the run's next attempt at once.
         """
         self._route.lookup.give_up()
 
     def close(self) -> Deferred[None]:
         """
-        Close the idle connections, and keep none from now on. POSTs under way go on to their end.
+        Close the idle connections, and keep no connection from now on. POSTs under way go on to
+        their end.
 
-        Fires when they are closed, which takes little more than `CLOSING` seconds at most.
+        :return: fires when the idle connections are closed, which takes little more than
+            `dalga.outgoing.wire.CLOSING` seconds at most.
         """
         self._route.lookup.close()
         return self._pool.close()
@@ -194,7 +203,7 @@ class Endpoint:
         """The whole POST, as RFC 9112 section 2.1 has it."""
         body = run.payload
         head = (
-            f"{self._start}{target_path(run.key.path)}{self._middle}"
+            f"{self._before_path}{target_path(run.key.path)}{self._after_path}"
             f"Dalga-Sched: {timestamp(run.scheduled)}\r\n"
             f"Dalga-Run: {run.id}\r\n"
             f"Dalga-Attempt: {run.attempt}\r\n"
@@ -213,7 +222,7 @@ class Endpoint:
         return Outcome(answer.code, elapsed, "", retry_after)
 
     def _failed(self, failure: Failure, exchange: Exchange | None) -> Outcome:
-        """:param exchange: None where it has not come to one."""
+        """:param exchange: None if the failure came before there was an exchange."""
         if failure.check(PostFailed):
             error = str(failure.value)
         else:
@@ -236,18 +245,18 @@ def parse_retry_after(value: bytes) -> timedelta | datetime | None:
     """
     Read a Retry-After header (RFC 9110 section 10.2.3).
 
-    :return: a delay, or an instant as aware UTC datetime; None for what is neither. A delay longer
-        than `MAX_RETRY_AFTER` is clamped to it.
+    :return: a delay, or an instant as aware UTC datetime; None if the value is neither. A delay
+        longer than `MAX_RETRY_AFTER` is clamped to it.
     """
     value = value.strip()
     if re.fullmatch(rb"[0-9]+", value):
         digits = value.lstrip(b"0") or b"0"
         return MAX_RETRY_AFTER if len(digits) > 9 else timedelta(seconds=int(digits))
-    if len(value) > 64:
+    if len(value) > 64:  # twice as long as a date of HTTP
         return None
     try:
         instant = parsedate_to_datetime(value.decode("ascii"))
-        if instant.tzinfo is None:  # asctime's form names no zone: HTTP knows but one
+        if instant.tzinfo is None:  # dates in asctime's form name no zone: they are in UTC
             return instant.replace(tzinfo=UTC)
         return instant.astimezone(UTC)
     except (ValueError, TypeError, IndexError, OverflowError):

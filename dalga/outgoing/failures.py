@@ -1,8 +1,10 @@
 """
 Words for what went wrong with a POST, for the operator's log.
 
-An outcome's error is one sentence that says what happened, to whom, and whether the endpoint may
-have got the POST. The functions take exceptions and stages, and give that sentence.
+An outcome's error is one sentence. It says what happened, with which server, and it ends in
+"nothing was sent" if the endpoint can't have got the POST and that is not plain. The functions take
+exceptions and stages, and return the sentence. The retries of a run do not depend on it: every
+outcome with an error has the status None, and is retried.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from dalga.outgoing.trust import Refused
 
 class PostFailed(Exception):
     """
-    A POST has no answer.
+    There is no answer to a POST.
 
     :param args: why, in words for the operator.
     """
@@ -33,14 +35,14 @@ class PostFailed(Exception):
 
 class BadAnswer(Exception):
     """
-    What came back can't be read as an answer.
+    The bytes from the server can't be read as an answer.
 
     :param args: why, in words for the operator.
     """
 
 
 class Stage(IntEnum):
-    """How far a POST has come. One on an idle connection never resolves nor connects."""
+    """How far a POST has come. On an idle connection it comes from NEW to CONNECTED at once."""
 
     #: It has not asked for a connection yet.
     NEW = 0
@@ -75,13 +77,13 @@ def too_long(limit: int) -> BadAnswer:
 
 
 def start_of(data: bytes) -> str:
-    """At most 60 bytes of what somebody else has sent, in visible characters."""
+    """At most 60 bytes of what a server has sent, as one line of the log can show them."""
     return repr(data[:60])[1:] + ("..." if len(data) > 60 else "")
 
 
 def too_late(stage: Stage, host: str, server: str, timeout: float) -> str:
     """
-    Why there was no answer at the deadline of a POST that the server can't have got.
+    Why a POST was not sent before its deadline.
 
     :param server: its host and port.
     :param timeout: in seconds.
@@ -99,7 +101,7 @@ def too_late(stage: Stage, host: str, server: str, timeout: float) -> str:
 
 
 def not_connected(error: BaseException | None, host: str, server: str) -> str | None:
-    """Why there was no connection; None for what was not expected to happen."""
+    """Why there was no connection; None for an exception that is not expected."""
     match error:
         case DNSLookupError():
             return f"could not resolve host name {host}: {error.args[0]}"
@@ -115,7 +117,7 @@ def not_connected(error: BaseException | None, host: str, server: str) -> str | 
 
 
 def not_agreed(error: BaseException | None, server: str) -> str | None:
-    """Why a connection ended in the TLS handshake; None for what was not expected to happen."""
+    """Why a connection ended in the TLS handshake; None for an exception that is not expected."""
     if isinstance(error, ConnectionClosed):
         return f"{server} closed the connection in the TLS handshake, nothing was sent"
     return _tls(error, server)
@@ -123,7 +125,7 @@ def not_agreed(error: BaseException | None, server: str) -> str | None:
 
 def broken_off(error: BaseException | None, server: str, begun: bool) -> str | None:
     """
-    Why a connection ended before its answer did; None for what was not expected to happen.
+    Why a connection ended before the answer did; None for an exception that is not expected.
 
     :param begun: whether anything of the answer had come.
     """
@@ -150,5 +152,5 @@ def _tls_reason(error: Any) -> str:
         if "wrong version number" in words:
             return "what answers there does not speak TLS"
         if words:
-            return ", ".join(words)[:200]
+            return ", ".join(words)[:200]  # a line of the log stays a line
     return "OpenSSL gives no reason"

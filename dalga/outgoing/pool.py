@@ -1,12 +1,12 @@
 """
 The connections to the endpoint: `Pool`, which treq calls as its agent.
 
-    Pool.request   starts the deadline of an exchange, and finds a connection for it
-      idle one     the one that was used last carries it
-      none idle    looks the host up and connects, by the `Route`
+    Pool.request   starts the deadline of an exchange, and finds a connection for it:
+      some idle    the connection that was used last
+      none idle    a new one: `Route` looks the host up and connects
 
-An exchange's answer comes back through treq. Its connection is then kept for the next exchange,
-where the answer's end is certain.
+The answer to an exchange comes back through treq. The connection is kept for the next exchange if
+the end of the answer is certain.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from dalga.outgoing.lookup import Addresses, Lookup
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.wire import Connection, Exchange
 
-#: How long an idle connection is kept for the next POST, in seconds. Servers close idle ones after
-#: 2 (gunicorn) or 5 (Apache, Node, uvicorn), and a POST that crosses the closing is lost and has to
-#: be retried. In a backlog a connection is hardly ever idle.
+#: How long an idle connection is kept for the next POST, in seconds. Servers close idle connections
+#: after 2 s (gunicorn) or 5 s (Apache, Node, uvicorn). A POST that is sent while the server closes
+#: the connection is lost, and has to be retried. In a backlog a connection is hardly ever idle.
 IDLE = 1.5
 
 #: How long to wait for one of a host's addresses before the next is tried as well, in seconds: the
@@ -49,9 +49,9 @@ NEXT_ADDRESS = 0.1
 
 class Route:
     """
-    The way to ``baseurl``'s host and port: the only one there is, whatever the URL (P11).
+    The way to the host and port of ``baseurl``. No POST goes anywhere else (P11).
 
-    :param timeout: seconds after which an address is given up that does not take a connection.
+    :param timeout: an address that takes no connection is given up after this many seconds.
     """
 
     def __init__(self, reactor: Any, baseurl: str, timeout: float, trust: Trust) -> None:
@@ -74,12 +74,12 @@ class Route:
 
     def connect(self, addresses: Addresses, factory: Any) -> Deferred[Any]:
         """
-        Open a connection to the first of the host's addresses that takes one.
+        Open a connection to the first of the host's addresses that takes a connection.
 
         :return: fires with the protocol that the factory has built.
         """
         endpoint: Any = HostnameEndpoint(
-            _Resolved(self._reactor, addresses),
+            _KnownAddresses(self._reactor, addresses),
             "endpoint",
             0,  # each address has its port
             timeout=self._timeout,
@@ -99,11 +99,12 @@ class Route:
 
 
 @implementer(IReactorPluggableNameResolver, IHostnameResolver)
-class _Resolved:
+class _KnownAddresses:
     """
-    The reactor, where any name resolves to the addresses that have been looked up.
+    A stand-in for the reactor, whose resolver gives the addresses that `Lookup` has found.
 
-    Twisted connects to several addresses (RFC 8305) only where it has resolved their name itself.
+    `HostnameEndpoint` races the addresses of a host (RFC 8305). It takes them from its reactor's
+    resolver only.
     """
 
     def __init__(self, reactor: Any, addresses: Addresses) -> None:
@@ -135,11 +136,10 @@ class Pool:
     """
     The connections to one origin: those that are idle, and all that are open.
 
-    It repeats no request by itself, as Twisted's pool may: an attempt is one POST, and counts as
-    one (P3).
+    It never repeats a request by itself: each attempt of a run is one POST at most (P3).
 
-    :param slots: how many connections are kept at most. How many exchanges are under way at once is
-        up to who makes them.
+    :param slots: at most this many idle connections are kept. The caller of `request` bounds the
+        number of exchanges that are under way at once.
     """
 
     def __init__(self, reactor: Any, route: Route, slots: int) -> None:
@@ -166,8 +166,8 @@ class Pool:
         """
         Make an exchange. Called by treq.
 
-        :param bodyProducer: the `Exchange`, whose request is all that is sent. treq's own headers
-            would invite gzip, and its URL is a stand-in.
+        :param bodyProducer: the `Exchange`. Its `octets` are sent and nothing else: treq's method,
+            URL and headers are not looked at.
         """
         exchange: Exchange = bodyProducer
         exchange.start(self._deadlines)
@@ -186,10 +186,11 @@ class Pool:
 
     def close(self) -> Deferred[None]:
         """
-        Close the idle connections, and keep none from now on. Exchanges go on to their end.
+        Close the idle connections, and keep no connection from now on. Exchanges go on to their
+        end.
 
-        Fires when they are closed, which takes little more than `dalga.outgoing.wire.CLOSING`
-        seconds at most.
+        :return: fires when the idle connections are closed, which takes little more than
+            `dalga.outgoing.wire.CLOSING` seconds at most.
         """
         self._closed = True
         self._deadlines.close()
@@ -198,7 +199,8 @@ class Pool:
             self._end_of_idle = None
         while self._idle:
             self._idle.popitem()[0].close()
-        # Connections that have just been dropped are open until the reactor's next turn.
+        # A connection that was dropped in this turn of the reactor is closed in the next turn. It
+        # carries no exchange and is still in `_open`, so it is waited for.
         ending = [each.closed for each in self._open if not each.carries]
         closed: Deferred[Any] = DeferredList(ending)
         return closed.addCallback(lambda _: None)
@@ -207,7 +209,7 @@ class Pool:
 
     def _take(self, now: float) -> Connection | None:
         """
-        An idle connection, which is idle no more.
+        Take an idle connection out of those that are kept; None if there is none.
 
         :param now: in the reactor's seconds.
         """
@@ -218,7 +220,9 @@ class Pool:
             elif connection.is_quiet:
                 return connection
             else:
-                connection.drop()  # P2
+                # The server has closed it, and a POST would be lost. Or the server has sent bytes
+                # that nobody asked for, and a POST would take them for its answer (P2).
+                connection.drop()
         return None
 
     def _end_idle(self) -> None:

@@ -4,8 +4,9 @@ One request under one deadline, on one connection.
     Exchange     a request, from when it is asked for until its answer, its failure or its deadline
     Connection   carries exchanges, one after the other: a request's bytes out, an answer's in
 
-The first of answer, failure, deadline and cancellation ends an exchange. What is still going on of
-it is dropped then, and its later failure is not heard: nothing more of it is sent or awaited (P3).
+An answer, a failure, the deadline or a cancellation ends an exchange, whichever is first. Then the
+connection is dropped, unless the answer has ended for certain: nothing more of the exchange is sent
+or awaited (P3).
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from dalga.outgoing.answer import Answer, Reader, Then
 from dalga.outgoing.deadlines import Deadlines
 from dalga.outgoing.failures import BadAnswer, PostFailed, Stage
 
-#: How long the other side may take to close a connection too, in seconds.
+#: A server that is asked to close a connection in order gets this many seconds. TLS waits for the
+#: server's close_notify; a server on the same continent needs a tenth of it.
 CLOSING = 1.0
 
 
 class Server(Interface):
-    """Whom an exchange is with, for the words of a failure."""
+    """The server of an exchange, for the words of a failure."""
 
     host: str
 
@@ -46,7 +48,7 @@ class Server(Interface):
 
 class Exchange:
     """
-    One request, and what comes of it.
+    One request, and its answer or failure.
 
     :param octets: the whole request, as RFC 9112 section 2.1 has it.
     :param timeout: seconds from now to the deadline, for the connection and all of the answer.
@@ -62,9 +64,9 @@ class Exchange:
         self._server = server
         self._timeout = timeout
         self._deadlines: Deadlines | None = None
-        #: In the reactor's seconds, once it has started.
+        #: In the reactor's seconds; set by `start`.
         self._deadline = 0.0
-        #: What is awaited while there is no connection.
+        #: Fires with the connection; None when no connection is awaited.
         self._connecting: Deferred[Any] | None = None
         self._connection: Connection | None = None
         self.octets = octets
@@ -72,7 +74,7 @@ class Exchange:
         self.is_over = False
         #: When it began, in the reactor's seconds.
         self.began: float = reactor.seconds()
-        #: Fires with an `Answer`, or fails with `PostFailed`, or with what nobody expects.
+        #: Fires with an `Answer`, or fails with `PostFailed`, or with an unexpected exception.
         self.answer: Deferred[IResponse] = Deferred(self._cancelled)
 
     def start(self, deadlines: Deadlines) -> None:
@@ -81,7 +83,7 @@ class Exchange:
         self._deadline = deadlines.add(self, self._timeout, self.began)
 
     def await_connection(self, connecting: Deferred[Connection]) -> None:
-        """:param connecting: is cancelled where the exchange ends before it fires."""
+        """:param connecting: is cancelled if the exchange ends before it fires."""
         self._connecting = connecting
         connecting.addCallbacks(self._connected, self._not_connected)
         # A mistake in this class must not hold the slot until the deadline.
@@ -94,7 +96,7 @@ class Exchange:
         connection.carry(self)
 
     def abandon(self) -> None:
-        """End it, with nobody to tell."""
+        """End it, without firing `answer`."""
         self._end()
         if self._connecting is not None:
             self._connecting.cancel()
@@ -110,7 +112,7 @@ class Exchange:
 
     def lost(self, reason: Failure, begun: bool) -> None:
         """
-        Called by the connection, which has ended before the answer did.
+        Called by the connection, which has ended before the answer has.
 
         :param begun: whether anything of the answer had come.
         """
@@ -131,7 +133,7 @@ class Exchange:
             self.answer.errback(Failure(PostFailed(words)))
 
     def _fail_for(self, failure: Failure, words: str | None) -> None:
-        """:param words: None for what nobody expects."""
+        """:param words: why there is no answer; None to pass on an unexpected failure."""
         if words is not None:
             self.fail(words)
         elif not self.is_over:
@@ -154,7 +156,7 @@ class Exchange:
 
     @property
     def is_late(self) -> bool:
-        """Whether the deadline has passed. The reactor's timer may be still to come."""
+        """Whether the deadline has passed. The timer may not have fired yet."""
         return bool(self._reactor.seconds() >= self._deadline)
 
     def too_late(self) -> None:
@@ -190,7 +192,7 @@ class Keeper(Interface):
         """Keep it for another exchange."""
 
     def forget(self, connection: Connection) -> None:
-        """It is not to be used again."""
+        """Never use it for another exchange."""
 
     def lost(self, connection: Connection) -> None:
         """It is closed."""
@@ -215,9 +217,9 @@ class Connection(Protocol):
         self._poll = poll()
         #: Whether a part of the request was not sent yet.
         self._unsent = False
-        #: Whether an exchange is being told its answer. Its owner may begin the next one then.
+        #: Whether an exchange's `answer` is firing. Its callbacks may begin the next exchange.
         self._is_telling = False
-        self._impatience: IDelayedCall | None = None
+        self._drop_timer: IDelayedCall | None = None
         #: Whether a request can be sent: under TLS, once the handshake is over.
         self.can_send = False
         #: Whether the server may have got the request that is carried, or a part of it.
@@ -233,8 +235,8 @@ class Connection(Protocol):
     @property
     def is_quiet(self) -> bool:
         """
-        Whether the server has neither sent anything nor closed the connection since the last
-        answer: the reactor may not have come to see it yet.
+        Whether the socket has nothing to read: the server has neither sent anything nor closed the
+        connection since the last answer. The reactor sees either only in its next turn.
         """
         return not self._poll.poll(0)
 
@@ -244,15 +246,16 @@ class Connection(Protocol):
         self.has_sent = False
         self._reader.begin(exchange.octets.startswith(b"HEAD "))
         if self._is_telling and not self._is_plain:
-            # What TLS has received with the last answer comes before the reactor's next turn. It
-            # must not find the next request sent, or it would be taken for its answer (P2).
+            # TLS may have received more bytes together with the last answer. It passes them on
+            # before the reactor's next turn. If this request were sent by then, these bytes would
+            # be taken for its answer (P2).
             self._reactor.callLater(0, self._send, exchange)
         elif self.can_send:
             self._send(exchange)
 
     def _send(self, exchange: Exchange) -> None:
         if self._exchange is not exchange:
-            return  # it has ended before
+            return  # the exchange has ended meanwhile
         # The deadline's timer is not enough. A process may be stopped (SIGSTOP) while it connects
         # or agrees on TLS. When the process goes on, the reactor calls its sockets before its
         # timers, and another instance may have the run by then (P3).
@@ -262,26 +265,27 @@ class Connection(Protocol):
         self.has_sent = True
         octets = exchange.octets
         if self._is_plain:
-            # Not by the transport, which sends in the reactor's next turn, with calls of epoll_ctl
-            # before and after: that was 0.01 ms a POST. Nothing can be overtaken: a connection is
-            # kept only where all of the request before has been sent.
+            # The transport would send in the reactor's next turn, with calls of epoll_ctl before
+            # and after: that was 0.01 ms a POST. The transport's buffer is empty here, as a
+            # connection is kept only if all of its last request has been sent. So no bytes are
+            # overtaken.
             try:
                 sent = self._handle.send(octets)
             except OSError:
-                sent = 0  # full, or broken: the transport finds which
+                sent = 0  # the socket is full or broken: the transport waits, or learns why
             if sent == len(octets):
                 return
             octets = octets[sent:]
-        self._watch()
+        self._note_when_sent()
         self.transport.write(octets)
 
     def close(self) -> None:
-        """Close it in order. The other side has `CLOSING` seconds to agree, as TLS has it."""
+        """Close it in order. Drop it if the server has not closed it after `CLOSING` seconds."""
         self.transport.loseConnection()
-        self._impatience = self._reactor.callLater(CLOSING, self.drop)
+        self._drop_timer = self._reactor.callLater(CLOSING, self.drop)
 
     def drop(self) -> None:
-        """Reset it: what was not sent yet is not sent."""
+        """Reset it. Bytes that were not sent yet are never sent."""
         self._exchange = None
         self.transport.abortConnection()
 
@@ -302,13 +306,13 @@ class Connection(Protocol):
         if self._exchange is not None:
             self._send(self._exchange)
 
-    def _watch(self) -> None:
-        """Learn by `resumeProducing` when all that was written has been sent."""
+    def _note_when_sent(self) -> None:
+        """Have the transport call `resumeProducing` when all that was written has been sent."""
         self._below.registerProducer(self, False)
         self._unsent = True
 
     def resumeProducing(self) -> None:
-        """Called as the transport begins to watch, and when it has sent all."""
+        """Called by `registerProducer` at once, and by the transport when it has sent all."""
         if self._unsent:
             self._unsent = False
             self._below.unregisterProducer()
@@ -319,7 +323,7 @@ class Connection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            # Nobody has asked: no later exchange may take this for its answer (P2).
+            # No request is under way: no later one may take these bytes for its answer (P2).
             self._keeper.forget(self)
             self.drop()
             return
@@ -335,7 +339,7 @@ class Connection(Protocol):
             return
         self._exchange = None
         if self._unsent or answer.then is Then.DROP:
-            self.drop()  # so that the rest of the request is not sent
+            self.drop()  # and with it the unsent rest of the request, and the unread of the answer
         elif answer.then is Then.KEEP:
             self._keeper.keep(self)
         else:
@@ -345,8 +349,8 @@ class Connection(Protocol):
         self._is_telling = False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._impatience is not None and self._impatience.active():
-            self._impatience.cancel()
+        if self._drop_timer is not None and self._drop_timer.active():
+            self._drop_timer.cancel()
         self._keeper.lost(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
