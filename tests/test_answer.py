@@ -126,10 +126,24 @@ class EndTests(SynchronousTestCase):
 
     def test_the_answer_to_a_head(self) -> None:
         """It ends with its headers, whatever they say."""
-        for fields in (b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b""):
+        for fields in (
+            b"Content-Length: 5\r\n",
+            b"Content-Length: 0\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"",
+        ):
             answer = read(b"HTTP/1.1 200 OK\r\n%b\r\n" % fields, head_only=True)
             assert answer is not None
             self.assertEqual((answer.code, answer.then, answer.length), (200, Then.CLOSE, 0))
+
+    def test_where_llhttp_sees_no_end(self) -> None:
+        """P2: the two readers don't agree, so there is no answer."""
+        for size in (len(OK), 1):
+            reader = Reader()
+            reader._parser = HttpResponseParser(object())
+            with self.assertRaisesRegex(BadAnswer, "does not end where its headers say"):
+                for at in range(0, len(OK), size):
+                    reader.feed(OK[at : at + size])
 
     def test_broken_off(self) -> None:
         """There is no answer before its end."""
@@ -317,6 +331,7 @@ class ResponseTests(SynchronousTestCase):
         for data, body, why in (
             (OK, b"ok", ResponseDone),
             (CHUNKED + b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n", b"ok", ResponseDone),
+            (CHUNKED + b"2\r\nok\r\n0\r\n\r\n" + OK.replace(b"ok", b"no"), b"ok", ResponseDone),
             (b"HTTP/1.1 200 OK\r\n\r\nok", b"ok", PotentialDataLoss),
         ):
             answer = read(data)

@@ -101,3 +101,15 @@ class DeadlineTests(SynchronousTestCase):
         self.clock.advance(6)
         self.assertEqual((done.late, under_way.late), ([], [6.0]))
         self.assertEqual(self.timers(), [])
+
+    def test_close_after_a_timer_was_set_again(self) -> None:
+        """It is the new timer that is cancelled."""
+        first, second = Waiter(self.clock), Waiter(self.clock)
+        self.add(first, 5.0)
+        self.clock.advance(1)
+        self.add(second, 5.0)
+        self.clock.advance(4)
+        self.assertEqual(self.timers(), [6.0])
+        self.deadlines.remove(second, 5.0)
+        self.deadlines.close()
+        self.assertEqual((first.late, self.timers()), ([5.0], []))

@@ -183,8 +183,11 @@ class AnswerTests(WireCase):
             posted.cancel()
             return self.successResultOf(posted)
 
+        [connection] = endpoint._pool._open
         outcome = yield endpoint.post(a_run()).addCallback(never)
         self.assertEqual(outcome.error, "given up before anything was sent")
+        yield connection.closed
+        self.assertFalse(connection.has_sent)
         yield server.connections[0].lost
         self.assertEqual(len(server.requests), 3)
 
@@ -240,6 +243,23 @@ class SendingTests(WireCase):
             yield pool.close()
 
     @inlineCallbacks
+    def test_a_socket_that_takes_nothing(self) -> Any:
+        """The transport sends the request when the socket can take it."""
+
+        class Full:
+            def send(self, octets: bytes) -> int:
+                raise BlockingIOError
+
+        server = self.serve(says(OK))
+        pool = self.pool(server)
+        for _ in range(3):
+            answer = yield self.exchange(pool, a_request(1))
+            self.assertEqual(answer.code, 200)
+            [connection] = pool._open
+            connection._handle = Full()
+        self.assertEqual((server.requests, len(server.connections)), ([a_request(1)] * 3, 1))
+
+    @inlineCallbacks
     def test_an_answer_before_the_request_was_sent(self) -> Any:
         """P3: it is the answer; the rest of the request is not sent, and the connection dropped."""
         for tls in (False, True):
@@ -273,6 +293,11 @@ class SendingTests(WireCase):
         yield server.connections[0].lost
         outcome = yield endpoint.post(a_run())
         self.assertEqual((outcome.status, len(server.connections)), (200, 2))
+        # Nor does a POST of the same turn of the reactor, in which the socket is not closed yet.
+        [connection] = endpoint._pool._open
+        connection.dataReceived(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        outcome = yield endpoint.post(a_run())
+        self.assertEqual((outcome.status, len(server.connections)), (200, 3))
 
     @inlineCallbacks
     def test_a_connection_that_was_lost_before_it_could_be_used(self) -> Any:
