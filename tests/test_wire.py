@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from threading import Event
+from time import sleep
 from typing import Any
 
 from twisted.internet import reactor as real_reactor
@@ -240,6 +241,9 @@ class SendingTests(WireCase):
                 self.assertEqual(answer.code, 200)
             self.assertEqual((len(server.requests), len(server.connections)), (2, 1))
             self.assertEqual(server.requests[1], octets)
+            # Or the end of a request might wait for what the server acknowledges late (Nagle).
+            [connection] = pool._open
+            self.assertTrue(connection.transport.getTcpNoDelay())
             yield pool.close()
 
     @inlineCallbacks
@@ -334,6 +338,23 @@ class SendingTests(WireCase):
         self.assertEqual((len(server.connections), len(set(used))), (2, 1))
 
     @inlineCallbacks
+    def test_idle_for_too_long_in_a_turn_that_takes_long(self) -> Any:
+        """The timer is late then, and the POST has a new connection all the same."""
+        self.patch(dalga_pool, "IDLE", SHORT)
+        server = self.serve(says(OK))
+        endpoint = self.endpoint(server.baseurl)
+
+        def once_more(_: object) -> Deferred[Outcome]:
+            sleep(1.5 * SHORT)
+            return endpoint.post(a_run())
+
+        both = gatherResults([endpoint.post(a_run()) for _ in range(2)])
+        outcome = yield both.addCallback(once_more)
+        self.assertEqual((outcome.status, len(server.connections)), (200, 3))
+        yield server.connections[0].lost
+        yield server.connections[1].lost
+
+    @inlineCallbacks
     def test_as_many_as_there_are_slots_are_kept(self) -> Any:
         """P10: the others are closed, those first that have been idle for longest."""
         server = self.serve(says(OK))
@@ -378,6 +399,45 @@ class SendingTests(WireCase):
         )
         yield server.connections[0].lost
         self.assertEqual(server.requests, [])
+
+    @inlineCallbacks
+    def test_a_connect_that_takes_too_long_is_given_up(self) -> Any:
+        """P3: at the POST's deadline, though the connect has more time left."""
+        where = f"127.0.0.1:{self.a_full_port()}"
+        before = reactor.getWriters()
+        outcome = yield self.endpoint(f"http://{where}/", LONG).post(a_run(timeout=SHORT))
+        self.assertEqual(
+            outcome.error, f"could not connect to {where} within 0.2 s, nothing was sent"
+        )
+        self.assertEqual(reactor.getWriters(), before)
+
+    @inlineCallbacks
+    def test_close_during_an_exchange(self) -> Any:
+        """The exchange has its answer, and its connection is closed then."""
+        server = self.serve(keeps_silent)
+        asked: Deferred[Conversation] = Deferred()
+        server.answer = lambda conversation, request: asked.callback(conversation)
+        pool = self.pool(server)
+        answered = self.exchange(pool, a_request(1))
+        conversation = yield asked
+        yield pool.close()
+        conversation.transport.write(OK)
+        answer = yield answered
+        self.assertEqual(answer.code, 200)
+        yield conversation.lost
+
+    @inlineCallbacks
+    def test_a_mistake_of_ours(self) -> Any:
+        """It ends the exchange, which waits for no deadline."""
+        server = self.serve(says(OK))
+
+        def carry(connection: Connection, exchange: Exchange) -> None:
+            raise ZeroDivisionError
+
+        self.patch(Connection, "carry", carry)
+        failed = self.exchange(self.pool(server), a_request(1))
+        yield self.assertFailure(failed, ZeroDivisionError)
+        yield server.connections[0].lost
 
     @inlineCallbacks
     def test_no_deadline_is_left(self) -> Any:
