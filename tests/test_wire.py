@@ -355,6 +355,18 @@ class SendingTests(WireCase):
         yield server.connections[1].lost
 
     @inlineCallbacks
+    def test_each_idle_connection_comes_to_its_end(self) -> Any:
+        """One timer closes them all, each at its time."""
+        self.patch(dalga_pool, "IDLE", SHORT)
+        server = self.serve(says(OK))
+        endpoint = self.endpoint(server.baseurl)
+        yield gatherResults([endpoint.post(a_run()) for _ in range(2)])
+        yield deferLater(reactor, SHORT / 2)
+        yield endpoint.post(a_run())
+        for conversation in server.connections:
+            yield conversation.lost
+
+    @inlineCallbacks
     def test_as_many_as_there_are_slots_are_kept(self) -> Any:
         """P10: the others are closed, those first that have been idle for longest."""
         server = self.serve(says(OK))
