@@ -37,6 +37,8 @@ QUERIES, COMMITS, ROLLBACKS = "Questions", "Com_commit", "Com_rollback"
 LOCK_WAITS = "Innodb_row_lock_waits"
 
 MILLION = 1_000_000
+#: How the daemon may be started, by the script beside this Python.
+PROGRAMS = {"twistd": ("twistd", "-n", "--pidfile=", "dalga"), "dalga": ("dalga",)}
 DAY = "86400"
 
 
@@ -50,6 +52,8 @@ class Bench:
     #: By how much of its usual length each case is shortened; 1 for not at all.
     scale: float = 1.0
     profile: str | None = None
+    #: The program that runs the daemon: one of `PROGRAMS`.
+    program: str = "twistd"
 
     def jobs(self, count: int) -> int:
         """So many, or fewer where the run is a short one."""
@@ -106,7 +110,9 @@ def running_dalga(bench: Bench, name: str = "one") -> Iterator[Daemon]:
     """A daemon, from when it listens."""
     log = bench.folder / f"dalga-{name}.log"
     profiler = ["-m", "cProfile", "-o", bench.profile] if bench.profile else []
-    command = [sys.executable, *profiler, "-m", "dalga", "--config", str(write_ini(bench))]
+    script, *arguments = PROGRAMS[bench.program]
+    command = [sys.executable, *profiler, os.fspath(Path(sys.executable).with_name(script))]
+    command += [*arguments, "--config", os.fspath(write_ini(bench))]
     started = time.time()
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import IService
@@ -24,8 +23,9 @@ from twisted.python.usage import UsageError
 from dalga import __version__
 from dalga.config.load import load_config
 from dalga.config.sections import Config, SQLiteConfig
+from dalga.destination import of_twistd, standard_output
 from dalga.errors import ConfigError, StartupError, TableExists
-from dalga.log import LineObserver, log_debug
+from dalga.log import log_debug
 from dalga.privileges import User
 from dalga.signals import take_signals
 
@@ -105,8 +105,14 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     service = _service(options, reactor)
-    # twistd's observer has written each line by the time that it returns.
-    reactor.callWhenRunning(take_signals, reactor, service.hang_up, lambda end: end())
+    try:
+        observer = of_twistd(options.parent or {}, reactor)
+    except StartupError as error:
+        sys.exit(f"dalga: {error}")
+    service.observer = observer
+    # twistd's own observer has written each line by the time that it returns.
+    leave = observer.leave if observer is not None else lambda end: end()
+    reactor.callWhenRunning(take_signals, reactor, service.hang_up, leave)
     return service
 
 
@@ -198,10 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from twisted.internet import reactor
 
     service = _service(options, reactor)
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A line with a letter that the output's encoding lacks is not to be lost.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    observer = LineObserver(sys.stdout, lambda flush: reactor.callLater(0, flush))
+    observer = standard_output(reactor)
     reactor.callWhenRunning(take_signals, reactor, service.hang_up, observer.leave)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service.privilegedStartService()  # type: ignore[no-untyped-call]

@@ -23,6 +23,8 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver
+from twisted.python.components import Componentized
 
 from dalga import __version__
 from dalga.config.sections import Config, EndpointConfig
@@ -200,6 +202,17 @@ class DalgaService(Service):
         self._reactor = reactor
         self._fixed = fixed
         self._settings = settings
+        #: What twistd is to log by; None for what it would log by without.
+        self.observer: ILogObserver | None = None
+
+    def setServiceParent(self, parent: object) -> None:
+        """
+        Called by twistd with its application, before it begins to log. twistd logs by the observer
+        that the application has.
+        """
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+        if self.observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
 
     def startService(self) -> None:
         """Build the parts, take connections, and begin to claim."""
@@ -207,7 +220,8 @@ class DalgaService(Service):
         instance = instance_name()  # of the process that twistd may have forked by now
         self._parts = build(self._reactor, self._fixed, self._settings, instance)
         self._parts.scheduler.start()
-        log_start(self._fixed, self._settings, instance)
+        # By then signals are taken: a stop may follow at once on the line that the daemon listens.
+        self._reactor.callWhenRunning(log_start, self._fixed, self._settings, instance)
 
     def hang_up(self, stop: Callable[[], None]) -> None:
         """

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import StringIO
-from tempfile import NamedTemporaryFile
-from typing import Any, NoReturn, TextIO, cast
+from typing import Any, NoReturn, cast
 
 from twisted.logger import ILogObserver, Logger, LogLevel, globalLogPublisher, textFileLogObserver
 from twisted.python.failure import Failure
@@ -20,7 +19,7 @@ class LineObserverTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.output = StringIO()
         self.later: list[Callable[[], None]] = []
-        self.observer = LineObserver(self.output, self.later.append)
+        self.observer = LineObserver(lambda text: self.output.write(text), self.later.append)
 
     def test_as_twisted_writes_it(self) -> None:
         """Each line is as `textFileLogObserver` has it, whatever the event."""
@@ -67,14 +66,6 @@ class LineObserverTests(SynchronousTestCase):
         self.assertIn("[HTTPChannel,1,127.0.0.1]", self.output.getvalue())
         self.assertEqual(self.output.getvalue()[24:], expected.getvalue()[24:])
 
-    def test_on_their_way(self) -> None:
-        """A line does not stay in a buffer: it is read by those who wait for it."""
-        with NamedTemporaryFile("w") as output, open(output.name) as reader:
-            observer = LineObserver(cast(TextIO, output.file), self.later.append)
-            Logger("dalga", observer=observer).info("one")
-            observer.flush()
-            self.assertIn("one", reader.read())
-
     def test_lines_of_one_turn_go_out_together(self) -> None:
         """Nothing is written until the reactor has a moment, and nothing twice."""
         log = Logger("dalga", observer=self.observer)
@@ -95,7 +86,7 @@ class LeaveTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.output = StringIO()
         self.ended: list[str] = []
-        self.observer = LineObserver(self.output, lambda flush: None)
+        self.observer = LineObserver(lambda text: self.output.write(text), lambda flush: None)
         self.log = Logger("dalga", observer=self.observer)
 
     def interrupt(self) -> None:
@@ -153,10 +144,29 @@ class LeaveTests(SynchronousTestCase):
         self.assertEqual(self.lines(), ["one", "two", "three"])
 
 
+class LoggerTests(SynchronousTestCase):
+    def test_as_twisted_makes_them(self) -> None:
+        """Events are those of Twisted's logger, for any observer: `--logger` may name one."""
+        events: list[Any] = []
+        ours, twisted = logger("dalga.somewhere"), Logger("dalga.somewhere")
+        self.assertIs(ours.observer, twisted.observer)
+        ours.observer = twisted.observer = noting(events)
+        failure = Failure(ValueError("broken"))
+        for log in (ours, twisted):
+            log.info("{path!r}: {late:.0f} s late", path="a", late=1.5)
+            log.failure("unexpected", failure)
+            log.emit(LogLevel.warn)
+        for event in events:
+            self.assertIn(event.pop("log_logger"), (ours, twisted))
+            self.assertIsInstance(event.pop("log_time"), float)
+        self.assertEqual(len(events), 6)
+        self.assertEqual(events[:3], events[3:])
+
+
 class LevelTests(SynchronousTestCase):
     def test_debug(self) -> None:
         """The debug level is left out until it is asked for; the others are always there."""
-        self.addCleanup(dalga_log._levels.clearLogLevels)
+        self.addCleanup(dalga_log._levels.discard, LogLevel.debug)
         events: list[Any] = []
         globalLogPublisher.addObserver(noting(events))
         self.addCleanup(globalLogPublisher.removeObserver, noting(events))
