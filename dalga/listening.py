@@ -26,6 +26,9 @@ _NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 #: The family of an address, its host and its port.
 _Address = tuple[int, str, int]
 
+#: How many connections the kernel makes, for each socket, before anybody accepts them.
+BACKLOG = 1024
+
 
 def listen(host: str, port: int) -> list[socket.socket]:
     """
@@ -71,7 +74,7 @@ def _listen_on(host: str, addresses: list[_Address]) -> list[socket.socket]:
                 port = listeners[0].getsockname()[1]
             place = as_in_url(address, port)
             try:
-                listener = socket.create_server((address, port), family=family, backlog=1024)
+                listener = socket.create_server((address, port), family=family, backlog=BACKLOG)
             except OSError as error:
                 if error.errno not in _NOT_OURS:
                     raise _refusal(place, _reason(error), host, address) from error

@@ -15,6 +15,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from dalga.config.sections import Config, EndpointConfig
 from dalga.database import build_store, said_if_slow
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
-from dalga.listening import listen
+from dalga.listening import BACKLOG, listen
 from dalga.log import logger
 from dalga.model.address import as_in_url
 from dalga.model.run import RunPolicy
@@ -41,7 +42,7 @@ from dalga.outgoing.trust import Trust
 from dalga.privileges import STAYS, User, acting_as
 from dalga.store.clock import steady_seconds
 from dalga.store.table import JobsTable
-from dalga.web.server import make_site
+from dalga.web.server import ANSWERING, ApiSite, make_site
 from dalga.zonedata import ZoneData, use_newest
 
 log = logger(__name__)
@@ -78,7 +79,7 @@ class Settings:
     idle_timeout: float
     #: How long a request may take to arrive, in seconds.
     arrival_timeout: float
-    #: How long a stop waits for runs under way, in seconds.
+    #: How long a stop waits for runs under way, and for requests at most, in seconds.
     grace: float
     #: See `Config.notes` and `Config.links`.
     notes: tuple[str, ...] = ()
@@ -115,6 +116,7 @@ class Parts(NamedTuple):
     endpoint: Endpoint
     scheduler: Scheduler
     operations: Operations
+    site: ApiSite
     ports: list[IListeningPort]
 
 
@@ -158,7 +160,7 @@ def build(reactor: Any, fixed: Fixed, settings: Settings, instance: str) -> Part
         reactor.adoptStreamPort(listener.fileno(), listener.family, site)
         for listener in fixed.listeners
     ]
-    return Parts(endpoint, scheduler, operations, ports)
+    return Parts(endpoint, scheduler, operations, site, ports)
 
 
 def build_endpoint(
@@ -237,9 +239,9 @@ class DalgaService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop claiming, stop listening, let running POSTs end, record them, leave the list of
-        instances, close the connections: one after the other. A run that is still under way after
-        `Settings.grace` is left to its lease.
+        Stop claiming, stop listening, let running POSTs end and record them while clients get their
+        answers, leave the list of instances, close the connections: one after the other. A run that
+        is still under way after `Settings.grace` is left to its lease.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
@@ -258,12 +260,31 @@ class DalgaService(Service):
         log.info("stopped")
 
     async def _stop_listening(self) -> None:
-        for port in self._parts.ports:
+        for port, listener in zip(self._parts.ports, self._fixed.listeners, strict=True):
+            # The kernel resets the connections that nobody has accepted. Those that it has by now
+            # are accepted, and it makes no more: the port is closed a turn of the reactor later.
+            port.numberAccepts = BACKLOG  # type: ignore[attr-defined]
+            port.doRead()  # type: ignore[attr-defined]
+            with suppress(OSError):  # of systems other than Linux
+                listener.shutdown(socket.SHUT_RD)
+        for port, listener in zip(self._parts.ports, self._fixed.listeners, strict=True):
             await _maybe(port.stopListening())
-        for listener in self._fixed.listeners:
             listener.close()
 
     async def _drain(self) -> None:
+        """Wait for runs and for requests, both at the same time."""
+        answers = Deferred.fromCoroutine(self._drain_requests())
+        await self._drain_runs()
+        await answers
+
+    async def _drain_requests(self) -> None:
+        """Wait for the requests that have begun, and for their answers to be taken."""
+        within = min(self._settings.grace, ANSWERING)
+        cut_off = await self._parts.site.drain(within)
+        if cut_off:
+            log.warn("cut off after {within:g} s: {count}", within=within, count=_clients(cut_off))
+
+    async def _drain_runs(self) -> None:
         """Wait for the runs under way, and for their records."""
         scheduler, grace = self._parts.scheduler, self._settings.grace
         if scheduler.running:
@@ -284,6 +305,10 @@ async def _maybe(result: Any) -> None:
 
 def _runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
+
+
+def _clients(count: int) -> str:
+    return "1 client" if count == 1 else f"{count} clients"
 
 
 def log_start(fixed: Fixed, settings: Settings, instance: str) -> None:

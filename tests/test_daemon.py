@@ -834,7 +834,123 @@ class FaultTests(FaultTestsBase):
         self.assertNotIn("Traceback", daemon.output)
 
 
+@each_engine(globals())
+class RequestsAtAStopTests(DaemonTestCase):
+    """A stop, and the clients of that moment."""
+
+    PUT = b"PUT /jobs/at/%d?interval=60 HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    def connect_to(self, url: str, octets: bytes = b"") -> socket.socket:
+        """A connection, and what is sent on it. Reading from it takes 20 s at most."""
+        client = socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=20)
+        self.addCleanup(client.close)
+        client.sendall(octets)
+        return client
+
+    async def rest(self, client: socket.socket) -> bytes:
+        """All that comes until the daemon closes the connection."""
+
+        def read() -> bytes:
+            with client.makefile("rb") as file:
+                return file.read()
+
+        return await deferToThread(read)
+
+    async def kept(self, url: str) -> socket.socket:
+        """A connection that has had an answer, and is kept."""
+        client = self.connect_to(url, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await deferToThread(client.recv, 10_000)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 404 "), answer)
+        return client
+
+    def check_last(self, answer: bytes) -> None:
+        """It is one answer, after which the client has to connect anew."""
+        self.assertTrue(answer.startswith(b"HTTP/1.1 201 Created\r\n"), answer)
+        self.assertIn(b"\r\nConnection: close\r\n", answer)
+        self.assertEqual(answer.count(b"HTTP/1.1 "), 1)
+
+    async def test_no_run_under_way(self) -> None:
+        """P1: a PUT that waits for a lock is answered before the store is closed."""
+        daemon, url = await self.start()
+        idle = await self.kept(url)
+        with closing(self.connect()) as locking:
+            locking.cursor().execute(
+                "BEGIN IMMEDIATE" if self.engine == "sqlite" else "LOCK TABLES dalga WRITE"
+            )
+            client = self.connect_to(url, self.PUT % 1 + self.PUT % 2)
+            daemon.send(signal.SIGTERM)
+            self.assertEqual(await self.rest(idle), b"")  # at once: the lock is still there
+            self.assertIsNone(daemon.status)
+        self.check_last(await self.rest(client))
+        self.assertEqual(await daemon.ended, 0)
+        self.assertLess(daemon.output.index("'1': scheduled"), daemon.output.index("stopped"))
+        self.assertNotIn("Traceback", daemon.output)
+        self.assertEqual(self.sql("SELECT body FROM dalga"), [(self.key("1"),)])
+
+    async def test_a_run_under_way(self) -> None:
+        """During the wait for a run, a request comes to its end, and none begins."""
+        release: Deferred[int] = Deferred()
+        self.endpoint.answer = lambda hit: release
+        daemon, url = await self.start()
+        await self.put(f"{url}/jobs/slow/job?one-off=true&immediate=true")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+        idle = await self.kept(url)
+        half = self.connect_to(url, (self.PUT % 1)[:30])
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await self.rest(idle), b"")
+        half.sendall((self.PUT % 1)[30:] + self.PUT % 2)
+        self.check_last(await self.rest(half))
+        self.assertIsNone(daemon.status)
+        release.callback(200)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertNotIn("cut off", daemon.output)
+        self.assertEqual(self.sql("SELECT body FROM dalga"), [(self.key("1"),)])
+
+    async def test_not_accepted_yet(self) -> None:
+        """Connections that wait in the kernel at a stop are clients, too."""
+        daemon, url = await self.start()
+        await self.kept(url)
+        daemon.send(signal.SIGSTOP)
+        clients = [self.connect_to(url, self.PUT % number) for number in range(40)]
+        daemon.send(signal.SIGTERM)
+        daemon.send(signal.SIGCONT)
+        for client in clients:
+            self.check_last(await self.rest(client))
+        self.assertEqual(await daemon.ended, 0)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(40,)])
+
+    async def test_half_a_request(self) -> None:
+        """`shutdownTimeout` bounds both waits, for runs and for requests, at the same time."""
+        self.endpoint.answer = lambda hit: Deferred()
+        daemon, url = await self.start(jobs={"shutdownTimeout": "2s"})
+        await self.put(f"{url}/jobs/slow/job?one-off=true&immediate=true")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+        self.connect_to(url, (self.PUT % 1)[:30])
+        before = self.reactor.seconds()
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertLess(self.reactor.seconds() - before, 3.8)
+        self.assertIn("left to their leases: 1 run\n", daemon.output)
+        self.assertIn("cut off after 2 s: 1 client\n", daemon.output)
+        self.assertNotIn("Traceback", daemon.output)
+
+
 @each_engine(globals(), only=("sqlite",))
+class SlowClientAtAStopTests(DaemonTestCase):
+    """A client that does not let a stop end."""
+
+    async def test_bound(self) -> None:
+        """It holds the stop up for 5 s, and not for all of `shutdownTimeout`."""
+        daemon, url = await self.start(jobs={"shutdownTimeout": "1m"})
+        address = "127.0.0.1", int(url.rsplit(":", 1)[1])
+        with closing(socket.create_connection(address)) as client:
+            client.sendall(b"GET /stat")
+            daemon.send(signal.SIGTERM)
+            self.assertEqual(await daemon.ended, 0)
+        self.assertIn("cut off after 5 s: 1 client\n", daemon.output)
+
+
+@each_engine(globals())
 class StandardFileTests(DaemonTestCase):
     """A daemon without a standard input, output or error (``dalga >&-``)."""
 

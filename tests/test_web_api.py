@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 from urllib.parse import urljoin
 
@@ -1348,7 +1349,7 @@ class ConnectionTests(APITestCase):
             (b"\r\n", 60.0, 2.5, 2.5),  # which may stand before a request
         ]:
             clock = Clock()
-            site = make_site(self.jobs, clock, idle_timeout=idle, arrival_timeout=arrival)
+            site: Any = make_site(self.jobs, clock, idle_timeout=idle, arrival_timeout=arrival)
             channel: Any = site.buildProtocol(None)
             transport: Any = StringTransport()
             transport.loseWriteConnection = lambda: None
@@ -1363,7 +1364,7 @@ class ConnectionTests(APITestCase):
 
     def test_no_more_connections_than_there_is_room_for(self) -> None:
         """P10: a new one takes the place of the one that has been waited for longest."""
-        site = make_site(self.jobs, Clock(), max_connections=3)
+        site: Any = make_site(self.jobs, Clock(), max_connections=3)
         channels: list[Any] = []
         transports = []
 
@@ -1408,7 +1409,7 @@ class ConnectionTests(APITestCase):
 
     def test_where_all_are_being_answered(self) -> None:
         """P10: a new one is closed at once, each of them, and no other is."""
-        site = make_site(self.jobs, Clock(), max_connections=1)
+        site: Any = make_site(self.jobs, Clock(), max_connections=1)
         self.store.stall = Deferred()
         channels: list[Any] = [site.buildProtocol(None) for _ in range(3)]
         transports = [StringTransport() for _ in channels]
@@ -1421,7 +1422,7 @@ class ConnectionTests(APITestCase):
         self.assertEqual([t.disconnected for t in transports], [False, True, True])
         for channel in channels:
             channel.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(site.channels, {})  # type: ignore[attr-defined]
+        self.assertEqual(site.channels, {})
 
     async def test_http_1_0(self) -> None:
         client = await self.connect()
@@ -1597,7 +1598,8 @@ class RefusedTests(APITestCase):
 
     async def test_an_octet_at_a_time(self) -> None:
         """What may still become a request is waited for."""
-        channel: Any = make_site(self.jobs, Clock()).buildProtocol(None)
+        site: Any = make_site(self.jobs, Clock())
+        channel: Any = site.buildProtocol(None)
         transport = StringTransport()
         channel.makeConnection(transport)
         for octet in b"\r\nVERSION-CONTROL /j\xc3\xb6b HTTP/1.0\r\nA: b\r\n\tc\r\n\r\n":
@@ -1742,6 +1744,114 @@ class HalfCloseTests(APITestCase):
 TEN_MB = 10_000_000
 
 
+class DrainTests(APITestCase):
+    """No further request is taken; those that have begun are answered."""
+
+    GET = b"GET /jobs/a/b HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    async def drain(self) -> Deferred[int]:
+        """Begin to drain, for 5 s at most."""
+        drained = Deferred.fromCoroutine(self.site.drain(5))
+        await self.turn()
+        self.clock.advance(0)
+        return drained
+
+    async def test_without_connections(self) -> None:
+        self.assertEqual(await (await self.drain()), 0)
+
+    async def test_an_answer_under_way(self) -> None:
+        """It is the connection's last, also where the next request has come."""
+        idle = await self.connect()
+        idle.send(self.GET)
+        await idle.answer()
+        client = await self.connect()
+        stall: Deferred[None] = Deferred()
+        self.store.stall = stall
+        client.send(self.GET * 2)
+        await self.store.called
+        drained = await self.drain()
+        await idle.eof
+        self.assertFalse(client.closed_by_server or drained.called)
+        stall.callback(None)
+        await client.eof
+        self.assertEqual(
+            re.findall(rb"HTTP/1.1 (\d+)|\r\nConnection: (\w+)", client.received),
+            [(b"404", b""), (b"", b"close")],
+        )
+        client.transport.loseConnection()  # type: ignore[union-attr]
+        self.assertEqual(await drained, 0)
+
+    async def test_a_request_that_has_begun(self) -> None:
+        """The rest of it is waited for, also within its first line."""
+        clients = {begun: await self.connect() for begun in (6, 30)}
+        for begun, client in clients.items():
+            client.send(self.GET + self.GET[:begun])
+            await client.answer()
+        drained = await self.drain()
+        for begun, client in clients.items():
+            client.send(self.GET[begun:])
+            self.assertIn(b"\r\nConnection: close\r\n", await client.answer())
+        self.assertEqual(await drained, 0)
+
+    async def test_a_new_connection(self) -> None:
+        """It has a moment for its first request."""
+        silent = await self.connect()
+        client = await self.connect()
+        while len(self.channels) < 2:
+            await self.turn()
+        drained = await self.drain()
+        client.send(self.GET)
+        self.assertIn(b"\r\nConnection: close\r\n", await client.answer())
+        self.assertFalse(silent.closed_by_server or drained.called)
+        self.clock.advance(0.2)
+        await silent.eof
+        silent.transport.loseConnection()  # type: ignore[union-attr]
+        self.assertEqual(await drained, 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_a_request_that_waits_in_the_socket(self) -> None:
+        """It has come before the stop, and its connection is not idle."""
+        client = await self.connect()
+        client.send(self.GET)
+        await client.answer()
+        client.transport.getHandle().sendall(self.GET)  # type: ignore[union-attr]
+        drained = Deferred.fromCoroutine(self.site.drain(5))
+        await self.turn()
+        await self.turn()
+        self.clock.advance(0)
+        self.assertIn(b"\r\nConnection: close\r\n", await client.answer())
+        self.assertEqual(await drained, 0)
+
+    async def test_a_refusal(self) -> None:
+        """A client that still sends sees the answer first: its connection is not reset."""
+        client = await self.connect()
+        client.send(b"PUT /jobs/a/b HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n")
+        self.assertIn(b" 413 ", await client.answer())
+        drained = await self.drain()
+        client.send(b"x" * 100_000)
+        await self.turn()
+        self.assertFalse(drained.called)
+        client.transport.loseConnection()  # type: ignore[union-attr]
+        self.assertEqual(await drained, 0)
+
+    async def test_a_client_that_does_not_read(self) -> None:
+        """It is cut off when the time is over."""
+        for number in range(100):
+            await self.ask(b"PUT /jobs/a/%d%s?interval=60" % (number, b"x" * 200))
+        client = await self.connect()
+        client.transport.pauseProducing()  # type: ignore[union-attr]
+        self.channels[-1].transport.getHandle().setsockopt(SOL_SOCKET, SO_SNDBUF, 5_000)
+        client.send(b"GET /jobs HTTP/1.1\r\nHost: x\r\n\r\n" * 30)
+        while self.store.calls.count("page") < 30:
+            await self.turn()
+        drained = await self.drain()
+        self.clock.advance(4.9)
+        await self.turn()
+        self.assertFalse(drained.called)
+        self.clock.advance(0.1)
+        self.assertEqual(await drained, 1)
+
+
 class BodySizeTests(APITestCase):
     """P10: a request's size is not the daemon's."""
 
@@ -1862,7 +1972,8 @@ class BodySizeTests(APITestCase):
     def test_memory_does_not_grow_with_the_body(self) -> None:
         chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % TEN_MB
         for headers in [chunked, b"Content-Length: %d\r\n\r\n" % TEN_MB]:
-            channel: Any = make_site(self.jobs, self.clock).buildProtocol(None)
+            site: Any = make_site(self.jobs, self.clock)
+            channel: Any = site.buildProtocol(None)
             transport: Any = StringTransport()
             transport.loseWriteConnection = lambda: None
             channel.makeConnection(transport)

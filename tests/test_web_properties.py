@@ -241,7 +241,8 @@ class OctetTests(SynchronousTestCase):
         clock = Clock()
         store: Any = MemoryStore()
         jobs = Operations(store, clock, lambda at: None, lambda: 7, "host-1")
-        channel: Any = make_site(jobs, clock).buildProtocol(None)
+        site: Any = make_site(jobs, clock)
+        channel: Any = site.buildProtocol(None)
         wire = Wire(lenient=True)
         channel.makeConnection(wire)
         return channel, wire, clock

@@ -8,14 +8,17 @@ Here all of them get an answer like those of the API. `dalga.web.request` has th
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IReactorTime,
     ITCPTransport,
 )
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
@@ -56,6 +59,14 @@ MAX_CONNECTIONS = 20_000
 #: seconds.
 LINGER = 15
 
+#: How long a stop waits for requests, in seconds, at most: as long as a request that has arrived
+#: takes to be answered, whatever the database does.
+ANSWERING = 5.0
+
+#: How long a stop waits for the first request of a new connection, in seconds. A client sends it as
+#: soon as it knows that it is connected.
+FIRST_REQUEST = 0.2
+
 
 def make_site(
     operations: Operations,
@@ -63,7 +74,7 @@ def make_site(
     idle_timeout: float = IDLE_TIMEOUT,
     arrival_timeout: float = ARRIVAL_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
-) -> Site:
+) -> ApiSite:
     """
     :param reactor: for the time-outs of connections.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
@@ -86,6 +97,8 @@ class ApiChannel(HTTPChannel):
     unread data would reset it, and the client might never see the answer.
 
     A client may close its side as soon as it has sent its requests. They are answered all the same.
+
+    During a stop, each answer says that the connection is closed, and closes it.
     """
 
     site: ApiSite
@@ -93,6 +106,8 @@ class ApiChannel(HTTPChannel):
     requests: list[ApiRequest]
     #: Whether a request is complete, and not answered yet.
     answering = False
+    #: Whether a request was answered.
+    kept = False
     _refused = False
     #: The header that is read just now.
     _header: bytes | None = None
@@ -125,11 +140,24 @@ class ApiChannel(HTTPChannel):
         self.answering = True
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Called with the head of each answer."""
+        if self.site.stopping:
+            self.persistent = False
+            headers.setRawHeaders(b"Connection", [b"close"])
+        super().writeHeaders(version, code, reason, headers)  # type: ignore[no-untyped-call]
+
     def requestDone(self, request: Request) -> None:
         """Called when a request is answered. Begins the next request if it has come already."""
         self.answering = False
+        self.kept = True
         self.site.note(self)
         super().requestDone(request)  # type: ignore[no-untyped-call]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request has begun, and no refusal has to be read yet."""
+        return not (self.requests or self._buffer or self._refused)
 
     def readConnectionLost(self) -> None:
         """
@@ -226,7 +254,7 @@ class ApiChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Called when the connection is closed."""
-        self.site.channels.pop(self, None)
+        self.site.forget(self)
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
         self._arrived()
@@ -298,6 +326,10 @@ class ApiSite(Site):
         self._max_connections = max_connections
         #: The open connections, in the order in which their last request began or was answered.
         self.channels: dict[ApiChannel, None] = {}
+        #: Whether `drain` was called.
+        self.stopping = False
+        #: `drain` waits for it.
+        self._drained: Deferred[None] | None = None
         super().__init__(  # type: ignore[no-untyped-call]
             resource,
             requestFactory=ApiRequest,
@@ -320,6 +352,53 @@ class ApiSite(Site):
             if oldest is channel:
                 return
         self.channels[channel] = None
+
+    def forget(self, channel: ApiChannel) -> None:
+        """A connection is closed."""
+        self.channels.pop(channel, None)
+        if not self.channels:
+            self._end_drain()
+
+    async def drain(self, grace: float) -> int:
+        """
+        After the ports have stopped listening: answer the requests that have begun, and close their
+        connections. Close idle connections at once, and new ones after `FIRST_REQUEST` seconds.
+
+        :param grace: the longest wait, in seconds. Then the connections that are left are cut off:
+            the rest of a request has not come, or the client does not take its answer.
+        :return: how many connections were cut off.
+        """
+        self.stopping = True
+        # A turn of the reactor: requests that wait in sockets are read. To close a connection with
+        # unread octets would reset it.
+        await deferLater(self.reactor, 0)
+        self._close_idle(kept=True)
+        if self.channels:
+            drained: Deferred[None] = Deferred()
+            self._drained = drained
+            timers = [
+                self.reactor.callLater(min(grace, FIRST_REQUEST), self._close_idle, False),
+                self.reactor.callLater(grace, self._end_drain),
+            ]
+            await drained
+            for timer in timers:
+                if timer.active():
+                    timer.cancel()
+        left = list(self.channels)
+        for channel in left:
+            channel.transport.abortConnection()
+        return len(left)
+
+    def _close_idle(self, kept: bool) -> None:
+        """:param kept: only those that have had an answer."""
+        for channel in list(self.channels):
+            if channel.idle and (channel.kept or not kept):
+                channel.loseConnection()
+
+    def _end_drain(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.callback(None)
 
     def startFactory(self) -> None:
         """Open no access log. Twisted's method opens one, and keeps the time for it each second."""
