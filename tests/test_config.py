@@ -415,6 +415,10 @@ class FileRefusalTests(ConfigTestCase):
     def test_twice(self) -> None:
         for text, expected in [
             ("[jobs]\n[jobs]", "ini, line 2: the section [jobs] is there twice, put its keys"),
+            (
+                "[endpoint.headers]\n[endpoint.headers]",
+                "ini, line 2: the section [endpoint.headers] is there twice, put its keys",
+            ),
             ("[jobs]\n[Jobs]", "ini: the section [jobs] is there twice, put its keys together"),
             ("[mysql]\nhost=a\nhost=a", "ini, line 3: [mysql] host is there twice, leave one"),
             ("[mysql]\nhost=a\nHOST=a", "ini: [mysql] host is there twice, leave one"),
@@ -1650,8 +1654,8 @@ PLACE = re.compile(
     r"FILE(, line \d+|, at its end)?: "
     r"((this is|what [&!]|a second|a section or a key|a list can't|a table can't|lists or tables) "
     r"|\[[\w.]+\] ([\w-]+ |has no key ['\"]|has a key that can't be a header's name)"
-    r"|a key of \[[^]]+\] is there twice|there is no section \[|the section \[\w+\] is there twice"
-    r"|.* is .*, not a section)"
+    r"|a key of \[[^]]+\] is there twice|there is no section \["
+    r"|the section \[[\w.]+\] is there twice|.* is .*, not a section)"
     r"|FILE: \[\w+\] [\w-]+ and FILE: \[\w+\] [\w-]+ say the same"
     r"|FILE is not UTF-8 text \(byte \d+\)"
     r"|\[mysql\] in FILE and \[sqlite\] in FILE each choose"

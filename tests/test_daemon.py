@@ -950,14 +950,14 @@ class SlowClientAtAStopTests(DaemonTestCase):
         self.assertIn("cut off after 5 s: 1 client\n", daemon.output)
 
 
-@each_engine(globals())
+@each_engine(globals(), only=("sqlite",))
 class StandardFileTests(DaemonTestCase):
     """A daemon without a standard input, output or error (``dalga >&-``)."""
 
     async def until_up(self, daemon: Daemon) -> str:
         """Wait until it answers, on the port that its file names; gives its URL."""
         while True:
-            self.assertFalse(daemon.status)
+            self.assertFalse(daemon.status, daemon.output)
             with contextlib.suppress(ConnectError):
                 await self.get(f"{self.url}/status")
                 return self.url
