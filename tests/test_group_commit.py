@@ -241,6 +241,50 @@ class GroupCommitTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(first), "A")
         self.assertEqual(begun, [])
 
+    def test_another_kind_of_write_behind_one_that_a_stop_refuses(self) -> None:
+        """P4: a write that the stop has refused is not begun, though it becomes the first."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+        begun: list[Deferred[str]] = []
+
+        def begin() -> Deferred[str]:
+            begun.append(Deferred())
+            return begun[-1]
+
+        answers = [self.requests.run("a1"), self.requests.run_other("a", begin)]
+        self.requests.close()
+        for answer in answers:
+            self.failureResultOf(answer, StoreUnavailable)
+        self.assertEqual(begun, [])
+        self.assertEqual(self.requests._lines, {})
+        self.assertEqual(self.transactions.reactor.getDelayedCalls(), [])
+
+    def test_another_kind_of_write_that_can_not_begin(self) -> None:
+        """P5: it fails, and the next write of its key begins."""
+        lane: Any = self.transactions
+        self.requests = GroupCommit(lane, self.work, lambda word: word[0])
+
+        def broken() -> Deferred[str]:
+            raise ZeroDivisionError
+
+        self.failureResultOf(self.requests.run_other("a", broken), ZeroDivisionError)
+        answers = self.ask("a1")
+        behind = self.requests.run_other("a", broken)
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.successResultOf(answers["a1"]), "A1")
+        self.failureResultOf(behind, ZeroDivisionError)
+        self.assertEqual(self.requests._lines, {})
+
+    def test_alone_as_the_others_are_abandoned(self) -> None:
+        """P5: the last request of a group that is wanted is refused if its row is locked."""
+        self.results["b"] = LOCKED
+        answers = self.ask("a b")
+        answers["a"].cancel()
+        self.failureResultOf(answers["a"], CancelledError)
+        self.transactions.begun[0].commit()
+        self.assertEqual(self.done, [["b"]])
+        self.failureResultOf(answers["b"], Busy)
+
     def test_not_twice_after_the_commit(self) -> None:
         """P4: whatever kind of error comes of the COMMIT: it may have been written."""
         answers = self.ask("a b")

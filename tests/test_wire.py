@@ -165,6 +165,30 @@ class AnswerTests(WireCase):
         self.assertEqual(len(server.requests), 1)
 
     @inlineCallbacks
+    def test_a_second_answer_on_a_connection_that_is_used_as_soon_as_it_is_kept(self) -> Any:
+        """P2: the same for a POST that begins before the first one's end is told."""
+        padding = b"x" * (16384 - len(FAILED) - 5)
+        server = self.serve(
+            says(FAILED.replace(b"\r\n\r\n", b"\r\nX: %b\r\n\r\n" % padding) + OK),
+            a_certificate("localhost", trust=self),
+        )
+        endpoint = self.endpoint(f"https://localhost:{server.port}/")
+        keep = endpoint._pool.keep
+        posts: list[Deferred[Outcome]] = []
+
+        def keep_and_use(connection: Connection) -> None:
+            keep(connection)
+            if not posts:
+                posts.append(endpoint.post(a_run()))
+
+        self.patch(endpoint._pool, "keep", keep_and_use)
+        yield endpoint.post(a_run())
+        second = yield posts[0]
+        self.assertEqual((second.status, second.error), (None, SPOKE_BEFORE))
+        yield server.connections[0].lost
+        self.assertEqual(len(server.requests), 1)
+
+    @inlineCallbacks
     def test_a_post_that_an_answer_leads_to(self) -> Any:
         """It goes out on the same connection. Given up at once, it never does."""
         for tls in (False, True):

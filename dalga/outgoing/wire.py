@@ -217,7 +217,8 @@ class Connection(Protocol):
         self._poll = poll()
         #: Whether a part of the request was not sent yet.
         self._unsent = False
-        #: Whether an exchange's `answer` is firing. Its callbacks may begin the next exchange.
+        #: Whether an answer is being passed on. The keeper, or the callbacks of the exchange's
+        #: `answer`, may begin the next exchange at once.
         self._is_telling = False
         self._drop_timer: IDelayedCall | None = None
         #: Whether a request can be sent: under TLS, once the handshake is over.
@@ -338,13 +339,13 @@ class Connection(Protocol):
         if answer is None:
             return
         self._exchange = None
+        self._is_telling = True
         if self._unsent or answer.then is Then.DROP:
             self.drop()  # and with it the unsent rest of the request, and the unread of the answer
         elif answer.then is Then.KEEP:
             self._keeper.keep(self)
         else:
             self.close()
-        self._is_telling = True
         exchange.answered(answer)
         self._is_telling = False
 

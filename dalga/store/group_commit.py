@@ -62,7 +62,7 @@ from enum import Enum
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 
 from dalga.errors import StoreUnavailable
@@ -139,8 +139,8 @@ class _Other(Generic[T]):
         return self._under_way is not None
 
     def begin(self) -> None:
-        """Begin it: it is the first of its line."""
-        self._under_way = self._write()
+        """Begin it: it is the first of its line. If `write` raises, the write fails."""
+        self._under_way = maybeDeferred(self._write)
         self._under_way.addBoth(self._ended)
 
     def _ended(self, result: Any) -> None:
@@ -214,7 +214,8 @@ class GroupCommit(Generic[Argument, Result]):
     :param work: does the requests of one transaction. It is called in a database thread with a
         cursor, the database's time (aware, UTC) and the arguments, no key twice, and maybe more
         than once. It returns as many results, in the same order: for each argument its result, or
-        the exception that refuses it, or `LOCKED`, to have it tried alone.
+        the exception that refuses it, or `LOCKED`, to have it tried alone. If there is one argument
+        only, it is being tried alone: `work` is to wait for the lock, and `LOCKED` refuses it.
     :param key: the key of a write. None if the requests only read.
     """
 
@@ -317,7 +318,9 @@ class GroupCommit(Generic[Argument, Result]):
         return answer
 
     def _come_first(self, write: _Request[Argument, Result] | _Other[Any]) -> None:
-        """A write has become the first of its line."""
+        """A write has become the first of its line: begin it, or have it wait for a group."""
+        if self._closed:
+            return  # `close` is refusing the line, from its front to its end
         if isinstance(write, _Other):
             write.begin()
         else:
@@ -432,7 +435,8 @@ class GroupCommit(Generic[Argument, Result]):
                 request.answer.errback(result)
             else:
                 request.answer.callback(result)
-        if len(done) == 1 and locked:  # it was alone
+        # A request is also alone if all others of its group were abandoned.
+        if len(done) == 1 and locked:
             _refuse(locked, Busy("another session has locked the row"))
             return []
         return locked
