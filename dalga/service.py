@@ -176,7 +176,7 @@ def build_endpoint(
     return Endpoint(
         reactor=reactor,
         baseurl=config.baseurl,
-        timeout=config.timeout,
+        connect_timeout=config.timeout,
         instance=instance,
         slots=slots,
         trust=trust,

@@ -182,7 +182,7 @@ class GroupCommitTests(SynchronousTestCase):
                 others[word] = Deferred()
                 return others[word]
 
-            return self.requests.run_other(word[0], begin)
+            return self.requests.run_ungrouped(word[0], begin)
 
         answers = self.ask("a1")
         deleted, abandoned = other("a2"), other("a3")
@@ -210,7 +210,7 @@ class GroupCommitTests(SynchronousTestCase):
         lane: Any = self.transactions
         self.requests = GroupCommit(lane, self.work, lambda word: word[0])
         under_way: Deferred[str] = Deferred()
-        abandoned = self.requests.run_other("a", lambda: under_way)
+        abandoned = self.requests.run_ungrouped("a", lambda: under_way)
         self.ask("a1")
         self.assertEqual(self.transactions.begun, [])
         abandoned.cancel()
@@ -225,16 +225,16 @@ class GroupCommitTests(SynchronousTestCase):
         lane: Any = self.transactions
         self.requests = GroupCommit(lane, self.work, lambda word: word[0])
         under_way: Deferred[str] = Deferred()
-        first = self.requests.run_other("a", lambda: under_way)
+        first = self.requests.run_ungrouped("a", lambda: under_way)
         begun: list[Deferred[str]] = []
 
         def begin() -> Deferred[str]:
             begun.append(Deferred())
             return begun[-1]
 
-        waiting = self.requests.run_other("a", begin)
+        waiting = self.requests.run_ungrouped("a", begin)
         self.requests.close()
-        late = self.requests.run_other("a", begin)
+        late = self.requests.run_ungrouped("a", begin)
         for answer in (waiting, late):
             self.failureResultOf(answer, StoreUnavailable)
         under_way.callback("A")
@@ -251,7 +251,7 @@ class GroupCommitTests(SynchronousTestCase):
             begun.append(Deferred())
             return begun[-1]
 
-        answers = [self.requests.run("a1"), self.requests.run_other("a", begin)]
+        answers = [self.requests.run("a1"), self.requests.run_ungrouped("a", begin)]
         self.requests.close()
         for answer in answers:
             self.failureResultOf(answer, StoreUnavailable)
@@ -267,9 +267,9 @@ class GroupCommitTests(SynchronousTestCase):
         def broken() -> Deferred[str]:
             raise ZeroDivisionError
 
-        self.failureResultOf(self.requests.run_other("a", broken), ZeroDivisionError)
+        self.failureResultOf(self.requests.run_ungrouped("a", broken), ZeroDivisionError)
         answers = self.ask("a1")
-        behind = self.requests.run_other("a", broken)
+        behind = self.requests.run_ungrouped("a", broken)
         self.transactions.begun[0].commit()
         self.assertEqual(self.successResultOf(answers["a1"]), "A1")
         self.failureResultOf(behind, ZeroDivisionError)

@@ -104,7 +104,7 @@ class OrderTests(WaitingTestCase):
         ):
             self.fill(running, waiting)
             self.assertEqual(self.start(free), started, waiting)
-            stuck = self.waiting.stuck(CLAIMED + SHARE_PATIENCE + 0.001, 0)
+            stuck = self.waiting.paths_to_leave_out(CLAIMED + SHARE_PATIENCE + 0.001, 0)
             self.assertEqual("".join(stuck), passed_over, waiting)
             self.assertEqual(bool(self.waiting), bool(left), waiting)
             self.assertEqual(names(self.waiting.pop_all()), left, waiting)
@@ -187,10 +187,10 @@ class PatienceTests(WaitingTestCase):
             self.waiting.add(runs("b4"), CLAIMED + 0.1)
             self.assertEqual(self.start(1), "c3")
             self.assertEqual(self.start(1), "")
-            found = self.waiting.stuck(CLAIMED + after, free)
+            found = self.waiting.paths_to_leave_out(CLAIMED + after, free)
             self.assertEqual(found, expected, (after, free))
 
-    def test_pop_overdue(self) -> None:
+    def test_pop_overdue_paths(self) -> None:
         """P5: after `SLOT_PATIENCE` all of a path are taken off, and of no other path."""
         for after, expected, left in (
             (0.0, "", "a1 a2 a4 b3"),
@@ -202,7 +202,7 @@ class PatienceTests(WaitingTestCase):
             # a4 goes with the oldest of its path
             self.waiting.add(runs("b3 a4"), CLAIMED + 0.1)
             self.assertEqual(self.start(1), "")
-            found = self.waiting.pop_overdue(CLAIMED + after)
+            found = self.waiting.pop_overdue_paths(CLAIMED + after)
             self.assertEqual(names(found), expected, after)
             self.assertEqual(names(self.waiting.pop_all()), left, after)
 

@@ -212,7 +212,7 @@ class AnswerTests(WireCase):
         outcome = yield endpoint.post(a_run()).addCallback(never)
         self.assertEqual(outcome.error, "given up before anything was sent")
         yield connection.closed
-        self.assertFalse(connection.has_sent)
+        self.assertFalse(connection.may_have_sent)
         yield server.connections[0].lost
         self.assertEqual(len(server.requests), 3)
 
@@ -284,7 +284,7 @@ class SendingTests(WireCase):
             answer = yield self.exchange(pool, a_request(1))
             self.assertEqual(answer.code, 200)
             [connection] = pool._open
-            connection._handle = Full()
+            connection._socket = Full()
         self.assertEqual((server.requests, len(server.connections)), ([a_request(1)] * 3, 1))
 
     @inlineCallbacks

@@ -12,7 +12,7 @@ Else it is *at its limit*. With 100 slots, and runs that never end::
     c comes      and gets 4:  then none is free
     a and b, taking turns from the start, get 45 and 44
 
-What always holds:
+What always holds (docs/promises.md lists the promises P1 to P11):
 
 - One path gets four fifths of the slots at most, rounded up. Of fewer than five slots that is all.
 - The last free slot is for a path with fewer than four running runs. A path that has none running
@@ -25,8 +25,9 @@ These are dynamic thresholds, by which the ports of a network switch share its m
 
 A path at its limit may have claimed runs that wait (`waiting.py`). It is then *left out* of claims
 for a while. Else its rows, which have been due for longest, would fill each claim, only to be given
-back. `Shares` says which paths are left out, and when a path is *let in* again. It decides nothing
-else: `slots.py` starts runs, and the scheduler claims them.
+back. It is left out of *scans*, too: a scan reads which rows are due soon, and claims nothing.
+`Shares` says which paths are left out, and when a path is *let in* again. It decides nothing else:
+`slots.py` starts runs, and the scheduler claims them.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ ALPHA = 4
 class _LeftOut:
     """A path that claims leave out."""
 
-    #: How many of its runs waited, but no more than were running.
-    waited: int
+    #: How many of its claimed runs waited when it was left out, at most as many as were running.
+    waiting_runs: int
     #: How many of its running runs have ended since.
-    ended: int = 0
+    ended_runs: int = 0
 
 
 class Shares:
     """
-    The running runs of each path, and the paths that claims leave out. Both have at most as many
-    entries as there are slots.
+    How many runs of each path are running, and which paths claims leave out. It knows at most as
+    many paths of each kind as there are slots.
     """
 
     def __init__(self) -> None:
@@ -87,15 +88,16 @@ class Shares:
         if running:
             self._running[path] = running
         if path in self._left_out:
-            self._left_out[path].ended += 1
+            self._left_out[path].ended_runs += 1
 
     def leave_out(self, path: str, waiting: int) -> None:
         """
         Leave a path out of claims until one of two things is true:
 
         - `waiting` of its runs have ended, and it may start another.
-        - Other paths' runs have ended, and left it room for `waiting` runs, or for more than half
-          of the free slots. With less room, each end of a run would cost a claim of one row.
+        - Other paths' runs have ended, and now it may start `waiting` runs, or so many that they
+          take more than half of the free slots. If it were let in for less, each end of a run would
+          cost a claim of one row.
 
         The first always comes true (P5: nothing sticks). `waiting` is capped at the number of the
         path's running runs, each of which ends by its POST's time-out. When none is left running,
@@ -110,19 +112,21 @@ class Shares:
 
     def let_in(self, free: int) -> bool:
         """
-        Let in the paths for which `leave_out` has come true. To be called after each end of a run.
+        Let in each path for which one of the two conditions of `leave_out` is true. To be called
+        after each end of a run.
 
         :param free: how many slots are free now.
         :return: whether there was any: then there may be due rows that no claim has seen.
         """
-        paths = [path for path, it in self._left_out.items() if self._has_room(path, it, free)]
+        paths = [path for path in self._left_out if self._may_be_let_in(path, free)]
         for path in paths:
             del self._left_out[path]
         return bool(paths)
 
-    def _has_room(self, path: str, it: _LeftOut, free: int) -> bool:
-        if it.ended >= it.waited:
+    def _may_be_let_in(self, path: str, free: int) -> bool:
+        left_out = self._left_out[path]
+        if left_out.ended_runs >= left_out.waiting_runs:
             return self.may_start(path, free)
         # Half is a choice, not measured: ends of other paths' runs may never leave room for all.
         more_than_half = max(free, 0) // 2 + 1
-        return self.may_start(path, free, min(it.waited, more_than_half))
+        return self.may_start(path, free, min(left_out.waiting_runs, more_than_half))

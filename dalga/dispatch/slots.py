@@ -133,9 +133,9 @@ class Slots:
         """One timer for all waiting runs. The runs that it was set for may have started since."""
         self._impatience = None
         now, free = self._reactor.seconds(), self._free
-        for path, count in self._waiting.stuck(now, free).items():
+        for path, count in self._waiting.paths_to_leave_out(now, free).items():
             self._leave_out(path, count)
-        self.give_back(self._waiting.pop_overdue(now))
+        self.give_back(self._waiting.pop_overdue_paths(now))
         if self._waiting.ready_is_overdue(now):
             self.give_back_all()
         if self._waiting:

@@ -19,12 +19,12 @@ slot, and path a at its limit::
     passed over a1, ready a3    a run of path a ends: a1 starts
     ready a3                    another run of path a ends: a3 comes up, and starts
 
-What always holds:
+What always holds (docs/promises.md lists the promises P1 to P11):
 
 - A run moves from `ready` to its path's queue at most once, and never back.
 - The runs of one path start in the order in which they were claimed: those that were passed over
   before those that are still ready.
-- No run waits longer than `SLOT_PATIENCE`: then it is given back. So all runs that wait were
+- No run waits longer than `SLOT_PATIENCE`: `Slots` gives it back then. So all runs that wait were
   claimed within that time, which bounds their number (P10: memory is bounded).
 
 What breaks the order: a run that is given back loses its place. When it is claimed again, runs of
@@ -44,8 +44,9 @@ from dalga.dispatch.shares import Shares
 from dalga.model.run import Run
 
 #: Claimed runs wait this long (seconds) for a slot, counted from their claim. Then they are given
-#: back, for other instances to run. A choice, not measured. Shorter, and more runs would be claimed
-#: in vain; but a run may also begin this long after its job was deleted (P4: the last word wins).
+#: back, for other instances to run. A choice, not measured. If it were shorter, more runs would be
+#: claimed in vain. If it were longer, a run could begin even longer after its job was deleted (P4:
+#: the user's last word wins).
 SLOT_PATIENCE = 0.25
 
 #: Runs whose path is at its limit wait this long (seconds), counted from their claim, before claims
@@ -78,9 +79,9 @@ class Waiting:
     @property
     def slots_needed(self) -> int:
         """
-        How many slots a claim has to leave for the runs that wait: one for each, but none for the
-        passed-over runs of a path that claims leave out. The claim is for other paths' runs, which
-        are to start before those.
+        How many slots a claim has to leave for the runs that wait: one for each run, but none for
+        the passed-over runs of a path that claims leave out. The claim takes runs of other paths,
+        and they are to start before the runs of that path.
         """
         needed = len(self._ready)
         if self._passed_over:
@@ -120,7 +121,7 @@ class Waiting:
             self._passed_over.setdefault(path, deque()).append(entry)
         return None
 
-    def stuck(self, now: float, free: int) -> dict[str, int]:
+    def paths_to_leave_out(self, now: float, free: int) -> dict[str, int]:
         """
         The paths at their limits whose oldest passed-over run was claimed `SHARE_PATIENCE` ago or
         earlier, and how many passed-over runs each has.
@@ -134,8 +135,11 @@ class Waiting:
             and not self._shares.may_start(path, free)
         }
 
-    def pop_overdue(self, now: float) -> list[Run]:
-        """Remove all passed-over runs of each path whose oldest has waited for `SLOT_PATIENCE`."""
+    def pop_overdue_paths(self, now: float) -> list[Run]:
+        """
+        Remove the passed-over runs of each path whose oldest such run has waited for
+        `SLOT_PATIENCE`. The path's younger ones go, too: they are behind it.
+        """
         overdue = [
             path
             for path, queue in self._passed_over.items()
@@ -158,9 +162,10 @@ class Waiting:
 
     def seconds_to_next_look(self, now: float) -> float:
         """
-        Seconds from `now` until `stuck`, `pop_overdue` and `ready_is_overdue` are to be asked next:
-        until the oldest run of a queue has waited for `SHARE_PATIENCE` or `SLOT_PATIENCE`. At most
-        `SHARE_PATIENCE`, so that one timer does for the runs that are claimed meanwhile.
+        Seconds from `now` until `paths_to_leave_out`, `pop_overdue_paths` and `ready_is_overdue`
+        are to be called next: until the oldest run of a queue has waited for `SHARE_PATIENCE` or
+        `SLOT_PATIENCE`. At most `SHARE_PATIENCE`, so that one timer is enough for the runs that are
+        claimed meanwhile.
 
         The next look is never late for `SLOT_PATIENCE`. It may be late for `SHARE_PATIENCE`, by
         less than that time: for a ready run that was not the oldest, and is passed over meanwhile.

@@ -4,7 +4,7 @@ POST a job with treq, and say what came of it.
 One attempt of a run goes in and one `Outcome` comes out, whatever the server at ``baseurl`` does:
 it may refuse, keep silent, answer for ever, or answer something that is not HTTP. Nothing that it
 sends makes Dalga call another scheme, host or port than ``baseurl``'s (P11), fill its memory (P10),
-or wait longer than the time-out (P3).
+or wait longer than the time-out (P3). docs/promises.md lists the promises P1 to P11.
 
 A POST is made in these steps, all in the reactor's thread::
 
@@ -15,9 +15,10 @@ A POST is made in these steps, all in the reactor's thread::
     Reader.feed         reads the answer to its end or to `MAX_BODY`
     Endpoint._answered  makes an `Outcome` of the answer; or `_failed`, of a failure
 
-The `Exchange` has the whole request, with its head. treq prepares URLs, headers and cookies of a
-request, and follows redirects; a POST of Dalga needs none of that. `_StandIn`, `_NoHeaders` and
-`_NoCookies` are treq's arguments, made so that treq's preparations cost little and change nothing.
+treq is one of the libraries that Dalga is built on; docs/architecture.md says what it costs. It
+prepares the URL, the headers and the cookies of a request. Dalga does not use what treq prepares:
+the `Exchange` has the whole request already, with its head. `_NoURL`, `_NoHeaders` and `_NoCookies`
+are arguments for treq that make its preparations cost little and change nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ log = logger(__name__)
 MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
 
 
-class _StandIn(EncodedURL):
+class _NoURL(EncodedURL):
     """
     The URL for treq. `Pool` does not look at it: all POSTs go where `Route` says.
 
@@ -98,12 +99,12 @@ class _NoCookies(IndexableCookieJar):
         """An answer's cookies are not looked at."""
 
 
-STAND_IN = _StandIn("http", "endpoint")
+NO_URL = _NoURL("http", "endpoint")
 NO_HEADERS = _NoHeaders()
 
 
-def _as_it_is(body: Any) -> Any:
-    """In place of the function by which treq makes a producer of a body."""
+def _unchanged(body: Any) -> Any:
+    """For treq, in the place of its function that makes a producer of a body: we have none."""
     return body
 
 
@@ -111,14 +112,14 @@ class Endpoint:
     """
     The application's endpoint, to which jobs are POSTed.
 
-    :param reactor: the deadline is measured with its ``seconds``.
+    :param reactor: a POST's deadline is counted by its clock, ``reactor.seconds()``.
     :param baseurl: an http or https URL that `dalga.config.load` lets pass: ASCII, and without
         user, query and fragment.
-    :param timeout: how long each address may take to accept a connection, in seconds. The deadline
-        of a POST is its run's.
+    :param connect_timeout: how long each address may take to accept a connection, in seconds. The
+        deadline of a whole POST comes from its run: ``run.timeout``.
     :param instance: what this instance calls itself, for the ``dalga-instance`` header.
     :param slots: at most this many POSTs are under way at once; as many idle connections are kept.
-    :param trust: the CAs whose certificates are taken from an https endpoint.
+    :param trust: the CAs that may have signed the certificate of an https endpoint.
     :param headers: names and values, in ASCII, of further headers of each POST. Content-Type and
         User-Agent replace Dalga's own. `dalga.config` refuses all other names that Dalga sends.
     :raises ConfigError: if `baseurl`'s scheme or host can't be used.
@@ -128,14 +129,14 @@ class Endpoint:
         self,
         reactor: Any,
         baseurl: str,
-        timeout: float,
+        connect_timeout: float,
         instance: str,
         slots: int,
         trust: Trust,
         headers: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._reactor = reactor
-        self._route = Route(reactor, baseurl, timeout, trust)
+        self._route = Route(reactor, baseurl, connect_timeout, trust)
         #: The parts of each request that are the same for all runs: before the job's path, and
         #: between the path and the run's own headers.
         self._before_path = f"POST {urlsplit(baseurl).path.rstrip('/')}"
@@ -149,7 +150,7 @@ class Endpoint:
         )
         self._pool = Pool(reactor, self._route, slots)
         self._no_cookies = _NoCookies()
-        self._client = HTTPClient(self._pool, self._no_cookies, _as_it_is)
+        self._client = HTTPClient(self._pool, self._no_cookies, _unchanged)
 
     def post(self, run: Run) -> Deferred[Outcome]:
         """
@@ -167,7 +168,7 @@ class Endpoint:
             body: Any = exchange
             answer = self._client.request(
                 "POST",
-                STAND_IN,
+                NO_URL,
                 data=body,
                 headers=NO_HEADERS,
                 cookies=self._no_cookies,

@@ -51,7 +51,7 @@ class Stage(IntEnum):
     #: It waits for one of the addresses to take a connection.
     CONNECTING = 2
     #: It waits for the end of TLS's handshake.
-    AGREEING = 3
+    HANDSHAKE = 3
     #: Its connection can send it, or has sent it.
     CONNECTED = 4
 
@@ -95,7 +95,7 @@ def too_late(stage: Stage, host: str, server: str, timeout: float) -> str:
             what = f"could not connect to {server}"
         case Stage.NEW | Stage.CONNECTED:
             what = f"no time was left for the POST to {server}"
-        case Stage.AGREEING:
+        case Stage.HANDSHAKE:
             what = f"could not agree on TLS with {server}"
     return f"{what} within {timeout:g} s, nothing was sent"
 

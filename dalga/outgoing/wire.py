@@ -4,9 +4,28 @@ One request under one deadline, on one connection.
     Exchange     a request, from when it is asked for until its answer, its failure or its deadline
     Connection   carries exchanges, one after the other: a request's bytes out, an answer's in
 
-An answer, a failure, the deadline or a cancellation ends an exchange, whichever is first. Then the
-connection is dropped, unless the answer has ended for certain: nothing more of the exchange is sent
-or awaited (P3).
+Two exchanges on one connection, with the times in milliseconds::
+
+    0      no connection is idle        `await_connection`: exchange 1 waits for a connection
+    1      the server has accepted      `send` and `carry`: the request of exchange 1 goes out
+    9      the answer has come, whole   the connection is kept, and exchange 1 has its answer
+    10     `Pool` takes the connection  `send` and `carry`: the request of exchange 2 goes out
+    5,010  the deadline, after 5 s      exchange 2 fails, and the connection is dropped
+
+What always holds (docs/promises.md lists the promises P1 to P11):
+
+- An answer, a failure, the deadline or a cancellation ends an exchange, whichever is first. After
+  that, nothing more of the exchange is sent or awaited (P3).
+- A connection carries at most one exchange at a time. No bytes that belong to one exchange are
+  taken for the answer to another (P2).
+
+What becomes of the connection when an exchange ends:
+
+    kept     the end of the answer is certain, the request was sent whole, and the server keeps the
+             connection, too
+    closed   the answer was read to its end, and the connection can't be used again
+    dropped  in all other cases: there is no answer, or a part of the request was not sent, or a
+             part of the answer was not read
 """
 
 from __future__ import annotations
@@ -32,13 +51,14 @@ from dalga.outgoing.answer import Answer, Reader, Then
 from dalga.outgoing.deadlines import Deadlines
 from dalga.outgoing.failures import BadAnswer, PostFailed, Stage
 
-#: A server that is asked to close a connection in order gets this many seconds. TLS waits for the
-#: server's close_notify; a server on the same continent needs a tenth of it.
+#: A connection that is closed in order is dropped after this many seconds, if the server has not
+#: closed it by then: under TLS, the server's close_notify is awaited. A choice, not measured. A
+#: server on the same continent answers in a tenth of a second.
 CLOSING = 1.0
 
 
 class Server(Interface):
-    """The server of an exchange, for the words of a failure."""
+    """How an exchange names its server in the words of a failure. `Route` is one."""
 
     host: str
 
@@ -86,12 +106,13 @@ class Exchange:
         """:param connecting: is cancelled if the exchange ends before it fires."""
         self._connecting = connecting
         connecting.addCallbacks(self._connected, self._not_connected)
-        # A mistake in this class must not hold the slot until the deadline.
-        connecting.addErrback(self._fail_for, None)
+        # If a callback above raises by mistake, the exchange fails now. Else its run would hold its
+        # slot (the room for one POST under way) until the deadline.
+        connecting.addErrback(self._fail_or_pass_on, None)
 
     def send(self, connection: Connection) -> None:
         """Send the request as soon as the connection can, and await the answer."""
-        self.stage = Stage.CONNECTED if connection.can_send else Stage.AGREEING
+        self.stage = Stage.CONNECTED if connection.can_send else Stage.HANDSHAKE
         self._connection = connection
         connection.carry(self)
 
@@ -117,14 +138,14 @@ class Exchange:
         :param begun: whether anything of the answer had come.
         """
         words: str | None
-        if self._has_sent:
+        if self._may_have_sent:
             words = failures.broken_off(reason.value, str(self._server), begun)
-        elif self.stage is Stage.AGREEING:
+        elif self.stage is Stage.HANDSHAKE:
             words = failures.not_agreed(reason.value, str(self._server))
         else:
             words = failures.CLOSED_BEFORE
         self._connection = None
-        self._fail_for(reason, words)
+        self._fail_or_pass_on(reason, words)
 
     def fail(self, words: str) -> None:
         """:param words: why there is no answer."""
@@ -132,8 +153,8 @@ class Exchange:
             self.abandon()
             self.answer.errback(Failure(PostFailed(words)))
 
-    def _fail_for(self, failure: Failure, words: str | None) -> None:
-        """:param words: why there is no answer; None to pass on an unexpected failure."""
+    def _fail_or_pass_on(self, failure: Failure, words: str | None) -> None:
+        """:param words: why there is no answer; None passes `failure` on, as it is unexpected."""
         if words is not None:
             self.fail(words)
         elif not self.is_over:
@@ -152,7 +173,7 @@ class Exchange:
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
         words = failures.not_connected(failure.value, self._server.host, str(self._server))
-        self._fail_for(failure, words)
+        self._fail_or_pass_on(failure, words)
 
     @property
     def is_late(self) -> bool:
@@ -161,20 +182,20 @@ class Exchange:
 
     def too_late(self) -> None:
         """See `dalga.outgoing.deadlines.Bounded`."""
-        if self._has_sent:
+        if self._may_have_sent:
             self.fail(f"no answer within {self._timeout:g} s")
         else:
             server = self._server
             self.fail(failures.too_late(self.stage, server.host, str(server), self._timeout))
 
     def _cancelled(self, _: object) -> None:
-        before = "there was an answer" if self._has_sent else "anything was sent"
+        before = "there was an answer" if self._may_have_sent else "anything was sent"
         self.fail(f"given up before {before}")
 
     @property
-    def _has_sent(self) -> bool:
+    def _may_have_sent(self) -> bool:
         """Whether the server may have got the request, or a part of it."""
-        return self._connection is not None and self._connection.has_sent
+        return self._connection is not None and self._connection.may_have_sent
 
     def _end(self) -> None:
         self.is_over = True
@@ -183,7 +204,7 @@ class Exchange:
 
 
 class Keeper(Interface):
-    """Where the connections are kept."""
+    """The owner of the connections, which keeps the idle ones. `Pool` is one."""
 
     def opened(self, connection: Connection) -> None:
         """A connection was made."""
@@ -209,9 +230,10 @@ class Connection(Protocol):
         self._keeper = keeper
         self._reader = Reader()
         self._exchange: Exchange | None = None
-        #: The connection of TCP, and its socket; `transport` is another one under TLS.
-        self._below: Any = None
-        self._handle: Any = None
+        #: The transport of TCP, and its socket. Without TLS, `_tcp` is `transport`. Under TLS,
+        #: `transport` encrypts, and writes to `_tcp`.
+        self._tcp: Any = None
+        self._socket: Any = None
         self._is_plain = True
         #: Tells whether the socket has something to read.
         self._poll = poll()
@@ -219,12 +241,12 @@ class Connection(Protocol):
         self._unsent = False
         #: Whether an answer is being passed on. The keeper, or the callbacks of the exchange's
         #: `answer`, may begin the next exchange at once.
-        self._is_telling = False
+        self._is_answering = False
         self._drop_timer: IDelayedCall | None = None
         #: Whether a request can be sent: under TLS, once the handshake is over.
         self.can_send = False
         #: Whether the server may have got the request that is carried, or a part of it.
-        self.has_sent = False
+        self.may_have_sent = False
         #: Fires when it is closed.
         self.closed: Deferred[None] = Deferred()
 
@@ -244,12 +266,13 @@ class Connection(Protocol):
     def carry(self, exchange: Exchange) -> None:
         """Send an exchange's request as soon as that can be, and read its answer."""
         self._exchange = exchange
-        self.has_sent = False
+        self.may_have_sent = False
         self._reader.begin(exchange.octets.startswith(b"HEAD "))
-        if self._is_telling and not self._is_plain:
-            # TLS may have received more bytes together with the last answer. It passes them on
-            # before the reactor's next turn. If this request were sent by then, these bytes would
-            # be taken for its answer (P2).
+        if self._is_answering and not self._is_plain:
+            # TLS may have received more bytes together with the last answer. It calls
+            # `dataReceived` with them in this turn of the reactor. If this request were sent now,
+            # those bytes would be taken for its answer (P2). So it is sent in the next turn; bytes
+            # that come before make it fail.
             self._reactor.callLater(0, self._send, exchange)
         elif self.can_send:
             self._send(exchange)
@@ -263,15 +286,15 @@ class Connection(Protocol):
         if exchange.is_late:
             exchange.too_late()
             return
-        self.has_sent = True
+        self.may_have_sent = True
         octets = exchange.octets
         if self._is_plain:
             # The transport would send in the reactor's next turn, with calls of epoll_ctl before
-            # and after: that was 0.01 ms a POST. The transport's buffer is empty here, as a
-            # connection is kept only if all of its last request has been sent. So no bytes are
-            # overtaken.
+            # and after. They cost 0.01 ms of CPU a POST. The transport's buffer is empty here, as a
+            # connection is kept only if all of its last request has been sent. So these bytes
+            # overtake no others.
             try:
-                sent = self._handle.send(octets)
+                sent = self._socket.send(octets)
             except OSError:
                 sent = 0  # the socket is full or broken: the transport waits, or learns why
             if sent == len(octets):
@@ -297,9 +320,9 @@ class Connection(Protocol):
         transport: Any = self.transport
         transport.setTcpNoDelay(True)
         self._is_plain = self.can_send = not ISSLTransport.providedBy(transport)
-        self._below = transport if self._is_plain else transport.transport
-        self._handle = self._below.getHandle()
-        self._poll.register(self._handle, POLLIN)
+        self._tcp = transport if self._is_plain else transport.transport
+        self._socket = self._tcp.getHandle()
+        self._poll.register(self._socket, POLLIN)
 
     def handshakeCompleted(self) -> None:
         """Called at the end of TLS's handshake."""
@@ -308,15 +331,23 @@ class Connection(Protocol):
             self._send(self._exchange)
 
     def _note_when_sent(self) -> None:
-        """Have the transport call `resumeProducing` when all that was written has been sent."""
-        self._below.registerProducer(self, False)
+        """
+        Have the transport call `resumeProducing` when all that was written has been sent.
+
+        Under TLS, Twisted may hold `write`'s bytes back for one turn of the reactor, if they are at
+        most 64,000. If TLS sends a message of its own in that turn, `resumeProducing` is called too
+        early. TLS does so to reply to a KeyUpdate, or to refuse to renegotiate. If the socket then
+        takes only a part of the request, and the server answers that part, the connection is kept,
+        and the rest of the request is sent before the next request, in order.
+        """
+        self._tcp.registerProducer(self, False)
         self._unsent = True
 
     def resumeProducing(self) -> None:
         """Called by `registerProducer` at once, and by the transport when it has sent all."""
         if self._unsent:
             self._unsent = False
-            self._below.unregisterProducer()
+            self._tcp.unregisterProducer()
 
     def stopProducing(self) -> None:
         """The connection is lost."""
@@ -328,7 +359,7 @@ class Connection(Protocol):
             self._keeper.forget(self)
             self.drop()
             return
-        if not self.has_sent:
+        if not self.may_have_sent:
             exchange.fail(failures.SPOKE_BEFORE)
             return
         try:
@@ -339,7 +370,7 @@ class Connection(Protocol):
         if answer is None:
             return
         self._exchange = None
-        self._is_telling = True
+        self._is_answering = True
         if self._unsent or answer.then is Then.DROP:
             self.drop()  # and with it the unsent rest of the request, and the unread of the answer
         elif answer.then is Then.KEEP:
@@ -347,7 +378,7 @@ class Connection(Protocol):
         else:
             self.close()
         exchange.answered(answer)
-        self._is_telling = False
+        self._is_answering = False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._drop_timer is not None and self._drop_timer.active():

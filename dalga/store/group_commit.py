@@ -9,7 +9,7 @@ the next group. With the times in milliseconds::
     0   A comes                  [A] begins in the reactor's next turn
     1   B and C come             they wait
     4   [A] is committed         A's client is answered, and has `GATHER` (2 ms) to ask again
-    5   A's client sends D       nobody else was answered at 4, so [B C D] begins
+    5   A's client sends D       no other client was answered at 4, so [B C D] begins at once
 
 Without `GATHER`, [B C] would begin at 4 and D would wait for its end: a crowd of clients would
 split into halves that take turns, in twice as many transactions. A group waits only for clients
@@ -20,18 +20,19 @@ four seconds. An abandoned request that is in no group yet is never begun. A wri
 before the COMMIT of its group is not committed. A write that is abandoned during the COMMIT may be
 committed or not, and its caller can't know.
 
-What always holds:
+What always holds (docs/promises.md lists the promises P1 to P11):
 
 - Each request has a result of its own. One that is refused is refused alone.
 - Writes of the same key (the same job) are done one after the other, in the order in which they
   came. They form a line. Only the first write of a line may be under way, and it leaves the line
   when it is answered or abandoned. If it is abandoned during its COMMIT, the next write may begin
   at once: the database makes that wait for the row's lock.
-- Writes of other kinds (DELETEs, say) are in no group, and stand in the same lines: `run_other`.
-  Else a DELETE could overtake a PUT whose client has hung up, and the PUT bring the job back.
-- The user's last word wins (P4). If a write is abandoned before the COMMIT, its transaction is run
-  again without that write. A write that may have been committed is not run again, as after a COMMIT
-  without an answer. In both cases a late write could undo what its client has said since.
+- Writes of other kinds (DELETEs, say) are in no group, and stand in the same lines: see
+  `run_ungrouped`. Else a DELETE could overtake a PUT whose client has hung up, and the PUT would
+  bring the job back.
+- The user's last word wins (P4). A write that comes late could undo what its client has said since.
+  So a write that is abandoned before the COMMIT is not committed: the transaction is run again
+  without it. And a write whose COMMIT had no answer is not run again: it may have been committed.
 - PUTs and GETs are two kinds, and don't wait for each other. A GET that comes after a PUT's answer
   sees what the PUT wrote. A GET that comes before that answer may see it or not.
 
@@ -44,9 +45,9 @@ What breaks a group, and what becomes of its requests:
   each request is tried alone.
 - The database can't be used, or the COMMIT fails, and `Transactions` has given up: all requests of
   the group fail.
-- The transaction takes longer than `SLOW` (50 ms), as where it waits for a lock. It goes on, and
-  the next group begins beside it, if the lane (`Transactions`: a few threads, each with its
-  connection) has a free one.
+- The transaction takes longer than `SLOW` (50 ms), as where it waits for a lock. It goes on. The
+  next group begins beside it once the lane has a free connection, looked at every 50 ms. (A *lane*
+  is a `Transactions`: a few threads, each with a connection.)
 
 Requests that are tried alone begin at the same time, up to `MAX_GROUP` of them. They take all of
 the lane's connections, in the order of the group. The lane's other calls wait behind them, until
@@ -117,13 +118,13 @@ class _Request(Generic[Argument, Result]):
 
     @property
     def begun(self) -> bool:
-        """Whether it was in a group."""
+        """Whether it has been put into a group."""
         return self.group is not None
 
 
-class _Other(Generic[T]):
+class _UngroupedWrite(Generic[T]):
     """
-    A write that is in no group, and stands in the line of its key.
+    A write that is in no group (a DELETE, say), and stands in the line of its key.
 
     :param write: begins it. Cancelling the Deferred that it gives abandons the write.
     """
@@ -154,7 +155,7 @@ class _Other(Generic[T]):
 
 class _Group(Call, Generic[Argument, Result]):
     """
-    The requests of one transaction, or the only request of one.
+    The requests that one transaction does: several, or one alone.
 
     Requests are abandoned in the reactor's thread, while the database thread does those that are
     still wanted, and commits them. The lock of `Call` (a thread's lock, none of the database's)
@@ -234,7 +235,7 @@ class GroupCommit(Generic[Argument, Result]):
         self._waiting: dict[_Request[Argument, Result], None] = {}
         #: By key, the writes without an answer, in the order in which they came. The first is in
         #: `_waiting` or under way; those behind it are neither. No line is empty.
-        self._lines: dict[Hashable, deque[_Request[Argument, Result] | _Other[Any]]] = {}
+        self._lines: dict[Hashable, deque[_Request[Argument, Result] | _UngroupedWrite[Any]]] = {}
         #: Whether a group's transaction is under way that is not slow: the next waits for its end.
         self._under_way = False
         #: Begins the next group.
@@ -262,7 +263,7 @@ class GroupCommit(Generic[Argument, Result]):
             self._join_line(request, self._key(argument))
         return request.answer
 
-    def run_other(self, key: Hashable, write: Callable[[], Deferred[T]]) -> Deferred[T]:
+    def run_ungrouped(self, key: Hashable, write: Callable[[], Deferred[T]]) -> Deferred[T]:
         """
         Do a write of another kind, in the line of its key: behind the writes of the key that came
         before, and before those that come later. Cancelling the Deferred abandons the write.
@@ -272,9 +273,9 @@ class GroupCommit(Generic[Argument, Result]):
         """
         if self._closed:
             return fail(StoreUnavailable(STOPPING))
-        other = _Other(write)
-        self._join_line(other, key)
-        return other.answer
+        ungrouped = _UngroupedWrite(write)
+        self._join_line(ungrouped, key)
+        return ungrouped.answer
 
     def close(self) -> None:
         """Begin no more writes and groups. Those that wait fail; those under way go on."""
@@ -295,17 +296,19 @@ class GroupCommit(Generic[Argument, Result]):
         else:
             self._waiting.pop(request, None)  # not there if another of its key is before it
 
-    def _join_line(self, write: _Request[Argument, Result] | _Other[Any], key: Hashable) -> None:
+    def _join_line(
+        self, write: _Request[Argument, Result] | _UngroupedWrite[Any], key: Hashable
+    ) -> None:
         line = self._lines.setdefault(key, deque())
         line.append(write)
-        # Before the caller adds a callback of its own, which may return a Deferred and so hold up
-        # all later callbacks.
+        # `_leave_line` is the first callback. If the caller's were before it, and returned a
+        # Deferred, the write would stay in its line until that fires.
         write.answer.addBoth(self._leave_line, write, key)
         if line[0] is write:
             self._come_first(write)
 
     def _leave_line(
-        self, answer: T, write: _Request[Argument, Result] | _Other[Any], key: Hashable
+        self, answer: T, write: _Request[Argument, Result] | _UngroupedWrite[Any], key: Hashable
     ) -> T:
         """A write is answered or abandoned. If it was the first, the next may begin."""
         line = self._lines[key]
@@ -317,11 +320,11 @@ class GroupCommit(Generic[Argument, Result]):
             self._come_first(line[0])
         return answer
 
-    def _come_first(self, write: _Request[Argument, Result] | _Other[Any]) -> None:
+    def _come_first(self, write: _Request[Argument, Result] | _UngroupedWrite[Any]) -> None:
         """A write has become the first of its line: begin it, or have it wait for a group."""
         if self._closed:
             return  # `close` is refusing the line, from its front to its end
-        if isinstance(write, _Other):
+        if isinstance(write, _UngroupedWrite):
             write.begin()
         else:
             self._waiting[write] = None
@@ -351,9 +354,9 @@ class GroupCommit(Generic[Argument, Result]):
             self._under_way = True
             own(self._run_group(requests), log)
 
-    def _end(self, answered: int) -> None:
+    def _allow_next(self, answered: int) -> None:
         """
-        The group is done, or slow: the next may begin.
+        Let the next group begin: the last one is done, or is slow and goes on beside it.
 
         :param answered: how many clients it has just answered: they may send another request.
         """
@@ -363,16 +366,16 @@ class GroupCommit(Generic[Argument, Result]):
         self._set_timer()
 
     async def _run_group(self, requests: list[_Request[Argument, Result]]) -> None:
-        slow = False
+        next_is_allowed = False
         timer: IDelayedCall
 
         def begin_next_beside() -> None:
-            nonlocal timer, slow
+            nonlocal timer, next_is_allowed
             if not self._transactions.has_room:  # the next would only wait for a connection
                 timer = self._transactions.reactor.callLater(SLOW, begin_next_beside)
                 return
-            slow = True
-            self._end(answered=0)
+            next_is_allowed = True
+            self._allow_next(answered=0)
 
         timer = self._transactions.reactor.callLater(SLOW, begin_next_beside)
         group = self._group(requests)
@@ -389,8 +392,8 @@ class GroupCommit(Generic[Argument, Result]):
         finally:
             if timer.active():
                 timer.cancel()
-            if not slow:
-                self._end(sum(one.answer.called and not one.abandoned for one in requests))
+            if not next_is_allowed:
+                self._allow_next(sum(one.answer.called and not one.abandoned for one in requests))
 
     def _run_each_alone(self, requests: list[_Request[Argument, Result]]) -> None:
         # All at once, so that one that waits for a lock holds up no other.
@@ -442,7 +445,9 @@ class GroupCommit(Generic[Argument, Result]):
         return locked
 
 
-def _refuse(requests: Sequence[_Request[Any, Any] | _Other[Any]], error: Exception) -> None:
+def _refuse(
+    requests: Sequence[_Request[Any, Any] | _UngroupedWrite[Any]], error: Exception
+) -> None:
     """Answer requests with an error, but for those that have an answer."""
     for request in requests:
         if not request.answer.called:
@@ -451,7 +456,8 @@ def _refuse(requests: Sequence[_Request[Any, Any] | _Other[Any]], error: Excepti
 
 def _may_succeed_alone(error: Exception) -> bool:
     """
-    Whether a request of a group that failed may succeed alone: it may, unless the database can't be
-    used. For else one request, or the lock of its row, is to blame, and the others are not.
+    Whether a request of a group that failed may succeed alone. If the database can't be used, none
+    may. Any other error is the fault of one request, or of a lock on its row, and the other
+    requests may succeed.
     """
     return isinstance(error, Busy) or not isinstance(error, StoreUnavailable)

@@ -97,7 +97,7 @@ class Jobs:
                 )
             raise Conflict("enabled between two statements")
 
-        return self._puts.run_other(key, lambda: self._lane.run(work))
+        return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
     def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
@@ -107,7 +107,7 @@ class Jobs:
             self._sql.enable.execute(cursor, now=at, **self._rows.key(key)._asdict())
             return self._rows.read(cursor, key, now)
 
-        return self._puts.run_other(key, lambda: self._lane.run(work))
+        return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
     def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
@@ -116,7 +116,7 @@ class Jobs:
             self._rows.disable(cursor, key, now)
             return self._rows.read(cursor, key, now)
 
-        return self._puts.run_other(key, lambda: self._lane.run(work))
+        return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
     def delete(self, key: RawKey) -> Deferred[None]:
         """See `Store.delete`."""
@@ -131,7 +131,7 @@ class Jobs:
             if self._sql.find.fetch(cursor, **where):
                 raise Conflict("claimed or released between two statements")
 
-        return self._puts.run_other(key, lambda: self._lane.run(work))
+        return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""
