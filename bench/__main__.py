@@ -17,7 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.cases import AT_LEAST, CASES, PROGRAMS, Bench, Case, Figures
+from bench.cases import AT_LEAST, CASES, Case
+from bench.daemon import SCRIPTS, Bench, Figures, Program
 from bench.databases import running_database
 from bench.sink import running_sink
 
@@ -30,7 +31,8 @@ def run(name: str, case: Case, engine: str, options: argparse.Namespace) -> dict
         running_database(engine, Path(folder, "database")) as database,
         running_sink(Path(folder, "sink")) as sink,
     ):
-        bench = Bench(database, sink, Path(folder), options.scale, options.profile, options.program)
+        program = Program(script=options.program)
+        bench = Bench(database, sink, Path(folder), options.scale, options.profile, program)
         for number in range(1, options.runs + 1):
             runs.append(case.run(bench))
             found = ", ".join(f"{key} {shown(value)}" for key, value in runs[-1].items())
@@ -77,7 +79,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
     parser.add_argument("--runs", type=int, default=3, help="of each case; default 3")
     parser.add_argument("--engine", choices=("sqlite", "mariadb", "mysql"))
-    parser.add_argument("--program", choices=PROGRAMS, default="twistd", help="default twistd")
+    parser.add_argument("--program", choices=SCRIPTS, default="twistd", help="default twistd")
     parser.add_argument("--scale", type=float, default=1.0, help="shorten each case; default 1")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--profile", metavar="FILE", help="write cProfile's data of the last run")

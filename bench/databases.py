@@ -13,6 +13,14 @@ from typing import Any
 from bench.machine import Process
 from tests.servers import Server, start_server
 
+# What the server counts.
+QUERIES, COMMITS, ROLLBACKS = "Questions", "Com_commit", "Com_rollback"
+LOCK_WAITS = "Innodb_row_lock_waits"
+
+MILLION = 1_000_000
+#: A day, as the schedule of a job.
+DAY = "86400"
+
 INSERT = (
     "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
     " VALUES (%s, 'bench', %s, %s, %s, %s)"

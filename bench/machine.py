@@ -29,6 +29,18 @@ class Process:
         fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    def descendants(self) -> Iterator[Process]:
+        """The processes that it has started, and those that they have started."""
+        parents: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                fields = stat.read_text().rpartition(")")[2].split()
+                parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        generation = parents.get(self.pid, [])
+        while generation:
+            yield from map(Process, generation)
+            generation = [child for pid in generation for child in parents.get(pid, ())]
+
     def peak_memory(self) -> float:
         """The most memory that it had (VmHWM), in MB."""
         for line in (self._proc / "status").read_text().splitlines():

@@ -34,7 +34,6 @@ from twisted.internet.task import react
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from bench.bare import post_all
 from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.run import Outcome, Run
@@ -106,6 +105,17 @@ def treq(reactor: Any, url: str, count: int, connections: int) -> Begin:
     return lambda: [
         Deferred.fromCoroutine(post_all(client, url, numbers)) for _ in range(connections)
     ]
+
+
+async def post_all(client: HTTPClient, url: str, numbers: Iterator[int]) -> None:
+    """POST one after the other, until another worker has taken the last."""
+    for number in numbers:
+        response = await client.post(
+            f"{url}{number}", data=b"bench", allow_redirects=False, unbuffered=True
+        )
+        if response.code != 200:
+            raise RuntimeError(f"{url} answered {response.code}")
+        await response.collect(lambda data: None)
 
 
 def lean(reactor: Any, url: str, count: int, connections: int) -> Begin:

@@ -10,7 +10,8 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,22 @@ class Sink:
             at, path, run = line.split(" ")
             found.append(Arrival(float(at), path.removeprefix("/"), run))
         return found
+
+
+def check(arrivals: Sequence[Arrival], expected: int) -> None:
+    """:raises SystemExit: unless so many jobs have arrived, each once."""
+    times = Counter(arrival.path for arrival in arrivals)
+    if len(times) != expected or len(arrivals) != expected:
+        twice = sum(count > 1 for count in times.values())
+        raise SystemExit(
+            f"{expected} jobs were expected, each once; {len(times)} arrived, {twice} of them twice"
+        )
+
+
+def rate(arrivals: Sequence[Arrival]) -> float:
+    """Arrivals a second, from the first to the last."""
+    times = [arrival.at for arrival in arrivals]
+    return (len(times) - 1) / (max(times) - min(times))
 
 
 @contextlib.contextmanager

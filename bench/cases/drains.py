@@ -1,0 +1,147 @@
+"""Cases of many jobs that are all due when the daemon starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+
+from bench.daemon import Bench, Figures, new_table, running_dalga, write_ini
+from bench.databases import COMMITS, DAY, LOCK_WAITS, MILLION, ROLLBACKS, text
+from bench.machine import clean_environment, wait_until
+from bench.references import bare, lean
+from bench.sink import check, rate
+
+#: Jobs that a drain is made of.
+BACKLOG = 20_000
+
+
+def drain(bench: Bench) -> Figures:
+    """One-off jobs that are all due."""
+    return _beside_references(bench, _drain(bench, bench.jobs(BACKLOG)))
+
+
+def drain_periodic(bench: Bench) -> Figures:
+    """Periodic jobs that are all due: rescheduled, not deleted."""
+    return _beside_references(bench, _drain(bench, bench.jobs(BACKLOG), schedule=DAY))
+
+
+def drain_among_million(bench: Bench) -> Figures:
+    """The same with and without a million jobs in the table that are not due."""
+    count = bench.jobs(BACKLOG)
+    without = _drain(bench, count)
+    among = _drain(bench, count, waiting=bench.jobs(MILLION))
+    return {**among, "ratio_to_drain": among["jobs_per_second"] / without["jobs_per_second"]}
+
+
+def _drain(
+    bench: Bench, count: int, schedule: str = "", waiting: int = 0, limit: float | None = None
+) -> Figures:
+    """:param limit: seconds after which it is broken off and counted."""
+    new_table(bench)
+    now = datetime.now(UTC)
+    if waiting:
+        bench.database.insert_many("waiting", waiting, DAY, now + timedelta(days=1))
+    bench.database.insert_many("job", count, schedule, now - timedelta(minutes=1))
+    with running_dalga(bench) as daemon:
+        began = time.monotonic()
+        cpu, database_cpu = daemon.cpu(), bench.database.cpu()
+        commits = bench.database.counter(COMMITS)
+
+        def over() -> bool:
+            return bench.sink.count() >= count or (
+                limit is not None and time.monotonic() - began > limit
+            )
+
+        wait_until(over, "all jobs to arrive")
+        done = bench.sink.count()
+        if done >= count:
+            unrecorded = f"due <= '{text(now)}' OR token IS NOT NULL"
+            wait_until(lambda: bench.database.count(unrecorded) == 0, "all to be recorded")
+        cpu, database_cpu = daemon.cpu() - cpu, bench.database.cpu() - database_cpu
+        commits = bench.database.counter(COMMITS) - commits
+        peak = daemon.peak_memory()
+    arrivals = bench.sink.arrivals()
+    check(arrivals, count if done >= count else len({arrival.path for arrival in arrivals}))
+    rows = bench.database.count("path LIKE 'job%'")
+    if done >= count and rows != (count if schedule else 0):
+        raise SystemExit(f"{rows} jobs are left in the table")
+    return {
+        "jobs_per_second": rate(arrivals),
+        "daemon_cpu_ms_per_job": cpu / len(arrivals) * 1000,
+        "database_cpu_ms_per_job": database_cpu / len(arrivals) * 1000,
+        "transactions_per_job": commits / len(arrivals),
+        "peak_memory_mb": peak,
+    }
+
+
+def _beside_references(bench: Bench, figures: Figures) -> Figures:
+    """A drain's figures, and what they are of the two references, measured right behind it."""
+    treq, least = bare(bench), lean(bench)
+    return {
+        **figures,
+        "bare_treq_per_second": treq,
+        "lean_per_second": least,
+        "ratio": figures["jobs_per_second"] / treq,
+        "of_lean": figures["jobs_per_second"] / least,
+    }
+
+
+def growth(bench: Bench) -> Figures:
+    """How the rate of a drain changes with what is due."""
+    few = _drain(bench, bench.jobs(10_000))["jobs_per_second"]
+    more = _drain(bench, bench.jobs(100_000))["jobs_per_second"]
+    many = _drain(bench, bench.jobs(MILLION), limit=bench.seconds(60))["jobs_per_second"]
+    return {
+        "at_10_thousand": few,
+        "at_100_thousand": more,
+        "at_1_million": many,
+        "ratio": many / few,
+    }
+
+
+def two_daemons(bench: Bench) -> Figures:
+    """Two daemons on one table, against one."""
+    count = bench.jobs(BACKLOG)
+    alone = _drain(bench, count)["jobs_per_second"]
+    new_table(bench)
+    bench.database.insert_many("job", 2 * count, "", datetime.now(UTC) - timedelta(minutes=1))
+    before = {name: bench.database.counter(name) for name in (LOCK_WAITS, ROLLBACKS)}
+    with running_dalga(bench, "one"), running_dalga(bench, "two"):
+        wait_until(lambda: bench.database.count() == 0, "all to be recorded")
+    conflicts = {name: bench.database.counter(name) - count for name, count in before.items()}
+    arrivals = bench.sink.arrivals()
+    check(arrivals, 2 * count)
+    # The second comes a little later: what counts is when both work.
+    middle = sorted(arrivals)[len(arrivals) // 4 : -len(arrivals) // 8]
+    together = rate(middle)
+    return {
+        "together": together,
+        "alone": alone,
+        "ratio": together / alone,
+        "row_lock_waits": conflicts[LOCK_WAITS],
+        # The clients close their connections without one.
+        "transactions_rolled_back": conflicts[ROLLBACKS],
+    }
+
+
+def store_alone(bench: Bench) -> Figures:
+    """Claim and record without HTTP, in a process of its own."""
+    new_table(bench)
+    count = bench.jobs(50_000)
+    bench.database.insert_many("job", count, "", datetime.now(UTC) - timedelta(minutes=1))
+    database_cpu = bench.database.cpu()
+    done = subprocess.run(
+        [bench.program.python, "-m", "bench.store", str(write_ini(bench)), str(count)],
+        check=True,
+        cwd=bench.program.checkout,
+        stdout=subprocess.PIPE,
+        env={**clean_environment(), "PYTHONPATH": os.fspath(bench.program.checkout)},
+    )
+    figures: Figures = json.loads(done.stdout)
+    if bench.database.count():
+        raise SystemExit("not all jobs were recorded")
+    database_cpu = bench.database.cpu() - database_cpu
+    return {**figures, "database_cpu_ms_per_job": database_cpu / count * 1000}

@@ -1,0 +1,164 @@
+"""The Dalga that is measured, and what a case runs it with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.databases import Database
+from bench.machine import CHECKOUT, Process, clean_environment, ended, wait_until
+from bench.sink import Sink
+
+Figures = dict[str, float]
+
+#: POSTs that a daemon, or a reference, has under way at most: the default.
+CONNECTIONS = 100
+
+#: The scripts that start a daemon, each in the folder of its Python.
+SCRIPTS = {"twistd": ("twistd", "-n", "--pidfile=", "dalga"), "dalga": ("dalga",)}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A checkout's Dalga."""
+
+    checkout: Path = CHECKOUT
+    #: One of `SCRIPTS`.
+    script: str = "twistd"
+
+    @property
+    def python(self) -> str:
+        """This Python for this checkout; the one in .venv for another checkout."""
+        if self.checkout == CHECKOUT:
+            return sys.executable
+        return os.fspath(self.checkout / ".venv" / "bin" / "python")
+
+    def daemon(self, profile: str | None = None) -> list[str]:
+        """
+        The command that runs the daemon, without Dalga's options.
+
+        :param profile: the file that cProfile writes to.
+        """
+        script, *arguments = SCRIPTS[self.script]
+        profiler = ["-m", "cProfile", "-o", profile] if profile else []
+        return [
+            self.python,
+            *profiler,
+            os.fspath(Path(self.python).with_name(script)),
+            *arguments,
+        ]
+
+
+@dataclass
+class Bench:
+    """What a case is run with."""
+
+    database: Database
+    sink: Sink
+    folder: Path
+    #: Each case's length, of its full length: 1 for all of it.
+    scale: float = 1.0
+    profile: str | None = None
+    program: Program = field(default_factory=Program)
+
+    def jobs(self, count: int) -> int:
+        """So many, or fewer where the run is a short one."""
+        return max(100, int(count * self.scale))
+
+    def seconds(self, duration: float) -> float:
+        """So long, or shorter where the run is a short one."""
+        return max(3.0, duration * self.scale)
+
+
+class Daemon(Process):
+    """A running Dalga. Its CPU and its memory are those of all processes of it."""
+
+    def __init__(self, pid: int, port: int, started: float) -> None:
+        super().__init__(pid)
+        self.port = port
+        #: When its process was started, in seconds since the epoch.
+        self.started = started
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, of the daemon and of the processes that it has started."""
+        return super().cpu() + sum(child.cpu() for child in self.descendants())
+
+    def peak_memory(self) -> float:
+        """The sum of what each of these processes had at most, in MB."""
+        return super().peak_memory() + sum(child.peak_memory() for child in self.descendants())
+
+    def ask(self, method: str, target: str) -> int:
+        """Make a request and give the answer's status."""
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(
+                f"{method} {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode()
+            )
+            return int(client.makefile("rb").readline().split()[1])
+
+
+def new_table(bench: Bench) -> None:
+    """A new table without jobs, and a sink that has seen none."""
+    bench.database.renew()
+    run_dalga(bench, "--create-table")
+    bench.sink.forget()
+
+
+def run_dalga(bench: Bench, *arguments: str) -> None:
+    ini = os.fspath(write_ini(bench))
+    command = [bench.program.python, "-m", "dalga", "--config", ini, *arguments]
+    subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=bench.program.checkout,
+        env=clean_environment(),
+    )
+
+
+def write_ini(bench: Bench) -> Path:
+    ini = bench.folder / "dalga.ini"
+    ini.write_text(
+        f"{bench.database.configuration}[listen]\nport = 0\n[jobs]\nmaxRunning = {CONNECTIONS}\n"
+        f"[endpoint]\nbaseurl = {bench.sink.url}\n"
+    )
+    return ini
+
+
+@contextlib.contextmanager
+def running_dalga(bench: Bench, name: str = "one", *options: str) -> Iterator[Daemon]:
+    """
+    A daemon, from when it listens.
+
+    :param name: of its log.
+    :param options: Dalga's, besides --config.
+    """
+    log = bench.folder / f"dalga-{name}.log"
+    command = [*bench.program.daemon(bench.profile), "--config", os.fspath(write_ini(bench))]
+    started = time.time()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *options],
+            stdout=output,
+            stderr=output,
+            cwd=bench.program.checkout,
+            env=clean_environment(),
+        )
+    with ended(process):
+
+        def port() -> int | None:
+            if process.poll() is not None:
+                raise SystemExit(f"the daemon ended:\n{log.read_text()}")
+            _, found, rest = log.read_text().partition(" listens on http://127.0.0.1:")
+            return int(rest.partition("/")[0]) if found and "/" in rest else None
+
+        wait_until(lambda: port() is not None, "the daemon to listen", 0.005)
+        yield Daemon(process.pid, port() or 0, started)
+    if process.returncode != 0:
+        raise SystemExit(f"the daemon ended with {process.returncode}:\n{log.read_text()[-2000:]}")
