@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import treq
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -42,6 +43,7 @@ from dalga.outgoing.answer import MAX_BODY, MAX_HEAD
 from dalga.outgoing.endpoint import MAX_RETRY_AFTER, Endpoint, parse_retry_after
 from dalga.outgoing.failures import PostFailed
 from dalga.outgoing.trust import Trust
+from dalga.outgoing.wire import Exchange
 from tests.fakes import noting
 
 reactor: Any = real_reactor
@@ -602,24 +604,16 @@ class AnswerTests(EndpointCase):
 
     @inlineCallbacks
     def test_cookies_are_not_kept(self) -> Any:
-        """What one answer sets, the next POST does not send."""
+        """What one answer sets, the next POST does not send, and it takes no room (P10)."""
         answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n"
         server = self.serve(says(answer))
         for host in ("127.0.0.1", "localhost"):
             endpoint = self.endpoint(f"http://{host}:{server.port}/")
             for _ in range(2):
                 yield endpoint.post(a_run())
+            self.assertEqual(list(endpoint._client._cookiejar), [])
         self.assertEqual(len(server.requests), 4)
         self.assertNotIn(b"cookie", b"".join(server.requests).lower())
-
-    @inlineCallbacks
-    def test_cookies_take_no_room(self) -> Any:
-        """P10: however many cookies the answers set, none is remembered."""
-        answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n"
-        server = self.serve(says(answer))
-        endpoint = self.endpoint(server.baseurl)
-        yield endpoint.post(a_run())
-        self.assertEqual(list(endpoint._no_cookies), [])
 
     @inlineCallbacks
     def test_each_answer_has_its_own_head(self) -> Any:
@@ -650,6 +644,38 @@ class AnswerTests(EndpointCase):
             head = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: " + value
             outcome = yield self.post(says(head + b"\r\n\r\n"))
             self.assertEqual((outcome.status, outcome.retry_after), (503, expected))
+
+
+class ClientTests(EndpointCase):
+    """The client is treq's, but for what it does with a request."""
+
+    def exchange(self, endpoint: Endpoint) -> Any:
+        octets = endpoint._message(a_run())
+        return Exchange(reactor, endpoint._route, octets, LONG)
+
+    @inlineCallbacks
+    def test_as_treq_is_called(self) -> Any:
+        """treq's methods send a request, and treq's functions take the answer, as it came."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=latin-1\r\n"
+        answer = head + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\xfc!"
+        server = self.serve(says(answer))
+        endpoint = self.endpoint(server.baseurl)
+        for method in (endpoint._client.post, endpoint._client.put):
+            response: Any = yield method(server.baseurl, data=self.exchange(endpoint))
+            self.assertEqual(response.code, 200)
+            for _ in range(2):
+                content = yield treq.content(response)
+                text = yield treq.text_content(response)
+                self.assertEqual((content, text), (b"\xfc!", "\xfc!"))
+        self.assertEqual(len(server.requests), 2)
+
+    def test_what_it_does_not_do(self) -> None:
+        """It refuses what treq would do, rather than leave it out unsaid."""
+        endpoint = self.endpoint("http://127.0.0.1:1/")
+        post: Any = endpoint._client.post
+        for name in ("allow_redirects", "auth", "cookies", "headers", "json", "params", "timeout"):
+            with self.assertRaisesRegex(TypeError, f"this client has no {name}"):
+                post("http://127.0.0.1:1/", self.exchange(endpoint), **{name: True})
 
 
 class FailureTests(EndpointCase):

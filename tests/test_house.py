@@ -33,7 +33,10 @@ CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),
     *("headers", "names", "links", "given", "load"),
 )
-OUTGOING = ("trust", "lookup", "deadlines", "failures", "answer", "wire", "pool", "endpoint")
+OUTGOING = (
+    *("trust", "lookup", "deadlines", "failures", "answer"),
+    *("wire", "pool", "client", "endpoint"),
+)
 DISPATCH = (
     *("agenda", "shares", "waiting", "outlook", "outages", "loglines", "query"),
     *("recorder", "posts", "slots", "upkeep", "scheduler"),

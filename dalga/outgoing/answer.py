@@ -100,7 +100,7 @@ class Then(Enum):
 @implementer(IResponse)
 class Answer:
     """
-    One answer, in the form that treq takes.
+    One answer, in the form that treq and Twisted have.
 
     :param head: its status line and headers, each line with its CRLF; without interim answers.
     :param low: the same in lower case.
@@ -108,21 +108,38 @@ class Answer:
     :param is_whole: whether `body` is certainly all of the body.
     """
 
-    __slots__ = ("_body", "_head", "_is_whole", "code", "headers", "previousResponse", "then")
+    __slots__ = ("_body", "_head", "_is_whole", "_low", "code", "previousResponse", "then")
     request = None
 
     def __init__(
         self, code: int, head: bytes, low: bytes, body: list[bytes], is_whole: bool, then: Then
     ) -> None:
         self.code = code
-        self.headers = _Fields(head, low)
-        if b"\r\ncontent-encoding:" in low:
-            self.headers.removeHeader(b"content-encoding")  # or treq would unpack the body (P10)
         self._head = head
+        self._low = low
         self._body = body
         self._is_whole = is_whole
         self.then = then
         self.previousResponse: Any = None
+
+    @property
+    def headers(self) -> Headers:
+        """All headers, in an object of their own, which is made when it is asked for."""
+        headers = Headers()
+        for name, value in _fields(self._head):
+            headers.addRawHeader(name, value)
+        return headers
+
+    def header(self, name: bytes) -> bytes | None:
+        """
+        The first value of a header; None if the answer has no such header. To look for one that
+        is not there costs less than to make `headers`.
+
+        :param name: in lower case.
+        """
+        if name not in self._low:
+            return None
+        return next((value for field, value in _fields(self._head) if field.lower() == name), None)
 
     @property
     def version(self) -> tuple[bytes, int, int]:
@@ -146,42 +163,6 @@ class Answer:
     def setPreviousResponse(self, response: Any) -> None:
         """See `IResponse`."""
         self.previousResponse = response
-
-
-class _Fields(Headers):
-    """
-    An answer's headers, which are parsed when somebody asks for a header that the answer has.
-
-    treq asks each answer for its Content-Encoding, and sets an empty one if there is none. To parse
-    all headers for that would take as long as to read the answer.
-    """
-
-    def __init__(self, head: bytes, low: bytes) -> None:
-        # `Headers.__init__` makes the attributes that `Headers` needs. `__getattr__` calls it when
-        # one of them is asked for, and is not there.
-        self._unread: bytes | None = head
-        self._low = low
-
-    def __getattr__(self, name: str) -> Any:
-        if self._unread is None:
-            raise AttributeError(name)
-        head, self._unread = self._unread, None
-        super().__init__()
-        for field, value in _fields(head):
-            self.addRawHeader(field, value)
-        return getattr(self, name)
-
-    def copy(self) -> Headers:
-        return Headers({name: list(values) for name, values in self.getAllRawHeaders()})
-
-    def getRawHeaders(self, name: Any, default: Any = None) -> Any:
-        if self._unread is not None and isinstance(name, bytes) and name.lower() not in self._low:
-            return default
-        return super().getRawHeaders(name, default)
-
-    def setRawHeaders(self, name: Any, values: Any) -> None:
-        if self._unread is None or any(values):
-            super().setRawHeaders(name, values)
 
 
 def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:

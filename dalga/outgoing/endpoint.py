@@ -9,40 +9,34 @@ or wait longer than the time-out (P3). docs/promises.md lists the promises P1 to
 A POST is made in these steps, all in the reactor's thread::
 
     Endpoint.post       writes the request as bytes, and makes an `Exchange` of it
-    treq                is called with the `Exchange` in the place of a body
+    Client.request      is treq's client: hands the `Exchange` to treq's agent
     Pool.request        is treq's agent: starts the deadline, and finds or makes a connection
     Connection.carry    sends the request (under TLS, once the handshake is over)
     Reader.feed         reads the answer to its end or to `MAX_BODY`
     Endpoint._answered  makes an `Outcome` of the answer; or `_failed`, of a failure
 
-treq is one of the libraries that Dalga is built on; docs/architecture.md says what it costs. It
-prepares the URL, the headers and the cookies of a request. Dalga does not use what treq prepares:
-the `Exchange` has the whole request already, with its head. `_NoURL`, `_NoHeaders` and `_NoCookies`
-are arguments for treq that make its preparations cost little and change nothing.
+treq is one of the libraries that Dalga is built on. `client.py` says which part of it a POST uses.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from http.cookiejar import Cookie
 from typing import Any
 from urllib.parse import urlsplit
 
-from hyperlink import EncodedURL
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
-from twisted.web.http_headers import Headers
 
 from dalga import __version__
 from dalga.log import logger
 from dalga.model.key import target_path
 from dalga.model.run import Outcome, Run
 from dalga.model.schedule import timestamp
+from dalga.outgoing.answer import Answer
+from dalga.outgoing.client import Client
 from dalga.outgoing.failures import PostFailed
 from dalga.outgoing.pool import Pool, Route
 from dalga.outgoing.trust import Trust
@@ -53,59 +47,6 @@ log = logger(__name__)
 #: A longer Retry-After is clamped to this: nine digits of seconds, 31 years. A number of any length
 #: is then compared by its digits, and no date goes past the year 9999.
 MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
-
-
-class _NoURL(EncodedURL):
-    """
-    The URL for treq. `Pool` does not look at it: all POSTs go where `Route` says.
-
-    treq would put a real URL through IDNA for each POST. IDNA takes time, and refuses IPv6
-    addresses and the underscores in containers' names.
-    """
-
-    def to_uri(self) -> EncodedURL:
-        return self
-
-    def to_text(self, with_password: bool = False) -> str:
-        return "http://endpoint/"
-
-
-class _NoHeaders(Headers):
-    """
-    The headers for treq. `Pool` does not look at them: the request's bytes have their headers.
-
-    treq copies its headers for each POST, and adds an Accept-Encoding for gzip.
-    """
-
-    def copy(self) -> Headers:
-        return self
-
-    def addRawHeader(self, name: Any, value: Any) -> None:
-        """Nothing is added: it would not be sent."""
-
-
-class _NoCookies(IndexableCookieJar):
-    """
-    Keeps no cookie and sends none: an answer to one job must not change the POST of the next.
-    """
-
-    def __iter__(self) -> Iterator[Cookie]:
-        return iter(())
-
-    def add_cookie_header(self, request: Any) -> None:
-        """There are none."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """An answer's cookies are not looked at."""
-
-
-NO_URL = _NoURL("http", "endpoint")
-NO_HEADERS = _NoHeaders()
-
-
-def _unchanged(body: Any) -> Any:
-    """For treq, in the place of its function that makes a producer of a body: we have none."""
-    return body
 
 
 class Endpoint:
@@ -149,8 +90,8 @@ class Endpoint:
             f"Dalga-Instance: {re.sub('[^!-~]', '?', instance)}\r\n"
         )
         self._pool = Pool(reactor, self._route, slots)
-        self._no_cookies = _NoCookies()
-        self._client = HTTPClient(self._pool, self._no_cookies, _unchanged)
+        self._baseurl = baseurl
+        self._client = Client(self._pool)
 
     def post(self, run: Run) -> Deferred[Outcome]:
         """
@@ -165,17 +106,7 @@ class Endpoint:
         try:
             octets = self._message(run)
             exchange = Exchange(self._reactor, self._route, octets, run.timeout)
-            body: Any = exchange
-            answer = self._client.request(
-                "POST",
-                NO_URL,
-                data=body,
-                headers=NO_HEADERS,
-                cookies=self._no_cookies,
-                allow_redirects=False,
-                unbuffered=True,
-                reactor=self._reactor,
-            )
+            answer = self._client.request("POST", self._baseurl, data=exchange)
         except Exception:
             if exchange is not None:
                 exchange.abandon()
@@ -215,10 +146,9 @@ class Endpoint:
 
     # What comes of it
 
-    def _answered(self, answer: Any, exchange: Exchange) -> Outcome:
-        retry_after = None
-        if values := answer.headers.getRawHeaders(b"retry-after"):
-            retry_after = parse_retry_after(values[0])
+    def _answered(self, answer: Answer, exchange: Exchange) -> Outcome:
+        value = answer.header(b"retry-after")
+        retry_after = None if value is None else parse_retry_after(value)
         elapsed = self._reactor.seconds() - exchange.began
         return Outcome(answer.code, elapsed, "", retry_after)
 
