@@ -4,6 +4,7 @@ Measure Dalga: each case some times, as a table and as JSON.
     make bench
     make bench CASE=drain
     .venv/bin/python -m bench drain punctual-burst --runs 5 --json figures.json
+    .venv/bin/python -m bench drain --against ../before
 """
 
 from __future__ import annotations
@@ -12,94 +13,99 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-from bench.cases import AT_LEAST, CASES, Case
-from bench.daemon import SCRIPTS, Bench, Figures, Program
+from bench.cases import CASES, Case
+from bench.daemon import SCRIPTS, Bench, Program
 from bench.databases import running_database
+from bench.machine import CHECKOUT, NotHere
+from bench.report import Result, shown, table, table_of_turns
 from bench.sink import running_sink
 
 
-def run(name: str, case: Case, engine: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run a case as often as asked for, and sum it up."""
-    runs: list[Figures] = []
+def run(name: str, case: Case, engine: str, options: argparse.Namespace) -> Result:
+    """Run a case as often as asked for."""
+    result = Result(engine, case.targets, case.by_turns)
     with (
         tempfile.TemporaryDirectory(prefix="dalga-bench-") as folder,
         running_database(engine, Path(folder, "database")) as database,
         running_sink(Path(folder, "sink")) as sink,
     ):
-        program = Program(script=options.program)
-        bench = Bench(database, sink, Path(folder), options.scale, options.profile, program)
-        for number in range(1, options.runs + 1):
-            runs.append(case.run(bench))
-            found = ", ".join(f"{key} {shown(value)}" for key, value in runs[-1].items())
-            print(f"{name}, run {number} of {options.runs}: {found}", flush=True)
-        version = database.version
-    figures = {
-        key: {"median": median(values), "min": min(values), "max": max(values)}
-        for key in runs[0]
-        for values in [[one[key] for one in runs]]
-    }
-    targets = [
-        {
-            "figure": figure,
-            "wanted": f"{bound} {wanted:g}",
-            "reached": (figures[figure]["median"] >= wanted)
-            if bound == AT_LEAST
-            else (figures[figure]["median"] <= wanted),
-        }
-        for figure, bound, wanted in case.targets
-    ]
-    return {"engine": engine, "version": version, "figures": figures, "targets": targets}
+        result.version = database.version
+        now = Program(script=options.program)
+        bench = Bench(database, sink, Path(folder), options.scale, options.profile, now)
+        turns = [("", bench, result.runs)]
+        if options.against:
+            before = replace(now, checkout=options.against)
+            turns = [
+                (", before", replace(bench, program=before, profile=None), result.before),
+                (", now", bench, result.runs),
+            ]
+        try:
+            for number in range(1, options.runs + 1):
+                for label, turn, runs in turns:
+                    runs.append(case.run(turn))
+                    found = ", ".join(f"{key} {shown(value)}" for key, value in runs[-1].items())
+                    print(f"{name}, run {number} of {options.runs}{label}: {found}", flush=True)
+        except NotHere as missing:
+            result.missing = str(missing)
+            print(f"{name}: not measured: {missing}", flush=True)
+    return result
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """What was measured, as Markdown."""
-    lines = ["| case | figure | median | min | max | wanted | |", "|---|---|---|---|---|---|---|"]
-    for name, result in results.items():
-        wanted = {target["figure"]: target for target in result["targets"]}
-        for figure, found in result["figures"].items():
-            target = wanted.get(figure, {"wanted": "", "reached": None})
-            verdict = {True: "reached", False: "missed", None: ""}[target["reached"]]
-            values = " | ".join(shown(found[key]) for key in ("median", "min", "max"))
-            lines.append(f"| {name} | {figure} | {values} | {target['wanted']} | {verdict} |")
-            name = ""
-    return "\n".join(lines)
-
-
-def shown(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Dalga.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
     parser.add_argument("--runs", type=int, default=3, help="of each case; default 3")
     parser.add_argument("--engine", choices=("sqlite", "mariadb", "mysql"))
     parser.add_argument("--program", choices=SCRIPTS, default="twistd", help="default twistd")
     parser.add_argument("--scale", type=float, default=1.0, help="shorten each case; default 1")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="by turns with the Dalga of a checkout"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--profile", metavar="FILE", help="write cProfile's data of the last run")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for name in options.cases:
         if name not in CASES:
             parser.error(f"there is no case {name!r}: there is {', '.join(CASES)}")
+    if options.against:
+        options.against = options.against.resolve()
+        if not os.access(Program(options.against).python, os.X_OK):
+            parser.error(f"--against: {options.against} has no .venv; make it there: make venv")
     options.profile = options.profile and os.path.abspath(options.profile)
     return options
 
 
+def commit(checkout: Path) -> str | None:
+    """The commit of a checkout, with "-dirty" behind it if files differ; None without git."""
+    command = ["git", "-C", os.fspath(checkout), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
 def main() -> None:
-    options = parse()
+    options = parse(sys.argv[1:])
     results = {}
     for name in options.cases or CASES:
         case = CASES[name]
         results[name] = run(name, case, options.engine or case.engine, options)
     print()
     print(table(results))
+    if options.against:
+        print()
+        print(table_of_turns(results))
     about = {
+        "commit": commit(CHECKOUT),
+        "against": commit(options.against) if options.against else None,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "runs": options.runs,
@@ -107,7 +113,8 @@ def main() -> None:
         "profiled": bool(options.profile),
         "program": options.program,
     }
-    report = json.dumps({"about": about, "cases": results})
+    cases = {name: result.as_json() for name, result in results.items()}
+    report = json.dumps({"about": about, "cases": cases})
     print()
     print(report)
     if options.json:

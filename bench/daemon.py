@@ -122,6 +122,20 @@ def run_dalga(bench: Bench, *arguments: str) -> None:
     )
 
 
+def takes(bench: Bench, option: str) -> bool:
+    """Whether the daemon that is measured has an option."""
+    command = [*bench.program.daemon(), "--help"]
+    done = subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=bench.program.checkout,
+        env=clean_environment(),
+    )
+    return option in done.stdout
+
+
 def write_ini(bench: Bench) -> Path:
     ini = bench.folder / "dalga.ini"
     ini.write_text(

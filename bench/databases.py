@@ -38,6 +38,8 @@ class Database(ABC):
     #: Its section of the ini file.
     configuration = ""
     version = ""
+    #: Where it runs; None without a server.
+    server: Server | None = None
 
     @abstractmethod
     def renew(self) -> None:
@@ -71,11 +73,11 @@ class Database(ABC):
             cursor.executemany(self.prepare(INSERT), rows)
             connection.commit()
 
-    def count(self, where: str = "1 = 1") -> int:
-        """How many rows there are of a kind."""
+    def count(self, where: str = "1 = 1", table: str = "dalga") -> int:
+        """How many rows of a table there are of a kind."""
         with self.connect() as connection:
             cursor = connection.cursor()
-            cursor.execute(f"SELECT COUNT(*) FROM dalga WHERE {where}")
+            cursor.execute(f"SELECT COUNT(*) FROM {table} WHERE {where}")
             ((found,),) = cursor.fetchall()
         return int(found)
 
@@ -84,7 +86,7 @@ class ServerDatabase(Database):
     """On a private MariaDB or MySQL."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.server = self._server = server
         assert server.pid is not None
         self._process = Process(server.pid)
         self.version = server.version

@@ -17,6 +17,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE = 600.0
 
 
+class NotHere(Exception):
+    """What a case needs is not on this machine."""
+
+
 class Process:
     """A running process, seen from outside (proc(5))."""
 

@@ -20,32 +20,44 @@ BACKLOG = 20_000
 
 def drain(bench: Bench) -> Figures:
     """One-off jobs that are all due."""
-    return _beside_references(bench, _drain(bench, bench.jobs(BACKLOG)))
+    return _beside_references(bench, drained(bench, bench.jobs(BACKLOG)))
 
 
 def drain_periodic(bench: Bench) -> Figures:
     """Periodic jobs that are all due: rescheduled, not deleted."""
-    return _beside_references(bench, _drain(bench, bench.jobs(BACKLOG), schedule=DAY))
+    return _beside_references(bench, drained(bench, bench.jobs(BACKLOG), schedule=DAY))
 
 
 def drain_among_million(bench: Bench) -> Figures:
     """The same with and without a million jobs in the table that are not due."""
     count = bench.jobs(BACKLOG)
-    without = _drain(bench, count)
-    among = _drain(bench, count, waiting=bench.jobs(MILLION))
+    without = drained(bench, count)
+    among = drained(bench, count, waiting=bench.jobs(MILLION))
     return {**among, "ratio_to_drain": among["jobs_per_second"] / without["jobs_per_second"]}
 
 
-def _drain(
-    bench: Bench, count: int, schedule: str = "", waiting: int = 0, limit: float | None = None
+def drained(
+    bench: Bench,
+    count: int,
+    schedule: str = "",
+    waiting: int = 0,
+    limit: float | None = None,
+    options: tuple[str, ...] = (),
 ) -> Figures:
-    """:param limit: seconds after which it is broken off and counted."""
+    """
+    Drain so many jobs.
+
+    :param schedule: of each; without one they are one-off.
+    :param waiting: jobs in the table that are not due.
+    :param limit: seconds after which the drain is broken off and what has arrived is counted.
+    :param options: the daemon's.
+    """
     new_table(bench)
     now = datetime.now(UTC)
     if waiting:
         bench.database.insert_many("waiting", waiting, DAY, now + timedelta(days=1))
     bench.database.insert_many("job", count, schedule, now - timedelta(minutes=1))
-    with running_dalga(bench) as daemon:
+    with running_dalga(bench, "one", *options) as daemon:
         began = time.monotonic()
         cpu, database_cpu = daemon.cpu(), bench.database.cpu()
         commits = bench.database.counter(COMMITS)
@@ -91,9 +103,9 @@ def _beside_references(bench: Bench, figures: Figures) -> Figures:
 
 def growth(bench: Bench) -> Figures:
     """How the rate of a drain changes with what is due."""
-    few = _drain(bench, bench.jobs(10_000))["jobs_per_second"]
-    more = _drain(bench, bench.jobs(100_000))["jobs_per_second"]
-    many = _drain(bench, bench.jobs(MILLION), limit=bench.seconds(60))["jobs_per_second"]
+    few = drained(bench, bench.jobs(10_000))["jobs_per_second"]
+    more = drained(bench, bench.jobs(100_000))["jobs_per_second"]
+    many = drained(bench, bench.jobs(MILLION), limit=bench.seconds(60))["jobs_per_second"]
     return {
         "at_10_thousand": few,
         "at_100_thousand": more,
@@ -105,7 +117,7 @@ def growth(bench: Bench) -> Figures:
 def two_daemons(bench: Bench) -> Figures:
     """Two daemons on one table, against one."""
     count = bench.jobs(BACKLOG)
-    alone = _drain(bench, count)["jobs_per_second"]
+    alone = drained(bench, count)["jobs_per_second"]
     new_table(bench)
     bench.database.insert_many("job", 2 * count, "", datetime.now(UTC) - timedelta(minutes=1))
     before = {name: bench.database.counter(name) for name in (LOCK_WAITS, ROLLBACKS)}
