@@ -233,7 +233,7 @@ class ClaimTests(SchedulerTestCase):
         """P6: a mistake there is logged, and frees no slot a second time."""
         self.store.insert("a")
         self.start()
-        self.patch(self.scheduler._slots, "_changed", lambda: 1 / 0)
+        self.patch(self.scheduler._slots, "_slot_freed", lambda: 1 / 0)
         self.endpoint.answer("a")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.flushLoggedErrors(), [])

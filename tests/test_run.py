@@ -136,7 +136,7 @@ class JudgeTests(SynchronousTestCase):
         self.assertEqual(self.judge(OK, replace(last, successes=1)), following)
         self.assertIsInstance(self.judge(FAILURE, last), Retry)
         policy = RunPolicy(RetryPolicy(jitter=0, stop_after=timedelta()))
-        given_up = replace(following, error=ERROR)
+        given_up = following._replace(error=ERROR)
         self.assertEqual(self.judge(FAILURE, last, policy=policy), given_up)
 
     def test_what_can_never_fire_again(self) -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import LogLevel
+
 from dalga.log import logger
 from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
 from dalga.model.schedule import timestamp
 from dalga.store import Recorded
 
 log = logger(__name__)
+
+_GONE = "job deleted: the endpoint does not know it"
 
 
 def fields(run: Run) -> dict[str, Any]:
@@ -41,16 +45,21 @@ def log_skip(end: End) -> None:
 
 def log_end(end: End) -> None:
     """The one line that each attempt leaves in the log."""
-    outcome = end.outcome
+    run, outcome = end.run, end.outcome
     assert outcome is not None
-    then = "job deleted: the endpoint does not know it" if outcome.gone else _then(end.verdict)
-    emit = log.info if outcome.done or outcome.gone else log.warn
-    emit(
+    gone = outcome.gone
+    # The keywords are written out, as each attempt comes here: `fields` would be one more dict, and
+    # `info` or `warn` another.
+    log.emit(
+        LogLevel.info if gone or outcome.done else LogLevel.warn,
         "{path!r} {body!r}: {reason}, after {elapsed:.3f} s, attempt {attempt}; {then}",
+        path=run.key.path,
+        body=run.key.body,
+        run_id=run.id,
+        attempt=run.attempt,
         reason=outcome.reason,
         elapsed=outcome.elapsed,
-        then=then,
-        **fields(end.run),
+        then=_GONE if gone else _then(end.verdict),
     )
 
 

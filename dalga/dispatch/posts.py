@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -114,35 +114,38 @@ class Posts:
         self._running[run.row] = run
         if debugging():
             log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **fields(run))
-        ended = maybeDeferred(self._endpoint.post, run)
-        ended.addErrback(self._broken, run)
-        ended.addCallback(self._ended, run)
-        ended.addErrback(self._lost, run)
-        ended.addCallback(self._forget, run, freed)
-        ended.addErrback(self._mistake, run)
+        posted: Deferred[Any]
+        try:
+            posted = self._endpoint.post(run)
+        except Exception:
+            posted = fail()
+        # One callback for all that follows: each link of a Deferred's chain costs some of a run.
+        posted.addBoth(self._over, run, freed)
 
-    def _broken(self, failure: Failure, run: Run) -> Outcome:
-        """The attempt met a programming mistake: the run is tried again, like any that failed."""
-        log.failure("{path!r} {body!r}: the attempt broke", failure, **fields(run))
-        return Outcome(status=None, elapsed=0.0, error="internal error")
+    def _over(self, result: Outcome | Failure, run: Run, freed: Callable[[Run], None]) -> None:
+        """
+        The run's POST is no longer under way, whatever becomes of its end.
+
+        :param result: a failure is a programming mistake: the run is tried again, like any that
+            failed.
+        """
+        try:
+            if isinstance(result, Failure):
+                log.failure("{path!r} {body!r}: the attempt broke", result, **fields(run))
+                result = Outcome(status=None, elapsed=0.0, error="internal error")
+            self._ended(result, self._claimed_anew.pop(run.row, run))
+        except Exception:
+            # The end met a programming mistake: it is not recorded.
+            log.failure("{path!r} {body!r}: left to its lease", Failure(), **fields(run))
+        del self._running[run.row]
+        try:
+            freed(run)
+        except Exception:
+            # A programming mistake in what follows on the run: its end is recorded all the same.
+            log.failure("{path!r} {body!r}: what followed it broke", Failure(), **fields(run))
 
     def _ended(self, outcome: Outcome, run: Run) -> None:
-        run = self._claimed_anew.get(run.row, run)
         now = self._clock.now()
         end = timely(judge(run, outcome, now, self._policy, self._random), now, self._reach)
         log_end(end)
         self._recorder.add(end)
-
-    def _lost(self, failure: Failure, run: Run) -> None:
-        """The end met a programming mistake: it is not recorded."""
-        log.failure("{path!r} {body!r}: left to its lease", failure, **fields(run))
-
-    def _forget(self, _: object, run: Run, freed: Callable[[Run], None]) -> None:
-        """The run's POST is no longer under way, whatever became of its end."""
-        del self._running[run.row]
-        self._claimed_anew.pop(run.row, None)
-        freed(run)
-
-    def _mistake(self, failure: Failure, run: Run) -> None:
-        """A programming mistake in what follows on the run: its end is recorded all the same."""
-        log.failure("{path!r} {body!r}: what followed it broke", failure, **fields(run))

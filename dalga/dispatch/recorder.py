@@ -75,7 +75,8 @@ class Recorder:
     @property
     def backlog(self) -> int:
         """How many ends are not written yet, beyond as many as go into one batch."""
-        return max(0, self.pending - RECORD_LIMIT)
+        beyond = self.pending - RECORD_LIMIT
+        return beyond if beyond > 0 else 0
 
     @property
     def held_up(self) -> bool:

@@ -82,7 +82,9 @@ class Scheduler:
         retry, variation = policy.retry, 1 + policy.randomization_factor
         reach = Reach(lease, retry.max_interval * (1 + retry.jitter), variation)
         posts = Posts(reactor, store, endpoint, recorder, policy, random, reach)
-        self._slots = Slots(reactor, store, posts, recorder, outlook, pace.slots, self._changed)
+        self._slots = Slots(
+            reactor, store, posts, recorder, outlook, pace.slots, self._slot_freed, self._changed
+        )
         self._upkeep = Upkeep(
             reactor, store, outages, instance, reach, self._scan_soon, self._changed
         )
@@ -170,6 +172,20 @@ class Scheduler:
             if at is not None and at <= now:
                 query.begin()
         self._set_timer()
+
+    def _slot_freed(self) -> None:
+        """
+        A claim may be wanted sooner than anything was, or the drain may be over.
+
+        Each run ends here, and most ends change nothing: another claim is under way, or is not
+        worth it yet. So only the time of the next claim is asked for, and the timer stays as it is
+        unless it would be late. If it is early, it finds that no query is wanted yet.
+        """
+        at = None if self._stopping else self._claims.at(self._reactor.seconds())
+        timer = self._timer
+        if at is not None and (timer is None or not timer.active() or at < timer.getTime()):
+            self._set_timer()
+        self._check_drained()
 
     def _changed(self) -> None:
         """Another query may be wanted by now, or the drain may be over."""

@@ -35,7 +35,8 @@ class Slots:
     See the module's text.
 
     :param count: how many POSTs may be under way.
-    :param changed: is called when claims may be worth more, or less, than before.
+    :param freed: is called when a run has ended, so that claims may be worth more than before.
+    :param changed: is called when claims and scans are worth more, or less, than before.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Slots:
         recorder: Recorder,
         outlook: Outlook,
         count: int,
+        freed: Callable[[], None],
         changed: Callable[[], None],
     ) -> None:
         self._reactor = reactor
@@ -54,6 +56,7 @@ class Slots:
         self._recorder = recorder
         self._outlook = outlook
         self._count = count
+        self._slot_freed = freed
         self._changed = changed
         self._shares = Shares()
         self._waiting = Waiting(self._shares)
@@ -127,7 +130,7 @@ class Slots:
         self._shares.ended(run.key.path)
         self._outlook.run_ended()
         self._start_ready()
-        self._changed()
+        self._slot_freed()
 
     def _wait(self) -> None:
         """One timer for all waiting runs. The runs that it was set for may have started since."""

@@ -8,8 +8,8 @@ A grid does not know what time it is. Which of its times are too late, and which
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from dalga.model.key import JobKey
 from dalga.model.options import Options
@@ -34,8 +34,7 @@ def offset_of(key: JobKey, options: Options) -> timedelta:
     return (options.jitter // MICROSECOND * int.from_bytes(digest[:8]) >> 64) * MICROSECOND
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(NamedTuple):
     """
     The times of a job: its schedule's times, from its first-run on, each later by `offset`.
 
@@ -52,6 +51,8 @@ class Grid:
 
     def next_after(self, after: datetime) -> Occurrence | None:
         """The first time that is later than `after`; None if there is none."""
+        if not self.offset:
+            return self._regular(after)
         found = self._regular(add(after, -self.offset) or _BEGINNING)
         at = found and add(found.at, self.offset)
         return Occurrence(at, found.dst) if found and at else None

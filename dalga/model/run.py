@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from http import HTTPStatus
 from random import Random
 from typing import NamedTuple
@@ -21,7 +22,10 @@ from dalga.model.key import JobKey
 from dalga.model.lateness import first_in_time, is_too_late, next_time, within
 from dalga.model.options import OnFailure, Options
 from dalga.model.retry import RetryPolicy
-from dalga.model.schedule import Calendar, Every, Schedule, add
+from dalga.model.schedule import Calendar, Every, Once, Schedule, add
+
+#: As numbers: an enum's members are looked up by a call of Python, and each run asks for both.
+_OK, _NO_CONTENT = int(HTTPStatus.OK), int(HTTPStatus.NO_CONTENT)
 
 #: A lease is this much (seconds) longer than a POST's time-out. The POST's start and the record of
 #: its outcome have to fit in. The jobs of an instance that dies wait this much longer, too.
@@ -84,8 +88,7 @@ class Run:
         return offset_of(self.key, self.options)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one POST came to."""
 
     #: The HTTP status, or None where there was no answer.
@@ -99,26 +102,29 @@ class Outcome:
 
     @property
     def done(self) -> bool:
-        return self.status == HTTPStatus.OK
+        return self.status == _OK
 
     @property
     def gone(self) -> bool:
         """The endpoint says that there is no such job (any more)."""
-        return self.status == HTTPStatus.NO_CONTENT
+        return self.status == _NO_CONTENT
 
     @property
     def reason(self) -> str:
         """What happened, in a few words."""
-        if self.status is None:
-            return self.error
-        try:
-            return f"{self.status} {HTTPStatus(self.status).phrase}"
-        except ValueError:
-            return str(self.status)
+        return self.error if self.status is None else _words(self.status)
 
 
-@dataclass(frozen=True, slots=True)
-class Reschedule:
+@cache
+def _words(status: int) -> str:
+    """A status of three digits with its phrase, if it has one."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+class Reschedule(NamedTuple):
     """This run is over; the next is scheduled for `scheduled`."""
 
     scheduled: datetime
@@ -134,8 +140,7 @@ class Skip:
     scheduled: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(NamedTuple):
     """This run is to be attempted again at `due`."""
 
     due: datetime
@@ -231,13 +236,14 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
             return End(run, outcome, Retry(due, outcome.reason))
     # Of a job that is gone, too: if a user has changed it during the run, it stays (`revised`).
     off_grid = _off_grid(run, now, policy, random)
-    return End(run, outcome, _verdict(run, outcome, _following(run, off_grid, now)), off_grid)
+    return End(run, outcome, _verdict(run, outcome, off_grid, now), off_grid)
 
 
-def _verdict(run: Run, outcome: Outcome, following: Following | None) -> Verdict:
+def _verdict(run: Run, outcome: Outcome, off_grid: OffGrid | None, now: datetime) -> Verdict:
     """What becomes of a job whose run is over: it is done, or given up."""
     if outcome.gone:
         return Delete()
+    following = _following(run, off_grid, now)
     if outcome.done:
         count = run.options.count
         if following is None or (count is not None and run.successes + 1 >= count):
@@ -297,6 +303,8 @@ def missed(run: Run) -> Skip | Delete | None:
 
 def _following(run: Run, off_grid: OffGrid | None, now: datetime) -> Following | None:
     """The next run by the run's options; None where there is none."""
+    if isinstance(run.schedule, Once):
+        return None
     if off_grid is None:
         at, anchor = within(run.options, next_time(run.grid, run.scheduled, now)), run.anchor
     else:
@@ -317,6 +325,6 @@ def _off_grid(run: Run, now: datetime, policy: RunPolicy, random: Random) -> Off
         anchor = now if run.scheduled == run.anchor else now - run.offset
         if isinstance(schedule, Calendar):
             anchor = max(anchor, run.options.first_run or anchor)
-        found = replace(run.grid, anchor=anchor).next_after(now)
+        found = run.grid._replace(anchor=anchor).next_after(now)
         return OffGrid(found and found.at, anchor)
     return None

@@ -32,7 +32,7 @@ changes".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -115,12 +115,12 @@ def timely(end: End, now: datetime, reach: Reach) -> End:
     run, verdict = end.run, end.verdict
     if run.claimed <= now or not isinstance(verdict, Reschedule):
         return end
-    grid = replace(run.grid, anchor=verdict.anchor)
+    grid = run.grid._replace(anchor=verdict.anchor)
     back = _back(grid, verdict.scheduled, now, reach)
     if not back:
         return end
     scheduled, anchor = verdict.scheduled - back, _anchor(grid, back)
-    return end._replace(verdict=replace(verdict, scheduled=scheduled, anchor=anchor))
+    return end._replace(verdict=verdict._replace(scheduled=scheduled, anchor=anchor))
 
 
 def _anchor(grid: Grid, back: timedelta) -> datetime:
