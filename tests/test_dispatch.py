@@ -391,7 +391,7 @@ class ClaimTests(SchedulerTestCase):
         ) -> Deferred[Claimed]:
             def change(claimed: Claimed) -> Claimed:
                 first, *others = claimed.runs
-                return replace(claimed, runs=[replace(first, timeout=1.0), *others])
+                return replace(claimed, runs=[first._replace(timeout=1.0), *others])
 
             return claim(limit, timeout, without).addCallback(change)
 

@@ -11,7 +11,6 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -210,7 +209,7 @@ class EndpointCase(TestCase):
         self, answer: Answer, timeout: float = LONG, run: Run | None = None
     ) -> Deferred[Outcome]:
         """POST one run to a server that answers so."""
-        posted = replace(run or a_run(), timeout=timeout)
+        posted = run or a_run()._replace(timeout=timeout)
         return self.endpoint(self.serve(answer).baseurl, timeout).post(posted)
 
 
@@ -285,7 +284,7 @@ class RequestTests(EndpointCase):
         """It is the body that goes out, whatever octets it has."""
         server = self.serve(says(OK))
         payload = bytes(range(256))
-        yield self.endpoint(server.baseurl).post(replace(a_run(), payload=payload))
+        yield self.endpoint(server.baseurl).post(a_run()._replace(payload=payload))
         head, _, body = server.requests[0].partition(b"\r\n\r\n")
         self.assertEqual(body, payload)
         self.assertTrue(head.endswith(b"\r\nContent-Length: 256"), head)
@@ -308,7 +307,7 @@ class RequestTests(EndpointCase):
             datetime(2014, 11, 12, 1, 11, 40, tzinfo=timezone(timedelta(hours=3))),
             datetime(33, 4, 3, 15, 0, tzinfo=UTC),
         ):
-            yield endpoint.post(replace(a_run(), scheduled=scheduled))
+            yield endpoint.post(a_run()._replace(scheduled=scheduled))
         self.assertIn(b"Dalga-Sched: 2014-11-11T22:11:40Z\r\n", server.requests[0])
         self.assertIn(b"Dalga-Sched: 0033-04-03T15:00:00Z\r\n", server.requests[1])
 
@@ -897,7 +896,7 @@ class FailureTests(EndpointCase):
         """Even what nobody has thought of fails one attempt and nothing else; it is logged."""
         server = self.serve(says(OK))
         endpoint = self.endpoint(server.baseurl)
-        outcome = yield endpoint.post(replace(a_run(), id="\ud800"))
+        outcome = yield endpoint.post(a_run()._replace(id="\ud800"))
         self.assertEqual(outcome.status, None)
         self.assertEqual(outcome.error, "internal error, which Dalga's log describes")
         self.assertEqual(len(self.flushLoggedErrors(UnicodeEncodeError)), 1)

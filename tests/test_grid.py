@@ -177,8 +177,7 @@ class JitterTests(SynchronousTestCase):
 
     def run_of(self, planned: Plan, **changes: object) -> Run:
         """The first run of a plan, claimed at its time."""
-        run = replace(
-            RUN,
+        run = RUN._replace(
             key=self.KEY,
             schedule=planned.schedule,
             options=planned.options,
@@ -187,7 +186,7 @@ class JitterTests(SynchronousTestCase):
             due=planned.first,
             claimed=planned.first,
         )
-        return replace(run, **changes)  # type: ignore[arg-type]
+        return run._replace(**changes)  # type: ignore[arg-type]
 
     def judged(self, run: Run, policy: RunPolicy = EXACT) -> Reschedule:
         verdict = judge(run, OK, run.claimed + SECOND, policy, Random(1)).verdict
@@ -229,8 +228,7 @@ class JitterTests(SynchronousTestCase):
             for _ in range(3):
                 verdict = self.judged(run, policy)
                 waits.append(verdict.scheduled - run.claimed - SECOND)
-                run = replace(
-                    run,
+                run = run._replace(
                     scheduled=verdict.scheduled,
                     anchor=verdict.anchor,
                     claimed=verdict.scheduled,

@@ -661,14 +661,14 @@ class ExistsTests(SynchronousTestCase):
 
     def test_a_verdict_by_another_catch_up(self) -> None:
         """Runs that were missed are made up where the new options say so."""
-        late = replace(RUN, claimed=NOW)
+        late = RUN._replace(claimed=NOW)
         made_up = Options(catch_up=CatchUp.ALL)
         now = NOW + 10 * MINUTE
         first = RUN.scheduled + MINUTE
         self.assertLess(first, now - MINUTE)
         end = revised(ended(late, Delete()), made_up, now)
         self.assertEqual(end.verdict, Reschedule(first, RUN.anchor))
-        all_of_them = replace(late, options=made_up)
+        all_of_them = late._replace(options=made_up)
         verdict = revised(ended(all_of_them, Delete()), Options(), now).verdict
         assert isinstance(verdict, Reschedule)
         self.assertGreater(verdict.scheduled, now)
@@ -694,7 +694,7 @@ class ExistsTests(SynchronousTestCase):
             for before, after, outcome in ((last, more, OK), (stop, goes_on, FAILURE)):
                 verdicts = []
                 for options in (before, after):
-                    run = replace(RUN, schedule=schedule, options=options, started=PAST)
+                    run = RUN._replace(schedule=schedule, options=options, started=PAST)
                     end = judge(run, outcome, end_of_run, policy, Random(1))
                     verdicts.append(revised(end, after, end_of_run).verdict)
                 # It comes to what it would have come to by those options from the start.
@@ -707,7 +707,7 @@ class ExistsTests(SynchronousTestCase):
                     varied_by = abs(revised_one.scheduled - RUN.claimed - MINUTE)
                     self.assertTrue(SECOND < varied_by < MINUTE / 2, varied_by)
             # An end that has come by then still holds.
-            ends = judge(replace(RUN, options=last), OK, end_of_run, policy, Random(1))
+            ends = judge(RUN._replace(options=last), OK, end_of_run, policy, Random(1))
             self.assertEqual(revised(ends, Options(until=NOW), end_of_run).verdict, Delete())
 
     def test_a_verdict_on_a_job_that_is_gone(self) -> None:
@@ -757,9 +757,9 @@ class ExistsTests(SynchronousTestCase):
             end = ended(RUN, verdict)
             expected_end = end._replace(verdict=expected)
             self.assertEqual(revised(end, options, NOW), expected_end, (verdict, options))
-        once = ended(replace(RUN, schedule=Once()), Delete())
+        once = ended(RUN._replace(schedule=Once()), Delete())
         self.assertEqual(revised(once, Options(max_lateness=HOUR), NOW), once)
         # It was too late, and would have been the last.
-        late = replace(RUN, options=Options(max_lateness=SECOND / 2, until=NOW))
+        late = RUN._replace(options=Options(max_lateness=SECOND / 2, until=NOW))
         skipped = End(late, None, Delete())
         self.assertEqual(revised(skipped, Options(), NOW), End(late, None, Skip(later)))

@@ -69,7 +69,7 @@ class JudgeTests(SynchronousTestCase):
     def test_done(self) -> None:
         """A 200 ends the run: a periodic job goes on from its scheduled time (no drift)."""
         self.assertEqual(self.judge(OK), Reschedule(RUN.scheduled + MINUTE, RUN.anchor))
-        self.assertEqual(self.judge(OK, replace(RUN, schedule=Once())), Delete())
+        self.assertEqual(self.judge(OK, RUN._replace(schedule=Once())), Delete())
 
     def test_calendar_and_cron(self) -> None:
         """They go on from the anchor, and by the clock on the wall."""
@@ -78,32 +78,32 @@ class JudgeTests(SynchronousTestCase):
             (Calendar(duration_from_text("P1M"), RIGA), "2021-03-31T00:30"),
             (Cron("30 3 L * *", RIGA), "2021-03-31T00:30"),
         ):
-            run = replace(RUN, schedule=schedule, anchor=anchor, scheduled=utc("2021-02-28T01:30"))
+            run = RUN._replace(schedule=schedule, anchor=anchor, scheduled=utc("2021-02-28T01:30"))
             verdict = self.judge(OK, run, utc("2021-02-28T01:31"))
             self.assertEqual(verdict, Reschedule(utc(expected), anchor))
 
     def test_after_an_outage(self) -> None:
         """P9: however many runs were missed, the next is the next regular time."""
         week = NOW - timedelta(days=7, seconds=1)
-        run = replace(RUN, anchor=week, scheduled=week)
+        run = RUN._replace(anchor=week, scheduled=week)
         self.assertEqual(self.judge(OK, run), Reschedule(NOW + MINUTE - SECOND, week))
         for schedule, following in (
             (Calendar(DAILY), NOW + DAY - SECOND),
             (Cron("0 9 * * *"), utc("2014-11-12T09:00")),
         ):
-            verdict = self.judge(OK, replace(run, schedule=schedule))
+            verdict = self.judge(OK, run._replace(schedule=schedule))
             self.assertEqual(verdict, Reschedule(following, week))
 
     def test_catch_up_all(self) -> None:
         """With catch-up=all it is the time after the one that was run, however long ago."""
         week = NOW - 7 * DAY
-        run = replace(RUN, anchor=week, scheduled=week, options=Options(catch_up=CatchUp.ALL))
+        run = RUN._replace(anchor=week, scheduled=week, options=Options(catch_up=CatchUp.ALL))
         for schedule, following in (
             (Every(SECOND), week + SECOND),
             (Calendar(DAILY), week + DAY),
             (Cron("0 9 * * *"), utc("2014-11-05T09:00")),
         ):
-            verdict = self.judge(OK, replace(run, schedule=schedule))
+            verdict = self.judge(OK, run._replace(schedule=schedule))
             self.assertEqual(verdict, Reschedule(following, week))
 
     def test_a_clock_that_was_set_back(self) -> None:
@@ -118,22 +118,22 @@ class JudgeTests(SynchronousTestCase):
             (following - SECOND, Delete()),
             (PAST, Delete()),
         ):
-            run = replace(RUN, options=Options(until=until))
+            run = RUN._replace(options=Options(until=until))
             self.assertEqual(self.judge(OK, run), expected)
         for policy in (
             RunPolicy(fixed_intervals=False),
             RunPolicy(randomization_factor=0.1),
             RunPolicy(randomization_factor=0.1, fixed_intervals=False),
         ):
-            run = replace(RUN, options=Options(until=NOW + MINUTE / 2))
+            run = RUN._replace(options=Options(until=NOW + MINUTE / 2))
             self.assertEqual(self.judge(OK, run, policy=policy), Delete())
 
     def test_count(self) -> None:
         """After so many successful runs the job is over; those that fail do not count."""
-        last = replace(RUN, options=Options(count=3), successes=2)
+        last = RUN._replace(options=Options(count=3), successes=2)
         self.assertEqual(self.judge(OK, last), Delete())
         following = Reschedule(RUN.scheduled + MINUTE, RUN.anchor)
-        self.assertEqual(self.judge(OK, replace(last, successes=1)), following)
+        self.assertEqual(self.judge(OK, last._replace(successes=1)), following)
         self.assertIsInstance(self.judge(FAILURE, last), Retry)
         policy = RunPolicy(RetryPolicy(jitter=0, stop_after=timedelta()))
         given_up = following._replace(error=ERROR)
@@ -152,19 +152,19 @@ class JudgeTests(SynchronousTestCase):
             (Cron("0 9 * * *", Zone("Asia/Tokyo")), LAST),
             (Cron("30 2 * MAR SUN#2", never), NOW),
         ):
-            run = replace(RUN, schedule=schedule, anchor=now, scheduled=now, claimed=now)
+            run = RUN._replace(schedule=schedule, anchor=now, scheduled=now, claimed=now)
             self.assertEqual(self.judge(OK, run, now), Delete(), schedule)
             # But a last run that is given up is kept, to be seen.
             given_up = RunPolicy(RetryPolicy(stop_after=timedelta()))
             self.assertEqual(self.judge(FAILURE, run, now, given_up), Stop(ERROR))
-            late = replace(run, options=Options(max_lateness=timedelta()), claimed=now + SECOND / 2)
+            late = run._replace(options=Options(max_lateness=timedelta()), claimed=now + SECOND / 2)
             self.assertEqual(missed(late), Delete())
 
     def test_gone(self) -> None:
         """A 204 deletes the job, periodic or not."""
         gone = Outcome(204, 0.1, retry_after=MINUTE)
         for schedule in (Every(MINUTE), Calendar(DAILY), Cron("0 9 * * *"), Once()):
-            self.assertEqual(self.judge(gone, replace(RUN, schedule=schedule)), Delete())
+            self.assertEqual(self.judge(gone, RUN._replace(schedule=schedule)), Delete())
 
     def test_failed(self) -> None:
         """P2: any other answer, or none, is tried again, with the reason kept."""
@@ -184,13 +184,13 @@ class JudgeTests(SynchronousTestCase):
             self.assertEqual(self.judge(Outcome(status, 0.1)), Retry(retry, reason))
         lost = Outcome(None, 10.0, "no answer within 10 seconds")
         self.assertEqual(self.judge(lost), Retry(retry, "no answer within 10 seconds"))
-        once = replace(RUN, schedule=Once())
+        once = RUN._replace(schedule=Once())
         self.assertEqual(self.judge(lost, once), Retry(retry, "no answer within 10 seconds"))
 
     def test_backoff(self) -> None:
         """The delay grows with the attempt's number, which the table keeps."""
         for attempt, delay in ((1, 0.5), (3, 1.125), (10**6, 60)):
-            verdict = self.judge(FAILURE, replace(RUN, attempt=attempt))
+            verdict = self.judge(FAILURE, RUN._replace(attempt=attempt))
             self.assertEqual(verdict, Retry(NOW + timedelta(seconds=delay), ERROR))
 
     def test_retry_after(self) -> None:
@@ -203,7 +203,7 @@ class JudgeTests(SynchronousTestCase):
             (PAST, 0.5),
             (EARLIEST, 0.5),
         ):
-            run = replace(RUN, claimed=PAST)
+            run = RUN._replace(claimed=PAST)
             verdict = self.judge(Outcome(503, 0.1, retry_after=asked), run)
             assert isinstance(verdict, Retry)
             self.assertEqual(verdict.due, NOW + timedelta(seconds=delay), asked)
@@ -212,20 +212,20 @@ class JudgeTests(SynchronousTestCase):
         """A run that failed for too long is given up: its job goes on, or stops, but is kept."""
         policy = RunPolicy(RetryPolicy(jitter=0, stop_after=HOUR))
         stop = Options(on_failure=OnFailure.STOP)
-        old = replace(RUN, started=NOW - HOUR, attempt=99)
+        old = RUN._replace(started=NOW - HOUR, attempt=99)
         following = Reschedule(RUN.scheduled + MINUTE, RUN.anchor, ERROR)
         for run, expected in (
-            (replace(old, started=NOW - HOUR + MINUTE), Retry(NOW + MINUTE, ERROR)),
+            (old._replace(started=NOW - HOUR + MINUTE), Retry(NOW + MINUTE, ERROR)),
             (old, following),
-            (replace(old, options=stop), Stop(ERROR)),
-            (replace(old, schedule=Once()), Stop(ERROR)),
-            (replace(old, options=Options(until=NOW)), Stop(ERROR)),
-            (replace(old, options=Options(count=9), successes=8), following),
+            (old._replace(options=stop), Stop(ERROR)),
+            (old._replace(schedule=Once()), Stop(ERROR)),
+            (old._replace(options=Options(until=NOW)), Stop(ERROR)),
+            (old._replace(options=Options(count=9), successes=8), following),
         ):
             self.assertEqual(self.judge(FAILURE, run, policy=policy), expected)
         # It is not put off until a time at which it would be given up.
         asked = Outcome(503, 0.1, retry_after=MINUTE)
-        soon = replace(RUN, started=NOW - HOUR + MINUTE / 2)
+        soon = RUN._replace(started=NOW - HOUR + MINUTE / 2)
         self.assertIsInstance(self.judge(FAILURE, soon, policy=policy), Retry)
         self.assertIsInstance(self.judge(asked, soon, policy=policy), Reschedule)
 
@@ -243,9 +243,9 @@ class JudgeTests(SynchronousTestCase):
             # A time of the day is a time of the day.
             (Cron("0 9 * * *"), utc("2014-11-12T09:00"), RUN.anchor),
         ):
-            run = replace(RUN, schedule=schedule)
+            run = RUN._replace(schedule=schedule)
             self.assertEqual(self.judge(OK, run, end, policy), Reschedule(following, anchor))
-        self.assertEqual(self.judge(OK, replace(RUN, schedule=Once()), end, policy), Delete())
+        self.assertEqual(self.judge(OK, RUN._replace(schedule=Once()), end, policy), Delete())
 
     def test_one_run_more(self) -> None:
         """
@@ -267,8 +267,7 @@ class JudgeTests(SynchronousTestCase):
             (Cron("0 8 * * *"), Options(first_run=first_run), first_run, True, "2026-06-01T08:00"),
             (monthly, Options(first_run=last_of_month), last_of_month, True, "2026-03-31T09:00"),
         ):
-            run = replace(
-                RUN,
+            run = RUN._replace(
                 schedule=schedule,
                 options=options,
                 anchor=anchor,
@@ -282,7 +281,7 @@ class JudgeTests(SynchronousTestCase):
             times = [time.at for time in islice(times_of(job, EARLIEST, asked), 2)]
             self.assertEqual(times, [asked, utc(following)], schedule)
         # From the end of a run, and the month of it, without fixedIntervals.
-        run = replace(run, options=Options())
+        run = run._replace(options=Options())
         policy = RunPolicy(fixed_intervals=False)
         self.assertEqual(
             self.judge(OK, run, end, policy), Reschedule(utc("2026-04-05T14:37") + SECOND, end)
@@ -295,7 +294,7 @@ class JudgeTests(SynchronousTestCase):
             policy = RunPolicy(randomization_factor=0.25, fixed_intervals=fixed)
             for _ in range(500):
                 # The scheduled time plays no part, nor does the end where intervals are fixed.
-                run = replace(RUN, scheduled=PAST, anchor=PAST)
+                run = RUN._replace(scheduled=PAST, anchor=PAST)
                 verdict = self.judge(OK, run, NOW + MINUTE, policy, random)
                 assert isinstance(verdict, Reschedule)
                 self.assertEqual(verdict.anchor, verdict.scheduled)
@@ -306,9 +305,9 @@ class JudgeTests(SynchronousTestCase):
         """It is for elapsed time: not for calendars, cron or once; the year 9999 is the end."""
         policy = RunPolicy(randomization_factor=1.0)
         for schedule in (Calendar(DAILY), Cron("0 9 * * *"), Once()):
-            run = replace(RUN, schedule=schedule)
+            run = RUN._replace(schedule=schedule)
             self.assertEqual(self.judge(OK, run, policy=policy), self.judge(OK, run))
-        last = replace(RUN, claimed=LAST, schedule=Every(timedelta(days=366)))
+        last = RUN._replace(claimed=LAST, schedule=Every(timedelta(days=366)))
         self.assertEqual(self.judge(OK, last, LAST, policy), Delete())
 
 
@@ -338,8 +337,7 @@ class MissedTests(SynchronousTestCase):
         """What becomes of a run that is so late."""
         scheduled = NOW - late
         return missed(
-            replace(
-                RUN,
+            RUN._replace(
                 schedule=schedule,
                 anchor=scheduled,
                 scheduled=scheduled,
@@ -389,13 +387,13 @@ class MissedTests(SynchronousTestCase):
     def test_asked_for_during_a_run(self) -> None:
         """One that had to wait for the run before is as late as it is since that was over."""
         options = Options(max_lateness=SECOND)
-        waited = replace(RUN, scheduled=PAST, due=NOW - SECOND, waited=True, options=options)
+        waited = RUN._replace(scheduled=PAST, due=NOW - SECOND, waited=True, options=options)
         self.assertIsNone(missed(waited))
-        self.assertIsInstance(missed(replace(waited, waited=False)), Skip)
-        self.assertIsInstance(missed(replace(waited, due=NOW - 2 * SECOND)), Skip)
+        self.assertIsInstance(missed(waited._replace(waited=False)), Skip)
+        self.assertIsInstance(missed(waited._replace(due=NOW - 2 * SECOND)), Skip)
 
     def test_begun(self) -> None:
         """A run that was attempted before is never too late: it is tried until done or given up."""
-        run = replace(RUN, scheduled=PAST, options=Options(max_lateness=SECOND))
+        run = RUN._replace(scheduled=PAST, options=Options(max_lateness=SECOND))
         self.assertIsInstance(missed(run), Skip)
-        self.assertIsNone(missed(replace(run, attempt=2)))
+        self.assertIsNone(missed(run._replace(attempt=2)))

@@ -102,7 +102,7 @@ class CorrectedTests(SynchronousTestCase):
         assert moved is not None
         self.assertLessEqual(moved, 5)
         # A POST brings one run at once, and the next an interval and the jitter after it.
-        run = replace(RUN, schedule=EACH_5, options=options, anchor=NOW, scheduled=NOW, claimed=NOW)
+        run = RUN._replace(schedule=EACH_5, options=options, anchor=NOW, scheduled=NOW, claimed=NOW)
         end = ended(run, Reschedule(first, NOW))
         back = NOW - timedelta(seconds=2)
         self.assertEqual(timely(end, back, REACH), end)
@@ -175,8 +175,8 @@ class CorrectedTests(SynchronousTestCase):
 
     def test_a_clock_that_was_not_set_back(self) -> None:
         """What a run has led to stays, however far ahead that is."""
-        run = replace(
-            RUN, schedule=EACH_5, options=Options(), anchor=NOW, scheduled=NOW, claimed=NOW
+        run = RUN._replace(
+            schedule=EACH_5, options=Options(), anchor=NOW, scheduled=NOW, claimed=NOW
         )
         end = ended(run, Reschedule(NOW + HOUR + seconds_(3), NOW))
         self.assertEqual(timely(end, NOW, REACH), end)

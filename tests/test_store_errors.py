@@ -199,7 +199,7 @@ class RecordedTests(SynchronousTestCase):
 
     def test_what_others_left(self) -> None:
         """P13: neither another instance's retry is this one's stop, nor a DELETE its retry."""
-        run = replace(RUN, id="aa-1")
+        run = RUN._replace(id="aa-1")
         stop, retry = ended(run, Stop("500")), ended(run, Retry(RUN.due, "500"))
         retried = Marks(1, None, b"\xaa", attempts=2, error="500", failed=0)
         self.assertFalse(was_recorded(stop, retried))

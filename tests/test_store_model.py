@@ -221,8 +221,8 @@ class Machine:
         for run, twin in zip(found.runs, expected.runs, strict=True):
             self.twins[run.id, run.attempt] = twin
             assert self.ids.setdefault(run.id, twin.id) == twin.id, "another run, or the same?"
-            own = replace(run, row=0, token=b"", id="", lease_ends=0.0)
-            assert own == replace(twin, row=0, token=b"", id="", lease_ends=0.0)
+            own = run._replace(row=0, token=b"", id="", lease_ends=0.0)
+            assert own == twin._replace(row=0, token=b"", id="", lease_ends=0.0)
             # P3, P2
             _, until = self.in_flight.get(run.key, (b"", found.now))
             assert until <= found.now, "twice at a time"

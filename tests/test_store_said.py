@@ -492,7 +492,7 @@ class TriggerTests(EngineTestCase):
                     self.assertEqual((again.due, again.waited, again.attempt), (new.due, waits, 1))
                     new = again
                 self.assertEqual(missed(new) is None, waits)
-                late = replace(new, claimed=new.due + 11 * SECOND)
+                late = new._replace(claimed=new.due + 11 * SECOND)
                 self.assertIsInstance(missed(late), Skip)
                 await store.delete(KEY)
                 await self.record(store, [(new, Delete())])

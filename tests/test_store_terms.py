@@ -35,7 +35,7 @@ from dalga.model.schedule import (
     Schedule,
 )
 from dalga.model.zone import Gap, Overlap, Zone
-from dalga.store.dialect import as_utc
+from dalga.store.dialect import as_instant, instant_from_text, instant_text
 from dalga.store.rows import (
     MAX_ERROR,
     DueRow,
@@ -409,6 +409,45 @@ class RecordedTests(SynchronousTestCase):
             self.assertIs(was_recorded(end, found), expected, (verdict, found))
 
 
+class InstantsTests(SynchronousTestCase):
+    """Times as text."""
+
+    def test_there_and_back(self) -> None:
+        for at in (
+            T0,
+            datetime.min.replace(tzinfo=UTC),
+            END_OF_TIME,
+            T0 + timedelta(microseconds=7),
+        ):
+            text = instant_text(at)
+            self.assertEqual(len(text), 26)
+            self.assertEqual(instant_from_text(text), at)
+            self.assertIs(instant_from_text(text).tzinfo, UTC)
+
+    def test_one_form_only(self) -> None:
+        """Texts of another form would not be sorted as times are."""
+        for text in (
+            "",
+            "0",
+            "2021-03-28 00:30:00",
+            "2021-03-28 00:30:00.00000",
+            "2021-03-28 00:30:00.0000000",
+            "2021-03-28T00:30:00.000000",
+            "2021-03-28 00:30:00,000000",
+            "2021-03-28 00:30:00.00000Z",
+            "2021-03-28 00:30:00.+00:00",
+            "2021-03-28 00:30:00.123+00",
+            "2021-03-28 00:30:00.1234+5",
+            "2021-W12-7 00:30:00.000000",
+            "2021-02-30 00:30:00.000000",
+            "0000-00-00 00:00:00.000000",
+            "2021-03-28 24:00:00.000000",
+            "\u0662021-03-28 00:30:00.00000",
+            "2021-03-28 00:30:00.00000\u0660",
+        ):
+            self.assertRaises(ValueError, instant_from_text, text)
+
+
 class TermsTests(SynchronousTestCase):
     """The columns of a row, without a database."""
 
@@ -420,7 +459,7 @@ class TermsTests(SynchronousTestCase):
         for text, room in zip(terms, (255, 64, 255), strict=True):
             self.assertLessEqual(len(text), room)
         row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
-        job = read_job(row, KEY, T0, as_utc)
+        job = read_job(row, KEY, T0, as_instant)
         assert isinstance(job, Job), job
         self.assertEqual((job.schedule, job.options), (schedule, options))
 
@@ -447,7 +486,7 @@ class TermsTests(SynchronousTestCase):
             terms = terms_text(schedule, options)
             self.assertTrue(150 < len(terms[2]) <= 255, terms[2])
             row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
-            job = read_job(row, KEY, T0, as_utc)
+            job = read_job(row, KEY, T0, as_instant)
             assert isinstance(job, Job), job
             self.assertEqual(job.options, options)
 
@@ -459,7 +498,7 @@ class TermsTests(SynchronousTestCase):
     @given(st.data(), st.booleans())
     def test_any_row(self, data: st.DataObject, mysql: bool) -> None:
         """P6: no row at all breaks the claim, or the API, that comes upon it; both agree on it."""
-        read = as_utc if mysql else SQLite("").read_instant
+        read = as_instant if mysql else SQLite("").read_instant
         at: Any = T0 if mysql else b"2021-03-28 00:30:00.000000"
         row: dict[str, Any] = dict.fromkeys((*RunRow._fields, *JobRow._fields), 0)
         row |= {"path": b"a", "body": b"b", "schedule": b"", "location": b"UTC", "options": b""}

@@ -41,9 +41,12 @@ def lease_of(timeout: float) -> timedelta:
     return timedelta(seconds=timeout + LEASE_MARGIN)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One due occurrence of a job, claimed by this instance under a lease."""
+class Run(NamedTuple):
+    """
+    One due occurrence of a job, claimed by this instance under a lease.
+
+    (A frozen dataclass sets each field by a call: a fifth of all that a claim does for a row.)
+    """
 
     row: int
     token: bytes
@@ -267,7 +270,7 @@ def revised(end: End, options: Options, now: datetime) -> End:
 
 
 def _revised(end: End, options: Options, now: datetime) -> Verdict:
-    following = _following(replace(end.run, options=options), end.off_grid, now)
+    following = _following(end.run._replace(options=options), end.off_grid, now)
     more = options.count is None or end.run.successes + 1 < options.count
     match end.verdict:
         case Delete() if following is not None and end.outcome is None:

@@ -23,7 +23,7 @@ from dalga.errors import StartupError, TableExists
 from dalga.model.address import as_in_url
 from dalga.store import login
 from dalga.store.dial import Dialer
-from dalga.store.dialect import CopyingDialect, Cursor, Trouble, as_utc
+from dalga.store.dialect import CopyingDialect, Cursor, Trouble, as_instant, instant_text
 from dalga.store.mysqltls import ANY_CERTIFICATE, tls_failure
 from dalga.store.parameters import Statement
 from dalga.store.places import Places, Session
@@ -532,10 +532,10 @@ class MySQL:
         return f"%({name})s"
 
     def instant(self, instant: datetime) -> object:
-        return instant.replace(tzinfo=None)
+        return instant_text(instant)
 
     def read_instant(self, value: object) -> datetime:
-        return as_utc(value)
+        return as_instant(value)
 
     def update_rows(self, fields: tuple[str, ...], assignments: str, condition: str) -> Statement:
         return self.prepare(f"""
@@ -767,9 +767,11 @@ def _words(error: Exception) -> str:
 
 
 def _datetime(text: str) -> datetime | str:
-    """A DATETIME of the server; its text if it is no time, such as 0000-00-00 00:00:00."""
+    """
+    A DATETIME of the server, aware, UTC; its text if it is no time, such as 0000-00-00 00:00:00.
+    """
     try:
-        return datetime.fromisoformat(text)
+        return datetime.fromisoformat(f"{text}+00:00")
     except ValueError:
         return text
 

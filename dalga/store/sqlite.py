@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dalga.errors import StartupError, TableExists
-from dalga.store.dialect import Cursor, Trouble
+from dalga.store.dialect import Cursor, Trouble, instant_from_text, instant_text
 from dalga.store.parameters import Statement
 from dalga.store.schema import HEARTBEATS, VERSION, columns_of, definitions, lacking, misfit
 from dalga.store.sqlitefile import PUT_BACK, FileWatch, unusable, uri, who
@@ -124,10 +124,13 @@ class SQLite:
         return f"the table {self.table} {misfit(version, columns, None, ANOTHER, UPGRADE)}"
 
     def set_up(self, connection: Any) -> None:
-        connection.create_function("UTC_TIMESTAMP", 1, lambda digits: _text(self._wall_clock()))
+        connection.create_function("UTC_TIMESTAMP", 1, self._now)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: an fsync that is one
+
+    def _now(self, digits: int) -> str:
+        return instant_text(self._wall_clock())
 
     def last_write(self) -> datetime | None:
         times = []
@@ -191,20 +194,15 @@ class SQLite:
         return f"%({name})s" if is_blob else f"CAST(%({name})s AS TEXT)"
 
     def instant(self, instant: datetime) -> object:
-        return _text(instant)
+        return instant_text(instant)
 
     def read_instant(self, value: object) -> datetime:
         try:
             if not isinstance(value, bytes):
                 raise TypeError
-            # Only the form that `_text` writes sorts in the order of time.
-            text = value.decode("ascii")
-            instant = datetime.fromisoformat(text)
-            if _text(instant.replace(tzinfo=UTC)) != text:
-                raise ValueError
+            return instant_from_text(value.decode("ascii"))
         except (TypeError, ValueError):
             raise ValueError(f"is {value!r}, which is not a time") from None
-        return instant.replace(tzinfo=UTC)
 
     def update_rows(self, fields: tuple[str, ...], assignments: str, condition: str) -> Statement:
         renamed = ", ".join(f"column{number} AS {name}" for number, name in enumerate(fields, 1))
@@ -300,10 +298,6 @@ def _in_words(error: sqlite3.Error) -> str:
     return (
         f"{error}; {who()} has to be able to write to it, to what is beside it, and to the folder"
     )
-
-
-def _text(instant: datetime) -> str:
-    return instant.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
 def _values(fields: tuple[str, ...]) -> str:

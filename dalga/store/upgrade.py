@@ -498,11 +498,10 @@ def _rows(
     """All rows of the old table, as they will be in the new table."""
     names = [name for name in GO_COLUMNS if name in old.columns]
     columns = ", ".join(_as_bytes(name, old.columns[name]) for name in names)
-    at = dialect.instant(now)
     select = f"SELECT {columns} FROM {dialect.named(old.suffix)}"
     with closing(dialect.rows(connection, select)) as values:
         for row in values:
-            yield from_go(dict(zip(names, row, strict=True)), at)
+            yield from_go(dict(zip(names, row, strict=True)), now)
 
 
 def _as_bytes(column: str, collation: str) -> str:
