@@ -209,7 +209,7 @@ class EndpointCase(TestCase):
         self, answer: Answer, timeout: float = LONG, run: Run | None = None
     ) -> Deferred[Outcome]:
         """POST one run to a server that answers so."""
-        posted = run or a_run()._replace(timeout=timeout)
+        posted = (run or a_run())._replace(timeout=timeout)
         return self.endpoint(self.serve(answer).baseurl, timeout).post(posted)
 
 
