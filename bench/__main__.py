@@ -23,7 +23,7 @@ from pathlib import Path
 from bench.cases import CASES, Case
 from bench.daemon import SCRIPTS, Bench, Program
 from bench.databases import running_database
-from bench.machine import CHECKOUT, NotHere
+from bench.machine import CHECKOUT, NotHere, OtherWork
 from bench.report import Result, shown, table, table_of_turns
 from bench.sink import running_sink
 
@@ -49,7 +49,9 @@ def run(name: str, case: Case, engine: str, options: argparse.Namespace) -> Resu
         try:
             for number in range(1, options.runs + 1):
                 for label, turn, runs in turns:
-                    runs.append(case.run(turn))
+                    others = OtherWork()
+                    figures = case.run(turn)
+                    runs.append({**figures, "other_work_percent": others.percent()})
                     found = ", ".join(f"{key} {shown(value)}" for key, value in runs[-1].items())
                     print(f"{name}, run {number} of {options.runs}{label}: {found}", flush=True)
         except NotHere as missing:

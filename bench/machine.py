@@ -37,7 +37,7 @@ class Process:
         """The processes that it has started, and those that they have started."""
         parents: dict[int, list[int]] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # one that ended meanwhile
                 fields = stat.read_text().rpartition(")")[2].split()
                 parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
         generation = parents.get(self.pid, [])
@@ -52,6 +52,35 @@ class Process:
             if name == "VmHWM":
                 return int(value.split()[0]) * 1024 / 1e6
         raise KeyError("VmHWM")
+
+
+class OtherWork:
+    """How much of the machine's CPU other processes than this one and its own take from now on."""
+
+    def __init__(self) -> None:
+        self._began, self._taken = time.monotonic(), cpu_of_all() - cpu_of_ours()
+
+    def percent(self) -> float:
+        """Of all cores together, since it was made."""
+        elapsed = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        taken = cpu_of_all() - cpu_of_ours() - self._taken
+        return max(0.0, taken) / elapsed * 100
+
+
+def cpu_of_all() -> float:
+    """
+    Seconds of CPU that were taken since the machine began; by its host for other machines, too
+    (proc(5): steal).
+    """
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()
+    user, nice, system, _idle, _iowait, *interrupts_and_steal = map(int, fields[1:9])
+    return (user + nice + system + sum(interrupts_and_steal)) / TICKS
+
+
+def cpu_of_ours() -> float:
+    """Seconds of CPU of this process, and of all that it has started, ended or not."""
+    running = sum(process.cpu() for process in Process(os.getpid()).descendants())
+    return sum(os.times()[:4]) + running
 
 
 def wait_until(condition: Callable[[], bool], what: str, pause: float = 0.05) -> None:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench import peer
+from bench import machine, peer
 from bench.__main__ import parse
 from bench.cases import CASES, at_least, at_most
 from bench.daemon import Figures, Program
-from bench.machine import CHECKOUT, NotHere, Process, ended, wait_until
+from bench.machine import (
+    CHECKOUT,
+    NotHere,
+    OtherWork,
+    Process,
+    cpu_of_all,
+    cpu_of_ours,
+    ended,
+    wait_until,
+)
 from bench.report import Result, quotients, shown, spreads, table, table_of_turns
 from bench.sink import Arrival, check, rate
 
@@ -117,6 +127,32 @@ class ProcessTests(SynchronousTestCase):
             )
             os.kill(grandchild.pid, 9)
             wait_until(lambda: not list(Process(child.pid).descendants()), "its end", 0.01)
+
+    def test_ours(self) -> None:
+        """What a child takes is ours while it runs and once it has ended, and not other work."""
+        busy = (
+            "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); time.sleep(60)"
+        )
+        all_before, ours_before = cpu_of_all(), cpu_of_ours()
+        child = subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        with ended(child), child.stdout:
+            child.stdout.readline()
+            self.assertGreaterEqual(cpu_of_ours() - ours_before, 0.25)
+        ours = cpu_of_ours() - ours_before
+        self.assertGreaterEqual(ours, 0.25)
+        # Both are counted in ticks of 10 ms, by core.
+        self.assertGreaterEqual(cpu_of_all() - all_before, ours - 0.1)
+
+    def test_other_work(self) -> None:
+        """Of all cores, and never less than none."""
+        self.patch(machine, "cpu_of_all", iter([100.0, 103.0, 103.0]).__next__)
+        self.patch(machine, "cpu_of_ours", iter([10.0, 12.0, 15.0]).__next__)
+        self.patch(time, "monotonic", iter([0.0, 2.0, 2.0]).__next__)
+        self.patch(os, "cpu_count", lambda: 2)
+        others = OtherWork()
+        self.assertEqual(others.percent(), 25.0)
+        self.assertEqual(others.percent(), 0.0)
 
 
 class ProgramTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from bench.references import bare, lean
 from bench.sink import check, rate
 
 #: Jobs of each drain that counts, at full length.
-COUNT = 10_000
+COUNT = 20_000
 #: Jobs of db-scheduler's first drain, whatever the length. The JVM loads its classes and compiles
 #: them meanwhile; a third and a fourth drain were no faster than the second.
 WARM_UP = 10_000
