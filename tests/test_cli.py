@@ -12,6 +12,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.service import YOUNG
 from dalga.signals import AT_ONCE, LAST_LINES
 
 ROOT = Path(__file__).parent.parent
@@ -89,6 +90,34 @@ class MainTests(SynchronousTestCase):
             "cli.main([])\n"
         )
         self.assertEqual((done.returncode, done.stderr), (-signal.SIGINT, ""))
+
+
+class CollectorTests(SynchronousTestCase):
+    def test_quiet(self) -> None:
+        """P7: a full collection passes over what the start has made, and is rarely begun."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("DALGA_")}
+        program = """
+import gc, os, signal
+from twisted.internet import reactor
+from dalga.cli import main
+
+def look():
+    print(len(gc.get_objects()) < 5_000 < gc.get_freeze_count(), gc.get_threshold()[0])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+reactor.callWhenRunning(reactor.callLater, 0, look)
+main([])
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=folder,
+            env=environment | {"DALGA_LISTEN_PORT": "0", "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.assertIn(f"True {YOUNG}\n", done.stdout)
 
 
 class HangUpTests(SynchronousTestCase):
