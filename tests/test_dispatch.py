@@ -1433,6 +1433,7 @@ class RecordTests(SchedulerTestCase):
         self.go(1)
         self.assertEqual(self.recorded(), [["a"], ["b"]])
         self.store.release("record")
+        self.go(RECORD_DELAY)
         self.assertEqual(self.recorded(), [["a"], ["b"], ["a"]])
         self.assertEqual(self.store.rows, {})
 
@@ -1473,22 +1474,32 @@ class RecordTests(SchedulerTestCase):
         self.assertEqual(self.recorded(), [["job0", "job1"], ["job2", "job3"]])
 
     def test_one_batch_at_a_time(self) -> None:
-        """Outcomes that come while a record is under way go together into the next one."""
+        """
+        Outcomes that come while a record is under way, and in the moment after it, go together into
+        the next one.
+        """
         for number in range(5):
             self.store.insert(f"job{number}")
         self.start()
         self.store.hold("record")
-        for number in range(5):
+        for number in range(4):
             self.endpoint.answer(f"job{number}")
             timers = len(self.clock.getDelayedCalls())
             self.assertEqual(timers, 1 if number else 2)  # no timer but the scheduler's is needed
             self.go(0.1)
         self.assertEqual(self.recorded(), [["job0"]])
         self.store.release("record")
+        self.go(RECORD_DELAY / 2)
+        self.endpoint.answer("job4")
+        self.assertEqual(self.recorded(), [["job0"]])
+        self.go(RECORD_DELAY / 2)
         self.assertEqual(self.recorded(), [["job0"], ["job1", "job2", "job3", "job4"]])
 
     def test_batches_are_bounded(self) -> None:
-        """P10: no transaction takes more outcomes than the limit, and the rest follow."""
+        """
+        P10: no transaction takes more outcomes than the limit. A batch that is full follows on the
+        one before at once; the rest follow a moment later.
+        """
         count = RECORD_LIMIT + 11
         for number in range(count):
             self.store.insert(f"job{number}")
@@ -1499,6 +1510,8 @@ class RecordTests(SchedulerTestCase):
         for number in range(1, count):
             self.endpoint.answer(f"job{number}")
         self.store.release("record")
+        self.assertEqual([len(paths) for paths in self.recorded()], [1, RECORD_LIMIT])
+        self.go(RECORD_DELAY)
         self.assertEqual([len(paths) for paths in self.recorded()], [1, RECORD_LIMIT, 10])
 
     def test_one_verdict_breaks(self) -> None:
@@ -1512,6 +1525,7 @@ class RecordTests(SchedulerTestCase):
         for name in ("bad", "b", "c"):
             self.endpoint.answer(name)
         self.store.release("record")
+        self.go(RECORD_DELAY)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual([row.key for row in self.store.rows.values()], [keys[1]])
         self.store.poison = set()
@@ -1534,6 +1548,7 @@ class RecordTests(SchedulerTestCase):
             self.endpoint.answer(name)
         self.store.gone_before = {4}
         self.store.release("record")
+        self.go(RECORD_DELAY)
         batches = [["first"], ["a", "bad", "b", "c"], ["a"], ["bad"], ["b"]]
         self.assertEqual(self.recorded(), batches)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

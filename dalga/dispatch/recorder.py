@@ -27,9 +27,9 @@ log = logger(__name__)
 #: Ends in one transaction, at most.
 RECORD_LIMIT = 500
 
-#: Seconds from a batch's first end to its transaction, in which other ends join it. Nobody waits
-#: for a record, but each costs a transaction. A run whose end waits here when the daemon is killed
-#: is POSTed again.
+#: Seconds from a batch's first end, or from the end of the batch before it, to its transaction.
+#: Other ends join it meanwhile. Nobody waits for a record, but each costs a transaction. If the
+#: daemon is killed while a run's end waits here, the run is POSTed again.
 RECORD_DELAY = 0.01
 
 #: Until a row that somebody else has locked is tried again, in seconds.
@@ -92,8 +92,11 @@ class Recorder:
             return
         self._waiting.append(end)
         if self._soon is None and not self._writing:
-            # A batch under way writes the next one itself, when it has ended.
-            self._soon = self._reactor.callLater(RECORD_DELAY, self._now)
+            # While a batch is under way, its end sees to the next one.
+            self._write_soon()
+
+    def _write_soon(self) -> None:
+        self._soon = self._reactor.callLater(RECORD_DELAY, self._now)
 
     def _now(self) -> None:
         self._soon = None
@@ -142,7 +145,10 @@ class Recorder:
                 **fields(result.broken[0].run),
             )
         self._recorded(result.recorded)
-        self._write()
+        if len(self._waiting) >= RECORD_LIMIT:
+            self._write()
+        elif self._waiting and self._soon is None and not self._abandoned:
+            self._write_soon()
 
     def _again(self, timer: IDelayedCall) -> None:
         self._waiting += self._postponed.pop(timer)
