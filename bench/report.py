@@ -112,15 +112,14 @@ def judged(targets: Iterable[Target], found: dict[str, Spread]) -> list[dict[str
 
 def table(results: dict[str, Result]) -> str:
     """What was measured, as Markdown."""
-    lines = ["| case | figure | median | min | max | wanted | |", "|---|---|---|---|---|---|---|"]
+    lines = ["| case | figure | median (least to most) | wanted | |", "|---|---|---|---|---|"]
     for name, result in results.items():
         if result.missing:
-            lines.append(f"| {name} | not measured: {result.missing} | | | | | |")
+            lines.append(f"| {name} | not measured: {result.missing} | | | |")
             continue
         found = spreads(result.runs)
         for figure, ends in _ends(found, result.targets):
-            values = " | ".join(map(shown, found[figure])) if figure in found else " | | "
-            lines.append(f"| {name} | {figure} | {values} | {ends} |")
+            lines.append(f"| {name} | {figure} | {found.get(figure, '')} | {ends} |")
             name = ""
     return "\n".join(lines)
 
