@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from bench.cases.drains import drained
 from bench.daemon import Bench, Figures, takes
 from bench.machine import wait_until
@@ -23,18 +25,20 @@ def field(bench: Bench) -> Figures:
     """
     count = bench.jobs(COUNT)
     with running_peer(bench) as peer:
-        cold, _ = _drained_by(peer, bench, WARM_UP)
-        theirs, their_cpu = _drained_by(peer, bench, count)
+        cold = _drained_by(peer, bench, WARM_UP).per_second
+        theirs = _drained_by(peer, bench, count)
         their_memory = peer.peak_memory()
     ours = drained(bench, count)
     found = ours["jobs_per_second"]
     figures = {
         "db_scheduler_first_drain_per_second": cold,
-        "db_scheduler_per_second": theirs,
-        "db_scheduler_cpu_ms_per_job": their_cpu,
+        "db_scheduler_per_second": theirs.per_second,
+        "db_scheduler_cpu_ms_per_job": theirs.cpu_per_job,
+        "db_scheduler_database_cpu_ms_per_job": theirs.database_cpu_per_job,
         "db_scheduler_peak_memory_mb": their_memory,
         "jobs_per_second": found,
         "daemon_cpu_ms_per_job": ours["daemon_cpu_ms_per_job"],
+        "database_cpu_ms_per_job": ours["database_cpu_ms_per_job"],
         "peak_memory_mb": ours["peak_memory_mb"],
     }
     if takes(bench, "--workers"):
@@ -42,7 +46,7 @@ def field(bench: Bench) -> Figures:
         figures |= {
             "two_workers_per_second": both["jobs_per_second"],
             "two_workers_cpu_ms_per_job": both["daemon_cpu_ms_per_job"],
-            "two_workers_of_db_scheduler": both["jobs_per_second"] / theirs,
+            "two_workers_of_db_scheduler": both["jobs_per_second"] / theirs.per_second,
             "two_workers_of_one": both["jobs_per_second"] / found,
         }
     treq, least = bare(bench), lean(bench)
@@ -50,24 +54,32 @@ def field(bench: Bench) -> Figures:
         **figures,
         "bare_treq_per_second": treq,
         "lean_per_second": least,
-        "of_db_scheduler": found / theirs,
+        "of_db_scheduler": found / theirs.per_second,
         "of_db_scheduler_first_drain": found / cold,
-        "cpu_of_db_scheduler": ours["daemon_cpu_ms_per_job"] / their_cpu,
+        "cpu_of_db_scheduler": ours["daemon_cpu_ms_per_job"] / theirs.cpu_per_job,
         "ratio": found / treq,
         "of_lean": found / least,
     }
 
 
-def _drained_by(peer: Peer, bench: Bench, count: int) -> tuple[float, float]:
-    """Jobs a second, and milliseconds of the peer's CPU for each."""
+class Drained(NamedTuple):
+    """A drain by the peer."""
+
+    per_second: float
+    #: Milliseconds of CPU: the peer's, and the database's.
+    cpu_per_job: float
+    database_cpu_per_job: float
+
+
+def _drained_by(peer: Peer, bench: Bench, count: int) -> Drained:
     peer.order(f"schedule job {count}")
     bench.sink.forget()
-    cpu = peer.cpu()
+    cpu, database_cpu = peer.cpu(), bench.database.cpu()
     peer.order("start")
     wait_until(lambda: bench.sink.count() >= count, "all jobs to arrive")
     wait_until(lambda: bench.database.count(table="scheduled_tasks") == 0, "all to be recorded")
-    cpu = peer.cpu() - cpu
+    cpu, database_cpu = peer.cpu() - cpu, bench.database.cpu() - database_cpu
     peer.order("stop")
     arrivals = bench.sink.arrivals()
     check(arrivals, count)
-    return rate(arrivals), cpu / count * 1000
+    return Drained(rate(arrivals), cpu / count * 1000, database_cpu / count * 1000)
