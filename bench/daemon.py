@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -54,6 +55,18 @@ class Program:
             os.fspath(Path(self.python).with_name(script)),
             *arguments,
         ]
+
+    def takes(self, option: str) -> bool:
+        """Whether the daemon has an option, by what it says to --help."""
+        done = subprocess.run(
+            [*self.daemon(), "--help"],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=self.checkout,
+            env=clean_environment(),
+        )
+        return re.search(rf"{option}\b", done.stdout) is not None
 
 
 @dataclass
@@ -120,20 +133,6 @@ def run_dalga(bench: Bench, *arguments: str) -> None:
         cwd=bench.program.checkout,
         env=clean_environment(),
     )
-
-
-def takes(bench: Bench, option: str) -> bool:
-    """Whether the daemon that is measured has an option."""
-    command = [*bench.program.daemon(), "--help"]
-    done = subprocess.run(
-        command,
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=bench.program.checkout,
-        env=clean_environment(),
-    )
-    return option in done.stdout
 
 
 def write_ini(bench: Bench) -> Path:

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench import machine, peer
 from bench.__main__ import parse
 from bench.cases import CASES, at_least, at_most
-from bench.daemon import Figures, Program
+from bench.daemon import SCRIPTS, Figures, Program
 from bench.machine import (
     CHECKOUT,
     NotHere,
@@ -170,6 +170,13 @@ class ProgramTests(SynchronousTestCase):
         bin = other / ".venv" / "bin"
         self.assertEqual(command, [os.fspath(bin / "python"), os.fspath(bin / "dalga")])
 
+    def test_options(self) -> None:
+        """A case may want an option that older code has not."""
+        for script in SCRIPTS:
+            program = Program(script=script)
+            self.assertTrue(program.takes("--config"), script)
+            self.assertFalse(program.takes("--conf"), script)
+
     def refused(self, *arguments: str) -> str:
         with redirect_stderr(StringIO()) as said:
             self.assertRaises(SystemExit, parse, arguments)
@@ -214,6 +221,25 @@ class PeerTests(SynchronousTestCase):
 
     def missing(self) -> str:
         return str(self.assertRaises(NotHere, peer.find_java))
+
+    def test_ended(self) -> None:
+        """An order is carried out; once the peer has ended, what it said is shown."""
+        errors = self.folder / "errors"
+        script = "import sys; print(input(), flush=True); sys.exit('Access denied')"
+        with errors.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-c", script],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                text=True,
+            )
+        assert process.stdin is not None and process.stdout is not None
+        with ended(process), process.stdin, process.stdout:
+            running = peer.Peer(process, errors)
+            running.order("start")
+            found = self.assertRaises(SystemExit, running.order, "stop")
+        self.assertEqual(str(found), "db-scheduler ended:\nAccess denied\n")
 
     def test_no_java(self) -> None:
         self.assertIn(

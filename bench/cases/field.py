@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bench.cases.drains import drained
-from bench.daemon import Bench, Figures, takes
+from bench.daemon import Bench, Figures
 from bench.machine import wait_until
 from bench.peer import Peer, running_peer
 from bench.references import bare, lean
@@ -41,7 +41,7 @@ def field(bench: Bench) -> Figures:
         "database_cpu_ms_per_job": ours["database_cpu_ms_per_job"],
         "peak_memory_mb": ours["peak_memory_mb"],
     }
-    if takes(bench, "--workers"):
+    if bench.program.takes("--workers"):
         both = drained(bench, count, options=("--workers", "2"))
         figures |= {
             "two_workers_per_second": both["jobs_per_second"],
