@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.databases import Database
-from bench.machine import CHECKOUT, Process, clean_environment, ended, wait_until
+from bench.machine import CHECKOUT, NotHere, Process, clean_environment, ended, wait_until
 from bench.sink import Sink
 
 Figures = dict[str, float]
@@ -55,6 +55,24 @@ class Program:
             os.fspath(Path(self.python).with_name(script)),
             *arguments,
         ]
+
+    def run_module(self, name: str, *arguments: str) -> str:
+        """
+        Run a module of the checkout's bench, and give what it prints.
+
+        :raises NotHere: if the checkout has none of that name, as older code may not.
+        """
+        if not (self.checkout / "bench" / f"{name}.py").exists():
+            raise NotHere(f"there is no bench/{name}.py in {self.checkout}")
+        done = subprocess.run(
+            [self.python, "-m", f"bench.{name}", *arguments],
+            check=True,
+            cwd=self.checkout,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**clean_environment(), "PYTHONPATH": os.fspath(self.checkout)},
+        )
+        return done.stdout
 
     def takes(self, option: str) -> bool:
         """Whether the daemon has an option, by what it says to --help."""

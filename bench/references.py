@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from typing import NamedTuple
 
 from bench.daemon import CONNECTIONS, Bench, Program
-from bench.machine import clean_environment
 from bench.sink import check
 
 #: POSTs of a bare treq loop, which makes some 2,500 a second, and of the lean one.
@@ -30,18 +27,10 @@ def posted(bench: Bench, way: str, count: int, program: Program | None = None) -
     :param way: one of its ways.
     :param program: whose `bench.posts`; without one, this checkout's.
     """
-    program = program or Program()
     bench.sink.forget()
     arguments = [way, bench.sink.url, str(count), str(CONNECTIONS)]
-    done = subprocess.run(
-        [program.python, "-m", "bench.posts", *arguments],
-        check=True,
-        cwd=program.checkout,
-        stdout=subprocess.PIPE,
-        env={**clean_environment(), "PYTHONPATH": os.fspath(program.checkout)},
-    )
+    took = json.loads((program or Program()).run_module("posts", *arguments))
     check(bench.sink.arrivals(), count)
-    took = json.loads(done.stdout)
     return Posted(count / took["seconds"], took["cpu"] / count * 1000)
 
 

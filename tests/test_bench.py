@@ -170,6 +170,11 @@ class ProgramTests(SynchronousTestCase):
         bin = other / ".venv" / "bin"
         self.assertEqual(command, [os.fspath(bin / "python"), os.fspath(bin / "dalga")])
 
+    def test_older_checkout(self) -> None:
+        """It may lack a module of the bench."""
+        found = self.assertRaises(NotHere, Program().run_module, "nothing")
+        self.assertEqual(str(found), f"there is no bench/nothing.py in {CHECKOUT}")
+
     def test_options(self) -> None:
         """A case may want an option that older code has not."""
         for script in SCRIPTS:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 
 from bench.daemon import Bench, Figures, new_table, running_dalga, write_ini
 from bench.databases import COMMITS, DAY, LOCK_WAITS, MILLION, ROLLBACKS, text
-from bench.machine import clean_environment, wait_until
+from bench.machine import wait_until
 from bench.references import bare, lean
 from bench.sink import check, rate
 
@@ -145,14 +144,8 @@ def store_alone(bench: Bench) -> Figures:
     count = bench.jobs(50_000)
     bench.database.insert_many("job", count, "", datetime.now(UTC) - timedelta(minutes=1))
     database_cpu = bench.database.cpu()
-    done = subprocess.run(
-        [bench.program.python, "-m", "bench.store", str(write_ini(bench)), str(count)],
-        check=True,
-        cwd=bench.program.checkout,
-        stdout=subprocess.PIPE,
-        env={**clean_environment(), "PYTHONPATH": os.fspath(bench.program.checkout)},
-    )
-    figures: Figures = json.loads(done.stdout)
+    arguments = [os.fspath(write_ini(bench)), str(count)]
+    figures: Figures = json.loads(bench.program.run_module("store", *arguments))
     if bench.database.count():
         raise SystemExit("not all jobs were recorded")
     database_cpu = bench.database.cpu() - database_cpu
