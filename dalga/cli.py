@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,14 +30,15 @@ from dalga.privileges import User
 from dalga.signals import take_signals
 
 if TYPE_CHECKING:
-    from dalga.service import DalgaService
+    from dalga.daemon import Daemon
 
 
 class Options(UsageOptions):
     """The options of the command line."""
 
     synopsis = (
-        "[--config FILE] [--create-table | --upgrade-table [--dry-run]] [--debug] [--version]"
+        "[--config FILE] [--workers N | --create-table | --upgrade-table [--dry-run]] [--debug] "
+        "[--version]"
     )
     longdesc = (
         "Cron as a service. Schedule jobs over HTTP; they are kept in a table and POSTed to your "
@@ -45,6 +46,7 @@ class Options(UsageOptions):
     )
     optParameters = [  # noqa: RUF012 - Twisted reads it from the class
         ["config", "c", None, "The configuration file: as dalga.ini.example, or TOML or YAML."],
+        ["workers", None, None, "How many processes run jobs; auto is one for each core."],
     ]
     optFlags = [  # noqa: RUF012
         ["create-table", None, "Create the jobs table, and end."],
@@ -84,7 +86,16 @@ class Options(UsageOptions):
 
 
 #: The options that the Go original takes with one dash.
-_LONG = ("config", "create-table", "upgrade-table", "dry-run", "debug", "version", "help")
+_LONG = (
+    "config",
+    "workers",
+    "create-table",
+    "upgrade-table",
+    "dry-run",
+    "debug",
+    "version",
+    "help",
+)
 
 
 def _two_dashes(word: str) -> str:
@@ -110,29 +121,39 @@ def makeService(options: Options) -> IService:
     except StartupError as error:
         sys.exit(f"dalga: {error}")
     service.observer = observer
-    # twistd's own observer has written each line by the time that it returns.
-    leave = observer.leave if observer is not None else lambda end: end()
-    reactor.callWhenRunning(take_signals, reactor, service.hang_up, leave)
+    _take_signals(service, reactor)
     return service
 
 
-def _service(options: Options, reactor: Any) -> DalgaService:
+def _take_signals(service: Daemon, reactor: Any) -> None:
+    """Take the signals once the reactor runs."""
+
+    def leave(end: Callable[[], NoReturn]) -> None:
+        service.abandon()
+        if service.observer is None:  # twistd's own has written each line by the time it returns
+            end()
+        service.observer.leave(end)
+
+    reactor.callWhenRunning(take_signals, reactor, service.hang_up, leave)
+
+
+def _service(options: Options, reactor: Any) -> Daemon:
     """
     The service that the options ask for. Where they ask for a table, or the service can't be made,
     the process ends here.
     """
     # Not above: Klein installs the reactor, whose files come after the standard ones.
-    from dalga.service import make_service
+    from dalga.service import make_daemon
 
     try:
-        config = load_config(options["config"], os.environ)
+        config = load_config(options["config"], os.environ, options["workers"])
         user = _user(options.parent or {}, config)
         if options["create-table"] or options["upgrade-table"]:
             _see_to_table(options, config, reactor, user)
             sys.exit(0)
         if options["debug"]:
             log_debug()
-        return make_service(config, reactor, user)
+        return make_daemon(config, reactor, user)
     except TableExists as error:
         print(error)
         sys.exit(0)
@@ -204,11 +225,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from twisted.internet import reactor
 
     service = _service(options, reactor)
-    observer = standard_output(reactor)
-    reactor.callWhenRunning(take_signals, reactor, service.hang_up, observer.leave)
+    service.observer = observer = standard_output(reactor)
+    _take_signals(service, reactor)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service.privilegedStartService()  # type: ignore[no-untyped-call]
-    service.startService()
+    service.startService()  # type: ignore[no-untyped-call]
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     try:
         reactor.run()

@@ -62,13 +62,32 @@ def lanes(limit: int) -> Lanes:
     return Lanes(runs, min(API_THREADS, most - runs), spare)
 
 
-def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Random) -> JobsTable:
+def engine(database: MySQLConfig | SQLiteConfig, workers: int = 1) -> MySQL | SQLite:
+    """
+    The database that the configuration names. Reads the files that are needed to reach it.
+
+    :param workers: how many processes will use it at once.
+    :raises StartupError: if a certificate or a key can't be used.
+    """
+    if isinstance(database, SQLiteConfig):
+        return SQLite(os.path.abspath(database.path))
+    return server(database, workers)
+
+
+def build_store(
+    database: MySQLConfig | SQLiteConfig,
+    reactor: Any,
+    random: Random,
+    of: MySQL | SQLite | None = None,
+) -> JobsTable:
     """
     Build the store that the configuration asks for. It is not open yet.
 
     :param reactor: the real reactor, or as much of it as adbapi needs. Leases are measured with its
         ``seconds``.
+    :param of: the `engine` of the configuration, if it is there already.
     """
+    dialect = engine(database) if of is None else of
     clock = DatabaseClock(lambda: float(reactor.seconds()))
     last_loss = LastLoss()
 
@@ -76,22 +95,20 @@ def build_store(database: MySQLConfig | SQLiteConfig, reactor: Any, random: Rand
         return Transactions(reactor, dialect, clock, random, threads, last_loss)
 
     if isinstance(database, SQLiteConfig):
-        path = os.path.abspath(database.path)
-        sqlite = SQLite(path)
         # A file has one writer at a time. With one connection, transactions queue here, in their
         # order, and not in SQLite.
-        only = lane(sqlite, 1)
-        return JobsTable(sqlite, clock, only, only, FileGuard(path))
-    mysql = server(database)
+        only = lane(dialect, 1)
+        return JobsTable(dialect, clock, only, only, FileGuard(os.path.abspath(database.path)))
     threads = lanes(database.max_open_conns)
-    runs = lane(mysql, threads.runs)
-    return JobsTable(mysql, clock, runs, lane(mysql, threads.api) if threads.api else runs)
+    runs = lane(dialect, threads.runs)
+    return JobsTable(dialect, clock, runs, lane(dialect, threads.api) if threads.api else runs)
 
 
-def server(database: MySQLConfig) -> MySQL:
+def server(database: MySQLConfig, workers: int = 1) -> MySQL:
     """
     The MySQL or MariaDB server that the configuration names.
 
+    :param workers: how many processes will use it at once.
     :raises StartupError: if a certificate or a key can't be used.
     """
     runs, api, spare = lanes(database.max_open_conns)
@@ -106,6 +123,7 @@ def server(database: MySQLConfig) -> MySQL:
         write_timeout=database.write_timeout,
         encryption=tls(database.ssl_mode, database.ssl_ca, database.ssl_cert, database.ssl_key),
         places=Places(runs + api, spare),
+        processes=workers,
     )
 
 

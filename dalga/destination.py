@@ -3,6 +3,7 @@ Where the lines of the log go: the standard output, or a file that is rotated as
 
     standard_output    of the dalga command
     of_twistd          where twistd would write them, by twistd's own options
+    elsewhere          wherever a function writes them, such as to another process
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ def of_twistd(options: Mapping[str, Any], reactor: Any) -> LineObserver | None:
     return None if path == "-" else _file(path or "twistd.log", reactor)
 
 
+def elsewhere(write: Callable[[str], object], tag: str, reactor: Any) -> LineObserver:
+    """An observer that hands lines to a function. Each line has the tag behind its time."""
+    return _observer(write, reactor, tag)
+
+
 def _file(path: str, reactor: Any) -> LineObserver:
     """An observer that writes lines to a file. It is rotated by its size, and at each SIGUSR1."""
     try:
@@ -65,7 +71,7 @@ def _file(path: str, reactor: Any) -> LineObserver:
     return _observer(lambda text: file.write(text.encode(errors="backslashreplace")), reactor)
 
 
-def _observer(write: Callable[[str], object], reactor: Any) -> LineObserver:
+def _observer(write: Callable[[str], object], reactor: Any, tag: str = "") -> LineObserver:
     """
     An observer that writes the lines of each turn of the reactor together. Before the reactor runs,
     and after it, each line is written at once, as the process may end without a turn.
@@ -79,7 +85,7 @@ def _observer(write: Callable[[str], object], reactor: Any) -> LineObserver:
         else:
             reactor.callFromThread(flush)
 
-    observer = LineObserver(write, soon)
+    observer = LineObserver(write, soon, tag)
     # The last turn's lines: twistd may end itself by a signal.
     reactor.addSystemEventTrigger("after", "shutdown", observer.flush)
     return observer

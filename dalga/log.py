@@ -88,19 +88,23 @@ class LineObserver:
     :param write: writes text to where the lines go, and leaves none of it in a buffer.
     :param soon: calls the function that it is given in the reactor's next turn, so that the lines
         of one turn are written together; or at once, if there may be no such turn.
+    :param tag: stands behind the time in each line, and begins with a space: which process it is.
     """
 
     def __init__(
         self,
         write: Callable[[str], object],
         soon: Callable[[Callable[[], None]], object],
+        tag: str = "",
     ) -> None:
         self._write = write
         self._soon = soon
         self._lines: deque[str] = deque()
         #: Whether `soon` is to call `flush`.
         self._asked = False
+        self._tag = tag
         self._second = 0
+        #: The time that lines of `_second` begin with, and the tag.
         self._time = ""
         #: Whether a line is being made or written. A signal's handler may find it true.
         self._busy = False
@@ -110,7 +114,15 @@ class LineObserver:
     def __call__(self, event: LogEvent) -> None:
         """Take an event: called by Twisted with each of them."""
         self._busy = True
-        self._lines.append(self._line(event))
+        self._add(self._line(event))
+
+    def pass_on(self, lines: str) -> None:
+        """Write whole lines that another process has made."""
+        self._busy = True
+        self._add(lines)
+
+    def _add(self, lines: str) -> None:
+        self._lines.append(lines)
         if not self._asked:
             self._asked = True
             self._soon(self.flush)
@@ -152,16 +164,20 @@ class LineObserver:
 
     def _line(self, event: LogEvent) -> str:
         if "log_failure" in event or not str(event.get("log_namespace")).startswith("dalga"):
-            return formatEventAsClassicLogText(event) or ""
+            return self._classic(event)
         try:
             text = event["log_format"].format_map(event)
         except Exception:
             # Twisted's words say what is wrong with the event.
-            return formatEventAsClassicLogText(event) or ""
+            return self._classic(event)
         second = int(event["log_time"])
         if second != self._second:
             # In this order, as other threads compare the second.
-            self._time = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
+            now = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
+            self._time = now + self._tag
             self._second = second
         text = text.replace("\n", "\n\t")
         return f"{self._time} [{event['log_namespace']}#{event['log_level'].name}] {text}\n"
+
+    def _classic(self, event: LogEvent) -> str:
+        return (formatEventAsClassicLogText(event) or "").replace(" [", f"{self._tag} [", 1)

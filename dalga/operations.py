@@ -58,6 +58,10 @@ class Status:
     tzdata: str | None
     #: How long ago the count began, in seconds; 0 for counts of the moment, None for no count yet.
     counts_age: float | None
+    #: Which worker of its daemon this instance is, from 1 on; None if the daemon has no workers.
+    worker: int | None = None
+    #: How many workers the daemon has.
+    workers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Operations:
     :param variation: draws the factor for a job's first interval; see `plan`.
     :param tzdata: the version of the time zone database that is used.
     :param piece: see `Counting`.
+    :param worker: which worker of its daemon this instance is, and of how many; None if the daemon
+        has no workers.
     """
 
     def __init__(
@@ -100,6 +106,7 @@ class Operations:
         variation: Callable[[], float] = lambda: 1.0,
         tzdata: str | None = None,
         piece: int = PIECE,
+        worker: tuple[int, int] | None = None,
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -110,6 +117,7 @@ class Operations:
         self._in_thread = in_thread
         self._variation = variation
         self._tzdata = tzdata
+        self._worker = worker or (None, None)
         self._counting = Counting(store, reactor, piece)
         # One timetable at a time: each thread that computes slows the reactor's thread down.
         self._turn = DeferredLock()
@@ -234,6 +242,8 @@ class Operations:
             set_aside_jobs=None if counted is None else counted.set_aside,
             tzdata=self._tzdata,
             counts_age=present.age,
+            worker=self._worker[0],
+            workers=self._worker[1],
         )
 
     def stop(self) -> None:

@@ -1,7 +1,8 @@
 """
 The one place that builds the parts, and starts and stops them in order.
 
-    make_service    before the reactor runs: opens what is `Fixed`, reads the `Settings`
+    make_daemon     before the reactor runs: opens what is `Fixed`, reads the `Settings`
+                    (for workers: makes their `Supervisor`; each has a DalgaService of its own)
     startService    as the user that the daemon becomes, in its process: builds the `Parts`
                         endpoint <- scheduler -> store <- operations <- site <- the listeners
     stopService     in the order of `DalgaService._stop`
@@ -15,22 +16,21 @@ import gc
 import os
 import secrets
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from random import SystemRandom
 from typing import Any, NamedTuple
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import ILogObserver
-from twisted.python.components import Componentized
 
 from dalga import __version__
-from dalga.config.sections import Config, EndpointConfig
-from dalga.database import build_store, said_if_slow
+from dalga.config.sections import Config, EndpointConfig, MySQLConfig, SQLiteConfig
+from dalga.daemon import Daemon
+from dalga.database import build_store, engine, said_if_slow
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
 from dalga.listening import BACKLOG, listen
@@ -42,8 +42,11 @@ from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.trust import Trust
 from dalga.privileges import STAYS, User, acting_as
 from dalga.store.clock import steady_seconds
+from dalga.store.mysql import MySQL
+from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from dalga.web.server import ANSWERING, ApiSite, make_site
+from dalga.workers import Membership, Place, Supervisor, cores
 from dalga.zonedata import ZoneData, use_newest
 
 log = logger(__name__)
@@ -51,6 +54,9 @@ log = logger(__name__)
 #: Python's garbage collector looks at the young objects when there are this many more than at its
 #: last look, instead of 700. A look frees hardly anything, as a run leaves no cycles behind.
 YOUNG = 5_000
+
+#: What a stop may take (seconds) beyond the grace for runs, and beyond what the database takes.
+STOP_MARGIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +131,15 @@ class Parts(NamedTuple):
     ports: list[IListeningPort]
 
 
-def build(reactor: Any, fixed: Fixed, settings: Settings, instance: str) -> Parts:
+def build(
+    reactor: Any, fixed: Fixed, settings: Settings, instance: str, place: Place | None = None
+) -> Parts:
     """
     Build the parts: each is handed the parts before it. When this returns, clients are answered,
     and no run is claimed yet.
 
     :param instance: the name of this instance.
+    :param place: which worker this instance is; None if it is the only one of its daemon.
     """
     random = SystemRandom()
     slots = settings.pace.slots
@@ -153,6 +162,7 @@ def build(reactor: Any, fixed: Fixed, settings: Settings, instance: str) -> Part
         in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
         variation=lambda: settings.policy.variation(random),
         tzdata=fixed.zones.version,
+        worker=place,
     )
     site = make_site(
         operations=operations,
@@ -207,52 +217,44 @@ def instance_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
-class DalgaService(Service):
+class DalgaService(Daemon):
     """
-    The daemon: an HTTP interface and a scheduler over one store.
+    An instance: an HTTP interface and a scheduler over one store.
 
     :param fixed: closed by the service when it stops.
+    :param membership: what it is as a worker; None if it is the only instance of its daemon.
     """
 
     _parts: Parts
 
-    def __init__(self, reactor: Any, fixed: Fixed, settings: Settings) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        fixed: Fixed,
+        settings: Settings,
+        membership: Membership | None = None,
+    ) -> None:
         self._reactor = reactor
         self._fixed = fixed
         self._settings = settings
-        #: What twistd is to log by; None for what it would log by without.
-        self.observer: ILogObserver | None = None
-
-    def setServiceParent(self, parent: object) -> None:
-        """
-        Called by twistd with its application, before it begins to log. twistd logs by the observer
-        that the application has.
-        """
-        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
-        if self.observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.observer)
+        self._membership = membership
 
     def startService(self) -> None:
         """Build the parts, take connections, and begin to claim."""
         super().startService()  # type: ignore[no-untyped-call]
         instance = instance_name()  # of the process that twistd may have forked by now
-        self._parts = build(self._reactor, self._fixed, self._settings, instance)
+        place = None if self._membership is None else self._membership.place
+        self._parts = build(self._reactor, self._fixed, self._settings, instance, place)
         quiet_collector()
         self._parts.scheduler.start()
-        # By then signals are taken: a stop may follow at once on the line that the daemon listens.
-        self._reactor.callWhenRunning(log_start, self._fixed, self._settings, instance)
+        # By then signals are taken: a stop may follow at once on these lines.
+        self._reactor.callWhenRunning(self._log_start, instance, place)
 
-    def hang_up(self, stop: Callable[[], None]) -> None:
-        """
-        Called at each hang-up (SIGHUP), such as the closing of a terminal. A hang-up stops the
-        daemon.
-
-        This method alone decides that; a reload would begin here. It is called by the signal's
-        handler, in the middle of whatever the reactor is doing.
-
-        :param stop: stops the daemon as SIGTERM does.
-        """
-        stop()
+    def _log_start(self, instance: str, place: Place | None) -> None:
+        if place is None:
+            log_start(self._fixed, self._settings, instance)
+        else:
+            log.info("this worker is instance {instance}", instance=instance)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -277,16 +279,23 @@ class DalgaService(Service):
         log.info("stopped")
 
     async def _stop_listening(self) -> None:
+        shuts = self._membership is None
+        if self._membership is not None and self._membership.others_closed is not None:
+            await self._membership.others_closed
+            shuts = True
         for port, listener in zip(self._parts.ports, self._fixed.listeners, strict=True):
             # The kernel resets the connections that nobody has accepted. Those that it has by now
             # are accepted, and it makes no more: the port is closed a turn of the reactor later.
             port.numberAccepts = BACKLOG  # type: ignore[attr-defined]
             port.doRead()  # type: ignore[attr-defined]
-            with suppress(OSError):  # of systems other than Linux
-                listener.shutdown(socket.SHUT_RD)
+            if shuts:
+                with suppress(OSError):  # of systems other than Linux
+                    listener.shutdown(socket.SHUT_RD)
         for port, listener in zip(self._parts.ports, self._fixed.listeners, strict=True):
             await _maybe(port.stopListening())
             listener.close()
+        if self._membership is not None:
+            self._membership.closed()
 
     async def _drain(self) -> None:
         """Wait for runs and for requests, both at the same time."""
@@ -328,13 +337,17 @@ def _clients(count: int) -> str:
     return "1 client" if count == 1 else f"{count} clients"
 
 
-def log_start(fixed: Fixed, settings: Settings, instance: str) -> None:
-    """Write the log's first lines: what this instance is, and what it goes by."""
+def log_start(fixed: Fixed, settings: Settings, who: str) -> None:
+    """
+    Write the log's first lines: what this daemon is, and what it goes by.
+
+    :param who: the name of its only instance, or how many workers it has.
+    """
     log.info(
-        "dalga {version} ({instance}) listens on {urls}, "
+        "dalga {version} ({who}) listens on {urls}, "
         "keeps jobs in {where} and POSTs them to {baseurl}",
         version=__version__,
-        instance=instance,
+        who=who,
         urls=", ".join(
             f"http://{as_in_url(*listener.getsockname()[:2])}/" for listener in fixed.listeners
         ),
@@ -352,6 +365,16 @@ def log_start(fixed: Fixed, settings: Settings, instance: str) -> None:
         )
 
 
+def make_daemon(config: Config, reactor: Any, user: User = STAYS) -> Daemon:
+    """
+    Make an instance, or a supervisor of as many as the configuration asks for. See `make_service`.
+    """
+    workers = config.jobs.workers or cores()
+    if workers == 1:
+        return make_service(config, reactor, user)
+    return make_supervisor(config, reactor, workers, user)
+
+
 def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaService:
     """
     Open the `Fixed` things, and make the daemon. Blocks: to be called before the reactor runs.
@@ -360,12 +383,54 @@ def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaServi
         certificates are opened as the present user.
     :raises StartupError: if the database, the table or the address can't be used.
     """
+    fixed, settings = _open(config, reactor, engine(config.database), user)
+    return DalgaService(reactor, fixed, settings)
+
+
+def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STAYS) -> Supervisor:
+    """
+    Open the `Fixed` things, and make a daemon of several workers. See `make_service`.
+
+    :param workers: how many.
+    :raises StartupError: as `make_service`.
+    """
+    database = engine(config.database, workers)
+    fixed, settings = _open(config, reactor, database, user)
+    # Each worker opens a store of its own. This one was to find mistakes while somebody is there.
+    fixed.store.close()
+    # A collection writes to each object that it looks at, so a page of memory would be shared no
+    # more. In the workers, too, it passes over what is there by now.
+    quiet_collector()
+
+    def make_worker(reactor: Any, membership: Membership) -> DalgaService:
+        reactor.seconds = steady_seconds
+        store = build_store(config.database, reactor, SystemRandom(), database)
+        store.open()
+        return DalgaService(reactor, replace(fixed, store=store), settings, membership)
+
+    def close() -> None:
+        for listener in fixed.listeners:
+            listener.close()
+
+    return Supervisor(
+        reactor=reactor,
+        places=[Place(number, workers) for number in range(1, workers + 1)],
+        make=make_worker,
+        listens=partial(log_start, fixed, settings, f"{workers} workers"),
+        grace=settings.grace + STOP_MARGIN + longest_answer(config.database),
+        closed=close,
+    )
+
+
+def _open(
+    config: Config, reactor: Any, database: MySQL | SQLite, user: User
+) -> tuple[Fixed, Settings]:
     # Twisted's timers go by time.time: when the machine's clock is set back by an hour, each timer
     # would be late by an hour (P8). Leases are measured with the same clock.
     reactor.seconds = steady_seconds
     zones = use_newest()
     settings = settings_of(config)
-    store = build_store(config.database, reactor, SystemRandom())
+    store = build_store(config.database, reactor, SystemRandom(), database)
     listeners = listen(config.listen.host, config.listen.port)
     try:
         with acting_as(user), said_if_slow(store.where()):
@@ -374,7 +439,14 @@ def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaServi
         for listener in listeners:
             listener.close()
         raise
-    return DalgaService(reactor, Fixed(store, listeners, zones), settings)
+    return Fixed(store, listeners, zones), settings
+
+
+def longest_answer(database: MySQLConfig | SQLiteConfig) -> float:
+    """How long (seconds) a stop may wait for the database: see docs/promises.md."""
+    if isinstance(database, SQLiteConfig):
+        return 0.0
+    return database.dial_timeout + database.read_timeout
 
 
 def create_table(config: Config, reactor: Any, user: User = STAYS) -> str:

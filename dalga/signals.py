@@ -28,6 +28,7 @@ def take_signals(
     reactor: Any,
     hang_up: Callable[[Callable[[], None]], None],
     leave: Callable[[Callable[[], NoReturn]], None],
+    begin: Callable[[], object] | None = None,
 ) -> None:
     """
     Take the signals from now on.
@@ -37,6 +38,7 @@ def take_signals(
 
     :param hang_up: called with each SIGHUP; is given a function that stops as SIGTERM does.
     :param leave: has the last log lines written, and then calls the function that it is given.
+    :param begin: begins the stop, in the reactor's thread; `reactor.stop` if not given.
     """
     first: list[float] = []
 
@@ -44,7 +46,7 @@ def take_signals(
         now = steady_seconds()
         if not first:
             first.append(now)
-            reactor.callFromThread(reactor.stop)
+            reactor.callFromThread(begin or reactor.stop)
         elif now - first[0] > AT_ONCE:
             end = partial(os._exit, 128 + number)
             signal.signal(signal.SIGALRM, lambda *_: end())

@@ -67,6 +67,7 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("jobs", "maxRunning", "7", "max_running", 7),
     ("jobs", "scanFrequency", "500ms", "scan_frequency", 0.5),
     ("jobs", "shutdownTimeout", "0", "shutdown_timeout", 0.0),
+    ("jobs", "workers", "4", "workers", 4),
     ("mysql", "host", "db.example", "host", "db.example"),
     ("mysql", "port", "3307", "port", 3307),
     ("mysql", "socket", "/run/mysqld/mysqld.sock", "socket", ...),
@@ -99,6 +100,9 @@ BESIDE = {
     "ssl-key": {"ssl-mode": "required", "ssl-cert": "/etc/dalga.pem"},
     "ca": {"baseurl": "https://example.org/"},
 }
+
+#: What is refused on SQLite.
+ON_SERVERS = ("workers",)
 
 
 def variable(section: str, key: str) -> str:
@@ -138,7 +142,7 @@ class ReadTests(ConfigTestCase):
         """The defaults are the original's, and the database is the embedded one."""
         config = load_config(None, {})
         self.assertEqual(config, Config())
-        self.assertEqual(config.jobs, JobsConfig(0.0, True, RetryPolicy(), 100, 1.0, 10.0))
+        self.assertEqual(config.jobs, JobsConfig(0.0, True, RetryPolicy(), 100, 1.0, 10.0, 1))
         self.assertEqual(config.database, SQLiteConfig("dalga.sqlite"))
         self.assertEqual(config.listen, ListenConfig("127.0.0.1", 34006, 60.0, 30.0))
         self.assertEqual(config.endpoint, EndpointConfig("http://127.0.0.1:5000/", 10.0))
@@ -158,8 +162,11 @@ class ReadTests(ConfigTestCase):
         for section, key, text, attribute, value in EVERY_KEY:
             for spelling in (key, key.lower(), key.upper()):
                 lines = {**BESIDE.get(key, {}), spelling: text}.items()
+                server = ["[mysql]"] if key in ON_SERVERS else []
                 config = self.load(
-                    "\n".join([f"[{section}]", *(f"{name} = {value}" for name, value in lines)])
+                    "\n".join(
+                        [*server, f"[{section}]", *(f"{name} = {value}" for name, value in lines)]
+                    )
                 )
                 got = operator.attrgetter(attribute)(part(config, section))
                 self.assertEqual(got, text if value is ... else value, key)
@@ -167,7 +174,10 @@ class ReadTests(ConfigTestCase):
     def test_every_key_from_a_variable(self) -> None:
         for section, key, text, attribute, value in EVERY_KEY:
             given = {**BESIDE.get(key, {}), key: text}
-            config = load_config(None, {variable(section, key): given[key] for key in given})
+            environ = {variable(section, key): given[key] for key in given}
+            if key in ON_SERVERS:
+                environ["DALGA_MYSQL_HOST"] = "db"
+            config = load_config(None, environ)
             got = operator.attrgetter(attribute)(part(config, section))
             self.assertEqual(got, text if value is ... else value, key)
 
@@ -629,6 +639,42 @@ class ValueRefusalTests(ConfigTestCase):
                 [str(low), str(high), "0080"],
                 f"it takes a whole number from {low} to {high}",
             )
+
+    def test_workers(self) -> None:
+        """A number, or as many as there are cores, which is 0 here; on one file, one."""
+        self.check(
+            "jobs",
+            "workers",
+            ["", "0", "65", "-1", "1.5", "all", "autos"],
+            ["1", "auto", "AUTO"],
+            "it takes a whole number from 1 to 64, or auto",
+        )
+        mysql = {"DALGA_MYSQL_HOST": "db"}
+        for text, workers in [("1", 1), ("64", 64), ("Auto", 0)]:
+            config = load_config(None, {**mysql, "DALGA_JOBS_WORKERS": text})
+            self.assertEqual((config.jobs.workers, config.notes), (workers, ()))
+        why = "an SQLite file is for one process"
+        self.assertEqual(
+            self.refusal("[jobs]\nworkers = 2"),
+            f"ini: [jobs] workers is '2': {why}; keep the jobs in MySQL or MariaDB ([mysql]), or "
+            "give 1",
+        )
+        config = self.load("[jobs]\nworkers = auto")
+        (note,) = config.notes
+        self.assertEqual(config.jobs.workers, 1)
+        self.assertIn(f"[jobs] workers is auto, which is 1 here: {why}; with [mysql]", note)
+
+    def test_workers_option(self) -> None:
+        """It goes before the variable, also before one that is refused; and is refused itself."""
+        path = self.write("[mysql]\n[jobs]\nworkers = 2")
+        self.assertEqual(load_config(path, {}).jobs.workers, 2)
+        environ = {"DALGA_JOBS_WORKERS": "3"}
+        self.assertEqual(load_config(path, environ).jobs.workers, 3)
+        self.assertEqual(load_config(path, environ, "4").jobs.workers, 4)
+        self.assertEqual(load_config(path, {"DALGA_JOBS_WORKERS": "x"}, "auto").jobs.workers, 0)
+        error = self.assertRaises(ConfigError, load_config, path, environ, "no")
+        expected = "--workers is 'no': it takes a whole number from 1 to 64, or auto"
+        self.assertEqual(str(error), expected)
 
     def test_numbers(self) -> None:
         bad = ["", "-0.1", "nan", "inf", "-inf", "1e-3", "0,5", "10%", ".", "0x1", "1_0"]
@@ -1508,6 +1554,7 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
         "maxRunning": plain(1, 10_000),
         "scanFrequency": duration(1, 3600),
         "shutdownTimeout": duration(0, 3600),
+        "workers": plain(1, 1),
     },
     "mysql": {
         "host": text("db.example", "10.0.0.1", "::1", "a, b:3307"),
@@ -1841,7 +1888,8 @@ class FormatTests(ConfigTestCase):
                 for spelling in (key, key.lower(), key.upper()):
                     for plain in {number, False}:
                         given = {**beside, spelling: (plain, written)}
-                        config = self.load(render({section: given}))
+                        server = {"mysql": {"db": (False, "x")}} if key in ON_SERVERS else {}
+                        config = self.load(render({**server, section: given}))
                         got = operator.attrgetter(attribute)(part(config, section))
                         self.assertEqual(got, written if value is ... else value, (ending, key))
 
@@ -2227,17 +2275,19 @@ class WiringTests(SynchronousTestCase):
 
     def test_fixed_and_exchangeable(self) -> None:
         """
-        The database and the address are fixed while a daemon runs. Each other key has its place in
-        the settings, which could be exchanged.
+        The database, the address and the workers are fixed while a daemon runs. Each other key has
+        its place in the settings, which could be exchanged.
         """
         self.patch(service, "Trust", str)  # so that there need be no such file
         for section, key, text, *_ in EVERY_KEY:
             beside = {variable(section, name): BESIDE[key][name] for name in BESIDE.get(key, {})}
+            if key in ON_SERVERS:
+                beside["DALGA_MYSQL_HOST"] = "db"
             without = service.settings_of(load_config(None, beside))
             settings = service.settings_of(
                 load_config(None, {**beside, variable(section, key): text})
             )
-            fixed = (section, key) in {("listen", "host"), ("listen", "port")}
+            fixed = (section, key) in {("listen", "host"), ("listen", "port"), ("jobs", "workers")}
             fixed = fixed or section in ("mysql", "sqlite")
             self.assertEqual(settings == without, fixed, key)
 

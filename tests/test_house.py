@@ -76,9 +76,12 @@ APPLICATION = (
     "listening",
     "zonedata",
     "database",
-    "service",
     "signals",
     "destination",
+    "daemon",
+    "forking",
+    "workers",
+    "service",
     "cli",
     "__main__",
 )

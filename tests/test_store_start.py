@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import gatherResults
 
+from dalga import database
 from dalga.config.sections import MySQLConfig
 from dalga.errors import StartupError, TableExists
 from dalga.model.key import JobKey
@@ -333,6 +334,16 @@ class TrialTests(EngineTestCase):
         sentence = self.refusal()
         self.assertIn(f"user '{name}' may have 3 sessions at once at database ", sentence)
         self.assertIn("set maxOpenConns = 3 in [mysql], or raise max_user_connections", sentence)
+        for workers, do in [
+            (2, "set maxOpenConns = 1 in [mysql], or raise"),
+            (4, "set workers = 3 and maxOpenConns = 1, or raise"),
+        ]:
+            mysql = database.server(self.config, workers)
+            with closing(mysql.connect()) as connection:
+                cursor = connection.cursor()
+                error = self.assertRaises(StartupError, mysql.check_table, cursor)
+            expected = f"and {workers} workers have up to 7 each: {do} max_user_connections"
+            self.assertIn(expected, str(error))
         self.config = replace(self.config, max_open_conns=3)
         self.make_store().open()
 

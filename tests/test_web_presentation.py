@@ -310,6 +310,14 @@ class StatusTests(SynchronousTestCase):
                 f'"lag":{shown},"set_aside_jobs":6,"tzdata":"2026f","counts_age":{shown}}}',
             )
 
+    def test_workers_come_last(self) -> None:
+        """They are there only if the daemon has some."""
+        plain = Status("host-1", 1, 2, 3, 4, 5, 0.0, 6, "2026f", 0.0)
+        self.assertEqual(
+            status_json(replace(plain, worker=2, workers=4)),
+            status_json(plain)[:-1] + b',"worker":2,"workers":4}',
+        )
+
     def test_what_is_not_counted_yet_is_null(self) -> None:
         self.assertEqual(
             status_json(Status("host-1", 1, None, None, None, 5, 0.0, None, None, None)).decode(),

@@ -1,6 +1,7 @@
 """
-The values that a file and the variables give, by section and key, before they are read as texts or
-numbers. An unknown section or key is refused here, with the name that may have been meant.
+The values that a file, the variables and the command line give, by section and key, before they are
+read as texts or numbers. An unknown section or key is refused here, with the name that may have
+been meant.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _Values = dict[tuple[str, str], Value]
 
 
 class Given:
-    """The values that a file and the variables give. A value that is added later goes first."""
+    """The values that were given. A value that is added later goes first."""
 
     def __init__(self) -> None:
         #: The heading in the file, or the variable, by which each section is there, for sentences.
@@ -123,6 +124,10 @@ class Given:
                 value = Value(key, text, name, secret=is_secret(section, key))
                 _add(values, section, value)
         self._values.update(values)
+
+    def add_option(self, section: str, key: str, text: str) -> None:
+        """Take the value of an option of the command line, which has the name of a key."""
+        self._values[section, key] = Value(key, text, f"--{key}")
 
     def _note_likeness(self, name: str) -> None:
         """

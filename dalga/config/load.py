@@ -33,19 +33,23 @@ from dalga.errors import ConfigError
 Values = Mapping[str, Value]
 
 
-def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
+def load_config(path: str | None, environ: Mapping[str, str], workers: str | None = None) -> Config:
     """
-    Read the configuration: a variable goes before the file, the file before the default.
+    Read the configuration: an option of the command line goes before a variable, a variable before
+    the file, the file before the default.
 
     :param path: a file, as `dalga.config.formats.read_file` takes it; None for none.
     :param environ: the environment. Read are the variables that begin with ``DALGA_`` and the name
         of a section, without those that Kubernetes and docker links set.
+    :param workers: the option ``--workers``; None if it was not given.
     :raises ConfigError: with one sentence, on the first mistake.
     """
     given = Given()
     if path is not None:
         given.add_file(path)
     given.add_variables(environ)
+    if workers is not None:
+        given.add_option("jobs", "workers", workers)
     if "mysql" in given.origins and "sqlite" in given.origins:
         raise ConfigError(
             f"{given.origins['mysql']} and {given.origins['sqlite']} each choose a database: leave "
@@ -56,12 +60,17 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
         database = _mysql(given.of("mysql"))
     else:
         database = read(SQLiteConfig, given.of("sqlite"))
+    jobs = _jobs(given.of("jobs"))
+    notes = list(given.notes())
+    if isinstance(database, SQLiteConfig) and jobs.workers != 1:
+        jobs = replace(jobs, workers=1)
+        notes.append(_alone(given.of("jobs")["workers"]))
     return Config(
         database=database,
-        jobs=_jobs(given.of("jobs")),
+        jobs=jobs,
         listen=read(ListenConfig, given.of("listen")),
         endpoint=_endpoint(given.of("endpoint"), given.headers.given),
-        notes=tuple(given.notes()),
+        notes=tuple(notes),
         links=tuple(given.links),
     )
 
@@ -84,6 +93,19 @@ def _jobs(values: Values) -> JobsConfig:
     # Where only one of the two keys is given, the default of the other gives way.
     given = interval if "retryInterval" in values else longest
     return replace(jobs, retry=replace(jobs.retry, interval=given, max_interval=given))
+
+
+def _alone(workers: Value) -> str:
+    """
+    What is said of several workers on SQLite. A person who asks for ``auto`` asks for as many as
+    are of use, and one is.
+
+    :raises ConfigError: for a number of workers.
+    """
+    why = "an SQLite file is for one process"
+    if workers.text.lower() == "auto":
+        return f"{workers.where} is auto, which is 1 here: {why}; with [mysql] there are more"
+    raise workers.refuse(f"{why}; keep the jobs in MySQL or MariaDB ([mysql]), or give 1")
 
 
 def _mysql(values: Values) -> MySQLConfig:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dalga.config import texts
 from dalga.config.keys import Key, key, keys_of, of_key, parts
 from dalga.config.values import Reader, Value, boolean, duration, number, text, whole
+from dalga.errors import ConfigError
 from dalga.model.address import host_and_port, why_not_base_url
 from dalga.model.retry import RetryPolicy
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: The longest time of retries: a year.
 _YEAR = "8760h"
+
+#: The most workers that one supervisor has.
+MOST_WORKERS = 64
 
 
 def _timespan(shortest: str, longest: str) -> Reader[timedelta]:
@@ -32,6 +36,16 @@ def _stop_after(value: Value) -> timedelta | None:
     """A timespan; None for 0, which is never."""
     seconds = duration("0", _YEAR)(value)
     return None if seconds == 0 else timedelta(seconds=seconds)
+
+
+def _workers(value: Value) -> int:
+    """A number of processes; 0 for ``auto``."""
+    if value.text.lower() == "auto":
+        return 0
+    try:
+        return whole(1, MOST_WORKERS)(value)
+    except ConfigError:
+        raise value.refuse(f"it takes a whole number from 1 to {MOST_WORKERS}, or auto") from None
 
 
 def _ssl_mode(value: Value) -> str:
@@ -56,12 +70,14 @@ class JobsConfig:
         jitter=Key("retryJitter", number(0, 1, "0.5")),
         stop_after=Key("retryStopAfter", _stop_after),
     )
-    #: How many runs this instance has under way at once, at most.
+    #: How many runs an instance has under way at once, at most.
     max_running: int = key("maxRunning", whole(1, 10_000), default=100)
     #: Time (seconds) between two scans for jobs that other instances wrote.
     scan_frequency: float = key("scanFrequency", duration(), default=1.0)
     #: Time limit (seconds) for the runs that are under way at a stop.
     shutdown_timeout: float = key("shutdownTimeout", duration("0"), default=10.0)
+    #: How many processes run jobs, each an instance of its own; 0 for as many as there are cores.
+    workers: int = key("workers", _workers, default=1)
 
 
 @dataclass(frozen=True, slots=True)

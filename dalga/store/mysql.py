@@ -222,6 +222,7 @@ class MySQL:
         write_timeout: float = 10.0,
         encryption: ssl.SSLContext | bool = True,
         places: Places | None = None,
+        processes: int = 1,
     ) -> None:
         self._servers = tuple(servers)
         self._database = database
@@ -238,6 +239,8 @@ class MySQL:
         # The whole statement ends before that, too, and later than a wait for a lock.
         self._limits = Limits(lock, max(read_timeout - 0.5, (lock + read_timeout) / 2))
         self._places = places or Places(1, spare=False)
+        #: How many processes, each with as many places, there are for this user.
+        self._processes = processes
         self._dialer = Dialer()
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
@@ -459,11 +462,17 @@ class MySQL:
                 f"{self.where()} takes statements of {longest} bytes at the most, and Dalga's have "
                 f"up to {LONGEST_STATEMENT}: set max_allowed_packet = 16M on the server"
             )
-        if 0 < sessions < self._places.most:
+        each, processes = self._places.most, self._processes
+        if 0 < sessions < each * processes:
+            who = f"this instance has up to {each}"
+            if processes > 1:
+                who = f"{processes} workers have up to {each} each"
+            do = f"set maxOpenConns = {sessions // processes} in [mysql]"
+            if sessions < processes:
+                do = f"set workers = {sessions} and maxOpenConns = 1"
             raise StartupError(
                 f"user {self._user!r} may have {sessions} sessions at once at {self.where()}, and "
-                f"this instance has up to {self._places.most}: set maxOpenConns = {sessions} in "
-                "[mysql], or raise max_user_connections"
+                f"{who}: {do}, or raise max_user_connections"
             )
 
     def _check_indexes(self, cursor: Cursor) -> None:

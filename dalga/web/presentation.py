@@ -125,9 +125,15 @@ def _local(local: datetime) -> str:
 
 
 def status_json(status: Status) -> bytes:
-    """The counts, with the names and in the order of `Status`. Seconds are whole, rounded down."""
+    """
+    The counts, with the names and in the order of `Status`. Seconds are whole, rounded down. The
+    members on workers are there only if the daemon has workers.
+    """
     age = None if status.counts_age is None else math.floor(status.counts_age)
-    return _json({**asdict(status), "lag": math.floor(status.lag), "counts_age": age})
+    members = {**asdict(status), "lag": math.floor(status.lag), "counts_age": age}
+    if status.workers is None:
+        del members["worker"], members["workers"]
+    return _json(members)
 
 
 def problem_json(problem: Problem) -> bytes:

@@ -1,0 +1,379 @@
+"""
+Several instances on one machine, in processes of their own, below one supervisor.
+
+The *supervisor* is the process that the ``dalga`` command or twistd is. It opens the sockets, makes
+the *workers* by fork(2), writes their lines to the log, and makes a new worker for each that dies.
+It runs no job, and has no connection to the database. A worker is an instance like any other: it
+has a name, a store and a scheduler of its own. The listening sockets are the same for all workers;
+a connection goes to whoever accepts it first.
+
+    make_supervisor  opens the sockets, and tries the database
+    Supervisor       in the supervisor's process
+    work             a worker's process, from its beginning to its end
+
+At a stop the kernel resets the connections that nobody has accepted, so one worker, the *keeper*,
+accepts connections until no other worker does. The keeper alone shuts the sockets down:
+
+    supervisor -> the others   STOP       they accept what waits, and close their sockets
+    the others -> supervisor   CLOSED
+    supervisor -> the keeper   KEEP       at once: it claims no more
+                               CLOSE      when all others have closed their sockets
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import globalLogPublisher
+
+from dalga.daemon import Daemon
+from dalga.destination import elsewhere
+from dalga.errors import StartupError
+from dalga.forking import Child, Parent, fork
+from dalga.log import LineObserver, logger
+from dalga.signals import take_signals
+
+log = logger(__name__)
+
+#: The wait (seconds) before a new worker is made for one that has died, and the longest wait. Each
+#: is twice as long as the last.
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+
+#: A worker that was at work for this long (seconds) was well: the next wait is `FIRST_WAIT`.
+WELL = 60.0
+
+#: A worker that gets a signal waits this long (seconds) for the supervisor's word that all stop:
+#: Ctrl-C, systemd and pkill(1) send a signal to all processes at once.
+ALL_OR_ONE = 0.2
+
+#: From one look whether a process has ended to the next, in seconds. Its files are closed first.
+REAP = 0.005
+
+
+#: The keeper waits this long (seconds) for the others, at most: one of them may hang.
+KEEPING = 1.0
+
+#: From a worker: it is at work; it accepts connections no more.
+READY, CLOSED = b"r", b"c"
+#: To a worker: it is to stop in order, and so are the others; to the keeper, see above.
+STOP, KEEP, CLOSE = b"s", b"k", b"x"
+
+
+class Place(NamedTuple):
+    """Which of the workers a worker is: `number` counts from 1."""
+
+    number: int
+    of: int
+
+
+class Membership:
+    """
+    What an instance has to know of being a worker.
+
+    :param place: which worker it is.
+    :param closed: to be called when the instance accepts connections no more.
+    """
+
+    def __init__(self, place: Place, closed: Callable[[], object]) -> None:
+        self.place = place
+        self.closed = closed
+        #: Before a stop, for the keeper: fires when no other worker accepts connections. None if
+        #: the listening sockets are to be left as they are.
+        self.others_closed: Deferred[None] | None = None
+
+
+class Worker(Protocol):
+    """The service of a worker."""
+
+    def startService(self) -> None: ...
+
+    def stopService(self) -> Deferred[None]: ...
+
+
+#: Makes a worker's service in the worker's process, with the reactor of that process. May raise
+#: `StartupError`.
+Make = Callable[[Any, Membership], Worker]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def wait(deaths: int) -> float:
+    """
+    How long (seconds) to wait before a new worker is made.
+
+    :param deaths: how many workers have died here in a row, none of them `WELL` before.
+    """
+    return min(FIRST_WAIT * 2.0 ** min(deaths - 1, 16), LONGEST_WAIT)
+
+
+def end_in_words(status: int) -> str:
+    """
+    How a process has ended.
+
+    :param status: see `Child.status`.
+    """
+    if status >= 0:
+        return f"has ended with status {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"was ended by signal {-status}"
+
+
+class _Seat:
+    """A worker's place, and whoever has it."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.child: Child | None = None
+        #: When the worker was at work, in the reactor's seconds; None before.
+        self.ready_at: float | None = None
+        #: Whether the worker accepts connections, as far as is known.
+        self.accepts = False
+        #: See `wait`.
+        self.deaths = 0
+        #: Makes the next worker.
+        self.timer: IDelayedCall | None = None
+
+
+class Supervisor(Daemon):
+    """
+    :param places: one for each worker.
+    :param listens: writes the log's first lines. Called when the first worker is at work.
+    :param grace: how long (seconds) a worker may take to stop; after that it is killed.
+    :param closed: called when all workers have ended.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        places: Sequence[Place],
+        make: Make,
+        listens: Callable[[], None],
+        grace: float,
+        closed: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._seats = [_Seat(place) for place in places]
+        self._make = make
+        self._listens = listens
+        self._grace = grace
+        self._closed = closed
+        self._has_listened = False
+        #: Fires when all workers have ended; None before a stop.
+        self._over: Deferred[None] | None = None
+        #: The worker that accepts connections to the last.
+        self._keeper: Child | None = None
+
+    def startService(self) -> None:
+        """Make the workers, once the reactor runs: by then signals are taken."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        for seat in self._seats:
+            if self._over is None:
+                self._fill(seat)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Have all workers stop in order, each within the grace. Fires when all have ended.
+        """
+        Service.stopService(self)
+        self._over = Deferred()
+        for seat in self._seats:
+            if seat.timer is not None:
+                seat.timer.cancel()
+                seat.timer = None
+            if seat.child is None:
+                continue
+            if seat.ready_at is not None and seat.accepts and self._keeper is None:
+                self._keeper = seat.child
+                seat.child.way.say(KEEP)
+            else:
+                seat.child.way.say(STOP)
+                if seat.ready_at is None:  # its reactor may not run for long, and it has no run
+                    seat.child.signal(signal.SIGTERM)
+        self._look_who_accepts()
+        self._reactor.callLater(KEEPING, self._close)
+        if not self._there():
+            return self._end()
+        killing = self._reactor.callLater(self._grace, self._kill)
+        self._over.addCallback(lambda _: killing.active() and killing.cancel())
+        return self._over.addCallback(lambda _: self._end())
+
+    def abandon(self) -> None:
+        """See `Daemon.abandon`."""
+        for child in self._there():
+            child.signal(signal.SIGKILL)
+
+    def _look_who_accepts(self) -> None:
+        others = (seat for seat in self._seats if seat.child is not self._keeper)
+        if not any(seat.accepts for seat in others):
+            self._close()
+
+    def _close(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.way.say(CLOSE)
+
+    def _end(self) -> Deferred[None]:
+        self._closed()
+        log.info("stopped")
+        return succeed(None)
+
+    def _kill(self) -> None:
+        for seat in self._seats:
+            if seat.child is not None:
+                log.warn(
+                    "worker {number} has not stopped within {grace:g} s, and is killed: its runs "
+                    "are left to their leases",
+                    number=seat.place.number,
+                    grace=self._grace,
+                )
+        self.abandon()
+
+    def _there(self) -> list[Child]:
+        return [seat.child for seat in self._seats if seat.child is not None]
+
+    def _fill(self, seat: _Seat) -> None:
+        """Make a worker."""
+        seat.timer = None
+        make, observer = self._make, self.observer
+
+        def run(reactor: Any, parent: Parent) -> int:
+            return work(reactor, parent, seat.place, make, observer)
+
+        try:
+            child = fork(self._reactor, self._there(), run)
+        except OSError as error:
+            self._vacate(seat, f"could not be made ({error.strerror})")
+            return
+        seat.child, seat.ready_at, seat.accepts = child, None, True
+        child.way.listen(self._reactor, lambda data: self._heard(seat, child, data))
+        if observer is not None:
+            child.lines.listen(self._reactor, observer.pass_on)
+
+    def _heard(self, seat: _Seat, child: Child, word: bytes) -> None:
+        if not word:
+            self._gone(seat, child)
+        elif word == READY:
+            seat.ready_at = self._reactor.seconds()
+            if not self._has_listened:
+                self._has_listened = True
+                self._listens()
+        elif word == CLOSED:
+            seat.accepts = False
+            self._look_who_accepts()
+
+    def _gone(self, seat: _Seat, child: Child) -> None:
+        """A worker has closed its files, as a process does when it ends."""
+        status = child.status()
+        if status is None:
+            self._reactor.callLater(REAP, self._gone, seat, child)
+            return
+        child.lines.finish()
+        child.way.close()
+        seat.child, seat.accepts = None, False
+        at = seat.ready_at
+        if at is not None and self._reactor.seconds() - at >= WELL:
+            seat.deaths = 0
+        how = f"(process {child.pid}) {end_in_words(status)}"
+        if self._over is None:
+            self._vacate(seat, how)
+            return
+        if status != 0 and at is not None:
+            log.warn("worker {number} {how}", number=seat.place.number, how=how)
+        if self._there():
+            self._look_who_accepts()
+        else:
+            self._over.callback(None)
+
+    def _vacate(self, seat: _Seat, how: str) -> None:
+        """Make a new worker later."""
+        seat.deaths += 1
+        seconds = wait(seat.deaths)
+        log.warn(
+            "worker {number} {how}: the next begins in {seconds:g} s",
+            number=seat.place.number,
+            how=how,
+            seconds=seconds,
+        )
+        seat.timer = self._reactor.callLater(seconds, self._fill, seat)
+
+
+def work(
+    reactor: Any,
+    parent: Parent,
+    place: Place,
+    make: Make,
+    parents: LineObserver | None,
+) -> int:
+    """
+    Be a worker. Returns when the worker has stopped.
+
+    :param parents: the observer of the supervisor, which the process has taken over; None where
+        events go to an observer of twistd's, which will do for the worker, too.
+    :return: the exit status.
+    """
+    observer = None
+    if parents is not None:
+        globalLogPublisher.removeObserver(parents)
+        observer = elsewhere(parent.write, f" worker {place.number}", reactor)
+        globalLogPublisher.addObserver(observer)
+    try:
+        membership = Membership(place, lambda: parent.way.say(CLOSED))
+        service = make(reactor, membership)
+    except StartupError as error:
+        log.error("{error}", error=error)
+        return 1
+
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            with suppress(ReactorNotRunning):  # a signal came before signals were taken
+                reactor.stop()
+
+    def heard(word: bytes) -> None:
+        if word == CLOSE and membership.others_closed is not None:
+            membership.others_closed.callback(None)
+            return
+        if word == KEEP:
+            membership.others_closed = Deferred()
+        if not word and not stopping:
+            line = f"dalga: the supervisor is gone: worker {place.number} stops\n"
+            os.write(2, line.encode())
+        stop()
+
+    def listen() -> None:
+        parent.way.listen(reactor, heard)
+        parent.way.say(READY)
+
+    leave = observer.leave if observer is not None else lambda end: end()
+    alone = partial(reactor.callLater, ALL_OR_ONE, stop)
+    reactor.callWhenRunning(take_signals, reactor, lambda stop: None, leave, alone)
+    reactor.callWhenRunning(listen)
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    if observer is not None:
+        observer.flush()
+    return 0
