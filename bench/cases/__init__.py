@@ -17,6 +17,7 @@ from bench.cases.drains import (
     growth,
     store_alone,
     two_daemons,
+    workers,
 )
 from bench.cases.field import field
 from bench.cases.million import idle_million, start_million
@@ -85,5 +86,6 @@ CASES = {
     ),
     "growth": Case(growth, (at_least("ratio", 0.9),)),
     "two-daemons": Case(two_daemons, (at_least("ratio", 1.2),)),
+    "workers": Case(workers, (at_least("ratio", 1.3),)),
     "store": Case(store_alone),
 }

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from bench.daemon import Bench, Figures, new_table, running_dalga, write_ini
 from bench.databases import COMMITS, DAY, LOCK_WAITS, MILLION, ROLLBACKS, text
-from bench.machine import wait_until
+from bench.machine import NotHere, wait_until
 from bench.references import bare, lean
 from bench.sink import check, rate
 
@@ -135,6 +135,23 @@ def two_daemons(bench: Bench) -> Figures:
         "row_lock_waits": conflicts[LOCK_WAITS],
         # The clients close their connections without one.
         "transactions_rolled_back": conflicts[ROLLBACKS],
+    }
+
+
+def workers(bench: Bench) -> Figures:
+    """One daemon of two workers, against one process."""
+    if not bench.program.takes("--workers"):
+        raise NotHere(f"the daemon in {bench.program.checkout} has no --workers")
+    count = bench.jobs(BACKLOG)
+    alone = drained(bench, count)
+    together = drained(bench, count, options=("--workers", "2"))
+    return {
+        "together": together["jobs_per_second"],
+        "alone": alone["jobs_per_second"],
+        "ratio": together["jobs_per_second"] / alone["jobs_per_second"],
+        "together_cpu_ms_per_job": together["daemon_cpu_ms_per_job"],
+        "alone_cpu_ms_per_job": alone["daemon_cpu_ms_per_job"],
+        "peak_memory_mb": together["peak_memory_mb"],
     }
 
 
