@@ -16,6 +16,8 @@ from tests.servers import Server, start_server
 # What the server counts.
 QUERIES, COMMITS, ROLLBACKS = "Questions", "Com_commit", "Com_rollback"
 LOCK_WAITS = "Innodb_row_lock_waits"
+# Statements that a record deletes rows by.
+DELETES = "Com_delete_multi"
 
 MILLION = 1_000_000
 #: A day, as the schedule of a job.

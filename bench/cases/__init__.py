@@ -22,7 +22,14 @@ from bench.cases.drains import (
 from bench.cases.field import field
 from bench.cases.million import idle_million, start_million
 from bench.cases.posts import posts
-from bench.cases.punctuality import immediate, punctual_burst, punctual_spread
+from bench.cases.punctuality import (
+    immediate,
+    punctual_burst,
+    punctual_burst_3000,
+    punctual_burst_many,
+    punctual_many,
+    punctual_spread,
+)
 from bench.daemon import Bench, Figures
 from bench.report import AT_LEAST, AT_MOST, Target
 
@@ -70,11 +77,14 @@ CASES = {
         (at_most("p50_ms", 5), at_most("p99_ms", 10), at_most("max_ms", 200)),
         by_turns=(at_most("daemon_cpu_ms_per_job", 0.67),),
     ),
+    "punctual-many": Case(punctual_many, (at_most("claims_per_job", 2), at_most("p99_ms", 25))),
     "punctual-burst": Case(
         punctual_burst,
         (at_most("p50_ms", 60), at_most("p99_ms", 130), at_most("max_ms", 200)),
         by_turns=(at_most("p50_ms", 0.5), at_most("p99_ms", 0.5)),
     ),
+    "punctual-burst-3000": Case(punctual_burst_3000),
+    "punctual-burst-many": Case(punctual_burst_many),
     "immediate": Case(immediate, (at_most("p50_ms", 10), at_most("p99_ms", 40))),
     "api-put": Case(api_put, (at_least("per_second", 2500), at_least("ratio", 0.5))),
     "api-get": Case(api_get, (at_least("ratio", 0.7),)),

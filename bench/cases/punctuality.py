@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from statistics import quantiles
 
 from bench.daemon import Bench, Figures, new_table, running_dalga
-from bench.databases import COMMITS
+from bench.databases import COMMITS, DELETES
 from bench.machine import wait_until
 from bench.references import bare
 from bench.sink import check
@@ -19,38 +20,69 @@ def punctual_spread(bench: Bench) -> Figures:
     return _punctual(bench, lambda number: number / 300)
 
 
+def punctual_many(bench: Bench) -> Figures:
+    """300 jobs a second, spread over each second, and eight daemons on one table."""
+    return _punctual(bench, lambda number: number / 300, daemons=8)
+
+
 def punctual_burst(bench: Bench) -> Figures:
     """300 jobs that are due at the same instant, each second."""
     return _punctual(bench, lambda number: number // 300)
 
 
-def _punctual(bench: Bench, after: Callable[[int], float]) -> Figures:
+def punctual_burst_many(bench: Bench) -> Figures:
+    """300 jobs that are due at the same instant, each second, and eight daemons on one table."""
+    return _punctual(bench, lambda number: number // 300, daemons=8)
+
+
+def punctual_burst_3000(bench: Bench) -> Figures:
+    """3,000 jobs that are due at the same instant, every five seconds."""
+    return _punctual(bench, lambda number: number // 3000 * 5, 600)
+
+
+def _punctual(
+    bench: Bench, after: Callable[[int], float], per_second: int = 300, daemons: int = 1
+) -> Figures:
+    """
+    :param after: when a job is due, in seconds after the first job, by its number.
+    :param per_second: how many jobs are due in each second, on average.
+    """
     new_table(bench)
-    count = int(300 * bench.seconds(60))
-    began = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=15)
+    count = int(per_second * bench.seconds(60))
+    # Daemons learn of each other by their second heartbeats, 10 s after they have started.
+    began = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=13 + 2 * daemons)
     dues = {f"job{n}": began + timedelta(seconds=after(n)) for n in range(count)}
     bench.database.insert(dues.items())
-    with running_dalga(bench) as daemon:
+    with contextlib.ExitStack() as running:
+        processes = [
+            running.enter_context(running_dalga(bench, f"{number}")) for number in range(daemons)
+        ]
         if datetime.now(UTC) > began - timedelta(seconds=1):
-            raise SystemExit("the jobs were due before the daemon was there")
+            raise SystemExit("the jobs were due before the daemons were there")
         time.sleep(max(0.0, began.timestamp() - time.time() - 0.5))
-        cpu, database_cpu = daemon.cpu(), bench.database.cpu()
-        commits = bench.database.counter(COMMITS)
+        counted = (COMMITS, DELETES)
+        cpu, database_cpu = sum(daemon.cpu() for daemon in processes), bench.database.cpu()
+        commits, deletes = (bench.database.counter(name) for name in counted)
         wait_until(lambda: bench.sink.count() >= count, "all jobs to arrive", 0.5)
         wait_until(lambda: bench.database.count() == 0, "all to be recorded")
-        cpu, database_cpu = daemon.cpu() - cpu, bench.database.cpu() - database_cpu
+        cpu = sum(daemon.cpu() for daemon in processes) - cpu
+        database_cpu = bench.database.cpu() - database_cpu
         commits = bench.database.counter(COMMITS) - commits
+        deletes = bench.database.counter(DELETES) - deletes
     arrivals = bench.sink.arrivals()
     check(arrivals, count)
     late = [(arrival.at - dues[arrival.path].timestamp()) * 1000 for arrival in arrivals]
     # nginx cuts off what is less than a millisecond.
     if min(late) < -2:
         raise SystemExit(f"a job arrived {-min(late):g} ms before its time")
+    # Each record deletes rows. Each daemon makes a scan a second.
+    scans = daemons * (after(count - 1) + 0.5)
     return {
         **percentiles(late),
         "daemon_cpu_ms_per_job": cpu / count * 1000,
         "database_cpu_ms_per_job": database_cpu / count * 1000,
         "transactions_per_job": commits / count,
+        "claims_per_job": (commits - deletes - scans) / count,
     }
 
 
