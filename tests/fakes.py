@@ -315,12 +315,13 @@ class FakeStore:
         """See `Store.now`."""
         return self._run("now", None, lambda: self.time)
 
-    def announce(self, instance: str) -> Deferred[None]:
+    def announce(self, instance: str) -> Deferred[int]:
         """See `Store.announce`."""
 
-        def work() -> None:
+        def work() -> int:
             alive = {name: seen for name, seen in self.heard_of.items() if self._alive(seen)}
             self.heard_of = {**alive, instance: self.time}
+            return len(self.heard_of) - 1
 
         return self._run("announce", instance, work)
 

@@ -86,6 +86,27 @@ class AgendaTests(SynchronousTestCase):
         agenda.forget_until(at(2))
         self.assertEqual(drain(agenda), [at(3)])
 
+    def test_jobs(self) -> None:
+        """How many jobs are due up to a time: as the last scan counted, and those added since."""
+        agenda = Agenda()
+        agenda.fill([at(1), at(1), at(2), at(3), at(3)], at(10))
+        for then, jobs in ((0.9, 0), (1, 2), (2, 3), (2.9, 3), (3, 5), (9, 5)):
+            self.assertEqual(agenda.jobs_until(at(then), 100), jobs, then)
+        agenda.add(at(1))
+        agenda.add(at(0))
+        self.assertEqual(agenda.jobs_until(at(1), 100), 4)
+        agenda.fill([at(0), at(1), at(1), at(1)], at(10))
+        self.assertEqual(agenda.jobs_until(at(3), 100), 7)
+        self.assertEqual([agenda.forget_until(at(1)), agenda.forget_until(at(9))], [4, 3])
+        self.assertEqual(agenda.jobs_until(at(9), 100), 0)
+
+    def test_enough_jobs(self) -> None:
+        """P7: no more times are looked at than make up what is enough."""
+        agenda = Agenda()
+        agenda.fill([at(n) for n in range(100)] + [at(0)] * 20, at(200))
+        self.assertEqual(agenda.jobs_until(at(150), 21), 21)
+        self.assertEqual(agenda.jobs_until(at(150), 30), 30)
+
     def test_limit(self) -> None:
         """P10: what would be too many pulls the horizon in, to the last time that is still held."""
         agenda = Agenda(limit=10)

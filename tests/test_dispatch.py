@@ -788,6 +788,122 @@ class ClaimTests(SchedulerTestCase):
         self.assertEqual([run.attempt for run, _ in self.endpoint.posts], [1, 2])
 
 
+class LeadTests(SchedulerTestCase):
+    """Whose claims come in vain, as another instance is faster."""
+
+    def start_behind(self, *others: str) -> float:
+        """
+        Start where for 0.2 s another instance takes all jobs, which the scan has found still, and
+        then two jobs are due that it does not take.
+
+        :return: the time of the start.
+        """
+        for other in others:
+            self.store.heard_of[other] = self.store.time
+        for number in range(1, 61):
+            self.store.insert(f"theirs{number}", self.store.time + seconds(number / 300))
+        for after in (0.3, 0.4):
+            self.store.insert("left", self.store.time + seconds(after), body=f"{after}")
+        self.start()
+        self.store.rows = {id: row for id, row in self.store.rows.items() if row.key.path == "left"}
+        began = self.clock.seconds()
+        self.go(0.25)
+        return began
+
+    def test_others_are_left_a_lead(self) -> None:
+        """P10: one that is never the first claims now and then, not for each job."""
+        self.start_behind("web2")
+        self.assertLess(len(self.store.called("claim")), 15)
+
+    def test_the_other_is_gone(self) -> None:
+        """P5, P7: a job that nobody takes is late by the lead; the next one is on time."""
+        began = self.start_behind("web2")
+        self.go(0.25)
+        late = [at - began - due for at, due in zip(self.times(), (0.3, 0.4), strict=True)]
+        self.assertLess(late[0], 0.034)
+        self.assertGreater(late[0], 0.030)
+        self.assertLess(abs(late[1]), 0.001)
+
+    def test_alone(self) -> None:
+        """P7: where no other is alive, jobs that were deleted make no other job late."""
+        began = self.start_behind()
+        self.go(0.25)
+        for at, due in zip(self.times(), (0.3, 0.4), strict=True):
+            self.assertLess(abs(at - began - due), 0.001)
+
+    def test_the_others_have_left(self) -> None:
+        """P7: a heartbeat that finds no other ends the lead."""
+        self.start_behind("web2")
+        self.go(1)
+        del self.store.heard_of["web2"]
+        self.go(10)
+        began = self.clock.seconds()
+        for after in (0.1, 0.3):
+            self.store.insert(f"after{after}", self.store.time + seconds(after))
+            self.scheduler.expect(self.store.time + seconds(after))
+        self.store.rows = {id: r for id, r in self.store.rows.items() if r.key.path == "after0.3"}
+        self.go(1)
+        self.assertLess(abs(self.times()[-1] - began - 0.3), 0.0005)
+
+
+class BurstTests(SchedulerTestCase):
+    """More jobs that are due at one instant than there are slots: eight."""
+
+    def burst(self, *others: str, path: str = "job{}") -> list[object]:
+        """24 jobs are due; how many rows each claim asks for that finds some."""
+        for other in others:
+            self.store.heard_of[other] = self.store.time
+        due = self.store.time + seconds(0.5)
+        for number in range(24):
+            self.store.insert(path.format(number), due, body=f"{number:02}")
+        self.start(slots=8)
+        claims = len(self.store.called("claim"))
+        self.go(0.5)
+        return [call.argument for call in self.store.called("claim")[claims:]]
+
+    def test_alone(self) -> None:
+        """P6, P7: one claim takes them all, and they start in due order as slots become free."""
+        self.assertEqual(self.burst(), [24])
+        self.assertEqual(self.scheduler.running, 8)
+        self.store.hold("claim")
+        for number in range(24):
+            self.endpoint.answer(f"job{number}")
+        self.assertEqual(self.endpoint.paths, [f"job{number}" for number in range(24)])
+
+    def test_shared(self) -> None:
+        """P6: with others alive a claim takes a part, and the next a part of what is left."""
+        self.assertEqual(self.burst("web2", "web3"), [9, 6])
+
+    def next_claims(self, path: str, given_back: int) -> list[object]:
+        """
+        How many rows the claims of a second burst ask for. Of a first burst to this path, so many
+        runs were given back, as their slots came too late.
+        """
+        self.burst(path=path)
+        self.go(SLOT_PATIENCE + RECORD_DELAY)
+        waiting = [row for row in self.store.rows.values() if row.token is None]
+        self.assertEqual(len(waiting), given_back)
+        while self.endpoint.under_way:
+            self.endpoint.answer(self.endpoint.under_way[0])
+            self.go(0.001)
+        self.go(1)
+        due = self.store.time + seconds(0.5)
+        for number in range(24):
+            self.store.insert(f"again{number}", due)
+            self.scheduler.expect(due)
+        claims = len(self.store.called("claim"))
+        self.go(0.6)
+        return [call.argument for call in self.store.called("claim")[claims:]]
+
+    def test_given_back(self) -> None:
+        """P5, P10: runs that find no slot are given back, and the next burst is not claimed so."""
+        self.assertEqual(self.next_claims("job{}", given_back=16), [8])
+
+    def test_of_a_path_that_hangs(self) -> None:
+        """P5, P10: the same where a path's share of the slots comes too slowly."""
+        self.assertEqual(self.next_claims("hangs", given_back=17), [8])
+
+
 class AheadTests(SchedulerTestCase):
     """
     Where runs end while a claim is made, the next claim takes as many more, so that no slot waits
@@ -1851,7 +1967,7 @@ class FakeStoreTests(EngineTestCase):
         real = await scenario(self.open_store(), lambda: None)
         fake = await scenario(FakeStore(clock.seconds), lambda: clock.advance(0.001))
         self.assertEqual(fake, real)
-        self.assertEqual(len(real), 665)
+        self.assertEqual(len(real), 668)
 
 
 async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
@@ -1979,7 +2095,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
     await store.delete(key)
     # Heartbeats.
     for instance in ("one", "One", "one"):
-        await store.announce(instance)
+        seen.append(await store.announce(instance))
     await look()
     await store.depart("One")
     await store.depart("nobody")

@@ -38,7 +38,7 @@ OUTGOING = (
     *("wire", "pool", "client", "endpoint"),
 )
 DISPATCH = (
-    *("agenda", "shares", "waiting", "outlook", "outages", "loglines", "query"),
+    *("agenda", "lead", "shares", "waiting", "outlook", "outages", "loglines", "query"),
     *("recorder", "posts", "slots", "upkeep", "scheduler"),
 )
 WEB = (
@@ -59,6 +59,7 @@ PURE = (
     *(f"model.{name}" for name in MODEL),
     *(f"config.{name}" for name in CONFIG),
     "dispatch.agenda",
+    "dispatch.lead",
     "dispatch.shares",
     "dispatch.waiting",
     "web.bodies",

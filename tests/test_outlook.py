@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.dispatch.outlook import Outlook
+from dalga.dispatch.outlook import Outlook, share_of
 from dalga.model.run import End, GiveBack, Run, Skip
 from dalga.store import Claimed, Dues, Recorded
 from tests.examples import NOW, RUN, SECOND
@@ -41,14 +41,19 @@ class OutlookTestCase(SynchronousTestCase):
         after: float = 0.0,
         ended: int = 0,
         without: frozenset[str] = NOBODY,
+        running: int = 0,
     ) -> None:
         """A claim so many seconds from now, during which so many runs end."""
-        self.outlook.claim_begins()
+        self.begin(after, running)
         for _ in range(ended):
             self.outlook.run_ended()
         now = NOW + seconds(after)
         self.outlook.claimed(Claimed(runs, now, full), without, 100.0 + after)
         self.outlook.claim_ended(True, now)
+
+    def begin(self, after: float = 0.0, running: int = 0) -> None:
+        """A claim begins so many seconds from now."""
+        self.outlook.claim_begins(running, NOW + seconds(after), 100.0 + after)
 
 
 class ClaimTests(OutlookTestCase):
@@ -81,7 +86,7 @@ class ClaimTests(OutlookTestCase):
         """P10: slots come too slowly to claim ahead of them."""
         self.claim([RUN], full=True, ended=3)
         self.assertEqual(self.outlook.ahead, 3)
-        self.outlook.gave_back()
+        self.outlook.gave_back(100.0)
         self.assertEqual(self.outlook.ahead, 0)
 
     def test_a_due_time(self) -> None:
@@ -93,7 +98,7 @@ class ClaimTests(OutlookTestCase):
 
     def test_during_a_claim(self) -> None:
         """P7: the claim may not have seen the row, so that its time is looked at afterwards."""
-        self.outlook.claim_begins()
+        self.begin()
         self.outlook.note(NOW, NOW)
         self.outlook.claimed(Claimed([], NOW, full=False), NOBODY, 100.0)
         self.assertFalse(self.outlook.more)
@@ -102,7 +107,7 @@ class ClaimTests(OutlookTestCase):
 
     def test_more_rows_during_a_claim(self) -> None:
         """P7: a claim that finds fewer rows than it may take says nothing of those found since."""
-        self.outlook.claim_begins()
+        self.begin()
         self.scan(-1.0, -1.0)
         self.outlook.claimed(Claimed([], NOW, full=False), NOBODY, 100.0)
         self.outlook.claim_ended(True, NOW)
@@ -115,7 +120,7 @@ class ClaimTests(OutlookTestCase):
         self.assertEqual((self.outlook.more, self.outlook.agenda.next()), (False, None))
         self.claim([RUN], full=True)
         self.assertTrue(self.outlook.more)
-        self.outlook.claim_begins()
+        self.begin()
         self.assertFalse(self.outlook.more)
         self.outlook.claim_ended(False, NOW)
         self.assertTrue(self.outlook.more)
@@ -125,6 +130,150 @@ class ClaimTests(OutlookTestCase):
         for full, ended, ahead in ((True, 3, 3), (True, 11, 10), (True, 0, 0), (False, 3, 0)):
             self.claim([RUN], full, ended=ended)
             self.assertEqual(self.outlook.ahead, ahead, (full, ended))
+
+
+class LeadTests(OutlookTestCase):
+    """Which claims tell of others, and which of them wait."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.outlook.lead.others = 1
+
+    def in_vain(self, without: frozenset[str] = NOBODY, due: float = 0.5) -> float:
+        """The lead after a claim that finds nothing of what was due; in ms."""
+        self.scan(2.0, due)
+        self.claim([], full=False, after=0.5, without=without)
+        return self.outlook.lead.seconds * 1000
+
+    def test_in_vain(self) -> None:
+        """A claim that others were ahead of makes a lead; a row that has waited ends it."""
+        self.assertEqual([self.in_vain(), self.in_vain()], [1, 2])
+        self.scan(2.0, 0.5)
+        self.claim([RUN], full=False, after=0.5)
+        self.assertEqual(self.outlook.lead.seconds, 0)
+
+    def test_a_claim_waits(self) -> None:
+        """The next claim is later than the due time by the lead."""
+        self.assertEqual(self.in_vain(), 1)
+        self.scan(2.0, 1.0)
+        self.assertEqual(self.outlook.next_claim(), NOW + seconds(1.001))
+        self.outlook.lead.others = 0
+        self.assertEqual(self.outlook.next_claim(), NOW + seconds(1.0))
+
+    def test_nothing_was_due(self) -> None:
+        """P7: a claim tells nothing of others where nothing on the agenda was due."""
+        self.assertEqual(self.in_vain(due=0.75), 0)
+
+    def test_a_job_that_is_on_no_agenda(self) -> None:
+        """P10: a PUT with immediate at an instance that is never the first makes it no first."""
+        self.assertEqual(self.in_vain(), 1)
+        self.claim([RUN], full=False, after=0.6)
+        self.assertEqual(self.outlook.lead.seconds, 0.001)
+
+    def test_left_out(self) -> None:
+        """P7: a claim that leaves a path out tells nothing either: the row may be of that path."""
+        self.assertEqual(self.in_vain(without=frozenset({"dead"})), 0)
+
+
+class BurstTests(OutlookTestCase):
+    """More jobs that are due at once than this instance has slots: ten."""
+
+    def rows(self, due: int, others: int = 0, running: int = 0) -> int:
+        """How many rows a claim takes where so many jobs are due."""
+        self.setUp()
+        self.outlook.lead.others = others
+        self.scan(2.0, *[1.0] * due)
+        self.begin(1.0, running)
+        return self.outlook.rows(10 - running + self.outlook.ahead)
+
+    def test_rows(self) -> None:
+        """P6, P10: all that are due, at most three a slot; a share where others are alive."""
+        for due, others, running, rows in (
+            (0, 0, 0, 10),
+            (10, 0, 0, 10),  # as many as slots: no burst
+            (10, 3, 0, 10),
+            (11, 0, 0, 21),
+            (15, 0, 0, 25),
+            (30, 0, 0, 30),
+            (300, 0, 0, 30),
+            (30, 0, 2, 28),
+            (30, 0, 3, 7),  # too many slots are taken to say how soon there are more
+            (30, 1, 0, 16),
+            (30, 2, 0, 11),
+            (30, 9, 0, 4),
+            (30, 99, 0, 2),
+            (300, 9, 0, 30),
+        ):
+            self.assertEqual(self.rows(due, others, running), rows, (due, others, running))
+
+    def test_shares(self) -> None:
+        """P6: an equal part, rounded up at least, but no less than a quarter of the slots."""
+        for due, others, share in ((300, 7, 38), (304, 7, 39), (101, 7, 25), (101, 1, 51)):
+            self.assertEqual(share_of(due, 100, others), share, (due, others))
+
+    def test_no_lead(self) -> None:
+        """P7: a burst is for all instances, so none waits. That counts what is due in the lead."""
+        for at, wait in (
+            ([1.0] * 10, 0.001),
+            ([1.0] * 11, 0.0),
+            ([1.0 + n / 10_000 for n in range(11)], 0.0),
+            ([1.0 + n / 10_000 for n in range(10)], 0.001),
+            ([1.0] * 10 + [1.002], 0.001),
+        ):
+            self.setUp()
+            self.outlook.lead.others = 1
+            self.outlook.lead.claimed(0, 0.0)
+            self.scan(2.0, *at)
+            self.assertEqual(self.outlook.next_claim(), NOW + seconds(1.0 + wait), at)
+
+    def test_the_lead_stays(self) -> None:
+        """P10: a claim that did not wait for others tells nothing of them."""
+        self.outlook.lead.others = 1
+        self.outlook.lead.claimed(0, 0.0)
+        for runs in ([], [RUN], [RUN, RUN]):
+            self.scan(2.0, *[1.0] * 11)
+            self.claim(runs, full=False, after=1.0)
+            self.assertEqual(self.outlook.lead.seconds, 0.001)
+
+    def test_the_next_claim(self) -> None:
+        """P7: slots become free during the next claim, though none could during the first."""
+        for due, ahead in ((31, 1), (35, 5), (300, 10)):
+            self.setUp()
+            self.scan(2.0, *[1.0] * due)
+            self.claim([RUN] * 30, full=True, after=1.0)
+            self.assertEqual(self.outlook.ahead, ahead, due)
+            self.claim([RUN], full=False, after=1.0, running=10)
+            self.assertEqual(self.outlook.ahead, 0)
+
+    def test_what_was_left(self) -> None:
+        """P6: what the first claim of a burst has left counts for the share of the next."""
+        self.outlook.lead.others = 1
+        self.scan(2.0, *[1.0] * 100)
+        self.claim([RUN] * 30, full=True, after=1.0)
+        self.begin(1.0, running=10)
+        self.assertEqual(self.outlook.rows(100), 36)
+        self.outlook.claimed(Claimed([], NOW + SECOND, full=False), NOBODY, 101.0)
+        self.begin(1.0, running=10)
+        self.assertEqual(self.outlook.rows(100), 100)
+
+    def test_a_backlog(self) -> None:
+        """P10: after a full claim it is known how quickly slots become free: nothing more ahead."""
+        self.claim([RUN] * 10, full=True)
+        self.scan(2.0, *[0.0] * 30)
+        self.begin()
+        self.assertEqual(self.outlook.ahead, 0)
+
+    def test_given_back(self) -> None:
+        """P10: slots that come too slowly are not claimed ahead of again, for a minute."""
+        for give_back in (self.outlook.gave_back, self.outlook.claimed_too_many):
+            give_back(100.0)
+            for after, ahead in ((59.9, 0), (60.0, 20)):
+                self.outlook.agenda.fill([NOW + seconds(after)] * 30, NOW + seconds(100))
+                self.begin(after)
+                self.assertEqual(self.outlook.ahead, ahead, after)
+                self.outlook.claimed(
+                    Claimed([], NOW + seconds(after), full=False), NOBODY, 100.0 + after
+                )
 
 
 class ScanTests(OutlookTestCase):

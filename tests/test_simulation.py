@@ -17,8 +17,9 @@ from bench.simulation.__main__ import Check, checks
 from bench.simulation.daemon import Site
 from bench.simulation.machine import MS, Cores, Interpreter, Time, at
 from bench.simulation.table import Database
-from bench.simulation.world import Result, death, drain, punctual
+from bench.simulation.world import Result, World, death, drain, punctual
 from dalga.dispatch import loglines
+from dalga.dispatch.lead import LONGEST, seconds_of
 from dalga.model.run import LEASE_MARGIN
 from tests.fakes import noting
 
@@ -72,6 +73,44 @@ class SimulationTests(SynchronousTestCase):
             self.assertLessEqual(delay, lease + 0.1)
             self.assertGreater(delay, lease - 1.0)
         self.assertLess(result.ended, 0.6 + lease + 0.2)
+
+    def test_light_load(self) -> None:
+        """P7: at a light load few claims of many daemons are in vain, and jobs are on time."""
+        for count, in_vain in ((1, 0.02), (2, 0.4), (8, 1.0)):
+            result = punctual(replace(APART, daemons=count), 3)
+            self.check_each_once(result)
+            self.assertLess(result.per_job("empty claims"), in_vain)
+            self.assertLess(result.late(99), 10)
+
+    def test_burst(self) -> None:
+        """P6, P7: of a burst each daemon takes a part, also where most leave others a lead."""
+        site = replace(APART, daemons=8)
+        dues = [2 + n / 300 for n in range(600)] + [4.5] * 300
+        world = World(site, dues)
+        result = world.run()
+        self.check_each_once(result)
+        burst = [arrival for arrival in result.arrivals if arrival.at >= 4.5]
+        self.assertEqual(len(burst), 300)
+        self.assertGreater(min(Counter(arrival.daemon for arrival in burst).values()), 20)
+        alone = World(APART, dues).run().arrivals[-1].late
+        self.assertLess(burst[-1].late, 0.4 * alone)
+
+    def test_death_of_the_first(self) -> None:
+        """P5, P7: when the daemon dies that took most jobs, others wait for a lead, no longer."""
+        world = World(replace(APART, daemons=8), (2 + n / 300 for n in range(900)))
+
+        def die() -> None:
+            lately = Counter(arrival.daemon for arrival in world.endpoint.arrivals[-50:])
+            ((first, _),) = lately.most_common(1)
+            world.daemons[first].die()
+
+        world.time.expect(3.5, die)
+        result = world.run()
+        self.assertEqual((result.left, result.overlaps), (0, 0))
+        # But for the jobs that it had claimed, which wait for their leases.
+        late = [arrival.late for arrival in result.arrivals if arrival.late < 1]
+        self.assertGreater(len(late), 890)
+        self.assertLess(max(late), seconds_of(LONGEST) + 0.01)
 
     def test_more_daemons_are_no_slower(self) -> None:
         """While the database has cores to spare, each daemon adds to the rate."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 
 from dalga.model.key import JobKey, RawKey
 from dalga.model.run import Delete, Retry, Run, Stop, Verdict
@@ -154,6 +155,18 @@ class InstanceTests(EngineTestCase):
         await other.announce("one")
         self.assertEqual(await self.instances(), 4)
 
+    async def test_others(self) -> None:
+        """A heartbeat says how many others were heard of lately, and have not departed."""
+        store, other = self.open_store(), self.open_store()
+        self.assertEqual(await store.announce("one"), 0)
+        self.assertEqual(await store.announce("one"), 0)
+        self.assertEqual(await other.announce("One"), 1)
+        self.assertEqual(await store.announce("three"), 2)
+        self.not_heard_of("three", ALIVE)
+        self.assertEqual(await store.announce("one"), 1)
+        await other.depart("One")
+        self.assertEqual(await store.announce("one"), 0)
+
     async def test_departs(self) -> None:
         """One that departs counts no more, and no other goes with it."""
         store = self.open_store()
@@ -195,11 +208,9 @@ class InstanceTests(EngineTestCase):
             await stores[0].announce(f"gone{number}")
             self.not_heard_of(f"gone{number}", ALIVE)
         for _ in range(5):
-            await gatherResults(
-                [stores[n % 2].announce(f"here{n}") for n in range(20)]
-                + [stores[n % 2].depart(f"there{n}") for n in range(20)],
-                consumeErrors=True,
-            )
+            calls: list[Deferred[Any]] = [stores[n % 2].announce(f"here{n}") for n in range(20)]
+            calls += [stores[n % 2].depart(f"there{n}") for n in range(20)]
+            await gatherResults(calls, consumeErrors=True)
         self.assertEqual(await self.instances(), 20)
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alive_3"), [(20,)])
 

@@ -69,12 +69,16 @@ class SimulatedStore:
     own, so no claim and no scan passes over any.
 
     :param trip: seconds from daemon to database and back, beyond what both compute.
+    :param others: how many other daemons a heartbeat finds alive.
     """
 
-    def __init__(self, time: Time, here: Interpreter, database: Database, trip: float) -> None:
+    def __init__(
+        self, time: Time, here: Interpreter, database: Database, trip: float, others: int
+    ) -> None:
         self.clock = DatabaseClock(lambda: time.now)
         self.clock.observe(at(time.now), time.now, time.now)
         self._time, self._here, self._database, self._trip = time, here, database, trip
+        self._others = others
 
     def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
         """The time, find, take, read, commit."""
@@ -168,9 +172,9 @@ class SimulatedStore:
         follow(steps())
         return deferred
 
-    def announce(self, instance: str) -> Deferred[None]:
+    def announce(self, instance: str) -> Deferred[int]:
         """The time, count, write, commit."""
-        deferred: Deferred[None] = Deferred()
+        deferred: Deferred[int] = Deferred()
 
         def steps() -> Generator[Step, None, None]:
             sent = self._time.now
@@ -178,7 +182,7 @@ class SimulatedStore:
             yield from self._ask(TRANSACTION_HERE, TRANSACTION_THERE)
             now = at(self._time.now)
             yield lambda go: self._database.commit(transaction, lambda: None, go)
-            yield from self._answer(deferred, None, 0.0, now, sent)
+            yield from self._answer(deferred, self._others, 0.0, now, sent)
 
         follow(steps())
         return deferred
@@ -266,7 +270,7 @@ class Daemon:
         self._cost = site.post
         self.interpreter = Interpreter(time, cores)
         reactor: Any = Reactor(time, self.interpreter)
-        store: Any = SimulatedStore(time, self.interpreter, database, site.trip)
+        store: Any = SimulatedStore(time, self.interpreter, database, site.trip, site.daemons - 1)
         pace = Pace(slots=site.slots, timeout=site.timeout, scan=1.0)
         random, name = Random(number), f"daemon{number}"
         self._scheduler = Scheduler(reactor, store, self, pace, RunPolicy(), random, name)

@@ -7,8 +7,15 @@ a scan each second::
     a scan finds a job that is due at 10:00:05         the agenda has it: claim at 10:00:05
     a claim was asked for 40 rows, and finds 40        there may be more: claim again at once
 
+A *burst* is more jobs that are due at once than this instance has slots. An example, with 100
+slots, and 300 jobs that are due at 10:00:05::
+
+    this instance is alone     one claim takes 300 rows, 200 of them ahead of free slots
+    seven others are alive     nobody leaves a lead (`lead.py`); a claim takes a share, 38 rows
+
 What always holds: nothing here decides what runs. A claim that is made in vain costs a query, and a
-due time that nobody told is found by the next scan.
+due time that nobody told is found by the next scan. A claim takes at most `AHEAD` rows a slot ahead
+of free slots.
 
 `Outlook` asks no store and sets no timer: the scheduler does, and tells it what it learnt. Due
 times are instants of the database's clock, other times are seconds of the reactor's clock. Others
@@ -17,10 +24,29 @@ read the attributes, and change none of them.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dalga.dispatch.agenda import Agenda
+from dalga.dispatch.lead import Lead
 from dalga.store import Claimed, Dues, Recorded
+
+#: Rows that a claim takes ahead of free slots in a burst, at most, for each slot.
+AHEAD = 2
+
+#: After runs that were claimed ahead had to be given back, claims take none ahead for a burst, for
+#: so many seconds.
+RESERVE = 60.0
+
+
+def share_of(due: int, slots: int, others: int) -> int:
+    """
+    How many rows of a burst an instance claims at once: an equal part, but at least a quarter of
+    its slots. An instance that is back for more before the others have come claims again.
+
+    :param due: how many jobs are due.
+    :param others: how many other instances are alive.
+    """
+    return max(due // (others + 1) + 1, slots // 4)
 
 
 class Outlook:
@@ -28,7 +54,7 @@ class Outlook:
     See the module's text.
 
     :param scan: from one scan to the next, in seconds, where nothing asks for one sooner.
-    :param slots: how many rows a claim takes ahead of free slots, at most.
+    :param slots: how many runs may be under way.
     """
 
     def __init__(self, scan: float, slots: int) -> None:
@@ -37,10 +63,22 @@ class Outlook:
         self.agenda = Agenda()
         #: Whether to claim at once: there may be due rows whose times are not on the agenda.
         self.more = True
+        self.lead = Lead()
         #: How many rows the next claim takes beyond the free slots. If the last claim was full: as
         #: many as runs ended during it, since about as many slots become free during the next
-        #: claim. Else 0.
+        #: claim. Else 0. A burst may raise that: see `claim_begins`.
         self.ahead = 0
+        #: How many jobs are due, as far as is known, beside those on the agenda: the last claim has
+        #: left them.
+        self._left = 0
+        #: How many jobs were due when the last claim began, as far as was known.
+        self._due = 0
+        #: Whether the last claim that ended was full.
+        self._full = False
+        #: Whether the last claim that began was the first of a burst that claims go ahead for.
+        self._begins_burst = False
+        #: Until when claims take no rows ahead for a burst, in seconds of the reactor's clock.
+        self._reserved_until = 0.0
         #: When the next scan begins, in seconds of the reactor's clock: the first one at once.
         self.next_scan = 0.0
         #: Due times that became known during the claim under way; None while none is.
@@ -79,15 +117,63 @@ class Outlook:
             # Those jobs were scheduled anew during the run, maybe for a time that is past by now.
             self.more = True
 
-    def gave_back(self) -> None:
-        """All waiting runs are given back: claim for free slots alone, until a claim is full."""
+    def gave_back(self, seconds: float) -> None:
+        """
+        All waiting runs are given back: claim for free slots alone, until a claim is full.
+
+        :param seconds: the present time by the reactor's clock.
+        """
         self.ahead = 0
+        self.claimed_too_many(seconds)
+
+    def claimed_too_many(self, seconds: float) -> None:
+        """Runs are given back, as slots or shares of them come too slowly: see `RESERVE`."""
+        self._reserved_until = seconds + RESERVE
 
     # Claims
 
-    def claim_begins(self) -> None:
-        """A claim looks at all rows that are due by now."""
+    def next_claim(self) -> datetime | None:
+        """
+        When to claim for what is on the agenda, by the database's clock; None for nothing. That is
+        later than the due time by the lead, but not for a burst: it is for all instances.
+        """
+        due = self.agenda.next()
+        if due is None or not (lead := self.lead.seconds):
+            return due
+        later = due + timedelta(seconds=lead)
+        return due if self._is_burst(self.agenda.jobs_until(later, self._slots + 1)) else later
+
+    def claim_begins(self, running: int, now: datetime, seconds: float) -> None:
+        """
+        A claim looks at all rows that are due by now. If it is the first claim of a burst, it goes
+        ahead of free slots, unless more than a quarter of the slots are taken: then it may take
+        long until more slots are free.
+
+        :param running: how many runs are under way.
+        :param now: the database's time.
+        :param seconds: the same moment by the reactor's clock.
+        """
+        enough = (1 + AHEAD) * self._slots * (1 + self.lead.others)
+        self._due = self._left + self.agenda.jobs_until(now, enough)
+        self._begins_burst = (
+            self._is_burst(self._due)
+            and not self._full
+            and 4 * running <= self._slots
+            and seconds >= self._reserved_until
+        )
+        if self._begins_burst:
+            self.ahead = min(self._due, AHEAD * self._slots)
         self._meanwhile, self._ended, self.more = [], 0, False
+
+    def rows(self, wanted: int) -> int:
+        """
+        How many rows the claim that has just begun takes: in a burst no more than a share.
+
+        :param wanted: how many rows it could take, with `ahead`.
+        """
+        if self.lead.others and self._is_burst(self._due):
+            return min(wanted, share_of(self._due, self._slots, self.lead.others))
+        return wanted
 
     def claimed(self, claimed: Claimed, left_out: frozenset[str], seconds: float) -> None:
         """
@@ -96,10 +182,19 @@ class Outlook:
         :param left_out: the paths that claims and scans leave out.
         :param seconds: the present time by the reactor's clock.
         """
+        due = self.agenda.next()
+        # In a burst nobody leaves a lead. A row of a path that claims leave out is nobody's.
+        if due is not None and due <= claimed.now and not (left_out or self._is_burst(self._due)):
+            waited = claimed.now - claimed.runs[0].due if claimed.runs else timedelta(0)
+            self.lead.claimed(len(claimed.runs), waited.total_seconds())
+        left = self._left + self.agenda.forget_until(claimed.now) - len(claimed.runs)
         # If all due rows are taken, other instances may have room for the rows due next.
-        self.ahead = min(self._ended, self._slots) if claimed.full else 0
+        self._full = claimed.full
+        self._left = max(left, 0) if claimed.full else 0
+        # No run could end during the first claim of a burst. They will during the next.
+        ended = self._left if self._begins_burst else self._ended
+        self.ahead = min(ended, self._slots) if claimed.full else 0
         self.more = self.more or claimed.full
-        self.agenda.forget_until(claimed.now)
         caught_up = claimed.runs and self._scan_is_past(claimed.now)
         let_in_again = self._unscanned - left_out
         if not claimed.full and (caught_up or let_in_again):
@@ -115,6 +210,9 @@ class Outlook:
         meanwhile, self._meanwhile = self._meanwhile or [], None
         for due in meanwhile:
             self.note(due, now)
+
+    def _is_burst(self, due: int) -> bool:
+        return due > self._slots
 
     # Scans
 

@@ -86,7 +86,7 @@ class Scheduler:
             reactor, store, posts, recorder, outlook, pace.slots, self._slot_freed, self._changed
         )
         self._upkeep = Upkeep(
-            reactor, store, outages, instance, reach, self._scan_soon, self._changed
+            reactor, store, outages, instance, reach, outlook.lead, self._scan_soon, self._changed
         )
         self._claims = Query(
             CLAIM, outages, self._claim_when, self._claim, self._take_in, self._claim_ended
@@ -202,12 +202,14 @@ class Scheduler:
             return None  # claims of a row each would cost more than the wait for more slots
         if self._outlook.more:
             return now
-        due = self._outlook.agenda.next()
+        due = self._outlook.next_claim()
         return None if due is None else now + self._store.clock.until(due)
 
     def _claim(self) -> Deferred[Claimed]:
-        self._outlook.claim_begins()
-        return self._store.claim(self._slots.wanted, self._pace.timeout, self._slots.left_out)
+        now, seconds = self._store.clock.now(), self._reactor.seconds()
+        self._outlook.claim_begins(self.running, now, seconds)
+        rows = self._outlook.rows(self._slots.wanted)
+        return self._store.claim(rows, self._pace.timeout, self._slots.left_out)
 
     def _take_in(self, claimed: Claimed) -> None:
         self._outlook.claimed(claimed, self._slots.left_out, self._reactor.seconds())

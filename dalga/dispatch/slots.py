@@ -93,7 +93,7 @@ class Slots:
         if self._impatience is not None:
             self._impatience.cancel()
             self._impatience = None
-        self._outlook.gave_back()
+        self._outlook.gave_back(self._reactor.seconds())
         self.give_back(self._waiting.pop_all())
 
     def give_back(self, runs: Iterable[Run]) -> None:
@@ -138,7 +138,9 @@ class Slots:
         now, free = self._reactor.seconds(), self._free
         for path, count in self._waiting.paths_to_leave_out(now, free).items():
             self._leave_out(path, count)
-        self.give_back(self._waiting.pop_overdue_paths(now))
+        if overdue := self._waiting.pop_overdue_paths(now):
+            self._outlook.claimed_too_many(now)
+            self.give_back(overdue)
         if self._waiting.ready_is_overdue(now):
             self.give_back_all()
         if self._waiting:

@@ -1,8 +1,9 @@
 """
 What an instance does besides its runs: heartbeats, and corrections after a clock was set back.
 
-A *heartbeat* writes into the instance table that this instance is alive. No run depends on it: the
-table tells people, and an upgrade, which daemons there are.
+A *heartbeat* writes into the instance table that this instance is alive, and counts the others. No
+run depends on it: the table tells people, and an upgrade, which daemons there are. The count tells
+`outlook.py` whether there is anybody to leave a lead to, and to share a burst with.
 
 A *correction* moves the due times that were written while the database's clock was ahead. They
 would hold up their jobs. `dalga.model.setback` says which times are moved, and where to.
@@ -18,6 +19,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from dalga.dispatch.lead import Lead
 from dalga.dispatch.outages import CORRECTION, HEARTBEAT, Outages
 from dalga.dispatch.query import Query
 from dalga.log import logger
@@ -52,6 +54,7 @@ class Upkeep:
         outages: Outages,
         instance: str,
         reach: Reach,
+        lead: Lead,
         moved: Callable[[], None],
         changed: Callable[[], None],
     ) -> None:
@@ -60,6 +63,7 @@ class Upkeep:
         self._outages = outages
         self._instance = instance
         self._reach = reach
+        self._lead = lead
         self._moved = moved
         self._changed = changed
         self._heartbeats = Query(
@@ -109,10 +113,11 @@ class Upkeep:
     def _heartbeat_when(self, now: float) -> float:
         return self._next_heartbeat
 
-    def _announce(self) -> Deferred[None]:
+    def _announce(self) -> Deferred[int]:
         return self._store.announce(self._instance)
 
-    def _announced(self, _: None) -> None:
+    def _announced(self, others: int) -> None:
+        self._lead.others = others
         self._next_heartbeat = self._reactor.seconds() + HEARTBEAT_INTERVAL
 
     def _heartbeat_ended(self) -> None:

@@ -252,8 +252,12 @@ class Store(Protocol):
     def now(self) -> Deferred[datetime]:
         """The database's time."""
 
-    def announce(self, instance: str) -> Deferred[None]:
-        """Write an instance's heartbeat. Remove instances whose last heartbeat is long ago."""
+    def announce(self, instance: str) -> Deferred[int]:
+        """
+        Write an instance's heartbeat. Remove instances whose last heartbeat is long ago.
+
+        :return: how many other instances have a heartbeat of the last 30 s.
+        """
 
     def depart(self, instance: str) -> Deferred[None]:
         """Remove an instance from the instance table: it stops."""

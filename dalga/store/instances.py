@@ -23,18 +23,19 @@ class Instances:
         self._sql = sql
         self._lane = lane
 
-    def announce(self, instance: str) -> Deferred[None]:
+    def announce(self, instance: str) -> Deferred[int]:
         """See `Store.announce`."""
 
-        def work(cursor: Cursor, now: datetime, since: float) -> None:
+        def work(cursor: Cursor, now: datetime, since: float) -> int:
+            id, seen = self._dialect.key(instance), self._dialect.instant(now)
             alive = self._dialect.instant(now - ALIVE)
             # Others' rows are locked only where one is to go, and before one's own: two instances
             # never wait for each other.
-            ((gone,),) = self._sql.count_gone.fetch(cursor, seen=alive)
-            if gone:
+            (found,) = self._sql.count_instances.fetch(cursor, seen=alive, id=id)
+            if found.gone:
                 self._sql.forget.execute(cursor, seen=alive)
-            id, seen = self._dialect.key(instance), self._dialect.instant(now)
             self._sql.announce.execute(cursor, id=id, seen=seen)
+            return found.others
 
         return self._lane.run(work)
 

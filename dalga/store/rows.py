@@ -115,6 +115,13 @@ class TokenRow(NamedTuple):
     token: Any
 
 
+class InstancesRow(NamedTuple):
+    """Of the instances: how many are gone, and how many others are alive."""
+
+    gone: int
+    others: int
+
+
 class NumberRow(NamedTuple):
     """How many rows there are."""
 

@@ -24,6 +24,7 @@ from dalga.store.rows import (
     CountsRow,
     DueRow,
     DueTime,
+    InstancesRow,
     JobRow,
     KeyRow,
     LeaseRow,
@@ -662,10 +663,15 @@ class Statements:
         )
 
     @cached_property
-    def count_gone(self) -> Select[NumberRow]:
+    def count_instances(self) -> Select[InstancesRow]:
         return self._select(
-            NumberRow,
-            f"SELECT COUNT(*) AS number FROM {self._dialect.heartbeats} WHERE seen <= %(seen)s",
+            InstancesRow,
+            f"""
+            SELECT
+                COUNT(CASE WHEN seen <= %(seen)s THEN 1 END) AS gone,
+                COUNT(CASE WHEN seen > %(seen)s AND id <> %(id)s THEN 1 END) AS others
+            FROM {self._dialect.heartbeats}
+            """,
         )
 
     @cached_property

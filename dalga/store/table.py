@@ -208,7 +208,7 @@ class JobsTable:
         """See `Store.now`."""
         return self._api_lane.read(self._sql.now.fetch, lambda rows, now: now)
 
-    def announce(self, instance: str) -> Deferred[None]:
+    def announce(self, instance: str) -> Deferred[int]:
         """See `Store.announce`."""
         return self._instances.announce(instance)
 
