@@ -57,8 +57,8 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "database-clock": {
         "store/clock.py": [
             (
-                "return self._reading + timedelta(seconds=seconds - self._received)",
-                "return datetime.now(self._reading.tzinfo)",
+                "return self.time + timedelta(seconds=seconds - self.received)",
+                "return datetime.now(self.time.tzinfo)",
             )
         ],
     },

@@ -320,7 +320,8 @@ class StoreTests(EngineTestCase):
         sql: Any = store._sql
         statement = sql.correct
         sql.correct = missing = copy(statement)
-        missing._begin = missing._begin.replace("WHERE id", "WHERE due < '2020-01-01' AND id")
+        text = missing._last.text.replace("WHERE id", "WHERE due < '2020-01-01' AND id")
+        missing._last = missing._last._replace(text=text)
         await self.correct(store)
         self.assertGreater(await self.wait(store, key), 3000)
         sql.correct = statement

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import product
 from random import Random
 from typing import Any
@@ -20,12 +21,14 @@ from dalga.model.run import Delete, Reschedule, Retry, Run, lease_of
 from dalga.model.schedule import Every, Once
 from dalga.store import runs as store_runs
 from dalga.store.table import JobsTable
-from tests.examples import ended
+from tests.examples import THEN, ended
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
 
 KEY = JobKey("check_feed", "1234")
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 IN_2030 = datetime(2030, 1, 1, tzinfo=UTC)
+#: The columns of text.
+TEXTS = ("schedule", "location", "options", "path", "body")
 
 
 @each_engine(globals())
@@ -349,7 +352,7 @@ class ClaimTests(EngineTestCase):
         self.assertEqual((await other.claim(9, LONG)).runs, [])
         self.assertEqual(await self.record(store, [(run, Delete()) for run in claimed.runs]), [])
 
-    def ids(self) -> list[int]:
+    def ids(self) -> list[Any]:
         """The ids of all rows, in due order."""
         return [id for (id,) in self.sql("SELECT id FROM dalga ORDER BY due")]
 
@@ -471,6 +474,77 @@ class ClaimTests(EngineTestCase):
         self.assertEqual(runs[0].attempt, 4294967295)
         self.assertEqual((await store.counts()).set_aside, len(odd))
         self.assertEqual(await self.record(store, [(run, Delete()) for run in runs]), [])
+
+    async def test_text_and_columns(self) -> None:
+        """P6: a claim makes the same of rows whether it reads them as texts or by columns."""
+        store, slow = self.open_store(), self.open_store()
+        text = "CAST(x'{}' AS TEXT)" if self.engine == "sqlite" else "x'{}'"
+        odd = [
+            *(f"{column} = " + text.format("610A62") for column in TEXTS),
+            *(f"{column} = " + text.format("610062") for column in TEXTS),
+            *(f"{column} = " + text.format("61E962") for column in ("path", "body")),
+            *(f"{column} = " + text.format("61F09F998262") for column in ("path", "body")),
+            # As if these were the path, the body, and what is before them.
+            "path = " + text.format("610A340A78"),
+            "body = " + text.format("780A340A61"),
+            "schedule = " + text.format("36300A5554430A"),
+            "schedule = '60'",
+            "schedule = 'P1M', location = 'Europe/Istanbul', options = '{\"count\":3}'",
+            "location = 'Nowhere'",
+            "options = '{'",
+            "options = '[1]'",
+            *(f"override = {number}" for number in range(6)),
+            "disabled = 1",
+            "disabled = 7",
+            *(f"failed = {number}" for number in range(4)),
+            "attempts = 1",
+            *(f"{column} = 4294967295" for column in ("attempts", "successes", "skipped")),
+            "run = x'00112233445566778899aabbccddeeff'",
+            "started = '2020-01-02 00:00:00.000001'",
+            "scheduled = '2100-01-01 00:00:00.000000'",
+            "scheduled = '2100-01-01 00:00:00.000000', attempts = 1",
+            "anchor = '2019-01-01 00:00:00.000000'",
+        ]
+        if self.engine == "sqlite":  # where columns have types of their own, there is less to see
+            numbers = ("override", "disabled", "failed", "attempts", "successes", "skipped")
+            for value in ("x'33'", "x'30'", "1.5", "'many'", "-1", "4294967296", "9e999", "''"):
+                odd += [f"{column} = {value}" for column in numbers]
+            for value in ("x'33'", "1.5", "'NULL'", "''", "'2020-01-02'", "'00112233445566778'"):
+                odd += [f"{column} = {value}" for column in ("run", "started", "scheduled", "due")]
+            odd += [f"{column} = CAST('x' AS BLOB)" for column in TEXTS]
+            odd += [f"run = '{'0' * 16}'", f"run = '{'A' * 32}'", "run = 1000000000000000"]
+        found = []
+        for claims in (store, slow):
+            for number, assignment in enumerate(odd):
+                (key,) = self.in_the_past(f"odd{number}")
+                self.sql(f"UPDATE dalga SET {assignment} WHERE path = %s", (self.key(key.path),))
+            first = min(self.ids())
+            if claims is slow:
+                self.patch(store_runs, "run_from_text", lambda *_: None)
+            claims._runs._token = partial(bytes, range(16))
+            claimed = await claims.claim(len(odd), LONG)
+            ids = {f"-{run.row}": f"-{run.row - first}" for run in claimed.runs}
+            at = claimed.now
+            runs = [
+                run._replace(
+                    row=run.row - first,
+                    id=run.id.replace(f"-{run.row}", ids[f"-{run.row}"]),
+                    claimed=THEN,
+                    started=THEN if run.started == at else run.started,
+                    lease_ends=0.0,
+                )
+                for run in claimed.runs
+            ]
+            columns = (
+                "HEX(path), HEX(body), run, attempts, error, failed, disabled, token, override"
+            )
+            rows = self.sql(f"SELECT id - {first}, {columns}, due IS NULL FROM dalga ORDER BY id")
+            found.append((runs, rows))
+            self.flushLoggedErrors()
+            self.sql("DELETE FROM dalga")
+        self.assertGreater(len(found[0][0]), 10)
+        self.assertEqual(found[0][0], found[1][0])
+        self.assertEqual(found[0][1], found[1][1])
 
     async def test_an_error_that_is_no_text(self) -> None:
         """P6: what stands in for an error message does not keep a job from being shown."""

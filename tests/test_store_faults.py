@@ -5,21 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from copy import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    gatherResults,
+    succeed,
+)
 from twisted.internet.testing import MemoryReactorClock
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from dalga.config.sections import Config, ListenConfig, MySQLConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
+from dalga.model.duration import seconds
 from dalga.model.key import JobKey, RawKey
+from dalga.model.options import IfExists
 from dalga.model.run import Delete, Reschedule
 from dalga.model.schedule import Every, Once
 from dalga.service import make_service
@@ -36,6 +47,7 @@ from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine, se
 
 KEY = JobKey("check_feed", "1234")
 HOUR = timedelta(hours=1)
+DUE = replace(EACH_MINUTE, immediate=True)
 PAST = "2020-01-01 00:00:00.000000"
 
 
@@ -163,10 +175,81 @@ class ConcurrencyTests(EngineTestCase):
         (run,) = (await store.claim(9, LONG)).runs
         self.assertEqual(run.schedule.text, "7")
 
+    async def test_changed_between_two_statements(self) -> None:
+        """
+        P3, P4: whatever is done to a job between finding and taking, this claim and the next are as
+        if that had been done before.
+        """
+        again = replace(EACH_MINUTE, interval=seconds(7), immediate=True)
+        until = replace(DUE, until=THEN + 100 * 365 * HOUR * 24, if_exists=IfExists.UPDATE)
+        for said, change in (
+            ("put", lambda store, key: store.put(key, EACH_MINUTE)),
+            ("put, to run now", lambda store, key: store.put(key, again)),
+            ("updated", lambda store, key: store.put(key, until)),
+            ("triggered", lambda store, key: store.trigger(key)),
+            ("disabled", lambda store, key: store.disable(key)),
+            ("deleted", lambda store, key: store.delete(key)),
+            ("claimed", lambda store, key: store.claim(1, LONG)),
+        ):
+            for begun in (False, True):
+                with self.subTest(said, begun=begun):
+                    await self.check_changed(change, begun)
+
+    async def check_changed(
+        self, change: Callable[[JobsTable, JobKey], Deferred[Any]], begun: bool
+    ) -> None:
+        """
+        :param begun: whether the job is in a run whose lease is over.
+        """
+        store, other = self.open_store_without_locks(), self.stores[0]
+        anywhere: Any = reactor
+        found = []
+        for between in (False, True):
+            await other.put(KEY, DUE)
+            await other.put(JobKey("other", "job"), DUE)
+            if begun:
+                self.assertEqual(len((await other.claim(2, LONG)).runs), 2)
+                self.end_leases()
+            hooked: list[object] = []
+
+            def token(hooked: list[object] = hooked) -> bytes:
+                # In the claim's thread, after it has found its rows and before it takes them.
+                if not hooked:
+                    hooked.append(blockingCallFromThread(anywhere, change, other, KEY))
+                return os.urandom(16)
+
+            if between:
+                store._runs._token = token
+            else:
+                await change(other, KEY)
+            runs = (await store.claim(9, LONG)).runs
+            self.assertEqual(len(hooked), int(between))
+            runs += (await other.claim(9, LONG)).runs
+            own = {
+                run.key: (
+                    run.schedule,
+                    run.options,
+                    run.attempt,
+                    run.waited,
+                    run.successes,
+                    run.scheduled < run.started,
+                    run.scheduled == run.anchor,
+                    run.due == run.scheduled,
+                )
+                for run in runs
+            }
+            rows = self.sql("SELECT path, token IS NULL, attempts, override, disabled FROM dalga")
+            found.append((own, sorted(rows)))
+            self.assertEqual(len(own), len(runs))
+            self.assertIn(JobKey("other", "job"), own)
+            self.sql("DELETE FROM dalga")
+        self.assertEqual(*found)
+
     async def test_scheduled_anew_between_two_statements(self) -> None:
         """P4: a verdict does not write over what was said after the record had looked."""
         for statement, verdict in (
             ("reschedule_rows", Reschedule(THEN, THEN)),
+            ("succeed_rows", Reschedule(THEN, datetime(2020, 1, 1, tzinfo=UTC))),
             ("delete_rows", Delete()),
         ):
             for said, left in (("1", [(0,)]), ("2", [])):
@@ -204,6 +287,32 @@ class ConcurrencyTests(EngineTestCase):
         self.assertEqual(await self.record(store, [(run, Delete())]), [run])
         self.assertEqual(hooked, ["yield_rows"])
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+
+    async def test_round_trips(self) -> None:
+        """A claim and a record take three statements each, however many rows they are of."""
+        store = self.open_store()
+        await store.claim(9, LONG)  # which makes a connection
+        self.assertEqual(await self.asked(lambda: store.claim(9, LONG)), 2)
+        for names in ("a", "abcdefgh"):
+            self.in_the_past(*names)
+            self.assertEqual(await self.asked(lambda: store.claim(9, LONG)), 3)
+            self.end_leases()
+            runs = (await store.claim(9, LONG)).runs
+            self.assertEqual([run.attempt for run in runs], [2] * len(names))
+            ends = [ended(run, Delete()) for run in runs]
+            self.assertEqual(await self.asked(partial(store.record, ends)), 3)
+
+    async def asked(self, call: Callable[[], Deferred[Any]]) -> int:
+        """How many statements the server gets."""
+        with closing(self.connect()) as stranger:
+            cursor = stranger.cursor()
+            counts = []
+            for each in (lambda: succeed(None), call):
+                await each()
+                cursor.execute("SHOW GLOBAL STATUS LIKE 'Questions'")
+                ((_, number),) = cursor.fetchall()
+                counts.append(int(number))
+        return counts[1] - counts[0] - 1
 
     async def test_a_conflict_is_run_again(self) -> None:
         """P3: a transaction that finds something else than it went by is undone and runs again."""
@@ -277,8 +386,7 @@ class ConcurrencyTests(EngineTestCase):
                 [(f"{number}",) for number in range(2000)],
             )
             other.commit()
-            now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-            store._sql.find_due(without=False).fetch(other.cursor(), now=now, limit=2)
+            store._sql.find_due(without=False).fetch(other.cursor(), limit=2)
             runs = (await store.claim(2, LONG)).runs
             self.assertEqual([run.key.path for run in runs], ["2", "3"])
 

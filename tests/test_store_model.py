@@ -32,7 +32,7 @@ from dalga.store.dialect import Dialect
 from dalga.store.group_commit import GATHER
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
-from dalga.store.transactions import Call
+from dalga.store.transactions import Call, Timed
 from tests.examples import ended
 from tests.fakes import EPOCH, FakeStore
 from tests.stores import EACH_MINUTE, NOW, OVER, EngineTestCase, each_engine
@@ -80,17 +80,28 @@ class Inline:
         self._now = now
         self._connection = dialect.connect()
         if isinstance(dialect, SQLite):
+            dialect._wall_clock = now
             self._connection.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
 
     def run(self, work: Callable[[Any, datetime, float], Any]) -> Deferred[Any]:
         return self.run_call(work, Call())
 
     def run_call(self, work: Callable[[Any, datetime, float], Any], call: Call) -> Deferred[Any]:
+        def timed(cursor: Any) -> Timed[Any]:
+            return Timed(work(cursor, self._now(), 0.0), None, 0.0, 0.0)
+
+        return self.run_timed(timed, call)
+
+    def run_timed(
+        self, work: Callable[[Any], Timed[Any]], call: Call | None = None
+    ) -> Deferred[Any]:
         cursor = self._connection.cursor()
+        if not isinstance(self._dialect, SQLite):
+            cursor.execute(f"SET SESSION timestamp = {self._now().timestamp():.6f}")
         self._dialect.begin(cursor)
         try:
-            result = work(cursor, self._now(), 0.0)
-            call.commit()
+            result = work(cursor).result
+            (call or Call()).commit()
         except DalgaError as error:
             self._connection.rollback()
             return fail(error)
@@ -370,6 +381,7 @@ class ModelTests(EngineTestCase):
         lane: Any = Inline(dialect, lambda: time[0])
         clock: Any = DatabaseClock(lambda: 0.0)
         clock.now = lambda: time[0]
+        clock.at = lambda _: time[0]
         store = JobsTable(dialect, clock, lane, lane)
         self.stores.append(store)
         return store

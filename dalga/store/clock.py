@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 #: A reading gives way to any newer one once it is this old, in seconds: clocks drift, and are set.
 FRESH = 10.0
@@ -28,6 +29,17 @@ if not hasattr(time, "CLOCK_BOOTTIME"):  # not Linux
     steady_seconds = time.monotonic
 
 
+class _Reading(NamedTuple):
+    """The database's time, and when the query that read it was sent and answered (seconds)."""
+
+    time: datetime
+    sent: float
+    received: float
+
+    def at(self, seconds: float) -> datetime:
+        return self.time + timedelta(seconds=seconds - self.received)
+
+
 class DatabaseClock:
     """
     The database's time now, from readings that queries brought along.
@@ -41,9 +53,8 @@ class DatabaseClock:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self.seconds = seconds
-        self._reading: datetime | None = None
-        self._sent = 0.0
-        self._received = 0.0
+        #: In one attribute, so that any thread may ask for the time.
+        self._best: _Reading | None = None
         #: How often it was found that the database's clock has been set back.
         self.set_backs = 0
 
@@ -53,16 +64,17 @@ class DatabaseClock:
         :param sent: when the query was sent, in seconds of `seconds`.
         :param received: when its answer was there.
         """
-        if self._reading is not None and self._at(sent) - reading > SET_BACK:
+        best = self._best
+        if best is not None and best.at(sent) - reading > SET_BACK:
             self.set_backs += 1
         if (
-            self._reading is None
-            or received - sent <= self._received - self._sent
-            or received - self._received > FRESH
+            best is None
+            or received - sent <= best.received - best.sent
+            or received - best.received > FRESH
             # The estimate is outside what this reading allows: the database's clock was set.
-            or not reading <= self._at(received) <= reading + timedelta(seconds=received - sent)
+            or not reading <= best.at(received) <= reading + timedelta(seconds=received - sent)
         ):
-            self._reading, self._sent, self._received = reading, sent, received
+            self._best = _Reading(reading, sent, received)
 
     def now(self) -> datetime:
         """
@@ -70,13 +82,18 @@ class DatabaseClock:
 
         :raises RuntimeError: before the first reading.
         """
-        return self._at(self.seconds())
+        return self.at(self.seconds())
 
     def until(self, instant: datetime) -> float:
         """Seconds from now until `instant`, negative once it is past."""
         return (instant - self.now()).total_seconds()
 
-    def _at(self, seconds: float) -> datetime:
-        if self._reading is None:
+    def at(self, seconds: float) -> datetime:
+        """
+        The same for another moment, in seconds of `seconds`.
+
+        :raises RuntimeError: before the first reading.
+        """
+        if self._best is None:
             raise RuntimeError("the database's time has not been read yet")
-        return self._reading + timedelta(seconds=seconds - self._received)
+        return self._best.at(seconds)

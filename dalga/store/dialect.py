@@ -4,7 +4,7 @@ What differs between the engines, and nothing more. `dalga.store.statements` has
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import Enum
@@ -58,6 +58,11 @@ class Dialect(Protocol):
     #: The same for the index of due times. If most rows are due, the optimizer would sort the whole
     #: table instead. A claim would then lock all due rows, and other instances would find none.
     by_due: str
+    #: A condition that always holds. As `now` does, it fails if the tables are of another schema
+    #: version, and until the transaction ends, no upgrade can give them another version.
+    same_version: str
+    #: Whether nobody else can write between two statements of a transaction, whatever they ask for.
+    one_writer: bool
     #: SQL behind a SELECT that locks rows: pass over the rows that another session has locked.
     skip_locked: str
 
@@ -95,6 +100,21 @@ class Dialect(Protocol):
 
     def key(self, text: str) -> object:
         """A path or body as a parameter."""
+
+    def joined(self, texts: Sequence[str]) -> str:
+        """
+        An expression: the octets of the texts of others, with a line feed between each two. Where
+        one of them is NULL, there are fewer texts, or there is NULL.
+        """
+
+    def whole(self, column: str) -> str:
+        """An expression: a number's digits. Of what is no whole number, something else."""
+
+    def hexadecimal(self, column: str) -> str:
+        """An expression: X'0AFF' for octets, NULL (as a text) for NULL, else something else."""
+
+    def length(self, column: str) -> str:
+        """An expression: how many octets the text in a column has."""
 
     def is_blob(self, column: str) -> str:
         """

@@ -208,6 +208,7 @@ class MySQL:
     by_id = " FORCE INDEX (PRIMARY)"
     by_key = " FORCE INDEX (job)"
     by_due = " FORCE INDEX (due)"
+    one_writer = False
     skip_locked = " FOR UPDATE SKIP LOCKED"
 
     def __init__(
@@ -250,6 +251,8 @@ class MySQL:
                 UTC_TIMESTAMP(6) AS now,
                 EXISTS (SELECT 1 FROM {self.heartbeats}) AS has_instances
             """
+        # The same look, without a row.
+        self.same_version = f"NOT EXISTS (SELECT 1 FROM {self.heartbeats} WHERE id IS NULL)"
         #: Whether the start has found the tables to be as they have to be.
         self._knows = False
 
@@ -533,6 +536,18 @@ class MySQL:
 
     def key(self, text: str) -> object:
         return text.encode("utf-8")
+
+    def joined(self, texts: Sequence[str]) -> str:
+        return f"CAST(CONCAT_WS(CHAR(10), {', '.join(texts)}) AS BINARY)"
+
+    def whole(self, column: str) -> str:
+        return column
+
+    def hexadecimal(self, column: str) -> str:
+        return f"CASE WHEN {column} IS NULL THEN 'NULL' ELSE CONCAT('X', QUOTE(HEX({column}))) END"
+
+    def length(self, column: str) -> str:
+        return f"LENGTH({column})"
 
     def is_blob(self, column: str) -> str:
         return "0"  # all octets are of one kind

@@ -6,8 +6,10 @@ is repeated for each row that is given:
 
     UPDATE dalga SET due = %(due)s WHERE id IN ([%(id)s, ...])
     INSERT INTO dalga (path, body) VALUES [(%(path)s, %(body)s), ...]
+    DELETE FROM dalga WHERE path IN ([%(path)s, ...]) AND body IN ([%(body)s, ...])
 
 A row is a NamedTuple with just these names, in this order; with one name it is the value itself.
+Where several parts are repeated, each has one of the names.
 
 The drivers get all values by their places, as SQLite looks each name up among all names before it:
 by their names, 100 rows of 6 values took 9 times as long, and 500 rows 38 times (*measured*).
@@ -18,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, starmap
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 R = TypeVar("R", bound=tuple[Any, ...])
 
@@ -26,6 +28,41 @@ _NAME = re.compile(r"%\((\w+)\)s")
 
 #: What is repeated for each row, and what stands between two rows.
 _REPEATED = re.compile(r"\[(.*?)(,| OR| UNION ALL) \.\.\.\]")
+
+
+class _Once(NamedTuple):
+    """A part of a statement that is not repeated."""
+
+    text: str
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, sql: str, place: str) -> _Once:
+        return cls(_NAME.sub(place, sql), tuple(_NAME.findall(sql)))
+
+
+class _Repeated(NamedTuple):
+    """A part that is repeated for each row."""
+
+    #: For the first row.
+    first: str
+    #: For each other row, with what stands between two rows.
+    other: str
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: re.Match[str], place: str) -> _Repeated:
+        """
+        :param found: by `_REPEATED`.
+        :raises ValueError: if the rows have other names than the first row.
+        """
+        between = f"{found[2]} "
+        rows = found[1].split(between) if between == " UNION ALL " else [found[1]]
+        row_names = [tuple(_NAME.findall(row)) for row in rows]
+        if len(set(row_names)) != 1:
+            raise ValueError(f"the rows of {found[0]!r} have the names {row_names}")
+        first, *others = (_NAME.sub(place, row) for row in rows)
+        return cls(first, between + (others or [first])[0], row_names[0])
 
 
 class Statement:
@@ -39,23 +76,21 @@ class Statement:
 
     def __init__(self, sql: str, place: str) -> None:
         text = " ".join(sql.split())
-        if repeated := _REPEATED.search(text):
-            texts = text[: repeated.start()], text[repeated.end() :]
-            between = f"{repeated[2]} "
-            rows = repeated[1].split(between) if between == " UNION ALL " else [repeated[1]]
-            row_names = [tuple(_NAME.findall(row)) for row in rows]
-            if len(set(row_names)) != 1:
-                raise ValueError(f"the rows of {text!r} have the names {row_names}")
-            #: The names of a row's values.
-            self.row: tuple[str, ...] = row_names[0]
-            first, *others = (_NAME.sub(place, row) for row in rows)
-            self._first, self._other = first, between + (others or [first])[0]
-        else:
-            texts, self.row = (text, ""), ()
-        self._before, self._after = (tuple(_NAME.findall(text)) for text in texts)
-        self._begin, self._end = (_NAME.sub(place, text) for text in texts)
+        #: The names of a row's values.
+        self.row: tuple[str, ...] = ()
+        #: What stands before each part that is repeated, and that part.
+        self._parts: list[tuple[_Once, _Repeated]] = []
+        begin = 0
+        for found in _REPEATED.finditer(text):
+            part = _Repeated.of(found, place)
+            self._parts.append((_Once.of(text[begin : found.start()], place), part))
+            self.row += part.names
+            begin = found.end()
+        if len(self._parts) not in (0, 1, len(self.row)):
+            raise ValueError(f"the parts of {text!r} don't have one name each: {self.row}")
+        self._last = _Once.of(text[begin:], place)
         #: The names of the parameters, but for those of rows.
-        self.names = frozenset(self._before + self._after)
+        self.names = frozenset(self._last.names).union(*(once.names for once, _ in self._parts))
 
     def execute(self, cursor: Any, rows: Sequence[Any] = (), /, **values: object) -> int:
         """
@@ -77,21 +112,27 @@ class Statement:
         """
         if len(values) != len(self.names) or not self.names.issuperset(values):
             raise TypeError(f"parameters {sorted(self.names)} were given as {sorted(values)}")
-        before: Iterable[object] = map(values.__getitem__, self._before)
-        if not self.row:
+        last = self._last
+        if not self._parts:
             if rows:
                 raise TypeError("rows were given to a statement that takes none")
-            return self._begin, [*before]
+            return last.text, [values[name] for name in last.names]
         if not rows:
             raise TypeError("no rows were given")
         if len(self.row) == 1:
-            many: Iterable[object] = rows
-        elif rows[0]._fields == self.row:
-            many = chain.from_iterable(rows)
-        else:
+            columns: Iterable[Iterable[object]] = (rows,)
+        elif rows[0]._fields != self.row:
             raise TypeError(f"rows of {self.row} were given as rows of {rows[0]._fields}")
-        text = f"{self._begin}{self._first}{self._other * (len(rows) - 1)}{self._end}"
-        return text, [*before, *many, *map(values.__getitem__, self._after)]
+        elif len(self._parts) == 1:
+            columns = (chain.from_iterable(rows),)
+        else:
+            columns = zip(*rows, strict=True)
+        text, bound = "", []
+        for (once, part), column in zip(self._parts, columns, strict=True):
+            text += f"{once.text}{part.first}{part.other * (len(rows) - 1)}"
+            bound += [values[name] for name in once.names]
+            bound += column
+        return text + last.text, bound + [values[name] for name in last.names]
 
 
 class Select(Generic[R]):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -46,16 +47,20 @@ from dalga.store.rows import (
     LeaseRow,
     Override,
     RunRow,
+    TextRow,
     Unreadable,
     is_true,
+    lease_from_text,
     options_of,
     read_job,
     read_run,
+    run_from_text,
     shown_key,
     timeout_of,
     was_recorded,
 )
 from dalga.store.statements import (
+    AsFound,
     Ended,
     EndRow,
     GivenBack,
@@ -64,9 +69,10 @@ from dalga.store.statements import (
     Skipped,
     Statements,
     Stopped,
+    Succeeded,
     Yielded,
 )
-from dalga.store.transactions import Call, Conflict, Transactions
+from dalga.store.transactions import Call, Conflict, Timed, Transactions
 
 log = logger(__name__)
 
@@ -74,14 +80,42 @@ log = logger(__name__)
 CORRECTED = 500
 
 
-class _Lease(NamedTuple):
-    """What a claim gives a row."""
+@dataclass
+class _Claim:
+    """A claim that has found rows."""
 
+    #: Of its leases.
     token: bytes
-    #: How long the run's POST may take, in seconds.
-    timeout: float
-    #: When the lease ends, in seconds of the steady clock.
-    ends: float
+    #: The database's time.
+    now: datetime
+    #: A moment of the steady clock (seconds), no later than `now`.
+    since: float
+    #: Lines for the log: which rows can't be understood.
+    problems: list[str] = field(default_factory=list)
+
+    def lease_ends(self, timeout: float) -> float:
+        """
+        When a lease ends, in seconds of the steady clock.
+
+        :param timeout: how long the run's POST may take, in seconds.
+        """
+        return self.since + lease_of(timeout).total_seconds()
+
+
+class _Leases(NamedTuple):
+    """What a record has read."""
+
+    #: What rows hold, by their ids.
+    read: dict[int, LeaseRow | None]
+    #: Rows that have the run's token, but are locked by somebody.
+    locked: set[int]
+    #: The rest is a `Timed` without its result.
+    now: datetime | None
+    sent: float
+    received: float
+
+    def timed(self, recorded: Recorded) -> Timed[Recorded]:
+        return Timed(recorded, self.now, self.sent, self.received)
 
 
 class Runs:
@@ -139,25 +173,19 @@ class Runs:
     def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
         """See `Store.claim`."""
 
-        def work(cursor: Cursor, now: datetime, since: float) -> tuple[Claimed, list[str]]:
+        def work(cursor: Cursor) -> Timed[tuple[Claimed, list[str]]]:
             paths = list(map(self._dialect.key, without))
-            find = self._sql.find_due(bool(paths))
-            due = find.fetch(cursor, paths, now=self._dialect.instant(now), limit=limit)
-            runs: list[Run] = []
-            problems: list[str] = []
-            if due:
-                token = self._token()
-                leases = self._take(cursor, now, since, token, due, timeout)
-                # Only now are the rows this transaction's own: what is read here was taken.
-                ids = [row.id for row in due]
-                found = self._sql.read_taken.fetch(cursor, ids, token=token)
-                taken = {row.id: row for row in found}
-                for before in (row for row in due if row.id in taken):
-                    row, lease = taken[before.id], leases[before.id]
-                    run = self._run_in(cursor, now, row, before, lease, problems)
-                    if run is not None:
-                        runs.append(run)
-            return Claimed(runs, now, full=len(due) == limit), problems
+            sent = self._clock.seconds()
+            rows = self._sql.find_due(bool(paths)).fetch(cursor, paths, limit=limit)
+            received = self._clock.seconds()
+            if not rows:
+                # Nothing told the time. The estimate is no later than the look at the rows.
+                nothing = Claimed([], self._clock.at(sent), full=False)
+                return Timed((nothing, []), None, sent, received)
+            claim = _Claim(self._token(), rows[0].now, sent)
+            runs = self._take_found(cursor, claim, rows, timeout)
+            claimed = Claimed(runs, claim.now, full=len(rows) == limit)
+            return Timed((claimed, claim.problems), claim.now, sent, received)
 
         def report(result: tuple[Claimed, list[str]]) -> Claimed:
             claimed, problems = result
@@ -165,58 +193,96 @@ class Runs:
                 log.error("{problem}", problem=problem)
             return claimed
 
-        return self._lane.run(work).addCallback(report)
+        return self._lane.run_timed(work).addCallback(report)
 
-    def _take(
+    def _take_found(
+        self, cursor: Cursor, claim: _Claim, rows: list[TextRow], default: float
+    ) -> list[Run]:
+        """
+        Take rows as they were found, by an UPDATE that compares all that was read. Only rows that
+        are unusual, or that somebody has changed meanwhile, are read once more.
+
+        :param rows: in due order.
+        :param default: how long a POST may take whose job has no time-out of its own, in seconds.
+        :return: the runs in them, in the same order.
+        """
+        found: dict[int, Run] = {}
+        unusual: list[int] = []
+        groups: defaultdict[float, list[AsFound]] = defaultdict(list)
+        for row in rows:
+            timeout = timeout_of(row, default)
+            run = run_from_text(row, claim.token, claim.now, timeout, claim.lease_ends(timeout))
+            if run is None:
+                unusual.append(row.id)
+            else:
+                found[row.id] = run
+                groups[timeout].append(AsFound(row.id, row.columns))
+        changed = 0
+        for timeout, group in sorted(groups.items()):
+            lease = self._lease(claim, timeout)
+            if self._dialect.one_writer:
+                changed += self._sql.take.execute(cursor, [row.id for row in group], **lease)
+            else:
+                changed += self._sql.take_found.execute(cursor, group, **lease)
+        if changed != len(found):
+            unusual = [row.id for row in rows]
+        if unusual:
+            found = self._take_unusual(cursor, claim, unusual, found, default)
+        return [found[row.id] for row in rows if row.id in found]
+
+    def _take_unusual(
         self,
         cursor: Cursor,
-        now: datetime,
-        since: float,
-        token: bytes,
-        due: list[DueRow],
+        claim: _Claim,
+        ids: list[int],
+        found: dict[int, Run],
         default: float,
-    ) -> dict[int, _Lease]:
+    ) -> dict[int, Run]:
         """
-        Take due rows, if they are still due.
+        Take rows that are still due, however they are, and read what was taken.
 
-        :param since: a moment of the steady clock (seconds), no later than `now`.
-        :param default: how long a POST may take whose job has no time-out of its own, in seconds.
-        :return: the rows' leases, by their ids.
+        :param ids: of the rows. Some may have been taken already.
+        :param found: the runs of rows as they were found. Those that are not in `ids` were taken.
+        :return: all runs that were taken, by the ids of their rows.
         """
-        ids_of: defaultdict[float, list[int]] = defaultdict(list)
-        for row in due:
-            ids_of[timeout_of(row, default)].append(row.id)
-        leases: dict[int, _Lease] = {}
-        for timeout, ids in sorted(ids_of.items()):
-            lease = lease_of(timeout)
-            self._sql.take.execute(
-                cursor,
-                ids,
-                now=self._dialect.instant(now),
-                token=token,
-                lease_ends=self._dialect.instant(now + lease),
-            )
-            leases |= dict.fromkeys(ids, _Lease(token, timeout, since + lease.total_seconds()))
-        return leases
+        runs = {id: found[id] for id in found.keys() - set(ids)}
+        due = {row.id: row for row in self._sql.read_due.fetch(cursor, ids)}
+        groups: defaultdict[float, list[int]] = defaultdict(list)
+        for row in due.values():
+            if row.token == claim.token:
+                runs[row.id] = found[row.id]
+            else:
+                groups[timeout_of(row, default)].append(row.id)
+        for timeout, group in sorted(groups.items()):
+            lease = self._lease(claim, timeout)
+            self._sql.take.execute(cursor, group, **lease)
+            # Only now are the rows this transaction's own: what is read here was taken.
+            for taken in self._sql.read_taken.fetch(cursor, group, token=claim.token):
+                run = self._run_in(cursor, claim, taken, due[taken.id], timeout)
+                if run is not None:
+                    runs[taken.id] = run
+        return runs
+
+    def _lease(self, claim: _Claim, timeout: float) -> dict[str, object]:
+        """What a statement writes that takes rows, by the names of its parameters."""
+        instant = self._dialect.instant
+        return {
+            "now": instant(claim.now),
+            "token": claim.token,
+            "lease_ends": instant(claim.now + lease_of(timeout)),
+        }
 
     def _run_in(
-        self,
-        cursor: Cursor,
-        now: datetime,
-        row: RunRow,
-        before: DueRow,
-        lease: _Lease,
-        problems: list[str],
+        self, cursor: Cursor, claim: _Claim, row: RunRow, before: DueRow, timeout: float
     ) -> Run | None:
         """
         The run in a row that was taken.
 
         :param before: the row as it was before.
-        :param problems: gets a line for the log, if the row can't be understood.
         :return: None if there is nothing to POST. The row is let go then: it is deleted, parked as
             disabled, set aside, or postponed to its scheduled time.
         """
-        sql, token, read_instant = self._sql, lease.token, self._dialect.read_instant
+        sql, token, now = self._sql, claim.token, claim.now
         if row.override == Override.DELETED:
             sql.drop.execute(cursor, id=row.id, token=token)
             return None
@@ -224,11 +290,12 @@ class Runs:
             if is_true("disabled", row.disabled):
                 sql.park.execute(cursor, id=row.id, token=token)
                 return None
-            run = read_run(row, before, token, now, lease.timeout, lease.ends, read_instant)
+            ends, read_instant = claim.lease_ends(timeout), self._dialect.read_instant
+            run = read_run(row, before, token, now, timeout, ends, read_instant)
         except Unreadable as problem:
             error = str(problem)[:MAX_ERROR]
             sql.set_aside.execute(cursor, id=row.id, token=token, error=error)
-            problems.append(f"row {row.id} is set aside: {problem}")
+            claim.problems.append(f"row {row.id} is set aside: {problem}")
             return None
         # A run that has begun goes on, though the database's clock was set back meanwhile.
         if run.scheduled > now and run.attempt == 1:
@@ -277,13 +344,14 @@ class Runs:
         unsure = {row for row, _ in claims & self._unsure}
         call = Call()
 
-        def work(cursor: Cursor, now: datetime, since: float) -> Recorded:
+        def work(cursor: Cursor) -> Timed[Recorded]:
             recorded = Recorded()
-            others = self._record_held(cursor, now, ends, recorded)
+            leases = self._read_leases(cursor, [end.run for end in ends])
+            others = self._record_held(cursor, ends, leases, recorded)
             already = self._recorded_already(cursor, others, unsure)
             for end in others:
                 (recorded.already if end.run.row in already else recorded.lost).append(end)
-            return recorded
+            return leases.timed(recorded)
 
         def failed(failure: Failure) -> Failure:
             if call.committing:
@@ -294,10 +362,10 @@ class Runs:
             self._unsure -= claims
             return recorded
 
-        return self._lane.run_call(work, call).addCallbacks(done, failed)
+        return self._lane.run_timed(work, call).addCallbacks(done, failed)
 
     def _record_held(
-        self, cursor: Cursor, now: datetime, ends: list[End], recorded: Recorded
+        self, cursor: Cursor, ends: list[End], leases: _Leases, recorded: Recorded
     ) -> list[End]:
         """
         Write the ends of the runs whose rows have still the run's token.
@@ -305,12 +373,13 @@ class Runs:
         :param recorded: gets these ends, and those of rows that are locked.
         :return: the ends of runs whose rows have another token, or are gone.
         """
-        leases, locked = self._read_leases(cursor, [end.run for end in ends])
         others: list[End] = []
         batches: defaultdict[Statement, list[EndRow]] = defaultdict(list)
+        now = leases.now or self._clock.at(leases.sent)  # there if there are leases
         for end in ends:
-            lease = leases.get(end.run.row)
-            if end.run.row in locked:
+            row = end.run.row
+            lease = leases.read.get(row)
+            if row in leases.locked:
                 recorded.postponed.append(end)
                 continue
             if lease is None or lease.token != end.run.token:
@@ -318,30 +387,34 @@ class Runs:
                 continue
             if lease.override == Override.NONE:
                 by_now = _by_now(end, lease.options, now)
-                (recorded.written if by_now == end else recorded.revised).append(by_now)
-                statement, row = self._end(by_now, now)
+                written = by_now is end or by_now == end
+                (recorded.written if written else recorded.revised).append(by_now)
+                statement, values = self._end(by_now, now)
             else:
                 recorded.overridden.append(end)
-                statement, row = self._overridden(lease.override, end, now)
-            batches[statement].append(row)
+                statement, values = self._overridden(lease.override, end, now)
+            batches[statement].append(values)
         for statement, rows in batches.items():
             if statement.execute(cursor, rows) != len(rows):
                 raise Conflict("a lease changed hands between two statements")
         return others
 
-    def _read_leases(self, cursor: Cursor, runs: list[Run]) -> tuple[dict[int, LeaseRow], set[int]]:
-        """
-        What the rows of runs hold, by their ids. And the rows that have the run's token, but are
-        locked by somebody.
-        """
-        rows = [run.row for run in runs]
-        leases = {lease.id: lease for lease in self._sql.read_leases.fetch(cursor, rows)}
-        missing = [row for row in rows if row not in leases]
-        if not missing:
-            return leases, set()
-        found = self._sql.read_tokens.fetch(cursor, missing)
-        held = {row.id: row.token for row in found}
-        return leases, {run.row for run in runs if held.get(run.row) == run.token}
+    def _read_leases(self, cursor: Cursor, runs: list[Run]) -> _Leases:
+        """What the rows of runs hold. And which of them have the run's token, but are locked."""
+        ids = [run.row for run in runs]
+        sent = self._clock.seconds()
+        rows = self._sql.read_leases.fetch(cursor, ids)
+        received = self._clock.seconds()
+        read = {row.id: lease_from_text(row) for row in rows}
+        if None in read.values():
+            odd = [id for id, lease in read.items() if lease is None]
+            read |= {lease.id: lease for lease in self._sql.read_lease.fetch(cursor, odd)}
+        leases = _Leases(read, set(), rows[0].now if rows else None, sent, received)
+        missing = [id for id in ids if id not in read]
+        if missing:
+            held = {row.id: row.token for row in self._sql.read_tokens.fetch(cursor, missing)}
+            leases.locked.update(run.row for run in runs if held.get(run.row) == run.token)
+        return leases
 
     def _recorded_already(
         self, cursor: Cursor, ends: list[End], unsure: Collection[int]
@@ -366,13 +439,17 @@ class Runs:
             case Delete():
                 return sql.delete_rows, Ended(row, token)
             case Reschedule(scheduled, anchor, error):
+                at = instant(scheduled)
+                # One that went by already goes behind those who wait: they have a turn (P6).
+                due = at if scheduled >= now else instant(now)
+                if error is None and anchor == run.anchor:
+                    return sql.succeed_rows, Succeeded(row, token, at, due)
                 return sql.reschedule_rows, Rescheduled(
                     row,
                     token,
-                    next_scheduled=instant(scheduled),
+                    next_scheduled=at,
                     next_anchor=instant(anchor),
-                    # One that went by already goes behind those who wait: they have a turn (P6).
-                    next_due=instant(max(scheduled, now)),
+                    next_due=due,
                     last_error=error and error[:MAX_ERROR],
                 )
             case Skip(scheduled):
@@ -419,4 +496,5 @@ def _by_now(end: End, options: object, now: datetime) -> End:
         chosen = options_of(options)
     except Unreadable:
         return end  # somebody's SQL; the next claim says so
-    return end if chosen == end.run.options else revised(end, chosen, now)
+    same = chosen is end.run.options or chosen == end.run.options
+    return end if same else revised(end, chosen, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -69,8 +69,10 @@ class SQLite:
     table = f'"{TABLE}"'
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
     now = "SELECT UTC_TIMESTAMP(6) AS now, NULL AS has_instances"  # `begin` looks at the version
+    same_version = "TRUE"  # `begin` looks
     by_id = by_key = by_due = ""
-    skip_locked = ""  # there is but one writer
+    one_writer = True
+    skip_locked = ""
 
     def __init__(self, path: str, wall_clock: Callable[[], datetime] = _utc_now) -> None:
         self._path = path
@@ -186,6 +188,18 @@ class SQLite:
 
     def key(self, text: str) -> object:
         return text
+
+    def joined(self, texts: Sequence[str]) -> str:
+        return " || char(10) || ".join(texts)
+
+    def whole(self, column: str) -> str:
+        return f"quote({column})"  # what is no number is quoted
+
+    def hexadecimal(self, column: str) -> str:
+        return f"quote({column})"
+
+    def length(self, column: str) -> str:
+        return f"LENGTH(CAST({column} AS BLOB))"
 
     def is_blob(self, column: str) -> str:
         return f"typeof({column}) = 'blob'"

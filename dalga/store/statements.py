@@ -24,16 +24,19 @@ from dalga.store.rows import (
     CountsRow,
     DueRow,
     DueTime,
+    FoundText,
     InstancesRow,
     JobRow,
     KeyRow,
     LeaseRow,
+    LeaseText,
     Marks,
     NowRow,
     NumberRow,
     Override,
     PageRow,
     RunRow,
+    TextRow,
     TokenRow,
 )
 
@@ -78,6 +81,13 @@ class KeyValues(NamedTuple):
     body: Any
 
 
+class AsFound(NamedTuple):
+    """A row that a claim takes, if its `FoundText` is still the same."""
+
+    id: int
+    found: bytes
+
+
 class NewRow(NamedTuple):
     """A row for a job; each field is a column."""
 
@@ -101,8 +111,20 @@ class Ended(NamedTuple):
     row_token: Any
 
 
+class Succeeded(NamedTuple):
+    """
+    A run that succeeded, and is followed by another one; the anchor stays. Most ends are of this
+    kind, and what `Rescheduled` has besides would cost half as much again.
+    """
+
+    row_id: Any
+    row_token: Any
+    next_scheduled: Any
+    next_due: Any
+
+
 class Rescheduled(NamedTuple):
-    """A run that is followed by another one."""
+    """A run that is followed by another one, in all other cases."""
 
     row_id: Any
     row_token: Any
@@ -161,7 +183,7 @@ class Yielded(NamedTuple):
     succeeded: Any
 
 
-EndRow = Ended | Rescheduled | Skipped | Retried | Stopped | GivenBack | Yielded
+EndRow = Ended | Succeeded | Rescheduled | Skipped | Retried | Stopped | GivenBack | Yielded
 
 
 class Statements:
@@ -411,30 +433,60 @@ class Statements:
             """,
         )
 
-    def find_due(self, without: bool) -> Select[DueRow]:
+    def find_due(self, without: bool) -> Select[TextRow]:
         """:param without: whether there are rows of paths to leave out."""
         return self._find_due_without if without else self._find_due
 
     @cached_property
-    def _find_due(self) -> Select[DueRow]:
+    def _find_due(self) -> Select[TextRow]:
         return self._due_rows("")
 
     @cached_property
-    def _find_due_without(self) -> Select[DueRow]:
+    def _find_due_without(self) -> Select[TextRow]:
         return self._due_rows(WITHOUT)
 
-    def _due_rows(self, without: str) -> Select[DueRow]:
+    def _due_rows(self, without: str) -> Select[TextRow]:
         return self._select(
-            DueRow,
+            TextRow,
             f"""
-            SELECT {columns(DueRow)} FROM {self._table}{self._dialect.by_due}
-            WHERE due <= %(now)s {without}
+            SELECT id, {self._with_time(self._found)} AS text
+            FROM {self._table}{self._dialect.by_due}
+            WHERE due <= (SELECT UTC_TIMESTAMP(6)) AND {self._dialect.same_version} {without}
             ORDER BY due, id LIMIT %(limit)s{self._dialect.skip_locked}
             """,
         )
 
+    @property
+    def _found(self) -> str:
+        """An expression: a row's `FoundText`."""
+        dialect = self._dialect
+        texts = {name: name for name in FoundText._fields} | {
+            name: dialect.whole(name)
+            for name in ("override", "disabled", "failed", "skipped", "attempts", "successes")
+        }
+        texts |= {
+            "started": "QUOTE(started)",
+            "run": dialect.hexadecimal("run"),
+            "length": dialect.length("body"),
+        }
+        return dialect.joined(list(texts.values()))
+
+    def _with_time(self, text: str) -> str:
+        """An expression: the database's time, and another text: the text of a `TextRow`."""
+        return self._dialect.joined(["(SELECT UTC_TIMESTAMP(6))", f"COALESCE({text}, '')"])
+
+    @cached_property
+    def take_found(self) -> Statement:
+        """Takes rows as they were found, and no others."""
+        # The lists are sorted by the server, and cost less than a derived table.
+        return self._take(f"{ANY_ID} AND {self._found} IN ([%(found)s, ...])")
+
     @cached_property
     def take(self) -> Statement:
+        """Takes rows that are due, however they are."""
+        return self._take(f"{ANY_ID} AND due <= %(now)s")
+
+    def _take(self, condition: str) -> Statement:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_id} SET
                 due = %(lease_ends)s,
@@ -445,8 +497,12 @@ class Statements:
                     THEN attempts + 1 ELSE attempts END,
                 override = CASE override WHEN {Override.DELETED}
                     THEN {Override.DELETED} ELSE {Override.NONE} END
-            WHERE {ANY_ID} AND due <= %(now)s
+            WHERE {condition}
             """)
+
+    @cached_property
+    def read_due(self) -> Select[DueRow]:
+        return self._select(DueRow, f"SELECT {columns(DueRow)} FROM {self._table} WHERE {ANY_ID}")
 
     @cached_property
     def read_taken(self) -> Select[RunRow]:
@@ -497,13 +553,23 @@ class Statements:
     # What a record reads
 
     @cached_property
-    def read_leases(self) -> Select[LeaseRow]:
+    def read_leases(self) -> Select[TextRow]:
+        dialect = self._dialect
+        override, token = dialect.whole("override"), dialect.hexadecimal("token")
+        texts = LeaseText(override, token, options="options")
         return self._select(
-            LeaseRow,
+            TextRow,
             f"""
-            SELECT {columns(LeaseRow)} FROM {self._table}{self._dialect.by_id}
-            WHERE {ANY_ID}{self._dialect.skip_locked}
+            SELECT id, {self._with_time(dialect.joined(texts))} AS text
+            FROM {self._table}{dialect.by_id}
+            WHERE {ANY_ID} AND {dialect.same_version}{dialect.skip_locked}
             """,
+        )
+
+    @cached_property
+    def read_lease(self) -> Select[LeaseRow]:
+        return self._select(
+            LeaseRow, f"SELECT {columns(LeaseRow)} FROM {self._table} WHERE {ANY_ID}"
         )
 
     @cached_property
@@ -527,6 +593,24 @@ class Statements:
     @cached_property
     def bury_rows(self) -> Statement:
         return self._dialect.delete_rows(Ended._fields, f"override = {Override.DELETED}")
+
+    @cached_property
+    def succeed_rows(self) -> Statement:
+        return self._update_rows(
+            Succeeded._fields,
+            f"""
+                due = {_unless_disabled("next_due")},
+                scheduled = next_scheduled,
+                token = NULL,
+                run = NULL,
+                started = NULL,
+                attempts = 0,
+                successes = CASE WHEN successes < {MAX_COUNT}
+                    THEN successes + 1 ELSE successes END,
+                error = NULL,
+                failed = {Failed.NO}
+            """,
+        )
 
     @cached_property
     def reschedule_rows(self) -> Statement:

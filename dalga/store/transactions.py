@@ -43,12 +43,13 @@ LOST_PATIENCE = 3.0
 STOPPING = "this instance is stopping"
 
 
-class _Timed(NamedTuple, Generic[T]):
+class Timed(NamedTuple, Generic[T]):
     """A result, with a reading of the database's clock that was made on the way to it."""
 
     result: T
-    #: The database's time (aware, UTC). It was read between `sent` and `received`.
-    now: datetime
+    #: The database's time (aware, UTC). It was read between `sent` and `received`. None if the
+    #: statement that would have read it gave no rows.
+    now: datetime | None
     #: Just before the statement that reads the time was sent, in steady seconds.
     sent: float
     #: Just after the statement's rows were received, in steady seconds.
@@ -248,6 +249,15 @@ class Transactions:
         """`run` with the caller's own `Call`, whose `check` may refuse the COMMIT."""
         return Deferred.fromCoroutine(self._run(partial(self._timed, work), call))
 
+    def run_timed(
+        self, work: Callable[[Cursor], Timed[T]], call: Call | None = None
+    ) -> Deferred[T]:
+        """
+        `run` with a work function that reads the database's time itself: in the statement that it
+        begins with, so that no round trip is made for the time alone.
+        """
+        return Deferred.fromCoroutine(self._run(work, call or Call()))
+
     def read(
         self,
         fetch: Callable[[Cursor], list[R]],
@@ -278,7 +288,7 @@ class Transactions:
             await self._free.acquire()
         self._pool.close()
 
-    async def _run(self, work: Callable[[Cursor], _Timed[T]], call: Call) -> T:
+    async def _run(self, work: Callable[[Cursor], Timed[T]], call: Call) -> T:
         attempt = 0
         began = self._clock.seconds()
         while True:
@@ -288,20 +298,21 @@ class Transactions:
             call.committing = False
             await self._free.acquire()
             try:
-                done: _Timed[T] = await self._in_thread(work, call)
+                done: Timed[T] = await self._in_thread(work, call)
             except Exception as error:
                 if not self._worth_another(error, call, attempt, self._clock.seconds() - began):
                     raise
                 log.debug("transaction runs again after {error}", error=error)
             else:
-                self._clock.observe(done.now, done.sent, done.received)
+                if done.now is not None:
+                    self._clock.observe(done.now, done.sent, done.received)
                 return done.result
             # A random pause, so that two transactions in each other's way don't meet again. It is
             # longer each time.
             pause = self._random.uniform(0, 0.005 * 2 ** min(attempt, 6))
             await deferLater(self.reactor, pause)
 
-    def _in_thread(self, work: Callable[[Cursor], _Timed[T]], call: Call) -> Deferred[Any]:
+    def _in_thread(self, work: Callable[[Cursor], Timed[T]], call: Call) -> Deferred[Any]:
         """Run a transaction once. Its thread is busy until it is done, also if it was cancelled."""
         if self._closed:
             self._free.release()
@@ -343,8 +354,8 @@ class Transactions:
         raise kind(f"{self._dialect.where()} can't be used now: {describe(error)}") from error
 
     def _transaction(
-        self, cursor: Cursor, work: Callable[[Cursor], _Timed[T]], call: Call
-    ) -> _Timed[T]:
+        self, cursor: Cursor, work: Callable[[Cursor], Timed[T]], call: Call
+    ) -> Timed[T]:
         try:
             self._dialect.begin(cursor)
             done = work(cursor)
@@ -355,25 +366,24 @@ class Transactions:
                 cursor.drop_connection()
             raise
 
-    def _timed(self, work: Callable[[Cursor, datetime, float], T], cursor: Cursor) -> _Timed[T]:
-        time = self._time(cursor, self._read_time.fetch)
-        return _Timed(work(cursor, time.now, time.sent), time.now, time.sent, time.received)
+    def _timed(self, work: Callable[[Cursor, datetime, float], T], cursor: Cursor) -> Timed[T]:
+        sent = self._clock.seconds()
+        rows = self._read_time.fetch(cursor)
+        received = self._clock.seconds()
+        now = self._dialect.read_instant(rows[0].now)
+        return Timed(work(cursor, now, sent), now, sent, received)
 
     def _read(
         self,
         fetch: Callable[[Cursor], list[R]],
         result: Callable[[list[R], datetime], T],
         cursor: Cursor,
-    ) -> _Timed[T]:
-        time = self._time(cursor, fetch)
-        return _Timed(result(time.result, time.now), time.now, time.sent, time.received)
-
-    def _time(self, cursor: Cursor, fetch: Callable[[Cursor], list[R]]) -> _Timed[list[R]]:
-        """A statement's rows, and the database's time from their first column."""
+    ) -> Timed[T]:
         sent = self._clock.seconds()
         rows = fetch(cursor)
         received = self._clock.seconds()
-        return _Timed(rows, self._dialect.read_instant(rows[0][0]), sent, received)
+        now = self._dialect.read_instant(rows[0][0])
+        return Timed(result(rows, now), now, sent, received)
 
 
 def describe(error: Exception) -> str:

@@ -22,9 +22,6 @@ from dalga.store.statements import Ended, Retried, Statements
 #: The trial's rows are due at this time, far from all other rows.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
 
-#: No row is due before this time.
-_LONG_AGO = datetime(1000, 1, 1, tzinfo=UTC)
-
 #: Text that a column in another character set, or of another collation, does not keep.
 _TEXT = "é\N{SLIGHTLY SMILING FACE}' "
 
@@ -130,11 +127,11 @@ class Trial:
         """
         dialect, sql = self._dialect, self._sql
         find = sql.find_due(without=False)
-        find.fetch(cursor, now=dialect.instant(_LONG_AGO), limit=1)
+        find.fetch(cursor, limit=0)  # no job's row is to be locked
         changed = self._take(cursor, rows, token)
         try:
             for row in sql.read_taken.fetch(cursor, rows, token=token):
-                before = DueRow(row.id, row.scheduled, Override.NONE)
+                before = DueRow(row.id, row.scheduled, Override.NONE, token)
                 run = read_run(row, before, token, _TRIAL, 0.0, 0.0, dialect.read_instant)
                 if run.started != _TRIAL:
                     raise _NotKept("a claim does not read what it wrote")
