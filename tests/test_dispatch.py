@@ -906,12 +906,12 @@ class BurstTests(SchedulerTestCase):
 
 class AheadTests(SchedulerTestCase):
     """
-    Where runs end while a claim is made, the next claim takes as many more, so that no slot waits
-    for the database.
+    Where runs end while a claim is made, the next claim takes as many more, or twice as many where
+    none is left, so that no slot waits for the database.
     """
 
     def claim_ahead(self, jobs: int = 20, scan: float = 1.0) -> None:
-        """Four slots are taken by POSTs, and two runs more are claimed."""
+        """Four slots are taken by POSTs, and all runs more that a claim takes ahead are claimed."""
         for number in range(jobs):
             self.store.insert(f"job{number:02}")
         self.start(slots=4, scan=scan)
@@ -924,10 +924,13 @@ class AheadTests(SchedulerTestCase):
         self.assertEqual(self.endpoint.under_way, [f"job{number:02}" for number in range(4, 8)])
 
     def test_as_many_more(self) -> None:
-        """P6: what waits for a slot starts at once when there is one, in due order."""
+        """
+        P6: what waits for a slot starts at once when there is one, in due order. Three runs ended
+        during the second claim, and none was left: the third takes six more than the free slots.
+        """
         self.claim_ahead()
         limits = [call.argument for call in self.store.called("claim")]
-        self.assertEqual(limits, [4, 1, 6])
+        self.assertEqual(limits, [4, 1, 3 + 6])
         self.store.hold("claim")
         for number in (4, 5, 6):
             self.endpoint.answer(f"job{number:02}")
@@ -1009,7 +1012,10 @@ class AheadTests(SchedulerTestCase):
             self.go(0)
 
     def test_a_claim_is_worth_some_rows(self) -> None:
-        """P10: while claims go ahead, one asks for more than half of what ended during the last."""
+        """
+        P10: while claims go ahead, one asks for more than half of what it goes ahead: of four, as
+        two runs ended during the last claim and none was left.
+        """
         self.claim_too_far_ahead()
         limits = [call.argument for call in self.store.called("claim")]
         self.assertEqual(limits, [8, 1, 12])
@@ -1017,7 +1023,7 @@ class AheadTests(SchedulerTestCase):
             self.endpoint.answer(path)
             self.go(0)
         limits = [call.argument for call in self.store.called("claim")]
-        self.assertEqual(limits, [8, 1, 12, 2])
+        self.assertEqual(limits, [8, 1, 12, 3])
 
     def test_none_ahead_once_it_was_in_vain(self) -> None:
         """P10: what was given back, as no slot came, is not claimed again before one does."""

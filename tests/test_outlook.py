@@ -42,13 +42,18 @@ class OutlookTestCase(SynchronousTestCase):
         ended: int = 0,
         without: frozenset[str] = NOBODY,
         running: int = 0,
+        left: int = 1,
     ) -> None:
-        """A claim so many seconds from now, during which so many runs end."""
+        """
+        A claim so many seconds from now, during which so many runs end.
+
+        :param left: how many runs are still under way after it.
+        """
         self.begin(after, running)
         for _ in range(ended):
             self.outlook.run_ended()
         now = NOW + seconds(after)
-        self.outlook.claimed(Claimed(runs, now, full), without, 100.0 + after)
+        self.outlook.claimed(Claimed(runs, now, full), left, without, 100.0 + after)
         self.outlook.claim_ended(True, now)
 
     def begin(self, after: float = 0.0, running: int = 0) -> None:
@@ -100,7 +105,7 @@ class ClaimTests(OutlookTestCase):
         """P7: the claim may not have seen the row, so that its time is looked at afterwards."""
         self.begin()
         self.outlook.note(NOW, NOW)
-        self.outlook.claimed(Claimed([], NOW, full=False), NOBODY, 100.0)
+        self.outlook.claimed(Claimed([], NOW, full=False), 0, NOBODY, 100.0)
         self.assertFalse(self.outlook.more)
         self.outlook.claim_ended(True, NOW)
         self.assertTrue(self.outlook.more)
@@ -109,7 +114,7 @@ class ClaimTests(OutlookTestCase):
         """P7: a claim that finds fewer rows than it may take says nothing of those found since."""
         self.begin()
         self.scan(-1.0, -1.0)
-        self.outlook.claimed(Claimed([], NOW, full=False), NOBODY, 100.0)
+        self.outlook.claimed(Claimed([], NOW, full=False), 0, NOBODY, 100.0)
         self.outlook.claim_ended(True, NOW)
         self.assertTrue(self.outlook.more)
 
@@ -126,10 +131,21 @@ class ClaimTests(OutlookTestCase):
         self.assertTrue(self.outlook.more)
 
     def test_ahead(self) -> None:
-        """As many rows as runs ended during the last claim, at most one a slot; none at the end."""
-        for full, ended, ahead in ((True, 3, 3), (True, 11, 10), (True, 0, 0), (False, 3, 0)):
-            self.claim([RUN], full, ended=ended)
-            self.assertEqual(self.outlook.ahead, ahead, (full, ended))
+        """
+        As many rows as runs ended during the last claim, and twice as many if none was left then;
+        at most two a slot (P10), and none where no row was left.
+        """
+        for full, ended, left, ahead in (
+            (True, 3, 1, 3),
+            (True, 3, 0, 6),
+            (True, 15, 1, 15),
+            (True, 15, 0, 20),
+            (True, 21, 1, 20),
+            (True, 0, 0, 0),
+            (False, 3, 0, 0),
+        ):
+            self.claim([RUN], full, ended=ended, left=left)
+            self.assertEqual(self.outlook.ahead, ahead, (full, ended, left))
 
 
 class LeadTests(OutlookTestCase):
@@ -252,7 +268,7 @@ class BurstTests(OutlookTestCase):
         self.claim([RUN] * 30, full=True, after=1.0)
         self.begin(1.0, running=10)
         self.assertEqual(self.outlook.rows(100), 36)
-        self.outlook.claimed(Claimed([], NOW + SECOND, full=False), NOBODY, 101.0)
+        self.outlook.claimed(Claimed([], NOW + SECOND, full=False), 10, NOBODY, 101.0)
         self.begin(1.0, running=10)
         self.assertEqual(self.outlook.rows(100), 100)
 
@@ -272,7 +288,7 @@ class BurstTests(OutlookTestCase):
                 self.begin(after)
                 self.assertEqual(self.outlook.ahead, ahead, after)
                 self.outlook.claimed(
-                    Claimed([], NOW + seconds(after), full=False), NOBODY, 100.0 + after
+                    Claimed([], NOW + seconds(after), full=False), 0, NOBODY, 100.0 + after
                 )
 
 

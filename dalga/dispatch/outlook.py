@@ -64,9 +64,8 @@ class Outlook:
         #: Whether to claim at once: there may be due rows whose times are not on the agenda.
         self.more = True
         self.lead = Lead()
-        #: How many rows the next claim takes beyond the free slots. If the last claim was full: as
-        #: many as runs ended during it, since about as many slots become free during the next
-        #: claim. Else 0. A burst may raise that: see `claim_begins`.
+        #: How many rows the next claim takes beyond the free slots: see `claimed`. A burst may
+        #: raise that: see `claim_begins`.
         self.ahead = 0
         #: How many jobs are due, as far as is known, beside those on the agenda: the last claim has
         #: left them.
@@ -175,10 +174,16 @@ class Outlook:
             return min(wanted, share_of(self._due, self._slots, self.lead.others))
         return wanted
 
-    def claimed(self, claimed: Claimed, left_out: frozenset[str], seconds: float) -> None:
+    def claimed(
+        self, claimed: Claimed, running: int, left_out: frozenset[str], seconds: float
+    ) -> None:
         """
-        The claim has answered.
+        The claim has answered. If it was full, the next claim takes as many rows ahead as runs
+        ended during this one, since about as many slots become free during the next. If no run was
+        left under way, slots were empty meanwhile, and more runs would have ended: then it takes
+        twice as many.
 
+        :param running: how many runs are under way, without those that this claim has brought.
         :param left_out: the paths that claims and scans leave out.
         :param seconds: the present time by the reactor's clock.
         """
@@ -188,12 +193,15 @@ class Outlook:
             waited = claimed.now - claimed.runs[0].due if claimed.runs else timedelta(0)
             self.lead.claimed(len(claimed.runs), waited.total_seconds())
         left = self._left + self.agenda.forget_until(claimed.now) - len(claimed.runs)
-        # If all due rows are taken, other instances may have room for the rows due next.
         self._full = claimed.full
         self._left = max(left, 0) if claimed.full else 0
-        # No run could end during the first claim of a burst. They will during the next.
-        ended = self._left if self._begins_burst else self._ended
-        self.ahead = min(ended, self._slots) if claimed.full else 0
+        if not claimed.full:
+            self.ahead = 0  # other instances may have room for the rows due next
+        elif self._begins_burst:
+            # No run could end during the first claim of a burst. They will during the next.
+            self.ahead = min(self._left, self._slots)
+        else:
+            self.ahead = min(self._ended if running else 2 * self._ended, AHEAD * self._slots)
         self.more = self.more or claimed.full
         caught_up = claimed.runs and self._scan_is_past(claimed.now)
         let_in_again = self._unscanned - left_out

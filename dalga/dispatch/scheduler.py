@@ -212,7 +212,8 @@ class Scheduler:
         return self._store.claim(rows, self._pace.timeout, self._slots.left_out)
 
     def _take_in(self, claimed: Claimed) -> None:
-        self._outlook.claimed(claimed, self._slots.left_out, self._reactor.seconds())
+        left_out, seconds = self._slots.left_out, self._reactor.seconds()
+        self._outlook.claimed(claimed, self.running, left_out, seconds)
         if self._over:
             return  # the claim ended after the stop: its runs are left to their leases
         if self._stopping:
