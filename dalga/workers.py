@@ -49,18 +49,18 @@ log = logger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 
 #: A worker that was at work for this long (seconds) was well: the next wait is `FIRST_WAIT`.
-WELL = 60.0
+WELL = 10.0
 
 #: A worker that gets a signal waits this long (seconds) for the supervisor's word that all stop:
 #: Ctrl-C, systemd and pkill(1) send a signal to all processes at once.
-ALL_OR_ONE = 0.2
+ALL_OR_ONE = 0.5
 
 #: From one look whether a process has ended to the next, in seconds. Its files are closed first.
 REAP = 0.005
 
 
 #: The keeper waits this long (seconds) for the others, at most: one of them may hang.
-KEEPING = 1.0
+KEEPING = 2.0
 
 #: From a worker: it is at work; it accepts connections no more.
 READY, CLOSED = b"r", b"c"
@@ -89,6 +89,11 @@ class Membership:
         #: Before a stop, for the keeper: fires when no other worker accepts connections. None if
         #: the listening sockets are to be left as they are.
         self.others_closed: Deferred[None] | None = None
+
+    def last(self) -> None:
+        """No other worker accepts connections, as far as anybody can tell."""
+        if self.others_closed is not None and not self.others_closed.called:
+            self.others_closed.callback(None)
 
 
 class Worker(Protocol):
@@ -186,6 +191,8 @@ class Supervisor(Daemon):
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # so it was started: nobody would
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # learn then how a worker has ended
         for seat in self._seats:
             if self._over is None:
                 self._fill(seat)
@@ -353,11 +360,10 @@ def work(
                 reactor.stop()
 
     def heard(word: bytes) -> None:
-        if word == CLOSE and membership.others_closed is not None:
-            membership.others_closed.callback(None)
-            return
         if word == KEEP:
             membership.others_closed = Deferred()
+        elif word in (CLOSE, b""):
+            membership.last()
         if not word and not stopping:
             line = f"dalga: the supervisor is gone: worker {place.number} stops\n"
             os.write(2, line.encode())

@@ -131,6 +131,12 @@ class Instance(ProcessProtocol):
         """All that it has said so far."""
         return self.log.read_text(errors="replace")
 
+    def workers(self) -> list[int]:
+        """The processes of its workers that are at work, if it was started with workers."""
+        begun = re.findall(r" worker \d+ \[.*this worker is instance .*-(\d+)-", self.output())
+        ended = re.findall(r"worker \d+ \(process (\d+)\)", self.output())
+        return [int(pid) for pid in begun if pid not in ended]
+
     def said(self, after: str, until: str) -> str:
         """What stands between two marks in its log; empty if they are not there yet."""
         found = re.search(f"{after}([^{re.escape(until)}]*){re.escape(until)}", self.output())
@@ -302,6 +308,7 @@ class World:
         instance.account = account
         if (most := sections.get("mysql", {}).get("maxOpenConns")) is not None:
             instance.sessions = int(str(most))
+        instance.sessions *= int(str(sections.get("jobs", {}).get("workers", 1)))
         self.instances.append(instance)
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("DALGA_")

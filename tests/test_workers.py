@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.forking import LINES_PAUSE, Lines
@@ -305,18 +306,19 @@ class DeathTests(WorkersTestCase):
     async def test_the_supervisor(self) -> None:
         """Its workers stop in order: what they have in hand is recorded."""
         answers = self.wait_for_answers()
-        daemon = self.run_workers()
+        daemon = self.run_workers(jobs={"maxRunning": 1})
         url, pids = await self.listening(daemon)
-        await self.put_now(url, 3)
-        await self.endpoint.until(lambda: len(answers) == 3)
+        await self.put_now(url, 2)
+        await self.endpoint.until(lambda: len(answers) == 2)
         daemon.send(signal.SIGKILL)
         for number in (1, 2):
             await daemon.says(rf"the supervisor is gone: worker {number} stops\n")
         for answer in answers:
             answer.callback(200)
+        self.assertEqual(await daemon.ended, -signal.SIGKILL)  # when its output is closed by all
         await self.until(lambda: not any(map(alive, pids.values())))
         self.assertEqual(self.left(), 0)
-        self.assertEqual(len(self.endpoint.hits), 3)
+        self.assertEqual(len(self.endpoint.hits), 2)
 
     async def test_one_that_is_told_to_stop(self) -> None:
         """By SIGTERM to a worker alone: it stops in order, and the address stays."""
@@ -372,8 +374,9 @@ class SignalTests(WorkersTestCase):
             daemon = self.run_workers()
             _, pids = await self.listening(daemon)
             for pid in pids.values():
-                os.kill(pid, number)
                 os.kill(pid, signal.SIGUSR1)
+                os.kill(pid, number)
+            await self.pause(0.1)
             daemon.send(number)
             self.assertEqual(await daemon.ended, 0)
             self.check_lines(daemon.output)
@@ -407,6 +410,44 @@ class SignalTests(WorkersTestCase):
         await daemon.says(r"worker 2 has not stopped within 4.1 s, and is killed")
         self.assertEqual(await daemon.ended, 0)
         self.assertFalse(any(map(alive, pids.values())))
+
+
+@each_engine(globals(), only=("mariadb",))
+class KeeperTests(WorkersTestCase):
+    """The first worker accepts connections until no other does."""
+
+    async def test_a_connection_at_a_stop(self) -> None:
+        """One that is made when the others have closed their sockets is answered."""
+        daemon = self.run_workers()
+        url, pids = await self.listening(daemon)
+        port = int(url.rsplit(":", 1)[1])
+        os.kill(pids[1], signal.SIGSTOP)
+        daemon.send(signal.SIGTERM)
+        await daemon.says(rf"worker 2 \[\S+ \(TCP Port {port} Closed\)")
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"GET /status HTTP/1.1\r\nHost: dalga\r\n\r\n")
+            os.kill(pids[1], signal.SIGCONT)
+            answer = await deferToThread(client.recv, 65536)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
+        self.assertIn(b'"worker":1,', answer)
+        self.assertEqual(await daemon.ended, 0)
+        self.check_lines(daemon.output)
+
+    async def test_a_supervisor_that_dies_at_a_stop(self) -> None:
+        """
+        The keeper answers while it waits for the others, and does not wait when nobody can tell it
+        any more that they have closed their sockets.
+        """
+        daemon = self.run_workers()
+        url, pids = await self.listening(daemon)
+        os.kill(pids[2], signal.SIGSTOP)  # so that the keeper waits
+        daemon.send(signal.SIGTERM)
+        await self.pause(0.3)
+        self.assertEqual((await self.get(f"{url}/status"))["worker"], 1)
+        daemon.send(signal.SIGKILL)
+        await self.until(lambda: not alive(pids[1]))
+        os.kill(pids[2], signal.SIGCONT)
+        self.assertEqual(await daemon.ended, -signal.SIGKILL)  # when its output is closed by all
 
 
 @each_engine(globals(), only=("mariadb",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Collection
 from dataclasses import replace
@@ -280,6 +281,41 @@ async def rolling_restart(world: World) -> None:
     await together(restart(), world.client.meddle(keys("other", 16), world.seconds))
     await world.settle()
     world.notes["restarts"] = str(restarts)
+
+
+@scenario("5. One daemon of three workers: SIGKILL of workers, then SIGTERM, under load")
+async def workers(world: World) -> None:
+    """The address stays, whichever worker dies; and no more than the leases of one are lost."""
+    number = 3
+    world.endpoint.behave(lambda post: Answer(200, world.random.uniform(0.1, 0.5)))
+    first = await world.start(jobs={"workers": number})
+    await world.client.put_many(keys("job", 40), interval=2)
+    killed = 0
+    ends = time() + world.seconds
+
+    async def kill() -> None:
+        nonlocal killed
+        while time() < ends:
+            await world.until(lambda: _in_flight(world) > 3, "POSTs to be in flight")
+            # One is to be left: else nobody answers for a while.
+            await world.until(lambda: len(first.workers()) > 1, "two workers to be at work")
+            os.kill(world.random.choice(first.workers()), signal.SIGKILL)
+            world.died(first)
+            killed += 1
+            await world.pause(world.random.uniform(1, 3))
+
+    await together(kill(), world.client.meddle(keys("other", 16), world.seconds))
+    await world.until(lambda: len(first.workers()) == number, "all workers to be at work")
+    if (said := first.output().count("was ended by SIGKILL: the next begins")) != killed:
+        world.objections.append(f"{killed} workers were killed, and the log says so of {said}")
+    await world.until(lambda: _in_flight(world) > 3, "POSTs to be in flight")
+    await world.retire(first)
+    if "has not stopped" in first.output():
+        world.objections.append("a worker had to be killed at the stop")
+    await world.start()
+    await world.pause(LEASE)
+    await world.settle()
+    world.notes["killed"] = str(killed)
 
 
 ADDED = """
