@@ -266,8 +266,9 @@ def timestamp(instant: datetime) -> str:
     """An instant in RFC 3339, UTC, cut off to whole seconds."""
     if instant.tzinfo is not UTC:
         instant = instant.astimezone(UTC)
-    # Not strftime(), which leaves a year before 1000 unpadded.
-    return instant.isoformat()[:19] + "Z"
+    # Not strftime(), which leaves a year before 1000 unpadded. Nor isoformat() of it all: the zone
+    # takes a third of the time, and each POST has such a header.
+    return f"{instant.date().isoformat()}T{instant.time().isoformat('seconds')}Z"
 
 
 def exact_timestamp(instant: datetime) -> str:
