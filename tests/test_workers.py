@@ -17,9 +17,23 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga import workers
 from dalga.forking import LINES_PAUSE, Lines
 from dalga.log import LineObserver
-from dalga.workers import cores, end_in_words, wait
+from dalga.workers import (
+    CLOSE,
+    CLOSED,
+    KEEP,
+    KEEPING,
+    READY,
+    STOP,
+    WELL,
+    Place,
+    Supervisor,
+    cores,
+    end_in_words,
+    wait,
+)
 from tests.daemons import Daemon, DaemonTestCase, Hit
 from tests.stores import each_engine, server
 from tests.test_privileges import NOBODY, ROOT
@@ -141,6 +155,174 @@ class TagTests(SynchronousTestCase):
         self.assertRegex(written[0], r"^1970-01-01T\S+ worker 3 \[dalga\.x#info\] a \[b\]\n\tc\n$")
         self.assertRegex(written[1], r"^1970-01-01T\S+ worker 3 \[x\] a \[b\]\n\tc\n$")
         self.assertEqual(written[2:], ["line\n"])
+
+
+class FakeChild:
+    """As much of a child as the supervisor asks of one."""
+
+    pid = 4711
+
+    def __init__(self) -> None:
+        self.way = self.lines = self
+        self.ended: int | None = None
+        self.words: list[bytes] = []
+        self.signals: list[signal.Signals] = []
+        self.say = self.words.append
+        self.signal = self.signals.append
+
+    def listen(self, reactor: Any, heard: Callable[[bytes], object]) -> None:
+        self.heard = heard
+
+    def status(self) -> int | None:
+        return self.ended
+
+    def end(self, status: int) -> None:
+        self.ended = status
+        self.heard(b"")
+
+    def finish(self) -> None:
+        """Of the lines."""
+
+    def close(self) -> None:
+        """Of the way."""
+
+
+class SupervisorTests(SynchronousTestCase):
+    """Which worker there is, and who is told what; without processes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.callWhenRunning = lambda call: call()  # type: ignore[attr-defined]
+        self.children: list[FakeChild] = []
+        self.error: OSError | None = None
+        self.patch(workers, "fork", self.fork)
+        self.listening: list[None] = []
+        self.supervisor = Supervisor(
+            self.clock,
+            [Place(1, 2), Place(2, 2)],
+            lambda reactor, membership: None,  # type: ignore[arg-type, return-value]
+            lambda: self.listening.append(None),
+            20.0,
+            lambda: None,
+        )
+
+    def fork(self, reactor: object, siblings: object, run: object) -> FakeChild:
+        if self.error is not None:
+            raise self.error
+        self.children.append(FakeChild())
+        return self.children[-1]
+
+    def start(self) -> tuple[FakeChild, FakeChild]:
+        """Both workers at work."""
+        self.supervisor.startService()
+        one, two = self.children
+        one.heard(READY)
+        two.heard(READY)
+        return one, two
+
+    def test_listens(self) -> None:
+        """Said once, when the first worker is at work."""
+        self.supervisor.startService()
+        self.assertEqual(len(self.listening), 0)
+        self.children[1].heard(READY)
+        self.children[0].heard(READY)
+        self.children[0].end(-9)
+        self.clock.advance(0.5)
+        self.children[2].heard(READY)
+        self.assertEqual(len(self.listening), 1)
+
+    def test_waits(self) -> None:
+        """Longer after each death; but not after a worker that was well."""
+        _, last = self.start()
+        for seconds in (0.5, 1, 2, 4):
+            last.end(1)
+            self.clock.advance(seconds - 0.01)
+            self.assertIs(self.children[-1], last)
+            self.clock.advance(0.01)
+            self.assertIsNot(self.children[-1], last)
+            last = self.children[-1]
+        last.heard(READY)
+        self.clock.advance(WELL)
+        last.end(0)
+        self.clock.advance(0.5)
+        self.assertEqual(len(self.children), 7)
+
+    def test_no_more_processes(self) -> None:
+        """If fork(2) fails, that is one more death."""
+        one, _ = self.start()
+        self.error = OSError(11, "Resource temporarily unavailable")
+        one.end(-9)
+        self.clock.pump([0.5, 1.0])
+        self.error = None
+        self.clock.advance(1.99)
+        self.assertEqual(len(self.children), 2)
+        self.clock.advance(0.01)
+        self.assertEqual(len(self.children), 3)
+
+    def test_stop(self) -> None:
+        """The first is the keeper. It is told when the other has closed its sockets."""
+        one, two = self.start()
+        stopped = self.supervisor.stopService()
+        self.assertEqual((one.words, two.words), ([KEEP], [STOP]))
+        two.heard(CLOSED)
+        self.assertEqual(one.words, [KEEP, CLOSE])
+        two.end(0)
+        one.heard(CLOSED)
+        self.assertNoResult(stopped)
+        one.end(0)
+        self.successResultOf(stopped)
+        self.clock.advance(100)
+        self.assertEqual((one.words, two.words), ([KEEP, CLOSE], [STOP]))
+        self.assertEqual((one.signals, two.signals, len(self.children)), ([], [], 2))
+
+    def test_stop_of_a_worker_that_has_not_begun(self) -> None:
+        """It gets a signal: nobody reads words there. The other one waits for it."""
+        self.supervisor.startService()
+        one, two = self.children
+        two.heard(READY)
+        stopped = self.supervisor.stopService()
+        self.assertEqual((one.words, two.words), ([STOP], [KEEP]))
+        self.assertEqual((one.signals, two.signals), ([signal.SIGTERM], []))
+        one.end(-signal.SIGTERM)
+        self.assertEqual(two.words, [KEEP, CLOSE])
+        two.end(0)
+        self.successResultOf(stopped)
+
+    def test_stop_between_two_workers(self) -> None:
+        """Nothing is waited for, and none begins any more."""
+        one, two = self.start()
+        one.end(1)
+        two.end(1)
+        self.successResultOf(self.supervisor.stopService())
+        self.clock.advance(100)
+        self.assertEqual(len(self.children), 2)
+
+    def test_stop_of_one_that_hangs(self) -> None:
+        """The keeper does not wait for it for long; it is killed after the grace."""
+        one, two = self.start()
+        stopped = self.supervisor.stopService()
+        self.clock.advance(KEEPING)
+        self.assertEqual(one.words, [KEEP, CLOSE])
+        one.end(0)
+        self.clock.advance(20.0 - KEEPING - 0.01)
+        self.assertEqual(two.signals, [])
+        self.clock.advance(0.01)
+        self.assertEqual((one.signals, two.signals), ([], [signal.SIGKILL]))
+        two.ended = None
+        two.heard(b"")  # its files are closed, and it is no zombie yet
+        self.clock.advance(0.005)
+        self.assertNoResult(stopped)
+        two.ended = -signal.SIGKILL
+        self.clock.advance(0.005)
+        self.successResultOf(stopped)
+
+    def test_a_second_signal(self) -> None:
+        """All are killed."""
+        one, two = self.start()
+        self.supervisor.stopService()
+        one.end(0)
+        self.supervisor.abandon()
+        self.assertEqual((one.signals, two.signals), ([], [signal.SIGKILL]))
 
 
 class WorkersTestCase(DaemonTestCase):
@@ -271,6 +453,24 @@ class TogetherTests(WorkersTestCase):
         self.assertEqual((len(posted), len(set(posted))), (600, 600))
         for number in (1, 2):
             self.assertIn(f"worker {number} [dalga", daemon.output)
+
+
+@each_engine(globals(), only=("mariadb",))
+class StartTests(WorkersTestCase):
+    async def test_what_is_wrong(self) -> None:
+        """It is said once, in one line, before there is a worker; also where twistd detaches."""
+        for twistd in (False, True):
+            options = ["--pidfile=t.pid"] if twistd else []
+            daemon = self.run_workers(*options, twistd=twistd, mysql={"table": "other"})
+            self.assertEqual(await daemon.ended, 1)
+            self.assertRegex(daemon.output, r"\Adalga: there is no table `other` .*\n\Z")
+
+    async def test_tables(self) -> None:
+        """They are made by one process, whatever the configuration says of workers."""
+        ini = self.ini(jobs={"workers": 2}, mysql={"table": "other"})
+        daemon = self.spawn("--config", ini, "--create-table")
+        self.assertEqual(await daemon.ended, 0)
+        self.assertRegex(daemon.output, r"\Acreated the tables `other` and .*\n\Z")
 
 
 @each_engine(globals(), only=("mariadb",))
