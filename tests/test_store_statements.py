@@ -22,7 +22,7 @@ from dalga.store import runs as store_runs
 from dalga.store.dialect import Dialect
 from dalga.store.mysql import MySQL
 from dalga.store.parameters import Select, Statement
-from dalga.store.rows import JobRow, PageRow
+from dalga.store.rows import JobRow, PageRow, TextRow
 from dalga.store.sqlite import SQLite
 from dalga.store.statements import Statements
 from dalga.store.table import JobsTable
@@ -180,6 +180,8 @@ class ExecutedTests(EngineTestCase):
             fields: tuple[str, ...] = getattr(select._row, "_fields", ())
             if select._row == PageRow.read:
                 fields = (*PageRow._fields[:2], *JobRow._fields)
+            if select._row == TextRow.read:
+                fields = ("text",)
             self.assertEqual(names, fields)
             selected.add(select.statement)
             return given

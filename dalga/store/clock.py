@@ -64,15 +64,19 @@ class DatabaseClock:
         :param sent: when the query was sent, in seconds of `seconds`.
         :param received: when its answer was there.
         """
-        best = self._best
-        if best is not None and best.at(sent) - reading > SET_BACK:
+        best, trip = self._best, received - sent
+        if best is None:
+            self._best = _Reading(reading, sent, received)
+            return
+        #: By how much the estimate is ahead of the reading, when that was received.
+        ahead = (best.time - reading).total_seconds() + (received - best.received)
+        if ahead - trip > SET_BACK.total_seconds():
             self.set_backs += 1
         if (
-            best is None
-            or received - sent <= best.received - best.sent
+            trip <= best.received - best.sent
             or received - best.received > FRESH
             # The estimate is outside what this reading allows: the database's clock was set.
-            or not reading <= best.at(received) <= reading + timedelta(seconds=received - sent)
+            or not 0.0 <= ahead <= trip
         ):
             self._best = _Reading(reading, sent, received)
 

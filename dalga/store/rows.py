@@ -95,29 +95,28 @@ class DueRow(NamedTuple):
     token: Any
 
 
-#: The length of a time as a text.
-_TIME = 26
-
-
 class TextRow(NamedTuple):
     """
-    A row with most of its columns in one text. The drivers, and Python, take one text apart in a
-    fraction of the time that as many columns take.
+    A row that is read as one text. The drivers, and Python, take one text apart in a fraction of
+    the time that as many columns take.
     """
 
     id: int
-    #: The database's time, a line feed, and the text of the columns, in octets.
-    text: bytes
+    #: The database's time.
+    at: bytes
+    #: The text of the columns, in octets. It is cut short if a column is NULL that can't be.
+    columns: bytes
+
+    @classmethod
+    def read(cls, text: bytes) -> TextRow:
+        """Of the one column that is selected: the time, the id and the text, in lines."""
+        at, id, columns = text.split(b"\n", 2)
+        return cls(int(id), at, columns)
 
     @property
     def now(self) -> datetime:
         """The database's time."""
-        return instant_from_text(self.text[:_TIME].decode())
-
-    @property
-    def columns(self) -> bytes:
-        """The text of the columns. It is cut short if a column is NULL that can't be."""
-        return self.text[_TIME + 1 :]
+        return instant_from_text(self.at.decode())
 
 
 class FoundText(NamedTuple):

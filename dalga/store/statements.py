@@ -447,9 +447,9 @@ class Statements:
 
     def _due_rows(self, without: str) -> Select[TextRow]:
         return self._select(
-            TextRow,
+            TextRow.read,
             f"""
-            SELECT id, {self._with_time(self._found)} AS text
+            SELECT {self._row_text(self._found)} AS text
             FROM {self._table}{self._dialect.by_due}
             WHERE due <= (SELECT UTC_TIMESTAMP(6)) AND {self._dialect.same_version} {without}
             ORDER BY due, id LIMIT %(limit)s{self._dialect.skip_locked}
@@ -471,9 +471,10 @@ class Statements:
         }
         return dialect.joined(list(texts.values()))
 
-    def _with_time(self, text: str) -> str:
-        """An expression: the database's time, and another text: the text of a `TextRow`."""
-        return self._dialect.joined(["(SELECT UTC_TIMESTAMP(6))", f"COALESCE({text}, '')"])
+    def _row_text(self, columns: str) -> str:
+        """An expression: what `TextRow.read` takes."""
+        now = "(SELECT UTC_TIMESTAMP(6))"
+        return self._dialect.joined([now, "id", f"COALESCE({columns}, '')"])
 
     @cached_property
     def take_found(self) -> Statement:
@@ -558,9 +559,9 @@ class Statements:
         override, token = dialect.whole("override"), dialect.hexadecimal("token")
         texts = LeaseText(override, token, options="options")
         return self._select(
-            TextRow,
+            TextRow.read,
             f"""
-            SELECT id, {self._with_time(dialect.joined(texts))} AS text
+            SELECT {self._row_text(dialect.joined(texts))} AS text
             FROM {self._table}{dialect.by_id}
             WHERE {ANY_ID} AND {dialect.same_version}{dialect.skip_locked}
             """,
