@@ -12,6 +12,7 @@ epoll(7) instance. Three ways lead from one to the other:
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -30,11 +31,9 @@ from zope.interface import implementer
 #: each look would find a few otherwise.
 LINES_PAUSE = 0.01
 
-#: How much of the pipe is read at once, in bytes. A pipe holds 64 KiB, unless it is told otherwise.
-_PIPE = 1 << 18
-
-#: fcntl(2). A child that finds the pipe full waits until there is room.
-_F_SETPIPE_SZ = 1031
+#: The size of a pipe of lines, in bytes; 64 KiB where the system allows no more. A child that finds
+#: its pipe full waits until there is room.
+PIPE = 1 << 18
 
 #: Signals that a parent takes, and a child does not: a terminal that closes, and the log's
 #: rotation. Commands such as pkill(1) send them to all.
@@ -171,7 +170,7 @@ class Lines:
     def _read(self) -> bool:
         """Read once; gives whether there was anything."""
         try:
-            data = os.read(self._descriptor, _PIPE) if self._open else b""
+            data = os.read(self._descriptor, PIPE) if self._open else b""
         except BlockingIOError:
             data = b""
         whole, end, rest = data.rpartition(b"\n")
@@ -247,6 +246,8 @@ def fork(reactor: Any, siblings: Iterable[Child], run: Callable[[Any, Parent], i
         ours.forget()
         theirs.forget()
         raise
+    with suppress(AttributeError, OSError):  # not Linux; or this user may have no such pipe
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
     lines = Lines(reading)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -290,12 +291,6 @@ def _be_child(
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with suppress(
-            AttributeError, OSError
-        ):  # of systems other than Linux; or no more is allowed
-            import fcntl
-
-            fcntl.fcntl(parent._lines, _F_SETPIPE_SZ, _PIPE)
         status = run(_renew(reactor), parent)
     except BaseException:
         traceback.print_exc()
