@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from time import time
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -14,7 +16,7 @@ from twisted.internet.threads import deferToThread
 from faults.endpoint import Answer
 from faults.history import Post
 from faults.scenarios import scenario
-from faults.world import LEASE, TIMEOUT, World
+from faults.world import GRACE, LEASE, TIMEOUT, World
 
 #: Where the database may be silent: how long an answer of its is waited for, in seconds.
 READ_TIMEOUT = 4
@@ -316,6 +318,40 @@ async def workers(world: World) -> None:
     await world.pause(LEASE)
     await world.settle()
     world.notes["killed"] = str(killed)
+
+
+@scenario("5. SIGKILL of a supervisor under load, again and again")
+async def supervisor_killed(world: World) -> None:
+    """Its workers stop in order: each run is recorded, and none is left to its lease."""
+    world.endpoint.behave(lambda post: Answer(200, world.random.uniform(0.1, 1.0)))
+    daemon = await world.start(jobs={"workers": 3})
+    await world.client.put_many(keys("job", 40), interval=2)
+    ends, killed = time() + world.seconds, 0
+    while time() < ends:
+        await world.until(lambda: _in_flight(world) > 3, "POSTs to be in flight")
+        workers = daemon.workers()
+        began = time()
+        daemon.signal(signal.SIGKILL)
+        await daemon.ended
+        killed += 1
+        for worker in workers:
+            await world.until(partial(_has_ended, worker), "a worker to end", limit=GRACE)
+        if (left := await world.sql("SELECT COUNT(*) FROM dalga WHERE token IS NOT NULL"))[0][0]:
+            world.objections.append(f"{left[0][0]} runs were left to their leases")
+        daemon = await world.start(jobs={"workers": 3})
+        # Nobody was there for a while; but nothing is done twice for that.
+        world.fault("SIGKILL of a supervisor", began, time() + 1.0, repeats=False)
+        await world.pause(1)
+    await world.settle()
+    world.notes["killed"] = str(killed)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process, which is no child of the bench's, is gone or a zombie (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 ADDED = """
