@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch import posts, recorder, waiting
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
-from dalga.dispatch.recorder import RECORD_DELAY, RECORD_LIMIT
+from dalga.dispatch.recorder import LOCKED_PAUSE, RECORD_DELAY, RECORD_LIMIT
 from dalga.dispatch.scheduler import SCAN_LIMIT, Pace, Scheduler
 from dalga.dispatch.upkeep import DEPARTURE
 from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
@@ -356,6 +356,17 @@ class ClaimTests(SchedulerTestCase):
         self.go(0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.endpoint.under_way, ["good"])
+
+    def test_an_end_that_breaks_at_a_stop(self) -> None:
+        """P5: nothing is left to wait for, although no record will tell so."""
+        self.patch(posts, "judge", lambda *arguments: 1 / 0)
+        self.store.insert("bad")
+        self.start()
+        drained = self.drain(10)
+        self.assertNoResult(drained)
+        self.endpoint.answer("bad")
+        self.assertEqual(self.successResultOf(drained), 0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_an_end_that_is_not_taken(self) -> None:
         """P6, P7: the slot and the share are free, too, if the recorder breaks on an end."""
@@ -1558,6 +1569,26 @@ class RecordTests(SchedulerTestCase):
         self.go(RECORD_DELAY)
         self.assertEqual(self.recorded(), [["a"], ["b"], ["a"]])
         self.assertEqual(self.store.rows, {})
+
+    def test_one_timer_for_the_next_batch(self) -> None:
+        """P5: a batch that a locked row's timer began leaves the timer of the next as it is."""
+        for name in ("a", "b", "c"):
+            self.store.insert(name)
+        self.start(scan=60)
+        self.store.locked = {1}
+        self.endpoint.answer("a")
+        self.go(RECORD_DELAY + LOCKED_PAUSE - RECORD_DELAY / 2)
+        self.store.locked = set()
+        self.endpoint.answer("b")
+        self.store.hold("record")
+        self.go(RECORD_DELAY / 2)
+        self.endpoint.answer("c")
+        self.store.release("record")
+        calls: Any = self.clock.getDelayedCalls()
+        timers = [call.func for call in calls]
+        self.assertEqual(timers.count(self.scheduler._recorder._now), 1)
+        self.go(RECORD_DELAY / 2)
+        self.assertEqual(self.recorded(), [["a"], ["b", "a"], ["c"]])
 
     def test_unwritten_outcomes_are_bounded(self) -> None:
         """P10: where records hang, claims stop; no more outcomes pile up than so many."""
