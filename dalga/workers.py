@@ -27,6 +27,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from twisted.application.service import Service
@@ -35,6 +36,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import globalLogPublisher
 
+from dalga.config.sections import MOST_WORKERS
 from dalga.daemon import Daemon
 from dalga.destination import elsewhere
 from dalga.errors import StartupError
@@ -43,6 +45,10 @@ from dalga.log import LineObserver, logger
 from dalga.signals import take_signals
 
 log = logger(__name__)
+
+#: The CPU time (microseconds) that a container may use in each period, and the period (cgroups(7),
+#: version 2).
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 #: The wait (seconds) before a new worker is made for one that has died, and the longest wait. Each
 #: is twice as long as the last.
@@ -109,12 +115,21 @@ class Worker(Protocol):
 Make = Callable[[Any, Membership], Worker]
 
 
-def cores() -> int:
-    """How many cores this process may use."""
+def cores(limit: Path = CPU_LIMIT) -> int:
+    """
+    How many cores this process may use: those of its CPU affinity (sched_setaffinity(2)), and no
+    more than its container's limit of CPU time comes to, rounded up; at most `MOST_WORKERS`.
+
+    :param limit: the file with that limit.
+    """
     try:
-        return len(os.sched_getaffinity(0))
+        allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
-        return os.cpu_count() or 1
+        allowed = os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # there is no such limit: "max 100000", or no file
+        microseconds, period = map(int, limit.read_text().split())
+        allowed = min(allowed, -(-microseconds // period))
+    return max(1, min(allowed, MOST_WORKERS))
 
 
 def wait(deaths: int) -> float:

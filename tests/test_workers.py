@@ -73,9 +73,25 @@ class CoresTests(SynchronousTestCase):
         """Those that it may use, not those that the machine has."""
         before = os.sched_getaffinity(0)
         self.addCleanup(os.sched_setaffinity, 0, before)
-        self.assertEqual(cores(), len(before))
+        nowhere = Path(self.mktemp())
+        self.assertEqual(cores(nowhere), len(before))
         os.sched_setaffinity(0, {min(before)})
-        self.assertEqual(cores(), 1)
+        self.assertEqual(cores(nowhere), 1)
+
+    def test_of_a_container(self) -> None:
+        """No more than its limit of CPU time comes to, whatever the machine has."""
+        self.patch(os, "sched_getaffinity", lambda _: range(96))
+        limit = Path(self.mktemp())
+        for text, expected in [
+            ("max 100000\n", 64),
+            ("200000 100000\n", 2),
+            ("150000 100000\n", 2),
+            ("25000 100000\n", 1),
+            ("25000 50000\n", 1),
+            ("", 64),
+        ]:
+            limit.write_text(text)
+            self.assertEqual(cores(limit), expected, text)
 
 
 class Readers:
