@@ -481,6 +481,21 @@ class StartTests(WorkersTestCase):
             self.assertEqual(await daemon.ended, 1)
             self.assertRegex(daemon.output, r"\Adalga: there is no table `other` .*\n\Z")
 
+    async def test_auto(self) -> None:
+        """As many as there are cores; where there is one, there is no supervisor."""
+        before = os.sched_getaffinity(0)
+        self.addCleanup(os.sched_setaffinity, 0, before)
+        for cpus in ({min(before)}, {min(before), max(before)}):
+            os.sched_setaffinity(0, cpus)  # what is started has it, too
+            ini = self.ini(jobs={"workers": "auto"})
+            daemon = self.spawn("--config", ini)
+            url = await daemon.url()
+            workers = (await self.get(f"{url}/status")).get("workers", 1)
+            self.assertEqual(workers, cores())
+            self.assertEqual(" workers) listens on " in daemon.output, workers > 1)
+            daemon.send(signal.SIGTERM)
+            self.assertEqual(await daemon.ended, 0)
+
     async def test_tables(self) -> None:
         """They are made by one process, whatever the configuration says of workers."""
         ini = self.ini(jobs={"workers": 2}, mysql={"table": "other"})
