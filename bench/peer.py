@@ -62,8 +62,8 @@ class Peer(Process):
         orders, answers = self._process.stdin, self._process.stdout
         assert orders is not None and answers is not None
         with contextlib.suppress(BrokenPipeError):
-            orders.write(f"{order}\n")
-            orders.flush()
+            # Not through the file's buffer, which would be written again when it is closed.
+            os.write(orders.fileno(), f"{order}\n".encode())
         if answers.readline() != f"{order}\n":
             raise SystemExit(f"db-scheduler ended:\n{self._errors.read_text()[-2000:]}")
 
