@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.databases import Database
-from bench.machine import CHECKOUT, NotHere, Process, clean_environment, ended, wait_until
+from bench.machine import CHECKOUT, NotHere, Process, clean_environment, cpu_of, ended, wait_until
 from bench.sink import Sink
 
 Figures = dict[str, float]
@@ -119,7 +119,7 @@ class Daemon(Process):
 
     def cpu(self) -> float:
         """Seconds of CPU so far, of the daemon and of the processes that it has started."""
-        return super().cpu() + sum(child.cpu() for child in self.descendants())
+        return super().cpu() + cpu_of(self.descendants())
 
     def peak_memory(self) -> float:
         """The sum of what each of these processes had at most, in MB."""

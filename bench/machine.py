@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,16 @@ def cpu_of_all() -> float:
 
 def cpu_of_ours() -> float:
     """Seconds of CPU of this process, and of all that it has started, ended or not."""
-    running = sum(process.cpu() for process in Process(os.getpid()).descendants())
-    return sum(os.times()[:4]) + running
+    return sum(os.times()[:4]) + cpu_of(Process(os.getpid()).descendants())
+
+
+def cpu_of(processes: Iterable[Process]) -> float:
+    """Seconds of CPU so far of those that still run."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += process.cpu()
+    return total
 
 
 def wait_until(condition: Callable[[], bool], what: str, pause: float = 0.05) -> None:

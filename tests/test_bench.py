@@ -21,6 +21,7 @@ from bench.machine import (
     NotHere,
     OtherWork,
     Process,
+    cpu_of,
     cpu_of_all,
     cpu_of_ours,
     ended,
@@ -127,6 +128,12 @@ class ProcessTests(SynchronousTestCase):
             )
             os.kill(grandchild.pid, 9)
             wait_until(lambda: not list(Process(child.pid).descendants()), "its end", 0.01)
+
+    def test_ended(self) -> None:
+        """A process that has ended since it was found counts no more, and is no error."""
+        child = subprocess.Popen([sys.executable, "-c", "pass"])
+        child.wait()
+        self.assertEqual(cpu_of([Process(child.pid)]), 0.0)
 
     def test_ours(self) -> None:
         """What a child takes is ours while it runs and once it has ended, and not other work."""
