@@ -37,6 +37,7 @@ from dalga.service import make_service
 from dalga.store import Recorded, sqlite
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Trouble
+from dalga.store.mysql import LONGEST_STATEMENT
 from dalga.store.sqlite import SQLite
 from dalga.store.statements import Statements
 from dalga.store.table import JobsTable
@@ -301,6 +302,28 @@ class ConcurrencyTests(EngineTestCase):
             self.assertEqual([run.attempt for run in runs], [2] * len(names))
             ends = [ended(run, Delete()) for run in runs]
             self.assertEqual(await self.asked(partial(store.record, ends)), 3)
+
+    async def test_long_rows(self) -> None:
+        """P5: no statement of a claim is longer than servers take, however long its rows are."""
+        self.open_store()
+        name = "\N{GRINNING FACE}" * 250
+        jobs = (
+            f"('{name}{number:05}', '{name}', '', '{PAST}', '{PAST}', '{PAST}')"
+            for number in range(800)
+        )
+        self.sql(
+            "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+            f" VALUES {', '.join(jobs)}"
+        )
+        self.addCleanup(self.limit_packets, 16 * LONGEST_STATEMENT)
+        self.limit_packets(LONGEST_STATEMENT)
+        runs = (await self.open_store().claim(1000, LONG)).runs
+        self.assertEqual([run.attempt for run in runs], [1] * 800)
+
+    def limit_packets(self, size: int) -> None:
+        """Have new sessions take statements of so many bytes at most."""
+        with closing(server(self.engine).connect_as_root()) as root:
+            root.cursor().execute(f"SET GLOBAL max_allowed_packet = {size}")
 
     async def asked(self, call: Callable[[], Deferred[Any]]) -> int:
         """How many statements the server gets."""

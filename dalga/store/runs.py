@@ -11,7 +11,7 @@ something else runs again (`Conflict`). What users do to jobs is in `dalga.store
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -78,6 +78,10 @@ log = logger(__name__)
 
 #: Rows that are looked at in one transaction after the clock was set back.
 CORRECTED = 500
+
+#: What one UPDATE of a claim compares with rows, at most, in octets. The driver quotes it, which
+#: may make it twice as long: with all else, the UPDATE is shorter than `mysql.LONGEST_STATEMENT`.
+COMPARED = 2**18
 
 
 @dataclass
@@ -223,7 +227,8 @@ class Runs:
             if self._dialect.one_writer:
                 changed += self._sql.take.execute(cursor, [row.id for row in group], **lease)
             else:
-                changed += self._sql.take_found.execute(cursor, group, **lease)
+                for part in _parts(group):
+                    changed += self._sql.take_found.execute(cursor, part, **lease)
         if changed != len(found):
             unusual = [row.id for row in rows]
         if unusual:
@@ -488,6 +493,19 @@ class Runs:
             override_kept=override if waits else int(Override.NONE),
             succeeded=int(succeeded and override == Override.TRIGGERED),
         )
+
+
+def _parts(rows: list[AsFound]) -> Iterator[list[AsFound]]:
+    """Rows in parts that one UPDATE each compares. Only a part of one row may be too long."""
+    part: list[AsFound] = []
+    length = 0
+    for row in rows:
+        length += len(row.found)
+        if length > COMPARED and part:
+            yield part
+            part, length = [], len(row.found)
+        part.append(row)
+    yield part
 
 
 def _by_now(end: End, options: object, now: datetime) -> End:
