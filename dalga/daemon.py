@@ -14,7 +14,7 @@ from dalga.log import LineObserver
 class Daemon(Service):
     """A service that decides what a hang-up means, and by what the process logs."""
 
-    #: What twistd is to log by; None for what it would log by without.
+    #: By what the process logs; None for an observer of twistd's own.
     observer: LineObserver | None = None
 
     def setServiceParent(self, parent: object) -> None:

@@ -3,7 +3,7 @@ Where the lines of the log go: the standard output, or a file that is rotated as
 
     standard_output    of the dalga command
     of_twistd          where twistd would write them, by twistd's own options
-    elsewhere          wherever a function writes them, such as to another process
+    to_function        where a function writes them, such as to another process
 """
 
 from __future__ import annotations
@@ -51,8 +51,13 @@ def of_twistd(options: Mapping[str, Any], reactor: Any) -> LineObserver | None:
     return None if path == "-" else _file(path or "twistd.log", reactor)
 
 
-def elsewhere(write: Callable[[str], object], tag: str, reactor: Any) -> LineObserver:
-    """An observer that hands lines to a function. Each line has the tag behind its time."""
+def to_function(write: Callable[[str], object], tag: str, reactor: Any) -> LineObserver:
+    """
+    An observer that gives its lines to a function.
+
+    :param write: called with whole lines.
+    :param tag: see `LineObserver`.
+    """
     return _observer(write, reactor, tag)
 
 

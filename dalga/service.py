@@ -416,9 +416,9 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
         reactor=reactor,
         places=[Place(number, workers) for number in range(1, workers + 1)],
         make=make_worker,
-        listens=partial(log_start, fixed, settings, f"{workers} workers"),
+        log_start=partial(log_start, fixed, settings, f"{workers} workers"),
         grace=settings.grace + STOP_MARGIN + longest_answer(config.database),
-        closed=close,
+        close=close,
     )
 
 

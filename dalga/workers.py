@@ -3,20 +3,20 @@ Several instances on one machine, in processes of their own, below one superviso
 
 The *supervisor* is the process that the ``dalga`` command or twistd is. It opens the sockets, makes
 the *workers* by fork(2), writes their lines to the log, and makes a new worker for each that dies.
-It runs no job, and has no connection to the database. A worker is an instance like any other: it
-has a name, a store and a scheduler of its own. The listening sockets are the same for all workers;
-a connection goes to whoever accepts it first.
+The supervisor runs no job, and has no connection to the database. A worker is an instance like any
+other: it has a name, a store and a scheduler of its own. All workers listen on the same sockets. A
+connection goes to the worker that accepts it first.
 
-    make_supervisor  opens the sockets, and tries the database
-    Supervisor       in the supervisor's process
-    work             a worker's process, from its beginning to its end
+    Supervisor    in the supervisor's process (`dalga.service.make_supervisor` makes it)
+    work          a worker's process, from its beginning to its end
 
-At a stop the kernel resets the connections that nobody has accepted, so one worker, the *keeper*,
-accepts connections until no other worker does. The keeper alone shuts the sockets down:
+At a stop the kernel resets the connections that nobody has accepted. So one worker, the *keeper*,
+accepts connections until no other worker does. The keeper alone shuts the sockets down. The
+messages of a stop::
 
     supervisor -> the others   STOP       they accept what waits, and close their sockets
     the others -> supervisor   CLOSED
-    supervisor -> the keeper   KEEP       at once: it claims no more
+    supervisor -> the keeper   KEEP       at once: the keeper claims no more
                                CLOSE      when all others have closed their sockets
 """
 
@@ -38,7 +38,7 @@ from twisted.logger import globalLogPublisher
 
 from dalga.config.sections import MOST_WORKERS
 from dalga.daemon import Daemon
-from dalga.destination import elsewhere
+from dalga.destination import to_function
 from dalga.errors import StartupError
 from dalga.forking import Child, Parent, fork
 from dalga.log import LineObserver, logger
@@ -54,50 +54,53 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 #: is twice as long as the last.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 
-#: A worker that was at work for this long (seconds) was well: the next wait is `FIRST_WAIT`.
-WELL = 10.0
+#: A worker that was at work for this long (seconds) was healthy: after its death the wait is
+#: `FIRST_WAIT` again.
+HEALTHY = 10.0
 
-#: A worker that gets a signal waits this long (seconds) for the supervisor's word that all stop:
+#: A worker that gets a signal waits this long (seconds) for the supervisor's message that all stop:
 #: Ctrl-C, systemd and pkill(1) send a signal to all processes at once.
 ALL_OR_ONE = 0.5
 
-#: From one look whether a process has ended to the next, in seconds. Its files are closed first.
-REAP = 0.005
+#: A worker's channel is closed a moment before the worker can be reaped (waitpid(2)). Time from one
+#: try to the next, in seconds.
+REAP_PAUSE = 0.005
 
+#: Time limit (seconds) for the keeper's wait for the others: one of them may hang.
+KEEPER_WAIT = 2.0
 
-#: The keeper waits this long (seconds) for the others, at most: one of them may hang.
-KEEPING = 2.0
-
-#: From a worker: it is at work; it accepts connections no more.
+#: Messages from a worker: "I am at work"; "I accept connections no more".
 READY, CLOSED = b"r", b"c"
-#: To a worker: it is to stop in order, and so are the others; to the keeper, see above.
+#: Messages to a worker: see the module's text.
 STOP, KEEP, CLOSE = b"s", b"k", b"x"
 
 
 class Place(NamedTuple):
-    """Which of the workers a worker is: `number` counts from 1."""
+    """Which of the workers a worker is."""
 
+    #: From 1 on.
     number: int
+    #: How many workers there are.
     of: int
 
 
 class Membership:
     """
-    What an instance has to know of being a worker.
+    What an instance that is a worker shares with the other workers.
 
-    :param place: which worker it is.
-    :param closed: to be called when the instance accepts connections no more.
+    :param place: which worker the instance is.
+    :param closed: the instance calls it when the instance accepts connections no more.
     """
 
     def __init__(self, place: Place, closed: Callable[[], object]) -> None:
         self.place = place
         self.closed = closed
-        #: Before a stop, for the keeper: fires when no other worker accepts connections. None if
-        #: the listening sockets are to be left as they are.
+        #: The keeper gets it before its stop: fires when no other worker accepts connections. None
+        #: in all other workers: they leave the listening sockets as they are.
         self.others_closed: Deferred[None] | None = None
 
-    def last(self) -> None:
-        """No other worker accepts connections, as far as anybody can tell."""
+    def others_have_closed(self) -> None:
+        """No other worker accepts connections, or nobody can tell any more."""
         if self.others_closed is not None and not self.others_closed.called:
             self.others_closed.callback(None)
 
@@ -112,7 +115,7 @@ class Worker(Protocol):
 
 #: Makes a worker's service in the worker's process, with the reactor of that process. May raise
 #: `StartupError`.
-Make = Callable[[Any, Membership], Worker]
+MakeWorker = Callable[[Any, Membership], Worker]
 
 
 def cores(limit: Path = CPU_LIMIT) -> int:
@@ -136,7 +139,7 @@ def wait(deaths: int) -> float:
     """
     How long (seconds) to wait before a new worker is made.
 
-    :param deaths: how many workers have died here in a row, none of them `WELL` before.
+    :param deaths: how many workers have died here in a row, none of them `HEALTHY`.
     """
     return min(FIRST_WAIT * 2.0 ** min(deaths - 1, 16), LONGEST_WAIT)
 
@@ -156,7 +159,7 @@ def end_in_words(status: int) -> str:
 
 
 class _Seat:
-    """A worker's place, and whoever has it."""
+    """What the supervisor knows of a place, and of the worker that has it at present."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -167,34 +170,37 @@ class _Seat:
         self.accepts = False
         #: See `wait`.
         self.deaths = 0
-        #: Makes the next worker.
+        #: Makes the next worker; None while there is one.
         self.timer: IDelayedCall | None = None
 
 
 class Supervisor(Daemon):
     """
+    Makes the workers, replaces each that dies, and stops all of them in order.
+
     :param places: one for each worker.
-    :param listens: writes the log's first lines. Called when the first worker is at work.
-    :param grace: how long (seconds) a worker may take to stop; after that it is killed.
-    :param closed: called when all workers have ended.
+    :param make: see `MakeWorker`.
+    :param log_start: writes the log's first lines. Called when the first worker is at work.
+    :param grace: how long (seconds) a worker may take to stop. Then the supervisor kills it.
+    :param close: closes the listening sockets. Called when all workers have ended.
     """
 
     def __init__(
         self,
         reactor: Any,
         places: Sequence[Place],
-        make: Make,
-        listens: Callable[[], None],
+        make: MakeWorker,
+        log_start: Callable[[], None],
         grace: float,
-        closed: Callable[[], None],
+        close: Callable[[], None],
     ) -> None:
         self._reactor = reactor
         self._seats = [_Seat(place) for place in places]
         self._make = make
-        self._listens = listens
+        self._log_start = log_start
         self._grace = grace
-        self._closed = closed
-        self._has_listened = False
+        self._close = close
+        self._has_logged_start = False
         #: Fires when all workers have ended; None before a stop.
         self._over: Deferred[None] | None = None
         #: The worker that accepts connections to the last.
@@ -210,7 +216,7 @@ class Supervisor(Daemon):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # learn then how a worker has ended
         for seat in self._seats:
             if self._over is None:
-                self._fill(seat)
+                self._make_worker(seat)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -226,38 +232,39 @@ class Supervisor(Daemon):
                 continue
             if seat.ready_at is not None and seat.accepts and self._keeper is None:
                 self._keeper = seat.child
-                seat.child.way.say(KEEP)
+                seat.child.channel.send(KEEP)
             else:
-                seat.child.way.say(STOP)
+                seat.child.channel.send(STOP)
                 if seat.ready_at is None:  # its reactor may not run for long, and it has no run
                     seat.child.signal(signal.SIGTERM)
-        self._look_who_accepts()
-        self._reactor.callLater(KEEPING, self._close)
-        if not self._there():
-            return self._end()
+        self._check_keeper()
+        self._reactor.callLater(KEEPER_WAIT, self._close_keeper)
+        if not self._children():
+            self._end()
+            return succeed(None)
         killing = self._reactor.callLater(self._grace, self._kill)
         self._over.addCallback(lambda _: killing.active() and killing.cancel())
         return self._over.addCallback(lambda _: self._end())
 
     def abandon(self) -> None:
         """See `Daemon.abandon`."""
-        for child in self._there():
+        for child in self._children():
             child.signal(signal.SIGKILL)
 
-    def _look_who_accepts(self) -> None:
+    def _check_keeper(self) -> None:
+        """Have the keeper close its sockets if no other worker accepts connections."""
         others = (seat for seat in self._seats if seat.child is not self._keeper)
         if not any(seat.accepts for seat in others):
-            self._close()
+            self._close_keeper()
 
-    def _close(self) -> None:
+    def _close_keeper(self) -> None:
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            keeper.way.say(CLOSE)
+            keeper.channel.send(CLOSE)
 
-    def _end(self) -> Deferred[None]:
-        self._closed()
+    def _end(self) -> None:
+        self._close()
         log.info("stopped")
-        return succeed(None)
 
     def _kill(self) -> None:
         for seat in self._seats:
@@ -270,11 +277,11 @@ class Supervisor(Daemon):
                 )
         self.abandon()
 
-    def _there(self) -> list[Child]:
+    def _children(self) -> list[Child]:
         return [seat.child for seat in self._seats if seat.child is not None]
 
-    def _fill(self, seat: _Seat) -> None:
-        """Make a worker."""
+    def _make_worker(self, seat: _Seat) -> None:
+        """Make a worker, in the place of one that has ended if there was one."""
         seat.timer = None
         make, observer = self._make, self.observer
 
@@ -282,52 +289,56 @@ class Supervisor(Daemon):
             return work(reactor, parent, seat.place, make, observer)
 
         try:
-            child = fork(self._reactor, self._there(), run)
+            child = fork(self._reactor, self._children(), run)
         except OSError as error:
-            self._vacate(seat, f"could not be made ({error.strerror})")
+            self._make_later(seat, f"could not be made ({error.strerror})")
             return
         seat.child, seat.ready_at, seat.accepts = child, None, True
-        child.way.listen(self._reactor, lambda data: self._heard(seat, child, data))
+        child.channel.start_reading(self._reactor, partial(self._received, seat, child))
         if observer is not None:
-            child.lines.listen(self._reactor, observer.pass_on)
+            child.log_pipe.start_reading(self._reactor, observer.pass_on)
 
-    def _heard(self, seat: _Seat, child: Child, word: bytes) -> None:
-        if not word:
-            self._gone(seat, child)
-        elif word == READY:
+    def _received(self, seat: _Seat, child: Child, message: bytes) -> None:
+        if not message:
+            self._reap(seat, child)
+        elif message == READY:
             seat.ready_at = self._reactor.seconds()
-            if not self._has_listened:
-                self._has_listened = True
-                self._listens()
-        elif word == CLOSED:
+            if not self._has_logged_start:
+                self._has_logged_start = True
+                self._log_start()
+        elif message == CLOSED:
             seat.accepts = False
-            self._look_who_accepts()
+            self._check_keeper()
 
-    def _gone(self, seat: _Seat, child: Child) -> None:
-        """A worker has closed its files, as a process does when it ends."""
+    def _reap(self, seat: _Seat, child: Child) -> None:
+        """A worker's channel is closed: the process has ended, or is about to."""
         status = child.status()
         if status is None:
-            self._reactor.callLater(REAP, self._gone, seat, child)
+            self._reactor.callLater(REAP_PAUSE, self._reap, seat, child)
             return
-        child.lines.finish()
-        child.way.close()
+        child.log_pipe.finish()
+        child.channel.close()
         seat.child, seat.accepts = None, False
         at = seat.ready_at
-        if at is not None and self._reactor.seconds() - at >= WELL:
+        if at is not None and self._reactor.seconds() - at >= HEALTHY:
             seat.deaths = 0
         how = f"(process {child.pid}) {end_in_words(status)}"
         if self._over is None:
-            self._vacate(seat, how)
+            self._make_later(seat, how)
             return
         if status != 0 and at is not None:
             log.warn("worker {number} {how}", number=seat.place.number, how=how)
-        if self._there():
-            self._look_who_accepts()
+        if self._children():
+            self._check_keeper()
         else:
             self._over.callback(None)
 
-    def _vacate(self, seat: _Seat, how: str) -> None:
-        """Make a new worker later."""
+    def _make_later(self, seat: _Seat, how: str) -> None:
+        """
+        Make a new worker later.
+
+        :param how: how the last worker has ended: what the log says behind its number.
+        """
         seat.deaths += 1
         seconds = wait(seat.deaths)
         log.warn(
@@ -336,30 +347,30 @@ class Supervisor(Daemon):
             how=how,
             seconds=seconds,
         )
-        seat.timer = self._reactor.callLater(seconds, self._fill, seat)
+        seat.timer = self._reactor.callLater(seconds, self._make_worker, seat)
 
 
 def work(
     reactor: Any,
     parent: Parent,
     place: Place,
-    make: Make,
-    parents: LineObserver | None,
+    make: MakeWorker,
+    inherited: LineObserver | None,
 ) -> int:
     """
     Be a worker. Returns when the worker has stopped.
 
-    :param parents: the observer of the supervisor, which the process has taken over; None where
-        events go to an observer of twistd's, which will do for the worker, too.
+    :param inherited: the supervisor's observer, which the fork has copied. The worker replaces it.
+        None where events go to an observer of twistd's, which the worker keeps.
     :return: the exit status.
     """
     observer = None
-    if parents is not None:
-        globalLogPublisher.removeObserver(parents)
-        observer = elsewhere(parent.write, f" worker {place.number}", reactor)
+    if inherited is not None:
+        globalLogPublisher.removeObserver(inherited)
+        observer = to_function(parent.write, f" worker {place.number}", reactor)
         globalLogPublisher.addObserver(observer)
     try:
-        membership = Membership(place, lambda: parent.way.say(CLOSED))
+        membership = Membership(place, lambda: parent.channel.send(CLOSED))
         service = make(reactor, membership)
     except StartupError as error:
         log.error("{error}", error=error)
@@ -374,24 +385,24 @@ def work(
             with suppress(ReactorNotRunning):  # a signal came before signals were taken
                 reactor.stop()
 
-    def heard(word: bytes) -> None:
-        if word == KEEP:
+    def received(message: bytes) -> None:
+        if message == KEEP:
             membership.others_closed = Deferred()
-        elif word in (CLOSE, b""):
-            membership.last()
-        if not word and not stopping:
+        elif message in (CLOSE, b""):
+            membership.others_have_closed()
+        if not message and not stopping:
             line = f"dalga: the supervisor is gone: worker {place.number} stops\n"
             os.write(2, line.encode())
         stop()
 
-    def listen() -> None:
-        parent.way.listen(reactor, heard)
-        parent.way.say(READY)
+    def begin() -> None:
+        parent.channel.start_reading(reactor, received)
+        parent.channel.send(READY)
 
     leave = observer.leave if observer is not None else lambda end: end()
     alone = partial(reactor.callLater, ALL_OR_ONE, stop)
     reactor.callWhenRunning(take_signals, reactor, lambda stop: None, leave, alone)
-    reactor.callWhenRunning(listen)
+    reactor.callWhenRunning(begin)
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()

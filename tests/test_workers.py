@@ -18,16 +18,16 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import workers
-from dalga.forking import LINES_PAUSE, Lines
+from dalga.forking import LOG_PAUSE, LogPipe
 from dalga.log import LineObserver
 from dalga.workers import (
     CLOSE,
     CLOSED,
+    HEALTHY,
     KEEP,
-    KEEPING,
+    KEEPER_WAIT,
     READY,
     STOP,
-    WELL,
     Place,
     Supervisor,
     cores,
@@ -110,18 +110,18 @@ class Readers:
     def turn(self) -> None:
         for reader in [*self.readers]:
             reader.doRead()
-        self.clock.advance(LINES_PAUSE)
+        self.clock.advance(LOG_PAUSE)
 
 
-class LinesTests(SynchronousTestCase):
+class LogPipeTests(SynchronousTestCase):
     """The pipe from a worker to the log."""
 
     def setUp(self) -> None:
         reading, self.writing = os.pipe()
         self.reactor = Readers()
         self.taken: list[str] = []
-        self.lines = Lines(reading)
-        self.lines.listen(self.reactor, self.taken.append)
+        self.pipe = LogPipe(reading)
+        self.pipe.start_reading(self.reactor, self.taken.append)
 
     def write(self, data: bytes) -> None:
         os.write(self.writing, data)
@@ -138,8 +138,8 @@ class LinesTests(SynchronousTestCase):
         self.write(b"one\ntw")
         os.write(self.writing, b"o\nthr")
         os.close(self.writing)
-        self.lines.finish()
-        self.lines.finish()
+        self.pipe.finish()
+        self.pipe.finish()
         self.assertEqual(self.taken, ["one\n", "two\n", "thr\n"])
         self.assertEqual(self.reactor.readers, [])
 
@@ -152,7 +152,7 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(self.reactor.readers, [])
         os.write(self.writing, b"three\n")
         os.write(self.writing, b"four\n")
-        self.reactor.clock.advance(LINES_PAUSE)
+        self.reactor.clock.advance(LOG_PAUSE)
         self.reactor.turn()
         self.assertEqual(self.taken, ["one\n", "two\n", "three\nfour\n"])
 
@@ -179,28 +179,28 @@ class FakeChild:
     pid = 4711
 
     def __init__(self) -> None:
-        self.way = self.lines = self
+        self.channel = self.log_pipe = self
         self.ended: int | None = None
-        self.words: list[bytes] = []
+        self.messages: list[bytes] = []
         self.signals: list[signal.Signals] = []
-        self.say = self.words.append
+        self.send = self.messages.append
         self.signal = self.signals.append
 
-    def listen(self, reactor: Any, heard: Callable[[bytes], object]) -> None:
-        self.heard = heard
+    def start_reading(self, reactor: Any, received: Callable[[bytes], object]) -> None:
+        self.received = received
 
     def status(self) -> int | None:
         return self.ended
 
     def end(self, status: int) -> None:
         self.ended = status
-        self.heard(b"")
+        self.received(b"")
 
     def finish(self) -> None:
-        """Of the lines."""
+        """Of the log pipe."""
 
     def close(self) -> None:
-        """Of the way."""
+        """Of the channel."""
 
 
 class SupervisorTests(SynchronousTestCase):
@@ -232,19 +232,19 @@ class SupervisorTests(SynchronousTestCase):
         """Both workers at work."""
         self.supervisor.startService()
         one, two = self.children
-        one.heard(READY)
-        two.heard(READY)
+        one.received(READY)
+        two.received(READY)
         return one, two
 
     def test_listens(self) -> None:
         """Said once, when the first worker is at work."""
         self.supervisor.startService()
         self.assertEqual(len(self.listening), 0)
-        self.children[1].heard(READY)
-        self.children[0].heard(READY)
+        self.children[1].received(READY)
+        self.children[0].received(READY)
         self.children[0].end(-9)
         self.clock.advance(0.5)
-        self.children[2].heard(READY)
+        self.children[2].received(READY)
         self.assertEqual(len(self.listening), 1)
 
     def test_waits(self) -> None:
@@ -257,8 +257,8 @@ class SupervisorTests(SynchronousTestCase):
             self.clock.advance(0.01)
             self.assertIsNot(self.children[-1], last)
             last = self.children[-1]
-        last.heard(READY)
-        self.clock.advance(WELL)
+        last.received(READY)
+        self.clock.advance(HEALTHY)
         last.end(0)
         self.clock.advance(0.5)
         self.assertEqual(len(self.children), 7)
@@ -279,28 +279,28 @@ class SupervisorTests(SynchronousTestCase):
         """The first is the keeper. It is told when the other has closed its sockets."""
         one, two = self.start()
         stopped = self.supervisor.stopService()
-        self.assertEqual((one.words, two.words), ([KEEP], [STOP]))
-        two.heard(CLOSED)
-        self.assertEqual(one.words, [KEEP, CLOSE])
+        self.assertEqual((one.messages, two.messages), ([KEEP], [STOP]))
+        two.received(CLOSED)
+        self.assertEqual(one.messages, [KEEP, CLOSE])
         two.end(0)
-        one.heard(CLOSED)
+        one.received(CLOSED)
         self.assertNoResult(stopped)
         one.end(0)
         self.successResultOf(stopped)
         self.clock.advance(100)
-        self.assertEqual((one.words, two.words), ([KEEP, CLOSE], [STOP]))
+        self.assertEqual((one.messages, two.messages), ([KEEP, CLOSE], [STOP]))
         self.assertEqual((one.signals, two.signals, len(self.children)), ([], [], 2))
 
     def test_stop_of_a_worker_that_has_not_begun(self) -> None:
-        """It gets a signal: nobody reads words there. The other one waits for it."""
+        """It gets a signal: nobody reads messages there. The other one waits for it."""
         self.supervisor.startService()
         one, two = self.children
-        two.heard(READY)
+        two.received(READY)
         stopped = self.supervisor.stopService()
-        self.assertEqual((one.words, two.words), ([STOP], [KEEP]))
+        self.assertEqual((one.messages, two.messages), ([STOP], [KEEP]))
         self.assertEqual((one.signals, two.signals), ([signal.SIGTERM], []))
         one.end(-signal.SIGTERM)
-        self.assertEqual(two.words, [KEEP, CLOSE])
+        self.assertEqual(two.messages, [KEEP, CLOSE])
         two.end(0)
         self.successResultOf(stopped)
 
@@ -317,15 +317,15 @@ class SupervisorTests(SynchronousTestCase):
         """The keeper does not wait for it for long; it is killed after the grace."""
         one, two = self.start()
         stopped = self.supervisor.stopService()
-        self.clock.advance(KEEPING)
-        self.assertEqual(one.words, [KEEP, CLOSE])
+        self.clock.advance(KEEPER_WAIT)
+        self.assertEqual(one.messages, [KEEP, CLOSE])
         one.end(0)
-        self.clock.advance(20.0 - KEEPING - 0.01)
+        self.clock.advance(20.0 - KEEPER_WAIT - 0.01)
         self.assertEqual(two.signals, [])
         self.clock.advance(0.01)
         self.assertEqual((one.signals, two.signals), ([], [signal.SIGKILL]))
         two.ended = None
-        two.heard(b"")  # its files are closed, and it is no zombie yet
+        two.received(b"")  # its files are closed, and it is no zombie yet
         self.clock.advance(0.005)
         self.assertNoResult(stopped)
         two.ended = -signal.SIGKILL
