@@ -31,7 +31,7 @@ from dalga.errors import StartupError, StoreUnavailable, TableExists
 from dalga.model.duration import seconds
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
-from dalga.model.run import Delete, Reschedule
+from dalga.model.run import Delete, Reschedule, Retry, Verdict
 from dalga.model.schedule import Every, Once
 from dalga.service import make_service
 from dalga.store import Recorded, sqlite
@@ -245,6 +245,105 @@ class ConcurrencyTests(EngineTestCase):
             self.assertIn(JobKey("other", "job"), own)
             self.sql("DELETE FROM dalga")
         self.assertEqual(*found)
+
+    async def test_changed_after_the_record_has_looked(self) -> None:
+        """
+        P3, P4: whatever is done to a job between a record's statements, the job is as if that had
+        been done before.
+        """
+        again = replace(EACH_MINUTE, interval=seconds(7), immediate=True)
+        now = datetime.now(UTC)
+        for verdict in (Delete(), Reschedule(now + HOUR, now), Retry(now + HOUR, "500")):
+            for said, change in (
+                ("put", lambda store, key: store.put(key, EACH_MINUTE)),
+                ("put, to run now", lambda store, key: store.put(key, again)),
+                ("triggered", lambda store, key: store.trigger(key)),
+                ("disabled", lambda store, key: store.disable(key)),
+                ("deleted", lambda store, key: store.delete(key)),
+                ("claimed", lambda store, key: store.claim(1, LONG)),
+            ):
+                for over in (False, True):
+                    with self.subTest(said, verdict=verdict, over=over):
+                        await self.check_recorded(change, verdict, over)
+
+    async def check_recorded(
+        self, change: Callable[[JobsTable, JobKey], Deferred[Any]], verdict: Verdict, over: bool
+    ) -> None:
+        """
+        :param over: whether the lease of the run is over.
+        """
+        store, other = self.open_store_without_locks(), self.stores[0]
+        anywhere: Any = reactor
+        found = []
+        for between in (False, True):
+            for key in (KEY, JobKey("other", "job")):
+                await other.put(key, replace(DUE, count=1))
+            runs = (await store.claim(2, LONG)).runs
+            if over:
+                self.end_leases()
+            hooked: list[object] = []
+            if between:
+                read_leases = store._runs._read_leases
+
+                def looked(
+                    *arguments: Any,
+                    hooked: list[object] = hooked,
+                    read_leases: Callable[..., Any] = read_leases,
+                ) -> Any:
+                    leases = read_leases(*arguments)
+                    if not hooked:
+                        hooked.append(blockingCallFromThread(anywhere, change, other, KEY))
+                    return leases
+
+                self.patch(store._runs, "_read_leases", looked)
+            else:
+                await change(other, KEY)
+            recorded = await store.record([ended(run, verdict) for run in runs])
+            self.assertEqual(len(hooked), int(between))
+            rows = self.sql(
+                "SELECT path, schedule, options, token IS NULL, run IS NULL, attempts, error,"
+                " override, disabled, due > UTC_TIMESTAMP(6) + INTERVAL 50 MINUTE,"
+                " due < UTC_TIMESTAMP(6) FROM dalga"
+            )
+            became = [
+                sorted(end.run.key for end in ends)
+                for ends in (
+                    recorded.written,
+                    recorded.revised,
+                    recorded.overridden,
+                    recorded.lost,
+                    recorded.postponed,
+                )
+            ]
+            found.append((sorted(rows), became))
+            self.sql("DELETE FROM dalga")
+        self.assertEqual(*found)
+
+    async def test_updated_after_the_record_has_looked(self) -> None:
+        """
+        P4: new options of a job whose end is being recorded count after that. Of all that is done
+        to a job, the UPDATE of a record does not compare this: the lock of the row decides.
+        """
+        store, other = self.open_store(), self.open_store()
+        await store.put(KEY, replace(DUE, count=1))
+        (run,) = (await store.claim(9, LONG)).runs
+        read_leases, puts = store._runs._read_leases, list[Deferred[Any]]()
+        anywhere: Any = reactor
+        update = replace(EACH_MINUTE, count=5, if_exists=IfExists.UPDATE)
+
+        def meanwhile() -> Any:
+            puts.append(other.put(KEY, update))
+            return Deferred.fromCoroutine(self.until_waiting())
+
+        def looked(*arguments: Any) -> Any:
+            leases = read_leases(*arguments)
+            blockingCallFromThread(anywhere, meanwhile)
+            return leases
+
+        self.patch(store._runs, "_read_leases", looked)
+        self.assertEqual(await self.record(store, [(run, Delete())]), [])
+        await puts.pop()
+        self.assertEqual((await self.job(store, KEY)).options.count, 5)
 
     async def test_scheduled_anew_between_two_statements(self) -> None:
         """P4: a verdict does not write over what was said after the record had looked."""

@@ -3,9 +3,10 @@ Runs: which are due, claims of them, and what becomes of each. `dalga.store.Stor
 call does.
 
 A claim is a lease in the ``due`` column: it moves ``due`` to the lease's end and writes a fresh
-``token``. A row is *leased* while it has a token and its due time is to come. Nothing here rests on
-row locks, nor on SKIP LOCKED: each write compares what it goes by, and a transaction that finds
-something else runs again (`Conflict`). What users do to jobs is in `dalga.store.jobs`.
+``token``. A row is *leased* while it has a token and its due time is to come. No claim rests on row
+locks, nor on SKIP LOCKED, and no record but for a job's options: each write compares what it goes
+by, and a transaction that finds something else runs again (`Conflict`). What users do to jobs is in
+`dalga.store.jobs`.
 """
 
 from __future__ import annotations
