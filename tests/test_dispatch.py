@@ -881,6 +881,19 @@ class BurstTests(SchedulerTestCase):
             self.endpoint.answer(f"job{number}")
         self.assertEqual(self.endpoint.paths, [f"job{number}" for number in range(24)])
 
+    def test_slots_that_unwritten_ends_occupied(self) -> None:
+        """P7, P10: waiting runs start when the ends are written, though no POST ends meanwhile."""
+        self.patch(recorder, "RECORD_LIMIT", 2)
+        self.burst()
+        self.store.hold("record")
+        while self.endpoint.under_way:
+            self.endpoint.answer(self.endpoint.under_way[0])
+        self.assertEqual(len(self.endpoint.posts), 10)
+        self.go(RECORD_DELAY)
+        self.store.release("record")
+        self.go(0)
+        self.assertGreater(len(self.endpoint.posts), 10)
+
     def test_shared(self) -> None:
         """P6: with others alive a claim takes a part, and the next a part of what is left."""
         self.assertEqual(self.burst("web2", "web3"), [9, 6])

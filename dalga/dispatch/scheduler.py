@@ -251,6 +251,7 @@ class Scheduler:
         self._outlook.recorded(recorded, self._store.clock.now())
         self._upkeep.recorded(recorded)
         log_recorded(recorded)
+        self._slots.records_written()
         self._changed()
 
     # Stop

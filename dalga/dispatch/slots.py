@@ -88,6 +88,10 @@ class Slots:
         self._waiting.add(runs, self._reactor.seconds())
         self._start_ready()
 
+    def records_written(self) -> None:
+        """Ends are written: fewer of them may occupy slots, which are for waiting runs then."""
+        self._start_ready()
+
     def give_back_all(self) -> None:
         """Give back all waiting runs, also those claimed ahead for slots that did not come."""
         if self._impatience is not None:
