@@ -38,8 +38,8 @@ OUTGOING = (
     *("wire", "pool", "client", "endpoint"),
 )
 DISPATCH = (
-    *("agenda", "lead", "shares", "waiting", "outlook", "outages", "loglines", "query"),
-    *("recorder", "posts", "slots", "upkeep", "scheduler"),
+    *("agenda", "lead", "claimsize", "shares", "waiting", "outlook", "outages"),
+    *("loglines", "query", "recorder", "posts", "slots", "upkeep", "scheduler"),
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "parameters", "presentation"),
@@ -60,6 +60,7 @@ PURE = (
     *(f"config.{name}" for name in CONFIG),
     "dispatch.agenda",
     "dispatch.lead",
+    "dispatch.claimsize",
     "dispatch.shares",
     "dispatch.waiting",
     "web.bodies",

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.dispatch.outlook import Outlook, share_of
+from dalga.dispatch.claimsize import share_of
+from dalga.dispatch.outlook import Outlook
 from dalga.model.run import End, GiveBack, Run, Skip
 from dalga.store import Claimed, Dues, Recorded
 from tests.examples import NOW, RUN, SECOND
@@ -51,7 +52,7 @@ class OutlookTestCase(SynchronousTestCase):
         """
         self.begin(after, running)
         for _ in range(ended):
-            self.outlook.run_ended()
+            self.outlook.size.run_ended()
         now = NOW + seconds(after)
         self.outlook.claimed(Claimed(runs, now, full), left, without, 100.0 + after)
         self.outlook.claim_ended(True, now)
@@ -90,9 +91,9 @@ class ClaimTests(OutlookTestCase):
     def test_runs_that_were_given_back(self) -> None:
         """P10: slots come too slowly to claim ahead of them."""
         self.claim([RUN], full=True, ended=3)
-        self.assertEqual(self.outlook.ahead, 3)
-        self.outlook.gave_back(100.0)
-        self.assertEqual(self.outlook.ahead, 0)
+        self.assertEqual(self.outlook.size.ahead, 3)
+        self.outlook.size.gave_back(100.0)
+        self.assertEqual(self.outlook.size.ahead, 0)
 
     def test_a_due_time(self) -> None:
         """P7: a time to come goes on the agenda; one that is past asks for a claim at once."""
@@ -145,7 +146,7 @@ class ClaimTests(OutlookTestCase):
             (False, 3, 0, 0),
         ):
             self.claim([RUN], full, ended=ended, left=left)
-            self.assertEqual(self.outlook.ahead, ahead, (full, ended, left))
+            self.assertEqual(self.outlook.size.ahead, ahead, (full, ended, left))
 
 
 class LeadTests(OutlookTestCase):
@@ -200,7 +201,7 @@ class BurstTests(OutlookTestCase):
         self.outlook.lead.others = others
         self.scan(2.0, *[1.0] * due)
         self.begin(1.0, running)
-        return self.outlook.rows(10 - running + self.outlook.ahead)
+        return self.outlook.rows(10 - running + self.outlook.size.ahead)
 
     def test_rows(self) -> None:
         """P6, P10: all that are due, at most three a slot; a share where others are alive."""
@@ -257,9 +258,9 @@ class BurstTests(OutlookTestCase):
             self.setUp()
             self.scan(2.0, *[1.0] * due)
             self.claim([RUN] * 30, full=True, after=1.0)
-            self.assertEqual(self.outlook.ahead, ahead, due)
+            self.assertEqual(self.outlook.size.ahead, ahead, due)
             self.claim([RUN], full=False, after=1.0, running=10)
-            self.assertEqual(self.outlook.ahead, 0)
+            self.assertEqual(self.outlook.size.ahead, 0)
 
     def test_what_was_left(self) -> None:
         """P6: what the first claim of a burst has left counts for the share of the next."""
@@ -277,16 +278,16 @@ class BurstTests(OutlookTestCase):
         self.claim([RUN] * 10, full=True)
         self.scan(2.0, *[0.0] * 30)
         self.begin()
-        self.assertEqual(self.outlook.ahead, 0)
+        self.assertEqual(self.outlook.size.ahead, 0)
 
     def test_given_back(self) -> None:
         """P10: slots that come too slowly are not claimed ahead of again, for a minute."""
-        for give_back in (self.outlook.gave_back, self.outlook.claimed_too_many):
+        for give_back in (self.outlook.size.gave_back, self.outlook.size.claimed_too_many):
             give_back(100.0)
             for after, ahead in ((59.9, 0), (60.0, 20)):
                 self.outlook.agenda.fill([NOW + seconds(after)] * 30, NOW + seconds(100))
                 self.begin(after)
-                self.assertEqual(self.outlook.ahead, ahead, after)
+                self.assertEqual(self.outlook.size.ahead, ahead, after)
                 self.outlook.claimed(
                     Claimed([], NOW + seconds(after), full=False), 0, NOBODY, 100.0 + after
                 )

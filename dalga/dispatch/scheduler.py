@@ -7,7 +7,7 @@ tells when to claim; the claim, not the agenda, decides which runs start.
 
 The scheduler owns that timer, builds the other parts of this folder, and stops them in order:
 
-    outlook.py   when to claim, how many rows, when to scan
+    outlook.py   when to claim and scan; claimsize.py: how many rows a claim takes
     slots.py     which claimed run starts when; POSTs it (posts.py)
     recorder.py  writes the ends of runs
     upkeep.py    heartbeats, corrections after a clock was set back
@@ -198,7 +198,7 @@ class Scheduler:
         """When to claim next, in seconds of the reactor's clock; None if not yet known."""
         if self._recorder.held_up:
             return None
-        if self._slots.wanted <= self._outlook.ahead // 2:
+        if self._slots.wanted <= self._outlook.size.ahead // 2:
             return None  # claims of a row each would cost more than the wait for more slots
         if self._outlook.more:
             return now

@@ -35,7 +35,7 @@ class Slots:
     See the module's text.
 
     :param count: how many POSTs may be under way.
-    :param freed: is called when a run has ended, so that claims may be worth more than before.
+    :param slot_freed: is called when a run has ended, so that claims may be worth more than before.
     :param changed: is called when claims and scans are worth more, or less, than before.
     """
 
@@ -47,7 +47,7 @@ class Slots:
         recorder: Recorder,
         outlook: Outlook,
         count: int,
-        freed: Callable[[], None],
+        slot_freed: Callable[[], None],
         changed: Callable[[], None],
     ) -> None:
         self._reactor = reactor
@@ -56,7 +56,7 @@ class Slots:
         self._recorder = recorder
         self._outlook = outlook
         self._count = count
-        self._slot_freed = freed
+        self._slot_freed = slot_freed
         self._changed = changed
         self._shares = Shares()
         self._waiting = Waiting(self._shares)
@@ -76,7 +76,7 @@ class Slots:
     @property
     def wanted(self) -> int:
         """How many rows are worth claiming."""
-        return self._free + self._outlook.ahead - self._waiting.slots_needed
+        return self._free + self._outlook.size.ahead - self._waiting.slots_needed
 
     @property
     def _free(self) -> int:
@@ -97,7 +97,7 @@ class Slots:
         if self._impatience is not None:
             self._impatience.cancel()
             self._impatience = None
-        self._outlook.gave_back(self._reactor.seconds())
+        self._outlook.size.gave_back(self._reactor.seconds())
         self.give_back(self._waiting.pop_all())
 
     def give_back(self, runs: Iterable[Run]) -> None:
@@ -127,12 +127,12 @@ class Slots:
             log.failure("{path!r} {body!r}: left to its lease", Failure(), **fields(run))
             return
         self._shares.started(run.key.path)
-        self._posts.start(run, self._freed)
+        self._posts.start(run, self._run_ended)
 
-    def _freed(self, run: Run) -> None:
+    def _run_ended(self, run: Run) -> None:
         """The run's POST is no longer under way."""
         self._shares.ended(run.key.path)
-        self._outlook.run_ended()
+        self._outlook.size.run_ended()
         self._start_ready()
         self._slot_freed()
 
@@ -143,7 +143,7 @@ class Slots:
         for path, count in self._waiting.paths_to_leave_out(now, free).items():
             self._leave_out(path, count)
         if overdue := self._waiting.pop_overdue_paths(now):
-            self._outlook.claimed_too_many(now)
+            self._outlook.size.claimed_too_many(now)
             self.give_back(overdue)
         if self._waiting.ready_is_overdue(now):
             self.give_back_all()
