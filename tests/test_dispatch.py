@@ -895,8 +895,13 @@ class BurstTests(SchedulerTestCase):
         self.assertGreater(len(self.endpoint.posts), 10)
 
     def test_shared(self) -> None:
-        """P6: with others alive a claim takes a part, and the next a part of what is left."""
-        self.assertEqual(self.burst("web2", "web3"), [9, 6])
+        """
+        P6, P7: with others alive a claim takes a part; ahead of free slots only if all instances
+        have too few slots.
+        """
+        self.assertEqual(self.burst("web2"), [12])
+        self.setUp()
+        self.assertEqual(self.burst("web2", "web3"), [8])
 
     def next_claims(self, path: str, given_back: int) -> list[object]:
         """

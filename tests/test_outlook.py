@@ -215,18 +215,26 @@ class BurstTests(OutlookTestCase):
             (300, 0, 0, 30),
             (30, 0, 2, 28),
             (30, 0, 3, 7),  # too many slots are taken to say how soon there are more
-            (30, 1, 0, 16),
-            (30, 2, 0, 11),
-            (30, 9, 0, 4),
+            (20, 1, 0, 10),  # there are slots for all, here and at the other instance
+            (21, 1, 0, 11),
+            (30, 1, 0, 15),
+            (30, 2, 0, 10),
+            (30, 9, 0, 3),
             (30, 99, 0, 2),
             (300, 9, 0, 30),
         ):
             self.assertEqual(self.rows(due, others, running), rows, (due, others, running))
 
     def test_shares(self) -> None:
-        """P6: an equal part, rounded up at least, but no less than a quarter of the slots."""
-        for due, others, share in ((300, 7, 38), (304, 7, 39), (101, 7, 25), (101, 1, 51)):
+        """P6: an equal part, rounded up, but no less than a quarter of the slots."""
+        for due, others, share in ((300, 7, 38), (304, 7, 38), (101, 7, 25), (101, 1, 51)):
             self.assertEqual(share_of(due, 100, others), share, (due, others))
+
+    def test_slots_for_all(self) -> None:
+        """P7: nothing is claimed ahead of free slots that other instances have free slots for."""
+        for due, others, ahead in ((10, 0, 0), (11, 0, 11), (20, 1, 0), (21, 1, 20)):
+            self.rows(due, others)
+            self.assertEqual(self.outlook.size.ahead, ahead, (due, others))
 
     def test_no_lead(self) -> None:
         """P7: a burst is for all instances, so none waits. That counts what is due in the lead."""
@@ -268,7 +276,7 @@ class BurstTests(OutlookTestCase):
         self.scan(2.0, *[1.0] * 100)
         self.claim([RUN] * 30, full=True, after=1.0)
         self.begin(1.0, running=10)
-        self.assertEqual(self.outlook.rows(100), 36)
+        self.assertEqual(self.outlook.rows(100), 35)
         self.outlook.claimed(Claimed([], NOW + SECOND, full=False), 10, NOBODY, 101.0)
         self.begin(1.0, running=10)
         self.assertEqual(self.outlook.rows(100), 100)

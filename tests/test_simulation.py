@@ -95,6 +95,14 @@ class SimulationTests(SynchronousTestCase):
         alone = World(APART, dues).run().arrivals[-1].late
         self.assertLess(burst[-1].late, 0.4 * alone)
 
+    def test_burst_for_which_there_are_slots(self) -> None:
+        """P7: no job of a burst waits at one daemon while another one has a free slot."""
+        for daemons, slots in ((2, 1), (2, 10), (4, 2), (4, 100)):
+            site = replace(APART, daemons=daemons, slots=slots, answers_after=2.0)
+            result = World(site, [3.0] * (daemons * slots)).run()
+            self.check_each_once(result)
+            self.assertLess(result.arrivals[-1].late, 0.1, (daemons, slots))
+
     def test_death_of_the_first(self) -> None:
         """P5, P7: when the daemon dies that took most jobs, others wait for a lead, no longer."""
         world = World(replace(APART, daemons=8), (2 + n / 300 for n in range(900)))

@@ -10,6 +10,9 @@ slots, and 300 jobs that are due at 10:00:05::
     this instance is alone     one claim takes 300 rows, 200 of them ahead of free slots
     seven others are alive     a claim takes a share, 38 rows
 
+The eight instances have free slots for all 300, so no claim goes ahead: a run that waits at one
+instance could start at another. Of 3,000 jobs each claims a share ahead, too.
+
 What always holds: a claim takes at most `AHEAD` rows for each slot ahead of free slots (P10).
 """
 
@@ -31,7 +34,7 @@ def share_of(due: int, slots: int, others: int) -> int:
     :param due: how many jobs are due.
     :param others: how many other instances are alive.
     """
-    return max(due // (others + 1) + 1, slots // 4)
+    return max(-(-due // (others + 1)), slots // 4)  # the equal part is rounded up
 
 
 class ClaimSize:
@@ -97,19 +100,21 @@ class ClaimSize:
         """
         self._reserved_until = seconds + RESERVE
 
-    def claim_begins(self, due: int, running: int, seconds: float) -> None:
+    def claim_begins(self, due: int, others: int, running: int, seconds: float) -> None:
         """
-        A claim looks at all rows that are due by now. If it is the first claim of a burst, it goes
-        ahead of free slots, unless more than a quarter of the slots are taken: then it may take
-        long until more slots are free.
+        A claim looks at all rows that are due by now. If it is the first claim of a burst, and more
+        jobs are due than all instances have slots (as many as this one, each), it goes ahead of
+        free slots. But not if more than a quarter of the slots are taken: then it may take long
+        until more slots are free.
 
         :param due: how many jobs on the agenda are due; any number from `most` on for more.
+        :param others: how many other instances are alive.
         :param running: how many runs are under way.
         :param seconds: the present time by the reactor's clock.
         """
         self._due = self._left + due
         self._begins_burst = (
-            self.in_burst
+            self._due > self._slots * (1 + others)
             and not self._full
             and 4 * running <= self._slots
             and seconds >= self._reserved_until

@@ -93,8 +93,9 @@ class Outlook:
         :param now: the database's time.
         :param seconds: the same moment by the reactor's clock.
         """
-        due = self.agenda.jobs_until(now, self.size.most(self.lead.others))
-        self.size.claim_begins(due, running, seconds)
+        others = self.lead.others
+        due = self.agenda.jobs_until(now, self.size.most(others))
+        self.size.claim_begins(due, others, running, seconds)
         self._meanwhile, self.more = [], False
 
     def rows(self, wanted: int) -> int:
