@@ -43,8 +43,8 @@ class Agenda:
 
     def fill(self, dues: Iterable[datetime], horizon: datetime) -> datetime:
         """
-        Take in the due times up to `horizon` that a scan has found, one for each job. The times
-        that are held stay; the scan has counted anew how many jobs the times have that it found.
+        Take in the due times up to `horizon` that a scan has found, one for each job. Times that
+        are held already stay. If the scan has found such a time, it has counted its jobs anew.
 
         :return: the new horizon: earlier than `horizon` if there are more times than `limit`.
         """
@@ -56,19 +56,12 @@ class Agenda:
                 self._push(due, jobs)
         return self.horizon
 
-    def add(self, due: datetime) -> bool:
-        """
-        Take in the due time of one job that this instance has just written.
-
-        :return: whether it is the earliest time now, so that the scheduler has to wake sooner.
-        """
-        if self.horizon is None or due > self.horizon:
-            return False
+    def add(self, due: datetime) -> None:
+        """Take in the due time of one job that this instance has just written."""
         if due in self._jobs:
             self._jobs[due] += 1
         else:
             self._push(due, 1)
-        return bool(self._heap) and self._heap[0] == due
 
     def next(self) -> datetime | None:
         """The earliest due time that is held."""
@@ -76,8 +69,8 @@ class Agenda:
 
     def jobs_until(self, then: datetime, enough: int) -> int:
         """
-        How many jobs are due up to and including `then`. If they are `enough` or more, any number
-        from `enough` on: as many times are looked at as make it up.
+        How many jobs are due up to and including `then`; if there are `enough` or more of them,
+        any number from `enough` on. No more times are looked at than make up that number.
         """
         jobs, places = 0, [0]
         while places and jobs < enough:

@@ -1,14 +1,14 @@
 """
-The lead: how much later than the others an instance claims whose claims come in vain.
+The lead: how long after the due time an instance claims, so that other instances go first.
 
 All instances on a table have each job on their agendas. If all of them claimed at the due time, one
-would get the job, and the others would claim in vain. So an instance that has claimed in vain
-leaves the others a *lead*: it claims so much later than the due time. An example, with two
+would get the job, and the claims of the others would be empty. So an instance whose claim was empty
+leaves the others a *lead*: it claims that much later than the due time. An example, with two
 instances, and jobs that are due one by one::
 
-    a and b claim at once    a gets the job; b claimed in vain, and leaves a 1 ms
+    a and b claim at once    a gets the job; b's claim is empty, and b leaves a 1 ms
     a claims, b 1 ms later   the same; b leaves 2 ms, then 4, 8, 16 and 32 ms
-    a claims                 in 32 ms a gets some jobs; then b claims once, in vain
+    a claims                 in 32 ms a gets some jobs; then b claims once, and finds none
     a dies                   b finds a job that has waited for 32 ms: b leaves no lead any more
 
 What a claim makes of the lead::
@@ -23,7 +23,7 @@ What always holds: a lead makes a job late by 32 ms at most. An instance that is
 
 from __future__ import annotations
 
-#: The lead grows so often, at most: to 32 ms.
+#: The last step of the lead: 32 ms.
 LONGEST = 6
 
 

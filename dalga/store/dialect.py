@@ -61,7 +61,7 @@ class Dialect(Protocol):
     #: A condition that always holds. As `now` does, it fails if the tables are of another schema
     #: version, and until the transaction ends, no upgrade can give them another version.
     same_version: str
-    #: Whether nobody else can write between two statements of a transaction, whatever they ask for.
+    #: Whether nobody else can write between two statements of a transaction.
     one_writer: bool
     #: SQL behind a SELECT that locks rows: pass over the rows that another session has locked.
     skip_locked: str

@@ -123,7 +123,12 @@ class FoundText(NamedTuple):
     """
     What a claim reads of a row that it finds, as one text (`Dialect.joined`).
 
-    Each field is a column, or an expression of its name.
+    Each field is a column, or an expression of its name. The text of a job that runs each minute,
+    and has no options (its lines in columns here)::
+
+        2026-03-01 09:00:00.000000    0    0    0    0    0    7    5
+        2026-03-01 09:00:00.000000    2026-03-01 08:53:00.000000    NULL    NULL
+        60    UTC    (an empty line)    reports    daily
     """
 
     due: str

@@ -4,9 +4,9 @@ call does.
 
 A claim is a lease in the ``due`` column: it moves ``due`` to the lease's end and writes a fresh
 ``token``. A row is *leased* while it has a token and its due time is to come. No claim rests on row
-locks, nor on SKIP LOCKED, and no record but for a job's options: each write compares what it goes
-by, and a transaction that finds something else runs again (`Conflict`). What users do to jobs is in
-`dalga.store.jobs`.
+locks or on SKIP LOCKED: each write compares what it goes by, and a transaction that finds something
+else runs again (`Conflict`). A record does the same, except that a row lock keeps the job's options
+as the record has read them. What users do to jobs is in `dalga.store.jobs`.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ from dalga.store.rows import (
     was_recorded,
 )
 from dalga.store.statements import (
-    AsFound,
     Ended,
     EndRow,
+    FoundRow,
     GivenBack,
     Rescheduled,
     Retried,
@@ -213,7 +213,7 @@ class Runs:
         """
         found: dict[int, Run] = {}
         unusual: list[int] = []
-        groups: defaultdict[float, list[AsFound]] = defaultdict(list)
+        groups: defaultdict[float, list[FoundRow]] = defaultdict(list)
         for row in rows:
             timeout = timeout_of(row, default)
             run = run_from_text(row, claim.token, claim.now, timeout, claim.lease_ends(timeout))
@@ -221,7 +221,7 @@ class Runs:
                 unusual.append(row.id)
             else:
                 found[row.id] = run
-                groups[timeout].append(AsFound(row.id, row.columns))
+                groups[timeout].append(FoundRow(row.id, row.columns))
         changed = 0
         for timeout, group in sorted(groups.items()):
             lease = self._lease(claim, timeout)
@@ -406,7 +406,7 @@ class Runs:
         return others
 
     def _read_leases(self, cursor: Cursor, runs: list[Run]) -> _Leases:
-        """What the rows of runs hold. And which of them have the run's token, but are locked."""
+        """What the rows of runs hold, and which rows have the run's token but are locked."""
         ids = [run.row for run in runs]
         sent = self._clock.seconds()
         rows = self._sql.read_leases.fetch(cursor, ids)
@@ -414,7 +414,7 @@ class Runs:
         read = {row.id: lease_from_text(row) for row in rows}
         if None in read.values():
             odd = [id for id, lease in read.items() if lease is None]
-            read |= {lease.id: lease for lease in self._sql.read_lease.fetch(cursor, odd)}
+            read |= {lease.id: lease for lease in self._sql.read_odd_leases.fetch(cursor, odd)}
         leases = _Leases(read, set(), rows[0].now if rows else None, sent, received)
         missing = [id for id in ids if id not in read]
         if missing:
@@ -496,9 +496,9 @@ class Runs:
         )
 
 
-def _parts(rows: list[AsFound]) -> Iterator[list[AsFound]]:
+def _parts(rows: list[FoundRow]) -> Iterator[list[FoundRow]]:
     """Rows in parts that one UPDATE each compares. Only a part of one row may be too long."""
-    part: list[AsFound] = []
+    part: list[FoundRow] = []
     length = 0
     for row in rows:
         length += len(row.found)

@@ -81,8 +81,8 @@ class KeyValues(NamedTuple):
     body: Any
 
 
-class AsFound(NamedTuple):
-    """A row that a claim takes, if its `FoundText` is still the same."""
+class FoundRow(NamedTuple):
+    """A row that a claim has found, and takes if its `FoundText` is still the same."""
 
     id: int
     found: bytes
@@ -460,26 +460,41 @@ class Statements:
     def _found(self) -> str:
         """An expression: a row's `FoundText`."""
         dialect = self._dialect
-        texts = {name: name for name in FoundText._fields} | {
-            name: dialect.whole(name)
-            for name in ("override", "disabled", "failed", "skipped", "attempts", "successes")
-        }
-        texts |= {
-            "started": "QUOTE(started)",
-            "run": dialect.hexadecimal("run"),
-            "length": dialect.length("body"),
-        }
-        return dialect.joined(list(texts.values()))
+        texts = FoundText(
+            due="due",
+            override=dialect.whole("override"),
+            disabled=dialect.whole("disabled"),
+            failed=dialect.whole("failed"),
+            skipped=dialect.whole("skipped"),
+            attempts=dialect.whole("attempts"),
+            successes=dialect.whole("successes"),
+            length=dialect.length("body"),
+            scheduled="scheduled",
+            anchor="anchor",
+            started="QUOTE(started)",
+            run=dialect.hexadecimal("run"),
+            schedule="schedule",
+            location="location",
+            options="options",
+            path="path",
+            body="body",
+        )
+        return dialect.joined(texts)
 
     def _row_text(self, columns: str) -> str:
-        """An expression: what `TextRow.read` takes."""
+        """
+        An expression: what `TextRow.read` takes.
+
+        :param columns: an expression, of `Dialect.joined`.
+        """
         now = "(SELECT UTC_TIMESTAMP(6))"
         return self._dialect.joined([now, "id", f"COALESCE({columns}, '')"])
 
     @cached_property
     def take_found(self) -> Statement:
         """Takes rows as they were found, and no others."""
-        # The lists are sorted by the server, and cost less than a derived table.
+        # A text has the job's key, so no row has the text of another row. The server sorts both
+        # lists, which costs less than a derived table of pairs.
         return self._take(f"{ANY_ID} AND {self._found} IN ([%(found)s, ...])")
 
     @cached_property
@@ -556,8 +571,11 @@ class Statements:
     @cached_property
     def read_leases(self) -> Select[TextRow]:
         dialect = self._dialect
-        override, token = dialect.whole("override"), dialect.hexadecimal("token")
-        texts = LeaseText(override, token, options="options")
+        texts = LeaseText(
+            override=dialect.whole("override"),
+            token=dialect.hexadecimal("token"),
+            options="options",
+        )
         return self._select(
             TextRow.read,
             f"""
@@ -568,7 +586,7 @@ class Statements:
         )
 
     @cached_property
-    def read_lease(self) -> Select[LeaseRow]:
+    def read_odd_leases(self) -> Select[LeaseRow]:
         return self._select(
             LeaseRow, f"SELECT {columns(LeaseRow)} FROM {self._table} WHERE {ANY_ID}"
         )
