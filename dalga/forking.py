@@ -241,7 +241,7 @@ class Parent:
 
 def fork(reactor: Any, siblings: Iterable[Child], run: Callable[[Any, Parent], int]) -> Child:
     """
-    MakeWorker a child.
+    Make a child.
 
     The calling process must have one thread only, and no connection in the middle of an exchange.
 

@@ -251,6 +251,28 @@ class BurstTests(OutlookTestCase):
             self.scan(2.0, *at)
             self.assertEqual(self.outlook.next_claim(), NOW + seconds(1.0 + wait), at)
 
+    def test_a_lead_and_an_empty_agenda(self) -> None:
+        """P7: there is nothing to claim for."""
+        self.outlook.lead.others = 1
+        self.outlook.lead.claimed(0, 0.0)
+        self.assertIsNone(self.outlook.next_claim())
+
+    def test_due_one_after_another(self) -> None:
+        """P6, P7: jobs that have been due for a while make a burst, too, at many due times."""
+        for due, others, rows in ((10, 0, 10), (11, 0, 21), (80, 0, 30), (80, 1, 30), (80, 3, 20)):
+            self.setUp()
+            self.outlook.lead.others = others
+            self.scan(2.0, *[n / 1000 for n in range(due)])
+            self.begin(1.0)
+            self.assertEqual(self.outlook.rows(10 + self.outlook.size.ahead), rows, (due, others))
+
+    def test_the_first_claim_of_all(self) -> None:
+        """P7: what is due at the start is a burst like any other."""
+        self.outlook = Outlook(SCAN, slots=10)
+        self.scan(2.0, *[0.0] * 12)
+        self.begin()
+        self.assertEqual(self.outlook.size.ahead, 12)
+
     def test_the_lead_stays(self) -> None:
         """P10: a claim that did not wait for others tells nothing of them."""
         self.outlook.lead.others = 1
