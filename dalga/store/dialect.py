@@ -235,6 +235,7 @@ def instant_from_text(text: str) -> datetime:
 
     :raises ValueError: if the text has another form, or is no time.
     """
-    if len(text) != 26 or text[4:20:3] != "-- ::.":
+    # Behind "Z\0" `fromisoformat` reads nothing.
+    if len(text) != 26 or text[4:20:3] != "-- ::." or "Z" in text:
         raise ValueError(f"is {text!r}, which is not a time")
     return datetime.fromisoformat(f"{text}+00:00")
