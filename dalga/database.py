@@ -62,9 +62,10 @@ def lanes(limit: int) -> Lanes:
     return Lanes(runs, min(API_THREADS, most - runs), spare)
 
 
-def engine(database: MySQLConfig | SQLiteConfig, workers: int = 1) -> MySQL | SQLite:
+def dialect_of(database: MySQLConfig | SQLiteConfig, workers: int = 1) -> Dialect:
     """
-    The database that the configuration names. Reads the files that are needed to reach it.
+    The dialect of the database that the configuration names. Reads the certificates and keys that
+    are needed to reach it.
 
     :param workers: how many processes will use it at once.
     :raises StartupError: if a certificate or a key can't be used.
@@ -78,16 +79,17 @@ def build_store(
     database: MySQLConfig | SQLiteConfig,
     reactor: Any,
     random: Random,
-    of: MySQL | SQLite | None = None,
+    dialect: Dialect | None = None,
 ) -> JobsTable:
     """
     Build the store that the configuration asks for. It is not open yet.
 
     :param reactor: the real reactor, or as much of it as adbapi needs. Leases are measured with its
         ``seconds``.
-    :param of: the `engine` of the configuration, if it is there already.
+    :param dialect: the `dialect_of` the configuration, if it is there already.
     """
-    dialect = engine(database) if of is None else of
+    if dialect is None:
+        dialect = dialect_of(database)
     clock = DatabaseClock(lambda: float(reactor.seconds()))
     last_loss = LastLoss()
 

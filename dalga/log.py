@@ -180,4 +180,5 @@ class LineObserver:
         return f"{self._time} [{event['log_namespace']}#{event['log_level'].name}] {text}\n"
 
     def _classic(self, event: LogEvent) -> str:
+        """The lines of Twisted's own formatter, with the tag behind their time."""
         return (formatEventAsClassicLogText(event) or "").replace(" [", f"{self._tag} [", 1)

@@ -30,7 +30,7 @@ from twisted.internet.threads import deferToThreadPool
 from dalga import __version__
 from dalga.config.sections import Config, EndpointConfig, MySQLConfig, SQLiteConfig
 from dalga.daemon import Daemon
-from dalga.database import build_store, engine, said_if_slow
+from dalga.database import build_store, dialect_of, said_if_slow
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
 from dalga.listening import BACKLOG, listen
@@ -42,8 +42,7 @@ from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.trust import Trust
 from dalga.privileges import STAYS, User, acting_as
 from dalga.store.clock import steady_seconds
-from dalga.store.mysql import MySQL
-from dalga.store.sqlite import SQLite
+from dalga.store.dialect import Dialect
 from dalga.store.table import JobsTable
 from dalga.web.server import ANSWERING, ApiSite, make_site
 from dalga.workers import Membership, Place, Supervisor, cores
@@ -383,7 +382,7 @@ def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaServi
         certificates are opened as the present user.
     :raises StartupError: if the database, the table or the address can't be used.
     """
-    fixed, settings = _open(config, reactor, engine(config.database), user)
+    fixed, settings = _open(config, reactor, dialect_of(config.database), user)
     return DalgaService(reactor, fixed, settings)
 
 
@@ -394,8 +393,8 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
     :param workers: how many.
     :raises StartupError: as `make_service`.
     """
-    database = engine(config.database, workers)
-    fixed, settings = _open(config, reactor, database, user)
+    dialect = dialect_of(config.database, workers)
+    fixed, settings = _open(config, reactor, dialect, user)
     # Each worker opens a store of its own. This one was to find mistakes while somebody is there.
     fixed.store.close()
     # A collection writes to each object that it looks at, so a page of memory would be shared no
@@ -404,7 +403,7 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
 
     def make_worker(reactor: Any, membership: Membership) -> DalgaService:
         reactor.seconds = steady_seconds
-        store = build_store(config.database, reactor, SystemRandom(), database)
+        store = build_store(config.database, reactor, SystemRandom(), dialect)
         store.open()
         return DalgaService(reactor, replace(fixed, store=store), settings, membership)
 
@@ -422,15 +421,18 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
     )
 
 
-def _open(
-    config: Config, reactor: Any, database: MySQL | SQLite, user: User
-) -> tuple[Fixed, Settings]:
+def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[Fixed, Settings]:
+    """
+    Open the `Fixed` things, and read the `Settings`.
+
+    :raises StartupError: see `make_service`.
+    """
     # Twisted's timers go by time.time: when the machine's clock is set back by an hour, each timer
     # would be late by an hour (P8). Leases are measured with the same clock.
     reactor.seconds = steady_seconds
     zones = use_newest()
     settings = settings_of(config)
-    store = build_store(config.database, reactor, SystemRandom(), database)
+    store = build_store(config.database, reactor, SystemRandom(), dialect)
     listeners = listen(config.listen.host, config.listen.port)
     try:
         with acting_as(user), said_if_slow(store.where()):
@@ -443,7 +445,7 @@ def _open(
 
 
 def longest_answer(database: MySQLConfig | SQLiteConfig) -> float:
-    """How long (seconds) a stop may wait for the database: see docs/promises.md."""
+    """How long (seconds) a stop may wait for a silent database: see docs/promises.md."""
     if isinstance(database, SQLiteConfig):
         return 0.0
     return database.dial_timeout + database.read_timeout
