@@ -21,11 +21,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
 from dalga.model.key import JobKey
+from dalga.model.run import Delete
 from dalga.store import mysql
 from dalga.store import upgrade as room
 from dalga.store.schema import HEARTBEATS_OF, VERSION
 from dalga.store.versions import STATEMENTS
-from tests.examples import MINUTE
+from tests.examples import MINUTE, ended
 from tests.stores import EACH_MINUTE, LONG, each_engine, server
 from tests.upgrades import (
     Expected,
@@ -768,6 +769,29 @@ class LaterVersionTests(OwnTestCase):
         for call in calls_of_all:
             error = await self.assertFailure(call(), StoreUnavailable)
             self.assertIn("has schema version 4, of a later version of Dalga", str(error))
+        self.assertEqual(self.tables(), after)
+
+    async def test_the_first_claim_of_one_that_slept(self) -> None:
+        """A claim looks for itself, though no call before it has learnt of the new version."""
+        store = self.open_store()
+        await store.put(JobKey("check_feed", "1234"), replace(EACH_MINUTE, immediate=True))
+        await store.claim(0, LONG)
+        self.upgrade_to_4()
+        after = self.tables()
+        error = await self.assertFailure(store.claim(9, LONG), StoreUnavailable)
+        self.assertIn("has schema version 4", str(error))
+        self.assertEqual(self.tables(), after)
+
+    async def test_the_first_record_of_one_that_slept(self) -> None:
+        """As the first claim. Its lease has ended since: else nobody would have upgraded."""
+        store = self.open_store()
+        run = await self.due_now(store, JobKey("check_feed", "1234"))
+        self.end_leases()
+        self.upgrade_to_4()
+        after = self.tables()
+        recorded = store.record([ended(run, Delete())])
+        error = await self.assertFailure(recorded, StoreUnavailable)
+        self.assertIn("has schema version 4", str(error))
         self.assertEqual(self.tables(), after)
 
     async def test_back_again(self) -> None:
