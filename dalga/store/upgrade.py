@@ -433,7 +433,7 @@ def from_go(row: Mapping[str, Any], now: Any) -> Row:
 
     Values that can't be understood are copied as they are. A claim will set their rows aside.
 
-    :param now: the database's time as a value of a time column.
+    :param now: the database's time, aware UTC, as times of the row are.
     """
     due, scheduled = row["next_run"], row.get("next_sched")
     if isinstance(due, datetime):
