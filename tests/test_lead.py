@@ -1,4 +1,4 @@
-"""How much later than others an instance claims whose claims come in vain."""
+"""The lead: how long after the due time an instance claims, so that others go first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LeadTests(SynchronousTestCase):
     def test_steps(self) -> None:
         """The step before, the rows found, how long the first had waited; and the step after."""
         for step, found, waited, after in (
-            (0, 0, 0.0, 1),  # in vain: longer
+            (0, 0, 0.0, 1),  # an empty claim: longer
             (1, 0, 0.0, 2),
             (5, 0, 0.0, 6),
             (6, 0, 0.0, 6),

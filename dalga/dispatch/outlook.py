@@ -7,8 +7,8 @@ what else tells whether a claim would find rows. Two examples, with a scan each 
     a scan finds a job that is due at 10:00:05         the agenda has it: claim at 10:00:05
     a claim was asked for 40 rows, and finds 40        there may be more: claim again at once
 
-What always holds: nothing here decides what runs. A claim that is made in vain costs a query, and a
-due time that nobody told is found by the next scan.
+What always holds: nothing here decides what runs. An empty claim costs a query. A due time that
+nobody told is found by the next scan.
 
 `Outlook` asks no store and sets no timer: the scheduler does, and tells `Outlook` what it learnt.
 Due times are instants of the database's clock, other times are seconds of the reactor's clock.
