@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from dalga.errors import InvalidRequest, JobNotFound, JobSetAside
 from dalga.model.duration import seconds
-from dalga.model.job import Job, UnreadableJob
+from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.run import Delete, Reschedule, Retry, Run, lease_of
@@ -596,22 +596,41 @@ class RecordTests(EngineTestCase):
     async def test_reschedule(self) -> None:
         """
         A done run of a periodic job leaves it due at its next time, with a clean slate and a new
-        id.
+        id: whether its times are counted from another instant now, or from the same.
         """
         store = self.open_store()
-        self.in_the_past("a")
-        (run,) = (await store.claim(9, LONG)).runs
-        await self.record(store, [(run, Retry(run.claimed, "500"))])
-        (run,) = (await store.claim(9, LONG)).runs
-        later = run.claimed + MINUTE
-        self.assertEqual(await self.record(store, [(run, Reschedule(later, later))]), [])
-        job = await self.job(store, run.key)
-        self.assertEqual((job.due, job.scheduled, job.attempts, job.error), (later, later, 0, None))
-        self.assertFalse(job.running)
-        await store.trigger(run.key)
-        (following,) = (await store.claim(9, LONG)).runs
-        self.assertNotEqual(following.id, run.id)
-        self.assertEqual(following.attempt, 1)
+        for number, name in enumerate(("a", "b")):
+            (key,) = self.in_the_past(name)
+            run = await self.claim_one(store, key)
+            later = run.claimed + MINUTE
+            given_up = Reschedule(later, run.anchor, "500")
+            self.assertEqual(await self.record(store, [(run, given_up)]), [])
+            await store.trigger(key)
+            run = await self.claim_one(store, key)
+            await self.record(store, [(run, Retry(run.claimed, "500"))])
+            run = await self.claim_one(store, key)
+            later = run.claimed + MINUTE
+            anchor = (later, run.anchor)[number]
+            self.assertEqual(await self.record(store, [(run, Reschedule(later, anchor))]), [])
+            job = await self.job(store, key)
+            self.assertEqual((job.anchor, job.due, job.scheduled), (anchor, later, later))
+            self.assertEqual((job.attempts, job.error, job.failed), (0, None, Failed.NO))
+            self.assertEqual((job.running, job.successes), (False, 1))
+            past = "2020-01-01 00:00:00.000000"
+            self.sql("UPDATE dalga SET scheduled = %s, due = %s WHERE token IS NULL", (past, past))
+            following = await self.claim_one(store, key)
+            self.assertNotEqual(following.id, run.id)
+            self.assertEqual((following.attempt, following.started), (1, following.claimed))
+
+    async def test_reschedule_what_was_disabled(self) -> None:
+        """P4: a job that was disabled during its run is not due at its next time."""
+        store = self.open_store()
+        for key, anchor in zip(self.in_the_past("a", "b"), (None, IN_2030), strict=True):
+            run = (await store.claim(1, LONG)).runs[0]
+            await store.disable(key)
+            await self.record(store, [(run, Reschedule(IN_2030, anchor or run.anchor))])
+            job = await self.job(store, key)
+            self.assertEqual((job.due, job.scheduled, job.running), (None, IN_2030, False))
 
     async def test_retry(self) -> None:
         """
