@@ -262,8 +262,9 @@ def fork(reactor: Any, siblings: Iterable[Child], run: Callable[[Any, Parent], i
     with suppress(AttributeError, OSError):  # not Linux; or this user may have no such pipe
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     log_pipe = LogPipe(reading)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the disk is full, or nobody reads any more
+            stream.flush()
     # The parent's handlers must not see a signal that is meant for the child.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:

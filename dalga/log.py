@@ -8,9 +8,12 @@ the observers.
 
 from __future__ import annotations
 
+import os
+import select
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
@@ -75,6 +78,17 @@ def own(work: Coroutine[Deferred[Any], Any, None], log: Logger) -> None:
     :param log: is told an error that the coroutine does not handle.
     """
     Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("unexpected", failure))
+
+
+def say_past_the_log(text: str) -> None:
+    """
+    Write a line to the standard error at once; a signal's handler may do that. The line is lost if
+    nobody takes it: the disk is full, or the pipe's reader is gone or stands still.
+    """
+    with suppress(OSError, ValueError):
+        _, free, _ = select.select([], [2], [], 0)
+        if free:
+            os.write(2, f"dalga: {text}\n".encode())
 
 
 @implementer(ILogObserver)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
+from dalga.log import say_past_the_log
 from dalga.store.clock import steady_seconds
 
 #: Signals within this time (seconds) are one request: timeout(1) and shells send a signal to the
@@ -51,7 +52,7 @@ def take_signals(
             end = partial(os._exit, 128 + number)
             signal.signal(signal.SIGALRM, lambda *_: end())
             signal.setitimer(signal.ITIMER_REAL, LAST_LINES)
-            os.write(2, b"dalga: asked to stop again: not waiting any longer\n")
+            say_past_the_log("asked to stop again: not waiting any longer")
             leave(end)
 
     signal.signal(signal.SIGTERM, lambda number, _: stop(number))

@@ -41,7 +41,7 @@ from dalga.daemon import Daemon
 from dalga.destination import to_function
 from dalga.errors import StartupError
 from dalga.forking import Child, Parent, fork
-from dalga.log import LineObserver, logger
+from dalga.log import LineObserver, logger, say_past_the_log
 from dalga.signals import take_signals
 
 log = logger(__name__)
@@ -391,8 +391,7 @@ def work(
         elif message in (CLOSE, b""):
             membership.others_have_closed()
         if not message and not stopping:
-            line = f"dalga: the supervisor is gone: worker {place.number} stops\n"
-            os.write(2, line.encode())
+            say_past_the_log(f"the supervisor is gone: worker {place.number} stops")
         stop()
 
     def begin() -> None:

@@ -231,11 +231,18 @@ class DaemonTestCase(EngineTestCase):
                 file.writelines(f"{key} = {value}\n" for key, value in keys.items())
         return os.path.abspath(path)
 
-    def spawn(self, *arguments: str, twistd: bool = False, closed: Container[int] = ()) -> Daemon:
+    def spawn(
+        self,
+        *arguments: str,
+        twistd: bool = False,
+        closed: Container[int] = (),
+        buffered: bool = False,
+    ) -> Daemon:
         """
         Start ``dalga arguments``, or ``twistd arguments``, from this checkout.
 
         :param closed: which of the standard input, output and error, 0 to 2, it does not have.
+        :param buffered: whether Python keeps what it could not write, as it does by itself.
         """
         run_twistd = "from twisted.scripts.twistd import run; run()"
         program = ["-c", run_twistd] if twistd else ["-m", "dalga"]
@@ -246,7 +253,7 @@ class DaemonTestCase(EngineTestCase):
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [str(CHECKOUT), environment.get("PYTHONPATH")])
         )
-        environment["PYTHONUNBUFFERED"] = "1"
+        environment["PYTHONUNBUFFERED"] = "" if buffered else "1"
         self.reactor.spawnProcess(
             daemon,
             sys.executable,

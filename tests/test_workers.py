@@ -598,6 +598,51 @@ class DeathTests(WorkersTestCase):
 
 
 @each_engine(globals(), only=("mariadb",))
+class UnreadTests(WorkersTestCase):
+    """Nobody reads the standard output and error any more, as after ``2>&1 | head -1``."""
+
+    timeout = 30
+
+    async def run_unread(self) -> tuple[Daemon, str, dict[int, int]]:
+        """Start it, with a run under way; gives its URL and processes, too."""
+        self.endpoint.answer = lambda hit: Deferred()
+        ini = self.ini(jobs={"shutdownTimeout": "1h"}, endpoint={"timeout": "1h"})
+        daemon = self.spawn("--config", ini, "--workers", "2", buffered=True)
+        url, pids = await self.listening(daemon)
+        assert daemon.transport is not None
+        daemon.transport.closeChildFD(1)
+        daemon.transport.closeChildFD(2)
+        return daemon, url, pids
+
+    async def test_a_worker(self) -> None:
+        """Another one takes its place."""
+        _, url, pids = await self.run_unread()
+        os.kill(pids[1], signal.SIGKILL)
+        await self.until(lambda: not alive(pids[1]))
+        os.kill(pids[2], signal.SIGSTOP)  # so that the other one answers
+        status = await self.get(f"{url}/status")
+        self.pids.add(int(status["instance_id"].split("-")[-2]))
+        self.assertEqual(status["worker"], 1)
+
+    async def test_the_supervisor(self) -> None:
+        """Its workers stop."""
+        daemon, _, pids = await self.run_unread()
+        daemon.send(signal.SIGKILL)
+        await self.until(lambda: not any(map(alive, pids.values())))
+
+    async def test_a_second_signal(self) -> None:
+        """Ends all at once."""
+        daemon, url, pids = await self.run_unread()
+        await self.put_now(url, 1)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
+        daemon.send(signal.SIGTERM)
+        await self.pause(0.7)
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 128 + signal.SIGTERM)
+        await self.until(lambda: not any(map(alive, pids.values())))
+
+
+@each_engine(globals(), only=("mariadb",))
 class SignalTests(WorkersTestCase):
     async def test_all_processes_at_once(self) -> None:
         """Ctrl-C, systemd and pkill reach workers first, or last: one stop, and no new worker."""
