@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bench.cases.drains import drained
+from bench.cases.drains import BACKLOG, drained
 from bench.daemon import Bench, Figures
 from bench.machine import wait_until
 from bench.peer import Peer, running_peer
 from bench.references import bare, lean
 from bench.sink import check, rate
 
-#: Jobs of each drain that counts, at full length.
-COUNT = 20_000
 #: Jobs of db-scheduler's first drain, whatever the length. The JVM loads its classes and compiles
 #: them meanwhile; a third and a fourth drain were no faster than the second.
 WARM_UP = 10_000
@@ -23,7 +21,7 @@ def field(bench: Bench) -> Figures:
     One-off jobs that are all due: by db-scheduler, by a daemon, by a daemon of two processes, and
     as many POSTs by the references.
     """
-    count = bench.jobs(COUNT)
+    count = bench.jobs(BACKLOG)
     with running_peer(bench) as peer:
         cold = _drained_by(peer, bench, WARM_UP).per_second
         theirs = _drained_by(peer, bench, count)

@@ -23,7 +23,7 @@ from dalga.store.clock import DatabaseClock
 
 #: CPU of a daemon for a POST, log and judgement included: what is left of the 0.32 ms of a drained
 #: job without its share of claims and records, as below; and of the 0.246 ms that a job costs where
-#: other work keeps the machine's cores awake (docs/performance.md).
+#: other work keeps the machine's cores awake (docs/scaling.md).
 POST, POST_AWAKE = 0.26 * MS, 0.19 * MS
 #: Of that, until the request is put together, and for the write, which comes in a later turn of the
 #: reactor; the rest is for the answer. Measured: 0.069, 0.019 and 0.079 ms of `Endpoint.post`; what
@@ -81,7 +81,7 @@ class SimulatedStore:
         self._others = others
 
     def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
-        """The time, find, take, read, commit."""
+        """The time, find, take, read, commit: the five statements of the code that was measured."""
         deferred: Deferred[Claimed] = Deferred()
         database = self._database
         lease = lease_of(timeout)
