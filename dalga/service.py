@@ -108,6 +108,7 @@ def settings_of(config: Config) -> Settings:
             retry=jobs.retry,
             randomization_factor=jobs.randomization_factor,
             fixed_intervals=jobs.fixed_intervals,
+            answers=endpoint.answers,
         ),
         pace=Pace(slots=jobs.max_running, timeout=endpoint.timeout, scan=jobs.scan_frequency),
         endpoint=endpoint,

@@ -45,6 +45,7 @@ from dalga.config.sections import (
 )
 from dalga.database import API_THREADS, RUN_THREADS, lanes, server
 from dalga.errors import ConfigError
+from dalga.model.answers import Answers, Statuses, statuses_from_text
 from dalga.model.retry import RetryPolicy
 from dalga.outgoing.trust import Trust
 from dalga.store import mysqltls
@@ -91,6 +92,9 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("endpoint", "baseurl", "https://example.org:8443/in/", "baseurl", ...),
     ("endpoint", "timeout", "1m30s", "timeout", 90.0),
     ("endpoint", "ca", "/etc/ca.pem", "ca", "/etc/ca.pem"),
+    ("endpoint", "success", "200-299, 404", "answers.success", Statuses(((200, 299), (404, 404)))),
+    ("endpoint", "gone", "None", "answers.gone", Statuses(())),
+    ("endpoint", "giveUp", "400-499", "answers.give_up", Statuses(((400, 499),))),
 ]
 
 
@@ -1586,6 +1590,9 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
         "baseurl": text("http://h/", "https://example.org:8443/a/%20"),
         "timeout": duration(1, 3600),
         "ca": text("/etc/ca.pem"),
+        "success": text("200", "200-299, 404"),
+        "gone": text("none", "204,410"),
+        "giveUp": text("none", "400-499"),
     },
 }
 
@@ -1737,6 +1744,11 @@ def seconds(low: float, high: float) -> st.SearchStrategy[float]:
     )
 
 
+#: Sets of the statuses of answers.
+statuses = st.lists(st.integers(200, 599).map(lambda status: (status, status)), max_size=9).map(
+    Statuses.of
+)
+
 YEAR = timedelta(days=365)
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -1786,6 +1798,9 @@ configs = st.builds(
         EndpointConfig,
         baseurl=st.sampled_from(["http://h", "https://example.org:8443/a/%20"]),
         timeout=seconds(0.001, 3600),
+        answers=st.builds(
+            Answers, success=statuses.filter(lambda found: found.ranges), gone=statuses
+        ),
     ),
 )
 
@@ -1799,6 +1814,8 @@ def spelled(value: Any) -> Given:
             return True, str(value).lower()
         case timedelta():
             return spelled(value.total_seconds())
+        case Statuses():
+            return False, str(value)
         case None:  # for ever
             return True, "0"
     return True, f"{Decimal(repr(value)):f}"  # without an exponent
@@ -1806,6 +1823,48 @@ def spelled(value: Any) -> Given:
 
 class FormatTests(ConfigTestCase):
     """One configuration in three formats."""
+
+    def test_statuses(self) -> None:
+        """A set of statuses is a text or a number; in TOML and YAML, a list of both, too."""
+        of = statuses_from_text
+        for ending, text, answers in (
+            (".ini", "success = 200-299 ; all\ngone = None", Answers(of("200-299"), of("none"))),
+            (".ini", 'giveUp = "400,404-499"', Answers(give_up=of("400,404-499"))),
+            (".toml", "success = 201\ngone = []", Answers(of("201"), of("none"))),
+            (".toml", "success = [200, '202-204']", Answers(of("200,202-204"))),
+            (".yaml", "success: 201\n  gone: []", Answers(of("201"), of("none"))),
+            (".yaml", "success: 200,202\n  giveUp: none", Answers(of("200,202"))),
+            (".yaml", "success:\n  - 200\n  - 202-204", Answers(of("200,202-204"))),
+        ):
+            self.ending = ending
+            section = "endpoint:\n  " if ending == ".yaml" else "[endpoint]\n"
+            self.assertEqual(self.load(section + text).endpoint.answers, answers, text)
+        takes = "it takes statuses from 200 to 599 and ranges, such as 200, 200-299 or 200,202"
+        for ending, text, why in (
+            (".ini", "success = none", f"is 'none': it has 'none', which is no status; {takes}"),
+            (".ini", "success =", f"is '': it has '', which is no status; {takes}"),
+            (".ini", "gone = 404-400", "is '404-400': it has '404-400', whose end is before its s"),
+            (".ini", "giveUp = 4xx", "is '4xx': it has '4xx', which is no status (4xx is 400-499)"),
+            (".toml", "success = 200.5", "is '200.5': it has '200.5', which is no status"),
+            (".toml", "success = true", f"is 'true': {takes}"),
+            (".toml", "success = []", f"is a list: it has '', which is no status; {takes}"),
+            (".toml", "success = [200, 99]", "is a list: it has '99', which is no status"),
+            (".toml", "gone = [[204]]", "is a list: it has other elements than text and numbers"),
+            (".yaml", "gone: [204, {a: b}]", "is a list: it has other elements than text and numb"),
+            (".yaml", "gone: [204, true]", "is a list: it has other elements than text and numb"),
+            (".yaml", "gone: {a: b}", f"is a table: {takes}, or none"),
+            (".yaml", "gone:", f"is nothing: {takes}, or none"),
+        ):
+            self.ending = ending
+            section = "endpoint:\n  " if ending == ".yaml" else "[endpoint]\n"
+            error = str(self.assertRaises(ConfigError, self.load, section + text))
+            self.assertIn(f"[endpoint] {re.split('[ :]', text)[0]} {why}", error)
+
+    def test_a_list_is_no_value_of_another_key(self) -> None:
+        for text in ("[jobs]\nmaxRunning = [7]", "[jobs]\nretryJitter = [1]"):
+            self.ending = ".toml"
+            error = str(self.assertRaises(ConfigError, self.load, text))
+            self.assertIn("is a list: it takes a", error)
 
     def test_whole(self) -> None:
         """Else a key would be left out of the property below."""

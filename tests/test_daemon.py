@@ -560,6 +560,29 @@ class RetryTests(DaemonTestCase):
         self.assertNotEqual(anew.run, self.runs("continue")[0].run)
         self.assertEqual(anew.attempt, 1)
 
+    async def test_other_statuses(self) -> None:
+        """The sets of the endpoint and those of a job say what an answer means."""
+        self.endpoint.answer = lambda hit: int(hit.body)
+        endpoint = {"success": "200-299", "giveUp": "400-499"}
+        _, url = await self.start(endpoint=endpoint, jobs={"retryInterval": "9s"})
+        for body, own in (
+            ("201", "count=1"),
+            ("204", ""),
+            ("404", ""),
+            ("410", "gone=410"),
+            ("202", "success=200"),
+            ("500", "give-up=500"),
+        ):
+            query = f"interval=3600&immediate=1&{own}"
+            await self.put(f"{url}/jobs/a/{body}?{query}")
+        no_success = "202 Accepted, which is no success here: see success"
+        await self.until_shown(f"{url}/jobs/a/202", failing={"attempts": 1, "error": no_success})
+        await self.until_shown(f"{url}/jobs/a/404", failed={"error": "404 Not Found"})
+        await self.until_shown(f"{url}/jobs/a/500", failed={"error": ERROR})
+        for body in ("201", "204", "410"):
+            await self.until_gone(f"{url}/jobs/a/{body}")
+        self.assertEqual(len(self.endpoint.hits), 6)
+
     def runs(self, body: str) -> list[Hit]:
         """The POSTs with a body."""
         return [hit for hit in self.endpoint.hits if hit.body == body]

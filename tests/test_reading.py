@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
+from dalga.model.answers import Statuses
 from dalga.model.duration import Duration
 from dalga.model.duration import seconds as whole_seconds
 from dalga.model.fields import READERS
@@ -33,6 +34,8 @@ from dalga.model.reading import (
     location,
     members_of,
     one_of,
+    statuses,
+    success,
     text_of,
 )
 from dalga.model.schedule import MAX_INTERVAL
@@ -74,11 +77,42 @@ class ValueTests(SynchronousTestCase):
             error = self.assertRaises(InvalidRequest, text_of, "x", value)
             self.assertEqual(str(error), f"'x' {sentence}")
             for name, read in READERS.items():
+                if name in ("success", "gone", "give-up") and type(value) is list:
+                    continue  # an array of statuses
                 # GET shows an interval of null beside a cron.
                 if not (name == "interval" and value is None):
                     error = self.assertRaises(InvalidRequest, read, name, value)
                     self.assertEqual(str(error), f"{name!r} {sentence}")
         self.assertIsNone(interval("interval", None))
+
+    def test_statuses(self) -> None:
+        """A text, a number, or an array of both; ``none`` only where the set may be empty."""
+        some = Statuses(((200, 200), (202, 204)))
+        given: list[Value] = ["200,202-204", ["200", Number("202"), "203-204"], ["202-204, 200"]]
+        for value in given:
+            for read in (success, statuses):
+                self.assertEqual(read("x", value), some)
+        self.assertEqual(success("x", Number("200")), Statuses(((200, 200),)))
+        empty: list[Value] = ["none", "NONE", []]
+        for value in empty:
+            self.assertEqual(statuses("x", value), Statuses(()))
+        takes = "it takes statuses from 200 to 599 and ranges, such as 200, 200-299 or 200,202"
+        array = "x is an array with other elements than strings and numbers"
+        refused: list[tuple[Value, str]] = [
+            ("none", "x is 'none', which has 'none', which is no status"),
+            ([], "x is '', which has '', which is no status"),
+            ("2xx", "x is '2xx', which has '2xx', which is no status (2xx is 200-299)"),
+            (Number("100"), "x is '100', which has 100, which is no status of a final answer"),
+            (True, "x is 'true', which has 'true', which is no status"),
+            ([True], array),
+            ([["200"]], array),
+            ([Members([("a", "200")])], array),
+        ]
+        for value, why in refused:
+            error = str(self.assertRaises(InvalidRequest, success, "x", value))
+            self.assertTrue(error.startswith(why) and error.endswith(takes), error)
+        error = str(self.assertRaises(InvalidRequest, statuses, "x", "ok"))
+        self.assertTrue(error.endswith(f"{takes}, or none"), error)
 
     def test_the_members_of_an_object(self) -> None:
         members = Members([("b", Number("1")), ("a", Members())])

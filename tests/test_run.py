@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.model.answers import Answers, Statuses, statuses_from_text
 from dalga.model.duration import duration_from_text
 from dalga.model.job import Job
 from dalga.model.options import CatchUp, OnFailure, Options
@@ -169,9 +171,8 @@ class JudgeTests(SynchronousTestCase):
         """P2: any other answer, or none, is tried again, with the reason kept."""
         retry = NOW + timedelta(seconds=0.5)
         for status, reason in (
-            (201, "201 Created"),
-            (202, "202 Accepted"),
-            (206, "206 Partial Content"),
+            (201, "201 Created, which is no success here: see success"),
+            (299, "299, which is no success here: see success"),
             (301, "301 Moved Permanently"),
             (303, "303 See Other"),
             (400, "400 Bad Request"),
@@ -185,6 +186,40 @@ class JudgeTests(SynchronousTestCase):
         self.assertEqual(self.judge(lost), Retry(retry, "no answer within 10 seconds"))
         once = RUN._replace(schedule=Once())
         self.assertEqual(self.judge(lost, once), Retry(retry, "no answer within 10 seconds"))
+
+    def test_what_a_status_means(self) -> None:
+        """The sets of the endpoint, each replaced by the job's own, say what becomes of the run."""
+        following = Reschedule(RUN.scheduled + MINUTE, RUN.anchor)
+        any_2xx, some = statuses_from_text("200-299"), statuses_from_text("400-499")
+        lenient = RunPolicy(RetryPolicy(jitter=0), answers=Answers(success=any_2xx, give_up=some))
+        plain, own = RunPolicy(RetryPolicy(jitter=0)), Options(success=any_2xx, give_up=some)
+        not_found = "404 Not Found"
+        again = NOW + timedelta(seconds=0.5)
+        for policy, options, status, expected in (
+            (lenient, Options(), 201, following),
+            (plain, own, 201, following),
+            (lenient, Options(), 204, Delete()),
+            (plain, own, 204, Delete()),
+            (plain, replace(own, gone=Statuses(())), 204, following),
+            (lenient, Options(success=statuses_from_text("202")), 202, following),
+            (
+                lenient,
+                Options(success=statuses_from_text("202")),
+                200,
+                Retry(again, "200 OK, which is no success here: see success"),
+            ),
+            (lenient, Options(), 404, following._replace(error=not_found)),
+            (lenient, Options(on_failure=OnFailure.STOP), 404, Stop(not_found)),
+            (lenient, Options(give_up=Statuses(())), 404, Retry(again, not_found)),
+            (lenient, Options(gone=some), 404, Delete()),
+            (plain, Options(), 404, Retry(again, not_found)),
+        ):
+            run = RUN._replace(options=options)
+            verdict = self.judge(Outcome(status, 0.1), run, policy=policy)
+            self.assertEqual(verdict, expected, (options, status))
+        once = RUN._replace(schedule=Once())
+        self.assertEqual(self.judge(Outcome(404, 0.1), once, policy=lenient), Stop(not_found))
+        self.assertEqual(self.judge(Outcome(201, 0.1), once, policy=lenient), Delete())
 
     def test_backoff(self) -> None:
         """The delay grows with the attempt's number, which the table keeps."""

@@ -17,6 +17,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import JobSetAside
+from dalga.model.answers import Statuses, statuses_from_text
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import duration_from_text
 from dalga.model.job import Failed, Job, UnreadableJob
@@ -56,6 +57,9 @@ from tests.strategies import LOCATIONS, calendar_parts, crons_near, iso, thoroug
 KEY = JobKey("check_feed", "1234")
 T0 = datetime(2021, 3, 28, 0, 30, tzinfo=UTC)
 FIRST = datetime(2100, 1, 31, 9, 0, 0, 123456, tzinfo=UTC)
+
+#: As many statuses as a set may have whose text is the longest.
+MANY_STATUSES = Statuses(tuple((first, first + 1) for first in range(200, 520, 20)))
 
 #: One of each kind of schedule, and each option.
 REQUESTS = {
@@ -97,6 +101,15 @@ REQUESTS = {
         jitter=timedelta(days=366, microseconds=-1),
         dst_gap=Gap.SHIFT,
         dst_overlap=Overlap.FIRST,
+        success=MANY_STATUSES,
+        gone=MANY_STATUSES,
+        give_up=MANY_STATUSES,
+    ),
+    "statuses": ScheduleRequest(
+        interval=duration_from_text("60"),
+        success=statuses_from_text("200-299,404"),
+        gone=statuses_from_text("none"),
+        give_up=statuses_from_text("400-499"),
     ),
 }
 
@@ -151,6 +164,11 @@ POISON = [
     ("options", '{"delay":60}', "can't be read"),
     ("options", '{"jitter":"1h"}', "can't be read"),
     ("options", '{"jitter":1e15}', "can't be read"),
+    ("options", '{"success":"none"}', "has no status"),
+    ("options", '{"success":200}', "no text of statuses"),
+    ("options", '{"gone":["204"]}', "no text of statuses"),
+    ("options", '{"gone":"100"}', "no status of a final answer"),
+    ("options", '{"give-up":""}', "no status"),
     ("failed", 3, "failed is 3"),
 ]
 
@@ -301,6 +319,9 @@ all_options = st.builds(
     on_failure=st.sampled_from(OnFailure),
     first_run=st.none() | st.datetimes(timezones=st.just(UTC)),
     jitter=st.none() | st.timedeltas(timedelta(0), timedelta(days=366)),
+    success=st.none() | st.just(MANY_STATUSES),
+    gone=st.none() | st.sampled_from([MANY_STATUSES, Statuses(())]),
+    give_up=st.none() | st.sampled_from([MANY_STATUSES, Statuses(())]),
 )
 intervals = st.timedeltas(timedelta(microseconds=1), timedelta(seconds=MAX_INTERVAL))
 durations = calendar_parts.map(lambda parts: duration_from_text(iso(*parts)))
@@ -323,7 +344,10 @@ anything: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([value for _, value, _ in POISON + UNTYPED]),
     st.dictionaries(
         st.sampled_from(
-            ["first-run", "until", "count", "catch-up", "max-lateness", "on-failure", "jitter"]
+            [
+                *("first-run", "until", "count", "catch-up", "max-lateness", "on-failure"),
+                *("jitter", "success", "gone", "give-up"),
+            ]
         ),
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     ).map(json.dumps),
@@ -458,7 +482,7 @@ class TermsTests(SynchronousTestCase):
     def test_there_and_back(self, schedule: Schedule, options: Options) -> None:
         """What is written is read back as the same, and fits its columns."""
         terms = terms_text(schedule, options)
-        for text, room in zip(terms, (255, 64, 255), strict=True):
+        for text, room in zip(terms, (255, 64, 1024), strict=True):
             self.assertLessEqual(len(text), room)
         row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
         job = read_job(row, KEY, T0, as_instant)
@@ -472,6 +496,9 @@ class TermsTests(SynchronousTestCase):
         both = Options(
             max_lateness=MAX_LATENESS - microsecond,
             jitter=MAX_JITTER - microsecond,
+            success=MANY_STATUSES,
+            gone=MANY_STATUSES,
+            give_up=MANY_STATUSES,
         )
         periodic = replace(
             both,
@@ -486,7 +513,7 @@ class TermsTests(SynchronousTestCase):
         once = replace(both, delay=duration_from_text(text))
         for schedule, options in ((Cron("* * * * *", zone), periodic), (Once(zone), once)):
             terms = terms_text(schedule, options)
-            self.assertTrue(150 < len(terms[2]) <= 255, terms[2])
+            self.assertTrue(500 < len(terms[2]) <= 1024, terms[2])
             row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
             job = read_job(row, KEY, T0, as_instant)
             assert isinstance(job, Job), job

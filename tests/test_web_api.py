@@ -642,6 +642,7 @@ class ParameterTests(APITestCase):
         whole = (
             "&location=Europe/Riga&until=2030-01-01T00:00:00.5Z&count=3&catch-up=skip"
             "&max-lateness=90.5&on-failure=stop&jitter=1h&dst-gap=skip&dst-overlap=last"
+            "&success=200-299,404&gone=none&give-up=400-499"
         )
         names = {field.name for field in FIELDS if field.show is not None and field.name != "cron"}
         for query, shown in [
@@ -901,7 +902,8 @@ class ParameterTests(APITestCase):
                 b"interval=60&timezone=UTC",
                 "there is no parameter 'timezone' (did you mean location?): a job takes interval, "
                 "cron, location, first-run, one-off, immediate, until, count, catch-up, "
-                "max-lateness, on-failure, jitter, dst-gap, dst-overlap, if-exists",
+                "max-lateness, on-failure, jitter, success, gone, give-up, dst-gap, "
+                "dst-overlap, if-exists",
             ),
         ]:
             self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))

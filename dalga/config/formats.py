@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -50,6 +50,9 @@ class Entry:
     problem: str | None = None
     #: The entries of a table.
     table: tuple[Entry, ...] = ()
+    #: The elements of a list, as `text` has a value; None if they are other values than texts and
+    #: numbers.
+    elements: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,20 @@ def _toml_section(path: str, name: str, value: object) -> FileSection:
     return FileSection(name, [_toml_entry(key, each) for key, each in value.items()])
 
 
+def _elements(entries: Iterable[Entry]) -> tuple[str, ...] | None:
+    """
+    The texts of a list's elements, each given as an entry without a key.
+
+    :return: None if an element is neither a text nor a number, or can't be taken.
+    """
+    texts: list[str] = []
+    for entry in entries:
+        if entry.kind not in (Kind.TEXT, Kind.NUMBER) or entry.problem is not None:
+            return None
+        texts.append(entry.text)
+    return tuple(texts)
+
+
 class _Written(str):
     """A number with a point, an exponent or a name, as it was written."""
 
@@ -219,6 +236,9 @@ def _toml_entry(key: str, value: object) -> Entry:
             assert isinstance(value, dict)
             inner = tuple(_toml_entry(name, each) for name, each in value.items())
             return Entry(key, "", kind, table=inner)
+        case Kind.LIST:
+            assert isinstance(value, list)
+            return Entry(key, "", kind, elements=_elements(_toml_entry("", one) for one in value))
         case _:
             return Entry(key, "", kind)
 
@@ -317,9 +337,20 @@ class _Yaml:
                 yield _yaml_entry(key, value)
             elif isinstance(value, yaml.MappingStartEvent) and depth == 1:
                 yield Entry(key, "", Kind.TABLE, table=tuple(self._entries(depth + 1)))
+            elif isinstance(value, yaml.SequenceStartEvent):
+                yield Entry(key, "", Kind.LIST, elements=_elements(list(self._list())))
             else:
                 self._pass_over()
                 yield Entry(key, "", _yaml_kind(value))
+
+    def _list(self) -> Iterator[Entry]:
+        """Read the elements up to the end of a list, as entries without a key."""
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            if isinstance(event, yaml.ScalarEvent):
+                yield _yaml_entry("", event)
+            else:
+                self._pass_over()
+                yield Entry("", "", _yaml_kind(event))
 
     def _pass_over(self) -> None:
         """Go on to the end of the list or table that has begun."""

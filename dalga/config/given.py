@@ -162,7 +162,7 @@ def _value_of(path: str, section: str, entry: Entry) -> Value:
         )
     key = known[entry.key.lower()]
     where = f"{path}: [{section}] {key}"
-    value = Value(key, entry.text, where, entry.kind, is_secret(section, key))
+    value = Value(key, entry.text, where, entry.kind, is_secret(section, key), entry.elements)
     if entry.problem is not None:
         raise value.refuse(entry.problem)
     return value

@@ -11,10 +11,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dalga.config import texts
+from dalga.config.formats import Kind
 from dalga.config.keys import Key, key, keys_of, of_key, parts
 from dalga.config.values import Reader, Value, boolean, duration, number, text, whole
 from dalga.errors import ConfigError
 from dalga.model.address import host_and_port, why_not_base_url
+from dalga.model.answers import Answers, Statuses, statuses_from_text, takes
 from dalga.model.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -46,6 +48,30 @@ def _workers(value: Value) -> int:
         return whole(1, MOST_WORKERS)(value)
     except ConfigError:
         raise value.refuse(f"it takes a whole number from 1 to {MOST_WORKERS}, or auto") from None
+
+
+def _statuses(or_none: bool) -> Reader[Statuses]:
+    """
+    Statuses and ranges, in a text or in a list.
+
+    :param or_none: whether the set may be empty.
+    """
+    would_do = takes(or_none)
+
+    def read(value: Value) -> Statuses:
+        if value.kind is Kind.LIST:
+            if value.elements is None:
+                raise value.refuse(f"it has other elements than text and numbers; {would_do}")
+            if or_none and not value.elements:
+                return Statuses(())
+        elif value.kind not in (Kind.TEXT, Kind.NUMBER):
+            raise value.refuse(would_do)
+        try:
+            return statuses_from_text(",".join(value.elements or (value.text,)), or_none)
+        except ValueError as problem:
+            raise value.refuse(f"it {problem}; {would_do}") from None
+
+    return read
 
 
 def _ssl_mode(value: Value) -> str:
@@ -156,6 +182,13 @@ class EndpointConfig:
     #: The path of a file with the CAs that are trusted instead of the platform's; "" for the
     #: platform's.
     ca: str = key("ca", text(), default="")
+    #: What the statuses of answers mean to jobs that say nothing else.
+    answers: Answers = parts(
+        Answers(),
+        success=Key("success", _statuses(or_none=False)),
+        gone=Key("gone", _statuses(or_none=True)),
+        give_up=Key("giveUp", _statuses(or_none=True)),
+    )
     #: Names and values of further headers of each POST, in ASCII; no name twice, in whatever case.
     #: In a file they are a table with keys of its own: see `dalga.config.headers`.
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)

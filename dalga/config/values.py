@@ -32,6 +32,8 @@ class Value:
     kind: Kind = Kind.TEXT
     #: Whether the value may be a password. No sentence repeats a password.
     secret: bool = False
+    #: The elements of a list; None for a list that has other elements than texts and numbers.
+    elements: tuple[str, ...] | None = ()
 
     def refuse(self, why: str) -> ConfigError:
         """

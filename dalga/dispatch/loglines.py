@@ -12,7 +12,19 @@ from typing import Any
 from twisted.logger import LogLevel
 
 from dalga.log import logger
-from dalga.model.run import Delete, End, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict
+from dalga.model.answers import Meaning
+from dalga.model.run import (
+    Delete,
+    End,
+    GiveBack,
+    Reschedule,
+    Retry,
+    Run,
+    Skip,
+    Stop,
+    Verdict,
+    reason,
+)
 from dalga.model.schedule import timestamp
 from dalga.store import Recorded
 
@@ -45,19 +57,20 @@ def log_skip(end: End) -> None:
 
 def log_end(end: End) -> None:
     """The one line that each attempt leaves in the log."""
-    run, outcome = end.run, end.outcome
+    run, outcome, meaning = end.run, end.outcome, end.meaning
     assert outcome is not None
-    gone = outcome.gone
+    assert meaning is not None
+    gone = meaning is Meaning.REMOVE
     # The keywords are written out, as each attempt comes here: `fields` would be one more dict, and
     # `info` or `warn` another.
     log.emit(
-        LogLevel.info if gone or outcome.done else LogLevel.warn,
+        LogLevel.info if gone or meaning is Meaning.SUCCEED else LogLevel.warn,
         "{path!r} {body!r}: {reason}, after {elapsed:.3f} s, attempt {attempt}; {then}",
         path=run.key.path,
         body=run.key.body,
         run_id=run.id,
         attempt=run.attempt,
-        reason=outcome.reason,
+        reason=reason(outcome, meaning),
         elapsed=outcome.elapsed,
         then=_GONE if gone else _then(end.verdict),
     )

@@ -26,12 +26,16 @@ from dalga.model.reading import (
     lateness,
     location,
     one_of,
+    statuses,
+    success,
 )
 from dalga.model.schedule import Schedule, exact_timestamp
 from dalga.model.writing import (
     COUNT,
     DURATION,
     INSTANT,
+    STATUSES,
+    SUCCESS,
     Column,
     Member,
     choice,
@@ -88,6 +92,9 @@ FIELDS = (
     Field("max-lateness", lateness, "options.max_lateness", shown_seconds, elapsed("lateness")),
     Field("on-failure", one_of(OnFailure), "options.on_failure", str, choice(OnFailure)),
     Field("jitter", jitter, "options.jitter", shown_seconds, elapsed("jitter")),
+    Field("success", success, "options.success", str, SUCCESS),
+    Field("gone", statuses, "options.gone", str, STATUSES),
+    Field("give-up", statuses, "options.give_up", str, STATUSES),
     # The interval of a one-off job: no parameter of its own.
     Field("delay", None, "options.delay", None, DURATION),
     Field("dst-gap", one_of(Gap), "schedule.zone.gap", str, choice(Gap)),

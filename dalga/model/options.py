@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
+from dalga.model.answers import Statuses
 from dalga.model.duration import Duration
 
 #: How late a run may begin if catch-up is skip and no max-lateness is given.
@@ -64,6 +65,11 @@ class Chosen:
     first_run: datetime | None = None
     #: Each run is later than its schedule's time by less than this; see `offset_of`.
     jitter: timedelta | None = None
+    #: The statuses of answers by which a run has succeeded, by which the job is removed, and by
+    #: which a run is given up at once. None for those of the endpoint; see `answers`.
+    success: Statuses | None = None
+    gone: Statuses | None = None
+    give_up: Statuses | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from dalga.errors import InvalidRequest, shown
+from dalga.model.answers import Statuses, statuses_from_text, takes
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import Duration, duration_from_text, seconds
 from dalga.model.schedule import MAX_INTERVAL
@@ -270,6 +271,34 @@ def one_of(kind: type[E]) -> Callable[[str, Value], E]:
             ) from None
 
     return read
+
+
+def success(name: str, value: Value) -> Statuses:
+    """:return: one status or more, of a text, a number or a JSON array of both."""
+    return _statuses(name, value, or_none=False)
+
+
+def statuses(name: str, value: Value) -> Statuses:
+    """:return: as `success`; without a status for ``none``."""
+    return _statuses(name, value, or_none=True)
+
+
+def _statuses(name: str, value: Value, or_none: bool) -> Statuses:
+    if isinstance(value, list) and not isinstance(value, Members):
+        given = [each for each in value if isinstance(each, str)]
+        if len(given) < len(value):
+            raise InvalidRequest(
+                f"{name} is an array with other elements than strings and numbers: {takes(or_none)}"
+            )
+        text, is_none = ",".join(given), or_none and not given
+    else:
+        text, is_none = text_of(name, value), False
+    try:
+        return Statuses(()) if is_none else statuses_from_text(text, or_none)
+    except ValueError as problem:
+        raise InvalidRequest(
+            f"{name} is {shown(text)}, which {problem}; {takes(or_none)}"
+        ) from None
 
 
 @of_text

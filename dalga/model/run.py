@@ -17,15 +17,13 @@ from http import HTTPStatus
 from random import Random
 from typing import NamedTuple
 
+from dalga.model.answers import Answers, Meaning
 from dalga.model.grid import Grid, offset_of
 from dalga.model.key import JobKey
 from dalga.model.lateness import first_in_time, is_too_late, next_time, within
 from dalga.model.options import OnFailure, Options
 from dalga.model.retry import RetryPolicy
 from dalga.model.schedule import Calendar, Every, Once, Schedule, add
-
-#: As numbers: an enum's members are looked up by a call of Python, and each run asks for both.
-_OK, _NO_CONTENT = int(HTTPStatus.OK), int(HTTPStatus.NO_CONTENT)
 
 #: A lease is this much (seconds) longer than a POST's time-out. The POST's start and the record of
 #: its outcome have to fit in. The jobs of an instance that dies wait this much longer, too.
@@ -103,28 +101,24 @@ class Outcome(NamedTuple):
     #: The answer's Retry-After: a delay, or an instant (RFC 9110 section 10.2.3).
     retry_after: timedelta | datetime | None = None
 
-    @property
-    def done(self) -> bool:
-        return self.status == _OK
 
-    @property
-    def gone(self) -> bool:
-        """The endpoint says that there is no such job (any more)."""
-        return self.status == _NO_CONTENT
-
-    @property
-    def reason(self) -> str:
-        """What happened, in a few words."""
-        return self.error if self.status is None else _words(self.status)
+def reason(outcome: Outcome, meaning: Meaning) -> str:
+    """What happened, in a few words."""
+    return outcome.error if outcome.status is None else _words(outcome.status, meaning)
 
 
 @cache
-def _words(status: int) -> str:
-    """A status of three digits with its phrase, if it has one."""
+def _words(status: int, meaning: Meaning) -> str:
+    """
+    A status of three digits with its phrase, if it has one. A person who reads of a 2xx does not
+    expect a failure.
+    """
     try:
-        return f"{status} {HTTPStatus(status).phrase}"
+        words = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
-        return str(status)
+        words = str(status)
+    is_odd = meaning is Meaning.RETRY and 200 <= status <= 299
+    return f"{words}, which is no success here: see success" if is_odd else words
 
 
 class Reschedule(NamedTuple):
@@ -195,6 +189,8 @@ class End(NamedTuple):
     #: None where nothing was POSTed: the run was too late to begin, or is given back.
     outcome: Outcome | None
     verdict: Verdict
+    #: What the outcome means for the run; None where nothing was POSTed.
+    meaning: Meaning | None = None
     #: For the case that the user has changed the job's options meanwhile (see `revised`).
     off_grid: OffGrid | None = None
 
@@ -221,6 +217,8 @@ class RunPolicy:
     randomization_factor: float = 0.0
     #: Whether intervals are counted from the anchor, or else from the end of the run before.
     fixed_intervals: bool = True
+    #: What the endpoint's answers mean.
+    answers: Answers = Answers()
 
     def variation(self, random: Random) -> float:
         """By what an interval of elapsed time is multiplied, where intervals are varied."""
@@ -229,32 +227,47 @@ class RunPolicy:
 
 
 def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: Random) -> End:
-    """The end of one attempt of a run."""
-    if not (outcome.done or outcome.gone):
+    """
+    The end of one attempt of a run.
+
+    A status means what it meant to the job when the run was claimed, though a user may have changed
+    the job's sets of statuses since.
+    """
+    status, meaning = outcome.status, Meaning.RETRY
+    if status is not None:
+        meaning = policy.answers.meaning(status, run.options)
+    if meaning is Meaning.RETRY:
         retry_after = outcome.retry_after
         if isinstance(retry_after, datetime):
             retry_after = retry_after - now
         due = add(now, policy.retry.delay(run.attempt, random, retry_after)) or now
         if not policy.retry.gives_up(run.started, due):
-            return End(run, outcome, Retry(due, outcome.reason))
+            return End(run, outcome, Retry(due, reason(outcome, meaning)), meaning)
     # Of a job that is gone, too: if a user has changed it during the run, it stays (`revised`).
     off_grid = _off_grid(run, now, policy, random)
-    return End(run, outcome, _verdict(run, outcome, off_grid, now), off_grid)
+    verdict = _verdict(run, outcome, meaning, off_grid, now)
+    return End(run, outcome, verdict, meaning, off_grid)
 
 
-def _verdict(run: Run, outcome: Outcome, off_grid: OffGrid | None, now: datetime) -> Verdict:
-    """What becomes of a job whose run is over: it is done, or given up."""
-    if outcome.gone:
+def _verdict(
+    run: Run, outcome: Outcome, meaning: Meaning, off_grid: OffGrid | None, now: datetime
+) -> Verdict:
+    """
+    What becomes of a job whose run is over: it is done, or given up.
+
+    :param meaning: RETRY for a run whose retries are over.
+    """
+    if meaning is Meaning.REMOVE:
         return Delete()
     following = _following(run, off_grid, now)
-    if outcome.done:
+    if meaning is Meaning.SUCCEED:
         count = run.options.count
         if following is None or (count is not None and run.successes + 1 >= count):
             return Delete()
         return Reschedule(*following)
     if following is None or run.options.on_failure is OnFailure.STOP:
-        return Stop(outcome.reason)
-    return Reschedule(*following, outcome.reason)
+        return Stop(reason(outcome, meaning))
+    return Reschedule(*following, reason(outcome, meaning))
 
 
 def revised(end: End, options: Options, now: datetime) -> End:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any
 
+from dalga.model.answers import Statuses, statuses_from_text
 from dalga.model.duration import duration_from_text
 from dalga.model.schedule import Cron, Once, Schedule
 
@@ -92,6 +93,19 @@ def _load_instant(value: str) -> datetime:
     return instant.astimezone(UTC)
 
 
+def _load_statuses(value: str) -> Statuses:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is no text of statuses")
+    return statuses_from_text(value)
+
+
+def _load_success(value: str) -> Statuses:
+    found = _load_statuses(value)
+    if not found.ranges:
+        raise ValueError(f"{value!r:.40} has no status")
+    return found
+
+
 def _load_count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{value!r:.40} is not a count of runs")
@@ -102,5 +116,8 @@ def _load_count(value: object) -> int:
 INSTANT = Member(datetime.isoformat, _load_instant)
 #: How a whole number, 1 or more, is kept.
 COUNT = Member(int, _load_count)
+#: How statuses are kept: as their text. A set of successes has one status or more.
+STATUSES = Member(str, _load_statuses)
+SUCCESS = Member(str, _load_success)
 #: How a `Duration` is kept: as its text.
 DURATION = Member(attrgetter("text"), duration_from_text)
