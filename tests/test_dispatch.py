@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch import posts, recorder, waiting
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
+from dalga.dispatch.posts import Posts
 from dalga.dispatch.recorder import LOCKED_PAUSE, RECORD_DELAY, RECORD_LIMIT
 from dalga.dispatch.scheduler import SCAN_LIMIT, Pace, Scheduler
 from dalga.dispatch.upkeep import DEPARTURE
@@ -345,6 +346,34 @@ class ClaimTests(SchedulerTestCase):
         self.assertEqual(self.endpoint.paths, ["a", "b"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.scheduler.running, 2)
+
+    def test_runs_that_end_at_once(self) -> None:
+        """P2, P6: hundreds of runs that wait, each of which ends as it starts, take no depth."""
+        for number in range(600):
+            self.store.insert(f"job{number}")
+        self.patch(self.endpoint, "post", lambda run: succeed(Outcome(200, 0.0)))
+        self.start(slots=300)
+        self.go(1)
+        self.assertEqual(self.store.rows, {})
+        self.assertEqual(self.scheduler.running, 0)
+        self.assertEqual([event for event in self.events if "log_failure" in event], [])
+
+    def test_a_start_that_breaks(self) -> None:
+        """P5, P6: a mistake in the start of a run keeps no later run from its start."""
+        bad = self.store.insert("bad")
+        started = Posts.start
+
+        def start(posts: Posts, run: Run, freed: Callable[[Run], None]) -> None:
+            if run.key == bad:
+                raise ZeroDivisionError
+            started(posts, run, freed)
+
+        self.patch(Posts, "start", start)
+        self.start()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.store.insert("good")
+        self.go(10)
+        self.assertEqual(self.endpoint.paths, ["good"])
 
     def test_an_end_that_breaks(self) -> None:
         """P6: so is one whose end it chokes on; its slot is free at once."""

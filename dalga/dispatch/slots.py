@@ -60,6 +60,8 @@ class Slots:
         self._changed = changed
         self._shares = Shares()
         self._waiting = Waiting(self._shares)
+        #: Whether `_start_ready` starts runs at present.
+        self._is_starting = False
         #: The timer of `_wait`. It is set whenever a run waits.
         self._impatience: IDelayedCall | None = None
 
@@ -108,11 +110,17 @@ class Slots:
 
     def _start_ready(self) -> None:
         """Start the waiting runs for which there are slots, and shares of their paths."""
-        while self._waiting and (free := self._free) > 0:
-            run = self._waiting.pop(free)
-            if run is None:
-                break
-            self._start(run)
+        if self._is_starting:
+            return  # a run has ended as it started: the loop below, which has started it, goes on
+        self._is_starting = True
+        try:
+            while self._waiting and (free := self._free) > 0:
+                run = self._waiting.pop(free)
+                if run is None:
+                    break
+                self._start(run)
+        finally:
+            self._is_starting = False
         if self._shares.left_out and self._shares.let_in(self._free):
             self._outlook.paths_let_in()
         if self._impatience is None and self._waiting:
