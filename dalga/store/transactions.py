@@ -27,6 +27,7 @@ from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.parameters import R, Select
 from dalga.store.rows import NowRow
+from dalga.store.threads import Threads
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -160,18 +161,31 @@ class _Transaction(adbapi.Transaction):
 
 
 class _Pool(adbapi.ConnectionPool):
-    """adbapi's pool. The dialect makes the connections, and `connect` makes old ones anew."""
+    """
+    adbapi's pool, with `Threads`. The dialect makes the connections, and `connect` makes old ones
+    anew.
+    """
 
     connectionFactory = _Connection
     transactionFactory = _Transaction
     connections: dict[int, Any]
+    threadpool: Any
 
-    def __init__(self, dialect: Dialect, last_loss: LastLoss, **settings: Any) -> None:
-        super().__init__(dialect.module, **settings)  # type: ignore[no-untyped-call]
+    def __init__(
+        self, dialect: Dialect, last_loss: LastLoss, reactor: IReactorTime, threads: int
+    ) -> None:
+        self._threads = Threads(threads)
+        # If the reactor runs already, this calls `start`.
+        super().__init__(dialect.module, cp_reactor=reactor)  # type: ignore[no-untyped-call]
+        self.threadpool = self._threads
         self._dialect = dialect
         self._last_loss = last_loss
         #: When each thread's connection last worked, in steady seconds.
         self._worked: dict[int, float] = {}
+
+    def start(self) -> None:
+        self.threadpool = self._threads
+        super().start()  # type: ignore[no-untyped-call]
 
     def works(self) -> None:
         """This thread's connection has just answered."""
@@ -230,7 +244,7 @@ class Transactions:
         self._free = DeferredSemaphore(threads)
         self._closed = False
         self._read_time = Select(NowRow, dialect.prepare(dialect.now))
-        self._pool: Any = _Pool(dialect, last_loss, cp_reactor=reactor, cp_min=1, cp_max=threads)
+        self._pool: Any = _Pool(dialect, last_loss, reactor, threads)
 
     def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:
         """
