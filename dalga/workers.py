@@ -342,7 +342,7 @@ class Supervisor(Daemon):
         seat.deaths += 1
         seconds = wait(seat.deaths)
         log.warn(
-            "worker {number} {how}: the next begins in {seconds:g} s",
+            "worker {number} {how}: a new worker starts in {seconds:g} s",
             number=seat.place.number,
             how=how,
             seconds=seconds,

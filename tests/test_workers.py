@@ -446,7 +446,7 @@ class TogetherTests(WorkersTestCase):
         self.assertEqual(daemon.output.count("listens on"), 1)
         self.assertEqual(daemon.output.count("time zone data"), 1)
         self.assertRegex(daemon.output, r"dalga \S+ \(2 workers\) listens on http://127\.0\.0\.1:")
-        self.assertNotIn("the next begins", daemon.output)
+        self.assertNotIn("a new worker starts", daemon.output)
         self.assertFalse(any(map(alive, pids.values())))
 
     async def test_many_lines(self) -> None:
@@ -520,9 +520,9 @@ class DeathTests(WorkersTestCase):
         os.kill(pids[2], signal.SIGKILL)
         await daemon.says(
             rf"\[dalga.workers#warn\] worker 2 \(process {pids[2]}\) was ended by SIGKILL: "
-            r"the next begins in 0.5 s\n"
+            r"a new worker starts in 0.5 s\n"
         )
-        await daemon.says(r"(?s)the next begins.* worker 2 \[\S+ this worker is instance")
+        await daemon.says(r"(?s)a new worker starts.* worker 2 \[\S+ this worker is instance")
         now = self.processes(daemon.output)
         self.assertEqual(now[1], pids[1])
         self.assertNotEqual(now[2], pids[2])
@@ -564,8 +564,8 @@ class DeathTests(WorkersTestCase):
             self.assertEqual((await self.get(f"{url}/status"))["worker"], 2)
         for answer in answers:
             answer.callback(200)
-        await daemon.says(rf"worker 1 \(process {pids[1]}\) has ended with status 0: the next beg")
-        await daemon.says(r"(?s)the next begins.* worker 1 \[\S+ this worker is instance")
+        await daemon.says(rf"worker 1 \(process {pids[1]}\) has ended with status 0: a new worker")
+        await daemon.says(r"(?s)a new worker starts.* worker 1 \[\S+ this worker is instance")
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 0)
         self.check_lines(daemon.output)
@@ -585,13 +585,13 @@ class DeathTests(WorkersTestCase):
         os.kill(pids[1], signal.SIGKILL)
         await daemon.says(r"worker 1 \[dalga.workers#error\] user .* can't log in to database")
         await daemon.says(
-            r"worker 1 \(process \d+\) has ended with status 1: the next begins in 1 s"
+            r"worker 1 \(process \d+\) has ended with status 1: a new worker starts in 1 s"
         )
         lock("UNLOCK")
         await daemon.says(r"(?s)status 1.* worker 1 \[\S+ this worker is instance")
         lock("LOCK")
         os.kill(self.processes(daemon.output)[1], signal.SIGKILL)
-        await daemon.says(r"was ended by SIGKILL: the next begins in 2 s")
+        await daemon.says(r"was ended by SIGKILL: a new worker starts in 2 s")
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 0)
         self.check_lines(daemon.output)
@@ -656,7 +656,7 @@ class SignalTests(WorkersTestCase):
             daemon.send(number)
             self.assertEqual(await daemon.ended, 0)
             self.check_lines(daemon.output)
-            self.assertNotIn("the next begins", daemon.output)
+            self.assertNotIn("a new worker starts", daemon.output)
 
     async def test_a_second_one(self) -> None:
         """Ends all at once."""

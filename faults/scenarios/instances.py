@@ -308,7 +308,7 @@ async def workers(world: World) -> None:
 
     await together(kill(), world.client.meddle(keys("other", 16), world.seconds))
     await world.until(lambda: len(first.workers()) == number, "all workers to be at work")
-    if (said := first.output().count("was ended by SIGKILL: the next begins")) != killed:
+    if (said := first.output().count("was ended by SIGKILL: a new worker starts")) != killed:
         world.objections.append(f"{killed} workers were killed, and the log says so of {said}")
     await world.until(lambda: _in_flight(world) > 3, "POSTs to be in flight")
     await world.retire(first)
