@@ -1,5 +1,5 @@
 """
-Run a function in a database transaction, in one of adbapi's threads, and again where that helps.
+Run a function in a database transaction, in a thread of its lane, and again where that helps.
 
 A transaction is run again if it met a conflict with another transaction, or a connection that the
 server had closed while it was idle. The caller sees nothing of that. If another run can't help now,
