@@ -78,6 +78,6 @@ class ThreadsTests(SynchronousTestCase):
         timer = threading.Timer(0.05, go_on.set)
         timer.start()
         self.threads.stop()
-        timer.join()
         self.assertEqual(self.results.get_nowait(), (True, True))
+        timer.join()
         self.assertEqual(threading.active_count(), before)
