@@ -183,6 +183,8 @@ class FakeChild:
         self.ended: int | None = None
         self.messages: list[bytes] = []
         self.signals: list[signal.Signals] = []
+        #: What was done to the log pipe and the channel.
+        self.done: list[str] = []
         self.send = self.messages.append
         self.signal = self.signals.append
 
@@ -198,9 +200,11 @@ class FakeChild:
 
     def finish(self) -> None:
         """Of the log pipe."""
+        self.done.append("finish")
 
     def close(self) -> None:
         """Of the channel."""
+        self.done.append("close")
 
 
 class SupervisorTests(SynchronousTestCase):
@@ -213,13 +217,15 @@ class SupervisorTests(SynchronousTestCase):
         self.error: OSError | None = None
         self.patch(workers, "fork", self.fork)
         self.listening: list[None] = []
+        #: An item for each time that the listening sockets were closed.
+        self.closed: list[None] = []
         self.supervisor = Supervisor(
             self.clock,
             [Place(1, 2), Place(2, 2)],
             lambda reactor, membership: None,  # type: ignore[arg-type, return-value]
             lambda: self.listening.append(None),
             20.0,
-            lambda: None,
+            lambda: self.closed.append(None),
         )
 
     def fork(self, reactor: object, siblings: object, run: object) -> FakeChild:
@@ -263,6 +269,24 @@ class SupervisorTests(SynchronousTestCase):
         self.clock.advance(0.5)
         self.assertEqual(len(self.children), 7)
 
+    def test_waits_for_workers_that_begin(self) -> None:
+        """Longer after each death, though each worker was at work for a while."""
+        _, last = self.start()
+        for seconds in (0.5, 1, 2, 4):
+            self.clock.advance(HEALTHY - 0.01)
+            last.end(1)
+            self.clock.advance(seconds - 0.01)
+            self.assertIs(self.children[-1], last)
+            self.clock.advance(0.01)
+            last = self.children[-1]
+            last.received(READY)
+
+    def test_what_a_dead_worker_leaves(self) -> None:
+        """Its last lines are written, and its pipe and channel are closed."""
+        one, two = self.start()
+        one.end(-9)
+        self.assertEqual((one.done, two.done), (["finish", "close"], []))
+
     def test_no_more_processes(self) -> None:
         """If fork(2) fails, that is one more death."""
         one, _ = self.start()
@@ -285,8 +309,10 @@ class SupervisorTests(SynchronousTestCase):
         two.end(0)
         one.received(CLOSED)
         self.assertNoResult(stopped)
+        self.assertEqual(len(self.closed), 0)
         one.end(0)
         self.successResultOf(stopped)
+        self.assertEqual(len(self.closed), 1)
         self.clock.advance(100)
         self.assertEqual((one.messages, two.messages), ([KEEP, CLOSE], [STOP]))
         self.assertEqual((one.signals, two.signals, len(self.children)), ([], [], 2))
@@ -310,8 +336,38 @@ class SupervisorTests(SynchronousTestCase):
         one.end(1)
         two.end(1)
         self.successResultOf(self.supervisor.stopService())
+        self.assertEqual(len(self.closed), 1)
         self.clock.advance(100)
         self.assertEqual(len(self.children), 2)
+
+    def test_stop_of_one_alone(self) -> None:
+        """No other worker accepts connections: the keeper waits for none."""
+        one, two = self.start()
+        one.end(1)
+        stopped = self.supervisor.stopService()
+        self.assertEqual(two.messages, [KEEP, CLOSE])
+        two.end(0)
+        self.successResultOf(stopped)
+
+    def test_stop_beside_one_that_stops(self) -> None:
+        """A worker that has closed its sockets is no keeper."""
+        one, two = self.start()
+        one.received(CLOSED)
+        self.supervisor.stopService()
+        self.assertEqual((one.messages, two.messages), ([STOP], [KEEP, CLOSE]))
+
+    def test_stop_after_a_death(self) -> None:
+        """The worker that has taken the place of a dead one stops as all do."""
+        one, _ = self.start()
+        one.end(1)
+        self.clock.advance(0.5)
+        _, two, three = self.children
+        three.received(READY)
+        stopped = self.supervisor.stopService()
+        self.assertEqual((three.messages, two.messages), ([KEEP], [STOP]))
+        two.end(0)
+        three.end(0)
+        self.successResultOf(stopped)
 
     def test_stop_of_one_that_hangs(self) -> None:
         """The keeper does not wait for it for long; it is killed after the grace."""
