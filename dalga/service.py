@@ -446,10 +446,13 @@ def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[F
 
 
 def longest_answer(database: MySQLConfig | SQLiteConfig) -> float:
-    """How long (seconds) a stop may wait for a silent database: see docs/promises.md."""
+    """
+    How long (seconds) a stop may wait for a silent database: see docs/promises.md. Of several
+    servers, each may be silent, and one is tried after the other.
+    """
     if isinstance(database, SQLiteConfig):
         return 0.0
-    return database.dial_timeout + database.read_timeout
+    return len(database.servers) * (database.dial_timeout + database.read_timeout)
 
 
 def create_table(config: Config, reactor: Any, user: User = STAYS) -> str:

@@ -18,8 +18,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import workers
+from dalga.config.sections import MySQLConfig, SQLiteConfig
 from dalga.forking import LOG_PAUSE, LogPipe
 from dalga.log import LineObserver
+from dalga.service import longest_answer
 from dalga.workers import (
     CLOSE,
     CLOSED,
@@ -66,6 +68,15 @@ class EndTests(SynchronousTestCase):
             (-40, "was ended by signal 40"),
         ]:
             self.assertEqual(end_in_words(status), words)
+
+
+class LongestAnswerTests(SynchronousTestCase):
+    """What a worker's stop may wait for, so that no worker is killed that stops in order."""
+
+    def test_of_each_server(self) -> None:
+        for host, seconds in [("a", 13.0), ("a, b:3307, [::1]", 39.0)]:
+            self.assertEqual(longest_answer(MySQLConfig(host=host)), seconds, host)
+        self.assertEqual(longest_answer(SQLiteConfig()), 0.0)
 
 
 class CoresTests(SynchronousTestCase):
