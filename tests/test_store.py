@@ -546,6 +546,21 @@ class ClaimTests(EngineTestCase):
         self.assertEqual(found[0][0], found[1][0])
         self.assertEqual(found[0][1], found[1][1])
 
+    async def test_a_column_that_is_null(self) -> None:
+        """P6: somebody has changed the table. A row that lacks a value is set aside, alone."""
+        store = self.open_store()
+        if self.engine == "sqlite":
+            self.sql("ALTER TABLE dalga DROP COLUMN location")
+            self.sql("ALTER TABLE dalga ADD COLUMN location TEXT")
+        else:
+            self.sql("ALTER TABLE dalga MODIFY location VARCHAR(255) NULL")
+        bad, good = self.in_the_past("bad", "good")
+        utc = self.key("UTC")
+        self.sql("UPDATE dalga SET location = %s", (utc,))
+        self.sql("UPDATE dalga SET location = NULL WHERE path = %s", (self.key("bad"),))
+        await self.claim_one(store, good)
+        self.assertIsInstance(await store.get(bad), UnreadableJob)
+
     async def test_an_error_that_is_no_text(self) -> None:
         """P6: what stands in for an error message does not keep a job from being shown."""
         store = self.open_store()
