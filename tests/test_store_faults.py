@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 from twisted.internet import reactor
@@ -34,7 +34,7 @@ from dalga.model.options import IfExists
 from dalga.model.run import Delete, Reschedule, Retry, Verdict
 from dalga.model.schedule import Every, Once
 from dalga.service import make_service
-from dalga.store import Recorded, sqlite
+from dalga.store import Recorded, sqlite, threads
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import LONGEST_STATEMENT
@@ -81,6 +81,26 @@ class ClockTests(EngineTestCase):
         self.sql("UPDATE dalga SET due = %s, scheduled = %s", (half, half))
         (run,) = (await store.claim(9, LONG)).runs
         self.assertLess(abs(run.claimed - ahead), timedelta(seconds=5))
+
+
+@each_engine(globals())
+class ThreadTests(EngineTestCase):
+    """A system that has no thread left for a lane."""
+
+    async def test_no_thread_left(self) -> None:
+        """P5: it is an outage that ends: neither the lane nor one of its turns is lost."""
+
+        class NoThread(Thread):
+            def start(self) -> None:
+                raise RuntimeError("can't start new thread")
+
+        store = self.open_store()
+        patched = self.patch(threads, "Thread", NoThread)
+        for _ in range(9):  # more than a lane has threads
+            error = await self.assertFailure(store.claim(9, LONG), StoreUnavailable)
+            self.assertIn("can't start new thread", str(error))
+        patched.restore()
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
 
 
 def before(test: EngineTestCase, store: JobsTable, statement: str, done: str) -> list[str]:

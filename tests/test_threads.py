@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.store import threads
 from dalga.store.threads import Threads
 
 #: Until something comes that a test waits for, in seconds: it comes at once, or never.
@@ -42,6 +43,21 @@ class ThreadsTests(SynchronousTestCase):
             ok, failure = self.result()
             self.assertFalse(ok)
             failure.trap(ValueError)
+
+    def test_no_thread_left(self) -> None:
+        """P5: while the system has no thread left each call says so; later calls get theirs."""
+
+        class NoThread(threading.Thread):
+            def start(self) -> None:
+                raise RuntimeError("can't start new thread")
+
+        patched = self.patch(threads, "Thread", NoThread)
+        for _ in range(3):
+            self.assertRaises(RuntimeError, self.call, int, "1")
+        patched.restore()
+        for _ in range(3):
+            self.call(int, "1")
+            self.assertEqual(self.result(), (True, 1))
 
     def test_one_after_another(self) -> None:
         """Functions of which one at a time is under way have one thread, and so one connection."""

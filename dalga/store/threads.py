@@ -58,7 +58,8 @@ class Threads:
 
         :param on_result: called in that thread with whether the function succeeded, and with its
             result or its `Failure`. From then on the thread is free.
-        :raises RuntimeError: if as many functions as there may be are under way.
+        :raises RuntimeError: if as many functions as there may be are under way, or if the system
+            has no thread left. A later call may get one.
         """
         queue = self._idle.pop() if self._idle else self._new()
         queue.put(_Task(on_result, function, arguments, keywords))
@@ -75,8 +76,8 @@ class Threads:
             raise RuntimeError(f"{self._most} functions are under way already")
         queue: _Queue = SimpleQueue()
         thread = Thread(target=self._work, args=(queue,), name=f"database-{len(self._threads)}")
-        self._threads.append((thread, queue))
         thread.start()
+        self._threads.append((thread, queue))
         return queue
 
     def _work(self, queue: _Queue) -> None:

@@ -338,7 +338,12 @@ class Transactions:
             if not waiting.called:
                 waiting.callback(result)
 
-        self._pool.runInteraction(self._transaction, work, call).addBoth(ended)
+        try:
+            running = self._pool.runInteraction(self._transaction, work, call)
+        except RuntimeError as error:  # the system has no thread left
+            self._free.release()
+            return fail(StoreUnavailable(f"{self._dialect.where()} can't be asked: {error}"))
+        running.addBoth(ended)
         return waiting
 
     def _worth_another(self, error: Exception, call: Call, attempt: int, elapsed: float) -> bool:
