@@ -45,7 +45,7 @@ def clients_of(files: int, slots: int) -> int:
     return max(1, min(MAX_CONNECTIONS, max(files - slots - OTHER_FILES, files // 4)))
 
 
-def room_for_clients(slots: int) -> int:
+def room_for_clients(slots: int, endpoints: int = 1) -> int:
     """
     Raise the soft limit of open files as far as that is of use and allowed, and share the files
     between clients and POSTs. Where there are too few files for all slots, the log says so.
@@ -55,17 +55,18 @@ def room_for_clients(slots: int) -> int:
     LimitNOFILE).
 
     :param slots: how many POSTs are under way at once, at most.
+    :param endpoints: how many endpoints there are. Each may keep as many idle connections.
     :return: how many connections clients may have.
     """
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = files_to_ask_for(files, most, slots)
+    wanted = files_to_ask_for(files, most, slots * endpoints)
     if wanted != files:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
             files = wanted
         except (ValueError, OSError) as error:  # macOS allows less than its hard limit says
             log.debug("the limit of open files stays {files}: {error}", files=files, error=error)
-    clients = clients_of(files, slots)
+    clients = clients_of(files, slots * endpoints)
     posts = files - clients - OTHER_FILES
     if files != resource.RLIM_INFINITY and posts < slots:
         log.warn(

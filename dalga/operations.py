@@ -4,7 +4,7 @@ What the API can do with jobs. `dalga.web` asks, `dalga.store` does: neither HTT
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -15,8 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dalga.counting import Counting
-from dalga.errors import DalgaError, StoreUnavailable
+from dalga.errors import DalgaError, InvalidRequest, StoreUnavailable, shown
 from dalga.log import logger
+from dalga.model.address import DEFAULT_ENDPOINT
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.options import IfExists
@@ -65,6 +66,25 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointShown:
+    """An endpoint of the configuration, without its secrets."""
+
+    name: str
+    #: Without a user and a password.
+    baseurl: str
+    #: The time limit of a POST, in seconds.
+    timeout: float
+    #: The path of the file with the CAs that are trusted; "" for the system's CAs.
+    ca: str
+    #: The names of the headers that each POST has from the configuration.
+    headers: tuple[str, ...]
+    #: The statuses by which a run is done, a job is removed, and a run is given up.
+    success: str
+    gone: str
+    give_up: str
+
+
+@dataclass(frozen=True, slots=True)
 class Timetable:
     """Run times, and the zone by whose clock they are shown."""
 
@@ -90,6 +110,7 @@ class Operations:
     :param variation: draws the factor for a job's first interval; see `plan`.
     :param tzdata: the version of the time zone database that is used.
     :param piece: see `Counting`.
+    :param endpoints: those of the configuration, the default one first.
     :param worker: which worker of its daemon this instance is, and of how many; None if the daemon
         has no workers.
     """
@@ -107,6 +128,7 @@ class Operations:
         tzdata: str | None = None,
         piece: int = PIECE,
         worker: tuple[int, int] | None = None,
+        endpoints: Sequence[EndpointShown] = (),
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -118,6 +140,8 @@ class Operations:
         self._variation = variation
         self._tzdata = tzdata
         self._worker = worker or (None, None)
+        self.endpoints = endpoints
+        self._endpoint_names = {DEFAULT_ENDPOINT: None} | {each.name: None for each in endpoints}
         self._counting = Counting(store, reactor, piece)
         # One timetable at a time: each thread that computes slows the reactor's thread down.
         self._turn = DeferredLock()
@@ -131,6 +155,7 @@ class Operations:
             not known then.
         """
         valid = JobKey(*key)
+        self._check_endpoint(request)
         put = self._store.put(valid, ScheduleRequest.of(request), self._variation())
         return await self._shielded(put.addCallback(self._scheduled, request.if_exists))
 
@@ -209,6 +234,7 @@ class Operations:
         :raises InvalidRequest: for a request that is refused.
         :raises StoreUnavailable: if the database, whose clock counts, can't be reached.
         """
+        self._check_endpoint(request)
         now = await self._shielded(self._store.now())
         then = now if after is None else min(after, now)
 
@@ -244,6 +270,23 @@ class Operations:
             counts_age=present.age,
             worker=self._worker[0],
             workers=self._worker[1],
+        )
+
+    def problem(self, job: Job) -> str | None:
+        """Why this instance can't run a job that another instance may run; None if it can."""
+        if job.options.endpoint in self._endpoint_names:
+            return None
+        return f"its endpoint {job.options.endpoint!r} is not in the configuration of this instance"
+
+    def _check_endpoint(self, request: RawRequest) -> None:
+        """:raises InvalidRequest: for an endpoint that the configuration has not."""
+        name = request.endpoint
+        if name is None or name in self._endpoint_names:
+            return
+        known = ", ".join(self._endpoint_names)
+        raise InvalidRequest(
+            f"endpoint is {shown(name)}, which is not in the configuration of this instance: "
+            f"it takes {known}"
         )
 
     def stop(self) -> None:

@@ -4,7 +4,7 @@ The one place that builds the parts, and starts and stops them in order.
     make_daemon     before the reactor runs: opens what is `Fixed`, reads the `Settings`
                     (for workers: makes their `Supervisor`; each has a DalgaService of its own)
     startService    as the user that the daemon becomes, in its process: builds the `Parts`
-                        endpoint <- scheduler -> store <- operations <- site <- the listeners
+                        endpoints <- scheduler -> store <- operations <- site <- the listeners
     stopService     in the order of `DalgaService._stop`
 
 ``a -> b`` says that a is handed b, and calls it.
@@ -16,7 +16,7 @@ import gc
 import os
 import secrets
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,8 +37,9 @@ from dalga.listening import BACKLOG, listen
 from dalga.log import logger
 from dalga.model.address import as_in_url
 from dalga.model.run import RunPolicy
-from dalga.operations import Operations
+from dalga.operations import EndpointShown, Operations
 from dalga.outgoing.endpoint import Endpoint
+from dalga.outgoing.endpoints import Endpoints
 from dalga.outgoing.trust import Trust
 from dalga.privileges import STAYS, User, acting_as
 from dalga.store.clock import steady_seconds
@@ -82,9 +83,10 @@ class Settings:
 
     policy: RunPolicy
     pace: Pace
-    endpoint: EndpointConfig
-    #: The CAs of the endpoint, as their file was when it was read.
-    trust: Trust
+    #: By their names, the default one first.
+    endpoints: Mapping[str, EndpointConfig]
+    #: The CAs of each endpoint, as their file was when it was read.
+    trusts: Mapping[str, Trust]
     #: How long a client that sends nothing keeps its connection, in seconds.
     idle_timeout: float
     #: How long a request may take to arrive, in seconds.
@@ -98,21 +100,27 @@ class Settings:
 
 def settings_of(config: Config) -> Settings:
     """
-    The settings of a configuration. Reads the endpoint's CAs.
+    The settings of a configuration. Reads the endpoints' CAs.
 
     :raises StartupError: if the file with the CAs can't be used.
     """
-    jobs, endpoint = config.jobs, config.endpoint
+    jobs = config.jobs
     return Settings(
         policy=RunPolicy(
             retry=jobs.retry,
             randomization_factor=jobs.randomization_factor,
             fixed_intervals=jobs.fixed_intervals,
-            answers=endpoint.answers,
+            answers=config.endpoint.answers,
+            named_answers={name: each.answers for name, each in config.named_endpoints.items()},
         ),
-        pace=Pace(slots=jobs.max_running, timeout=endpoint.timeout, scan=jobs.scan_frequency),
-        endpoint=endpoint,
-        trust=Trust(endpoint.ca),
+        pace=Pace(
+            slots=jobs.max_running,
+            timeout=config.endpoint.timeout,
+            scan=jobs.scan_frequency,
+            timeouts={name: each.timeout for name, each in config.named_endpoints.items()},
+        ),
+        endpoints=config.endpoints,
+        trusts={name: Trust(each.ca) for name, each in config.endpoints.items()},
         idle_timeout=config.listen.idle_timeout,
         arrival_timeout=config.listen.read_timeout,
         grace=jobs.shutdown_timeout,
@@ -124,7 +132,7 @@ def settings_of(config: Config) -> Settings:
 class Parts(NamedTuple):
     """The parts of a running daemon."""
 
-    endpoint: Endpoint
+    endpoints: Endpoints
     scheduler: Scheduler
     operations: Operations
     site: ApiSite
@@ -143,11 +151,16 @@ def build(
     """
     random = SystemRandom()
     slots = settings.pace.slots
-    endpoint = build_endpoint(reactor, settings.endpoint, settings.trust, slots, instance)
+    endpoints = Endpoints(
+        {
+            name: build_endpoint(reactor, config, settings.trusts[name], slots, instance)
+            for name, config in settings.endpoints.items()
+        }
+    )
     scheduler = Scheduler(
         reactor=reactor,
         store=fixed.store,
-        endpoint=endpoint,
+        endpoint=endpoints,
         pace=settings.pace,
         policy=settings.policy,
         random=random,
@@ -163,19 +176,20 @@ def build(
         variation=lambda: settings.policy.variation(random),
         tzdata=fixed.zones.version,
         worker=place,
+        endpoints=[shown_endpoint(name, each) for name, each in settings.endpoints.items()],
     )
     site = make_site(
         operations=operations,
         reactor=reactor,
         idle_timeout=settings.idle_timeout,
         arrival_timeout=settings.arrival_timeout,
-        max_connections=room_for_clients(slots),
+        max_connections=room_for_clients(slots, len(settings.endpoints)),
     )
     ports = [
         reactor.adoptStreamPort(listener.fileno(), listener.family, site)
         for listener in fixed.listeners
     ]
-    return Parts(endpoint, scheduler, operations, site, ports)
+    return Parts(endpoints, scheduler, operations, site, ports)
 
 
 def build_endpoint(
@@ -196,6 +210,21 @@ def build_endpoint(
         slots=slots,
         trust=trust,
         headers=config.headers,
+    )
+
+
+def shown_endpoint(name: str, config: EndpointConfig) -> EndpointShown:
+    """An endpoint as the API shows it: of its headers the names only."""
+    answers = config.answers
+    return EndpointShown(
+        name=name,
+        baseurl=config.baseurl,
+        timeout=config.timeout,
+        ca=config.ca,
+        headers=tuple(header for header, _ in config.headers),
+        success=str(answers.success),
+        gone=str(answers.gone),
+        give_up=str(answers.give_up),
     )
 
 
@@ -268,12 +297,12 @@ class DalgaService(Daemon):
     async def _stop(self) -> None:
         try:
             self._parts.scheduler.stop_claiming()
-            self._parts.endpoint.stop_resolving()
+            self._parts.endpoints.stop_resolving()
             await self._stop_listening()
             await self._drain()
             self._parts.operations.stop()
             await self._parts.scheduler.depart()
-            await self._parts.endpoint.close()
+            await self._parts.endpoints.close()
         finally:
             await self._fixed.store.close()
         log.info("stopped")
@@ -345,14 +374,14 @@ def log_start(fixed: Fixed, settings: Settings, who: str) -> None:
     """
     log.info(
         "dalga {version} ({who}) listens on {urls}, "
-        "keeps jobs in {where} and POSTs them to {baseurl}",
+        "keeps jobs in {where} and POSTs them to {endpoints}",
         version=__version__,
         who=who,
         urls=", ".join(
             f"http://{as_in_url(*listener.getsockname()[:2])}/" for listener in fixed.listeners
         ),
         where=fixed.store.where(),
-        baseurl=settings.endpoint.baseurl,
+        endpoints=_in_words(settings.endpoints),
     )
     log.info("time zone data: {zones}", zones=fixed.zones)
     for note in settings.notes:
@@ -363,6 +392,13 @@ def log_start(fixed: Fixed, settings: Settings, who: str) -> None:
             "links set for a service",
             variable=variable,
         )
+
+
+def _in_words(endpoints: Mapping[str, EndpointConfig]) -> str:
+    """The endpoints' URLs, with the names of those that have one."""
+    default, *others = endpoints
+    named = ", ".join(f"{name} is {endpoints[name].baseurl}" for name in others)
+    return f"{endpoints[default].baseurl}{f' ({named})' if named else ''}"
 
 
 def make_daemon(config: Config, reactor: Any, user: User = STAYS) -> Daemon:

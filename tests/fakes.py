@@ -7,9 +7,10 @@ and wants the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -356,12 +357,17 @@ class FakeStore:
 
         return self._run("due_within", limit, work, without)
 
-    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
+    def claim(
+        self,
+        limit: int,
+        timeout: float,
+        without: Collection[str] = (),
+        timeouts: Mapping[str, float] = MappingProxyType({}),
+    ) -> Deferred[Claimed]:
         """See `Store.claim`."""
 
         def work() -> Claimed:
             now = self.time
-            lease = lease_of(timeout)
             due = self._due(now, without)[:limit]
             self._tokens += 1
             token = b"%016d" % self._tokens
@@ -378,9 +384,10 @@ class FakeStore:
                     row.due, row.token, row.run, row.attempts = row.scheduled, None, None, 0
                     row.started = None
                 else:
-                    row.due, row.token, row.run = now + lease, token, row.run or token
+                    own = timeouts.get(row.options.endpoint, timeout)
+                    row.due, row.token, row.run = now + lease_of(own), token, row.run or token
                     row.started, row.attempts = row.started or now, row.attempts + 1
-                    runs.append(self._taken(row, now, timeout, was_due, waited))
+                    runs.append(self._taken(row, now, own, was_due, waited))
             return Claimed(runs, now, full=len(due) == limit)
 
         return self._run("claim", limit, work, without)
@@ -539,8 +546,8 @@ class FakeStore:
                 row.skipped += 1
             case Retry(due, error):
                 row.due, row.error = due, error
-            case GiveBack():
-                row.due, row.attempts = run.due, row.attempts - 1
+            case GiveBack(until):
+                row.due, row.attempts = until or run.due, row.attempts - 1
                 row.override = Override.TRIGGERED if run.waited else Override.NONE
                 row.started = row.started if row.attempts else None
             case Stop(error):

@@ -1271,7 +1271,7 @@ class HeaderTests(ConfigTestCase):
             (
                 ".ini",
                 "[endpoint.header]\nX-Key = s3cret",
-                "ini: there is no section [endpoint.header], did you mean [endpoint]?",
+                "ini: there is no section [endpoint.header], did you mean [endpoint.headers]?",
             ),
             (
                 ".ini",
@@ -1295,6 +1295,227 @@ class HeaderTests(ConfigTestCase):
             "DALGA_ENDPOINT_HEADERS_AUTHORIZATION (not shown): ini: [endpoint] baseurl has a user "
             "name and a password in it, leave one of the two out",
         )
+
+
+class NamedEndpointTests(ConfigTestCase):
+    """`[endpoint billing]`, beside `[endpoint]`."""
+
+    BILLING = ("billing", EndpointConfig("http://b:1/in", 5.0, headers=(("X-Key", "1; a=b"),)))
+    MAIL = ("eu-mail_2", EndpointConfig("https://m/", ca="ca.pem"))
+
+    def test_formats(self) -> None:
+        """Each has all keys, and headers of its own. A key that is left out has its default."""
+        for ending, written in [
+            (
+                ".ini",
+                "[endpoint billing]\nbaseurl = http://b:1/in ; of the accounts\ntimeout = 5s\n"
+                '[Endpoint billing Headers]\nX-Key = "1; a=b"\n'
+                "[endpoint eu-mail_2]\nBaseURL = https://m/\nca = ca.pem\n[endpoint]\ntimeout = 3",
+            ),
+            (
+                ".ini",
+                '[endpoint.billing.headers]\nX-Key = "1; a=b"\n[endpoint]\ntimeout = 3\n'
+                "[endpoint.billing]\nbaseurl = http://b:1/in\ntimeout = 5s\n"
+                "[endpoint.eu-mail_2]\nbaseurl = https://m/\nca = ca.pem\nheaders =",
+            ),
+            (
+                ".toml",
+                "[endpoint]\ntimeout = 3\n[endpoint.billing]\nbaseurl = 'http://b:1/in'\n"
+                "timeout = '5s'\n[endpoint.billing.headers]\nX-Key = '1; a=b'\n"
+                "[endpoint.eu-mail_2]\nbaseurl = 'https://m/'\nca = 'ca.pem'",
+            ),
+            (
+                ".toml",
+                "['endpoint billing']\nbaseurl = 'http://b:1/in'\ntimeout = 5\n"
+                "headers = {X-Key = '1; a=b'}\n[endpoint]\ntimeout = 3\n"
+                "eu-mail_2 = {baseurl = 'https://m/', ca = 'ca.pem'}",
+            ),
+            (
+                ".yaml",
+                "endpoint:\n  timeout: 3\n  billing:\n    baseurl: http://b:1/in\n    timeout: 5s\n"
+                "    headers:\n      X-Key: 1; a=b\n"
+                "  eu-mail_2: {baseurl: 'https://m/', ca: ca.pem, headers: }",
+            ),
+        ]:
+            self.ending = ending
+            config = self.load(written)
+            self.assertEqual(config.endpoint, EndpointConfig(timeout=3.0), written)
+            self.assertEqual(config.named_endpoints, dict([self.BILLING, self.MAIL]), written)
+            self.assertEqual([*config.endpoints], ["default", "billing", "eu-mail_2"])
+            self.assertNotIn("a=b", repr(config))
+
+    def test_variables(self) -> None:
+        """They go before the file, and an endpoint may have nothing but variables."""
+        config = self.load(
+            "[endpoint eu_mail]\nbaseurl = http://m/\ntimeout = 5\n"
+            "[endpoint eu_mail headers]\nX-A = 1",
+            DALGA_ENDPOINT_EU_MAIL_TIMEOUT="6",
+            DALGA_ENDPOINT_EU_MAIL_HEADERS_X_A="2",
+            DALGA_ENDPOINT_TO_BE_BASEURL="http://u:p@t/",
+            DALGA_ENDPOINT_TO_BE_HEADERS_X_HEADERS_CA="3",
+            DALGA_ENDPOINT_HEADERS_X_BASEURL="4",
+            DALGA_ENDPOINT_TIMEOUT="7",
+        )
+        basic = ("Authorization", "Basic dTpw")
+        self.assertEqual(
+            config.endpoints,
+            {
+                "default": EndpointConfig(timeout=7.0, headers=(("X-Baseurl", "4"),)),
+                "eu_mail": EndpointConfig("http://m/", 6.0, headers=(("X-A", "2"),)),
+                "to-be": EndpointConfig("http://t/", headers=(("X-Headers-Ca", "3"), basic)),
+            },
+        )
+
+    def test_no_variable_can_be_read_in_two_ways(self) -> None:
+        """It ends with its key, so no key may end as another one does."""
+        keys = [key.upper().replace("-", "_") for key in KEYS["endpoint"]]
+        for key in keys:
+            self.assertEqual([each for each in keys if f"_{each}".endswith(f"_{key}")], [key])
+            self.assertNotIn("HEADERS", key.split("_"))
+
+    def test_links(self) -> None:
+        """A Service may be called dalga-endpoint-billing."""
+        links = service_links("dalga-endpoint-billing", "10.0.0.11", (80, "tcp", "http"))
+        config = load_config(None, links)
+        self.assertEqual(config, Config())
+        self.assertEqual({*config.links}, {*links})
+
+    def test_names(self) -> None:
+        form = "an endpoint's name takes 1 to 64 lower case letters and digits, with a single"
+        for name, why in [
+            ("Billing", form),
+            ("a--b", form),
+            ("-a", form),
+            ("a_", form),
+            ("é", form),
+            ("x" * 65, form),
+            ("default", "the default endpoint has its keys in [endpoint], choose another name"),
+            ("Default", "the default endpoint has its keys in [endpoint], choose another name"),
+            ("ca", "ca is a key of [endpoint], choose another name"),
+            ("x-headers-y", "an endpoint's name can't have headers in it, choose another name"),
+        ]:
+            for heading in (f"[endpoint {name}]", f"[endpoint {name} headers]"):
+                refusal = self.refusal(f"{heading}\n")
+                self.assertTrue(refusal.startswith(f"ini: [endpoint {name[:60]}"), refusal)
+                self.assertIn(f" has the name {name[:60]!r}"[:-1], refusal)
+                self.assertIn(f": {why}", refusal)
+        self.assertEqual(
+            self.refusal(None, DALGA_ENDPOINT_DEFAULT_CA="x"),
+            "DALGA_ENDPOINT_DEFAULT_CA has the name 'default': the default endpoint has its keys "
+            "in [endpoint], choose another name",
+        )
+        self.assertEqual(
+            [*self.load(f"[endpoint {'x' * 64}]\nbaseurl = http://h/").named_endpoints], ["x" * 64]
+        )
+
+    def test_mistakes(self) -> None:
+        one = "baseurl = http://h/"
+        none = "the endpoint billing has no baseurl, give it one, such as baseurl = https://exam"
+        for ending, written, expected in [
+            (".ini", "[endpoint billing]\ntimeout = 5", f"ini: [endpoint billing] timeout: {none}"),
+            (".ini", "[endpoint billing]", f"[endpoint billing] in ini: {none}"),
+            (
+                ".toml",
+                "[endpoint.billing.headers]\nX-Key = 's3cret'",
+                f"toml: [endpoint.billing.headers] X-Key: {none}",
+            ),
+            (
+                ".yaml",
+                "endpoint:\n  billing:",
+                "yaml: [endpoint] has no key 'billing', there is baseurl, timeout, ",
+            ),
+            (
+                ".yaml",
+                "endpoint:\n  heder:\n    X-Key: s3cret",
+                "yaml: there is no section [endpoint.heder], did you mean [endpoint.headers]?",
+            ),
+            (
+                ".ini",
+                f"[endpoint billing]\n{one}\ntimout = 5",
+                "ini: [endpoint billing] has no key 'timout', did you mean timeout?",
+            ),
+            (
+                ".toml",
+                "[endpoint.billing]\nbaseurl = 'http://h/'\nbaseuri = 'x'",
+                "toml: [endpoint.billing] has no key 'baseuri', did you mean baseurl?",
+            ),
+            (
+                ".toml",
+                "[endpoint.billing]\nbaseurl = 'http://h/'\neu = {baseurl = 'http://h/'}",
+                "toml: [endpoint.billing] has no key 'eu', there is baseurl, timeout, ",
+            ),
+            (
+                ".toml",
+                "[endpoint.timeout]\nbaseurl = 'http://h/'",
+                "toml: [endpoint] timeout is a table: it takes a duration",
+            ),
+            (
+                ".ini",
+                f"[endpoint billing]\n{one}\n[endpoint.billing]\n{one}",
+                "ini: the endpoint billing is there twice, put its keys together",
+            ),
+            (
+                ".ini",
+                f"[endpoint a-b]\n{one}\n[endpoint a_b]\n{one}",
+                "ini: [endpoint a_b]: there is an endpoint a-b as well, and their variables would",
+            ),
+            (
+                ".ini",
+                "[endpoint billing eu]",
+                "ini: there is no section [endpoint billing eu], there is [jobs], [mysql]",
+            ),
+            (
+                ".ini",
+                f"[endpoint billing]\n{one}\nca = x",
+                "ini: [endpoint billing] ca is 'x': nothing is checked against it with a baseurl",
+            ),
+            (
+                ".ini",
+                f"[endpoint billing]\n{one}\nheaders = X-Key: s3cret",
+                "ini: [endpoint billing] headers (not shown): each header takes a line of its own "
+                "below [endpoint billing headers], or in YAML",
+            ),
+            (
+                ".ini",
+                "[endpoint billing headers]\nX-Key = a ; s3cret",
+                "ini: [endpoint billing headers] X-Key (not shown): put it in double quotes, as it",
+            ),
+        ]:
+            self.ending = ending
+            refusal = self.refusal(written)
+            self.assertTrue(refusal.startswith(expected), refusal)
+            self.assertNotIn("s3cret", refusal)
+
+    def test_mistakes_in_variables(self) -> None:
+        url = {"DALGA_ENDPOINT_BILLING_BASEURL": "http://h/"}
+        not_one = "is not a variable of Dalga's, did you mean"
+        for variables, expected in [
+            ({"DALGA_ENDPOINT_BILLING_CA": "x"}, "DALGA_ENDPOINT_BILLING_CA: the endpoint billing"),
+            (
+                {**url, "DALGA_ENDPOINT_BILLING_TIMOUT": "1"},
+                f"DALGA_ENDPOINT_BILLING_TIMOUT {not_one} DALGA_ENDPOINT_BILLING_TIMEOUT?",
+            ),
+            (
+                {"DALGA_ENDPOINT_BILLING_BASEURI": "http://h/"},
+                f"DALGA_ENDPOINT_BILLING_BASEURI {not_one} DALGA_ENDPOINT_BILLING_BASEURL?",
+            ),
+            (
+                {"DALGA_ENDPOINT_Billing_BASEURL": "http://h/"},
+                f"DALGA_ENDPOINT_Billing_BASEURL {not_one} DALGA_ENDPOINT_BILLING_BASEURL?",
+            ),
+            (
+                {"DALGA_ENDPOINT_TIMOUT": "1"},
+                f"DALGA_ENDPOINT_TIMOUT {not_one} DALGA_ENDPOINT_TIMEOUT?",
+            ),
+            (
+                {**url, "DALGA_ENDPOINT_BILLING_HEADERS": "X-Key: s3cret"},
+                "DALGA_ENDPOINT_BILLING_HEADERS (not shown): each header takes a variable of its "
+                "own, with its name behind DALGA_ENDPOINT_BILLING_HEADERS_, such as DALGA_ENDPOINT",
+            ),
+        ]:
+            refusal = self.refusal(None, **variables)
+            self.assertTrue(refusal.startswith(expected), refusal)
+            self.assertNotIn("s3cret", refusal)
 
 
 class RetryTests(ConfigTestCase):

@@ -8,23 +8,26 @@ import re
 import signal
 import socket
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import treq
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError
 from twisted.internet.threads import deferToThread
+from twisted.web.server import Site
 
 from dalga import __version__
 from dalga.config.sections import MySQLConfig
 from dalga.store import PIECE
 from dalga.store.sqlite import SQLite
-from tests.daemons import Daemon, DaemonTestCase, Hit
+from tests.daemons import Daemon, DaemonTestCase, Hit, Recorder
 from tests.servers import start_server
 from tests.stores import each_engine
 
@@ -219,6 +222,128 @@ class MainJobTests(DaemonTestCase):
         status, answer = await self.call("GET", f"{url}/jobs/self/x")
         self.assertEqual(status, 200)
         self.assertIn('"interval":77', answer)
+
+
+class TwoEndpointsTestCase(DaemonTestCase):
+    """A test with an endpoint more, which jobs can name."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.billing = Recorder(self.reactor.seconds, lambda hit: 202)
+        site: Any = Site(self.billing)
+        listening = self.reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        port = listening.getHost().port
+        self.sections: dict[str, dict[str, object]] = {
+            "endpoint billing": {
+                "baseurl": f"http://u:s3cret@127.0.0.1:{port}/in",
+                "timeout": 0.5,
+                "success": 202,
+            },
+            "endpoint billing headers": {"X-Key": "s3cret"},
+        }
+        self.name_of = {"default": self.baseurl, "billing": f"http://127.0.0.1:{port}/in"}
+
+    async def schedule(self, url: str, name: str, query: str) -> None:
+        status, answer = await self.call("PUT", f"{url}/jobs/{name}/x?{query}")
+        self.assertEqual(status, 201, answer)
+
+
+@each_engine(globals())
+class EndpointTests(TwoEndpointsTestCase):
+    """Jobs that name an endpoint, with two real ones."""
+
+    async def test_two(self) -> None:
+        """P3, P11: each job goes to its own, with that one's headers, time-out and success."""
+        daemon, url = await self.start(**self.sections)
+        hang: Deferred[int] = Deferred()
+        self.billing.answer = lambda hit: hang if hit.path == "in/hangs" else 202
+        await self.schedule(url, "plain", "one-off=1&immediate=1")
+        await self.schedule(url, "bill", "one-off=1&immediate=1&endpoint=billing")
+        await self.schedule(url, "hangs", "one-off=1&immediate=1&endpoint=billing")
+        await self.until_gone(f"{url}/jobs/plain/x")
+        await self.until_gone(f"{url}/jobs/bill/x")
+        failing = (await self.until_failing(f"{url}/jobs/hangs/x"))["failing"]
+        self.assertIn("0.5 s", failing["error"])
+        self.assertEqual([hit.path for hit in self.endpoint.hits], ["plain"])
+        self.assertEqual({hit.path for hit in self.billing.hits}, {"in/bill", "in/hangs"})
+        self.assertNotIn("x-key", self.endpoint.hits[0].headers)
+        self.assertNotIn("authorization", self.endpoint.hits[0].headers)
+        for hit in self.billing.hits:
+            self.assertEqual(hit.headers["x-key"], "s3cret")
+            self.assertTrue(hit.headers["authorization"].startswith("Basic "))
+        listed = await self.get(f"{url}/endpoints")
+        self.assertEqual(
+            [(each["name"], each["baseurl"], each["timeout"]) for each in listed["endpoints"]],
+            [("default", self.name_of["default"], 5.0), ("billing", self.name_of["billing"], 0.5)],
+        )
+        self.assertEqual(listed["endpoints"][1]["headers"], ["X-Key", "Authorization"])
+        self.assertEqual([each["success"] for each in listed["endpoints"]], ["200", "202"])
+        status, answer = await self.call("PUT", f"{url}/jobs/a/x?interval=60&endpoint=biling")
+        self.assertEqual(status, 400)
+        self.assertIn("it takes default, billing", answer)
+        output = daemon.output
+        self.assertIn(f"{self.baseurl} (billing is {self.name_of['billing']})", output)
+        self.assertNotIn("s3cret", output + str(listed))
+        hang.callback(200)
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+
+    async def until_failing(self, url: str) -> dict[str, Any]:
+        """Wait until a GET shows a failure; gives all that it shows."""
+        while "failing" not in (shown := await self.get(url)):
+            await self.pause(0.05)
+        return shown
+
+    async def test_gone_and_back(self) -> None:
+        """P2, P6: a job whose endpoint is gone is POSTed nowhere, and goes on when it is back."""
+        daemon, url = await self.start(**self.sections)
+        await self.schedule(url, "bill", "one-off=1&interval=1&endpoint=billing")
+        daemon.send(signal.SIGTERM)
+        await daemon.ended
+        daemon, url = await self.start()
+        await daemon.says("its endpoint 'billing' is not in the configuration of this instance")
+        await self.schedule(url, "plain", "one-off=1&immediate=1")
+        await self.until_gone(f"{url}/jobs/plain/x")
+        shown = await self.get(f"{url}/jobs/bill/x")
+        self.assertEqual(
+            (shown["endpoint"], shown["problem"]),
+            ("billing", "its endpoint 'billing' is not in the configuration of this instance"),
+        )
+        self.assertNotIn("failing", shown)
+        daemon.send(signal.SIGTERM)
+        await daemon.ended
+        self.assertEqual(self.billing.hits, [])
+        daemon, url = await self.start(**self.sections)
+        await self.billing.until(lambda: len(self.billing.hits) == 1)
+        await self.until_gone(f"{url}/jobs/bill/x")
+        self.assertEqual(self.billing.hits[0].headers["dalga-attempt"], "1")
+        self.assertEqual([hit.path for hit in self.endpoint.hits], ["plain"])
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class EndpointElsewhereTests(TwoEndpointsTestCase):
+    """Two instances, of which one has an endpoint that the other has not."""
+
+    async def test_the_one_that_has_it(self) -> None:
+        """P2, P3: it gets the runs, whichever instance is quicker, and each of them once."""
+        _, without = await self.start()
+        for number in range(5):
+            await self.schedule(without, f"plain{number}", "interval=1")
+        _, url = await self.start(**self.sections)
+        for number in range(5):
+            await self.schedule(url, f"bill{number}", "interval=1&immediate=1&endpoint=billing")
+        runs: Counter[str] = Counter()
+
+        def each_has_run() -> bool:
+            runs.clear()
+            runs.update(hit.path for hit in self.billing.hits)
+            return len(runs) == 5 and min(runs.values()) >= 4
+
+        await self.billing.until(each_has_run)
+        self.assertEqual(len({hit.run for hit in self.billing.hits}), len(self.billing.hits))
+        self.assertEqual(len({hit.instance for hit in self.billing.hits}), 1)
+        self.assertNotIn("in/bill0", {hit.path for hit in self.endpoint.hits})
 
 
 @each_engine(globals())

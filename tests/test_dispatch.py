@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from datetime import timedelta
 from itertools import pairwise
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,6 +16,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch import posts, recorder, waiting
+from dalga.dispatch.elsewhere import NAMES, QUIET, Elsewhere
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
 from dalga.dispatch.posts import Posts
 from dalga.dispatch.recorder import LOCKED_PAUSE, RECORD_DELAY, RECORD_LIMIT
@@ -44,7 +46,7 @@ from dalga.model.run import (
 from dalga.model.schedule import Every
 from dalga.model.setback import Reach
 from dalga.store import Claimed, Due, Recorded, Store
-from tests.examples import ended
+from tests.examples import RUN, ended
 from tests.fakes import EPOCH, FakeEndpoint, FakeStore, noting
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase
 
@@ -75,13 +77,14 @@ class SchedulerTestCase(SynchronousTestCase):
         jitter: float = 0.0,
         retry: RetryPolicy | None = None,
         policy: RunPolicy | None = None,
+        timeouts: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Start a scheduler, and let it claim for the first time."""
         self.scheduler = Scheduler(
             self.clock,
             self.store,
             self.endpoint,
-            Pace(slots=slots, timeout=TIMEOUT, scan=scan),
+            Pace(slots=slots, timeout=TIMEOUT, scan=scan, timeouts=timeouts),
             policy or RunPolicy(retry or RetryPolicy(jitter=jitter)),
             Random(20141111),
             "web1",
@@ -190,11 +193,11 @@ class ClaimTests(SchedulerTestCase):
             self.store.insert(f"job{number}", self.store.time - seconds(5))
         claims: list[int] = []
 
-        def nothing(limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
+        def nothing(limit: int, *_: object) -> Deferred[Claimed]:
             claims.append(limit)
             return succeed(Claimed([], self.store.time, full=False))
 
-        self.store.claim = nothing  # type: ignore[method-assign]
+        self.store.claim = nothing  # type: ignore[assignment, method-assign]
         self.start()
         self.go(10)
         self.assertLess(len(claims), 25)
@@ -426,16 +429,14 @@ class ClaimTests(SchedulerTestCase):
         """P3: each run's own time-out says whether its POST can still end within its lease."""
         claim = self.store.claim
 
-        def own_timeouts(
-            limit: int, timeout: float, without: Collection[str] = ()
-        ) -> Deferred[Claimed]:
+        def own_timeouts(limit: int, timeout: float, *more: Any) -> Deferred[Claimed]:
             def change(claimed: Claimed) -> Claimed:
                 first, *others = claimed.runs
                 return replace(claimed, runs=[first._replace(timeout=1.0), *others])
 
-            return claim(limit, timeout, without).addCallback(change)
+            return claim(limit, timeout, *more).addCallback(change)
 
-        self.store.claim = own_timeouts  # type: ignore[method-assign]
+        self.store.claim = own_timeouts  # type: ignore[assignment, method-assign]
         self.store.insert("short", self.store.time - seconds(1))
         self.store.insert("long")
         self.store.hold("claim")
@@ -826,6 +827,110 @@ class ClaimTests(SchedulerTestCase):
         self.endpoint.answer("a", 500)
         self.go(1)
         self.assertEqual([run.attempt for run, _ in self.endpoint.posts], [1, 2])
+
+
+class ElsewhereTests(SchedulerTestCase):
+    """Runs whose endpoint this instance has not (P11)."""
+
+    BILLING = Options(endpoint="billing")
+
+    def warnings(self) -> list[str]:
+        return [line for line in self.logged(LogLevel.warn) if "is not in the config" in line]
+
+    def test_not_posted_and_not_lost(self) -> None:
+        """P2, P6: it is claimed now and then, and its attempts and failures are as they were."""
+        here, at = self.store.time, seconds(0)
+        self.store.insert("a", options=self.BILLING)
+        self.start()
+        (row,) = self.store.rows.values()
+        for pause in (1, 1, 2, 4, 8, 16, 30, 30):
+            at += seconds(pause)
+            self.go(0.25)
+            self.assertEqual(row.due, here + at)
+            self.assertEqual((row.token, row.attempts, row.error, row.failed), (None, 0, None, 0))
+            self.go(pause - 0.25)
+        self.assertEqual(self.endpoint.posts, [])
+
+    def test_it_comes_back(self) -> None:
+        """P2: with the endpoint, the same run begins, as its first attempt."""
+        self.store.insert("a", options=self.BILLING)
+        self.start()
+        self.go(40)
+        self.drain(1)
+        (row,) = self.store.rows.values()
+        run = row.run
+        assert run is not None
+        self.start(timeouts={"billing": 5.0})
+        self.go(30)
+        self.assertEqual(self.endpoint.paths, ["a"])
+        ((posted, _),) = self.endpoint.posts
+        self.assertEqual((posted.attempt, posted.timeout), (1, 5.0))
+        self.assertEqual(posted.id, f"{run.decode()}-1")
+
+    def test_no_poison(self) -> None:
+        """P6: due rows of an endpoint that is not there hold up nobody, not even with one slot."""
+        for number in range(50):
+            self.store.insert(f"job{number}", self.store.time - seconds(60), options=self.BILLING)
+        self.store.insert("a")
+        self.start(slots=1)
+        self.go(1)
+        self.assertEqual(self.endpoint.paths, ["a"])
+
+    def test_one_line_for_each_endpoint(self) -> None:
+        for number in range(5):
+            self.store.insert(f"a{number}", options=self.BILLING)
+            self.store.insert(f"b{number}", options=Options(endpoint="mail"))
+        self.start()
+        self.go(QUIET - 60)
+        self.assertEqual(len(self.warnings()), 2)
+        self.go(120)
+        self.assertEqual(len(self.warnings()), 4)
+
+    def test_many_names(self) -> None:
+        """P10: no more names are remembered than there can be lines for."""
+        elsewhere = Elsewhere(self.clock, {"default"}, lambda: None)
+        for number in range(3 * NAMES):
+            elsewhere.end(RUN._replace(options=Options(endpoint=f"e{number}")))
+            self.assertLessEqual(len(elsewhere._told), NAMES)
+
+    def test_too_late(self) -> None:
+        """A run that is too late is skipped wherever its endpoint is."""
+        options = Options(endpoint="billing", max_lateness=seconds(20))
+        self.store.insert("a", schedule=Every(MINUTE), options=options)
+        self.start()
+        self.go(40)
+        (row,) = self.store.rows.values()
+        self.assertEqual(row.skipped, 1)
+
+    def test_while_it_runs(self) -> None:
+        """P3: a run that is under way is not given back, or it could be POSTed once more."""
+        key = self.store.insert("a")
+        self.start()
+        row = self.store.find(key)
+        assert row is not None
+        row.due, row.options = self.store.time, self.BILLING  # as by a clock that jumped ahead
+        self.go(5)
+        self.assertNotEqual(row.token, None)
+        self.endpoint.answer("a")
+        self.go(1)
+        self.assertEqual(self.store.rows, {})
+
+    def test_others_are_let_in_front(self) -> None:
+        """The instance that found it quicker than the others leaves them the longest lead."""
+        self.store.insert("a", options=self.BILLING)
+        self.start()
+        self.go(0.1)
+        lead = self.scheduler._outlook.lead
+        lead.others = 1
+        self.assertEqual(lead.seconds, 0.032)
+
+    def test_the_longest_time_out(self) -> None:
+        """P2, P3: what goes by the leases of all runs goes by the longest."""
+        pace = Pace(slots=1, timeout=10.0, scan=1.0, timeouts={"a": 5.0, "b": 60.0})
+        self.assertEqual(pace.longest_timeout, 60.0)
+        self.assertEqual(replace(pace, timeouts={}).longest_timeout, 10.0)
+        self.start(timeouts={"slow": 60.0})
+        self.assertEqual(self.scheduler._outages._lease, lease_of(60.0).total_seconds())
 
 
 class LeadTests(SchedulerTestCase):

@@ -146,11 +146,13 @@ class FromGoTests(SynchronousTestCase):
         example, section = set(), ""
         text = (DOCS.parent / "dalga.ini.example").read_text(encoding="utf-8")
         for line in text.splitlines():
-            if found := re.fullmatch(r";?(\[[\w.]+\])", line):
+            if found := re.fullmatch(r";?(\[[\w. ]+\])", line):
                 section = found[1]
             elif found := re.fullmatch(r";?([\w-]+) =.*", line):
                 example.add(f"{section} {found[1]}")
         free = {f"[{'.'.join(HEADERS)}] Authorization"}
+        # The keys of an endpoint with a name are those of [endpoint].
+        free |= {"[endpoint billing] baseurl", "[endpoint billing headers] Authorization"}
         self.assertEqual(example - free, keys)
         self.assertIn(" ".join([f"[{HEADERS[0]}]", *HEADERS[1:]]), table)
 

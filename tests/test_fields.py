@@ -52,6 +52,7 @@ PUTS = {
     "dst-gap": "interval=P1D&location=Europe/Riga&dst-gap=skip",
     "dst-overlap": "cron=@daily&location=Europe/Riga&dst-overlap=last",
     "if-exists": "interval=60&if-exists=update",
+    "endpoint": "interval=60&endpoint=billing",
 }
 
 #: A job of which nothing was chosen.

@@ -31,15 +31,15 @@ MODEL = (
 )
 CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),
-    *("headers", "names", "links", "given", "load"),
+    *("headers", "endpoints", "names", "links", "given", "load"),
 )
 OUTGOING = (
     *("trust", "lookup", "deadlines", "failures", "answer"),
-    *("wire", "pool", "client", "endpoint"),
+    *("wire", "pool", "client", "endpoint", "endpoints"),
 )
 DISPATCH = (
     *("agenda", "lead", "claimsize", "shares", "waiting", "outlook", "outages"),
-    *("loglines", "query", "recorder", "posts", "slots", "upkeep", "scheduler"),
+    *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "upkeep", "scheduler"),
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "parameters", "presentation"),

@@ -62,6 +62,35 @@ class OutlookTestCase(SynchronousTestCase):
         self.outlook.claim_begins(running, NOW + seconds(after), 100.0 + after)
 
 
+class StandBackTests(OutlookTestCase):
+    """After a run that only others can POST, they are left the longest lead for a while."""
+
+    def lead(self, after: float) -> float:
+        """How much later than a due time so many seconds from now a claim is made."""
+        self.outlook.agenda.add(NOW + seconds(after))
+        at = self.outlook.next_claim()
+        assert at is not None
+        return (at - NOW).total_seconds() - after
+
+    def test_stands_back(self) -> None:
+        self.outlook.lead.others = 1
+        self.scan(horizon=100.0)
+        self.assertEqual(self.lead(1.0), 0)
+        self.outlook.stand_back(100.0)
+        for after in (1.0, 30.0, 59.0):
+            self.assertAlmostEqual(self.lead(after), 0.032)
+            # What it finds in time, or late, does not bring it to the front again.
+            self.claim([RUN._replace(due=NOW)], full=False, after=after)
+        self.assertAlmostEqual(self.lead(60.0), 0.032)
+        self.claim([RUN._replace(due=NOW)], full=False, after=60.0)
+        self.assertEqual(self.lead(61.0), 0)
+
+    def test_alone(self) -> None:
+        """Nobody is there to be quicker."""
+        self.outlook.stand_back(100.0)
+        self.assertEqual(self.lead(1.0), 0)
+
+
 class ClaimTests(OutlookTestCase):
     """When to claim, and how many rows."""
 

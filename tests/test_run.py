@@ -356,6 +356,7 @@ class EndTests(SynchronousTestCase):
             (Skip(LAST), LAST),
             (Retry(LAST, ERROR), LAST),
             (GiveBack(), RUN.claimed),
+            (GiveBack(LAST), LAST),
             (Stop(ERROR), None),
             (Delete(), None),
         ):

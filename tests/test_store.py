@@ -17,8 +17,9 @@ from dalga.model.duration import seconds
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
-from dalga.model.run import Delete, Reschedule, Retry, Run, lease_of
+from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, lease_of
 from dalga.model.schedule import Every, Once
+from dalga.store import Claimed
 from dalga.store import runs as store_runs
 from dalga.store.table import JobsTable
 from tests.examples import THEN, ended
@@ -334,15 +335,26 @@ class ClaimTests(EngineTestCase):
         self.assertLess(abs(left_here - lease_of(LONG).total_seconds()), 5)
 
     async def test_each_run_has_its_own_lease(self) -> None:
-        """P3: rows that are claimed together may have time-outs of their own."""
+        """
+        P3: rows that are claimed together may have endpoints with time-outs of their own, also rows
+        that are read column by column. An endpoint that nobody knows has the default's.
+        """
         store, other = self.open_store(), self.open_store()
         self.in_the_past("a", "b", "c", "d")
-        own = {row: 60.0 * number for number, row in enumerate(self.ids())}
-        self.patch(store_runs, "timeout_of", lambda row, default: own[row.id] or default)
-        claimed = await store.claim(9, LONG)
-        self.assertEqual([run.key.path for run in claimed.runs], ["a", "b", "c", "d"])
-        timeouts = [LONG, 60.0, 120.0, 180.0]
-        self.assertEqual([run.timeout for run in claimed.runs], timeouts)
+        for row, endpoint in zip(self.ids()[1:], ("b", "c", "gone"), strict=True):
+            options = f'{{"endpoint":"{endpoint}"}}'
+            self.sql("UPDATE dalga SET options = %s WHERE id = %s", (options, row))
+        own = {"b": 60.0, "c": 120.0}
+        for read_as in ("text", "columns"):
+            if read_as == "columns":
+                self.patch(store_runs, "run_from_text", lambda *_: None)
+            claimed = await store.claim(9, LONG, timeouts=own)
+            self.assertEqual([run.key.path for run in claimed.runs], ["a", "b", "c", "d"])
+            self.assertEqual([run.timeout for run in claimed.runs], [LONG, 60.0, 120.0, LONG])
+            await self.check_leases(store, other, claimed)
+
+    async def check_leases(self, store: JobsTable, other: JobsTable, claimed: Claimed) -> None:
+        """Each run of a claim of one-off jobs has the lease of its time-out. Ends the runs."""
         self.assertEqual([run.payload for run in claimed.runs], [b"body"] * 4)
         since = {run.lease_ends - lease_of(run.timeout).total_seconds() for run in claimed.runs}
         self.assertLess(max(since) - min(since), 0.001)
@@ -350,7 +362,8 @@ class ClaimTests(EngineTestCase):
             due = (await self.job(store, run.key)).due
             self.assertEqual(due, claimed.now + lease_of(run.timeout))
         self.assertEqual((await other.claim(9, LONG)).runs, [])
-        self.assertEqual(await self.record(store, [(run, Delete()) for run in claimed.runs]), [])
+        given_back = [(run, GiveBack()) for run in claimed.runs]
+        self.assertEqual(await self.record(store, given_back), [])
 
     def ids(self) -> list[Any]:
         """The ids of all rows, in due order."""

@@ -666,6 +666,55 @@ class VerdictTests(EngineTestCase):
         third = await self.claim_one(store, KEY)
         self.assertEqual((third.id, third.attempt, third.started), (run.id, 2, first.claimed))
 
+    async def test_given_back_for_later(self) -> None:
+        """
+        P6: a run whose endpoint is elsewhere leaves the due rows for a while. Neither an attempt
+        nor a failure is counted, and any instance may claim it then, as the same run.
+        """
+        store, other = self.open_store(), self.open_store()
+        run = await self.due_now(store, KEY, endpoint="billing")
+        later = run.claimed + timedelta(seconds=30)
+        self.assertEqual(await self.record(store, [(run, GiveBack(later))]), [])
+        job = await self.job(store, KEY)
+        self.assertEqual(
+            (job.due, job.scheduled, job.attempts, job.running, job.error, job.options.endpoint),
+            (later, run.scheduled, 0, False, None, "billing"),
+        )
+        self.assertEqual((await other.claim(9, LONG)).runs, [])
+        self.sql("UPDATE dalga SET due = scheduled")
+        again = await self.claim_one(other, KEY)
+        self.assertEqual((again.id, again.attempt, again.started), (run.id, 1, again.claimed))
+        # A failed run keeps its attempts, and when it began. A user's last word counts (P4).
+        await self.record(other, [(again, Retry(again.claimed, "500"))])
+        second = await self.claim_one(store, KEY)
+        await self.record(store, [(second, GiveBack(later))])
+        job = await self.job(store, KEY)
+        self.assertEqual((job.due, job.attempts, job.error), (later, 1, "500"))
+        self.sql("UPDATE dalga SET due = scheduled")
+        third = await self.claim_one(store, KEY)
+        self.assertEqual((third.id, third.attempt, third.started), (run.id, 2, again.claimed))
+        await store.trigger(KEY)
+        await self.record(store, [(third, GiveBack(later))])
+        self.assertLess(await self.due(store), later)
+
+    async def due(self, store: JobsTable) -> datetime:
+        due = (await self.job(store, KEY)).due
+        assert due is not None
+        return due
+
+    async def test_a_row_with_a_name_that_is_none(self) -> None:
+        """P6: somebody's SQL may have written anything; the row is set aside."""
+        store = self.open_store()
+        for number, name in enumerate(('"http://evil/"', '"A"', "5", "null", "[]", '""')):
+            self.in_the_past(f"job{number}")
+            options = f'{{"endpoint":{name}}}'
+            self.sql("UPDATE dalga SET options = %s WHERE due IS NOT NULL", (options,))
+            self.assertEqual((await store.claim(9, LONG)).runs, [], name)
+            found = await store.get(JobKey(f"job{number}", "body"))
+            assert isinstance(found, UnreadableJob), found
+            self.assertIn("options is ", found.problem)
+        self.flushLoggedErrors()
+
     async def test_gets_in_line(self) -> None:
         """P6: who has times to make up for goes behind those who are due, not before them."""
         store = self.open_store()

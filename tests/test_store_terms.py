@@ -17,6 +17,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import JobSetAside
+from dalga.model.address import MAX_ENDPOINT_NAME
 from dalga.model.answers import Statuses, statuses_from_text
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import duration_from_text
@@ -499,6 +500,7 @@ class TermsTests(SynchronousTestCase):
             success=MANY_STATUSES,
             gone=MANY_STATUSES,
             give_up=MANY_STATUSES,
+            endpoint="e" * MAX_ENDPOINT_NAME,
         )
         periodic = replace(
             both,

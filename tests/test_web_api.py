@@ -37,7 +37,7 @@ from dalga.model.fields import FIELDS, READERS
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey, Position
 from dalga.model.plan import ScheduleRequest, plan
-from dalga.operations import Operations
+from dalga.operations import EndpointShown, Operations
 from dalga.store import Counts, Page
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
@@ -253,6 +253,21 @@ class Connecting(ClientFactory):
     noisy = False
 
 
+ENDPOINTS = (
+    EndpointShown("default", "http://127.0.0.1:5000/", 10.0, "", (), "200", "204", "none"),
+    EndpointShown(
+        name="billing",
+        baseurl="https://b/in",
+        timeout=0.5,
+        ca="/etc/ca.pem",
+        headers=("Authorization", "X-Key"),
+        success="200-299",
+        gone="none",
+        give_up="400-499",
+    ),
+)
+
+
 class APITestCase(TestCase):
     timeout = 30
     max_connections = MAX_CONNECTIONS
@@ -263,7 +278,13 @@ class APITestCase(TestCase):
         self.announced: list[datetime] = []
         store: Any = self.store
         self.jobs = Operations(
-            store, self.clock, self.announced.append, lambda: 7, "host-1", tzdata="2026f"
+            store,
+            self.clock,
+            self.announced.append,
+            lambda: 7,
+            "host-1",
+            tzdata="2026f",
+            endpoints=ENDPOINTS,
         )
         self.site = make_site(self.jobs, self.clock, max_connections=self.max_connections)
         #: Fires for each connection when the server has lost it.
@@ -326,6 +347,12 @@ class APITestCase(TestCase):
         client.send(line + b" HTTP/1.1\r\nHost: dalga\r\n" + headers + b"\r\n" + body)
         answer = await client.answer(to_head=line.startswith(b"HEAD "))
         return without_date(answer)
+
+    async def shown(self) -> dict[str, Any]:
+        """The JSON of the job a/b."""
+        answer = await self.ask(b"GET /jobs/a/b")
+        members: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+        return members
 
     async def refusal(self, *request: bytes) -> tuple[int, str]:
         """Ask for what is refused: the status and the detail, once all else about it is checked."""
@@ -643,6 +670,7 @@ class ParameterTests(APITestCase):
             "&location=Europe/Riga&until=2030-01-01T00:00:00.5Z&count=3&catch-up=skip"
             "&max-lateness=90.5&on-failure=stop&jitter=1h&dst-gap=skip&dst-overlap=last"
             "&success=200-299,404&gone=none&give-up=400-499"
+            "&endpoint=billing"
         )
         names = {field.name for field in FIELDS if field.show is not None and field.name != "cron"}
         for query, shown in [
@@ -732,12 +760,6 @@ class ParameterTests(APITestCase):
         self.assertEqual(self.store.calls, [])
         given = json.dumps({"path": "a/ö", "body": "1 2", "interval": 60}).encode()
         self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a%2F%C3%B6/1%202", JSON, given))
-
-    async def shown(self) -> dict[str, Any]:
-        """The JSON of the job a/b."""
-        answer = await self.ask(b"GET /jobs/a/b")
-        members: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
-        return members
 
     async def test_what_the_store_refuses_is_refused_too(self) -> None:
         query = b"one-off=1&interval=4294967295"
@@ -903,7 +925,7 @@ class ParameterTests(APITestCase):
                 "there is no parameter 'timezone' (did you mean location?): a job takes interval, "
                 "cron, location, first-run, one-off, immediate, until, count, catch-up, "
                 "max-lateness, on-failure, jitter, success, gone, give-up, dst-gap, "
-                "dst-overlap, if-exists",
+                "dst-overlap, if-exists, endpoint",
             ),
         ]:
             self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))
@@ -911,6 +933,60 @@ class ParameterTests(APITestCase):
                 self.assertEqual(await self.refusal(b"GET /preview?" + query), (400, sentence))
         self.assertEqual(self.store.rows, {})
         self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class EndpointTests(APITestCase):
+    async def test_a_job_names_one(self) -> None:
+        """Behind the original's four keys. That of a job that names none is not shown."""
+        answer = await self.ask(b"PUT /jobs/check_feed/1234?interval=60&endpoint=billing")
+        shown = check_feed(b"2014-11-11T22:11:40Z")
+        self.assertIn(shown[:-1] + b',"endpoint":"billing"}', answer)
+        (job,) = self.store.rows.values()
+        assert isinstance(job, Job)
+        self.assertEqual(job.options.endpoint, "billing")
+        for query in (b"interval=60", b"interval=60&endpoint=default"):
+            self.assertIn(shown, await self.ask(b"PUT /jobs/check_feed/1234?" + query))
+
+    async def test_one_that_is_not_configured(self) -> None:
+        for name in ("biling", "Billing", "", "http://evil/", "x" * 300):
+            cut = repr(name if len(name) <= 40 else name[:39] + "…")
+            sentence = (
+                f"endpoint is {cut}, which is not in the configuration of this instance: it takes "
+                "default, billing"
+            )
+            for request in (
+                b"PUT /jobs/a/b?",
+                b"PUT /jobs/a/b?if-exists=update&",
+                b"GET /preview?",
+            ):
+                refusal = await self.refusal(request + b"interval=60&endpoint=" + name.encode())
+                self.assertEqual(refusal, (400, sentence))
+        self.assertEqual(self.store.calls, [])
+
+    async def test_problem(self) -> None:
+        """It is said by the configuration of the moment, and the job stays as it is."""
+        await self.ask(b"PUT /jobs/a/b?interval=60&endpoint=billing")
+        before = await self.shown()
+        self.assertNotIn("problem", before)
+        self.jobs._endpoint_names = {"default": None}
+        problem = "its endpoint 'billing' is not in the configuration of this instance"
+        self.assertEqual(await self.shown(), {**before, "problem": problem})
+        page = await self.ask(b"GET /jobs")
+        self.assertIn(f'"endpoint":"billing","problem":"{problem}"}}]}}'.encode(), page)
+        self.assertIn(b'"problem":"its endpoint', await self.ask(b"POST /jobs/a/b"))
+
+    async def test_list(self) -> None:
+        """Names of headers only: a value may be a secret."""
+        answer = await self.ask(b"GET /endpoints")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
+        self.assertEqual(
+            answer.partition(b"\r\n\r\n")[2],
+            b'{"endpoints":[{"name":"default","baseurl":"http://127.0.0.1:5000/","timeout":10.0,'
+            b'"ca":"","headers":[],"success":"200","gone":"204","give_up":"none"},'
+            b'{"name":"billing","baseurl":"https://b/in","timeout":0.5,"ca":"/etc/ca.pem",'
+            b'"headers":["Authorization","X-Key"],"success":"200-299","gone":"none",'
+            b'"give_up":"400-499"}]}',
+        )
 
 
 class EnablementTests(APITestCase):

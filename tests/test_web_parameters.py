@@ -316,7 +316,7 @@ class ParametersTests(SynchronousTestCase):
         takes = (
             "a job takes interval, cron, location, first-run, one-off, immediate, until, count, "
             "catch-up, max-lateness, on-failure, jitter, success, gone, give-up, dst-gap, "
-            "dst-overlap, if-exists"
+            "dst-overlap, if-exists, endpoint"
         )
         for request, shown, guess in [
             ((b"intervall=60",), "'intervall'", "interval"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -80,7 +81,13 @@ class SimulatedStore:
         self._time, self._here, self._database, self._trip = time, here, database, trip
         self._others = others
 
-    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
+    def claim(
+        self,
+        limit: int,
+        timeout: float,
+        without: Collection[str] = (),
+        timeouts: Mapping[str, float] = MappingProxyType({}),
+    ) -> Deferred[Claimed]:
         """The time, find, take, read, commit: the five statements of the code that was measured."""
         deferred: Deferred[Claimed] = Deferred()
         database = self._database

@@ -59,7 +59,7 @@ class Entry:
 class FileSection:
     """A section, its name and its keys as they were written. A name may be there more than once."""
 
-    #: In an ini file, ``section.key`` is the heading of a table in a section, as in TOML.
+    #: In an ini file, ``section.key`` or ``section key`` is the heading of a table in a section.
     name: str
     entries: list[Entry]
 
@@ -114,7 +114,11 @@ def named(text: str) -> str:
 # ini
 
 # A section's heading. Only a comment may follow on the line, as other text would be lost.
-_HEADER = re.compile(r"\[(?=\s*[^\s\]])([^\]]+)\]\s*(?:[;#].*)?")
+_HEADING = re.compile(r"\[(?=\s*[^\s\]])([^\]]+)\]\s*(?:[;#].*)?")
+
+# The heading of a table of headers, such as [endpoint.headers]. Its keys are free, and each value
+# may be a secret.
+_FREE = re.compile(r".*[.\s]\s*headers", re.IGNORECASE | re.DOTALL)
 
 
 def _read_ini(path: str, text: str) -> list[FileSection]:
@@ -125,8 +129,8 @@ def _read_ini(path: str, text: str) -> list[FileSection]:
         if not line or line[0] in ";#":
             continue
         where = f"{path}, line {lineno}"
-        if header := _HEADER.fullmatch(line):
-            name = header[1].strip()
+        if heading := _HEADING.fullmatch(line):
+            name = heading[1].strip()
             if name in sections:
                 raise ConfigError(
                     f"{where}: the section [{named(name)}] is there twice, put its keys together"
@@ -145,7 +149,8 @@ def _read_ini(path: str, text: str) -> list[FileSection]:
                 "one, or a comment after ; or #"
             )
         if key in sections[name]:
-            what = f"a key of [{named(name)}]" if "." in name else f"[{named(name)}] {named(key)}"
+            free = _FREE.fullmatch(name)
+            what = f"a key of [{named(name)}]" if free else f"[{named(name)}] {named(key)}"
             raise ConfigError(f"{where}: {what} is there twice, leave one of them")
         sections[name][key] = _ini_entry(name, key, raw)
     return [FileSection(name, list(keys.values())) for name, keys in sections.items()]
@@ -165,9 +170,8 @@ def _ini_entry(section: str, key: str, raw: str) -> Entry:
         return Entry(key, re.sub(r"\\(.)", r"\1", quoted[1]))
     comment = re.search(r"(?:^|\s)[;#]", raw)
     text = raw if comment is None else raw[: comment.start()].rstrip()
-    if text != raw and (key.lower() == "password" or "." in section):
-        # A comment, or part of the password? A wrong guess would end as "access denied". In a table
-        # keys are free, and each value may be a secret.
+    if text != raw and (key.lower() == "password" or _FREE.fullmatch(section)):
+        # A comment, or part of the password? A wrong guess would end as "access denied".
         return Entry(
             key, raw, problem="put it in double quotes, as it has a ; or # that starts a comment"
         )
@@ -264,6 +268,9 @@ def _toml_kind(value: object) -> Kind:
 #: How deep lists and tables may be in each other, in a value that is passed over.
 _DEPTH = 8
 
+#: How deep a table may be that is read: [endpoint], [endpoint.billing], [endpoint.billing.headers].
+_TABLES = 3
+
 
 def _read_yaml(path: str, text: str) -> Iterator[FileSection]:
     loader = None
@@ -328,14 +335,14 @@ class _Yaml:
         """
         Read the keys and values up to the end of a mapping.
 
-        :param depth: 1 in a section, 2 in a table of a section.
+        :param depth: 1 in a section, 2 in a table of a section, 3 in a table of such a table.
         """
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._key(event)
             value = self._next()
             if isinstance(value, yaml.ScalarEvent):
                 yield _yaml_entry(key, value)
-            elif isinstance(value, yaml.MappingStartEvent) and depth == 1:
+            elif isinstance(value, yaml.MappingStartEvent) and depth < _TABLES:
                 yield Entry(key, "", Kind.TABLE, table=tuple(self._entries(depth + 1)))
             elif isinstance(value, yaml.SequenceStartEvent):
                 yield Entry(key, "", Kind.LIST, elements=_elements(list(self._list())))

@@ -7,11 +7,19 @@ been meant.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 
-from dalga.config import headers
-from dalga.config.formats import Entry, named, quoted, read_file
+from dalga.config.endpoints import (
+    ENDPOINT,
+    endpoint_in_variable,
+    heading,
+    in_variable_of,
+    same_variables,
+    section_of,
+    variable_of,
+    why_not_name,
+)
+from dalga.config.formats import Entry, FileSection, Kind, named, quoted, read_file
 from dalga.config.headers import HEADERS, Headers
 from dalga.config.links import is_link
 from dalga.config.names import (
@@ -28,6 +36,7 @@ from dalga.config.names import (
 from dalga.config.sections import KEYS, SECTIONS
 from dalga.config.values import Value
 from dalga.errors import ConfigError
+from dalga.model.address import DEFAULT_ENDPOINT
 
 #: By section and key.
 _Values = dict[tuple[str, str], Value]
@@ -42,7 +51,9 @@ class Given:
         self.origins: dict[str, str] = {}
         #: Variables that Kubernetes or a docker link has set, not an operator.
         self.links: list[str] = []
-        self.headers = Headers()
+        #: The headers of each endpoint, by its name. The endpoints that have a name are those here.
+        self.headers: dict[str, Headers] = {}
+        self._headers_of(DEFAULT_ENDPOINT)
         self._values: _Values = {}
         #: Sentences on variables whose names are nearly those of keys.
         self._likenesses: list[str] = []
@@ -68,16 +79,71 @@ class Given:
         """
         values: _Values = {}
         for written in read_file(path):
-            if written.name.lower() == headers.SECTION:
-                self.headers.add_table(path, written.entries)
+            if table := heading(written.name):
+                name = table.endpoint
+                if name is not None and not table.of_headers:
+                    self._add_endpoint(values, path, written, name)
+                    continue
+                if name is not None:
+                    self._check_name(path, written, name)
+                headers = self._headers_of(name or DEFAULT_ENDPOINT)
+                headers.add_table(path, named(written.name), written.entries)
                 continue
             section = self._begin(path, written.name)
             for entry in written.entries:
-                if (section, entry.key.lower()) == HEADERS:
-                    self.headers.add_key(path, entry)
+                key = entry.key.lower()
+                if (section, key) == HEADERS:
+                    self.headers[DEFAULT_ENDPOINT].add_key(path, section, entry)
+                elif section == ENDPOINT and entry.kind is Kind.TABLE and key not in KEYS[ENDPOINT]:
+                    inner = FileSection(f"{ENDPOINT}.{entry.key}", [*entry.table])
+                    self._add_endpoint(values, path, inner, entry.key)
                 else:
-                    _add(values, section, _value_of(path, section, entry))
+                    _add(values, section, _value_of(path, section, section, entry))
         self._values.update(values)
+
+    def _add_endpoint(self, values: _Values, path: str, written: FileSection, name: str) -> None:
+        """
+        Take the keys of an endpoint that has a name.
+
+        :raises ConfigError: for a name that can't be one, and as `add_file`.
+        """
+        self._check_name(path, written, name)
+        section, title = section_of(name), named(written.name)
+        if section in self.origins:
+            raise ConfigError(f"{path}: the endpoint {name} is there twice, put its keys together")
+        self.origins[section] = f"[{title}] in {path}"
+        headers = self._headers_of(name)
+        for entry in written.entries:
+            if entry.key.lower() == HEADERS[1]:
+                headers.add_key(path, title, entry)
+            else:
+                _add(values, section, _value_of(path, section, title, entry))
+
+    def _check_name(self, path: str, written: FileSection, name: str) -> None:
+        """
+        :param written: the table with the name in its heading.
+        :raises ConfigError: for a name that no endpoint can have, or not beside the others.
+        """
+        title = named(written.name)
+        keys = {entry.key.lower() for entry in written.entries}
+        if not keys & set(KEYS[ENDPOINT]) and difflib.get_close_matches(
+            name.lower(), HEADERS[1:], cutoff=0.8
+        ):
+            raise ConfigError(
+                f"{path}: there is no section [{title}], did you mean [{'.'.join(HEADERS)}]?"
+            )
+        if why := why_not_name(name):
+            raise ConfigError(f"{path}: [{title}] has the name {quoted(name)}: {why}")
+        for other in self.headers:
+            if other != name and same_variables(other) == same_variables(name):
+                raise ConfigError(
+                    f"{path}: [{title}]: there is an endpoint {other} as well, and their variables "
+                    "would have the same names, choose another name"
+                )
+
+    def _headers_of(self, endpoint: str) -> Headers:
+        variables = f"DALGA_{in_variable_of(endpoint)}_{HEADERS[1].upper()}"
+        return self.headers.setdefault(endpoint, Headers(variables))
 
     def _begin(self, path: str, name: str) -> str:
         """
@@ -113,8 +179,8 @@ class Given:
             if prefix != "DALGA" or section.lower() not in SECTIONS or section != section.upper():
                 if not is_link(name, text, environ):
                     self._note_likeness(name)
-            elif re.match(rf"{headers.VARIABLE}(_|$)", name):
-                self.headers.add_variable(name, text)
+            elif section == ENDPOINT.upper():
+                self._add_endpoint_variable(values, name, text, environ)
             elif is_link(name, text, environ):
                 self.links.append(name)
             else:
@@ -124,6 +190,50 @@ class Given:
                 value = Value(key, text, name, secret=is_secret(section, key))
                 _add(values, section, value)
         self._values.update(values)
+
+    def _add_endpoint_variable(
+        self, values: _Values, name: str, text: str, environ: Mapping[str, str]
+    ) -> None:
+        """
+        Take a variable whose name begins with ``DALGA_ENDPOINT``.
+
+        :raises ConfigError: for a variable that names no key, or no endpoint.
+        """
+        keys = {in_variable(key): key for key in known_keys(ENDPOINT).values()}
+        rest = name.partition("_")[2].partition("_")[2]
+        found = variable_of(rest, keys)
+        # A header may have any name, also that of a variable of Kubernetes'.
+        if (found is None or found.key in keys or found.endpoint) and is_link(name, text, environ):
+            self.links.append(name)
+            return
+        endpoint = found and endpoint_in_variable(found.endpoint, self.headers)
+        if found is None or endpoint is None:
+            raise self._no_variable(name, rest)
+        if found.endpoint and (why := why_not_name(endpoint)):
+            raise ConfigError(f"{named(name)} has the name {quoted(endpoint)}: {why}")
+        section = section_of(endpoint)
+        headers = self._headers_of(endpoint)
+        if found.key not in keys:
+            headers.add_variable(name, text)
+            if endpoint == DEFAULT_ENDPOINT:
+                return
+        else:
+            key = keys[found.key]
+            _add(values, section, Value(key, text, name, secret=is_secret(section, key)))
+        self.origins.setdefault(section, name)
+
+    def _no_variable(self, name: str, rest: str) -> ConfigError:
+        """
+        The error for a variable of an endpoint that has no name of a key in it.
+
+        :param rest: what follows on ``DALGA_ENDPOINT_`` in it.
+        """
+        near = [section_of(each) for each in self.headers]
+        if "_" in rest:  # of an endpoint that has no other variable
+            near.append(f"{ENDPOINT} {rest.upper().rpartition('_')[0]}")
+        names = [variable(section, key) for section in near for key in key_names(section)]
+        hint = instead(name, names, "{}")
+        return ConfigError(f"{named(name)} is not a variable of Dalga's{hint}")
 
     def add_option(self, section: str, key: str, text: str) -> None:
         """Take the value of an option of the command line, which has the name of a key."""
@@ -148,20 +258,21 @@ class Given:
             self._likenesses.append(f"{named(name)} is ignored, did you mean {which}?")
 
 
-def _value_of(path: str, section: str, entry: Entry) -> Value:
+def _value_of(path: str, section: str, title: str, entry: Entry) -> Value:
     """
     A line of a file as a value.
 
+    :param title: the heading of the section.
     :raises ConfigError: for an unknown key, or a value that can't be taken.
     """
     known = known_keys(section)
     if entry.key.lower() not in known:
         raise ConfigError(
-            f"{path}: [{section}] has no key {quoted(entry.key)}"
+            f"{path}: [{title}] has no key {quoted(entry.key)}"
             f"{instead(entry.key, key_names(section), '{}')}"
         )
     key = known[entry.key.lower()]
-    where = f"{path}: [{section}] {key}"
+    where = f"{path}: [{title}] {key}"
     value = Value(key, entry.text, where, entry.kind, is_secret(section, key), entry.elements)
     if entry.problem is not None:
         raise value.refuse(entry.problem)

@@ -1,6 +1,6 @@
 """
-The headers that each POST has: their names and values, from a file's table ``[endpoint.headers]``
-and from variables such as ``DALGA_ENDPOINT_HEADERS_X_API_KEY``.
+The headers that each POST to an endpoint has: their names and values, from a file's table such as
+``[endpoint.headers]`` and from variables such as ``DALGA_ENDPOINT_HEADERS_X_API_KEY``.
 
 Any header's value may be a secret. So no sentence here has a value in it, nor a name that can't be
 a header's.
@@ -20,10 +20,6 @@ from dalga.errors import ConfigError
 #: Section and key of the one key that is a table. A file has ``[endpoint.headers]``, and a line for
 #: each header below.
 HEADERS = ("endpoint", "headers")
-SECTION = ".".join(HEADERS)
-
-#: The beginning of the names of the headers' variables.
-VARIABLE = "DALGA_ENDPOINT_HEADERS"
 
 #: Headers that say how a message is written, or how it goes from one host to the next (RFC 9110
 #: section 7.6.1). Dalga sets these by itself.
@@ -47,33 +43,42 @@ MESSAGE_HEADERS = (
 
 
 class Headers:
-    """The headers that were given. A variable goes before the file's header of that name."""
+    """
+    The headers of an endpoint that were given. A variable goes before the file's header of that
+    name.
 
-    def __init__(self) -> None:
+    :param variable: the beginning of the names of the headers' variables.
+    """
+
+    def __init__(self, variable: str) -> None:
+        self._variable = variable
         #: By their names in lower case.
         self.given: dict[str, Value] = {}
 
-    def add_key(self, path: str, entry: Entry) -> None:
+    def add_key(self, path: str, section: str, entry: Entry) -> None:
         """
-        Take ``headers`` where it is a key of ``[endpoint]``.
+        Take ``headers`` where it is a key of an endpoint's section.
 
         :param path: the file's, for sentences.
+        :param section: the heading of the section.
         :raises ConfigError: for a value that is neither a table nor empty.
         """
+        table = f"{section} {HEADERS[1]}" if " " in section else f"{section}.{HEADERS[1]}"
         if entry.kind is Kind.TABLE:
-            self.add_table(path, entry.table)
+            self.add_table(path, table, entry.table)
         elif entry.text or entry.kind not in (Kind.TEXT, Kind.NOTHING):
-            where = f"{path}: [endpoint] headers"
+            where = f"{path}: [{section}] {HEADERS[1]}"
             raise _value("", entry.text, where, entry.kind).refuse(
-                "each header takes a line of its own below [endpoint.headers], or in YAML below "
+                f"each header takes a line of its own below [{table}], or in YAML below "
                 'headers:, such as X-Api-Key = "..."'
             )
 
-    def add_table(self, path: str, entries: Iterable[Entry]) -> None:
+    def add_table(self, path: str, table: str, entries: Iterable[Entry]) -> None:
         """
-        Take the lines of ``[endpoint.headers]``.
+        Take the lines of a table of headers.
 
         :param path: the file's, for sentences.
+        :param table: the heading of the table.
         :raises ConfigError: for a name that no header can have, or that is there twice.
         """
         for entry in entries:
@@ -81,10 +86,10 @@ class Headers:
             # RFC 9110 section 5.1. A wrong name may hold the value: "Authorization: secret".
             if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
                 raise ConfigError(
-                    f"{path}: [endpoint.headers] has a key that can't be a header's name (not "
+                    f"{path}: [{table}] has a key that can't be a header's name (not "
                     'shown): it takes ASCII letters, digits and -, such as X-Api-Key = "..."'
                 )
-            where = f"{path}: [endpoint.headers] {name}"
+            where = f"{path}: [{table}] {name}"
             value = _value(name, entry.text, where, entry.kind)
             if name.lower() in self.given:
                 raise ConfigError(f"{where} is there twice, leave one of them")
@@ -96,16 +101,17 @@ class Headers:
         """
         Take ``DALGA_ENDPOINT_HEADERS_X_API_KEY`` for ``X-Api-Key``.
 
+        :param variable: its name, which begins as those of the headers' variables do.
         :raises ConfigError: for a variable that names no header.
         """
-        name = variable.removeprefix(VARIABLE).removeprefix("_")
+        name = variable.removeprefix(self._variable).removeprefix("_")
         value = _value(name.replace("_", "-").title(), text, variable)
         if re.fullmatch(r"[A-Z0-9]+(_[A-Z0-9]+)*", name):
             self.given[value.key.lower()] = value
-        elif text or variable != VARIABLE:
+        elif text or variable != self._variable:
             raise replace(value, where=named(variable)).refuse(
                 "each header takes a variable of its own, with its name behind "
-                f"{VARIABLE}_, such as {VARIABLE}_X_API_KEY"
+                f"{self._variable}_, such as {self._variable}_X_API_KEY"
             )
 
 

@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from dalga.config.endpoints import section_of
 from dalga.config.given import Given
 from dalga.config.headers import header
 from dalga.config.keys import read
+from dalga.config.names import variable
 from dalga.config.sections import (
     Config,
     EndpointConfig,
@@ -28,6 +30,7 @@ from dalga.config.sections import (
 )
 from dalga.config.values import Value
 from dalga.errors import ConfigError
+from dalga.model.address import DEFAULT_ENDPOINT
 
 #: A section's values by the names of their keys.
 Values = Mapping[str, Value]
@@ -69,7 +72,12 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
         database=database,
         jobs=jobs,
         listen=read(ListenConfig, given.of("listen")),
-        endpoint=_endpoint(given.of("endpoint"), given.headers.given),
+        endpoint=_endpoint(given.of("endpoint"), given.headers[DEFAULT_ENDPOINT].given),
+        named_endpoints={
+            name: _named_endpoint(name, given)
+            for name in sorted(given.headers)
+            if name != DEFAULT_ENDPOINT
+        },
         notes=tuple(notes),
         links=tuple(given.links),
     )
@@ -166,11 +174,29 @@ def _check_tls(mysql: MySQLConfig, values: Values) -> None:
         )
 
 
+def _named_endpoint(name: str, given: Given) -> EndpointConfig:
+    """
+    Read the section of an endpoint that has a name.
+
+    :raises ConfigError: for one without a baseurl, and as `_endpoint`.
+    """
+    section, headers = section_of(name), given.headers[name].given
+    values = given.of(section)
+    if "baseurl" not in values:
+        first = next(iter((*values.values(), *headers.values())), None)
+        where = given.origins[section] if first is None else first.where
+        raise ConfigError(
+            f"{where}: the endpoint {name} has no baseurl, give it one, such as "
+            f"baseurl = https://example.org/in/ or {variable(section, 'baseurl')}"
+        )
+    return _endpoint(values, headers)
+
+
 def _endpoint(values: Values, headers: Values) -> EndpointConfig:
     """
-    Read ``[endpoint]``.
+    Read the section of an endpoint.
 
-    :param headers: the values of ``[endpoint.headers]``, by the headers' names in lower case.
+    :param headers: the values of its headers, by the headers' names in lower case.
     :raises ConfigError: for keys that do not go together.
     """
     sent = tuple((value.key, header(value)) for value in headers.values())

@@ -5,8 +5,10 @@ The names of sections and keys: Dalga's, the Go releases', and which name an unk
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 
+from dalga.config.endpoints import ENDPOINT
 from dalga.config.headers import HEADERS
 from dalga.config.keys import keys_of
 from dalga.config.sections import KEYS, SECTIONS
@@ -47,9 +49,14 @@ MEANT: Mapping[str, str] = {
 }
 
 
+def kind_of(section: str) -> str:
+    """The section that has the same keys: ``endpoint`` for ``endpoint billing``."""
+    return section.partition(" ")[0]
+
+
 def variable(section: str, key: str) -> str:
     """The name of the variable of a key."""
-    return f"DALGA_{section.upper()}_{in_variable(key)}"
+    return f"DALGA_{re.sub('[- ]', '_', section).upper()}_{in_variable(key)}"
 
 
 def in_variable(key: str) -> str:
@@ -59,7 +66,8 @@ def in_variable(key: str) -> str:
 
 def key_names(section: str) -> list[str]:
     """A section's keys, as a sentence on an unknown key lists them."""
-    return [*KEYS[section], HEADERS[1]] if section == HEADERS[0] else [*KEYS[section]]
+    kind = kind_of(section)
+    return [*KEYS[kind], HEADERS[1]] if kind == ENDPOINT else [*KEYS[kind]]
 
 
 def known_keys(section: str) -> dict[str, str]:
@@ -68,12 +76,12 @@ def known_keys(section: str) -> dict[str, str]:
     them.
     """
     more = [key for within, key in (*ELSEWHERE, *UNNEEDED) if within == section]
-    return {name.lower(): name for name in (*KEYS[section], *more)}
+    return {name.lower(): name for name in (*KEYS[kind_of(section)], *more)}
 
 
 def is_secret(section: str, key: str) -> bool:
     """Whether a key's value is a password."""
-    return any(each.secret and each.name == key for each in keys_of(SECTIONS[section]))
+    return any(each.secret and each.name == key for each in keys_of(SECTIONS[kind_of(section)]))
 
 
 def instead(given: str, known: Iterable[str], form: str) -> str:

@@ -15,7 +15,7 @@ from dalga.config.formats import Kind
 from dalga.config.keys import Key, key, keys_of, of_key, parts
 from dalga.config.values import Reader, Value, boolean, duration, number, text, whole
 from dalga.errors import ConfigError
-from dalga.model.address import host_and_port, why_not_base_url
+from dalga.model.address import DEFAULT_ENDPOINT, host_and_port, why_not_base_url
 from dalga.model.answers import Answers, Statuses, statuses_from_text, takes
 from dalga.model.retry import RetryPolicy
 
@@ -172,7 +172,7 @@ class ListenConfig:
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
-    """``[endpoint]``: where jobs are POSTed to."""
+    """``[endpoint]``, or ``[endpoint billing]``: where jobs are POSTed to."""
 
     #: An http or https URL of ASCII characters: scheme, host, and maybe a port and a path. A user
     #: and a password that the file has in the URL are a header here.
@@ -201,14 +201,23 @@ class Config:
     jobs: JobsConfig = JobsConfig()
     database: MySQLConfig | SQLiteConfig = SQLiteConfig()
     listen: ListenConfig = ListenConfig()
+    #: That of the jobs that name none.
     endpoint: EndpointConfig = EndpointConfig()
+    #: The other endpoints by their names, in the order of the names.
+    named_endpoints: Mapping[str, EndpointConfig] = field(default_factory=dict)
     #: Sentences for the log, on values that were given and change nothing.
     notes: tuple[str, ...] = field(default=(), compare=False)
     #: Variables that have the name of a key, and that Kubernetes or a docker link has set.
     links: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def endpoints(self) -> Mapping[str, EndpointConfig]:
+        """All endpoints by their names, the default one first."""
+        return {DEFAULT_ENDPOINT: self.endpoint, **self.named_endpoints}
 
-#: The sections by their names. Each can be there once.
+
+#: The sections by their names. Each can be there once, but for ``[endpoint]``: an endpoint with a
+#: name has a section of the same keys. `dalga.config.endpoints` says where.
 SECTIONS: Mapping[str, type[DataclassInstance]] = {
     "jobs": JobsConfig,
     "mysql": MySQLConfig,

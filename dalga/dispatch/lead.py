@@ -60,6 +60,10 @@ class Lead:
         """How much later than the due time this instance claims, in seconds."""
         return seconds_of(self._step) if self.others else 0.0
 
+    def leave_longest(self) -> None:
+        """From now on, leave the others as much as there is."""
+        self._step = LONGEST
+
     def claimed(self, found: int, waited: float) -> None:
         """A claim has answered for which a row was due. See `step_after`."""
         self._step = step_after(self._step, found, waited)

@@ -55,6 +55,16 @@ def log_skip(end: End) -> None:
     )
 
 
+def log_elsewhere(run: Run) -> None:
+    """The line of runs whose endpoint this instance has not. `run` is the first of them."""
+    log.warn(
+        "{path!r} {body!r}: not started, its endpoint {endpoint!r} is not in the configuration of "
+        "this instance; it is due again in a while, and so is each other run of that endpoint",
+        endpoint=run.options.endpoint,
+        **fields(run),
+    )
+
+
 def log_end(end: End) -> None:
     """The one line that each attempt leaves in the log."""
     run, outcome, meaning = end.run, end.outcome, end.meaning

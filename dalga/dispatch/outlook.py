@@ -23,6 +23,10 @@ from dalga.dispatch.claimsize import ClaimSize
 from dalga.dispatch.lead import Lead
 from dalga.store import Claimed, Dues, Recorded
 
+#: How long (seconds) an instance leaves others the longest lead, from the last run on that only
+#: they can POST. Such a run is due again within half of it: see `elsewhere.py`.
+STANDS_BACK = 60.0
+
 
 class Outlook:
     """
@@ -43,6 +47,8 @@ class Outlook:
         self.next_scan = 0.0
         #: Due times that became known during the claim under way; None while none is.
         self._meanwhile: list[datetime] | None = None
+        #: Until then the others are left the longest lead, in seconds of the reactor's clock.
+        self._stands_back_until = 0.0
         #: The paths that the last scan did not read.
         self._unscanned: frozenset[str] = frozenset()
 
@@ -85,6 +91,16 @@ class Outlook:
         later, burst = due + timedelta(seconds=lead), self.size.burst
         return due if self.agenda.jobs_until(later, burst) >= burst else later
 
+    def stand_back(self, seconds: float) -> None:
+        """
+        A claim has brought a run that only another instance can POST. That one is to be quicker:
+        it may be one that leaves this instance a lead.
+
+        :param seconds: the present time by the reactor's clock.
+        """
+        self._stands_back_until = seconds + STANDS_BACK
+        self.lead.leave_longest()
+
     def claim_begins(self, running: int, now: datetime, seconds: float) -> None:
         """
         A claim looks at all rows that are due by now.
@@ -120,7 +136,8 @@ class Outlook:
         # In a burst nobody leaves a lead. A row of a path that claims leave out is nobody's.
         if due is not None and due <= claimed.now and not (left_out or self.size.in_burst):
             waited = claimed.now - claimed.runs[0].due if claimed.runs else timedelta(0)
-            self.lead.claimed(len(claimed.runs), waited.total_seconds())
+            if seconds >= self._stands_back_until:
+                self.lead.claimed(len(claimed.runs), waited.total_seconds())
         forgotten = self.agenda.forget_until(claimed.now)
         self.size.claimed(len(claimed.runs), claimed.full, forgotten, running)
         self.more = self.more or claimed.full

@@ -1,8 +1,9 @@
 """
 The runs whose POST is under way, each from its start to its `End`.
 
-A claimed run is looked at once more (`Posts.admit`): one that is too late is skipped, and one whose
-POST could not end within its lease is not started. The others are POSTed (`Posts.start`). What a
+A claimed run is looked at once more (`Posts.admit`). A run that is too late is skipped. A run whose
+endpoint this instance has not is given back (`elsewhere.py`). A run whose POST could not end within
+its lease is not started. The others are POSTed (`Posts.start`). What a
 POST came to is judged, logged, and handed to the recorder.
 
 What always holds: of one row, at most one POST of this instance is under way (P3). A mistake of
@@ -21,6 +22,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from dalga.dispatch.elsewhere import Elsewhere
 from dalga.dispatch.loglines import fields, log_end, log_skip
 from dalga.dispatch.recorder import Recorder
 from dalga.log import debugging, logger
@@ -32,7 +34,7 @@ log = logger(__name__)
 
 
 class Poster(Protocol):
-    """What dispatch needs of `dalga.outgoing.endpoint.Endpoint`."""
+    """What dispatch needs of `dalga.outgoing.endpoints.Endpoints`."""
 
     def post(self, run: Run) -> Deferred[Outcome]:
         """POST a run. Never fails: what goes wrong is an outcome."""
@@ -45,6 +47,7 @@ class Posts:
     :param reactor: its ``seconds`` have to be the steady clock that the store's leases are in.
     :param random: for jitter.
     :param reach: how far ahead of the database's time a next run may be.
+    :param elsewhere: for the runs whose endpoint this instance has not.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Posts:
         policy: RunPolicy,
         random: Random,
         reach: Reach,
+        elsewhere: Elsewhere,
     ) -> None:
         self._reactor = reactor
         self._clock = store.clock
@@ -64,6 +68,7 @@ class Posts:
         self._policy = policy
         self._random = random
         self._reach = reach
+        self._elsewhere = elsewhere
         #: By row.
         self._running: dict[int, Run] = {}
         #: Running runs whose lease ended early, and which were claimed again: the second claim's
@@ -80,6 +85,10 @@ class Posts:
             skipped = End(run, None, too_late)
             log_skip(skipped)
             self._recorder.add(skipped)
+            return False
+        if self._elsewhere.has(run):
+            if not self.joins_running(run):
+                self._recorder.add(self._elsewhere.end(run))
             return False
         if self._reactor.seconds() + run.timeout > run.lease_ends:
             # The machine slept, or was cut off, since the claim. Before the POST could end,

@@ -19,7 +19,8 @@ until it succeeds (P5). Nothing here reads the machine's wall clock (P8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from dalga.dispatch.elsewhere import Elsewhere
 from dalga.dispatch.loglines import log_recorded
 from dalga.dispatch.outages import CLAIM, SCAN, Outages
 from dalga.dispatch.outlook import Outlook
@@ -35,6 +37,7 @@ from dalga.dispatch.query import Query
 from dalga.dispatch.recorder import Recorder
 from dalga.dispatch.slots import Slots
 from dalga.dispatch.upkeep import Upkeep
+from dalga.model.address import DEFAULT_ENDPOINT
 from dalga.model.run import RunPolicy, lease_of
 from dalga.model.setback import Reach
 from dalga.store import Claimed, Dues, Recorded, Store
@@ -49,10 +52,17 @@ class Pace:
 
     #: POSTs in flight at once.
     slots: int
-    #: How long a POST of a job takes at most that has no time-out of its own, in seconds.
+    #: How long a POST to the default endpoint takes at most, in seconds.
     timeout: float
     #: Time between two scans, in seconds. Another instance's new job may be seen this late.
     scan: float
+    #: How long a POST to another endpoint takes at most (seconds), by the endpoint's name.
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def longest_timeout(self) -> float:
+        """How long any POST takes at most, in seconds."""
+        return max([self.timeout, *self.timeouts.values()])
 
 
 class Scheduler:
@@ -75,13 +85,18 @@ class Scheduler:
         self._reactor = reactor
         self._store = store
         self._pace = pace
-        lease = lease_of(pace.timeout)
+        lease = lease_of(pace.longest_timeout)
         self._outages = outages = Outages(reactor, lease.total_seconds())
         self._recorder = recorder = Recorder(reactor, store, outages, self._recorded)
         self._outlook = outlook = Outlook(pace.scan, pace.slots)
         retry, variation = policy.retry, 1 + policy.randomization_factor
         reach = Reach(lease, retry.max_interval * (1 + retry.jitter), variation)
-        posts = Posts(reactor, store, endpoint, recorder, policy, random, reach)
+        elsewhere = Elsewhere(
+            reactor,
+            {DEFAULT_ENDPOINT, *pace.timeouts},
+            lambda: outlook.stand_back(reactor.seconds()),
+        )
+        posts = Posts(reactor, store, endpoint, recorder, policy, random, reach, elsewhere)
         self._slots = Slots(
             reactor, store, posts, recorder, outlook, pace.slots, self._slot_freed, self._changed
         )
@@ -209,7 +224,8 @@ class Scheduler:
         now, seconds = self._store.clock.now(), self._reactor.seconds()
         self._outlook.claim_begins(self.running, now, seconds)
         rows = self._outlook.rows(self._slots.wanted)
-        return self._store.claim(rows, self._pace.timeout, self._slots.left_out)
+        pace = self._pace
+        return self._store.claim(rows, pace.timeout, self._slots.left_out, pace.timeouts)
 
     def _take_in(self, claimed: Claimed) -> None:
         left_out, seconds = self._slots.left_out, self._reactor.seconds()

@@ -1,5 +1,6 @@
 """
-Hosts, their ports, and base URLs: whether a text is one, and why another text is not.
+Hosts, their ports, base URLs, and the names of endpoints: whether a text is one, and why another
+text is not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,21 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 #: A host's name in a URL: ASCII labels (RFC 1035 section 2.3.4), in which an underscore may be.
 HOST_NAME = re.compile(r"(?=.{1,254}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+
+#: The endpoint of the jobs that name none: ``[endpoint]`` of the configuration.
+DEFAULT_ENDPOINT = "default"
+
+#: The longest name of an endpoint, in characters.
+MAX_ENDPOINT_NAME = 64
+
+
+def is_endpoint_name(text: str) -> bool:
+    """
+    Whether a text has the form of an endpoint's name: lower case letters and digits, with single
+    ``-`` and ``_`` between them, 64 characters at most.
+    """
+    form = re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", text)
+    return form is not None and len(text) <= MAX_ENDPOINT_NAME
 
 
 def is_host(text: str) -> bool:

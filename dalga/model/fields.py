@@ -20,6 +20,7 @@ from dalga.model.reading import (
     boolean,
     count,
     cron,
+    endpoint,
     instant_or_wall,
     interval,
     jitter,
@@ -33,6 +34,7 @@ from dalga.model.schedule import Schedule, exact_timestamp
 from dalga.model.writing import (
     COUNT,
     DURATION,
+    ENDPOINT,
     INSTANT,
     STATUSES,
     SUCCESS,
@@ -100,6 +102,7 @@ FIELDS = (
     Field("dst-gap", one_of(Gap), "schedule.zone.gap", str, choice(Gap)),
     Field("dst-overlap", one_of(Overlap), "schedule.zone.overlap", str, choice(Overlap)),
     Field("if-exists", one_of(IfExists)),
+    Field("endpoint", endpoint, "options.endpoint", str, ENDPOINT),
 )
 
 

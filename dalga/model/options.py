@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
+from dalga.model.address import DEFAULT_ENDPOINT
 from dalga.model.answers import Statuses
 from dalga.model.duration import Duration
 
@@ -70,6 +71,8 @@ class Chosen:
     success: Statuses | None = None
     gone: Statuses | None = None
     give_up: Statuses | None = None
+    #: The name of the endpoint that the job is POSTed to.
+    endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Options(Chosen):
 
     catch_up: CatchUp = CatchUp.ONE
     on_failure: OnFailure = OnFailure.CONTINUE
+    endpoint: str = DEFAULT_ENDPOINT
     #: The interval of a one-off job: how long after its PUT it was to run.
     delay: Duration | None = None
 

@@ -257,6 +257,12 @@ def _duration(name: str, value: str, takes: str) -> Duration:
         raise InvalidRequest(f"{name} is {shown(value)}, which {problem}; {takes}") from None
 
 
+@of_text
+def endpoint(name: str, value: str) -> str:
+    """:return: the text: which endpoints there are, the configuration says (`dalga.operations`)."""
+    return value
+
+
 def one_of(kind: type[E]) -> Callable[[str, Value], E]:
     """:return: a reader of the values of an enumeration, in any case."""
     *others, last = kind

@@ -10,7 +10,8 @@ is POSTed or written here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from http import HTTPStatus
@@ -148,6 +149,9 @@ class Retry(NamedTuple):
 class GiveBack:
     """This run was claimed, but not begun: anybody may have it."""
 
+    #: Not before this time; None for at once, as before the claim.
+    until: datetime | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -202,8 +206,8 @@ class End(NamedTuple):
                 return scheduled
             case Retry(due):
                 return due
-            case GiveBack():
-                return self.run.claimed
+            case GiveBack(until):
+                return until or self.run.claimed
             case Stop() | Delete():
                 return None
 
@@ -217,8 +221,10 @@ class RunPolicy:
     randomization_factor: float = 0.0
     #: Whether intervals are counted from the anchor, or else from the end of the run before.
     fixed_intervals: bool = True
-    #: What the endpoint's answers mean.
+    #: What the answers of the default endpoint mean.
     answers: Answers = Answers()
+    #: What the answers of the other endpoints mean, by their names.
+    named_answers: Mapping[str, Answers] = field(default_factory=dict)
 
     def variation(self, random: Random) -> float:
         """By what an interval of elapsed time is multiplied, where intervals are varied."""
@@ -235,7 +241,8 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
     """
     status, meaning = outcome.status, Meaning.RETRY
     if status is not None:
-        meaning = policy.answers.meaning(status, run.options)
+        answers = policy.named_answers.get(run.options.endpoint, policy.answers)
+        meaning = answers.meaning(status, run.options)
     if meaning is Meaning.RETRY:
         retry_after = outcome.retry_after
         if isinstance(retry_after, datetime):

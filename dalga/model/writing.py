@@ -14,6 +14,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any
 
+from dalga.model.address import is_endpoint_name
 from dalga.model.answers import Statuses, statuses_from_text
 from dalga.model.duration import duration_from_text
 from dalga.model.schedule import Cron, Once, Schedule
@@ -112,6 +113,12 @@ def _load_count(value: object) -> int:
     return value
 
 
+def _load_endpoint(value: str) -> str:
+    if not is_endpoint_name(value):
+        raise ValueError(f"{value!r:.40} is not the name of an endpoint")
+    return value
+
+
 #: How an aware datetime in UTC is kept: in ISO 8601.
 INSTANT = Member(datetime.isoformat, _load_instant)
 #: How a whole number, 1 or more, is kept.
@@ -121,3 +128,5 @@ STATUSES = Member(str, _load_statuses)
 SUCCESS = Member(str, _load_success)
 #: How a `Duration` is kept: as its text.
 DURATION = Member(attrgetter("text"), duration_from_text)
+#: How the name of an endpoint is kept.
+ENDPOINT = Member(str, _load_endpoint)

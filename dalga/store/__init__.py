@@ -7,9 +7,10 @@ this room. All instants are the database's time (P8), as aware UTC datetimes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -271,7 +272,13 @@ class Store(Protocol):
         :param without: jobs with these paths are passed over.
         """
 
-    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
+    def claim(
+        self,
+        limit: int,
+        timeout: float,
+        without: Collection[str] = (),
+        timeouts: Mapping[str, float] = MappingProxyType({}),
+    ) -> Deferred[Claimed]:
         """
         Take up to `limit` due rows, the one that is due first in front. Each has a lease of its
         own: the time-out of its POST and `dalga.model.run.LEASE_MARGIN`.
@@ -279,9 +286,10 @@ class Store(Protocol):
         Rows that can't be understood are set aside, and logged (P6).
 
         :param limit: at least 1.
-        :param timeout: how long the POST of a job may take that has no time-out of its own, in
-            seconds.
+        :param timeout: how long the POST of a job may take to an endpoint that `timeouts` does not
+            name, in seconds.
         :param without: jobs with these paths are passed over.
+        :param timeouts: how long the POST of a job may take (seconds), by the name of its endpoint.
         """
 
     def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:

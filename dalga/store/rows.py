@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from binascii import unhexlify
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import IntEnum
 from functools import lru_cache
@@ -21,6 +21,7 @@ from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import Options
 from dalga.model.run import (
+    LEASE_MARGIN,
     Delete,
     End,
     GiveBack,
@@ -93,6 +94,7 @@ class DueRow(NamedTuple):
     due: Any
     override: Any
     token: Any
+    options: Any
 
 
 class TextRow(NamedTuple):
@@ -344,13 +346,17 @@ def read_job(
         return UnreadableJob(key, str(problem))
 
 
-def timeout_of(row: DueRow | TextRow, default: float) -> float:
+def timeout_of(row: DueRow, default: float, timeouts: Mapping[str, float]) -> float:
     """
-    How long a POST of a due row's job may take, in seconds. No job has a time-out of its own yet.
+    How long a POST of a due row's job may take, in seconds.
 
-    :param default: that of the configuration.
+    :param default: for an endpoint that `timeouts` does not name, and for a row that can't be read.
+    :param timeouts: by the name of the endpoint.
     """
-    return default
+    try:
+        return timeouts.get(options_of(row.options).endpoint, default)
+    except Unreadable:
+        return default
 
 
 def read_run(
@@ -409,13 +415,18 @@ _HEXADECIMAL = re.compile(rf"X'[0-9A-F]{{{2 * TOKEN_LENGTH}}}'")
 
 
 def run_from_text(
-    row: TextRow, token: bytes, now: datetime, timeout: float, lease_ends: float
+    row: TextRow,
+    token: bytes,
+    now: datetime,
+    since: float,
+    timeout: float,
+    timeouts: Mapping[str, float],
 ) -> Run | None:
     """
     The run in a row that a claim has found (`FoundText`), as it is once the claim has taken it.
 
-    The parameters are those of `read_run`.
-
+    :param since: from when the lease is counted, in seconds of the steady clock.
+    :param timeout: see `timeout_of`, as for `timeouts`.
     :return: None if there is nothing to POST, or if anything about the row is unusual. The claim
         reads the columns then, and `read_run` says what is wrong with them.
     """
@@ -457,6 +468,7 @@ def run_from_text(
         ):
             return None
         terms = _terms_from_text(schedule, location, options)
+        timeout = timeouts.get(terms[1].endpoint, timeout)
         # By their places: by their names it takes twice as long.
         return Run(
             row.id,
@@ -473,7 +485,7 @@ def run_from_text(
             now if started == "NULL" else instant_from_text(started[1:-1]),
             succeeded,
             now,
-            lease_ends,
+            since + timeout + LEASE_MARGIN,
             payload,
             timeout,
         )

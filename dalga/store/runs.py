@@ -12,7 +12,7 @@ as the record has read them. What users do to jobs is in `dalga.store.jobs`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -95,6 +95,10 @@ class _Claim:
     now: datetime
     #: A moment of the steady clock (seconds), no later than `now`.
     since: float
+    #: How long a POST may take (seconds) to an endpoint that the next does not name.
+    timeout: float
+    #: How long a POST may take (seconds), by the name of its endpoint.
+    timeouts: Mapping[str, float]
     #: Lines for the log: which rows can't be understood.
     problems: list[str] = field(default_factory=list)
 
@@ -175,7 +179,9 @@ class Runs:
 
         return self._lane.read(fetch, dues)
 
-    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
+    def claim(
+        self, limit: int, timeout: float, without: Collection[str], timeouts: Mapping[str, float]
+    ) -> Deferred[Claimed]:
         """See `Store.claim`."""
 
         def work(cursor: Cursor) -> Timed[tuple[Claimed, list[str]]]:
@@ -187,8 +193,8 @@ class Runs:
                 # Nothing told the time. The estimate is no later than the look at the rows.
                 nothing = Claimed([], self._clock.at(sent), full=False)
                 return Timed((nothing, []), None, sent, received)
-            claim = _Claim(self._token(), rows[0].now, sent)
-            runs = self._take_found(cursor, claim, rows, timeout)
+            claim = _Claim(self._token(), rows[0].now, sent, timeout, timeouts)
+            runs = self._take_found(cursor, claim, rows)
             claimed = Claimed(runs, claim.now, full=len(rows) == limit)
             return Timed((claimed, claim.problems), claim.now, sent, received)
 
@@ -200,28 +206,26 @@ class Runs:
 
         return self._lane.run_timed(work).addCallback(report)
 
-    def _take_found(
-        self, cursor: Cursor, claim: _Claim, rows: list[TextRow], default: float
-    ) -> list[Run]:
+    def _take_found(self, cursor: Cursor, claim: _Claim, rows: list[TextRow]) -> list[Run]:
         """
         Take rows as they were found, by an UPDATE that compares all that was read. Only rows that
         are unusual, or that somebody has changed meanwhile, are read once more.
 
         :param rows: in due order.
-        :param default: how long a POST may take whose job has no time-out of its own, in seconds.
         :return: the runs in them, in the same order.
         """
         found: dict[int, Run] = {}
         unusual: list[int] = []
         groups: defaultdict[float, list[FoundRow]] = defaultdict(list)
         for row in rows:
-            timeout = timeout_of(row, default)
-            run = run_from_text(row, claim.token, claim.now, timeout, claim.lease_ends(timeout))
+            run = run_from_text(
+                row, claim.token, claim.now, claim.since, claim.timeout, claim.timeouts
+            )
             if run is None:
                 unusual.append(row.id)
             else:
                 found[row.id] = run
-                groups[timeout].append(FoundRow(row.id, row.columns))
+                groups[run.timeout].append(FoundRow(row.id, row.columns))
         changed = 0
         for timeout, group in sorted(groups.items()):
             lease = self._lease(claim, timeout)
@@ -233,16 +237,11 @@ class Runs:
         if changed != len(found):
             unusual = [row.id for row in rows]
         if unusual:
-            found = self._take_unusual(cursor, claim, unusual, found, default)
+            found = self._take_unusual(cursor, claim, unusual, found)
         return [found[row.id] for row in rows if row.id in found]
 
     def _take_unusual(
-        self,
-        cursor: Cursor,
-        claim: _Claim,
-        ids: list[int],
-        found: dict[int, Run],
-        default: float,
+        self, cursor: Cursor, claim: _Claim, ids: list[int], found: dict[int, Run]
     ) -> dict[int, Run]:
         """
         Take rows that are still due, however they are, and read what was taken.
@@ -258,7 +257,7 @@ class Runs:
             if row.token == claim.token:
                 runs[row.id] = found[row.id]
             else:
-                groups[timeout_of(row, default)].append(row.id)
+                groups[timeout_of(row, claim.timeout, claim.timeouts)].append(row.id)
         for timeout, group in sorted(groups.items()):
             lease = self._lease(claim, timeout)
             self._sql.take.execute(cursor, group, **lease)
@@ -464,12 +463,12 @@ class Runs:
                 return sql.retry_rows, Retried(
                     row, token, next_due=instant(due), last_error=error[:MAX_ERROR]
                 )
-            case GiveBack():
+            case GiveBack(until):
                 return sql.give_back_rows, GivenBack(
                     row,
                     token,
                     attempts_before=run.attempt - 1,
-                    due_before=instant(run.due),
+                    due_before=instant(until or run.due),
                     override_before=int(Override.TRIGGERED if run.waited else Override.NONE),
                 )
             case Stop(error):

@@ -8,11 +8,12 @@ The store over one database: it opens and closes, and hands each call to the par
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -222,9 +223,15 @@ class JobsTable:
         """See `Store.due_within`."""
         return self._runs.due_within(within, limit, without)
 
-    def claim(self, limit: int, timeout: float, without: Collection[str] = ()) -> Deferred[Claimed]:
+    def claim(
+        self,
+        limit: int,
+        timeout: float,
+        without: Collection[str] = (),
+        timeouts: Mapping[str, float] = MappingProxyType({}),
+    ) -> Deferred[Claimed]:
         """See `Store.claim`."""
-        return self._runs.claim(limit, timeout, without)
+        return self._runs.claim(limit, timeout, without, timeouts)
 
     def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
         """See `Store.correct`."""

@@ -131,7 +131,7 @@ class Trial:
         changed = self._take(cursor, rows, token)
         try:
             for row in sql.read_taken.fetch(cursor, rows, token=token):
-                before = DueRow(row.id, row.scheduled, Override.NONE, token)
+                before = DueRow(row.id, row.scheduled, Override.NONE, token, row.options)
                 run = read_run(row, before, token, _TRIAL, 0.0, 0.0, dialect.read_instant)
                 if run.started != _TRIAL:
                     raise _NotKept("a claim does not read what it wrote")

@@ -367,7 +367,7 @@ def problem_of(row: Row, read_instant: Callable[[object], datetime]) -> str | No
                 override=0,
                 disabled=0,
             ),
-            DueRow(id=0, due=row.scheduled, override=0, token=None),
+            DueRow(id=0, due=row.scheduled, override=0, token=None, options=""),
             b"",
             datetime.min,
             0.0,

@@ -27,7 +27,14 @@ from dalga.web.parameters import (
     run_times,
     schedule_request,
 )
-from dalga.web.presentation import job_json, next_page, page_json, run_times_json, status_json
+from dalga.web.presentation import (
+    endpoints_json,
+    job_json,
+    next_page,
+    page_json,
+    run_times_json,
+    status_json,
+)
 from dalga.web.request import ApiRequest
 
 log = logger(__name__)
@@ -62,20 +69,22 @@ class Api:
         key = job_key(request.path)
         parameters = schedule_request(request.query, request.content_type, request.body, key)
         job = await self._operations.schedule(key, parameters)
-        return request.answer(HTTPStatus.CREATED, CONTENT_TYPE, job_json(job))
+        return request.answer(
+            HTTPStatus.CREATED, CONTENT_TYPE, job_json(job, self._operations.problem)
+        )
 
     @app.route("/jobs/<job:target>", methods=["GET"])
     async def get(self, request: ApiRequest, target: str) -> bytes:
         """Show a job."""
         job = await self._operations.get(job_key(request.path))
-        return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job))
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job, self._operations.problem))
 
     @app.route("/jobs/<job:target>", methods=["POST"])
     async def trigger(self, request: ApiRequest, target: str) -> bytes:
         """Run a job now. Parameters and body are ignored, as in the Go original."""
         job = await self._operations.trigger(job_key(request.path))
         # The Go original has no charset in this answer.
-        return request.answer(HTTPStatus.OK, JSON, job_json(job))
+        return request.answer(HTTPStatus.OK, JSON, job_json(job, self._operations.problem))
 
     @app.route("/jobs/<job:target>", methods=["DELETE"])
     async def cancel(self, request: ApiRequest, target: str) -> bytes:
@@ -91,7 +100,7 @@ class Api:
             job = await self._operations.enable(key)
         else:
             job = await self._operations.disable(key)
-        return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job))
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job, self._operations.problem))
 
     @app.route("/jobs/<job:target>/upcoming", methods=["GET"])
     async def run_times(self, request: ApiRequest, target: str) -> bytes:
@@ -106,10 +115,11 @@ class Api:
         """List jobs, a page at a time."""
         asked = listing(request.query)
         page = await self._operations.page(asked.path, asked.cursor, asked.limit)
+        problem_of = self._operations.problem
         if page.last is None:
-            return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, None))
+            return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, None, problem_of))
         cursor = cursor_text(page.last, asked.path)
-        body = request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, cursor))
+        body = request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, cursor, problem_of))
         link = next_page(asked.path, asked.limit, cursor)
         request.responseHeaders.setRawHeaders(b"Link", [link.encode("ascii")])
         return body
@@ -126,6 +136,12 @@ class Api:
         """Count the jobs."""
         status = await self._operations.status()
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, status_json(status))
+
+    @app.route("/endpoints", methods=["GET"])
+    async def endpoints(self, request: ApiRequest) -> bytes:
+        """List the endpoints of the configuration."""
+        shown = endpoints_json(self._operations.endpoints)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def failed(self, request: ApiRequest, failure: Failure) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -17,25 +18,29 @@ from dalga.model.fields import shown_parameters
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
 from dalga.model.zone import Occurrence, Zone
-from dalga.operations import Status, Timetable
+from dalga.operations import EndpointShown, Status, Timetable
 from dalga.store import Page
 from dalga.web.errors import Problem
 
 _MINUTE = timedelta(minutes=1)
 
 
-def job_json(job: Job | UnreadableJob) -> bytes:
+#: Gives why a job can't be run; None if it can.
+ProblemOf = Callable[[Job], str | None]
+
+
+def job_json(job: Job | UnreadableJob, problem_of: ProblemOf = lambda job: None) -> bytes:
     """A job."""
-    return _json(_job(job))
+    return _json(_job(job, problem_of))
 
 
-def page_json(page: Page, cursor: str | None) -> bytes:
+def page_json(page: Page, cursor: str | None, problem_of: ProblemOf = lambda job: None) -> bytes:
     """
     A page of jobs.
 
     :param cursor: the cursor of the next page; None if this page is the last.
     """
-    members: dict[str, Any] = {"jobs": [_job(job) for job in page.jobs]}
+    members: dict[str, Any] = {"jobs": [_job(job, problem_of) for job in page.jobs]}
     if cursor is not None:
         members["cursor"] = cursor
     return _json(members)
@@ -56,7 +61,7 @@ def next_page(path: str | None, limit: int, cursor: str) -> str:
     return f'<?{urlencode(query, quote_via=quote)}>; rel="next"'
 
 
-def _job(job: Job | UnreadableJob) -> dict[str, Any]:
+def _job(job: Job | UnreadableJob, problem_of: ProblemOf) -> dict[str, Any]:
     """A job's members. Those behind ``next_run`` are there only if they have something to say."""
     members: dict[str, Any] = {"path": job.key.path, "body": job.key.body}
     if isinstance(job, UnreadableJob):
@@ -74,7 +79,11 @@ def _job(job: Job | UnreadableJob) -> dict[str, Any]:
         members[name] = value
         if name == "count":
             members["successes"] = job.successes
-    return members | _state(job)
+    members |= _state(job)
+    problem = problem_of(job)
+    if problem is not None:
+        members["problem"] = problem
+    return members
 
 
 def _state(job: Job) -> dict[str, Any]:
@@ -134,6 +143,11 @@ def status_json(status: Status) -> bytes:
     if status.workers is None:
         del members["worker"], members["workers"]
     return _json(members)
+
+
+def endpoints_json(endpoints: Iterable[EndpointShown]) -> bytes:
+    """The endpoints of the configuration, the default one first."""
+    return _json({"endpoints": [asdict(endpoint) for endpoint in endpoints]})
 
 
 def problem_json(problem: Problem) -> bytes:
