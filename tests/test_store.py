@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import product
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -333,6 +334,26 @@ class ClaimTests(EngineTestCase):
         left_there = (due - (await store.claim(9, LONG)).now).total_seconds()
         self.assertLess(left_here, left_there + 0.5)
         self.assertLess(abs(left_here - lease_of(LONG).total_seconds()), 5)
+
+    async def test_a_lease_is_shorter_by_a_slow_look(self) -> None:
+        """P3: the database may have told its time just as it was asked for the rows."""
+        store = self.open_store()
+        self.in_the_past("a")
+        seconds, find = store.clock.seconds, store._runs._sql.find_due(False)
+        late = 0.0
+
+        def fetch(*arguments: Any, **values: Any) -> list[Any]:
+            nonlocal late
+            rows = find.fetch(*arguments, **values)
+            late = 100.0
+            return rows
+
+        slow = SimpleNamespace(fetch=fetch)
+        self.patch(store.clock, "seconds", lambda: seconds() + late)
+        self.patch(store._runs._sql, "find_due", lambda without: slow)
+        (run,) = (await store.claim(9, LONG)).runs
+        left = run.lease_ends - store.clock.seconds()
+        self.assertLessEqual(left, lease_of(LONG).total_seconds() - 100.0)
 
     async def test_each_run_has_its_own_lease(self) -> None:
         """
