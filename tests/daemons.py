@@ -117,7 +117,8 @@ class Recorder(Resource):
     """
     The endpoint: answers with what `answer` says, and writes all down.
 
-    :param answer: gives a status, or a status and a Retry-After; or a Deferred of one of these.
+    :param answer: gives a status, or a status and a Retry-After; a status and headers; or a
+        Deferred of one of these.
     """
 
     seconds: Callable[[], float]
@@ -146,13 +147,14 @@ class Recorder(Resource):
 
         request.notifyFinish().addBoth(over)
 
-        def finish(answer: int | tuple[int, str]) -> None:
+        def finish(answer: int | tuple[int, str | dict[str, str]]) -> None:
             hit.end = self.seconds()
-            status, retry_after = answer if isinstance(answer, tuple) else (answer, None)
+            status, given = answer if isinstance(answer, tuple) else (answer, {})
+            headers = {"retry-after": given} if isinstance(given, str) else given
             if not gone:
                 request.setResponseCode(status)
-                if retry_after is not None:
-                    request.setHeader("retry-after", retry_after)
+                for name, value in headers.items():
+                    request.setHeader(name, value)
                 request.finish()
             self._look()
 

@@ -23,6 +23,7 @@ from dalga.model.options import IfExists, Options
 from dalga.model.plan import ScheduleRequest, amended, plan
 from dalga.model.run import (
     Delete,
+    Disable,
     End,
     GiveBack,
     Outcome,
@@ -552,6 +553,10 @@ class FakeStore:
                 row.started = row.started if row.attempts else None
             case Stop(error):
                 row.due, row.error, row.failed = None, error, Failed.STOPPED
+            case Disable(scheduled, anchor):
+                self._next(row, scheduled)
+                row.anchor, row.error, row.failed = anchor, None, Failed.NO
+                row.disabled = True
         self._unless_disabled(row)
 
     def _next(self, row: Row, scheduled: datetime) -> None:

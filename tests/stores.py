@@ -30,6 +30,7 @@ from dalga.model.plan import ScheduleRequest
 from dalga.model.run import (
     LEASE_MARGIN,
     Delete,
+    Disable,
     GiveBack,
     Reschedule,
     Retry,
@@ -67,6 +68,7 @@ def each_verdict(now: datetime) -> list[Verdict]:
         Skip(later),
         Retry(later, "500"),
         Stop("given up"),
+        Disable(later, later),
         GiveBack(),
     ]
 

@@ -708,6 +708,51 @@ class RetryTests(DaemonTestCase):
             await self.until_gone(f"{url}/jobs/a/{body}")
         self.assertEqual(len(self.endpoint.hits), 6)
 
+    async def test_answers_that_steer(self) -> None:
+        """Headers say what becomes of a run and of its job, and when the job runs next."""
+        later = (datetime.now(UTC) + timedelta(minutes=5)).replace(microsecond=0)
+        at = f"{later:%Y-%m-%dT%H:%M:%SZ}"
+        answers: dict[str, tuple[int, dict[str, str]]] = {
+            "succeed": (500, {"Dalga-Verdict": "succeed"}),
+            "retry": (200, {"Dalga-Verdict": "Retry", "Retry-After": "9"}),
+            "fail": (200, {"Dalga-Verdict": "fail"}),
+            "remove": (200, {"dalga-verdict": "remove"}),
+            "disable": (200, {"Dalga-Verdict": "disable"}),
+            "later": (200, {"Dalga-Next-Run": at}),
+            "soon": (200, {"Dalga-Next-Run": "0.5"}),
+            "odd": (200, {"Dalga-Verdict": "done", "Dalga-Next-Run": "soon"}),
+        }
+        self.endpoint.answer = lambda hit: (
+            answers[hit.body] if len(self.runs(hit.body)) == 1 else 200
+        )
+        daemon, url = await self.start()
+        for body in answers:
+            count = "&count=1" if body == "succeed" else ""
+            await self.put(f"{url}/jobs/a/{body}?interval=3600&immediate=1{count}")
+        for body in ("succeed", "remove"):
+            await self.until_gone(f"{url}/jobs/a/{body}")
+        retried = "200 OK, with Dalga-Verdict: retry"
+        await self.until_shown(f"{url}/jobs/a/retry", failing={"attempts": 1, "error": retried})
+        given_up = {"error": "200 OK, with Dalga-Verdict: fail"}
+        await self.until_shown(f"{url}/jobs/a/fail", failed=given_up)
+        await self.until_shown(f"{url}/jobs/a/later", next_run=at)
+        await daemon.says(r"'a' 'disable': 200 OK, with Dalga-Verdict: disable, .*; job disabled")
+        await daemon.says(r"the answer's Dalga-Verdict is 'done', and ignored: it takes succeed,")
+        await daemon.says(r"the answer's Dalga-Next-Run is 'soon', and ignored: it takes seconds")
+        # Enabled again, it runs at the time that its next run would have had.
+        disabled = await self.until_shown(f"{url}/jobs/a/disable", disabled=True, failed=None)
+        self.assertIsNone(disabled["next_run"])
+        after = self.runs("disable")[0].scheduled + timedelta(hours=1)
+        enabled = await self.patch_job(f"{url}/jobs/a/disable", "enable=true")
+        self.assertEqual(enabled["next_run"], f"{after:%Y-%m-%dT%H:%M:%SZ}")
+        # The run after one that was put elsewhere is at the job's own next time.
+        await self.endpoint.until(lambda: len(self.runs("soon")) == 2)
+        first, second = self.runs("soon")
+        self.assertTrue(0.4 <= second.start - first.start < 1.5)
+        own = first.scheduled + timedelta(hours=1)
+        await self.until_shown(f"{url}/jobs/a/soon", next_run=f"{own:%Y-%m-%dT%H:%M:%SZ}")
+        self.assertEqual(len(self.endpoint.hits), len(answers) + 1)
+
     def runs(self, body: str) -> list[Hit]:
         """The POSTs with a body."""
         return [hit for hit in self.endpoint.hits if hit.body == body]

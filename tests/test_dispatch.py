@@ -24,6 +24,7 @@ from dalga.dispatch.scheduler import SCAN_LIMIT, Pace, Scheduler
 from dalga.dispatch.upkeep import DEPARTURE
 from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
+from dalga.model.answers import Meaning
 from dalga.model.job import Failed, Job
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure, Options
@@ -32,6 +33,7 @@ from dalga.model.retry import RetryPolicy
 from dalga.model.run import (
     LEASE_MARGIN,
     Delete,
+    Disable,
     GiveBack,
     Outcome,
     Reschedule,
@@ -1493,18 +1495,49 @@ class RecordTests(SchedulerTestCase):
 
     def test_the_line_of_an_attempt(self) -> None:
         """What the endpoint said, or what went wrong, and after how long."""
-        for outcome, line in (
-            (Outcome(200, 0.0125), "'a' 'body': 200 OK, after 0.013 s, attempt 1; next run "),
+        info, warn = LogLevel.info, LogLevel.warn
+        for outcome, level, words, then in (
+            (Outcome(200, 0.0125), info, "200 OK, after 0.013 s", "next run "),
             (
                 Outcome(None, 10.007, "no answer within 10 s"),
-                "'a' 'body': no answer within 10 s, after 10.007 s, attempt 1; again at ",
+                warn,
+                "no answer within 10 s, after 10.007 s",
+                "again at ",
+            ),
+            (
+                Outcome(201, 0),
+                warn,
+                "201 Created, which is no success here: see success, after 0.000 s",
+                "again at ",
+            ),
+            (
+                Outcome(204, 0),
+                info,
+                "204 No Content, after 0.000 s",
+                "job deleted: the endpoint does not know it",
+            ),
+            *(
+                (
+                    Outcome(500, 0, meaning=meaning),
+                    level,
+                    f"500 Internal Server Error, with Dalga-Verdict: {meaning}, after 0.000 s",
+                    then,
+                )
+                for meaning, level, then in (
+                    (Meaning.SUCCEED, info, "next run "),
+                    (Meaning.FAIL, warn, "given up, next run "),
+                    (Meaning.REMOVE, info, "job done"),
+                    (Meaning.DISABLE, info, "job disabled by its endpoint"),
+                )
             ),
         ):
+            line = f"'a' 'body': {words}, attempt 1; {then}"
             self.store.insert("a", schedule=Every(MINUTE))
             self.start(scan=60)
             self.endpoint._take("a").callback(outcome)
-            said = [formatEvent(event) for event in self.events]
-            self.assertEqual(len([text for text in said if text.startswith(line)]), 1, said)
+            said = [(formatEvent(event), event["log_level"]) for event in self.events]
+            found = [level for text, level in said if text.startswith(line)]
+            self.assertEqual(found, [level], said)
             self.scheduler.stop_claiming()
             self.go(1)
             self.store.rows.clear()
@@ -2156,7 +2189,7 @@ class FakeStoreTests(EngineTestCase):
         real = await scenario(self.open_store(), lambda: None)
         fake = await scenario(FakeStore(clock.seconds), lambda: clock.advance(0.001))
         self.assertEqual(fake, real)
-        self.assertEqual(len(real), 668)
+        self.assertEqual(len(real), 764)
 
 
 async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
@@ -2241,6 +2274,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
         Skip(at),
         GiveBack(),
         Stop("given up"),
+        Disable(at, at),
     ]
     for end in verdicts:
         for during in (None, store.disable, store.enable):

@@ -32,6 +32,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from dalga import __version__
 from dalga.errors import ConfigError
+from dalga.model.answers import Meaning
 from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.run import Outcome, Run
@@ -641,6 +642,29 @@ class AnswerTests(EndpointCase):
             head = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: " + value
             outcome = yield self.post(says(head + b"\r\n\r\n"))
             self.assertEqual((outcome.status, outcome.retry_after), (503, expected))
+
+    @inlineCallbacks
+    def test_what_steers_comes_along(self) -> Any:
+        """
+        Dalga-Verdict and Dalga-Next-Run are part of the outcome, whatever the status; those of an
+        interim answer and of a trailer are not.
+        """
+        steers = b"dalga-verdict: Fail\r\nDALGA-NEXT-RUN:  5\r\n"
+        ok, end = b"HTTP/1.1 200 OK\r\n", b"Content-Length: 0\r\n\r\n"
+        hint = b"HTTP/1.1 103 Early Hints\r\nDalga-Verdict: remove\r\n\r\n"
+        chunks = b"Transfer-Encoding: chunked\r\n\r\n0\r\nDalga-Verdict: fail\r\n\r\n"
+        both = (Meaning.FAIL, timedelta(seconds=5))
+        for answer, expected in (
+            (ok + steers + end, both),
+            (b"HTTP/1.1 500 No\r\n" + steers + end, both),
+            (b"HTTP/1.1 204 No\r\n" + steers + b"\r\n", both),
+            (hint + ok + b"Dalga-Verdict: disable\r\n" + end, (Meaning.DISABLE, None)),
+            (hint + ok + end, (None, None)),
+            (ok + chunks, (None, None)),
+            (ok + b"Dalga-Verdict: so so\r\n" + end, (None, None)),
+        ):
+            outcome = yield self.post(says(answer))
+            self.assertEqual((outcome.error, outcome.meaning, outcome.next_run), ("", *expected))
 
 
 class ClientTests(EndpointCase):

@@ -34,7 +34,7 @@ CONFIG = (
     *("headers", "endpoints", "names", "links", "given", "load"),
 )
 OUTGOING = (
-    *("trust", "lookup", "deadlines", "failures", "answer"),
+    *("trust", "lookup", "deadlines", "failures", "answer", "steering"),
     *("wire", "pool", "client", "endpoint", "endpoints"),
 )
 DISPATCH = (

@@ -9,7 +9,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.model.answers import Answers, Statuses, statuses_from_text
+from dalga.model.answers import Answers, Meaning, Statuses, statuses_from_text
 from dalga.model.duration import duration_from_text
 from dalga.model.job import Job
 from dalga.model.options import CatchUp, OnFailure, Options
@@ -17,6 +17,7 @@ from dalga.model.plan import times_of
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import (
     Delete,
+    Disable,
     End,
     GiveBack,
     Outcome,
@@ -28,6 +29,7 @@ from dalga.model.run import (
     Stop,
     judge,
     missed,
+    revised,
 )
 from dalga.model.schedule import END_OF_TIME, Calendar, Cron, Every, Once, Schedule
 from dalga.model.zone import Gap, Zone
@@ -220,6 +222,114 @@ class JudgeTests(SynchronousTestCase):
         once = RUN._replace(schedule=Once())
         self.assertEqual(self.judge(Outcome(404, 0.1), once, policy=lenient), Stop(not_found))
         self.assertEqual(self.judge(Outcome(201, 0.1), once, policy=lenient), Delete())
+
+    def test_a_verdict_by_header(self) -> None:
+        """The answer's Dalga-Verdict goes before its status, and is named where it is a reason."""
+        following = Reschedule(RUN.scheduled + MINUTE, RUN.anchor)
+        plain, stop = RunPolicy(RetryPolicy(jitter=0)), Options(on_failure=OnFailure.STOP)
+        over = RunPolicy(RetryPolicy(stop_after=timedelta()))
+        failed, again = "200 OK, with Dalga-Verdict: fail", "200 OK, with Dalga-Verdict: retry"
+        once = RUN._replace(schedule=Once())
+        last = RUN._replace(options=Options(until=RUN.scheduled))
+        for meaning, status, run, policy, expected in (
+            (Meaning.SUCCEED, 500, RUN, plain, following),
+            (Meaning.SUCCEED, 204, RUN, plain, following),
+            (Meaning.SUCCEED, 500, once, plain, Delete()),
+            (Meaning.RETRY, 200, RUN, plain, Retry(NOW + timedelta(seconds=7), again)),
+            (Meaning.RETRY, 200, RUN, over, following._replace(error=again)),
+            (Meaning.FAIL, 200, RUN, plain, following._replace(error=failed)),
+            (Meaning.FAIL, 200, RUN._replace(options=stop), plain, Stop(failed)),
+            (Meaning.FAIL, 200, once, plain, Stop(failed)),
+            (Meaning.REMOVE, 200, RUN, plain, Delete()),
+            (Meaning.DISABLE, 200, RUN, plain, Disable(*following[:2])),
+            (Meaning.DISABLE, 500, RUN, plain, Disable(*following[:2])),
+            (Meaning.DISABLE, 200, once, plain, Disable(once.scheduled, once.anchor)),
+            # There is no run any more that could be held back.
+            (Meaning.DISABLE, 200, last, plain, Delete()),
+        ):
+            outcome = Outcome(status, 0.1, "", timedelta(seconds=7), meaning)
+            verdict = self.judge(outcome, run, policy=policy)
+            self.assertEqual(verdict, expected, (meaning, status))
+        # The count is of runs that succeeded.
+        counted = RUN._replace(options=Options(count=1))
+        self.assertIsInstance(
+            self.judge(Outcome(200, 0.1, "", None, Meaning.DISABLE), counted), Disable
+        )
+
+    def test_a_next_run_by_header(self) -> None:
+        """Once, the next run is at the time that the answer gives; the grid stays."""
+        in_a_second, tomorrow = NOW + SECOND, NOW + DAY
+        for asked, at in (
+            (SECOND, in_a_second),
+            (timedelta(seconds=0.25), NOW + timedelta(seconds=0.25)),
+            (timedelta(), NOW),
+            (tomorrow, tomorrow),
+            (PAST, NOW),
+            (EARLIEST, NOW),
+        ):
+            ok = Outcome(200, 0.1, next_run=asked)
+            for schedule in (Every(MINUTE), Calendar(DAILY), Cron("0 9 * * *")):
+                for catch_up in CatchUp:
+                    options = Options(catch_up=catch_up, jitter=MINUTE)
+                    run = RUN._replace(schedule=schedule, options=options)
+                    verdict = self.judge(ok, run)
+                    self.assertEqual(verdict, Reschedule(at, RUN.anchor), (asked, schedule))
+                    # The run after it is one of the grid's times.
+                    then = run._replace(scheduled=at, claimed=at)
+                    after = run.grid.next_after(at)
+                    assert after is not None
+                    self.assertIsNone(missed(then))
+                    self.assertEqual(self.judge(OK, then, at), Reschedule(after.at, RUN.anchor))
+
+    def test_a_next_run_by_header_where_it_does_not_count(self) -> None:
+        ok = Outcome(200, 0.1, next_run=HOUR)
+        for options, expected in (
+            (Options(until=NOW + HOUR), Reschedule(NOW + HOUR, RUN.anchor)),
+            (Options(until=NOW + HOUR - SECOND), Delete()),
+            (Options(count=1), Delete()),
+        ):
+            self.assertEqual(self.judge(ok, RUN._replace(options=options)), expected)
+        self.assertEqual(self.judge(ok, RUN._replace(schedule=Once())), Delete())
+        self.assertEqual(self.judge(ok._replace(status=204)), Delete())
+        self.assertEqual(self.judge(ok, now=END_OF_TIME), Delete())
+        # A retry is by Retry-After; a run that is given up is over, and is followed by the next.
+        retry = self.judge(ok._replace(status=500, retry_after=SECOND))
+        assert isinstance(retry, Retry)
+        self.assertEqual(retry.due, NOW + SECOND)
+        failed = self.judge(ok._replace(meaning=Meaning.FAIL))
+        assert isinstance(failed, Reschedule)
+        self.assertEqual((failed.scheduled, failed.error is None), (NOW + HOUR, False))
+        disabled = self.judge(ok._replace(meaning=Meaning.DISABLE))
+        self.assertEqual(disabled, Disable(NOW + HOUR, RUN.anchor))
+
+    def test_a_next_run_by_header_off_the_grid(self) -> None:
+        """Intervals that are counted from ends, or varied, are so after that run, too."""
+        ok = Outcome(200, 0.1, next_run=HOUR)
+        end = NOW + timedelta(seconds=7)
+        from_the_end = RunPolicy(fixed_intervals=False)
+        self.assertEqual(self.judge(ok, RUN, end, from_the_end), Reschedule(end + HOUR, end))
+        run = RUN._replace(scheduled=end + HOUR, anchor=end, claimed=end + HOUR)
+        later = end + HOUR + SECOND
+        self.assertEqual(
+            self.judge(OK, run, later, from_the_end), Reschedule(later + MINUTE, later)
+        )
+        varied = self.judge(ok, RUN, end, RunPolicy(randomization_factor=0.5))
+        assert isinstance(varied, Reschedule)
+        self.assertEqual(varied.scheduled, end + HOUR)
+
+    def test_options_changed_during_a_steered_run(self) -> None:
+        """P4: the new options hold, for a job that is disabled or put off by its endpoint, too."""
+        asked = Outcome(200, 0.1, next_run=HOUR, meaning=Meaning.DISABLE)
+        early, late = Options(until=NOW + MINUTE), Options()
+        for before, after, meaning, expected in (
+            (late, early, Meaning.DISABLE, Delete()),
+            (early, late, Meaning.DISABLE, Disable(NOW + HOUR, RUN.anchor)),
+            (late, early, Meaning.SUCCEED, Delete()),
+            (early, late, Meaning.SUCCEED, Reschedule(NOW + HOUR, RUN.anchor)),
+        ):
+            run = RUN._replace(options=before)
+            end = judge(run, asked._replace(meaning=meaning), NOW, RunPolicy(), Random(1))
+            self.assertEqual(revised(end, after, NOW).verdict, expected)
 
     def test_backoff(self) -> None:
         """The delay grows with the attempt's number, which the table keeps."""

@@ -16,7 +16,7 @@ from dalga.model.job import Failed, Job
 from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Reschedule, Retry
+from dalga.model.run import Outcome, Reschedule, Retry
 from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule
 from dalga.model.setback import Reach, Times, corrected, timely
 from dalga.model.zone import Zone
@@ -186,6 +186,8 @@ class CorrectedTests(SynchronousTestCase):
         self.assertEqual(moved.due, earlier + seconds_(4))
         retry = ended(run, Retry(NOW + HOUR, "500"))
         self.assertEqual(timely(retry, earlier, REACH), retry)
+        asked = Outcome(200, 0.1, next_run=NOW + HOUR)
+        self.assertEqual(timely(end._replace(outcome=asked), earlier, REACH).verdict, end.verdict)
 
     def test_attempts_and_leases(self) -> None:
         """P5: what is tried again, or leased, waits no longer than from now."""

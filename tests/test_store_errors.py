@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.config.sections import MySQLConfig
 from dalga.errors import StoreUnavailable
 from dalga.model.key import JobKey
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Stop, Verdict
+from dalga.model.run import Delete, Disable, GiveBack, Reschedule, Retry, Run, Stop, Verdict
 from dalga.store import Recorded
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL
@@ -295,7 +295,8 @@ class ErringTests(EngineTestCase):
         for verdict in each_verdict(await store.now()):
             for done in (True, False):
                 for claimed_since in (False, True):
-                    if isinstance(verdict, Stop | Delete | Reschedule) and claimed_since and done:
+                    rests = isinstance(verdict, Stop | Delete | Disable | Reschedule)
+                    if rests and claimed_since and done:
                         continue  # not due any more
                     recorded = await self.record_twice(store, other, verdict, done, claimed_since)
                     name = (type(verdict).__name__, done, claimed_since)

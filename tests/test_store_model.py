@@ -26,7 +26,18 @@ from dalga.model.job import Failed, Job
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict, lease_of
+from dalga.model.run import (
+    Delete,
+    Disable,
+    GiveBack,
+    Reschedule,
+    Retry,
+    Run,
+    Skip,
+    Stop,
+    Verdict,
+    lease_of,
+)
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
 from dalga.store.group_commit import GATHER
@@ -142,6 +153,7 @@ def verdict(kind: str, late: int, error: str, now: datetime) -> Verdict:
         "stopped": Stop(error),
         "given back": GiveBack(),
         "over": Delete(),
+        "disabled": Disable(at, at),
     }
     return ends[kind]
 
@@ -157,6 +169,7 @@ kinds = (
     "stopped",
     "given back",
     "over",
+    "disabled",
 )
 ends = st.tuples(
     st.sampled_from(kinds), st.sampled_from((-60, -1, 0, 1, 60)), st.sampled_from(("500", "late"))
@@ -286,7 +299,9 @@ class Machine:
                 run = end.run
                 if self.in_flight.get(run.key, (b"",))[0] == run.token:
                     del self.in_flight[run.key]
-                if end not in dropped and isinstance(end.verdict, Delete | Reschedule | Skip):
+                if end not in dropped and isinstance(
+                    end.verdict, Delete | Disable | Reschedule | Skip
+                ):
                     self.over.add(run.id)
 
     # The time

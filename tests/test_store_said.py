@@ -17,7 +17,18 @@ from dalga.model.duration import duration_from_text, seconds
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop, Verdict, missed
+from dalga.model.run import (
+    Delete,
+    Disable,
+    GiveBack,
+    Reschedule,
+    Retry,
+    Run,
+    Skip,
+    Stop,
+    Verdict,
+    missed,
+)
 from dalga.store.table import JobsTable
 from tests.stores import (
     EACH_MINUTE,
@@ -175,6 +186,7 @@ class EnableTests(EngineTestCase):
             expected = {
                 Reschedule: (run.claimed + MINUTE, run.claimed + MINUTE),
                 Skip: (run.claimed + MINUTE, run.claimed + MINUTE),
+                Disable: (run.claimed + MINUTE, run.claimed + MINUTE),
                 Retry: (run.scheduled, run.scheduled),
                 Stop: (run.scheduled, None),
                 GiveBack: (run.scheduled, run.scheduled),
@@ -281,6 +293,7 @@ class EnableTests(EngineTestCase):
         store = self.open_store()
         at = datetime(2030, 1, 1, tzinfo=UTC)
         ends: list[Verdict] = [Delete(), Retry(at, "500"), Reschedule(at, at), Stop("500")]
+        ends.append(Disable(at, at))
         says: list[Callable[[], Deferred[Job]]] = [
             lambda: store.put(KEY, EACH_MINUTE),
             lambda: store.trigger(KEY),
@@ -767,13 +780,13 @@ class VerdictTests(EngineTestCase):
                 self.assertFalse(job.running)
                 states[n] = "waits" if job.due is not None else "rests"
         self.assertEqual(
-            [" ".join(states[n + m] for m in range(7)) for n in range(0, len(keys), 7)],
+            [" ".join(states[n + m] for m in range(8)) for n in range(0, len(keys), 8)],
             [
-                "gone waits waits waits waits rests waits",
-                "waits waits waits waits waits waits waits",
-                "waits waits waits waits waits waits waits",
-                "gone rests rests rests rests rests rests",
-                "gone gone gone gone gone gone gone",
+                "gone waits waits waits waits rests rests waits",
+                "waits waits waits waits waits waits waits waits",
+                "waits waits waits waits waits waits waits waits",
+                "gone rests rests rests rests rests rests rests",
+                "gone gone gone gone gone gone gone gone",
             ],
         )
 

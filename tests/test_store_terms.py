@@ -26,7 +26,7 @@ from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, OnFailure, Options
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.reading import MAX_JITTER, MAX_LATENESS
-from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, Skip, Stop
+from dalga.model.run import Delete, Disable, GiveBack, Reschedule, Retry, Run, Skip, Stop
 from dalga.model.schedule import (
     END_OF_TIME,
     MAX_INTERVAL,
@@ -407,6 +407,9 @@ class RecordedTests(SynchronousTestCase):
             (Reschedule(later, later), row(), False),
             (Skip(later), row(run=None, attempts=0), True),
             (Skip(later), row(token=True, attempts=4), False),
+            (Disable(later, later), None, False),
+            (Disable(later, later), row(run=None, attempts=0), True),
+            (Disable(later, later), row(), False),
             (stop, row(failed=Failed.STOPPED), True),
             (stop, row(failed=Failed.NO), False),
             (stop, row(failed=Failed.CONTINUED), False),

@@ -15,6 +15,7 @@ from dalga.log import logger
 from dalga.model.answers import Meaning
 from dalga.model.run import (
     Delete,
+    Disable,
     End,
     GiveBack,
     Reschedule,
@@ -31,6 +32,11 @@ from dalga.store import Recorded
 log = logger(__name__)
 
 _GONE = "job deleted: the endpoint does not know it"
+
+#: The meanings of answers that are no failures.
+_FINE = (Meaning.SUCCEED, Meaning.REMOVE, Meaning.DISABLE)
+#: An enum's members are looked up by a call of Python.
+_REMOVE = Meaning.REMOVE
 
 
 def fields(run: Run) -> dict[str, Any]:
@@ -70,11 +76,11 @@ def log_end(end: End) -> None:
     run, outcome, meaning = end.run, end.outcome, end.meaning
     assert outcome is not None
     assert meaning is not None
-    gone = meaning is Meaning.REMOVE
+    gone = meaning is _REMOVE and outcome.meaning is None
     # The keywords are written out, as each attempt comes here: `fields` would be one more dict, and
     # `info` or `warn` another.
     log.emit(
-        LogLevel.info if gone or meaning is Meaning.SUCCEED else LogLevel.warn,
+        LogLevel.info if meaning in _FINE else LogLevel.warn,
         "{path!r} {body!r}: {reason}, after {elapsed:.3f} s, attempt {attempt}; {then}",
         path=run.key.path,
         body=run.key.body,
@@ -130,5 +136,7 @@ def _then(verdict: Verdict) -> str:
             return "given up, and the job has stopped"
         case GiveBack():
             return "given back"
+        case Disable():
+            return "job disabled by its endpoint"
         case Delete():
             return "job done"

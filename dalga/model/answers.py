@@ -45,6 +45,12 @@ class Meaning(StrEnum):
     FAIL = "fail"
     #: The run is over, and the job is removed.
     REMOVE = "remove"
+    #: The run is over, and the job is disabled. No status means this, only a Dalga-Verdict.
+    DISABLE = "disable"
+
+
+#: An enum's members are looked up by a call of Python.
+_RETRY = Meaning.RETRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +174,7 @@ class Answers:
         :param own: the job's own sets, each of which replaces the endpoint's.
         """
         if own.success is None and own.gone is None and own.give_up is None:
-            return self._meanings.get(status, Meaning.RETRY)
+            return self._meanings.get(status, _RETRY)
         if status in (self.gone if own.gone is None else own.gone):
             return Meaning.REMOVE
         if status in (self.success if own.success is None else own.success):

@@ -26,6 +26,15 @@ from dalga.model.options import OnFailure, Options
 from dalga.model.retry import RetryPolicy
 from dalga.model.schedule import Calendar, Every, Once, Schedule, add
 
+#: Each by a name of its own: an enum's members are looked up by a call of Python, and each run asks
+#: for them.
+_SUCCEED, _RETRY, _REMOVE, _DISABLE = (
+    Meaning.SUCCEED,
+    Meaning.RETRY,
+    Meaning.REMOVE,
+    Meaning.DISABLE,
+)
+
 #: A lease is this much (seconds) longer than a POST's time-out. The POST's start and the record of
 #: its outcome have to fit in. The jobs of an instance that dies wait this much longer, too.
 LEASE_MARGIN = 10.0
@@ -101,24 +110,34 @@ class Outcome(NamedTuple):
     error: str = ""
     #: The answer's Retry-After: a delay, or an instant (RFC 9110 section 10.2.3).
     retry_after: timedelta | datetime | None = None
+    #: What the answer means by its own word, its Dalga-Verdict; None if its status says it.
+    meaning: Meaning | None = None
+    #: The answer's Dalga-Next-Run: a delay, or an instant (aware, UTC).
+    next_run: timedelta | datetime | None = None
 
 
 def reason(outcome: Outcome, meaning: Meaning) -> str:
     """What happened, in a few words."""
-    return outcome.error if outcome.status is None else _words(outcome.status, meaning)
+    if outcome.status is None:
+        return outcome.error
+    return _words(outcome.status, meaning, outcome.meaning is not None)
 
 
 @cache
-def _words(status: int, meaning: Meaning) -> str:
+def _words(status: int, meaning: Meaning, is_by_header: bool) -> str:
     """
     A status of three digits with its phrase, if it has one. A person who reads of a 2xx does not
     expect a failure.
+
+    :param is_by_header: whether the answer says by a header what it means.
     """
     try:
         words = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         words = str(status)
-    is_odd = meaning is Meaning.RETRY and 200 <= status <= 299
+    if is_by_header:
+        return f"{words}, with Dalga-Verdict: {meaning}"
+    is_odd = meaning is _RETRY and 200 <= status <= 299
     return f"{words}, which is no success here: see success" if is_odd else words
 
 
@@ -165,7 +184,15 @@ class Delete:
     """This job has no more runs."""
 
 
-Verdict = Reschedule | Skip | Retry | GiveBack | Stop | Delete
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """This run is over, and the job is disabled. Once it is enabled, it runs at `scheduled`."""
+
+    scheduled: datetime
+    anchor: datetime
+
+
+Verdict = Reschedule | Skip | Retry | GiveBack | Stop | Delete | Disable
 
 
 class Following(NamedTuple):
@@ -208,7 +235,7 @@ class End(NamedTuple):
                 return due
             case GiveBack(until):
                 return until or self.run.claimed
-            case Stop() | Delete():
+            case Stop() | Delete() | Disable():
                 return None
 
 
@@ -239,11 +266,13 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
     A status means what it meant to the job when the run was claimed, though a user may have changed
     the job's sets of statuses since.
     """
-    status, meaning = outcome.status, Meaning.RETRY
-    if status is not None:
-        answers = policy.named_answers.get(run.options.endpoint, policy.answers)
-        meaning = answers.meaning(status, run.options)
-    if meaning is Meaning.RETRY:
+    status, meaning = outcome.status, outcome.meaning
+    if meaning is None:
+        meaning = _RETRY
+        if status is not None:
+            answers = policy.named_answers.get(run.options.endpoint, policy.answers)
+            meaning = answers.meaning(status, run.options)
+    if meaning is _RETRY:
         retry_after = outcome.retry_after
         if isinstance(retry_after, datetime):
             retry_after = retry_after - now
@@ -264,10 +293,14 @@ def _verdict(
 
     :param meaning: RETRY for a run whose retries are over.
     """
-    if meaning is Meaning.REMOVE:
+    if meaning is _REMOVE:
         return Delete()
-    following = _following(run, off_grid, now)
-    if meaning is Meaning.SUCCEED:
+    following = _following(run, outcome, off_grid, now)
+    if meaning is _DISABLE:
+        if isinstance(run.schedule, Once):
+            return Disable(run.scheduled, run.anchor)
+        return Delete() if following is None else Disable(*following)
+    if meaning is _SUCCEED:
         count = run.options.count
         if following is None or (count is not None and run.successes + 1 >= count):
             return Delete()
@@ -290,7 +323,10 @@ def revised(end: End, options: Options, now: datetime) -> End:
 
 
 def _revised(end: End, options: Options, now: datetime) -> Verdict:
-    following = _following(end.run._replace(options=options), end.off_grid, now)
+    run, outcome = end.run._replace(options=options), end.outcome
+    if end.meaning is _DISABLE and outcome is not None:
+        return _verdict(run, outcome, end.meaning, end.off_grid, now)
+    following = _following(run, outcome, end.off_grid, now)
     more = options.count is None or end.run.successes + 1 < options.count
     match end.verdict:
         case Delete() if following is not None and end.outcome is None:
@@ -324,11 +360,21 @@ def missed(run: Run) -> Skip | Delete | None:
     return Delete() if at is None else Skip(at)
 
 
-def _following(run: Run, off_grid: OffGrid | None, now: datetime) -> Following | None:
-    """The next run by the run's options; None where there is none."""
+def _following(
+    run: Run, outcome: Outcome | None, off_grid: OffGrid | None, now: datetime
+) -> Following | None:
+    """
+    The next run by the run's options; None where there is none. A time that the answer gives is in
+    place of the next one, once: the anchor is as without it, and so are all later times.
+    """
     if isinstance(run.schedule, Once):
         return None
-    if off_grid is None:
+    if outcome is not None and outcome.next_run is not None:
+        asked = outcome.next_run
+        time = max(asked, now) if isinstance(asked, datetime) else add(now, asked)
+        at = within(run.options, time)
+        anchor = run.anchor if off_grid is None else off_grid.anchor
+    elif off_grid is None:
         at, anchor = within(run.options, next_time(run.grid, run.scheduled, now)), run.anchor
     else:
         at, anchor = within(run.options, off_grid.at), off_grid.anchor

@@ -115,6 +115,8 @@ def timely(end: End, now: datetime, reach: Reach) -> End:
     run, verdict = end.run, end.verdict
     if run.claimed <= now or not isinstance(verdict, Reschedule):
         return end
+    if end.outcome is not None and end.outcome.next_run is not None:
+        return end  # a time that the endpoint has given
     grid = run.grid._replace(anchor=verdict.anchor)
     back = _back(grid, verdict.scheduled, now, reach)
     if not back:

@@ -141,6 +141,23 @@ class Answer:
             return None
         return next((value for field, value in _fields(self._head) if field.lower() == name), None)
 
+    def mentions(self, text: bytes) -> bool:
+        """
+        Whether the head has these bytes. To look for headers that are mostly not there costs less
+        than to read them.
+
+        :param text: in lower case.
+        """
+        return text in self._low
+
+    def values(self, name: bytes) -> list[bytes]:
+        """
+        All values of a header, in order.
+
+        :param name: in lower case.
+        """
+        return [value for field, value in _fields(self._head) if field.lower() == name]
+
     @property
     def version(self) -> tuple[bytes, int, int]:
         return (b"HTTP", 1, int(self._head[7:8]))

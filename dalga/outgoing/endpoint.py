@@ -39,6 +39,7 @@ from dalga.outgoing.answer import Answer
 from dalga.outgoing.client import Client
 from dalga.outgoing.failures import PostFailed
 from dalga.outgoing.pool import Pool, Route
+from dalga.outgoing.steering import PREFIX, Steers
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.wire import Exchange
 
@@ -92,6 +93,7 @@ class Endpoint:
         self._pool = Pool(reactor, self._route, slots)
         self._baseurl = baseurl
         self._client = Client(self._pool)
+        self._steers = Steers()
 
     def post(self, run: Run) -> Deferred[Outcome]:
         """
@@ -111,7 +113,7 @@ class Endpoint:
             if exchange is not None:
                 exchange.abandon()
             answer = fail()
-        return answer.addCallbacks(self._answered, self._failed, (exchange,), {}, (exchange,))
+        return answer.addCallbacks(self._answered, self._failed, (exchange, run), {}, (exchange,))
 
     def stop_resolving(self) -> None:
         """
@@ -146,11 +148,14 @@ class Endpoint:
 
     # What comes of it
 
-    def _answered(self, answer: Answer, exchange: Exchange) -> Outcome:
+    def _answered(self, answer: Answer, exchange: Exchange, run: Run) -> Outcome:
         value = answer.header(b"retry-after")
         retry_after = None if value is None else parse_retry_after(value)
         elapsed = self._reactor.seconds() - exchange.began
-        return Outcome(answer.code, elapsed, "", retry_after)
+        if not answer.mentions(PREFIX):
+            return Outcome(answer.code, elapsed, "", retry_after)
+        meaning, next_run = self._steers.read(answer, run)
+        return Outcome(answer.code, elapsed, "", retry_after, meaning, next_run)
 
     def _failed(self, failure: Failure, exchange: Exchange | None) -> Outcome:
         """:param exchange: None if the failure came before there was an exchange."""

@@ -23,6 +23,7 @@ from dalga.model.options import Options
 from dalga.model.run import (
     LEASE_MARGIN,
     Delete,
+    Disable,
     End,
     GiveBack,
     Reschedule,
@@ -301,7 +302,7 @@ def was_recorded(end: End, row: Marks | None) -> bool:
     claims = 0 if row.token is None else 1
     error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
     match verdict:
-        case Reschedule() | Skip():
+        case Reschedule() | Skip() | Disable():
             return not same_run  # another instance's claim would have kept the run
         case Stop():
             return same_run and not claims and row.failed == Failed.STOPPED

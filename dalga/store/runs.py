@@ -25,6 +25,7 @@ from dalga.log import logger
 from dalga.model.job import UnreadableJob
 from dalga.model.run import (
     Delete,
+    Disable,
     End,
     GiveBack,
     Reschedule,
@@ -61,6 +62,7 @@ from dalga.store.rows import (
     was_recorded,
 )
 from dalga.store.statements import (
+    Disabled,
     Ended,
     EndRow,
     FoundRow,
@@ -471,6 +473,8 @@ class Runs:
                     due_before=instant(until or run.due),
                     override_before=int(Override.TRIGGERED if run.waited else Override.NONE),
                 )
+            case Disable(scheduled, anchor):
+                return sql.disable_rows, Disabled(row, token, instant(scheduled), instant(anchor))
             case Stop(error):
                 return sql.stop_rows, Stopped(row, token, last_error=error[:MAX_ERROR])
 

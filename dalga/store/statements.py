@@ -160,6 +160,15 @@ class Stopped(NamedTuple):
     last_error: Any
 
 
+class Disabled(NamedTuple):
+    """A run that is over, and whose answer has the job disabled."""
+
+    row_id: Any
+    row_token: Any
+    next_scheduled: Any
+    next_anchor: Any
+
+
 class GivenBack(NamedTuple):
     """A run that was not begun, for any instance to claim."""
 
@@ -183,7 +192,9 @@ class Yielded(NamedTuple):
     succeeded: Any
 
 
-EndRow = Ended | Succeeded | Rescheduled | Skipped | Retried | Stopped | GivenBack | Yielded
+EndRow = (
+    Ended | Succeeded | Rescheduled | Skipped | Retried | Stopped | Disabled | GivenBack | Yielded
+)
 
 
 class Statements:
@@ -686,6 +697,24 @@ class Statements:
                 error = last_error,
                 token = NULL,
                 failed = {Failed.STOPPED}
+            """,
+        )
+
+    @cached_property
+    def disable_rows(self) -> Statement:
+        return self._update_rows(
+            Disabled._fields,
+            f"""
+                due = NULL,
+                scheduled = next_scheduled,
+                anchor = next_anchor,
+                token = NULL,
+                run = NULL,
+                started = NULL,
+                attempts = 0,
+                error = NULL,
+                failed = {Failed.NO},
+                disabled = 1
             """,
         )
 
