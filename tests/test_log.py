@@ -122,6 +122,18 @@ class LeaveTests(SynchronousTestCase):
         self.assertRaises(SystemExit, self.log.info, "{told}", told=Told())
         self.assertEqual(self.lines(), ["one", "two"])
 
+    def test_in_lines_of_another_process(self) -> None:
+        """They are taken whole before the end."""
+        went_on: list[str] = []
+
+        def soon(flush: Callable[[], None]) -> None:
+            self.interrupt()
+            went_on.extend(self.ended or ["nothing has ended"])
+
+        self.observer = LineObserver(lambda text: self.output.write(text), soon)
+        self.assertRaises(SystemExit, self.observer.pass_on, "one\nand two\n")
+        self.assertEqual((self.lines(), went_on), (["one", "two"], ["nothing has ended"]))
+
     def test_in_the_writing(self) -> None:
         """It is finished, and what has been logged meanwhile follows; nothing is there twice."""
         write = self.output.write

@@ -196,7 +196,7 @@ class Scheduler:
         worth it yet. So only the time of the next claim is asked for, and the timer stays as it is
         unless it would be late. If it is early, it finds that no query is wanted yet.
         """
-        at = None if self._stopping else self._claims.at(self._reactor.seconds())
+        at = self._claims.at(self._reactor.seconds())
         timer = self._timer
         if at is not None and (timer is None or not timer.active() or at < timer.getTime()):
             self._set_timer()
