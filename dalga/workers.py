@@ -40,7 +40,7 @@ from dalga.config.sections import MOST_WORKERS
 from dalga.daemon import Daemon
 from dalga.destination import to_function
 from dalga.errors import StartupError
-from dalga.forking import Child, Parent, fork
+from dalga.forking import Channel, Child, Parent, fork
 from dalga.log import LineObserver, logger, say_past_the_log
 from dalga.signals import take_signals
 
@@ -69,8 +69,9 @@ REAP_PAUSE = 0.005
 #: Time limit (seconds) for the keeper's wait for the others: one of them may hang.
 KEEPER_WAIT = 2.0
 
-#: Messages from a worker: "I am at work"; "I accept connections no more".
-READY, CLOSED = b"r", b"c"
+#: Messages from a worker: "I am at work"; "I shall stop alone in `ALL_OR_ONE`, unless all stop";
+#: "I accept connections no more".
+READY, LEAVING, CLOSED = b"r", b"l", b"c"
 #: Messages to a worker: see the module's text.
 STOP, KEEP, CLOSE = b"s", b"k", b"x"
 
@@ -168,6 +169,8 @@ class _Seat:
         self.ready_at: float | None = None
         #: Whether the worker accepts connections, as far as is known.
         self.accepts = False
+        #: Whether the worker is about to stop alone: see `LEAVING`.
+        self.leaving = False
         #: See `wait`.
         self.deaths = 0
         #: Makes the next worker; None while there is one.
@@ -224,13 +227,14 @@ class Supervisor(Daemon):
         """
         Service.stopService(self)
         self._over = Deferred()
+        keeper = self._choose_keeper()
         for seat in self._seats:
             if seat.timer is not None:
                 seat.timer.cancel()
                 seat.timer = None
             if seat.child is None:
                 continue
-            if seat.ready_at is not None and seat.accepts and self._keeper is None:
+            if seat is keeper:
                 self._keeper = seat.child
                 seat.child.channel.send(KEEP)
             else:
@@ -250,6 +254,21 @@ class Supervisor(Daemon):
         """See `Daemon.abandon`."""
         for child in self._children():
             child.signal(signal.SIGKILL)
+
+    def _choose_keeper(self) -> _Seat | None:
+        """
+        The first worker that is at work; better one that is not about to stop alone: that worker
+        may have closed its sockets when the message comes.
+        """
+        fit = [
+            seat
+            for seat in self._seats
+            if seat.ready_at is not None
+            and seat.accepts
+            and seat.child is not None
+            and seat.child.status() is None  # it may have died a moment ago
+        ]
+        return min(fit, key=lambda seat: seat.leaving, default=None)
 
     def _check_keeper(self) -> None:
         """Have the keeper close its sockets if no other worker accepts connections."""
@@ -293,14 +312,17 @@ class Supervisor(Daemon):
         except OSError as error:
             self._make_later(seat, f"could not be made ({error.strerror})")
             return
-        seat.child, seat.ready_at, seat.accepts = child, None, True
+        seat.child, seat.ready_at, seat.accepts, seat.leaving = child, None, True, False
         child.channel.start_reading(self._reactor, partial(self._received, seat, child))
         if observer is not None:
             child.log_pipe.start_reading(self._reactor, observer.pass_on)
 
     def _received(self, seat: _Seat, child: Child, message: bytes) -> None:
         if not message:
+            seat.accepts = False
             self._reap(seat, child)
+        elif message == LEAVING:
+            seat.leaving = True
         elif message == READY:
             seat.ready_at = self._reactor.seconds()
             if not self._has_logged_start:
@@ -348,6 +370,12 @@ class Supervisor(Daemon):
             seconds=seconds,
         )
         seat.timer = self._reactor.callLater(seconds, self._make_worker, seat)
+
+
+def stop_alone(reactor: Any, channel: Channel, stop: Callable[[], None]) -> None:
+    """A worker got a signal: it stops, unless the supervisor says before that all stop."""
+    channel.send(LEAVING)
+    reactor.callLater(ALL_OR_ONE, stop)
 
 
 def work(
@@ -399,7 +427,7 @@ def work(
         parent.channel.send(READY)
 
     leave = observer.leave if observer is not None else lambda end: end()
-    alone = partial(reactor.callLater, ALL_OR_ONE, stop)
+    alone = partial(stop_alone, reactor, parent.channel, stop)
     reactor.callWhenRunning(take_signals, reactor, lambda stop: None, leave, alone)
     reactor.callWhenRunning(begin)
     service.startService()

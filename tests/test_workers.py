@@ -23,17 +23,20 @@ from dalga.forking import LOG_PAUSE, LogPipe
 from dalga.log import LineObserver
 from dalga.service import longest_answer
 from dalga.workers import (
+    ALL_OR_ONE,
     CLOSE,
     CLOSED,
     HEALTHY,
     KEEP,
     KEEPER_WAIT,
+    LEAVING,
     READY,
     STOP,
     Place,
     Supervisor,
     cores,
     end_in_words,
+    stop_alone,
     wait,
 )
 from tests.daemons import Daemon, DaemonTestCase, Hit
@@ -327,6 +330,50 @@ class SupervisorTests(SynchronousTestCase):
         self.clock.advance(100)
         self.assertEqual((one.messages, two.messages), ([KEEP, CLOSE], [STOP]))
         self.assertEqual((one.signals, two.signals, len(self.children)), ([], [], 2))
+
+    def test_keeper(self) -> None:
+        """A worker that is about to stop alone is not the keeper."""
+        one, two = self.start()
+        one.received(LEAVING)
+        self.supervisor.stopService()
+        self.assertEqual((one.messages, two.messages), ([STOP], [KEEP]))
+
+    def test_keeper_that_has_died(self) -> None:
+        """A worker's death may be seen before its channel is."""
+        one, two = self.start()
+        one.ended = -9
+        stopped = self.supervisor.stopService()
+        self.assertEqual(two.messages, [KEEP])
+        one.received(b"")
+        self.assertEqual(two.messages, [KEEP, CLOSE])
+        two.end(0)
+        self.successResultOf(stopped)
+
+    def test_keeper_that_dies(self) -> None:
+        """And its channel may be closed before its death is seen."""
+        one, two = self.start()
+        one.received(b"")
+        self.supervisor.stopService()
+        self.assertEqual(two.messages, [KEEP, CLOSE])
+
+    def test_keeper_of_workers_that_all_leave(self) -> None:
+        """All got the signal, as of Ctrl-C: the first is the keeper."""
+        one, two = self.start()
+        one.received(LEAVING)
+        two.received(LEAVING)
+        self.supervisor.stopService()
+        self.assertEqual((one.messages, two.messages), ([KEEP], [STOP]))
+
+    def test_a_worker_that_leaves(self) -> None:
+        """The supervisor learns it half a second before."""
+        channel = FakeChild()
+        stops: list[None] = []
+        stop_alone(self.clock, channel, lambda: stops.append(None))  # type: ignore[arg-type]
+        self.assertEqual(channel.messages, [LEAVING])
+        self.clock.advance(ALL_OR_ONE - 0.01)
+        self.assertEqual(len(stops), 0)
+        self.clock.advance(0.01)
+        self.assertEqual(len(stops), 1)
 
     def test_stop_of_a_worker_that_has_not_begun(self) -> None:
         """It gets a signal: nobody reads messages there. The other one waits for it."""
