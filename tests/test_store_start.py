@@ -15,6 +15,7 @@ from dalga.config.sections import MySQLConfig
 from dalga.errors import StartupError, TableExists
 from dalga.model.key import JobKey
 from dalga.model.run import Reschedule
+from dalga.store.statements import ANY_ID, Statements
 from dalga.store.table import JobsTable
 from tests.servers import start_server
 from tests.stores import LONG, NOW, EngineTestCase, each_engine, server
@@ -278,6 +279,15 @@ class TrialTests(EngineTestCase):
             self.assertIn("does not keep what is written to it", self.refusal(), change)
             self.administer("DROP TRIGGER t")
         self.make_store().open()
+
+    def test_rows_that_are_not_found_again(self) -> None:
+        """Each claim would have to read its rows a second time, and nobody would know why."""
+        self.make_store().create_table()
+        lost = Statements._take(self.make_store()._sql, f"{ANY_ID} AND body IN ([%(found)s, ...])")
+        self.patch(Statements, "take_found", lost)
+        self.assertIn("does not find the rows again that it has read", self.refusal())
+        self.patch(Statements, "_found", "NULL")
+        self.assertIn("a claim can't read the text of a row", self.refusal())
 
     def test_columns_of_another_type(self) -> None:
         """As a tool that copies databases may make them."""

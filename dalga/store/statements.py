@@ -467,6 +467,14 @@ class Statements:
             """,
         )
 
+    @cached_property
+    def read_found(self) -> Select[TextRow]:
+        """Rows as `find_due` gives them, also if they are not due."""
+        return self._select(
+            TextRow.read,
+            f"SELECT {self._row_text(self._found)} AS text FROM {self._table} WHERE {ANY_ID}",
+        )
+
     @property
     def _found(self) -> str:
         """An expression: a row's `FoundText`."""

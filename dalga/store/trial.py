@@ -16,8 +16,8 @@ from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.keyed import KeyedRows
 from dalga.store.puts import Puts, as_planned
-from dalga.store.rows import MAX_ERROR, DueRow, Override, Unreadable, read_run
-from dalga.store.statements import Ended, Retried, Statements
+from dalga.store.rows import MAX_ERROR, DueRow, Override, Unreadable, read_run, run_from_text
+from dalga.store.statements import Ended, FoundRow, Retried, Statements
 
 #: The trial's rows are due at this time, far from all other rows.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
@@ -128,7 +128,7 @@ class Trial:
         dialect, sql = self._dialect, self._sql
         find = sql.find_due(without=False)
         find.fetch(cursor, limit=0)  # no job's row is to be locked
-        changed = self._take(cursor, rows, token)
+        changed = self._take_odd(cursor, rows, token)
         try:
             for row in sql.read_taken.fetch(cursor, rows, token=token):
                 before = DueRow(row.id, row.scheduled, Override.NONE, token, row.options)
@@ -139,9 +139,26 @@ class Trial:
             raise _NotKept(str(problem)) from None
         return changed
 
-    def _take(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
+    def _take_odd(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
+        """Take rows as a claim takes odd ones, and those of an engine with one writer."""
         at = self._dialect.instant(_TRIAL)
         return self._sql.take.execute(cursor, rows, now=at, token=token, lease_ends=at)
+
+    def _take_found(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
+        """
+        Read rows as a claim finds them, and take them as it takes most rows.
+
+        :return: how many rows the driver says were changed.
+        """
+        found = self._sql.read_found.fetch(cursor, rows)
+        if not all(run_from_text(row, token, _TRIAL, 0.0, 0.0, {}) for row in found):
+            raise _NotKept("a claim can't read the text of a row")
+        if self._dialect.one_writer:
+            return self._take_odd(cursor, rows, token)
+        at = self._dialect.instant(_TRIAL)
+        compared = [FoundRow(row.id, row.columns) for row in found]
+        take = self._sql.take_found
+        return take.execute(cursor, compared, now=at, token=token, lease_ends=at)
 
     def _fail(self, cursor: Cursor, keys: list[JobKey], rows: list[int], token: bytes) -> int:
         """
@@ -154,7 +171,8 @@ class Trial:
         error = (_TEXT * MAX_ERROR)[:MAX_ERROR]
         ends = [Retried(row, token, next_due=at, last_error=error) for row in rows]
         changed = self._sql.retry_rows.execute(cursor, ends)
-        self._take(cursor, rows, token)
+        if self._take_found(cursor, rows, token) != len(rows):
+            raise _NotKept("a claim does not find the rows again that it has read")
         found = [job for _, job in self._rows.read_rows(cursor, keys, _TRIAL)]
         if [job.error for job in found if isinstance(job, Job)] != [error] * len(keys):
             raise _NotKept("the error of a run is not read as it was written")
