@@ -62,6 +62,14 @@ class FilesTests(SynchronousTestCase):
             self.assertEqual(self.warned(slots)[0], clients, case)
             self.assertEqual(self.limits, (asked, most), case)
 
+    def test_several_endpoints(self) -> None:
+        """Each may keep as many idle connections as there are slots. These are for POSTs, too."""
+        for files, asked, clients in ((1024, 20_400, 20_000), (4096, 4096, 3696)):
+            most = 1_048_576 if asked > files else files
+            self.limit(files, most)
+            self.assertEqual(room_for_clients(100, endpoints=3), clients)
+            self.assertEqual(self.limits, (asked, most))
+
     def test_too_few(self) -> None:
         """What does not fit is said, with what to raise; with that, all fits."""
         self.limit(1024, 1024)

@@ -195,6 +195,7 @@ class JudgeTests(SynchronousTestCase):
         any_2xx, some = statuses_from_text("200-299"), statuses_from_text("400-499")
         lenient = RunPolicy(RetryPolicy(jitter=0), answers=Answers(success=any_2xx, give_up=some))
         plain, own = RunPolicy(RetryPolicy(jitter=0)), Options(success=any_2xx, give_up=some)
+        billing = replace(plain, named_answers={"billing": lenient.answers})
         not_found = "404 Not Found"
         again = NOW + timedelta(seconds=0.5)
         for policy, options, status, expected in (
@@ -215,6 +216,8 @@ class JudgeTests(SynchronousTestCase):
             (lenient, Options(give_up=Statuses(())), 404, Retry(again, not_found)),
             (lenient, Options(gone=some), 404, Delete()),
             (plain, Options(), 404, Retry(again, not_found)),
+            (billing, Options(endpoint="billing"), 201, following),
+            (billing, Options(), 404, Retry(again, not_found)),
         ):
             run = RUN._replace(options=options)
             verdict = self.judge(Outcome(status, 0.1), run, policy=policy)
