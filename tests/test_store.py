@@ -671,6 +671,15 @@ class RecordTests(EngineTestCase):
             self.assertNotEqual(following.id, run.id)
             self.assertEqual((following.attempt, following.started), (1, following.claimed))
 
+    async def test_reschedule_for_a_missed_time(self) -> None:
+        """P6: a time that has gone by is due now: behind the runs that are waiting."""
+        store = self.open_store()
+        a, b = self.in_the_past("a", "b")
+        (run,) = (await store.claim(1, LONG)).runs
+        await self.record(store, [(run, Reschedule(run.scheduled, run.anchor))])
+        claims = [await store.claim(1, LONG) for _ in range(2)]
+        self.assertEqual([run.key for claim in claims for run in claim.runs], [b, a])
+
     async def test_reschedule_what_was_disabled(self) -> None:
         """P4: a job that was disabled during its run is not due at its next time."""
         store = self.open_store()
