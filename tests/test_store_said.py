@@ -749,6 +749,29 @@ class VerdictTests(EngineTestCase):
         self.assertEqual((new.attempt, new.started), (1, new.claimed))
         self.assertNotEqual(new.id, run.id)
 
+    async def test_disabled_by_the_answer(self) -> None:
+        """
+        The run is over and counts neither way: what failed before is forgotten, and the job has its
+        next time once it is enabled, as a new run.
+        """
+        store = self.open_store()
+        first = await self.due_now(store, KEY)
+        given_up = Reschedule(first.claimed, first.anchor, "500")
+        await self.record(store, [(first, given_up)])
+        run = await self.claim_one(store, KEY)
+        at, anchor = run.claimed + MINUTE, run.claimed - MINUTE
+        self.assertEqual(await self.record(store, [(run, Disable(at, anchor))]), [])
+        job = await self.job(store, KEY)
+        self.assertEqual((job.disabled, job.due, job.running), (True, None, False))
+        self.assertEqual((job.scheduled, job.anchor), (at, anchor))
+        self.assertEqual((job.failed, job.error), (Failed.NO, None))
+        self.assertEqual((job.attempts, job.successes), (0, 0))
+        await store.enable(KEY)
+        self.assertEqual((await self.job(store, KEY)).due, at)
+        await store.trigger(KEY)
+        again = await self.claim_one(store, KEY)
+        self.assertNotEqual(again.id, run.id)
+
     async def test_all_kinds_at_once(self) -> None:
         """One transaction writes each kind, also where the user has spoken meanwhile."""
         store = self.open_store()
