@@ -1415,6 +1415,12 @@ class NamedEndpointTests(ConfigTestCase):
             (".ini", "[endpoint billing]\ntimeout = 5", f"ini: [endpoint billing] timeout: {none}"),
             (".ini", "[endpoint billing]", f"[endpoint billing] in ini: {none}"),
             (
+                ".ini",
+                "[endpoint billing headers]",
+                f"[endpoint billing headers] in ini: {none}",
+            ),
+            (".toml", "[endpoint.billing.headers]", "[endpoint.billing] in toml: the endpoint"),
+            (
                 ".toml",
                 "[endpoint.billing.headers]\nX-Key = 's3cret'",
                 f"toml: [endpoint.billing.headers] X-Key: {none}",
@@ -1502,6 +1508,22 @@ class NamedEndpointTests(ConfigTestCase):
             (
                 {"DALGA_ENDPOINT_Billing_BASEURL": "http://h/"},
                 f"DALGA_ENDPOINT_Billing_BASEURL {not_one} DALGA_ENDPOINT_BILLING_BASEURL?",
+            ),
+            (
+                {"DALGA_ENDPOINT_BILLING_BASE_URL": "http://h/"},
+                f"DALGA_ENDPOINT_BILLING_BASE_URL {not_one} DALGA_ENDPOINT_BILLING_BASEURL?",
+            ),
+            (
+                {"DALGA_ENDPOINT__BASEURL": "http://h/"},
+                f"DALGA_ENDPOINT__BASEURL {not_one} DALGA_ENDPOINT_BASEURL?",
+            ),
+            (
+                {"DALGA_ENDPOINT_A__B_BASEURL": "http://h/"},
+                f"DALGA_ENDPOINT_A__B_BASEURL {not_one} DALGA_ENDPOINT_A_B_BASEURL?",
+            ),
+            (
+                {"DALGA_ENDPOINT__HEADERS_X_KEY": "s3cret"},
+                f"DALGA_ENDPOINT__HEADERS_X_KEY {not_one}",
             ),
             (
                 {"DALGA_ENDPOINT_TIMOUT": "1"},

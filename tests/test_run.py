@@ -211,6 +211,12 @@ class JudgeTests(SynchronousTestCase):
                 200,
                 Retry(again, "200 OK, which is no success here: see success"),
             ),
+            (
+                plain,
+                Options(success=statuses_from_text("202"), give_up=statuses_from_text("200")),
+                200,
+                following._replace(error="200 OK, which is no success here: see success"),
+            ),
             (lenient, Options(), 404, following._replace(error=not_found)),
             (lenient, Options(on_failure=OnFailure.STOP), 404, Stop(not_found)),
             (lenient, Options(give_up=Statuses(())), 404, Retry(again, not_found)),

@@ -91,9 +91,11 @@ def variable_of(rest: str, keys: Iterable[str]) -> Variable | None:
     """
     :param rest: a variable's name behind ``DALGA_ENDPOINT_``.
     :param keys: the keys, as they stand in variables' names.
-    :return: None if there is no key in it.
+    :return: None if there is no key in it, or nothing between two underscores before the key.
     """
     parts, headers = rest.split("_"), HEADERS[1].upper()
+    if not parts[0]:
+        return None
     if headers in parts:
         at = parts.index(headers)
         return Variable("_".join(parts[:at]), headers, "_".join(parts[at + 1 :]))

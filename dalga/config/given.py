@@ -78,6 +78,8 @@ class Given:
             that can't be read.
         """
         values: _Values = {}
+        #: As `origins`, of the tables of headers: an endpoint may have such a table, and no other.
+        tables: dict[str, str] = {}
         for written in read_file(path):
             if table := heading(written.name):
                 name = table.endpoint
@@ -86,8 +88,9 @@ class Given:
                     continue
                 if name is not None:
                     self._check_name(path, written, name)
-                headers = self._headers_of(name or DEFAULT_ENDPOINT)
-                headers.add_table(path, named(written.name), written.entries)
+                endpoint, title = name or DEFAULT_ENDPOINT, named(written.name)
+                tables.setdefault(section_of(endpoint), f"[{title}] in {path}")
+                self._headers_of(endpoint).add_table(path, title, written.entries)
                 continue
             section = self._begin(path, written.name)
             for entry in written.entries:
@@ -99,6 +102,7 @@ class Given:
                     self._add_endpoint(values, path, inner, entry.key)
                 else:
                     _add(values, section, _value_of(path, section, section, entry))
+        self.origins = tables | self.origins
         self._values.update(values)
 
     def _add_endpoint(self, values: _Values, path: str, written: FileSection, name: str) -> None:
@@ -229,8 +233,9 @@ class Given:
         :param rest: what follows on ``DALGA_ENDPOINT_`` in it.
         """
         near = [section_of(each) for each in self.headers]
-        if "_" in rest:  # of an endpoint that has no other variable
-            near.append(f"{ENDPOINT} {rest.upper().rpartition('_')[0]}")
+        # Of an endpoint that has no other variable. Its key may have been written as several words.
+        parts = [part for part in rest.upper().split("_") if part]
+        near += [f"{ENDPOINT} {'_'.join(parts[:end])}" for end in range(1, len(parts))]
         names = [variable(section, key) for section in near for key in key_names(section)]
         hint = instead(name, names, "{}")
         return ConfigError(f"{named(name)} is not a variable of Dalga's{hint}")

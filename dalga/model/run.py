@@ -137,7 +137,7 @@ def _words(status: int, meaning: Meaning, is_by_header: bool) -> str:
         words = str(status)
     if is_by_header:
         return f"{words}, with Dalga-Verdict: {meaning}"
-    is_odd = meaning is _RETRY and 200 <= status <= 299
+    is_odd = meaning in (Meaning.RETRY, Meaning.FAIL) and 200 <= status <= 299
     return f"{words}, which is no success here: see success" if is_odd else words
 
 

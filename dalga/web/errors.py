@@ -131,7 +131,7 @@ def _detail(error: BaseException) -> str:
         return (
             "there is nothing here: a job is at /jobs/<path>/<body>, its next runs at "
             "/jobs/<path>/<body>/upcoming, the runs that a PUT would give at /preview, all jobs at "
-            "/jobs, the counts at /status"
+            "/jobs, the endpoints at /endpoints, the counts at /status"
         )
     if isinstance(error, MethodNotAllowed):
         return f"the method is not one that works here: it takes {_allowed(error)}"
