@@ -28,6 +28,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from dalga import __version__
+from dalga.config.endpoints import section_of
 from dalga.config.sections import Config, EndpointConfig, MySQLConfig, SQLiteConfig
 from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
@@ -120,7 +121,7 @@ def settings_of(config: Config) -> Settings:
             timeouts={name: each.timeout for name, each in config.named_endpoints.items()},
         ),
         endpoints=config.endpoints,
-        trusts={name: Trust(each.ca) for name, each in config.endpoints.items()},
+        trusts={name: Trust(each.ca, section_of(name)) for name, each in config.endpoints.items()},
         idle_timeout=config.listen.idle_timeout,
         arrival_timeout=config.listen.read_timeout,
         grace=jobs.shutdown_timeout,

@@ -1414,6 +1414,8 @@ class StartTests(StartTestsBase):
         endpoint = {"baseurl": "https://localhost/", "ca": "/no/such/file"}
         line = await self.refused("--config", self.ini("c.ini", endpoint=endpoint))
         self.assertIn("ca in [endpoint] is '/no/such/file', which can't be read", line)
+        line = await self.refused("--config", self.ini("d.ini", **{"endpoint billing": endpoint}))
+        self.assertIn("ca in [endpoint billing] is '/no/such/file', which can't be read", line)
 
     async def test_unknown_option(self) -> None:
         """The option is named."""

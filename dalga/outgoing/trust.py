@@ -70,10 +70,11 @@ class Trust:
     :param ca: the path of a file with certificates of CAs, in PEM form: these CAs are trusted, and
         no others. If it is "", the platform's CAs are trusted: those in OpenSSL's folder and file,
         or in the file and folder that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name.
+    :param section: the section of the configuration that names the file, for sentences.
     :raises StartupError: if the file can't be used.
     """
 
-    def __init__(self, ca: str = "") -> None:
+    def __init__(self, ca: str = "", section: str = "endpoint") -> None:
         self._context = context = Context(TLS_CLIENT_METHOD)
         context.set_min_proto_version(TLS1_2_VERSION)  # RFC 8996
         context.set_options(OP_NO_COMPRESSION | OP_NO_RENEGOTIATION)
@@ -81,7 +82,7 @@ class Trust:
         # On the context: only then pyOpenSSL raises the callback's exception from the handshake.
         context.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
         if ca:
-            _load(context, ca)
+            _load(context, ca, section)
         else:
             context.set_default_verify_paths()
 
@@ -94,19 +95,19 @@ class Trust:
         return _ClientConnections(self._context, host)
 
 
-def _load(context: Context, ca: str) -> None:
+def _load(context: Context, ca: str, section: str) -> None:
     """:raises StartupError: if the file has no certificates."""
     try:
         open(ca, "rb").close()  # OpenSSL does not say why it can't read a file
         context.load_verify_locations(ca)
     except OSError as error:
         raise StartupError(
-            f"ca in [endpoint] is {ca!r}, which can't be read ({error.strerror}): it takes the "
+            f"ca in [{section}] is {ca!r}, which can't be read ({error.strerror}): it takes the "
             "path of a file in PEM form"
         ) from error
     except Error as error:
         raise StartupError(
-            f"ca in [endpoint] is {ca!r}, which has no certificate in it: it takes those of the "
+            f"ca in [{section}] is {ca!r}, which has no certificate in it: it takes those of the "
             "CAs, in PEM form"
         ) from error
     store = context.get_cert_store()
