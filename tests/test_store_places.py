@@ -65,6 +65,7 @@ class PlacesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.patch(places, "PATIENCE", 0.0)
+        self.patch(places, "ENDING", (0.0, 0.0))
         self.now = 1000.0
         self.processes: dict[int, str] = {}
         self.made: list[Connection] = []
@@ -139,7 +140,7 @@ class PlacesTests(SynchronousTestCase):
             execute(connection, statement)
 
         self.patch(Connection, "execute", kill)
-        self.refused(connect)
+        self.assertEqual(connect().id, 3)  # in the place of the second
         self.assertEqual(sorted(self.processes), [1, 3])
 
     def test_given_up(self) -> None:
@@ -197,13 +198,34 @@ class PlacesTests(SynchronousTestCase):
             self.give_up(connect())
         del self.processes[2]
         self.processes[3] = "somebody:4711"
-        self.assertEqual(connect().id, 4)  # in the place of the two that it has not
+        # Three places are free: of two sessions that it has not, and of one that it has ended.
+        self.assertEqual(connect().id, 4)
         self.assertEqual(sorted(self.processes), [3, 4])
-        self.assertEqual(connect().id, 5)
+        for id_ in (5, 6):
+            self.assertEqual(connect().id, id_)
         self.refused(connect)
-        self.made[0].server.close()  # as it does when it is killed
-        connect()
-        self.assertEqual(len(self.made), 6)
+
+    def test_one_that_goes_on(self) -> None:
+        """
+        A KILL closes the socket at once. The session may go on all the same, as one does that waits
+        for room on a full disk, and has its place as long as the server has it.
+        """
+        connect = self.places(1, spare=True)
+        self.give_up(connect())
+
+        def kill(connection: Connection, statement: str) -> None:
+            if statement == "KILL 1":
+                self.made[0].server.close()
+
+        self.patch(Connection, "execute", kill)
+        for look in range(1, 4):
+            self.refused(connect)
+            self.made[look].server.close()
+            del self.processes[look + 1]
+            self.assertEqual(list(self.processes), [1])
+            self.now += LOOK_PAUSE
+        del self.processes[1]
+        self.assertEqual(connect().id, 5)
 
     def test_looks_are_rare(self) -> None:
         """One at a time and one a second, and it makes no more sessions than may be."""

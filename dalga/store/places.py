@@ -11,6 +11,11 @@ So a session has a *place*, and keeps it until the session is over, given up or 
 places is limited. To see when a session that was given up is over, the daemon keeps its socket, and
 shuts the socket down for sending (shutdown(2)): the server closes the other half when the session
 ends.
+
+If there is no place left, the daemon asks the server for a list of its sessions, and has it end
+(KILL) those that were given up. A KILL closes the socket at once, while the session may go on for
+long, such as one that waits for room on a full disk. So from then on only the list tells whether
+the session is over.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock
@@ -34,6 +40,10 @@ PATIENCE = 1.0
 
 #: Seconds from one question to the next which of the given-up sessions the server still has.
 LOOK_PAUSE = 1.0
+
+#: After the server was told to end sessions, it is asked after each of these pauses (seconds) which
+#: of them it still has.
+ENDING = (0.01, 0.03, 0.1, 0.3)
 
 #: If there is no spare place, a session that was given up is counted no longer than this (seconds).
 #: By then the server has ended each session that it can end by itself (`dalga.store.session`).
@@ -67,6 +77,8 @@ class Session:
         self.port = str(name[1]) if isinstance(name, tuple) else ""
         #: When it was given up, in steady seconds; None for one in use.
         self.left_at: float | None = None
+        #: Whether the server was told to end it: its socket tells nothing any more.
+        self.was_killed = False
         with suppress(OSError):
             self._set(TCP_KEEPIDLE=_KEPT, TCP_KEEPINTVL=_PROBE)
 
@@ -194,16 +206,19 @@ class Places:
                     self._entering += 1
                     return False
                 left = [each for each in self._sessions.values() if each.left_at is not None]
+                silent = [each for each in left if not each.was_killed]
                 now = self._seconds()
-                if now >= ends or not left:
-                    if not self._may_look(now):
+                if now >= ends or not silent:
+                    if self._may_look(now):
+                        self._looking = True
+                        return True
+                    if now >= ends or not left:
                         raise self._full()
-                    self._looking = True
-                    return True
                 poll = select.poll()
-                for session in left:
+                for session in silent:
                     poll.register(session, select.POLLIN)
-            poll.poll((ends - now) * 1000)
+                until = ends if silent else min(ends, max(self._next_look, now + ENDING[0]))
+            poll.poll((until - now) * 1000)
 
     def _has_room(self) -> bool:
         """Whether there is a place. Called under the lock."""
@@ -218,7 +233,7 @@ class Places:
             if session.left_at is None:
                 continue
             forgotten = not self._spare and now - session.left_at >= FORGOTTEN
-            if forgotten or session.is_over():
+            if forgotten or (not session.was_killed and session.is_over()):
                 session.forget()
                 del self._sessions[key]
 
@@ -248,30 +263,46 @@ class Places:
 
     def _end_left(self, looker: Session) -> None:
         """
-        Ask the server which of the given-up sessions it has, and have it end these. A session that
-        it does not have is on no server that new connections come to: forget it.
+        Have the server end the given-up sessions that it has, and forget those that it has not.
 
         :param looker: the session that asks. It is given up, too, if no answer comes.
         """
-        with self._lock:
-            left = [each for each in self._sessions.values() if each.left_at is not None]
         try:
-            cursor = looker.connection.cursor()
-            cursor.execute("SHOW PROCESSLIST")
-            # A local socket has no port: MySQL says "localhost" then, MariaDB "localhost:".
-            there = {(int(id_), host.partition(":")[2]) for id_, _, host, *_ in cursor.fetchall()}
+            for pause in (*ENDING, 0.0):
+                there = self._forget_ended(looker)
+                if not there:
+                    break
+                for session in there:
+                    if not session.was_killed:
+                        session.was_killed = True
+                        with suppress(pymysql.MySQLError):  # it may be over by now
+                            looker.connection.cursor().execute(f"KILL {session.id}")
+                time.sleep(pause)
         except BaseException:
             self.end(looker)
             raise
+
+    def _forget_ended(self, looker: Session) -> list[Session]:
+        """
+        Forget the given-up sessions that the server does not have: they are on no server that new
+        connections come to.
+
+        :param looker: the session that asks the server.
+        :return: the given-up sessions that the server has.
+        """
+        with self._lock:
+            left = [each for each in self._sessions.values() if each.left_at is not None]
+        cursor = looker.connection.cursor()
+        cursor.execute("SHOW PROCESSLIST")
+        # A local socket has no port: MySQL says "localhost" then, MariaDB "localhost:".
+        there = {(int(id_), host.partition(":")[2]) for id_, _, host, *_ in cursor.fetchall()}
         for session in left:
-            if (session.id, session.port) in there:
-                with suppress(pymysql.MySQLError):  # it may be over by now
-                    looker.connection.cursor().execute(f"KILL {session.id}")
-            else:
+            if (session.id, session.port) not in there:
                 with self._lock:
                     session.forget()
                     # Another thread may have seen meanwhile that the session is over.
                     self._sessions.pop(id(session.connection), None)
+        return [session for session in left if (session.id, session.port) in there]
 
     def _full(self) -> pymysql.MySQLError:
         return pymysql.OperationalError(
