@@ -30,7 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import service
 from dalga.config.formats import MAX_FILE
-from dalga.config.headers import HEADERS, MESSAGE_HEADERS
+from dalga.config.headers import HEADERS
 from dalga.config.load import load_config
 from dalga.config.names import ELSEWHERE, UNNEEDED
 from dalga.config.sections import (
@@ -46,6 +46,7 @@ from dalga.config.sections import (
 from dalga.database import API_THREADS, RUN_THREADS, lanes, server
 from dalga.errors import ConfigError
 from dalga.model.answers import Answers, Statuses, statuses_from_text
+from dalga.model.headers import MESSAGE_HEADERS
 from dalga.model.retry import RetryPolicy
 from dalga.outgoing.trust import Trust
 from dalga.store import mysqltls

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 #: own, but for `store`, which is one room.
 MODEL = (
     *("duration", "zone", "cron", "schedule", "retry"),
-    *("key", "address", "answers", "options", "reading", "writing", "fields"),
+    *("key", "address", "answers", "headers", "options", "reading", "writing", "fields"),
     *("grid", "lateness", "job", "run", "plan", "setback"),
 )
 CONFIG = (

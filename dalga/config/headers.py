@@ -16,30 +16,11 @@ from dalga.config.formats import Entry, Kind, named
 from dalga.config.texts import undisplayable
 from dalga.config.values import Value
 from dalga.errors import ConfigError
+from dalga.model.headers import VALUE, is_name, is_of_dalga, is_value
 
 #: Section and key of the one key that is a table. A file has ``[endpoint.headers]``, and a line for
 #: each header below.
 HEADERS = ("endpoint", "headers")
-
-#: Headers that say how a message is written, or how it goes from one host to the next (RFC 9110
-#: section 7.6.1). Dalga sets these by itself.
-MESSAGE_HEADERS = (
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-)
 
 
 class Headers:
@@ -83,8 +64,8 @@ class Headers:
         """
         for entry in entries:
             name = entry.key
-            # RFC 9110 section 5.1. A wrong name may hold the value: "Authorization: secret".
-            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            # A wrong name may hold the value: "Authorization: secret".
+            if not is_name(name):
                 raise ConfigError(
                     f"{path}: [{table}] has a key that can't be a header's name (not "
                     'shown): it takes ASCII letters, digits and -, such as X-Api-Key = "..."'
@@ -125,16 +106,12 @@ def header(value: Value) -> str:
 
     :raises ConfigError: for a name or a value that no header of a POST can have.
     """
-    name = value.key.lower()
-    if name in MESSAGE_HEADERS or name.startswith("dalga-"):
+    if is_of_dalga(value.key):
         raise value.refuse("Dalga sets this header by itself, leave it out")
     if value.kind is not Kind.TEXT:
         raise value.refuse("it takes text, so put it in double quotes")
     if why := undisplayable(value.text):
         raise value.refuse(why)
-    # RFC 9110 section 5.5, without the octets that it calls obsolete.
-    if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", value.text):
-        raise value.refuse(
-            "a header takes ASCII characters, at least one, without spaces around them"
-        )
+    if not is_value(value.text):
+        raise value.refuse(VALUE)
     return value.text
