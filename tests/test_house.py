@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 #: Each room comes after the rooms that it may import from. A folder's modules are rooms of their
 #: own, but for `store`, which is one room.
 MODEL = (
-    *("duration", "zone", "cron", "schedule", "retry"),
+    *("duration", "zone", "cron", "schedule", "retry", "delivery"),
     *("key", "address", "answers", "headers", "options", "reading", "writing", "fields"),
     *("grid", "lateness", "job", "run", "plan", "setback"),
 )

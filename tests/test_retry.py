@@ -96,7 +96,7 @@ class GivesUpTests(SynchronousTestCase):
     def test_for_ever(self) -> None:
         """By default a run is never given up."""
         ever = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-        self.assertFalse(RetryPolicy().gives_up(*ever))
+        self.assertFalse(RetryPolicy().gives_up(*ever, 10**6))
 
     def test_after_a_while(self) -> None:
         """A run is given up when its next attempt would be too long after its first."""
@@ -110,4 +110,18 @@ class GivesUpTests(SynchronousTestCase):
             (MINUTE, -MINUTE, False),  # a database whose clock was set back
         ):
             policy = RetryPolicy(stop_after=stop_after)
-            self.assertEqual(policy.gives_up(started, started + waited), expected, waited)
+            self.assertEqual(policy.gives_up(started, started + waited, 9), expected, waited)
+
+    def test_after_so_many_attempts(self) -> None:
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        for max_attempts, stop_after, attempt, expected in (
+            (1, None, 1, True),
+            (3, None, 2, False),
+            (3, None, 3, True),
+            (3, None, 4, True),  # the third one's instance died
+            (3, MINUTE, 2, False),
+            (3, -SECOND, 1, True),
+            (3, MINUTE, 3, True),
+        ):
+            policy = RetryPolicy(stop_after=stop_after, max_attempts=max_attempts)
+            self.assertEqual(policy.gives_up(now, now, attempt), expected, (policy, attempt))

@@ -19,6 +19,7 @@ from dalga.model.run import (
     Delete,
     Disable,
     End,
+    Finish,
     GiveBack,
     Outcome,
     Reschedule,
@@ -478,6 +479,8 @@ class EndTests(SynchronousTestCase):
             (GiveBack(LAST), LAST),
             (Stop(ERROR), None),
             (Delete(), None),
+            (Finish(), None),
+            (Disable(LAST, PAST), None),
         ):
             self.assertEqual(End(RUN, None, verdict).due, due, verdict)
 

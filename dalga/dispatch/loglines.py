@@ -17,6 +17,7 @@ from dalga.model.run import (
     Delete,
     Disable,
     End,
+    Finish,
     GiveBack,
     Reschedule,
     Retry,
@@ -140,3 +141,5 @@ def _then(verdict: Verdict) -> str:
             return "job disabled by its endpoint"
         case Delete():
             return "job done"
+        case Finish():
+            return "job done, and kept"

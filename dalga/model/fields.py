@@ -14,7 +14,8 @@ from operator import attrgetter
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
-from dalga.model.options import CatchUp, IfExists, OnFailure, Options
+from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Notes
+from dalga.model.options import CatchUp, IfExists, OnEnd, OnFailure, Options
 from dalga.model.reading import (
     Reader,
     boolean,
@@ -50,13 +51,19 @@ from dalga.model.zone import Gap, Overlap, Zone
 
 
 class Terms(Protocol):
-    """What a `Job` and a `Plan` both have: when the job runs, and what else was chosen."""
+    """What a `Job` and a `Plan` both have: when the job runs, what it sends, and what else."""
 
     @property
     def schedule(self) -> Schedule: ...
 
     @property
     def options(self) -> Options: ...
+
+    @property
+    def delivery(self) -> Delivery: ...
+
+    @property
+    def notes(self) -> Notes: ...
 
 
 class Field(NamedTuple):
@@ -99,6 +106,9 @@ FIELDS = (
     Field("give-up", statuses, "options.give_up", str, STATUSES),
     # The interval of a one-off job: no parameter of its own.
     Field("delay", None, "options.delay", None, DURATION),
+    # No PUT takes these two yet.
+    Field("timeout", None, "options.timeout", None, elapsed("time limit")),
+    Field("on-end", None, "options.on_end", None, choice(OnEnd)),
     Field("dst-gap", one_of(Gap), "schedule.zone.gap", str, choice(Gap)),
     Field("dst-overlap", one_of(Overlap), "schedule.zone.overlap", str, choice(Overlap)),
     Field("if-exists", one_of(IfExists)),
@@ -115,7 +125,9 @@ def readers_of(fields: Iterable[Field]) -> Mapping[str, Reader]:
 READERS = readers_of(FIELDS)
 
 #: A job of which nothing was chosen: it has no schedule yet, but a zone.
-_NOTHING: Any = SimpleNamespace(schedule=SimpleNamespace(zone=Zone()), options=Options())
+_NOTHING: Any = SimpleNamespace(
+    schedule=SimpleNamespace(zone=Zone()), options=Options(), delivery=PLAIN, notes=NO_NOTES
+)
 
 
 def _in_terms(field: Field) -> tuple[Callable[[Terms], Any], object]:

@@ -6,11 +6,12 @@ A job as it stands in the table. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 
 from dalga.errors import JobSetAside
+from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Notes
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import Options
 from dalga.model.schedule import Schedule
@@ -54,6 +55,11 @@ class Job:
     disabled: bool = False
     #: Whether a user asked for the pending run while the run before it was under way.
     waited: bool = False
+    delivery: Delivery = PLAIN
+    notes: Notes = NO_NOTES
+    #: Of the definition: the time of the last PUT or PATCH that changed it, in microseconds since
+    #: 1970 by the database's clock, or later by 1 than the version before it.
+    version: int = field(default=0, compare=False)
 
     @property
     def next_run(self) -> datetime | None:

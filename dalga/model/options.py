@@ -38,6 +38,14 @@ class OnFailure(StrEnum):
     STOP = "stop"
 
 
+class OnEnd(StrEnum):
+    """What becomes of a job that has no more runs."""
+
+    DELETE = "delete"
+    #: It stays, as done.
+    KEEP = "keep"
+
+
 class IfExists(StrEnum):
     """What a PUT does if the job is there already."""
 
@@ -84,6 +92,9 @@ class Options(Chosen):
     endpoint: str = DEFAULT_ENDPOINT
     #: The interval of a one-off job: how long after its PUT it was to run.
     delay: Duration | None = None
+    #: Time limit of a request, if it is less than the endpoint's. None for the endpoint's.
+    timeout: timedelta | None = None
+    on_end: OnEnd = OnEnd.DELETE
 
     @classmethod
     def of(cls, chosen: Chosen, delay: Duration | None) -> Self:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from dalga.errors import InvalidRequest
+from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Notes
 from dalga.model.duration import Duration
 from dalga.model.grid import Grid, offset_of
 from dalga.model.job import Job
@@ -95,6 +96,8 @@ class Plan:
     first: datetime
     #: See `Grid`. `first` is later by it already.
     offset: timedelta = timedelta()
+    delivery: Delivery = PLAIN
+    notes: Notes = NO_NOTES
 
     def times(
         self,

@@ -32,6 +32,8 @@ class RetryPolicy:
     #: A run is given up if its next attempt would be later than this after its first attempt. None:
     #: it is never given up.
     stop_after: timedelta | None = None
+    #: A run is given up after this many attempts, 1 or more. None: as many as there may be.
+    max_attempts: int | None = None
 
     def delay(
         self, attempt: int, random: Random, retry_after: timedelta | None = None
@@ -55,11 +57,14 @@ class RetryPolicy:
             return varied
         return max(varied, min(retry_after, self.max_interval))
 
-    def gives_up(self, started: datetime, due: datetime) -> bool:
+    def gives_up(self, started: datetime, due: datetime, attempt: int) -> bool:
         """
         Whether a run is given up.
 
         :param started: when the run's first attempt was.
         :param due: when its next attempt would be.
+        :param attempt: the number of the attempt that failed, from 1.
         """
+        if self.max_attempts is not None and attempt >= self.max_attempts:
+            return True
         return self.stop_after is not None and due - started > self.stop_after

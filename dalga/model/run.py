@@ -19,6 +19,7 @@ from random import Random
 from typing import NamedTuple
 
 from dalga.model.answers import Answers, Meaning
+from dalga.model.delivery import PLAIN, Delivery
 from dalga.model.grid import Grid, offset_of
 from dalga.model.key import JobKey
 from dalga.model.lateness import first_in_time, is_too_late, next_time, within
@@ -82,6 +83,8 @@ class Run(NamedTuple):
     payload: bytes
     #: How long its POST may take in all, in seconds: connect, headers and body.
     timeout: float
+    #: What else its request is made of. `payload` is that of the delivery, or else the job's body.
+    delivery: Delivery = PLAIN
 
     @property
     def late_since(self) -> datetime:
@@ -185,6 +188,11 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Finish:
+    """This job has no more runs, and stays as done (`OnEnd.KEEP`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Disable:
     """This run is over, and the job is disabled. Once it is enabled, it runs at `scheduled`."""
 
@@ -192,7 +200,7 @@ class Disable:
     anchor: datetime
 
 
-Verdict = Reschedule | Skip | Retry | GiveBack | Stop | Delete | Disable
+Verdict = Reschedule | Skip | Retry | GiveBack | Stop | Delete | Finish | Disable
 
 
 class Following(NamedTuple):
@@ -235,7 +243,7 @@ class End(NamedTuple):
                 return due
             case GiveBack(until):
                 return until or self.run.claimed
-            case Stop() | Delete() | Disable():
+            case Stop() | Delete() | Finish() | Disable():
                 return None
 
 
@@ -277,7 +285,7 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
         if isinstance(retry_after, datetime):
             retry_after = retry_after - now
         due = add(now, policy.retry.delay(run.attempt, random, retry_after)) or now
-        if not policy.retry.gives_up(run.started, due):
+        if not policy.retry.gives_up(run.started, due, run.attempt):
             return End(run, outcome, Retry(due, reason(outcome, meaning)), meaning)
     # Of a job that is gone, too: if a user has changed it during the run, it stays (`revised`).
     off_grid = _off_grid(run, now, policy, random)

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dalga.errors import InvalidRequest
+from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Notes
 from dalga.model.fields import kept_members, load_members
 from dalga.model.job import Failed, Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
@@ -25,6 +26,7 @@ from dalga.model.run import (
     Delete,
     Disable,
     End,
+    Finish,
     GiveBack,
     Reschedule,
     Retry,
@@ -296,8 +298,8 @@ def was_recorded(end: End, row: Marks | None) -> bool:
     :param row: None if the row is gone.
     """
     run, verdict = end.run, end.verdict
-    if row is None or isinstance(verdict, Delete):
-        return row is None and isinstance(verdict, Delete)
+    if row is None or isinstance(verdict, Delete | Finish):
+        return row is None and isinstance(verdict, Delete | Finish)
     same_run = bytes(row.run or b"").hex() == run.id.partition("-")[0]
     claims = 0 if row.token is None else 1
     error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
@@ -519,6 +521,8 @@ def shown_key(path: object, body: object) -> RawKey:
 class _Terms(NamedTuple):
     schedule: Schedule
     options: Options
+    delivery: Delivery = PLAIN
+    notes: Notes = NO_NOTES
 
 
 class TermsText(NamedTuple):

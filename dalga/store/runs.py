@@ -27,6 +27,7 @@ from dalga.model.run import (
     Delete,
     Disable,
     End,
+    Finish,
     GiveBack,
     Reschedule,
     Retry,
@@ -443,7 +444,7 @@ class Runs:
         instant, sql = self._dialect.instant, self._sql
         run, row, token = end.run, end.run.row, end.run.token
         match end.verdict:
-            case Delete():
+            case Delete() | Finish():  # no run ends by a Finish yet
                 return sql.delete_rows, Ended(row, token)
             case Reschedule(scheduled, anchor, error):
                 at = instant(scheduled)

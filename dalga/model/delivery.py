@@ -1,0 +1,112 @@
+"""
+What a job's requests to its endpoint are made of, and what is noted about a job. Pure.
+
+A `Delivery` is what a claim needs to make a request; `Notes` are what only answers of the API show.
+Most jobs have neither, and are ``PLAIN`` and have ``NO_NOTES``: their body is POSTed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from dalga.model.retry import RetryPolicy
+
+
+class Method(StrEnum):
+    """The methods of the requests that a job may make."""
+
+    POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+    GET = "GET"
+    HEAD = "HEAD"
+
+
+class PayloadKind(StrEnum):
+    """How a payload was given, and is shown."""
+
+    #: A string.
+    TEXT = "text"
+    #: Another JSON value.
+    JSON = "json"
+    #: Octets, in base64.
+    BASE64 = "base64"
+
+
+class Payload(NamedTuple):
+    """What is sent in the place of a job's body."""
+
+    #: As they are sent. Those of JSON are the text of the value as it was given, without the spaces
+    #: between its parts.
+    octets: bytes
+    kind: PayloadKind = PayloadKind.TEXT
+
+
+class Retry(NamedTuple):
+    """When a job's failed runs are tried again; None for what the configuration says."""
+
+    interval: timedelta | None = None
+    multiplier: float | None = None
+    max_interval: timedelta | None = None
+    jitter: float | None = None
+    stop_after: timedelta | None = None
+    #: After this many attempts a run is given up, 1 or more.
+    max_attempts: int | None = None
+
+    def over(self, policy: RetryPolicy) -> RetryPolicy:
+        """
+        The policy of this job's runs.
+
+        :param policy: that of the configuration.
+        """
+        given: dict[str, Any] = self._asdict()
+        return replace(policy, **{name: part for name, part in given.items() if part is not None})
+
+
+#: The retry of a job of which nothing of it was chosen.
+AS_CONFIGURED = Retry()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a job's requests to its endpoint are made of, beside the job's path and body."""
+
+    #: None for the job's body.
+    payload: Payload | None = None
+    #: The Content-Type of a request that has content; None for that of the payload or the endpoint.
+    content_type: str | None = None
+    #: Names and values, each name once in whatever case. They replace the endpoint's.
+    headers: tuple[tuple[str, str], ...] = ()
+    method: Method = Method.POST
+    retry: Retry = AS_CONFIGURED
+
+
+#: The delivery of a job of which nothing of it was chosen.
+PLAIN = Delivery()
+
+
+class Disabling(NamedTuple):
+    """Since when a job is disabled (aware, UTC), and why, if the user said so."""
+
+    since: datetime
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What is noted about a job, and changes none of its runs."""
+
+    #: In the order in which they were given, each once.
+    tags: tuple[str, ...] = ()
+    description: str | None = None
+    #: What no answer shows: ``payload``, and names of headers in lower case.
+    redact: tuple[str, ...] = ()
+    disabled: Disabling | None = None
+
+
+#: The notes of a job of which nothing is noted.
+NO_NOTES = Notes()

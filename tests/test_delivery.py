@@ -1,0 +1,74 @@
+"""What a job's requests are made of: the defaults, and a job's own retries."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import timedelta
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.model.delivery import (
+    AS_CONFIGURED,
+    NO_NOTES,
+    PLAIN,
+    Delivery,
+    Method,
+    Notes,
+    Retry,
+)
+from dalga.model.job import Job
+from dalga.model.options import Options
+from dalga.model.plan import Plan
+from dalga.model.retry import RetryPolicy
+from dalga.model.schedule import Every
+from tests.examples import HOUR, KEY, MINUTE, NOW, RUN, SECOND
+
+#: A configuration that has none of the defaults.
+POLICY = RetryPolicy(
+    interval=3 * SECOND, multiplier=4, max_interval=HOUR, jitter=0.25, stop_after=9 * HOUR
+)
+
+
+class RetryTests(SynchronousTestCase):
+    """A job's own retries over those of the configuration."""
+
+    def test_nothing_chosen(self) -> None:
+        self.assertEqual(AS_CONFIGURED.over(POLICY), POLICY)
+
+    def test_each_part(self) -> None:
+        """A part that is given replaces the configuration's, also one that is 0."""
+        chosen = Retry(SECOND, 1.0, MINUTE, 0.0, timedelta(), 1)
+        policy = chosen.over(POLICY)
+        self.assertEqual(policy, RetryPolicy(SECOND, 1.0, MINUTE, 0.0, timedelta(), 1))
+        for name in Retry._fields:
+            alone = AS_CONFIGURED._replace(**{name: getattr(chosen, name)}).over(POLICY)
+            for other in fields(RetryPolicy):
+                source = policy if other.name == name else POLICY
+                self.assertEqual(getattr(alone, other.name), getattr(source, other.name), name)
+
+    def test_each_part_of_the_policy_can_be_chosen(self) -> None:
+        self.assertEqual(Retry._fields, tuple(field.name for field in fields(RetryPolicy)))
+
+
+class DefaultsTests(SynchronousTestCase):
+    """A job of which none of this is said."""
+
+    def test_one_value_for_all(self) -> None:
+        """So that a plain job is told by `is`, without a comparison."""
+        job = Job(KEY, Every(MINUTE), Options(), NOW, NOW, NOW)
+        plan = Plan(Every(MINUTE), Options(), NOW, NOW)
+        for has in (job, plan, RUN):
+            self.assertIs(has.delivery, PLAIN)
+        self.assertIs(job.notes, NO_NOTES)
+        self.assertIs(plan.notes, NO_NOTES)
+        self.assertEqual((Delivery(), Notes()), (PLAIN, NO_NOTES))
+
+    def test_a_plain_job_is_posted(self) -> None:
+        self.assertIs(PLAIN.method, Method.POST)
+
+    def test_a_version_is_no_part_of_what_a_job_is(self) -> None:
+        one, other = (
+            Job(KEY, Every(MINUTE), Options(), NOW, NOW, NOW, version=version) for version in (1, 2)
+        )
+        self.assertEqual(one, other)
+        self.assertNotEqual(one, Job(KEY, Every(MINUTE), Options(), NOW, NOW, NOW, attempts=1))
