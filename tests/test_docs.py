@@ -1,6 +1,6 @@
 """
 What docs/from-go.md says of Dalga, held against Dalga: each call, parameter, key and option in its
-tables is there if the column Dalga says so, and not if it doesn't.
+tables is there if the column Dalga says so, and not if it doesn't. And the links of all pages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dalga.config.headers import HEADERS
 from dalga.config.load import load_config
 from dalga.config.sections import KEYS, Config
 from dalga.errors import ConfigError, InvalidRequest
-from dalga.model.fields import FIELDS, READERS
+from dalga.model.fields import READERS
 from dalga.operations import Status
 from dalga.web.api import Api
 from dalga.web.errors import UnknownResource
@@ -31,7 +31,6 @@ from dalga.web.parameters import job_key, schedule_request
 
 DOCS = Path(__file__).parent.parent / "docs"
 
-README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 FROM_GO = (DOCS / "from-go.md").read_text(encoding="utf-8")
 
 #: The columns of most tables there, after the first.
@@ -201,20 +200,25 @@ class FromGoTests(SynchronousTestCase):
         self.assertEqual((config.jobs.retry.multiplier, config.jobs.retry.jitter), (1, 0))
 
 
-class ReadmeTests(SynchronousTestCase):
-    """What the README says of a job's parameters."""
+class LinkTests(SynchronousTestCase):
+    """The links of all pages."""
 
-    def test_each_parameter_is_in_the_table(self) -> None:
-        """In the order in which a refusal lists them."""
-        section = README.partition("\n### Parameters of PUT\n")[2]
-        table = section.partition("| parameter | what it says | example |\n")[2].partition("\n\n")[
-            0
-        ]
-        names = [code(cells_of(line)[0]) for line in table.splitlines()[1:]]
-        self.assertEqual(names, [*READERS])
+    def test_links(self) -> None:
+        """Each goes to a file, and to a heading of a page."""
+        pages = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *DOCS.glob("*.md")]
+        self.assertGreater(len(pages), 8)
+        for page in pages:
+            links = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text(encoding="utf-8"))
+            for name, anchor in links:
+                if not name.startswith("http"):
+                    there = page.parent / name if name else page
+                    self.assertTrue(there.exists(), (page, name))
+                    self.assertIn(anchor, ["", *anchors(there)], (page, name))
 
-    def test_each_parameter_that_is_not_shown_is_named(self) -> None:
-        hidden = [field.name for field in FIELDS if field.read and field.show is None]
-        *others, last = (f"`{name}`" for name in hidden)
-        sentence = f"with `_` for `-`, but for {', '.join(others)} and {last}"
-        self.assertTrue(sentence in " ".join(README.split()), sentence)
+
+def anchors(page: Path) -> list[str]:
+    """The names by which links go to the headings of a page."""
+    if page.suffix != ".md":
+        return []
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads]

@@ -1,6 +1,6 @@
 """
 The table of a job's parameters: what each row needs elsewhere is there, and a row is enough for a
-parameter to be read, shown and kept. The docs are held to it in tests/test_docs.py.
+parameter to be read, shown and kept. docs/api.md is held to it in tests/test_api_page.py.
 """
 
 from __future__ import annotations

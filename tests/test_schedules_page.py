@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from random import Random
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
@@ -207,15 +207,3 @@ class CurlTests(APITestCase):
             answer = await self.ask(f"{method or 'GET'} {target}".encode())
             self.assertEqual(json.loads(answer.partition(b"\r\n\r\n")[2]), json.loads(said))
             self.assertEqual(answer.partition(b"\r\n\r\n")[2].decode(), said)
-
-
-class LinkTests(SynchronousTestCase):
-    """The links."""
-
-    def test_links(self) -> None:
-        """Each goes to a heading, or to one of another page."""
-        for name, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", PAGE):
-            text = (ROOT / "docs" / name).read_text(encoding="utf-8") if name else PAGE
-            heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-            anchors = [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads]
-            self.assertIn(anchor, ["", *anchors], (name, quote(anchor)))

@@ -603,7 +603,7 @@ class RunTimesTests(SynchronousTestCase):
 
 
 class CombinationTests(SynchronousTestCase):
-    """The table of the README: which parameters go together, and the first run they give."""
+    """The table of docs/api.md: which parameters go together, and the first run they give."""
 
     def test_each_row(self) -> None:
         minute = NOW.replace(minute=11)

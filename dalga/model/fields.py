@@ -4,7 +4,7 @@ what the database keeps of it. Pure.
 
 To add a parameter, add a row to `FIELDS`, and an attribute to the dataclass that its place names
 (mostly `Chosen`). PUT, JSON bodies, GET and the column ``options`` go by the table. What is still
-missing then, such as a line in the docs, tests/test_fields.py and tests/test_docs.py say.
+missing then, such as a line in docs/api.md, tests/test_fields.py and tests/test_api_page.py say.
 """
 
 from __future__ import annotations
