@@ -41,6 +41,14 @@ class JobOver(DalgaError):
     """The job's ``until`` is past, so there is no new run of it."""
 
 
+class PreconditionFailed(DalgaError):
+    """The job that is there is not the one that the request is meant for. Nothing was written."""
+
+
+class IdempotencyReused(DalgaError):
+    """The Idempotency-Key was given with another request before. Nothing was written."""
+
+
 class StoreUnavailable(DalgaError):
     """The database can't be reached, or did not answer in time. The same call may succeed later."""
 

@@ -26,7 +26,8 @@ ROOT = Path(__file__).parent.parent
 #: own, but for `store`, which is one room.
 MODEL = (
     *("duration", "zone", "cron", "schedule", "retry", "delivery"),
-    *("key", "address", "answers", "headers", "options", "reading", "writing", "fields"),
+    *("key", "name", "precondition", "address", "answers", "headers"),
+    *("options", "reading", "writing", "fields"),
     *("grid", "lateness", "job", "run", "plan", "setback"),
 )
 CONFIG = (
@@ -42,7 +43,7 @@ DISPATCH = (
     *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "upkeep", "scheduler"),
 )
 WEB = (
-    *("errors", "bodies", "head", "cursors", "parameters", "presentation"),
+    *("errors", "bodies", "head", "cursors", "conditional", "parameters", "presentation"),
     *("request", "api", "server"),
 )
 FOLDERS = {
@@ -66,6 +67,7 @@ PURE = (
     "web.bodies",
     "web.head",
     "web.cursors",
+    "web.conditional",
     "web.parameters",
 )
 APPLICATION = (

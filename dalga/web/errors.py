@@ -14,11 +14,13 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from dalga.errors import (
     DalgaError,
+    IdempotencyReused,
     InvalidRequest,
     JobDisabled,
     JobNotFound,
     JobOver,
     JobSetAside,
+    PreconditionFailed,
     StoreUnavailable,
 )
 
@@ -67,6 +69,8 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
         JobSetAside: HTTPStatus.CONFLICT,
         JobDisabled: HTTPStatus.CONFLICT,
         JobOver: HTTPStatus.CONFLICT,
+        PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+        IdempotencyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
         UnknownResource: HTTPStatus.NOT_FOUND,
         NotFound: HTTPStatus.NOT_FOUND,
         MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
@@ -86,6 +90,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
 _TITLES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
     HTTPStatus.REQUEST_URI_TOO_LONG: "URI Too Long",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
 }
 
 #: The order in which `Allow` names them.
