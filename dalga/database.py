@@ -97,13 +97,15 @@ def build_store(
         return Transactions(reactor, dialect, clock, random, threads, last_loss)
 
     if isinstance(database, SQLiteConfig):
-        # A file has one writer at a time. With one connection, transactions queue here, in their
-        # order, and not in SQLite.
+        # A file has one writer at a time. With one connection, transactions queue here, and not in
+        # SQLite.
         only = lane(dialect, 1)
-        return JobsTable(dialect, clock, only, only, FileGuard(os.path.abspath(database.path)))
+        guard = FileGuard(os.path.abspath(database.path))
+        return JobsTable(dialect, clock, only, only.for_the_api(), guard)
     threads = lanes(database.max_open_conns)
     runs = lane(dialect, threads.runs)
-    return JobsTable(dialect, clock, runs, lane(dialect, threads.api) if threads.api else runs)
+    api = lane(dialect, threads.api) if threads.api else runs.for_the_api()
+    return JobsTable(dialect, clock, runs, api)
 
 
 def server(database: MySQLConfig, workers: int = 1) -> MySQL:

@@ -55,7 +55,8 @@ class JobsTable:
     The `dalga.store.Store` over a dialect.
 
     Claims and records have connections of their own, so that a crowd at the API can't keep a due
-    job waiting; an embedded database has but one connection for all.
+    job waiting. An embedded database has but one connection for all: there the two take turns
+    (`dalga.store.turns`).
 
     :param run_lane: transactions for the scheduler.
     :param api_lane: transactions for the API; may be the same object.

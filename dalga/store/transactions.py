@@ -10,14 +10,15 @@ come back: callers know better how long they may wait.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from datetime import datetime
 from functools import partial
 from random import Random
 from threading import Lock
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from twisted.enterprise import adbapi
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
@@ -28,6 +29,7 @@ from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.parameters import R, Select
 from dalga.store.rows import NowRow
 from dalga.store.threads import Threads
+from dalga.store.turns import Queue, Turns
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -241,10 +243,19 @@ class Transactions:
         self._clock = clock
         self._random = random
         self._threads = threads
-        self._free = DeferredSemaphore(threads)
-        self._closed = False
+        self._turns = Turns(threads)
+        self._queue = Queue.SCHEDULER
         self._read_time = Select(NowRow, dialect.prepare(dialect.now))
         self._pool: Any = _Pool(dialect, last_loss, reactor, threads)
+
+    def for_the_api(self) -> Self:
+        """
+        This lane for the API, where there is but one: the same connections, but the API's
+        transactions wait in a queue of their own (see `Turns`). Closing one of the two closes both.
+        """
+        lane = copy(self)
+        lane._queue = Queue.API
+        return lane
 
     def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:
         """
@@ -291,15 +302,15 @@ class Transactions:
     @property
     def has_room(self) -> bool:
         """Whether one more transaction would get a connection at once."""
-        return self._free.tokens > 0
+        return self._turns.free > 0
 
     async def close(self) -> None:
         """Begin no transaction, wait for the transactions in the threads, close the connections."""
-        if self._closed:
+        if self._turns.closed:
             return
-        self._closed = True
+        self._turns.closed = True
         for _ in range(self._threads):
-            await self._free.acquire()
+            await self._turns.acquire(Queue.CLOSE)
         self._pool.close()
 
     async def _run(self, work: Callable[[Cursor], Timed[T]], call: Call) -> T:
@@ -307,10 +318,10 @@ class Transactions:
         began = self._clock.seconds()
         while True:
             attempt += 1
-            if self._closed:
+            if self._turns.closed:
                 raise StoreUnavailable(STOPPING)
             call.committing = False
-            await self._free.acquire()
+            await self._turns.acquire(self._queue)
             try:
                 done: Timed[T] = await self._in_thread(work, call)
             except Exception as error:
@@ -328,20 +339,20 @@ class Transactions:
 
     def _in_thread(self, work: Callable[[Cursor], Timed[T]], call: Call) -> Deferred[Any]:
         """Run a transaction once. Its thread is busy until it is done, also if it was cancelled."""
-        if self._closed:
-            self._free.release()
+        if self._turns.closed:
+            self._turns.release()
             return fail(StoreUnavailable(STOPPING))
         waiting: Deferred[Any] = Deferred(lambda _: call.abandon())
 
         def ended(result: Any) -> None:
-            self._free.release()
+            self._turns.release()
             if not waiting.called:
                 waiting.callback(result)
 
         try:
             running = self._pool.runInteraction(self._transaction, work, call)
         except RuntimeError as error:  # the system has no thread left
-            self._free.release()
+            self._turns.release()
             return fail(StoreUnavailable(f"{self._dialect.where()} can't be asked: {error}"))
         running.addBoth(ended)
         return waiting
