@@ -42,7 +42,8 @@ from dalga.store import Counts, Page
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
 from dalga.web.api import Api
-from dalga.web.bodies import MAX_BODY
+from dalga.web.bodies import FREE_OF_ROOM, MAX_PAYLOAD, BodyRoom, largest_body
+from dalga.web.errors import NoRoom
 from dalga.web.server import (
     ARRIVAL_TIMEOUT,
     IDLE_TIMEOUT,
@@ -57,6 +58,8 @@ from tests.test_fields import PUTS
 reactor: Any = real_reactor
 
 NOW = datetime(2014, 11, 11, 22, 10, 40, tzinfo=UTC)
+#: The largest request body that is taken.
+MAX_BODY = largest_body(MAX_PAYLOAD)
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
 JSON = b"Content-Type: application/json\r\n"
 
@@ -2032,6 +2035,61 @@ class BodySizeTests(APITestCase):
         )
         client.send(b"%x\r\n" % MAX_BODY + form + b"\r\n0\r\n\r\n")
         self.assertIn(b" 201 ", await client.answer())
+
+    async def test_a_payload_of_the_largest_size_fits_however_it_is_written(self) -> None:
+        for text in ["ğ", '"', "\n", "x", "🐰"]:
+            payload = text * (MAX_PAYLOAD // len(text.encode()))
+            for written in (json.dumps(payload), json.dumps(payload, ensure_ascii=False)):
+                body = b'{"interval":60,"x":%b}' % written.encode()
+                self.assertLess(len(body), MAX_BODY)
+                status, detail = await self.refusal(b"PUT /jobs/a/b", JSON, body)
+                self.assertEqual((status, detail[:24]), (400, "there is no parameter 'x"))
+
+    async def test_all_bodies_together_have_a_bound(self) -> None:
+        """A 503 says when to come again; small bodies are taken all the same."""
+        self.site.room = BodyRoom(2 * MAX_BODY)
+        head = b"PUT /jobs/a/b HTTP/1.1\r\nHost: x\r\n" + FORM
+        length = b"Content-Length: %d\r\n\r\n" % MAX_BODY
+        chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % MAX_BODY
+        half_sent = [await self.connect() for _ in range(2)]
+        for client in half_sent:
+            client.send(head + length + b"interval=" + b"0" * (MAX_BODY - 20))
+        while self.held[0] < 2 * (MAX_BODY - 11):
+            await self.turn()
+        expect = b"Expect: 100-continue\r\n"
+        for late in (expect + length, chunked + b"interval=" + b"0" * (MAX_BODY - 20)):
+            client = await self.connect()
+            client.send(head + late)
+            answer = await client.answer()
+            self.assertTrue(answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"), answer)
+            self.assertIn(b"\r\nRetry-After: 1\r\n", answer)
+            self.assertIn(b"\r\nConnection: close\r\n", answer)
+            self.assertIn(b"too many large requests", answer)
+        self.assertEqual(self.store.calls, [])
+        form = b"interval=" + b"60".zfill(FREE_OF_ROOM - len(b"interval="))
+        self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a/b", FORM, form))
+        half_sent[0].send(b"6" + b"0" * 10)
+        self.assertIn(b" 400 ", await half_sent[0].answer())
+        half_sent[1].transport.abortConnection()  # type: ignore[union-attr]
+        await self.server_lost[1]
+        # The room is free again, of one that was answered as of one that was cut off.
+        self.site.room.check(2 * MAX_BODY + FREE_OF_ROOM)
+
+    async def test_a_body_whose_client_hung_up_takes_room_as_long_as_it_is_held(self) -> None:
+        self.site.room = BodyRoom(MAX_BODY)
+        self.store.stall = Deferred()
+        form = b"interval=" + b"60".zfill(MAX_BODY - len(b"interval="))
+        client = await self.connect()
+        length = b"Content-Length: %d\r\n\r\n" % MAX_BODY
+        client.send(b"PUT /jobs/a/b HTTP/1.1\r\nHost: x\r\n" + FORM + length + form)
+        await self.store.called
+        client.transport.abortConnection()  # type: ignore[union-attr]
+        await self.server_lost[0]
+        self.clock.advance(3.9)
+        self.assertRaises(NoRoom, self.site.room.check, MAX_BODY)
+        self.clock.advance(0.1)
+        self.site.room.check(MAX_BODY + FREE_OF_ROOM)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_a_small_body_that_nobody_reads_does_no_harm(self) -> None:
         for line in [b"GET /status", b"DELETE /jobs/a/b"]:

@@ -174,7 +174,7 @@ def requests(draw: st.DrawFn) -> bytes:
 #: Pieces that break a request.
 WRONG = [
     *(b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"\xff", b"HTTP/2.0", b"GET "),
-    *(b"Content-Length: -1\r\n", b"Content-Length: 3\r\n", b"Content-Length: 70000\r\n"),
+    *(b"Content-Length: -1\r\n", b"Content-Length: 3\r\n", b"Content-Length: 300000\r\n"),
     *(b"Content-Length: " + b"9" * 5000 + b"\r\n", b"Transfer-Encoding: chunked\r\n"),
     *(b"Transfer-Encoding: gzip\r\n", b"zz\r\n", b"FFFFFFFFFFFFFFFF\r\n", b"0\r\nA: b\r\n\r\n"),
     *(b"A: b\r\n" * 600, b"x" * 17_000, b"%" * 3000, b"PUT /jobs/a/b?interval=60 HTTP/1.0\r\n\r\n"),
@@ -203,11 +203,11 @@ def too_large(draw: st.DrawFn) -> bytes:
     framing, least = draw(
         st.sampled_from(
             [
-                (b"Content-Length: 70000\r\n\r\n", 0),
+                (b"Content-Length: 300000\r\n\r\n", 0),
                 (b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 0),
                 (b"Content-Length: " + b"9" * 5000 + b"\r\nA: b\r\n\r\n", 0),
-                (b"Transfer-Encoding: chunked\r\n\r\n11170\r\n", 70_000),
-                (b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nFFFFFFFF\r\n", 70_000),
+                (b"Transfer-Encoding: chunked\r\n\r\n493E0\r\n", 300_000),
+                (b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nFFFFFFFF\r\n", 300_000),
             ]
         )
     )

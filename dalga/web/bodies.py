@@ -1,8 +1,8 @@
 """
 A request's body, or its query, as octets -> the names and values in it. Pure.
 
-It knows forms, JSON, content codings, and the largest body. It does not know parameters:
-`dalga.web.parameters` reads the values.
+It knows forms, JSON, content codings, the largest body, and how much room all bodies together have.
+It does not know parameters: `dalga.web.parameters` reads the values.
 """
 
 from __future__ import annotations
@@ -15,18 +15,83 @@ from urllib.parse import unquote_to_bytes
 
 from dalga.errors import InvalidRequest, shown
 from dalga.model.reading import Members, Number, Value
-from dalga.web.errors import BodyTooLarge, UnsupportedMediaType
+from dalga.web.errors import BodyTooLarge, NoRoom, UnsupportedMediaType
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
-#: The largest request body that is taken, in bytes; all parameters together take some hundreds.
+#: What all parameters of a job may take in a request body beside its payload, in bytes.
 MAX_BODY = 64 * 1024
 
+#: The longest payload of a job by default, in bytes.
+MAX_PAYLOAD = 64 * 1024
 
-def too_large() -> BodyTooLarge:
-    """The error for a body of more than `MAX_BODY` bytes."""
-    return BodyTooLarge(f"the request body is too large: it takes {MAX_BODY} bytes at most")
+#: How much of each body takes none of the `BodyRoom`, in bytes: most bodies are no longer.
+FREE_OF_ROOM = 4 * 1024
+
+#: How much all bodies together may take beyond that, in bytes.
+ROOM = 64 * 1024 * 1024
+
+
+def largest_body(max_payload: int) -> int:
+    """
+    The largest request body that is taken, in bytes.
+
+    A JSON body has to hold a payload of `max_payload` bytes however it is usually written. In
+    base64 that takes 4/3 of its length. With quotes and line ends escaped it takes 2 times as much
+    at most, and with all but ASCII escaped 3 times as much (six bytes for the two of an "ğ").
+    """
+    return MAX_BODY + 3 * max_payload
+
+
+def too_large(limit: int) -> BodyTooLarge:
+    """:param limit: the largest body that is taken, in bytes."""
+    return BodyTooLarge(f"the request body is too large: it takes {limit} bytes at most")
+
+
+class BodyRoom:
+    """
+    How much memory the bodies of all requests take, of those that arrive and of those that are
+    being answered (P10).
+
+    Each connection has one request at a time. With 20,000 connections, and `FREE_OF_ROOM` for each,
+    bodies take 80 MB at most that are not counted here, and `ROOM` beyond that. `ROOM` is enough
+    for 256 bodies of the largest size with a `max_payload` of 64 KiB, and for 20 with one of 1 MiB.
+    """
+
+    def __init__(self, room: int = ROOM) -> None:
+        self._left = room
+
+    def check(self, octets: int) -> None:
+        """
+        :param octets: the length of a body that is to come.
+        :raises NoRoom: if there is no room for it at present.
+        """
+        if octets - FREE_OF_ROOM > self._left:
+            raise NoRoom(
+                "too many large requests are under way at once to take this one: try again in a "
+                "second"
+            )
+
+    def grow(self, held: int, octets: int) -> None:
+        """
+        A body grows.
+
+        :param held: its length until now.
+        :param octets: by how much it grows.
+        :raises NoRoom: if there is no room for that. Then the body has taken none of it.
+        """
+        more = _counted(held + octets) - _counted(held)
+        self.check(more + FREE_OF_ROOM)
+        self._left -= more
+
+    def give_back(self, held: int) -> None:
+        """:param held: the length of a body that is needed no more."""
+        self._left += _counted(held)
+
+
+def _counted(octets: int) -> int:
+    return max(0, octets - FREE_OF_ROOM)
 
 
 def uncoded(octets: bytes, codings: Sequence[bytes]) -> bytes:

@@ -37,6 +37,10 @@ class BodyTooLarge(DalgaError):
     """A request body that is larger than any that would be read."""
 
 
+class NoRoom(DalgaError):
+    """The bodies of requests take all the memory that they may. It will soon be free again."""
+
+
 class MalformedRequest(DalgaError):
     """The octets that came are no HTTP, or no HTTP request that can be understood."""
 
@@ -82,6 +86,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
         HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         UnknownCoding: HTTPStatus.NOT_IMPLEMENTED,
         UnsupportedVersion: HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+        NoRoom: HTTPStatus.SERVICE_UNAVAILABLE,
         StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     }
 )
@@ -146,7 +151,7 @@ def _detail(error: BaseException) -> str:
 def _headers(error: BaseException) -> Mapping[bytes, bytes]:
     if isinstance(error, MethodNotAllowed):
         return {b"Allow": _allowed(error).encode("ascii")}
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, StoreUnavailable | NoRoom):
         return {b"Retry-After": b"%d" % RETRY_AFTER}
     return {}
 

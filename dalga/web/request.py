@@ -3,7 +3,8 @@ One request and its answer, between twisted.web and Klein, as this API needs the
 
 - The path stays percent-encoded until `dalga.web.parameters` takes it apart: a decoded ``%2F``
   could not be told from a slash.
-- Bodies have a largest size (P10). twisted.web has no such limit.
+- Bodies have a largest size, and all bodies together have `BodyRoom` (P10). twisted.web has no such
+  limits.
 - An answer has the headers that `answer` and `refuse` set, in that order, and no ``Server``.
 
 Connections, and requests that are refused before they are complete, are in `dalga.web.server`.
@@ -15,16 +16,22 @@ import re
 from email.utils import formatdate
 from http import HTTPStatus
 from io import BytesIO
+from typing import Any
 from urllib.parse import quote
 
+from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from dalga.web.bodies import MAX_BODY, too_large, uncoded
+from dalga.web.bodies import FREE_OF_ROOM, too_large, uncoded
 from dalga.web.errors import Problem
 from dalga.web.presentation import problem_json
 
 _PROBLEM = "application/problem+json"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+#: How long a request may hold its body after its client has hung up, in seconds. The operation goes
+#: on without the client, for as long as an answer takes at most (`dalga.operations`).
+AFTER_HANG_UP = 4.0
 
 
 class ApiRequest(Request):
@@ -32,27 +39,58 @@ class ApiRequest(Request):
 
     path: bytes
     content: BytesIO
+    site: Any  # an `ApiSite`
+    #: How many octets of the body have come, and take room in the sense of `BodyRoom`.
+    _held = 0
 
     def gotLength(self, length: int | None) -> None:
         """
         Called when the headers are there.
 
         :param length: the body's length in octets; None for a chunked body.
+        :raises BodyTooLarge: and `NoRoom`: for a body that is not to be sent.
         """
-        # twisted.web takes a temporary file for chunked bodies. `MAX_BODY` octets fit in memory.
+        # twisted.web takes a temporary file for chunked bodies, and for large ones. Those that are
+        # taken here fit in memory.
         self.content = BytesIO()
-        if length is not None and length > MAX_BODY:
-            raise too_large()
+        self.site = self.channel.site  # type: ignore[attr-defined]
+        if length is not None:
+            if length > self.site.largest_body:
+                raise too_large(self.site.largest_body)
+            self.site.room.check(length)
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Called with each piece of the body."""
-        if self.content.tell() + len(data) > MAX_BODY:
-            raise too_large()
+        """
+        Called with each piece of the body.
+
+        :raises BodyTooLarge: and `NoRoom`: for a body whose rest is not to be sent.
+        """
+        if self._held + len(data) > self.site.largest_body:
+            raise too_large(self.site.largest_body)
+        self.site.room.grow(self._held, len(data))
+        self._held += len(data)
         self.content.write(data)
+
+    def finish(self) -> None:
+        """Called when the answer has been written."""
+        super().finish()  # type: ignore[no-untyped-call]
+        self._give_back()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Called when the client is gone before it has its answer."""
+        if self._held > FREE_OF_ROOM and self.channel.answering:  # type: ignore[attr-defined]
+            self.site.reactor.callLater(AFTER_HANG_UP, self._give_back)
+        else:
+            self._give_back()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def _give_back(self) -> None:
+        held, self._held = self._held, 0
+        if held:
+            self.site.room.give_back(held)
 
     def process(self) -> None:
         """Called when the body is there too."""
-        self.site = self.channel.site  # type: ignore[attr-defined]
         self.path = _origin_form(self.path)
         # Klein matches `postpath`. It would log a traceback if that were not UTF-8, and take any
         # number of slashes in front for one slash.

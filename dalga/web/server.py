@@ -26,11 +26,12 @@ from zope.interface import implementer
 from dalga.errors import DalgaError
 from dalga.operations import Operations
 from dalga.web.api import Api
-from dalga.web.bodies import too_large
+from dalga.web.bodies import MAX_PAYLOAD, BodyRoom, largest_body, too_large
 from dalga.web.errors import (
     BodyTooLarge,
     HeadTooLarge,
     MalformedRequest,
+    NoRoom,
     SlowRequest,
     problem_of,
 )
@@ -52,7 +53,8 @@ IDLE_TIMEOUT = 60.0
 ARRIVAL_TIMEOUT = 30.0
 
 #: How many connections there may be at once, if the process may open as many files. An idle
-#: connection takes some kilobytes.
+#: connection takes some kilobytes, and a request's head 16 KiB at most. `BodyRoom` says what the
+#: bodies of all of them take.
 MAX_CONNECTIONS = 20_000
 
 #: How long a client whose request was refused may go on sending before it reads the answer, in
@@ -74,16 +76,23 @@ def make_site(
     idle_timeout: float = IDLE_TIMEOUT,
     arrival_timeout: float = ARRIVAL_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
+    max_payload: int = MAX_PAYLOAD,
 ) -> ApiSite:
     """
     :param reactor: for the time-outs of connections.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
     :param max_connections: how many connections there may be at once.
+    :param max_payload: how long the payload of a job may be, in octets.
     :return: the factory to listen with.
     """
     return ApiSite(
-        Api(operations).app.resource(), reactor, idle_timeout, arrival_timeout, max_connections
+        Api(operations).app.resource(),
+        reactor,
+        idle_timeout,
+        arrival_timeout,
+        max_connections,
+        largest_body(max_payload),
     )
 
 
@@ -208,7 +217,7 @@ class ApiChannel(HTTPChannel):
             return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
         except ValueError:
             # A Content-Length of more digits than int() takes.
-            self._refuse(too_large())
+            self._refuse(too_large(self.site.largest_body))
             return False
         finally:
             self._header = None
@@ -220,7 +229,7 @@ class ApiChannel(HTTPChannel):
             is_coded = headers.hasHeader(b"Transfer-Encoding")
             check_head(self._version, headers.getRawHeaders(b"Host", []), is_coded)
             super().allHeadersReceived()  # type: ignore[no-untyped-call]
-        except (MalformedRequest, BodyTooLarge) as error:
+        except (MalformedRequest, BodyTooLarge, NoRoom) as error:
             self._refuse(error)
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
@@ -241,7 +250,7 @@ class ApiChannel(HTTPChannel):
             return
         try:
             super().rawDataReceived(data)
-        except BodyTooLarge as error:
+        except (BodyTooLarge, NoRoom) as error:
             self._refuse(error)
 
     def loseConnection(self) -> None:
@@ -296,7 +305,7 @@ class ApiChannel(HTTPChannel):
         request.clientproto = b"HTTP/1.1"
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         request.write(request.refuse(problem))  # type: ignore[no-untyped-call]
-        request.finish()  # type: ignore[no-untyped-call]
+        request.finish()
 
 
 class ApiSite(Site):
@@ -309,6 +318,7 @@ class ApiSite(Site):
     :param max_connections: how many connections there may be at once. Past that, a new connection
         takes the place of the one that has waited longest for its client: for a request to begin,
         or for the rest of a request.
+    :param largest: the largest body that a request may have, in octets.
     """
 
     protocol = ApiChannel  # type: ignore[assignment]
@@ -321,8 +331,12 @@ class ApiSite(Site):
         idle_timeout: float = IDLE_TIMEOUT,
         arrival_timeout: float = ARRIVAL_TIMEOUT,
         max_connections: int = MAX_CONNECTIONS,
+        largest: int = largest_body(MAX_PAYLOAD),
     ) -> None:
         self.arrival_timeout = arrival_timeout
+        self.largest_body = largest
+        #: What the bodies of all connections take.
+        self.room = BodyRoom()
         self._max_connections = max_connections
         #: The open connections, in the order in which their last request began or was answered.
         self.channels: dict[ApiChannel, None] = {}
