@@ -218,6 +218,39 @@ class FuzzTests(SynchronousTestCase):
         self.assertGreater(found[None], 1_500)
         self.assertEqual(set(STRICTER.values()) - set(found), set())
 
+    def test_as_the_answer_to_a_head(self) -> None:
+        """
+        P2, P3: it is over where its headers are, with nothing of what comes behind, and the
+        connection is not kept. Its status is that of the same answer to a POST, if that has one.
+        """
+        random = Random(20261130)
+        found: Counter[str] = Counter()
+        for _ in range(4_000):
+            answer = an_answer(random)
+            pieces = in_pieces(random, answer)
+            reader = Reader()
+            reader.begin(head_only=True)
+            read = None
+            try:
+                for piece in pieces:
+                    read = read or reader.feed(piece)
+                read = read or reader.end()
+            except BadAnswer:
+                found["refused"] += 1
+                # Of a POST's answer more may be wrong, and nothing less.
+                self.assertIsNone(ours(pieces)[0], pieces)
+                continue
+            if read is None:
+                found["broken off"] += 1
+                self.assertIsNone(ours(pieces)[0], pieces)
+                continue
+            found["answered"] += 1
+            self.assertEqual(read.length, 0, pieces)
+            self.assertIsNot(read.then, Then.KEEP, pieces)
+            self.assertIn(ours(pieces)[0], (read.code, None), pieces)
+        self.assertGreater(min(found.values()), 100, found)
+        self.assertEqual(len(found), 3)
+
     def test_recorded(self) -> None:
         """What servers say is read as before, and their connections are kept as before."""
         for answer in RECORDED:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.outgoing.deadlines import Deadlines
+from dalga.outgoing.deadlines import MOST_QUEUES, Deadlines
 
 
 class Waiter:
@@ -65,6 +65,24 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(self.timers(), [7.0])
         self.clock.advance(2)
         self.assertEqual([each.late for each in (first, second, third)], [[], [], [7.0]])
+
+    def test_time_outs_of_which_each_is_another(self) -> None:
+        """P10: there are no more timers than `MOST_QUEUES` when nothing is under way."""
+        under_way = Waiter(self.clock)
+        self.add(under_way, 5.0)
+        waiters = [Waiter(self.clock) for _ in range(3 * MOST_QUEUES)]
+        for number, waiter in enumerate(waiters):
+            self.add(waiter, 10.0 + number)
+        self.assertEqual(len(self.timers()), 1 + len(waiters))
+        for number, waiter in enumerate(waiters):
+            self.deadlines.remove(waiter, 10.0 + number)
+        self.assertEqual(len(self.timers()), MOST_QUEUES)
+        again = Waiter(self.clock)
+        self.add(again, 10.0)
+        self.clock.advance(10)
+        self.assertEqual((under_way.late, again.late), ([10.0], [10.0]))
+        self.clock.advance(10 + len(waiters))
+        self.assertEqual((self.timers(), [each.late for each in waiters if each.late]), ([], []))
 
     def test_a_reactor_that_comes_late(self) -> None:
         """All whose time has come by then are told, whatever the first of them leads to."""

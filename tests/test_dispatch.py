@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga import log as dalga_log
 from dalga.dispatch import posts, recorder, waiting
 from dalga.dispatch.elsewhere import NAMES, QUIET, Elsewhere
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
@@ -24,7 +25,9 @@ from dalga.dispatch.scheduler import SCAN_LIMIT, Pace, Scheduler
 from dalga.dispatch.upkeep import DEPARTURE
 from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
+from dalga.log import log_debug
 from dalga.model.answers import Meaning
+from dalga.model.delivery import PLAIN, Delivery, Method, Payload
 from dalga.model.job import Failed, Job
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure, Options
@@ -116,6 +119,16 @@ class SchedulerTestCase(SynchronousTestCase):
     def times(self) -> list[float]:
         """When each POST was begun, in seconds of the clock."""
         return [at for _, at in self.endpoint.posts]
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Have runs that are claimed from now on say this."""
+        taken = FakeStore._taken
+        octets = b"" if delivery.payload is None else delivery.payload.octets
+
+        def take(*arguments: Any) -> Run:
+            return taken(self.store, *arguments)._replace(delivery=delivery, payload=octets)
+
+        self.patch(self.store, "_taken", take)
 
     def drain(self, grace: float) -> Deferred[int]:
         self.scheduler.stop_claiming()
@@ -1541,6 +1554,40 @@ class RecordTests(SchedulerTestCase):
             self.scheduler.stop_claiming()
             self.go(1)
             self.store.rows.clear()
+
+    def test_a_method_is_said_where_it_is_not_post(self) -> None:
+        """In the lines of an attempt's start and end."""
+        log_debug()
+        self.addCleanup(dalga_log._levels.discard, LogLevel.debug)
+        for number, (method, said) in enumerate(
+            ((Method.PUT, "PUT: "), (Method.HEAD, "HEAD: "), (Method.POST, ""))
+        ):
+            self.deliver(Delivery(Payload(b"x"), method=method))
+            self.store.insert(f"p{number}")
+            if number == 0:
+                self.start(scan=1)
+            self.go(1)
+            self.endpoint.answer(f"p{number}")
+            lines = [formatEvent(event) for event in self.events]
+            end = f"'p{number}' 'body': {said}200 OK, after 0.000 s, attempt 1; job done"
+            self.assertIn(end, lines)
+            start = f"'p{number}' 'body': {said}run "
+            [line] = [line for line in lines if line.startswith(start)]
+            self.assertTrue(line.endswith(", attempt 1 starts"), line)
+
+    def test_an_end_that_waits_has_no_payload(self) -> None:
+        """P10: a database that is away for long holds up ends, not what the requests had."""
+        self.deliver(Delivery(Payload(bytes(65536)), headers=(("X", "y"),)))
+        self.store.insert("a")
+        self.start()
+        [(run, _)] = self.endpoint.posts
+        self.assertEqual(len(run.payload), 65536)
+        self.endpoint.answer("a")
+        [end] = self.scheduler._recorder._waiting
+        self.assertEqual((end.run.payload, end.run.delivery), (b"", PLAIN))
+        self.assertEqual(end.run._replace(payload=run.payload, delivery=run.delivery), run)
+        self.go(1)
+        self.assertEqual(self.store.rows, {})
 
     def test_given_up(self) -> None:
         """

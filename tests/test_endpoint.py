@@ -116,7 +116,8 @@ class Conversation(Protocol):
         self._received += data
         while b"\r\n\r\n" in self._received:
             head, rest = self._received.split(b"\r\n\r\n", 1)
-            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            found = re.search(rb"\r\ncontent-length: ([0-9]+)", head.lower())
+            length = int(found[1]) if found else 0
             if len(rest) < length:
                 return
             request = head + b"\r\n\r\n" + rest[:length]

@@ -6,6 +6,7 @@ answer. What becomes of a run is in test_endpoint.
 from __future__ import annotations
 
 import socket
+from itertools import product
 from threading import Event
 from time import sleep
 from typing import Any
@@ -21,7 +22,7 @@ from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.failures import CLOSED_BEFORE, SPOKE_BEFORE, PostFailed
 from dalga.outgoing.pool import Pool, Route
 from dalga.outgoing.trust import Trust
-from dalga.outgoing.wire import Connection, Exchange
+from dalga.outgoing.wire import PIECE, Connection, Exchange
 from tests.test_endpoint import (
     LONG,
     OK,
@@ -50,6 +51,8 @@ def a_request(size: int) -> bytes:
 
 #: A request that no socket's buffers hold.
 LARGE = a_request(20_000_000)
+#: The same in two parts.
+LARGE_PARTS = LARGE[:-20_000_000], LARGE[-20_000_000:]
 
 
 class WireCase(EndpointCase):
@@ -63,8 +66,10 @@ class WireCase(EndpointCase):
         # So that none comes to its end by being idle.
         self.patch(dalga_pool, "IDLE", 2 * self.timeout)
 
-    def exchange(self, pool: Pool, octets: bytes, timeout: float = LONG) -> Deferred[Any]:
-        exchange = Exchange(reactor, pool._route, octets, timeout)
+    def exchange(
+        self, pool: Pool, octets: bytes, timeout: float = LONG, content: bytes = b""
+    ) -> Deferred[Any]:
+        exchange = Exchange(reactor, pool._route, octets, timeout, content)
         return pool.request(b"POST", b"", None, exchange)
 
 
@@ -260,11 +265,12 @@ class SendingTests(WireCase):
             server = self.serve(says(OK), certificate)
             pool = self.pool(server, "https" if tls else "http", "localhost")
             octets = a_request(5_000_000)
-            for _ in range(2):
-                answer = yield self.exchange(pool, octets)
+            for parts in ((octets,), (octets,), (octets[:100], octets[100:])):
+                head, *content = parts
+                answer = yield self.exchange(pool, head, LONG, *content)
                 self.assertEqual(answer.code, 200)
-            self.assertEqual((len(server.requests), len(server.connections)), (2, 1))
-            self.assertEqual(server.requests[1], octets)
+            self.assertEqual((len(server.requests), len(server.connections)), (3, 1))
+            self.assertEqual(server.requests[1:], [octets] * 2)
             # Or the end of a request might wait for what the server acknowledges late (Nagle).
             [connection] = pool._open
             self.assertTrue(connection.transport.getTcpNoDelay())
@@ -288,9 +294,42 @@ class SendingTests(WireCase):
         self.assertEqual((server.requests, len(server.connections)), ([a_request(1)] * 3, 1))
 
     @inlineCallbacks
+    def test_a_socket_that_takes_a_part(self) -> Any:
+        """Wherever the part ends, the rest of a request in two parts follows it."""
+        content = bytes(range(256)) * 256
+        head = a_request(len(content))[: -len(content)]
+        whole = head + content
+
+        class Partial:
+            def __init__(self, inner: Any, size: int) -> None:
+                self.inner, self.size = inner, size
+
+            def sendmsg(self, parts: tuple[bytes, bytes]) -> int:
+                if not self.size:
+                    raise BlockingIOError
+                taken: int = self.inner.send(b"".join(parts)[: self.size])
+                return taken
+
+        server = self.serve(says(OK))
+        pool = self.pool(server)
+        yield self.exchange(pool, a_request(1))
+        [connection] = pool._open
+        inner = connection._socket
+        sizes = (
+            *(0, 1, len(head) - 1, len(head), len(head) + 1),
+            *(len(head) + PIECE, len(whole) - PIECE, len(whole) - 1, len(whole)),
+        )
+        for size in sizes:
+            connection._socket = Partial(inner, size)
+            answer = yield self.exchange(pool, head, LONG, content)
+            self.assertEqual(answer.code, 200)
+        self.assertEqual(server.requests[1:], [whole] * len(sizes))
+        self.assertEqual(len(server.connections), 1)
+
+    @inlineCallbacks
     def test_an_answer_before_the_request_was_sent(self) -> Any:
         """P3: it is the answer; the rest of the request is not sent, and the connection dropped."""
-        for tls in (False, True):
+        for tls, parts in product((False, True), ((LARGE, b""), LARGE_PARTS)):
             certificate = a_certificate("localhost", trust=self) if tls else None
             server = self.serve(keeps_silent, certificate)
             seen: list[int] = []
@@ -305,7 +344,7 @@ class SendingTests(WireCase):
 
             self.patch(server, "buildProtocol", lambda _, server=server, kind=Early: kind(server))
             pool = self.pool(server, "https" if tls else "http", "localhost")
-            answer = yield self.exchange(pool, LARGE)
+            answer = yield self.exchange(pool, parts[0], LONG, parts[1])
             self.assertEqual(answer.code, 413)
             yield server.connections[0].lost
             self.assertLess(sum(seen), len(LARGE))
@@ -405,14 +444,15 @@ class SendingTests(WireCase):
     @inlineCallbacks
     def test_the_deadline_while_sending(self) -> Any:
         """P3: a server that reads nothing is given up in time."""
-        server = self.serve(keeps_silent)
-        server.on_connection = lambda conversation: conversation.transport.pauseProducing()
-        pool = self.pool(server)
-        failure = yield self.exchange(pool, LARGE, SHORT).addErrback(lambda failure: failure.value)
-        self.assertIsInstance(failure, PostFailed)
-        self.assertEqual(str(failure), "no answer within 0.2 s")
-        server.connections[0].transport.resumeProducing()
-        yield server.connections[0].lost
+        for head, content in ((LARGE, b""), LARGE_PARTS):
+            server = self.serve(keeps_silent)
+            server.on_connection = lambda conversation: conversation.transport.pauseProducing()
+            exchange = self.exchange(self.pool(server), head, SHORT, content)
+            failure = yield exchange.addErrback(lambda failure: failure.value)
+            self.assertIsInstance(failure, PostFailed)
+            self.assertEqual(str(failure), "no answer within 0.2 s")
+            server.connections[0].transport.resumeProducing()
+            yield server.connections[0].lost
 
     @inlineCallbacks
     def test_a_process_that_was_stopped_in_the_handshake_sends_nothing(self) -> Any:

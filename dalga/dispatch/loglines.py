@@ -13,6 +13,7 @@ from twisted.logger import LogLevel
 
 from dalga.log import logger
 from dalga.model.answers import Meaning
+from dalga.model.delivery import PLAIN, Method
 from dalga.model.run import (
     Delete,
     Disable,
@@ -82,14 +83,24 @@ def log_end(end: End) -> None:
     # `info` or `warn` another.
     log.emit(
         LogLevel.info if meaning in _FINE else LogLevel.warn,
-        "{path!r} {body!r}: {reason}, after {elapsed:.3f} s, attempt {attempt}; {then}",
+        "{path!r} {body!r}: {method}{reason}, after {elapsed:.3f} s, attempt {attempt}; {then}",
         path=run.key.path,
         body=run.key.body,
+        method="" if run.delivery is PLAIN else _method(run),
         run_id=run.id,
         attempt=run.attempt,
         reason=reason(outcome, meaning),
         elapsed=outcome.elapsed,
         then=_GONE if gone else _then(end.verdict),
+    )
+
+
+def log_start(run: Run) -> None:
+    """The line of an attempt that starts, for those who look for mistakes."""
+    log.debug(
+        "{path!r} {body!r}: {method}run {run_id}, attempt {attempt} starts",
+        method=_method(run),
+        **fields(run),
     )
 
 
@@ -120,6 +131,12 @@ def log_recorded(recorded: Recorded) -> None:
             "only the database's answer was lost",
             **fields(end.run),
         )
+
+
+def _method(run: Run) -> str:
+    """The method of a run's requests, where a reader would expect another: it is mostly POST."""
+    method = run.delivery.method
+    return "" if method is Method.POST else f"{method}: "
 
 
 def _then(verdict: Verdict) -> str:

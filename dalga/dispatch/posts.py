@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dalga.dispatch.elsewhere import Elsewhere
-from dalga.dispatch.loglines import fields, log_end, log_skip
+from dalga.dispatch.loglines import fields, log_end, log_skip, log_start
 from dalga.dispatch.recorder import Recorder
 from dalga.log import debugging, logger
 from dalga.model.run import End, Outcome, Run, RunPolicy, judge, missed
@@ -122,7 +122,7 @@ class Posts:
         """
         self._running[run.row] = run
         if debugging():
-            log.debug("{path!r} {body!r}: run {run_id}, attempt {attempt} starts", **fields(run))
+            log_start(run)
         posted: Deferred[Any]
         try:
             posted = self._endpoint.post(run)

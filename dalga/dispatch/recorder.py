@@ -19,6 +19,7 @@ from dalga.dispatch.loglines import fields
 from dalga.dispatch.outages import AWAY_PAUSE, RECORD, Outages
 from dalga.errors import StoreUnavailable
 from dalga.log import logger, own
+from dalga.model.delivery import PLAIN
 from dalga.model.run import End
 from dalga.store import Recorded, Store
 
@@ -90,6 +91,10 @@ class Recorder:
         """Write an end with the next batch."""
         if self._abandoned:
             return
+        if end.run.delivery is not PLAIN:
+            # The end may wait as long as the database is away, and a payload is large (P10). No
+            # record needs what the request was made of.
+            end = end._replace(run=end.run._replace(payload=b"", delivery=PLAIN))
         self._waiting.append(end)
         if self._soon is None and not self._writing:
             # While a batch is under way, its end sees to the next one.

@@ -11,6 +11,9 @@ deadlines have the same order. So each queue has one timer of the reactor, for i
 
 A POST that ends in time leaves its queue, and the timer stays as it is. When the timer fires, it is
 set again for the first POST that is left. If none is left, the queue and its timer are removed.
+
+Each job may have a time-out of its own. So if there are more than `MOST_QUEUES`, a queue and its
+timer are removed as soon as the queue is empty.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
+
+#: At most this many queues stay while they are empty.
+MOST_QUEUES = 100
 
 
 class Bounded(Protocol):
@@ -58,7 +64,7 @@ class Deadlines:
         queue = self._queues.get(timeout)
         if queue is not None:
             queue.pop(bounded, None)
-            if self._closed and not queue:
+            if not queue and (self._closed or len(self._queues) > MOST_QUEUES):
                 self._give_up(timeout)
 
     def close(self) -> None:

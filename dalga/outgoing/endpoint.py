@@ -1,5 +1,6 @@
 """
-POST a job with treq, and say what came of it.
+POST a job with treq, and say what came of it. Some jobs' requests have another method than POST;
+what is said of POSTs here is true of all of them.
 
 One attempt of a run goes in and one `Outcome` comes out, whatever the server at ``baseurl`` does:
 it may refuse, keep silent, answer for ever, or answer something that is not HTTP. Nothing that it
@@ -21,7 +22,7 @@ treq is one of the libraries that Dalga is built on. `client.py` says which part
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -32,6 +33,8 @@ from twisted.python.failure import Failure
 
 from dalga import __version__
 from dalga.log import logger
+from dalga.model.delivery import PLAIN, Delivery, Method, PayloadKind
+from dalga.model.headers import is_name, is_of_dalga, is_of_signature, is_value
 from dalga.model.key import target_path
 from dalga.model.run import Outcome, Run
 from dalga.model.schedule import timestamp
@@ -48,6 +51,12 @@ log = logger(__name__)
 #: A longer Retry-After is clamped to this: nine digits of seconds, 31 years. A number of any length
 #: is then compared by its digits, and no date goes past the year 9999.
 MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
+
+#: The Content-Type of a payload that was given so, in place of the endpoint's.
+_TYPES = {
+    PayloadKind.JSON: "application/json",
+    PayloadKind.BASE64: "application/octet-stream",
+}
 
 
 class Endpoint:
@@ -79,17 +88,18 @@ class Endpoint:
     ) -> None:
         self._reactor = reactor
         self._route = Route(reactor, baseurl, connect_timeout, trust)
-        #: The parts of each request that are the same for all runs: before the job's path, and
-        #: between the path and the run's own headers.
-        self._before_path = f"POST {urlsplit(baseurl).path.rstrip('/')}"
-        self._after_path = (
-            " HTTP/1.1\r\n"
-            f"Host: {self._route.host_header}\r\n"
-            f"{_lines(headers)}"
-            # A compressed body would have to be decompressed, to any size (P10).
-            "Accept-Encoding: identity\r\n"
-            f"Dalga-Instance: {re.sub('[^!-~]', '?', instance)}\r\n"
-        )
+        self._path = urlsplit(baseurl).path.rstrip("/")
+        self._instance = re.sub("[^!-~]", "?", instance)
+        #: Header lines by their names in lower case, which a job's may replace.
+        self._lines = {
+            "content-type": "Content-Type: text/plain",
+            "user-agent": f"User-Agent: dalga/{__version__}",
+            **_lines(headers),
+        }
+        #: The parts of each plain request that are the same for all runs: before the job's path,
+        #: and between the path and the run's own headers.
+        self._before_path = f"{Method.POST} {self._path}"
+        self._after_path = self._above_run(self._lines)
         self._pool = Pool(reactor, self._route, slots)
         self._baseurl = baseurl
         self._client = Client(self._pool)
@@ -106,8 +116,11 @@ class Endpoint:
         exchange = None
         answer: Deferred[Any]
         try:
-            octets = self._message(run)
-            exchange = Exchange(self._reactor, self._route, octets, run.timeout)
+            if run.delivery is PLAIN:
+                octets, content = self._message(run), b""
+            else:
+                octets, content = self._head_and_content(run)
+            exchange = Exchange(self._reactor, self._route, octets, run.timeout, content)
             answer = self._client.request("POST", self._baseurl, data=exchange)
         except Exception:
             if exchange is not None:
@@ -134,7 +147,7 @@ class Endpoint:
         return self._pool.close()
 
     def _message(self, run: Run) -> bytes:
-        """The whole POST, as RFC 9112 section 2.1 has it."""
+        """The whole POST of a run whose delivery is `PLAIN`, as RFC 9112 section 2.1 has it."""
         body = run.payload
         head = (
             f"{self._before_path}{target_path(run.key.path)}{self._after_path}"
@@ -145,6 +158,46 @@ class Endpoint:
             "\r\n"
         )
         return head.encode("ascii") + body
+
+    def _head_and_content(self, run: Run) -> tuple[bytes, bytes]:
+        """
+        The request of any run, in two parts.
+
+        A request without content has neither a Content-Type nor a Content-Length. Content of no
+        octets is content: a server that awaits some may refuse a POST without a length (RFC 9110
+        section 8.6).
+
+        :raises PostFailed: if the job has a header that can't be sent.
+        """
+        delivery = run.delivery
+        lines = self._lines | _lines(_checked(_own_headers(delivery)))
+        length = ""
+        content = b""
+        if _has_content(delivery):
+            content = run.payload
+            length = f"Content-Length: {len(content)}\r\n"
+        else:
+            del lines["content-type"]
+        head = (
+            f"{delivery.method} {self._path}{target_path(run.key.path)}{self._above_run(lines)}"
+            f"Dalga-Sched: {timestamp(run.scheduled)}\r\n"
+            f"Dalga-Run: {run.id}\r\n"
+            f"Dalga-Attempt: {run.attempt}\r\n"
+            f"{length}"
+            "\r\n"
+        )
+        return head.encode("ascii"), content
+
+    def _above_run(self, lines: Mapping[str, str]) -> str:
+        """A request's head between the job's path and the run's own headers."""
+        return (
+            " HTTP/1.1\r\n"
+            f"Host: {self._route.host_header}\r\n"
+            + "".join(f"{line}\r\n" for line in lines.values())
+            # A compressed body would have to be decompressed, to any size (P10).
+            + "Accept-Encoding: identity\r\n"
+            f"Dalga-Instance: {self._instance}\r\n"
+        )
 
     # What comes of it
 
@@ -169,12 +222,42 @@ class Endpoint:
         return Outcome(None, elapsed, error)
 
 
-def _lines(headers: Iterable[tuple[str, str]]) -> str:
-    """Header lines: the given headers, and Content-Type and User-Agent also if not given."""
-    lines = {"content-type": "Content-Type: text/plain"}
-    lines["user-agent"] = f"User-Agent: dalga/{__version__}"
-    lines |= {name.lower(): f"{name}: {value}" for name, value in headers}
-    return "".join(f"{line}\r\n" for line in lines.values())
+def _has_content(delivery: Delivery) -> bool:
+    """
+    Whether a request has content. That of GET and HEAD would mean nothing (RFC 9110 section 9.3.1).
+    """
+    if delivery.method is Method.DELETE:
+        return delivery.payload is not None
+    return delivery.method not in (Method.GET, Method.HEAD)
+
+
+def _own_headers(delivery: Delivery) -> Iterator[tuple[str, str]]:
+    """The headers that a job has in the place of its endpoint's."""
+    of_payload = None if delivery.payload is None else _TYPES.get(delivery.payload.kind)
+    if content_type := delivery.content_type or of_payload:
+        yield "Content-Type", content_type
+    yield from delivery.headers
+
+
+def _checked(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """
+    A job's headers. The API lets no header pass that would end its line, say how the request is
+    framed, or pass for Dalga's own. A stranger's SQL may have written any.
+
+    :raises PostFailed: for a header that can't be sent. The words have no value in them, which may
+        be a secret.
+    """
+    for name, value in headers:
+        if not is_name(name):
+            raise PostFailed("a header of the job has a name that none can have, nothing was sent")
+        if is_of_dalga(name) or is_of_signature(name) or not is_value(value):
+            raise PostFailed(f"the job's header {name} can't be sent, nothing was sent")
+        yield name, value
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Header lines by their names in lower case."""
+    return {name.lower(): f"{name}: {value}" for name, value in headers}
 
 
 def parse_retry_after(value: bytes) -> timedelta | datetime | None:
