@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.options import IfExists, Options
 from dalga.model.plan import ScheduleRequest, amended, plan
@@ -67,7 +67,7 @@ class Row:
     error: str | None = None
     successes: int = 0
     skipped: int = 0
-    failed: Failed = Failed.NO
+    standing: Standing = Standing.SOUND
     disabled: bool = False
 
 
@@ -205,7 +205,7 @@ class FakeStore:
                 planned.options,
                 planned.anchor,
             )
-            row.successes, row.skipped, row.failed, row.disabled = 0, 0, Failed.NO, False
+            row.successes, row.skipped, row.standing, row.disabled = 0, 0, Standing.SOUND, False
             if stays_disabled:
                 self._disable(row)
             return self._job(row)
@@ -242,18 +242,18 @@ class FakeStore:
             if row.disabled:
                 raise JobDisabled(f"the job {key} is disabled")
             until = row.options.until
-            if until is not None and until < self.time and row.failed is not Failed.STOPPED:
+            if until is not None and until < self.time and row.standing is not Standing.STOPPED:
                 raise JobOver(f"the job {key} has no new run any more")
             kept = (row.scheduled, row.anchor, row.run, row.attempts)
-            error = row.error if row.failed is Failed.CONTINUED else None
+            error = row.error if row.standing is Standing.FAILED else None
             anew = row.override in (Override.RESCHEDULED, Override.RUN_NOW)
             override = Override.RUN_NOW if anew else Override.TRIGGERED
             self._overridden(row, self.time, override)
             row.anchor = self.time if isinstance(row.schedule, Every | Once) else row.anchor
             row.error = error
-            if row.failed is Failed.STOPPED:
+            if row.standing is Standing.STOPPED:
                 row.scheduled, row.anchor, row.run, row.attempts = kept
-                row.failed = Failed.NO
+                row.standing = Standing.SOUND
             return self._job(row)
 
         return self._run("trigger", key, work)
@@ -267,7 +267,7 @@ class FakeStore:
                 row.disabled = False
                 if not self._leased(row):
                     row.token, row.override, row.started = None, Override.NONE, None
-                    row.due = None if row.failed is Failed.STOPPED else row.scheduled
+                    row.due = None if row.standing is Standing.STOPPED else row.scheduled
             return self._job(row)
 
         return self._run("enable", key, work)
@@ -540,7 +540,7 @@ class FakeStore:
                 self._next(row, scheduled)
                 row.due = max(scheduled, self.time)
                 row.anchor, row.error = anchor, error
-                row.failed = Failed.NO if error is None else Failed.CONTINUED
+                row.standing = Standing.SOUND if error is None else Standing.FAILED
                 row.successes += error is None
             case Skip(scheduled):
                 self._next(row, scheduled)
@@ -552,10 +552,10 @@ class FakeStore:
                 row.override = Override.TRIGGERED if run.waited else Override.NONE
                 row.started = row.started if row.attempts else None
             case Stop(error):
-                row.due, row.error, row.failed = None, error, Failed.STOPPED
+                row.due, row.error, row.standing = None, error, Standing.STOPPED
             case Disable(scheduled, anchor):
                 self._next(row, scheduled)
-                row.anchor, row.error, row.failed = anchor, None, Failed.NO
+                row.anchor, row.error, row.standing = anchor, None, Standing.SOUND
                 row.disabled = True
         self._unless_disabled(row)
 
@@ -586,7 +586,7 @@ class FakeStore:
             error=row.error,
             successes=row.successes,
             skipped=row.skipped,
-            failed=row.failed,
+            standing=row.standing,
             disabled=row.disabled,
             waited=row.override in WAITED,
         )

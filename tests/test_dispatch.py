@@ -28,7 +28,7 @@ from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.log import log_debug
 from dalga.model.answers import Meaning
 from dalga.model.delivery import PLAIN, Delivery, Method, Payload
-from dalga.model.job import Failed, Job
+from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure, Options
 from dalga.model.plan import ScheduleRequest
@@ -862,7 +862,7 @@ class ElsewhereTests(SchedulerTestCase):
             at += seconds(pause)
             self.go(0.25)
             self.assertEqual(row.due, here + at)
-            self.assertEqual((row.token, row.attempts, row.error, row.failed), (None, 0, None, 0))
+            self.assertEqual((row.token, row.attempts, row.error, row.standing), (None, 0, None, 0))
             self.go(pause - 0.25)
         self.assertEqual(self.endpoint.posts, [])
 
@@ -1606,11 +1606,11 @@ class RecordTests(SchedulerTestCase):
         rows = {row.key.path: row for row in self.store.rows.values()}
         began = rows["once"].scheduled
         self.assertEqual(
-            {path: (row.failed, row.due, row.error) for path, row in rows.items()},
+            {path: (row.standing, row.due, row.error) for path, row in rows.items()},
             {
-                "each": (Failed.CONTINUED, began + MINUTE, "500 Internal Server Error"),
-                "stops": (Failed.STOPPED, None, "500 Internal Server Error"),
-                "once": (Failed.STOPPED, None, "500 Internal Server Error"),
+                "each": (Standing.FAILED, began + MINUTE, "500 Internal Server Error"),
+                "stops": (Standing.STOPPED, None, "500 Internal Server Error"),
+                "once": (Standing.STOPPED, None, "500 Internal Server Error"),
             },
         )
         first = self.endpoint.posts[0][0]
@@ -2264,7 +2264,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
             assert isinstance(job, Job)
             waits = job.due is not None and job.due > store.clock.now()
             seen.append((job.schedule, job.attempts, job.running, job.error, waits))
-            seen.append((job.successes, job.skipped, job.failed, job.disabled, job.due is None))
+            seen.append((job.successes, job.skipped, job.standing, job.disabled, job.due is None))
         page = await store.page(None, None, 1)
         seen.append(([job.key for job in page.jobs], page.last is None))
         counts = await store.counts()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.model.job import Failed, Job
+from dalga.model.job import Job, Standing
 from dalga.model.options import Options
 from dalga.model.schedule import Every
 from tests.examples import MINUTE, NOW, RUN
@@ -25,6 +25,6 @@ class JobTests(SynchronousTestCase):
             (replace(job, running=False), NOW + MINUTE),
             (replace(job, disabled=True), None),
             (replace(job, disabled=True, running=False, due=None), None),
-            (replace(job, running=False, due=None, failed=Failed.STOPPED), None),
+            (replace(job, running=False, due=None, standing=Standing.STOPPED), None),
         ):
             self.assertEqual(state.next_run, expected)

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
 from dalga.model.duration import Duration, duration_from_text
-from dalga.model.job import Failed, Job
+from dalga.model.job import Job, Standing
 from dalga.model.options import CatchUp, OnFailure, Options
 from dalga.model.plan import (
     MAX_COUNTED,
@@ -520,7 +520,7 @@ class TimesTests(SynchronousTestCase):
         for over in (
             replace(job, disabled=True),
             replace(job, disabled=True, due=None),
-            replace(job, failed=Failed.STOPPED, due=None),
+            replace(job, standing=Standing.STOPPED, due=None),
         ):
             self.assertEqual(list(times_of(over, now, now)), [])
 

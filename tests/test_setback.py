@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.model.duration import duration_from_text, seconds
 from dalga.model.grid import offset_of
-from dalga.model.job import Failed, Job
+from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.plan import ScheduleRequest
@@ -167,7 +167,7 @@ class CorrectedTests(SynchronousTestCase):
         # A PUT of that hour counted from the time that was wrong.
         self.assertEqual(self.moved(job(EACH_5, 3603, successes=0)), 3)
         # It has run; an interval that is varied makes each run the anchor of the next.
-        for has_run in ({"successes": 1}, {"skipped": 1}, {"failed": Failed.CONTINUED}):
+        for has_run in ({"successes": 1}, {"skipped": 1}, {"standing": Standing.FAILED}):
             counts: Any = {"successes": 0, **has_run}
             self.assertEqual(
                 self.moved(job(EACH_5, 3603, anchor=NOW + seconds_(3603), **counts)), 3
@@ -219,7 +219,7 @@ class CorrectedTests(SynchronousTestCase):
             )
 
     def test_what_is_not_due(self) -> None:
-        stopped = job(EACH_5, 3600, due=None, failed=Failed.STOPPED)
+        stopped = job(EACH_5, 3600, due=None, standing=Standing.STOPPED)
         self.assertIsNone(corrected(stopped, NOW, REACH))
 
     def test_the_ends_of_time(self) -> None:
@@ -355,7 +355,7 @@ class StoreTests(EngineTestCase):
         store = self.open_store()
         self.assertEqual(store.clock.set_backs, 0)
         await store.announce("killed")
-        self.sql("UPDATE dalga_alive_3 SET seen = '2090-01-01 00:00:00.000000'")
+        self.sql("UPDATE dalga_alive_4 SET seen = '2090-01-01 00:00:00.000000'")
         store = self.make_store()
         store.open()
         self.assertEqual(store.clock.set_backs, 1)

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from dalga.errors import InvalidRequest, JobNotFound, JobSetAside
 from dalga.model.duration import seconds
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.run import Delete, GiveBack, Reschedule, Retry, Run, lease_of
@@ -530,7 +530,7 @@ class ClaimTests(EngineTestCase):
             *(f"override = {number}" for number in range(6)),
             "disabled = 1",
             "disabled = 7",
-            *(f"failed = {number}" for number in range(4)),
+            *(f"standing = {number}" for number in range(6)),
             "attempts = 1",
             *(f"{column} = 4294967295" for column in ("attempts", "successes", "skipped")),
             "run = x'00112233445566778899aabbccddeeff'",
@@ -540,7 +540,7 @@ class ClaimTests(EngineTestCase):
             "anchor = '2019-01-01 00:00:00.000000'",
         ]
         if self.engine == "sqlite":  # where columns have types of their own, there is less to see
-            numbers = ("override", "disabled", "failed", "attempts", "successes", "skipped")
+            numbers = ("override", "disabled", "standing", "attempts", "successes", "skipped")
             for value in ("x'33'", "x'30'", "1.5", "'many'", "-1", "4294967296", "9e999", "''"):
                 odd += [f"{column} = {value}" for column in numbers]
             for value in ("x'33'", "1.5", "'NULL'", "''", "'2020-01-02'", "'00112233445566778'"):
@@ -570,7 +570,7 @@ class ClaimTests(EngineTestCase):
                 for run in claimed.runs
             ]
             columns = (
-                "HEX(path), HEX(body), run, attempts, error, failed, disabled, token, override"
+                "HEX(path), HEX(body), run, attempts, error, standing, disabled, token, override"
             )
             rows = self.sql(f"SELECT id - {first}, {columns}, due IS NULL FROM dalga ORDER BY id")
             found.append((runs, rows))
@@ -663,7 +663,7 @@ class RecordTests(EngineTestCase):
             self.assertEqual(await self.record(store, [(run, Reschedule(later, anchor))]), [])
             job = await self.job(store, key)
             self.assertEqual((job.anchor, job.due, job.scheduled), (anchor, later, later))
-            self.assertEqual((job.attempts, job.error, job.failed), (0, None, Failed.NO))
+            self.assertEqual((job.attempts, job.error, job.standing), (0, None, Standing.SOUND))
             self.assertEqual((job.running, job.successes), (False, 1))
             past = "2020-01-01 00:00:00.000000"
             self.sql("UPDATE dalga SET scheduled = %s, due = %s WHERE token IS NULL", (past, past))

@@ -201,9 +201,9 @@ class RecordedTests(SynchronousTestCase):
         """P13: neither another instance's retry is this one's stop, nor a DELETE its retry."""
         run = RUN._replace(id="aa-1")
         stop, retry = ended(run, Stop("500")), ended(run, Retry(RUN.due, "500"))
-        retried = Marks(1, None, b"\xaa", attempts=2, error="500", failed=0)
+        retried = Marks(1, None, b"\xaa", attempts=2, error="500", standing=0)
         self.assertFalse(was_recorded(stop, retried))
-        self.assertTrue(was_recorded(stop, retried._replace(attempts=1, failed=2)))
+        self.assertTrue(was_recorded(stop, retried._replace(attempts=1, standing=2)))
         self.assertFalse(was_recorded(retry, None))
 
 

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from dalga.errors import InvalidRequest, JobSetAside
 from dalga.model.duration import duration_from_text
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
@@ -183,8 +183,8 @@ class ExistsTests(ExistsTestCase):
             self.assertEqual(job.schedule, Every(HOUR))
             self.assertLess(abs(job.scheduled - store.clock.now() - HOUR), timedelta(seconds=5))
             self.assertEqual(
-                (job.attempts, job.error, job.failed, job.successes, job.skipped),
-                (0, None, Failed.NO, 0, 0),
+                (job.attempts, job.error, job.standing, job.successes, job.skipped),
+                (0, None, Standing.SOUND, 0, 0),
                 name,
             )
             self.assertEqual((job.running, job.disabled), (before.running, before.disabled), name)

@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 
 from dalga.errors import DalgaError
 from dalga.model.duration import Duration, seconds
-from dalga.model.job import Failed, Job
+from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
@@ -349,7 +349,7 @@ class Machine:
         jobs = {key: result_of(self.stores[0].get(key)) for key in KEYS}
         kept = {key: job for key, job in jobs.items() if isinstance(job, Job)}
         for key, job in kept.items():
-            waits = job.disabled or job.failed is Failed.STOPPED
+            waits = job.disabled or job.standing is Standing.STOPPED
             assert (key in taken) is not waits, job
             assert job.running is not waits, job
         counts = result_of(self.stores[0].counts())
@@ -380,7 +380,7 @@ class ModelTests(EngineTestCase):
             @given(st.lists(steps, min_size=20, max_size=60))
             def run(walk: list[tuple[Any, ...]]) -> None:
                 connection.cursor().execute("DELETE FROM dalga")
-                connection.cursor().execute("DELETE FROM dalga_alive_3")
+                connection.cursor().execute("DELETE FROM dalga_alive_4")
                 connection.commit()
                 machine = Machine(stores, time)
                 for name, *arguments in walk:

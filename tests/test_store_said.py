@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver
 from dalga.model.duration import duration_from_text, seconds
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import (
@@ -192,7 +192,7 @@ class EnableTests(EngineTestCase):
                 GiveBack: (run.scheduled, run.scheduled),
             }[type(verdict)]
             self.assertEqual((job.scheduled, job.due), expected, verdict)
-            self.assertEqual(job.failed is Failed.STOPPED, isinstance(verdict, Stop))
+            self.assertEqual(job.standing is Standing.STOPPED, isinstance(verdict, Stop))
             await store.delete(key)
 
     async def test_disabled_and_enabled_during_a_run(self) -> None:
@@ -309,7 +309,9 @@ class EnableTests(EngineTestCase):
                 self.assertEqual(left.scheduled, job.scheduled)
                 assert left.due is not None
                 self.assertLess(left.due - job.scheduled, MINUTE)
-                self.assertEqual((left.attempts, left.error, left.failed), (0, None, Failed.NO))
+                self.assertEqual(
+                    (left.attempts, left.error, left.standing), (0, None, Standing.SOUND)
+                )
 
     async def test_stopped_and_disabled(self) -> None:
         """One is never taken for the other: a job that had stopped is enabled as one that has."""
@@ -419,12 +421,12 @@ class TriggerTests(EngineTestCase):
         await self.record(store, [(run, Stop("500"))])
         stopped = await self.job(store, KEY)
         self.assertEqual(
-            (stopped.failed, stopped.error, stopped.due, stopped.next_run),
-            (Failed.STOPPED, "500", None, None),
+            (stopped.standing, stopped.error, stopped.due, stopped.next_run),
+            (Standing.STOPPED, "500", None, None),
         )
         self.assertEqual((await store.claim(9, LONG)).runs, [])
         job = await store.trigger(KEY)
-        self.assertEqual((job.failed, job.error), (Failed.NO, None))
+        self.assertEqual((job.standing, job.error), (Standing.SOUND, None))
         self.assertEqual((job.anchor, job.scheduled), (stopped.anchor, stopped.scheduled))
         again = await self.claim_one(store, KEY)
         self.assertEqual(
@@ -440,12 +442,12 @@ class TriggerTests(EngineTestCase):
         later = run.claimed + MINUTE
         await self.record(store, [(run, Reschedule(later, later, "500"))])
         job = await store.trigger(KEY)
-        self.assertEqual((job.failed, job.error), (Failed.CONTINUED, "500"))
+        self.assertEqual((job.standing, job.error), (Standing.FAILED, "500"))
         new = await self.claim_one(store, KEY)
         self.assertNotEqual(new.id, run.id)
         await self.record(store, [(new, Reschedule(later, later))])
         job = await self.job(store, KEY)
-        self.assertEqual((job.failed, job.error), (Failed.NO, None))
+        self.assertEqual((job.standing, job.error), (Standing.SOUND, None))
 
     async def test_during_a_run(self) -> None:
         """
@@ -463,7 +465,8 @@ class TriggerTests(EngineTestCase):
             succeeded = isinstance(verdict, Reschedule) and verdict.error is None
             self.assertEqual(job.successes, int(succeeded), verdict)
             self.assertEqual(
-                (job.scheduled, job.failed, job.running), (triggered.scheduled, Failed.NO, False)
+                (job.scheduled, job.standing, job.running),
+                (triggered.scheduled, Standing.SOUND, False),
             )
             new = await self.claim_one(store, KEY)
             self.assertEqual((new.attempt, new.successes), (1, int(succeeded)))
@@ -545,7 +548,7 @@ class TriggerTests(EngineTestCase):
         await self.assertFailure(store.trigger(key), JobOver)
         self.assertEqual(await self.record(store, [(run, Stop("500"))]), [])
         job = await store.trigger(key)
-        self.assertEqual((job.scheduled, job.failed), (run.scheduled, Failed.NO))
+        self.assertEqual((job.scheduled, job.standing), (run.scheduled, Standing.SOUND))
         again = await self.claim_one(store, key)
         self.assertEqual((again.id, again.attempt), (run.id, 2))
 
@@ -572,7 +575,7 @@ class VerdictTests(EngineTestCase):
         anchor = run.claimed + MINUTE / 2
         await self.record(store, [(run, Reschedule(later, anchor, error))])
         job = await self.job(store, KEY)
-        self.assertEqual((job.failed, job.error), (Failed.CONTINUED, error[:255]))
+        self.assertEqual((job.standing, job.error), (Standing.FAILED, error[:255]))
         self.assertEqual((job.scheduled, job.due, job.anchor), (later, later, anchor))
         self.assertEqual((job.successes, job.attempts, job.disabled), (0, 0, False))
 
@@ -618,7 +621,7 @@ class VerdictTests(EngineTestCase):
             self.assertEqual(await self.record(store, [(run, Skip(later))]), [])
             job = await self.job(store, KEY)
             self.assertEqual((job.skipped, job.successes), (number, 0))
-            self.assertEqual((job.failed, job.error), (Failed.CONTINUED, "500"))
+            self.assertEqual((job.standing, job.error), (Standing.FAILED, "500"))
             self.assertEqual((job.scheduled, job.due, job.anchor), (later, later, run.anchor))
             self.assertEqual((job.attempts, job.running), (0, False))
         following = await self.claim_one(store, KEY)
@@ -744,7 +747,7 @@ class VerdictTests(EngineTestCase):
         run = await self.due_now(store, KEY)
         await self.record(store, [(run, Stop("500"))])
         job = await store.put(KEY, NOW)
-        self.assertEqual((job.failed, job.error, job.attempts), (Failed.NO, None, 0))
+        self.assertEqual((job.standing, job.error, job.attempts), (Standing.SOUND, None, 0))
         new = await self.claim_one(store, KEY)
         self.assertEqual((new.attempt, new.started), (1, new.claimed))
         self.assertNotEqual(new.id, run.id)
@@ -764,7 +767,7 @@ class VerdictTests(EngineTestCase):
         job = await self.job(store, KEY)
         self.assertEqual((job.disabled, job.due, job.running), (True, None, False))
         self.assertEqual((job.scheduled, job.anchor), (at, anchor))
-        self.assertEqual((job.failed, job.error), (Failed.NO, None))
+        self.assertEqual((job.standing, job.error), (Standing.SOUND, None))
         self.assertEqual((job.attempts, job.successes), (0, 0))
         await store.enable(KEY)
         self.assertEqual((await self.job(store, KEY)).due, at)

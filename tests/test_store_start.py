@@ -20,6 +20,9 @@ from dalga.store.table import JobsTable
 from tests.servers import start_server
 from tests.stores import LONG, NOW, EngineTestCase, each_engine, server
 
+#: All tables, by name.
+TABLES = ("dalga", "dalga_alive_4", "dalga_details", "dalga_tags", "dalga_keys")
+
 KEYS = [JobKey("check_feed", str(number)) for number in range(3)]
 
 
@@ -38,10 +41,10 @@ async def walk(case: EngineTestCase, store: JobsTable) -> None:
     await store.disable(KEYS[1])
     await store.enable(KEYS[1])
     await store.announce("gone")
-    case.sql("UPDATE dalga_alive_3 SET seen = '2020-01-01 00:00:00.000000'")
+    case.sql("UPDATE dalga_alive_4 SET seen = '2020-01-01 00:00:00.000000'")
     await store.announce("here")
     await store.depart("here")
-    case.assertEqual(case.sql("SELECT COUNT(*) FROM dalga_alive_3"), [(0,)])
+    case.assertEqual(case.sql("SELECT COUNT(*) FROM dalga_alive_4"), [(0,)])
     counts = await store.counts()
     case.assertEqual((counts.total, counts.pending, counts.running), (3, 0, 0))
     for key in KEYS:
@@ -175,7 +178,7 @@ class TrialTests(EngineTestCase):
         with closing(server(self.engine).connect_as_root(database=self.config.db)) as root:
             cursor = root.cursor()
             found = []
-            for table in ("dalga", "dalga_alive_3"):
+            for table in TABLES:
                 cursor.execute(f"SELECT * FROM {table}")
                 found.append(cursor.fetchall())
         return found
@@ -187,7 +190,7 @@ class TrialTests(EngineTestCase):
 
     def test_nothing_is_left(self) -> None:
         self.open_store()
-        self.assertEqual(self.rows(), [(), ()])
+        self.assertEqual(self.rows(), [()] * len(TABLES))
 
     def test_binlog_format(self) -> None:
         """With the log by statements the engines refuse what is read as committed only."""
@@ -198,7 +201,7 @@ class TrialTests(EngineTestCase):
         store = self.make_store()
         store.create_table()
         sentence = str(self.assertRaises(StartupError, store.open))
-        self.assertIn("can't write to the tables `dalga` and `dalga_alive_3` in ", sentence)
+        self.assertIn("can't write to the tables `dalga` and `dalga_alive_4` in ", sentence)
         self.assertIn("BINLOG_FORMAT = STATEMENT", sentence)
         self.assertTrue(sentence.endswith("; set binlog_format = ROW, or MIXED, on the server"))
         with closing(own.connect_as_root()) as root:
@@ -217,7 +220,7 @@ class TrialTests(EngineTestCase):
         self.config = replace(self.config, user=name, password="a")
         grant = "GRANT {} ON {}.{} TO '{}'@'127.0.0.1'"
         cure = f"; grant SELECT, INSERT, UPDATE and DELETE on both to user '{name}'"
-        for table in ("dalga", "dalga_alive_3"):
+        for table in ("dalga", "dalga_alive_4"):
             for right in ("INSERT", "UPDATE", "DELETE"):
                 sentence = self.refusal()
                 self.assertRegex(sentence, rf"{right}\b.* command denied to user '{name}'")
@@ -249,7 +252,7 @@ class TrialTests(EngineTestCase):
         self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
         self.config = replace(self.config, user=name, password="a")
         sentence = self.refusal()
-        self.assertIn("there is no table `dalga_alive_3` in ", sentence)
+        self.assertIn("there is no table `dalga_alive_4` in ", sentence)
         self.assertIn(f"that user '{name}' may use: create it with", sentence)
 
     def test_triggers(self) -> None:
@@ -260,8 +263,8 @@ class TrialTests(EngineTestCase):
             ("INSERT", "dalga"),
             ("UPDATE", "dalga"),
             ("DELETE", "dalga"),
-            ("INSERT", "dalga_alive_3"),
-            ("DELETE", "dalga_alive_3"),
+            ("INSERT", "dalga_alive_4"),
+            ("DELETE", "dalga_alive_4"),
         ]:
             self.administer(f"CREATE TRIGGER t BEFORE {event} ON {table} FOR EACH ROW {refuses}")
             self.assertTrue(self.refusal().endswith(": no jobs on Sundays"))
@@ -361,7 +364,7 @@ class TrialTests(EngineTestCase):
         """What has no transactions is refused before anything is written to it."""
         self.make_store().create_table()
         # The keys are too long for MySQL's.
-        tables = ["dalga", "dalga_alive_3"] if self.engine == "mariadb" else ["dalga_alive_3"]
+        tables = ["dalga", "dalga_alive_4"] if self.engine == "mariadb" else ["dalga_alive_4"]
         for table in tables:
             self.administer(f"ALTER TABLE {table} ENGINE = MyISAM")
             sentence = self.refusal()
@@ -379,7 +382,7 @@ class TrialTests(EngineTestCase):
             cursor.fetchall()
             self.make_store().open()
             stranger.rollback()
-            cursor.execute("LOCK TABLES dalga WRITE, dalga_alive_3 WRITE")
+            cursor.execute("LOCK TABLES dalga WRITE, dalga_alive_4 WRITE")
             self.make_store().open()
 
 
@@ -392,13 +395,13 @@ class MissingTests(EngineTestCase):
         store = self.open_store()
         await store.put(KEYS[0], NOW)
         await store.close()
-        self.sql("DROP TABLE dalga_alive_3")
+        self.sql("DROP TABLE dalga_alive_4")
         if self.engine != "sqlite":
             sentence = str(self.assertRaises(StartupError, self.make_store().open))
-            self.assertIn("there is no table `dalga_alive_3` in ", sentence)
+            self.assertIn("there is no table `dalga_alive_4` in ", sentence)
             self.assertIn("create it with dalga --config FILE --create-table", sentence)
             said = self.make_store().create_table()
-            self.assertTrue(said.startswith("created the table `dalga_alive_3` in "), said)
+            self.assertTrue(said.startswith("created the table `dalga_alive_4` in "), said)
             self.assertRaises(TableExists, self.make_store().create_table)
         store = self.make_store()
         store.open()
@@ -410,7 +413,9 @@ class MissingTests(EngineTestCase):
         quote = '"' if self.engine == "sqlite" else "`"
         said = self.make_store().create_table()
         self.assertIn(
-            "created the tables `dalga` and `dalga_alive_3` in ", said.replace(quote, "`")
+            "created the tables `dalga`, `dalga_keys`, `dalga_tags`, `dalga_details` and "
+            "`dalga_alive_4` in ",
+            said.replace(quote, "`"),
         )
 
     def test_columns(self) -> None:
@@ -419,7 +424,10 @@ class MissingTests(EngineTestCase):
         for table, columns in [
             ("dalga", ["options"]),
             ("dalga", ["skipped", "override"]),
-            ("dalga_alive_3", ["seen"]),
+            ("dalga", ["version", "extras"]),
+            ("dalga_alive_4", ["seen"]),
+            ("dalga_details", ["members"]),
+            ("dalga_keys", ["digest"]),
         ]:
             for column in columns:
                 self.sql(f"ALTER TABLE {table} DROP COLUMN {column}")
@@ -427,7 +435,7 @@ class MissingTests(EngineTestCase):
                 sentence = str(self.assertRaises(StartupError, start))
                 self.assertIn(f"({', '.join(columns)}): restore it from a backup", sentence)
                 self.assertIn(table, sentence)
-            for name in ("dalga", "dalga_alive_3"):
+            for name in TABLES:
                 self.sql(f"DROP TABLE {name}")
             self.make_store().create_table()
 
@@ -439,9 +447,11 @@ class FileTests(EngineTestCase):
     def test_an_index(self) -> None:
         """It is made again; keys that are not kept apart are none that can be mended."""
         self.open_store()
-        self.sql("DROP INDEX dalga_due")
-        self.make_store().open()
-        self.assertEqual(self.indexes(), [("dalga_due",)])
+        indexes = self.indexes()
+        for index in ("dalga_due", "dalga_state"):
+            self.sql(f"DROP INDEX {index}")
+            self.make_store().open()
+            self.assertEqual(self.indexes(), indexes)
         ((definition,),) = self.sql("SELECT sql FROM sqlite_master WHERE name = 'dalga'")
         self.sql("DROP TABLE dalga")
         self.sql(definition.replace("UNIQUE (path, body)", "CHECK (1)"))
@@ -450,7 +460,9 @@ class FileTests(EngineTestCase):
         self.assertIn("UNIQUE constraint", sentence)
 
     def indexes(self) -> list[Any]:
-        return self.sql("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+        return self.sql(
+            "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
+        )
 
     def test_a_trigger(self) -> None:
         self.open_store()

@@ -21,7 +21,7 @@ from dalga.model.address import MAX_ENDPOINT_NAME
 from dalga.model.answers import Statuses, statuses_from_text
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import duration_from_text
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, OnFailure, Options
 from dalga.model.plan import ScheduleRequest, plan
@@ -170,7 +170,7 @@ POISON = [
     ("options", '{"gone":["204"]}', "no text of statuses"),
     ("options", '{"gone":"100"}', "no status of a final answer"),
     ("options", '{"give-up":""}', "no status"),
-    ("failed", 3, "failed is 3"),
+    ("standing", 5, "standing is 5"),
 ]
 
 #: What only a column without a type takes.
@@ -186,7 +186,7 @@ UNTYPED = [
     ("disabled", "no", "disabled is"),
     ("disabled", -1, "disabled is"),
     ("disabled", 0.5, "disabled is"),
-    ("failed", "no", "failed is"),
+    ("standing", "no", "standing is"),
     ("successes", "many", "successes is"),
     ("skipped", -1, "skipped is"),
     ("attempts", -7, "attempts is"),
@@ -386,7 +386,7 @@ class RecordedTests(SynchronousTestCase):
         def row(token: bool = False, **other: Any) -> Marks:
             """What it holds; with `token`, another instance has claimed it since."""
             is_claimed = b"another token" if token else None
-            return Marks(1, is_claimed, run_id, 3, None, Failed.NO)._replace(**other)
+            return Marks(1, is_claimed, run_id, 3, None, Standing.SOUND)._replace(**other)
 
         failed: dict[str, Any] = {"error": b"500 Internal Server Error"}
         retry = Retry(later, "500 Internal Server Error")
@@ -410,12 +410,12 @@ class RecordedTests(SynchronousTestCase):
             (Disable(later, later), None, False),
             (Disable(later, later), row(run=None, attempts=0), True),
             (Disable(later, later), row(), False),
-            (stop, row(failed=Failed.STOPPED), True),
-            (stop, row(failed=Failed.NO), False),
-            (stop, row(failed=Failed.CONTINUED), False),
-            (stop, row(failed=Failed.STOPPED, run=b"x" * 16), False),
+            (stop, row(standing=Standing.STOPPED), True),
+            (stop, row(standing=Standing.SOUND), False),
+            (stop, row(standing=Standing.FAILED), False),
+            (stop, row(standing=Standing.STOPPED, run=b"x" * 16), False),
             # It was triggered since, and is claimed as the same run.
-            (stop, row(token=True, failed=Failed.STOPPED), False),
+            (stop, row(token=True, standing=Standing.STOPPED), False),
             (retry, row(**failed), True),
             (retry, row(error="500 Internal Server Error"), True),
             (retry, row(token=True, attempts=4, **failed), True),

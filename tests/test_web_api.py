@@ -34,7 +34,7 @@ from zope.interface import implementer
 
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.model.fields import FIELDS, READERS
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, Position
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.operations import EndpointShown, Operations
@@ -718,7 +718,7 @@ class ParameterTests(APITestCase):
         [(key, job)] = self.store.rows.items()
         assert isinstance(job, Job)
         failing = replace(job, due=self.store.time, attempts=2, error="500", skipped=1)
-        failed = replace(failing, failed=Failed.STOPPED, due=None)
+        failed = replace(failing, standing=Standing.STOPPED, due=None)
         names: set[str] = set()
         rows: list[Job | UnreadableJob] = [
             replace(failing, disabled=True, due=None),

@@ -25,7 +25,7 @@ from dalga.errors import (
     StoreUnavailable,
 )
 from dalga.model.duration import duration_from_text
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, OnFailure, Options
 from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule, timestamp
@@ -161,7 +161,10 @@ class JobTests(SynchronousTestCase):
 
     def test_a_run_that_was_given_up_is_shown_while_the_job_goes_on(self) -> None:
         given_up = '"failed":{"error":"500 Internal Server Error"}'
-        changes: dict[str, Any] = {"failed": Failed.CONTINUED, "error": "500 Internal Server Error"}
+        changes: dict[str, Any] = {
+            "standing": Standing.FAILED,
+            "error": "500 Internal Server Error",
+        }
         self.check_further(given_up, **changes)
         # The next one's first attempt is under way.
         self.check_further(given_up, **changes, attempts=1, running=True)
@@ -179,7 +182,7 @@ class JobTests(SynchronousTestCase):
         disabled = '"disabled":true'
         failed = '"failed":{"attempts":5,"error":"no answer"}'
         stopped: dict[str, Any] = {
-            "failed": Failed.STOPPED,
+            "standing": Standing.STOPPED,
             "attempts": 5,
             "error": "no answer",
             "due": None,

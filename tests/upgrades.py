@@ -92,12 +92,14 @@ class UpgradeTestCase(EngineTestCase):
             for (name,) in self.sql("SHOW TABLES")
         }
 
-    def definition(self) -> list[str]:
-        """How the jobs table is defined."""
+    def definition(self, table: str = "dalga") -> list[str]:
+        """How a table is defined."""
         if self.engine == "sqlite":
-            found = self.sql("SELECT sql FROM sqlite_master WHERE tbl_name = 'dalga' ORDER BY sql")
+            found = self.sql(
+                "SELECT sql FROM sqlite_master WHERE tbl_name = %s ORDER BY sql", (table,)
+            )
             return [str(sql) for (sql,) in found]
-        ((_, sql),) = self.sql("SHOW CREATE TABLE dalga")
+        ((_, sql),) = self.sql(f"SHOW CREATE TABLE {table}")
         return [line for line in sql.splitlines() if not line.startswith(") ENGINE")] + [
             word for word in sql.split(") ENGINE")[1].split() if "AUTO_INCREMENT" not in word
         ]

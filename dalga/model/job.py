@@ -17,14 +17,23 @@ from dalga.model.options import Options
 from dalga.model.schedule import Schedule
 
 
-class Failed(IntEnum):
-    """Whether the last run was given up."""
+class Standing(IntEnum):
+    """How a job stands after its last run."""
 
-    NO = 0
+    #: The last run was not given up, or there was none.
+    SOUND = 0
     #: The last run was given up, and the job went on to its next run.
-    CONTINUED = 1
+    FAILED = 1
     #: The last run was given up, and the job waits for a user to trigger or schedule it.
     STOPPED = 2
+    #: The last run is over, there is no other, and the job is kept.
+    DONE = 3
+    #: A claim could not understand the row, and has set it aside; the row's error says why.
+    ASIDE = 4
+
+
+#: How a job stands that has no due time, and is neither disabled nor set aside.
+AT_REST = (Standing.STOPPED, Standing.DONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class Job:
     #: The time for which the pending run, or the run under way, is scheduled.
     scheduled: datetime
     #: When the row may next be claimed: the scheduled time, a retry's time, or the end of the lease
-    #: of the run that is under way. None if the job is disabled or has stopped.
+    #: of the run that is under way. None if the job is disabled, has stopped, or is done.
     due: datetime | None
     #: The number of attempts of the pending run, that under way included.
     attempts: int = 0
@@ -51,7 +60,7 @@ class Job:
     successes: int = 0
     #: The number of runs that were skipped as too late since then.
     skipped: int = 0
-    failed: Failed = Failed.NO
+    standing: Standing = Standing.SOUND
     disabled: bool = False
     #: Whether a user asked for the pending run while the run before it was under way.
     waited: bool = False

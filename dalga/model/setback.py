@@ -37,7 +37,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from dalga.model.grid import Grid, offset_of
-from dalga.model.job import Failed, Job
+from dalga.model.job import Job, Standing
 from dalga.model.run import End, Reschedule
 from dalga.model.schedule import Cron, Every
 
@@ -80,7 +80,7 @@ def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
         return Times(anchor, scheduled, now) if due - now > reach.retry else None
     if due != scheduled:
         return _asked_for(job, due, now)
-    has_run = job.successes or job.skipped or job.failed is not Failed.NO
+    has_run = job.successes or job.skipped or job.standing is not Standing.SOUND
     if not (has_run or scheduled > anchor):
         return None  # a user may have given the time of the first run
     grid = Grid(job.schedule, job.options, anchor, offset_of(job.key, job.options))

@@ -191,6 +191,9 @@ class Dialect(Protocol):
         compared); nothing if there is no such table.
         """
 
+    def indexes(self, cursor: Cursor) -> set[str]:
+        """The names of the jobs table's indexes."""
+
     def version(self, cursor: Cursor, suffix: str) -> int | None:
         """A table's schema version; None if the table is not ours, or not there."""
 

@@ -480,22 +480,26 @@ class MySQL:
 
     def _check_indexes(self, cursor: Cursor) -> None:
         """:raises StartupError: if an index is missing that our statements name."""
-        cursor.execute(
-            "SELECT index_name FROM information_schema.statistics "
-            "WHERE table_schema = DATABASE() AND table_name = %(table)s",
-            {"table": self._name},
-        )
-        found = {name.lower() for (name,) in cursor.fetchall()}
+        found = self.indexes(cursor)
         for index, definition in (
             ("primary", "PRIMARY KEY (id)"),
             ("job", "UNIQUE KEY job (path, body)"),
             ("due", "KEY due (due)"),
+            ("state", "KEY state (disabled, standing)"),
         ):
             if index not in found:
                 raise StartupError(
                     f"the table {self.table} in {self.where()} has no index {index}: put it back "
                     f"with ALTER TABLE {self.table} ADD {definition}"
                 )
+
+    def indexes(self, cursor: Cursor) -> set[str]:
+        cursor.execute(
+            "SELECT index_name FROM information_schema.statistics "
+            "WHERE table_schema = DATABASE() AND table_name = %(table)s",
+            {"table": self._name},
+        )
+        return {name.lower() for (name,) in cursor.fetchall()}
 
     def create_table(self, cursor: Cursor) -> list[str]:
         suffixes = [suffix for suffix in columns_of("mysql") if not self.columns(cursor, suffix)]

@@ -4,6 +4,46 @@ CREATE TABLE IF NOT EXISTS `{heartbeats}` (
     seen       DATETIME(6)      NOT NULL
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
 
+-- What a job's user chose beyond the columns of the jobs table, of jobs whose `extras` say that
+-- there is some. Each of these tables has the job's key, so that its rows can live beside the job's.
+CREATE TABLE IF NOT EXISTS `{details}` (
+    -- The id of the job's row.
+    id         BIGINT UNSIGNED  NOT NULL PRIMARY KEY,
+    path       VARBINARY(1020)  NOT NULL,
+    body       VARBINARY(1020)  NOT NULL,
+    -- The method, headers, retries and so on, as a JSON object.
+    members    MEDIUMTEXT       NOT NULL,
+    -- What is sent in the place of the body. NULL: the body is.
+    payload    MEDIUMBLOB       NULL
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+
+-- The tags of jobs, to find jobs by: exact bytes, up to 64 characters of UTF-8 each.
+CREATE TABLE IF NOT EXISTS `{tags}` (
+    tag        VARBINARY(256)   NOT NULL,
+    path       VARBINARY(1020)  NOT NULL,
+    body       VARBINARY(1020)  NOT NULL,
+    -- The id of the job's row.
+    id         BIGINT UNSIGNED  NOT NULL,
+
+    PRIMARY KEY (tag, path, body),
+    KEY id (id)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+
+-- The requests that came with an Idempotency-Key, and the jobs that were made for them.
+CREATE TABLE IF NOT EXISTS `{keys}` (
+    path       VARBINARY(1020)  NOT NULL,
+    idempotency VARBINARY(255)  NOT NULL,
+    -- Of the request, so that another request with the same key is told from a repetition.
+    digest     BINARY(32)       NOT NULL,
+    -- The job's body, which is its generated name, and its `version` as it was made.
+    body       VARBINARY(1020)  NOT NULL,
+    version    BIGINT UNSIGNED  NOT NULL,
+    made       DATETIME(6)      NOT NULL,
+
+    PRIMARY KEY (path, idempotency),
+    KEY made (made)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+
 CREATE TABLE `{table}` (
     id         BIGINT UNSIGNED  NOT NULL AUTO_INCREMENT PRIMARY KEY,
 
@@ -24,7 +64,7 @@ CREATE TABLE `{table}` (
     -- The time for which the pending (or running) run is scheduled.
     scheduled  DATETIME(6)      NOT NULL,
     -- When the row may next be taken: the scheduled time, a retry's time, or the end of a lease.
-    -- NULL: no claim takes the row. The job is disabled, has failed, or was set aside.
+    -- NULL: no claim takes the row. The job is disabled, has stopped, is done, or was set aside.
     due        DATETIME(6)      NULL,
 
     -- The pending (or running) run: half of its id and the time of its first claim, both written by
@@ -38,9 +78,9 @@ CREATE TABLE `{table}` (
     -- Runs that succeeded, and runs that were skipped as too late, since the job was scheduled.
     successes  INT UNSIGNED     NOT NULL DEFAULT 0,
     skipped    INT UNSIGNED     NOT NULL DEFAULT 0,
-    -- Whether the last run was given up: 0 no; 1 yes, and the job went on; 2 yes, and the job
-    -- stopped.
-    failed     TINYINT UNSIGNED NOT NULL DEFAULT 0,
+    -- How the job stands after its last run (`Standing` in model/job.py): 0 SOUND, 1 FAILED,
+    -- 2 STOPPED, 3 DONE, 4 ASIDE.
+    standing   TINYINT UNSIGNED NOT NULL DEFAULT 0,
     -- 1: the job does not run until it is enabled again.
     disabled   TINYINT UNSIGNED NOT NULL DEFAULT 0,
 
@@ -52,6 +92,14 @@ CREATE TABLE `{table}` (
     -- asked for.
     override   TINYINT UNSIGNED NOT NULL DEFAULT 0,
 
+    -- The version of what the user asked for: microseconds since 1970 of the last PUT or PATCH, or
+    -- one more than the version before, whichever is larger.
+    version    BIGINT UNSIGNED  NOT NULL DEFAULT 0,
+    -- Which rows the job has in other tables (`Extras` in extras.py): bits, and a size from bit 8.
+    extras     INT UNSIGNED     NOT NULL DEFAULT 0,
+
     UNIQUE KEY job (path, body),
-    KEY due (due)
+    KEY due (due),
+    -- Few rows have anything but two zeros here. The lists by state go by these.
+    KEY state (disabled, standing)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COMMENT='{comment}';

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from dalga.errors import InvalidRequest
 from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Notes
 from dalga.model.fields import kept_members, load_members
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import AT_REST, Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import Options
 from dalga.model.run import (
@@ -139,7 +139,7 @@ class FoundText(NamedTuple):
     due: str
     override: str
     disabled: str
-    failed: str
+    standing: str
     skipped: str
     attempts: str
     successes: str
@@ -236,7 +236,7 @@ class JobRow(NamedTuple):
     error: Any
     successes: Any
     skipped: Any
-    failed: Any
+    standing: Any
     disabled: Any
     token: Any
     override: Any
@@ -271,7 +271,7 @@ class RunRow(NamedTuple):
     attempts: Any
     successes: Any
     skipped: Any
-    failed: Any
+    standing: Any
     override: Any
     disabled: Any
 
@@ -284,7 +284,7 @@ class Marks(NamedTuple):
     run: Any
     attempts: Any
     error: Any
-    failed: Any
+    standing: Any
 
 
 def was_recorded(end: End, row: Marks | None) -> bool:
@@ -307,7 +307,7 @@ def was_recorded(end: End, row: Marks | None) -> bool:
         case Reschedule() | Skip() | Disable():
             return not same_run  # another instance's claim would have kept the run
         case Stop():
-            return same_run and not claims and row.failed == Failed.STOPPED
+            return same_run and not claims and row.standing == Standing.STOPPED
         case Retry(_, words):
             # `attempts` is the same if the retry was written and claimed since, and if nothing was
             # written and the run was claimed after its lease. The error tells the two apart.
@@ -323,8 +323,8 @@ def read_job(
     error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
     try:
         disabled = is_true("disabled", row.disabled)
-        failed = _failed(row.failed)
-        if row.due is None and not disabled and failed is not Failed.STOPPED:
+        standing = _standing(row.standing)
+        if row.due is None and not disabled and standing not in AT_REST:
             return UnreadableJob(key, str(error or "the row has no due time"))
         due = None if row.due is None else instant("due", row.due, read_instant)
         valid = JobKey(*key)
@@ -341,7 +341,7 @@ def read_job(
             error=None if error is None else str(error),
             successes=count("successes", row.successes),
             skipped=count("skipped", row.skipped),
-            failed=failed,
+            standing=standing,
             disabled=disabled,
             waited=row.override in WAITED,
         )
@@ -384,7 +384,7 @@ def read_run(
         schedule, options = _terms(row)
         # Validated here too, though no run needs them, so that claim and GET agree.
         count("skipped", row.skipped)
-        _failed(row.failed)
+        _standing(row.standing)
         return Run(
             row=row.id,
             token=token,
@@ -411,7 +411,7 @@ def read_run(
 #: Overrides of a row that a claim takes for a run, and those of a run that had to wait.
 _TAKEN = frozenset(str(int(each)) for each in Override if each is not Override.DELETED)
 _TAKEN_WAITED = frozenset(str(int(each)) for each in WAITED)
-_FAILED = frozenset(str(int(each)) for each in Failed)
+_STANDING = frozenset(str(int(each)) for each in Standing)
 
 #: A claim's token, as `Dialect.hexadecimal` gives it.
 _HEXADECIMAL = re.compile(rf"X'[0-9A-F]{{{2 * TOKEN_LENGTH}}}'")
@@ -438,7 +438,7 @@ def run_from_text(
             due,
             override,
             disabled,
-            failed,
+            standing,
             skipped,
             attempts,
             successes,
@@ -458,7 +458,7 @@ def run_from_text(
             int(length) != len(payload)
             or disabled != "0"
             or override not in _TAKEN
-            or failed not in _FAILED
+            or standing not in _STANDING
             or not (attempts.isdigit() and successes.isdigit() and skipped.isdigit())
         ):
             return None
@@ -591,12 +591,12 @@ def _options_from_text(options: str) -> tuple[Options, dict[str, Any]]:
         raise Unreadable(f"options is {options[:40]!r}, which can't be read: {problem}") from None
 
 
-def _failed(value: object) -> Failed:
+def _standing(value: object) -> Standing:
     """:raises Unreadable: if the value is none."""
     try:
-        return Failed(count("failed", value))
+        return Standing(count("standing", value))
     except ValueError:
-        raise Unreadable(f"failed is {value!r:.40}, which is not 0, 1 or 2") from None
+        raise Unreadable(f"standing is {value!r:.40}, which is none of 0 to 4") from None
 
 
 def run_token(value: object) -> bytes:

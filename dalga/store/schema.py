@@ -11,7 +11,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from importlib.resources import files
 
-VERSION = 3
+VERSION = 4
 COMMENT = f"dalga schema {VERSION}"
 
 #: The end of the instance table's name, by the schema's version. It follows on the jobs table's
@@ -22,8 +22,12 @@ COMMENT = f"dalga schema {VERSION}"
 #: whatever the upgraded jobs table looks like.
 #:
 #: At most 11 characters: a jobs table's name has up to 53, and MySQL takes 64.
-HEARTBEATS_OF = {2: "_heartbeats", 3: "_alive_3"}
+HEARTBEATS_OF = {2: "_heartbeats", 3: "_alive_3", 4: "_alive_4"}
 HEARTBEATS = HEARTBEATS_OF[VERSION]
+
+#: The ends of the names of the tables beside the jobs table, as `HEARTBEATS`. They are the same in
+#: all versions from 4 on.
+DETAILS, TAGS, KEYS = "_details", "_tags", "_keys"
 
 #: An instance whose last heartbeat is older than this counts as gone.
 ALIVE = timedelta(seconds=30)
@@ -72,7 +76,11 @@ def definitions(engine: str, name: str, suffix: str = "") -> list[str]:
     for word, value in (
         ("{table}", name + suffix),
         ("{due}", f"{name}_due"),
+        ("{state}", f"{name}_state"),
         ("{heartbeats}", name + HEARTBEATS),
+        ("{details}", name + DETAILS),
+        ("{tags}", name + TAGS),
+        ("{keys}", name + KEYS),
         ("{comment}", COMMENT),
     ):
         text = text.replace(word, value)

@@ -174,9 +174,7 @@ class SQLite:
             raise StartupError(f"the table {self.table} in {self.where()} {what}")
         needed = columns_of("sqlite")
         made = [self.named(suffix) for suffix in needed if not self.columns(cursor, suffix)]
-        index = {"name": f"{TABLE}_due"}
-        cursor.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = :name", index)
-        if made or cursor.fetchall() == [(0,)]:
+        if made or not self.indexes(cursor).issuperset((f"{TABLE}_due", f"{TABLE}_state")):
             for statement in definitions("sqlite", TABLE):
                 cursor.execute(statement)
             cursor.execute(f"PRAGMA user_version = {VERSION}")
@@ -295,6 +293,10 @@ class SQLite:
     def columns(self, cursor: Cursor, suffix: str) -> dict[str, str]:
         cursor.execute(f"PRAGMA table_info({self.named(suffix)})")
         return {bytes(name).decode(): "" for _, name, *_ in cursor.fetchall()}
+
+    def indexes(self, cursor: Cursor) -> set[str]:
+        cursor.execute(f"PRAGMA index_list({self.table})")
+        return {bytes(name).decode() for _, name, *_ in cursor.fetchall()}
 
     def version(self, cursor: Cursor, suffix: str) -> int | None:
         cursor.execute("PRAGMA user_version")

@@ -4,6 +4,48 @@ CREATE TABLE IF NOT EXISTS "{heartbeats}" (
     seen       TEXT    NOT NULL
 );
 
+-- What a job's user chose beyond the columns of the jobs table, of jobs whose `extras` say that
+-- there is some. Each of these tables has the job's key, as on a server.
+CREATE TABLE IF NOT EXISTS "{details}" (
+    -- The id of the job's row.
+    id         INTEGER PRIMARY KEY,
+    path       TEXT    NOT NULL,
+    body       TEXT    NOT NULL,
+    -- The method, headers, retries and so on, as a JSON object.
+    members    TEXT    NOT NULL,
+    -- What is sent in the place of the body. NULL: the body is.
+    payload    BLOB    NULL
+);
+
+-- The tags of jobs, to find jobs by.
+CREATE TABLE IF NOT EXISTS "{tags}" (
+    tag        TEXT    NOT NULL,
+    path       TEXT    NOT NULL,
+    body       TEXT    NOT NULL,
+    -- The id of the job's row.
+    id         INTEGER NOT NULL,
+
+    PRIMARY KEY (tag, path, body)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS "{tags}_id" ON "{tags}" (id);
+
+-- The requests that came with an Idempotency-Key, and the jobs that were made for them.
+CREATE TABLE IF NOT EXISTS "{keys}" (
+    path       TEXT    NOT NULL,
+    idempotency TEXT   NOT NULL,
+    -- Of the request, so that another request with the same key is told from a repetition.
+    digest     BLOB    NOT NULL,
+    -- The job's body, which is its generated name, and its `version` as it was made.
+    body       TEXT    NOT NULL,
+    version    INTEGER NOT NULL,
+    made       TEXT    NOT NULL,
+
+    PRIMARY KEY (path, idempotency)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS "{keys}_made" ON "{keys}" (made);
+
 CREATE TABLE IF NOT EXISTS "{table}" (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
 
@@ -25,7 +67,7 @@ CREATE TABLE IF NOT EXISTS "{table}" (
     -- The time for which the pending (or running) run is scheduled.
     scheduled  TEXT    NOT NULL,
     -- When the row may next be taken: the scheduled time, a retry's time, or the end of a lease.
-    -- NULL: no claim takes the row. The job is disabled, has failed, or was set aside.
+    -- NULL: no claim takes the row. The job is disabled, has stopped, is done, or was set aside.
     due        TEXT    NULL,
 
     -- The pending (or running) run: half of its id and the time of its first claim, both written by
@@ -39,9 +81,9 @@ CREATE TABLE IF NOT EXISTS "{table}" (
     -- Runs that succeeded, and runs that were skipped as too late, since the job was scheduled.
     successes  INTEGER NOT NULL DEFAULT 0,
     skipped    INTEGER NOT NULL DEFAULT 0,
-    -- Whether the last run was given up: 0 no; 1 yes, and the job went on; 2 yes, and the job
-    -- stopped.
-    failed     INTEGER NOT NULL DEFAULT 0,
+    -- How the job stands after its last run (`Standing` in model/job.py): 0 SOUND, 1 FAILED,
+    -- 2 STOPPED, 3 DONE, 4 ASIDE.
+    standing   INTEGER NOT NULL DEFAULT 0,
     -- 1: the job does not run until it is enabled again.
     disabled   INTEGER NOT NULL DEFAULT 0,
 
@@ -53,7 +95,17 @@ CREATE TABLE IF NOT EXISTS "{table}" (
     -- asked for.
     override   INTEGER NOT NULL DEFAULT 0,
 
+    -- The version of what the user asked for: microseconds since 1970 of the last PUT or PATCH, or
+    -- one more than the version before, whichever is larger.
+    version    INTEGER NOT NULL DEFAULT 0,
+    -- Which rows the job has in other tables (`Extras` in extras.py): bits, and a size from bit 8.
+    extras     INTEGER NOT NULL DEFAULT 0,
+
     UNIQUE (path, body)
 );
 
 CREATE INDEX IF NOT EXISTS "{due}" ON "{table}" (due);
+
+-- Few rows have anything but two zeros here. The lists by state go by these.
+CREATE INDEX IF NOT EXISTS "{state}" ON "{table}" (disabled, standing)
+    WHERE disabled <> 0 OR standing <> 0;

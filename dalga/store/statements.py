@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from dalga.model.job import Failed
+from dalga.model.job import AT_REST, Standing
 from dalga.store.dialect import Dialect
 from dalga.store.parameters import R, Select, Statement, columns
 from dalga.store.rows import (
@@ -42,6 +42,9 @@ from dalga.store.rows import (
 
 #: A run of the job is under way.
 LEASED = "token IS NOT NULL AND due > %(now)s"
+
+#: The job waits for a user, and has no due time.
+RESTS = f"(standing IN ({', '.join(str(int(each)) for each in AT_REST)}))"
 
 #: The job's schedule is a calendar (P1M) or a cron expression, which have times of their own. For
 #: all others a trigger is where elapsed time is counted from.
@@ -260,7 +263,7 @@ class Statements:
             FROM (
                 SELECT id,
                     CASE WHEN due <= %(now)s THEN 1 END AS is_pending,
-                    CASE WHEN due IS NULL AND disabled = 0 AND failed <> {Failed.STOPPED}
+                    CASE WHEN due IS NULL AND disabled = 0 AND NOT {RESTS}
                         THEN 1 END AS is_set_aside,
                     CASE WHEN {LEASED} AND due <= %(last_lease)s THEN 1 END AS is_running
                 FROM {self._table}{dialect.by_id}
@@ -314,7 +317,7 @@ class Statements:
                 error = NULL,
                 successes = 0,
                 skipped = 0,
-                failed = {Failed.NO},
+                standing = {Standing.SOUND},
                 disabled = 0
             """
 
@@ -368,14 +371,15 @@ class Statements:
                     THEN {Override.RUN_NOW} ELSE {Override.TRIGGERED} END
                     ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due ELSE %(now)s END,
-                anchor = CASE WHEN failed = {Failed.STOPPED} OR {BY_THE_CLOCK}
+                anchor = CASE WHEN standing = {Standing.STOPPED} OR {BY_THE_CLOCK}
                     THEN anchor ELSE %(now)s END,
-                scheduled = CASE failed WHEN {Failed.STOPPED} THEN scheduled ELSE %(now)s END,
-                run = CASE failed WHEN {Failed.STOPPED} THEN run END,
-                attempts = CASE failed WHEN {Failed.STOPPED} THEN attempts ELSE 0 END,
-                error = CASE failed WHEN {Failed.CONTINUED} THEN error END,
+                scheduled = CASE standing WHEN {Standing.STOPPED} THEN scheduled ELSE %(now)s END,
+                run = CASE standing WHEN {Standing.STOPPED} THEN run END,
+                attempts = CASE standing WHEN {Standing.STOPPED} THEN attempts ELSE 0 END,
+                error = CASE standing WHEN {Standing.FAILED} THEN error END,
                 started = NULL,
-                failed = CASE failed WHEN {Failed.STOPPED} THEN {Failed.NO} ELSE failed END
+                standing = CASE WHEN standing IN ({Standing.STOPPED}, {Standing.ASIDE})
+                    THEN {Standing.SOUND} ELSE standing END
             {BY_KEY} AND disabled = 0
             """)
 
@@ -386,8 +390,10 @@ class Statements:
                 token = CASE WHEN due > %(now)s THEN token END,
                 override = CASE WHEN {LEASED} THEN override ELSE {Override.NONE} END,
                 due = CASE WHEN {LEASED} THEN due
-                    WHEN failed <> {Failed.STOPPED} THEN scheduled END,
+                    WHEN NOT {RESTS} THEN scheduled END,
                 started = CASE WHEN {LEASED} THEN started END,
+                standing = CASE standing WHEN {Standing.ASIDE}
+                    THEN {Standing.SOUND} ELSE standing END,
                 disabled = 0
             {BY_KEY} AND disabled <> 0
             """)
@@ -483,7 +489,7 @@ class Statements:
             due="due",
             override=dialect.whole("override"),
             disabled=dialect.whole("disabled"),
-            failed=dialect.whole("failed"),
+            standing=dialect.whole("standing"),
             skipped=dialect.whole("skipped"),
             attempts=dialect.whole("attempts"),
             successes=dialect.whole("successes"),
@@ -563,7 +569,7 @@ class Statements:
                 run = NULL,
                 started = NULL,
                 attempts = 0,
-                failed = {Failed.NO},
+                standing = {Standing.ASIDE},
                 disabled = 0
             {MINE}
             """)
@@ -646,7 +652,7 @@ class Statements:
                 successes = CASE WHEN successes < {MAX_COUNT}
                     THEN successes + 1 ELSE successes END,
                 error = NULL,
-                failed = {Failed.NO}
+                standing = {Standing.SOUND}
             """,
         )
 
@@ -665,8 +671,8 @@ class Statements:
                 successes = CASE WHEN last_error IS NULL AND successes < {MAX_COUNT}
                     THEN successes + 1 ELSE successes END,
                 error = last_error,
-                failed = CASE WHEN last_error IS NULL
-                    THEN {Failed.NO} ELSE {Failed.CONTINUED} END
+                standing = CASE WHEN last_error IS NULL
+                    THEN {Standing.SOUND} ELSE {Standing.FAILED} END
             """,
         )
 
@@ -704,7 +710,7 @@ class Statements:
                 due = NULL,
                 error = last_error,
                 token = NULL,
-                failed = {Failed.STOPPED}
+                standing = {Standing.STOPPED}
             """,
         )
 
@@ -721,7 +727,7 @@ class Statements:
                 started = NULL,
                 attempts = 0,
                 error = NULL,
-                failed = {Failed.NO},
+                standing = {Standing.SOUND},
                 disabled = 1
             """,
         )

@@ -111,7 +111,8 @@ class JobsTable:
         """See `Store.create_table`."""
         made: list[str] = []
         self._at_start(lambda cursor: made.extend(self._dialect.create_table(cursor)))
-        which = f"table{'s' * (len(made) > 1)} {' and '.join(reversed(made))}"
+        *first, last = reversed(made)
+        which = f"tables {', '.join(first)} and {last}" if first else f"table {last}"
         return f"created the {which} in {self._dialect.where()}"
 
     def upgrade_table(self, dry_run: bool) -> Generator[str, None, None]:

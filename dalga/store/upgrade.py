@@ -363,7 +363,7 @@ def problem_of(row: Row, read_instant: Callable[[object], datetime]) -> str | No
                 attempts=1,
                 successes=0,
                 skipped=0,
-                failed=0,
+                standing=0,
                 override=0,
                 disabled=0,
             ),

@@ -1,15 +1,18 @@
 """
 Our own upgrades: from each schema version to the next, in place.
 
-The steps from version 2 to version 3 on a server:
+The steps from version 3 to version 4 on a server:
 
-    1. ALTER TABLE dalga_heartbeats RENAME TO dalga_alive_3
+    1. ALTER TABLE dalga_alive_3 RENAME TO dalga_alive_4
     2. A second look. Is an instance alive, or a run under way? Then the first step is undone.
-    3. ALTER TABLE dalga RENAME COLUMN ..., COMMENT = 'dalga schema 3'
+    3. CREATE TABLE IF NOT EXISTS dalga_details ..., ALTER TABLE dalga ADD ...
+    4. ALTER TABLE dalga RENAME COLUMN ..., COMMENT = 'dalga schema 4'
 
-The rule: one statement changes the jobs table, and the same statement sets the table's version. So
-an interrupted upgrade has left a whole table of one version or the other, and the same command goes
-on from there.
+The rule: one statement changes what the old version needs of the jobs table, and the same statement
+sets the table's version. So an interrupted upgrade has left a whole table of one version or the
+other, and the same command goes on from there. A daemon of the old version can live with what the
+statements before that one do. They may be run twice; columns and indexes that are there are not
+added again.
 
 Daemons of the old version: each of their transactions begins with a look at their table of
 instances. The first step waits for the transactions that have begun (a metadata lock), and after
@@ -26,6 +29,7 @@ Only a Go release's table is copied: see `dalga.store.upgrade`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping
 from datetime import datetime
 from typing import NamedTuple
@@ -33,12 +37,22 @@ from typing import NamedTuple
 from dalga.errors import StartupError
 from dalga.model.schedule import timestamp
 from dalga.store.dialect import Cursor, Dialect, Trouble
-from dalga.store.schema import ALIVE, HEARTBEATS, HEARTBEATS_OF, VERSION, columns_of
+from dalga.store.schema import (
+    ALIVE,
+    DETAILS,
+    HEARTBEATS,
+    HEARTBEATS_OF,
+    KEYS,
+    TAGS,
+    VERSION,
+    columns_of,
+)
 
 #: By schema version and engine: the statements that make the jobs table one of the next version.
-#: On a server only the last statement changes the jobs table, and it sets the version; the others
-#: may be run twice. ``{table}`` is the jobs table's name; ``{instances}`` is the name of the next
-#: version's table of instances, which `steps` renames where there is one already.
+#: On a server the last statement sets the version. The others may be run twice, or add something to
+#: the jobs table, and `steps` leaves them out where that is there.
+#: ``{table}`` is the jobs table's name, also where it begins another name; ``{instances}`` is the
+#: name of the next version's table of instances, which `steps` renames where there is one already.
 STATEMENTS: Mapping[int, Mapping[str, str]] = {
     1: {
         "mysql": """
@@ -91,7 +105,96 @@ STATEMENTS: Mapping[int, Mapping[str, str]] = {
             PRAGMA user_version = 3
             """,
     },
+    3: {
+        # The rows that a claim has set aside are few. They stay set aside for version 3, too.
+        # Columns are added apart: MySQL would write each row anew if a comment came with them.
+        "mysql": """
+            CREATE TABLE IF NOT EXISTS {details} (
+                id          BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+                path        VARBINARY(1020) NOT NULL,
+                body        VARBINARY(1020) NOT NULL,
+                members     MEDIUMTEXT      NOT NULL,
+                payload     MEDIUMBLOB      NULL
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            CREATE TABLE IF NOT EXISTS {tags} (
+                tag         VARBINARY(256)  NOT NULL,
+                path        VARBINARY(1020) NOT NULL,
+                body        VARBINARY(1020) NOT NULL,
+                id          BIGINT UNSIGNED NOT NULL,
+                PRIMARY KEY (tag, path, body),
+                KEY id (id)
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            CREATE TABLE IF NOT EXISTS {keys} (
+                path        VARBINARY(1020) NOT NULL,
+                idempotency VARBINARY(255)  NOT NULL,
+                digest      BINARY(32)      NOT NULL,
+                body        VARBINARY(1020) NOT NULL,
+                version     BIGINT UNSIGNED NOT NULL,
+                made        DATETIME(6)     NOT NULL,
+                PRIMARY KEY (path, idempotency),
+                KEY made (made)
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            ALTER TABLE {table} ADD KEY state (disabled, failed);
+            ALTER TABLE {table}
+                ADD version BIGINT UNSIGNED NOT NULL DEFAULT 0,
+                ADD extras  INT UNSIGNED    NOT NULL DEFAULT 0;
+            UPDATE {table} SET failed = 4 WHERE due IS NULL AND disabled = 0 AND failed <> 2;
+            ALTER TABLE {table}
+                RENAME COLUMN failed TO standing,
+                COMMENT = 'dalga schema 4'
+            """,
+        "sqlite": """
+            CREATE TABLE IF NOT EXISTS {details} (
+                id          INTEGER PRIMARY KEY,
+                path        TEXT    NOT NULL,
+                body        TEXT    NOT NULL,
+                members     TEXT    NOT NULL,
+                payload     BLOB    NULL
+            );
+            CREATE TABLE IF NOT EXISTS {tags} (
+                tag         TEXT    NOT NULL,
+                path        TEXT    NOT NULL,
+                body        TEXT    NOT NULL,
+                id          INTEGER NOT NULL,
+                PRIMARY KEY (tag, path, body)
+            ) WITHOUT ROWID;
+            CREATE INDEX IF NOT EXISTS {tags_id} ON {tags} (id);
+            CREATE TABLE IF NOT EXISTS {keys} (
+                path        TEXT    NOT NULL,
+                idempotency TEXT    NOT NULL,
+                digest      BLOB    NOT NULL,
+                body        TEXT    NOT NULL,
+                version     INTEGER NOT NULL,
+                made        TEXT    NOT NULL,
+                PRIMARY KEY (path, idempotency)
+            ) WITHOUT ROWID;
+            CREATE INDEX IF NOT EXISTS {keys_made} ON {keys} (made);
+            UPDATE {table} SET failed = 4 WHERE due IS NULL AND disabled = 0 AND failed <> 2;
+            ALTER TABLE {table} RENAME COLUMN failed TO standing;
+            ALTER TABLE {table} ADD version INTEGER NOT NULL DEFAULT 0;
+            ALTER TABLE {table} ADD extras  INTEGER NOT NULL DEFAULT 0;
+            CREATE INDEX {state} ON {table} (disabled, standing)
+                WHERE disabled <> 0 OR standing <> 0;
+            PRAGMA user_version = 4
+            """,
+    },
 }
+
+#: The words in `STATEMENTS` for names that are the same in each version: the jobs table's name, and
+#: what is behind it.
+_NAMES = {
+    "{table}": "",
+    "{details}": DETAILS,
+    "{tags}": TAGS,
+    "{tags_id}": f"{TAGS}_id",
+    "{keys}": KEYS,
+    "{keys_made}": f"{KEYS}_made",
+    "{state}": "_state",
+}
+
+#: A statement that adds columns to the jobs table, or an index, whose name may not be that of a
+#: column.
+_ADDS = re.compile(r"ALTER TABLE \S+ ADD (?:KEY )?([a-z]+) ")
 
 
 class Step(NamedTuple):
@@ -108,7 +211,7 @@ class Step(NamedTuple):
 def statements_of(dialect: Dialect, version: int) -> tuple[str, ...]:
     """The statements from a version to the next, each in one line."""
     text = STATEMENTS[version][dialect.engine]
-    for word, suffix in (("{table}", ""), ("{instances}", HEARTBEATS_OF[version + 1])):
+    for word, suffix in {**_NAMES, "{instances}": HEARTBEATS_OF[version + 1]}.items():
         text = text.replace(word, dialect.named(suffix))
     return tuple(" ".join(statement.split()) for statement in text.split(";\n"))
 
@@ -119,11 +222,16 @@ def steps(dialect: Dialect, cursor: Cursor, version: int) -> list[Step]:
 
     :param version: the schema version of the table.
     """
+    there = {*dialect.indexes(cursor), *dialect.columns(cursor, "")}
     return [
         Step(
             number,
             _renaming(dialect, cursor, number, there=number > version),
-            statements_of(dialect, number),
+            tuple(
+                statement
+                for statement in statements_of(dialect, number)
+                if not ((added := _ADDS.match(statement)) and added[1] in there)
+            ),
         )
         for number in range(version, VERSION)
     ]
@@ -211,27 +319,35 @@ def _undo(dialect: Dialect, cursor: Cursor, step: Step, version: int) -> str:
 
 
 def _rights(dialect: Dialect, version: int) -> list[str]:
-    """What is to be done about rights on a table of instances that has another name now."""
+    """What is to be done about rights on tables that are new, or have another name now."""
     old = HEARTBEATS_OF.get(version)
     if old is None or dialect.upgrades_at_once:
         return []
-    old, new = dialect.named(old), dialect.named(HEARTBEATS_OF[VERSION])
-    return [f"rights that were granted on {old} by its name have to be granted on {new}"]
+    suffixes = (HEARTBEATS, *((DETAILS, TAGS, KEYS) if version < 4 else ()))
+    *first, last = map(dialect.named, suffixes)
+    new = f"{', '.join(first)} and {last}" if first else last
+    return [
+        f"rights that were granted on {dialect.named(old)} by its name have to be granted on {new}"
+    ]
 
 
 def _refuse_strangers(dialect: Dialect, cursor: Cursor, version: int) -> None:
     """
     :param version: the schema version of the table.
-    :raises StartupError: if a table of another program has the name that the table of instances
-        is to get. The upgrade would drop it.
+    :raises StartupError: if a table of another program has a name that one of our tables is to get.
+        The upgrade would drop it, or take it for ours.
     """
-    ours = set(columns_of(dialect.engine)[HEARTBEATS])
-    for number, suffix in HEARTBEATS_OF.items():
-        columns = set(dialect.columns(cursor, suffix)) if number > version else set()
-        if columns and columns != ours:
+    ours = columns_of(dialect.engine)
+    names = {suffix: HEARTBEATS for number, suffix in HEARTBEATS_OF.items() if number > version}
+    if version < 4:
+        names |= {suffix: suffix for suffix in (DETAILS, TAGS, KEYS)}
+    for suffix, like in names.items():
+        columns = set(dialect.columns(cursor, suffix))
+        if columns and columns != set(ours[like]):
+            what = "the table of instances" if like == HEARTBEATS else "a table beside it"
             raise StartupError(
-                f"the table of instances is to be {dialect.named(suffix)}, but there is a table of "
-                "that name which Dalga has not made: give that one another name"
+                f"{what} is to be {dialect.named(suffix)}, but there is a table of that name which "
+                "Dalga has not made: give that one another name"
             )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from dalga.model.fields import shown_parameters
-from dalga.model.job import Failed, Job, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
 from dalga.model.zone import Occurrence, Zone
 from dalga.operations import EndpointShown, Status, Timetable
@@ -98,11 +98,11 @@ def _state(job: Job) -> dict[str, Any]:
     has_failed = job.attempts - job.running > 0 and job.error is not None
     if job.disabled:
         members["disabled"] = True
-    if has_failed and job.failed is not Failed.STOPPED:
+    if has_failed and job.standing is not Standing.STOPPED:
         members["failing"] = {"attempts": job.attempts, "error": job.error}
-    if job.failed is Failed.STOPPED:
+    if job.standing is Standing.STOPPED:
         members["failed"] = {"attempts": job.attempts, "error": job.error}
-    elif job.failed is Failed.CONTINUED:
+    elif job.standing is Standing.FAILED:
         # The error may be that of the run that was given up, or of an attempt of the next run.
         members["failed"] = {"error": job.error}
     if job.skipped:
