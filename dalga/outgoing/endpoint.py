@@ -117,10 +117,10 @@ class Endpoint:
         answer: Deferred[Any]
         try:
             if run.delivery is PLAIN:
-                octets, content = self._message(run), b""
+                exchange = Exchange(self._reactor, self._route, self._message(run), run.timeout)
             else:
                 octets, content = self._head_and_content(run)
-            exchange = Exchange(self._reactor, self._route, octets, run.timeout, content)
+                exchange = Exchange(self._reactor, self._route, octets, run.timeout, content)
             answer = self._client.request("POST", self._baseurl, data=exchange)
         except Exception:
             if exchange is not None:
