@@ -8,6 +8,8 @@ line of them with which a daemon ends that can't start.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 #: How much of what was given is repeated in a sentence, in characters.
 SHOWN = 40
 
@@ -22,7 +24,52 @@ class DalgaError(Exception):
 
 
 class InvalidRequest(DalgaError):
-    """A request can't be understood, or contradicts itself. The same request will fail again."""
+    """
+    A request can't be understood, or contradicts itself. The same request will fail again.
+
+    :param message: the sentence on the first mistake.
+    :param pointer: a JSON pointer (RFC 6901) to what the sentence is about, such as
+        ``/headers/x-a``; relative to the value that is being read, and absolute where the error
+        leaves the parameters. None for a mistake of no member.
+    :param errors: all mistakes, each with its pointer and its sentence, if there are several.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        pointer: str | None = None,
+        errors: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors) or (() if pointer is None else ((pointer, message),))
+
+    def within(self, member: str | int) -> InvalidRequest:
+        """
+        The error of a value that has this one's value as a member.
+
+        :param member: the name of a member of an object, or the place in an array, from 0.
+        """
+        step = f"/{pointer_step(member)}"
+        inner = self.errors or (("", str(self)),)
+        return InvalidRequest(
+            str(self), errors=[(step + pointer, detail) for pointer, detail in inner]
+        )
+
+
+def pointer_to(name: str) -> str:
+    """The JSON pointer to a parameter, whose name has dashes or underlines."""
+    return f"/{pointer_step(name.replace('-', '_'))}"
+
+
+def pointer_step(member: str | int) -> str:
+    """A member's name, or its place in an array, as a JSON pointer has it (RFC 6901 section 3)."""
+    return str(member).replace("~", "~0").replace("/", "~1")
+
+
+def all_of(mistakes: Sequence[InvalidRequest]) -> InvalidRequest:
+    """One error for several mistakes, with the sentence of the first."""
+    errors = [each for mistake in mistakes for each in mistake.errors]
+    return InvalidRequest(str(mistakes[0]), errors=errors)
 
 
 class JobNotFound(DalgaError):

@@ -4,6 +4,7 @@ What the API can do with jobs. `dalga.web` asks, `dalga.store` does: neither HTT
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from dalga.counting import Counting
 from dalga.errors import DalgaError, InvalidRequest, StoreUnavailable, shown
 from dalga.log import logger
 from dalga.model.address import DEFAULT_ENDPOINT
+from dalga.model.delivery import MAX_PAYLOAD, Payload
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.options import IfExists
@@ -111,6 +113,7 @@ class Operations:
     :param tzdata: the version of the time zone database that is used.
     :param piece: see `Counting`.
     :param endpoints: those of the configuration, the default one first.
+    :param max_payload: how long a job's payload may be, in octets.
     :param worker: which worker of its daemon this instance is, and of how many; None if the daemon
         has no workers.
     """
@@ -129,6 +132,7 @@ class Operations:
         piece: int = PIECE,
         worker: tuple[int, int] | None = None,
         endpoints: Sequence[EndpointShown] = (),
+        max_payload: int = MAX_PAYLOAD,
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -141,7 +145,11 @@ class Operations:
         self._tzdata = tzdata
         self._worker = worker or (None, None)
         self.endpoints = endpoints
-        self._endpoint_names = {DEFAULT_ENDPOINT: None} | {each.name: None for each in endpoints}
+        #: By the endpoints' names, how long (seconds) a request may take.
+        self._timeouts = {DEFAULT_ENDPOINT: math.inf} | {
+            each.name: each.timeout for each in endpoints
+        }
+        self._max_payload = max_payload
         self._counting = Counting(store, reactor, piece)
         # One timetable at a time: each thread that computes slows the reactor's thread down.
         self._turn = DeferredLock()
@@ -155,7 +163,7 @@ class Operations:
             not known then.
         """
         valid = JobKey(*key)
-        self._check_endpoint(request)
+        self.check(request)
         put = self._store.put(valid, ScheduleRequest.of(request), self._variation())
         return await self._shielded(put.addCallback(self._scheduled, request.if_exists))
 
@@ -234,7 +242,7 @@ class Operations:
         :raises InvalidRequest: for a request that is refused.
         :raises StoreUnavailable: if the database, whose clock counts, can't be reached.
         """
-        self._check_endpoint(request)
+        self.check(request)
         now = await self._shielded(self._store.now())
         then = now if after is None else min(after, now)
 
@@ -274,20 +282,38 @@ class Operations:
 
     def problem(self, job: Job) -> str | None:
         """Why this instance can't run a job that another instance may run; None if it can."""
-        if job.options.endpoint in self._endpoint_names:
+        if job.options.endpoint in self._timeouts:
             return None
         return f"its endpoint {job.options.endpoint!r} is not in the configuration of this instance"
 
-    def _check_endpoint(self, request: RawRequest) -> None:
-        """:raises InvalidRequest: for an endpoint that the configuration has not."""
-        name = request.endpoint
-        if name is None or name in self._endpoint_names:
-            return
-        known = ", ".join(self._endpoint_names)
-        raise InvalidRequest(
-            f"endpoint is {shown(name)}, which is not in the configuration of this instance: "
-            f"it takes {known}"
-        )
+    def check(self, request: RawRequest) -> None:
+        """
+        :raises InvalidRequest: for an endpoint that the configuration has not, and for more than
+            the configuration allows.
+        """
+        name = DEFAULT_ENDPOINT if request.endpoint is None else request.endpoint
+        if name not in self._timeouts:
+            known = ", ".join(self._timeouts)
+            raise InvalidRequest(
+                f"endpoint is {shown(name)}, which is not in the configuration of this instance: "
+                f"it takes {known}",
+                "/endpoint",
+            )
+        most, timeout = self._timeouts[name], request.timeout
+        if timeout is not None and timeout.total_seconds() > most:
+            raise InvalidRequest(
+                f"timeout is {timeout.total_seconds():g} s, longer than that of the endpoint "
+                f"{name!r} in the configuration: it takes {most:g} s at most",
+                "/timeout",
+            )
+        for parameter in ("payload", "payload_base64"):
+            payload: Payload | None = getattr(request, parameter)
+            if payload is not None and len(payload.octets) > self._max_payload:
+                raise InvalidRequest(
+                    f"{parameter.replace('_', '-')} has {len(payload.octets)} octets: it takes "
+                    f"{self._max_payload} at most (maxPayload in [jobs])",
+                    f"/{parameter}",
+                )
 
     def stop(self) -> None:
         """Stop counting in the background."""

@@ -94,6 +94,8 @@ class Settings:
     arrival_timeout: float
     #: How long a stop waits for runs under way, and for requests at most, in seconds.
     grace: float
+    #: How long a job's payload may be, in octets.
+    max_payload: int
     #: See `Config.notes` and `Config.links`.
     notes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
@@ -125,6 +127,7 @@ def settings_of(config: Config) -> Settings:
         idle_timeout=config.listen.idle_timeout,
         arrival_timeout=config.listen.read_timeout,
         grace=jobs.shutdown_timeout,
+        max_payload=jobs.max_payload,
         notes=config.notes,
         links=config.links,
     )
@@ -178,6 +181,7 @@ def build(
         tzdata=fixed.zones.version,
         worker=place,
         endpoints=[shown_endpoint(name, each) for name, each in settings.endpoints.items()],
+        max_payload=settings.max_payload,
     )
     site = make_site(
         operations=operations,
@@ -185,6 +189,7 @@ def build(
         idle_timeout=settings.idle_timeout,
         arrival_timeout=settings.arrival_timeout,
         max_connections=room_for_clients(slots, len(settings.endpoints)),
+        max_payload=settings.max_payload,
     )
     ports = [
         reactor.adoptStreamPort(listener.fileno(), listener.family, site)

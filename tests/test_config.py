@@ -70,6 +70,7 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("jobs", "scanFrequency", "500ms", "scan_frequency", 0.5),
     ("jobs", "shutdownTimeout", "0", "shutdown_timeout", 0.0),
     ("jobs", "workers", "4", "workers", 4),
+    ("jobs", "maxPayload", "1MiB", "max_payload", 1024 * 1024),
     ("mysql", "host", "db.example", "host", "db.example"),
     ("mysql", "port", "3307", "port", 3307),
     ("mysql", "socket", "/run/mysqld/mysqld.sock", "socket", ...),
@@ -644,6 +645,19 @@ class ValueRefusalTests(ConfigTestCase):
                 [str(low), str(high), "0080"],
                 f"it takes a whole number from {low} to {high}",
             )
+
+    def test_sizes(self) -> None:
+        """In bytes, KiB or MiB, each in any case."""
+        self.check(
+            "jobs",
+            "maxPayload",
+            ["", "0", "-1", "1.5KiB", "64KB", "64k", "1025KiB", "2MiB", "1048577", "9" * 18],
+            ["1", "1048576", "64KiB", "64 kib", "1mib", "065536"],
+            "it takes 1 to 1048576 bytes, such as 65536, 64KiB or 1MiB",
+        )
+        for text, octets in [("1", 1), ("64KiB", 65536), ("1 MIB", 1048576), ("1000", 1000)]:
+            config = load_config(None, {"DALGA_JOBS_MAXPAYLOAD": text})
+            self.assertEqual(config.jobs.max_payload, octets)
 
     def test_workers(self) -> None:
         """A number, or as many as there are cores, which is 0 here; on one file, one."""
@@ -1803,6 +1817,7 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
         "scanFrequency": duration(1, 3600),
         "shutdownTimeout": duration(0, 3600),
         "workers": plain(1, 1),
+        "maxPayload": plain(1, 1024 * 1024) | text("64KiB", "1 MiB"),
     },
     "mysql": {
         "host": text("db.example", "10.0.0.1", "::1", "a, b:3307"),

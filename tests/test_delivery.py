@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
+from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -37,14 +38,30 @@ class RetryTests(SynchronousTestCase):
 
     def test_each_part(self) -> None:
         """A part that is given replaces the configuration's, also one that is 0."""
-        chosen = Retry(SECOND, 1.0, MINUTE, 0.0, timedelta(), 1)
+        chosen = Retry(SECOND, 1.0, MINUTE, 0.0, MINUTE, 1)
         policy = chosen.over(POLICY)
-        self.assertEqual(policy, RetryPolicy(SECOND, 1.0, MINUTE, 0.0, timedelta(), 1))
+        self.assertEqual(policy, RetryPolicy(SECOND, 1.0, MINUTE, 0.0, MINUTE, 1))
         for name in Retry._fields:
             alone = AS_CONFIGURED._replace(**{name: getattr(chosen, name)}).over(POLICY)
             for other in fields(RetryPolicy):
                 source = policy if other.name == name else POLICY
                 self.assertEqual(getattr(alone, other.name), getattr(source, other.name), name)
+
+    def test_never(self) -> None:
+        """0 as the configuration's key has it: the job's runs are never given up after a time."""
+        self.assertIsNone(Retry(stop_after=timedelta()).over(POLICY).stop_after)
+
+    def test_an_interval_is_what_it_says(self) -> None:
+        """The configuration's longest delay does not cut the job's interval short."""
+        for chosen, longest in (
+            (Retry(interval=2 * HOUR), 2 * HOUR),
+            (Retry(interval=MINUTE), HOUR),
+            (Retry(interval=2 * HOUR, max_interval=3 * HOUR), 3 * HOUR),
+            (Retry(max_interval=MINUTE), MINUTE),
+        ):
+            self.assertEqual(chosen.over(POLICY).max_interval, longest, chosen)
+        first = replace(Retry(interval=2 * HOUR).over(POLICY), jitter=0).delay(1, Random(1))
+        self.assertEqual(first, 2 * HOUR)
 
     def test_each_part_of_the_policy_can_be_chosen(self) -> None:
         self.assertEqual(Retry._fields, tuple(field.name for field in fields(RetryPolicy)))

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 MODEL = (
     *("duration", "zone", "cron", "schedule", "retry", "delivery"),
     *("key", "name", "precondition", "address", "answers", "headers"),
-    *("options", "reading", "writing", "fields"),
+    *("options", "agreement", "reading", "reading_delivery", "writing", "fields"),
     *("grid", "lateness", "job", "run", "plan", "setback"),
 )
 CONFIG = (

@@ -33,7 +33,8 @@ from werkzeug.routing import Map, Rule
 from zope.interface import implementer
 
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
-from dalga.model.fields import FIELDS, READERS
+from dalga.model.delivery import MAX_PAYLOAD, Disabling, Notes
+from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, Position
 from dalga.model.plan import ScheduleRequest, plan
@@ -42,7 +43,7 @@ from dalga.store import Counts, Page
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
 from dalga.web.api import Api
-from dalga.web.bodies import FREE_OF_ROOM, MAX_PAYLOAD, BodyRoom, largest_body
+from dalga.web.bodies import FREE_OF_ROOM, BodyRoom, largest_body
 from dalga.web.errors import NoRoom
 from dalga.web.server import (
     ARRIVAL_TIMEOUT,
@@ -66,7 +67,7 @@ JSON = b"Content-Type: application/json\r\n"
 #: The members of a job's JSON that are no parameters.
 STATE = {
     *("next_run", "next_sched", "successes", "disabled", "failing", "failed", "skipped"),
-    "problem",
+    *("done", "disabled_since", "disabled_reason", "problem"),
 }
 
 
@@ -101,6 +102,8 @@ class MemoryStore:
                 planned.anchor,
                 scheduled=planned.first,
                 due=planned.first,
+                delivery=planned.delivery,
+                notes=planned.notes,
             )
             return self._write(job)
 
@@ -666,16 +669,21 @@ class ParameterTests(APITestCase):
         # What says when a job first runs, and what becomes of one that is there, is not shown.
         hidden = {"first-run", "one-off", "immediate", "if-exists"}
         for name in READERS:
-            await self.put_what_is_shown(PUTS[name], set() if name in hidden else {name})
+            # What is redacted can't be taken back, and a part of the retries is shown among them.
+            known = {"retry"} if name in RETRY_PARTS else {name}
+            if name != "redact":
+                await self.put_what_is_shown(PUTS[name], set() if name in hidden else known)
 
     async def test_what_get_shows_of_all_parameters_put_takes_back(self) -> None:
         whole = (
             "&location=Europe/Riga&until=2030-01-01T00:00:00.5Z&count=3&catch-up=skip"
             "&max-lateness=90.5&on-failure=stop&jitter=1h&dst-gap=skip&dst-overlap=last"
             "&success=200-299,404&gone=none&give-up=400-499"
-            "&endpoint=billing"
+            "&endpoint=billing&payload-base64=AA8=&content-type=image/png&method=PATCH&timeout=0.25"
+            "&retry-interval=5&retry-max-attempts=4&tags=b,a&description=%C4%9F%0Ax&on-end=keep"
         )
-        names = {field.name for field in FIELDS if field.show is not None and field.name != "cron"}
+        apart = {"cron", "payload", "headers", "redact"}  # the latter are in a test of their own
+        names = {field.name for field in FIELDS if field.show is not None} - apart
         for query, shown in [
             *((query, {"interval"}) for query in ("interval=60", "interval=1.5", "interval=PT1H")),
             *(("cron=@daily", {"cron"}), ("interval=P1D" + whole, names)),
@@ -690,7 +698,10 @@ class ParameterTests(APITestCase):
         :param names: parameters that have to be shown; none where the second PUT schedules the job
             for another time.
         """
-        await self.ask(b"PUT /jobs/a/b?" + query.encode())
+        if query.startswith("{"):
+            await self.ask(b"PUT /jobs/a/b", JSON, query.encode())
+        else:
+            await self.ask(b"PUT /jobs/a/b?" + query.encode())
         shown = await self.shown()
         await self.ask(b"DELETE /jobs/a/b")
         members = {name: shown[name] for name in shown if name not in STATE}
@@ -721,9 +732,12 @@ class ParameterTests(APITestCase):
         failed = replace(failing, standing=Standing.STOPPED, due=None)
         names: set[str] = set()
         rows: list[Job | UnreadableJob] = [
-            replace(failing, disabled=True, due=None),
+            replace(
+                failing, disabled=True, due=None, notes=Notes(disabled=Disabling(NOW, "no stock"))
+            ),
             failing,
             failed,
+            replace(job, standing=Standing.DONE, due=None),
             UnreadableJob(key, "its cron is no cron"),
         ]
         for row in rows:
@@ -928,7 +942,10 @@ class ParameterTests(APITestCase):
                 "there is no parameter 'timezone' (did you mean location?): a job takes interval, "
                 "cron, location, first-run, one-off, immediate, until, count, catch-up, "
                 "max-lateness, on-failure, jitter, success, gone, give-up, dst-gap, "
-                "dst-overlap, if-exists, endpoint",
+                "dst-overlap, if-exists, endpoint, payload, payload-base64, content-type, headers, "
+                "method, timeout, retry, retry-interval, retry-multiplier, retry-max-interval, "
+                "retry-jitter, retry-stop-after, retry-max-attempts, tags, description, redact, "
+                "on-end",
             ),
         ]:
             self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))
@@ -971,7 +988,7 @@ class EndpointTests(APITestCase):
         await self.ask(b"PUT /jobs/a/b?interval=60&endpoint=billing")
         before = await self.shown()
         self.assertNotIn("problem", before)
-        self.jobs._endpoint_names = {"default": None}
+        self.jobs._timeouts = {"default": 10.0}
         problem = "its endpoint 'billing' is not in the configuration of this instance"
         self.assertEqual(await self.shown(), {**before, "problem": problem})
         page = await self.ask(b"GET /jobs")

@@ -24,6 +24,7 @@ from dalga.errors import (
     JobSetAside,
     StoreUnavailable,
 )
+from dalga.model.delivery import Disabling, Notes
 from dalga.model.duration import duration_from_text
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey
@@ -45,7 +46,8 @@ examples = settings(max_examples=300, database=None, derandomize=True, deadline=
 LAST_SECOND = datetime.max.replace(tzinfo=UTC, microsecond=0)
 WHEN = datetime(2014, 11, 11, 22, 11, 40, tzinfo=UTC)
 JOB = Job(JobKey("check_feed", "1234"), Every(timedelta(seconds=60)), Options(), WHEN, WHEN, WHEN)
-PLAIN = b'{"path":"check_feed","body":"1234","interval":60,"next_run":"2014-11-11T22:11:40Z"'
+JOB_SHOWN = '{"path":"check_feed","body":"1234","interval":60,"next_run":"2014-11-11T22:11:40Z"'
+PLAIN = JOB_SHOWN.encode()
 
 
 class JobTests(SynchronousTestCase):
@@ -92,6 +94,27 @@ class JobTests(SynchronousTestCase):
         )
         # Not where it looks the same.
         self.check_further("", scheduled=WHEN + timedelta(microseconds=5))
+
+    def test_a_job_that_is_done(self) -> None:
+        """It has no pending run, so that no time of one is shown."""
+        done = JOB_SHOWN.replace('"2014-11-11T22:11:40Z"', "null")
+        job = replace(JOB, due=None, standing=Standing.DONE)
+        self.assertEqual(job_json(job).decode(), f'{done},"done":true}}')
+
+    def test_since_when_a_job_is_disabled(self) -> None:
+        shown = JOB_SHOWN.replace('"2014-11-11T22:11:40Z"', "null")
+        shown += ',"next_sched":"2014-11-11T22:11:40Z","disabled":true'
+        since = WHEN.replace(microsecond=5)
+        for disabling, further in [
+            (None, ""),
+            (Disabling(since), ',"disabled_since":"2014-11-11T22:11:40.000005Z"'),
+            (
+                Disabling(since, "no stock"),
+                ',"disabled_since":"2014-11-11T22:11:40.000005Z","disabled_reason":"no stock"',
+            ),
+        ]:
+            job = replace(JOB, due=None, disabled=True, notes=Notes(disabled=disabling))
+            self.assertEqual(job_json(job).decode(), f"{shown}{further}}}")
 
     def test_where_and_how_a_schedule_is_read(self) -> None:
         cases: list[tuple[Schedule, str | int | None, str]] = [

@@ -76,7 +76,7 @@ def check_members(status: int, headers: bytes, members: dict[str, Any]) -> None:
         assert list(members) == ["type", "title", "status", "detail"], members
         assert members["status"] == status
         detail = members["detail"]
-        assert detail and detail.isprintable() and len(detail) < 400, detail
+        assert detail and detail.isprintable() and len(detail) < 600, detail
 
 
 # Requests

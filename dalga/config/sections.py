@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from dalga.config import texts
 from dalga.config.formats import Kind
 from dalga.config.keys import Key, key, keys_of, of_key, parts
-from dalga.config.values import Reader, Value, boolean, duration, number, text, whole
+from dalga.config.values import Reader, Value, boolean, duration, number, size, text, whole
 from dalga.errors import ConfigError
 from dalga.model.address import DEFAULT_ENDPOINT, host_and_port, why_not_base_url
 from dalga.model.answers import Answers, Statuses, statuses_from_text, takes
+from dalga.model.delivery import MAX_PAYLOAD, MOST_PAYLOAD
 from dalga.model.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class JobsConfig:
     shutdown_timeout: float = key("shutdownTimeout", duration("0"), default=10.0)
     #: How many processes run jobs, each an instance of its own; 0 for as many as there are cores.
     workers: int = key("workers", _workers, default=1)
+    #: How long a job's payload may be, in octets.
+    max_payload: int = key("maxPayload", size(1, MOST_PAYLOAD), default=MAX_PAYLOAD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,19 @@ def whole(low: int, high: int) -> Reader[int]:
     return read
 
 
+def size(low: int, high: int) -> Reader[int]:
+    """A number of octets from `low` to `high`."""
+
+    def read(value: Value) -> int:
+        found = re.fullmatch(r"([0-9]{1,17})[ ]*(|KiB|MiB)", value.text, re.IGNORECASE)
+        octets = int(found[1]) * _SIZES[found[2].lower()] if found else -1
+        if not low <= octets <= high:
+            raise value.refuse(f"it takes {low} to {high} bytes, such as 65536, 64KiB or 1MiB")
+        return octets
+
+    return read
+
+
 def number(low: int, high: int, such_as: str) -> Reader[float]:
     """
     A number from `low` to `high`.
@@ -130,6 +143,7 @@ def duration(shortest: str = "1ms", longest: str = "1h") -> Reader[float]:
 
 
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_SIZES = {"": 1, "kib": 1024, "mib": 1024 * 1024}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 

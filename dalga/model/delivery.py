@@ -46,6 +46,17 @@ class Payload(NamedTuple):
     kind: PayloadKind = PayloadKind.TEXT
 
 
+#: The longest payload by default, and the longest that the configuration may allow, in octets.
+MAX_PAYLOAD = 64 * 1024
+MOST_PAYLOAD = 1024 * 1024
+
+#: The least and the greatest of the parts of a `Retry`. The configuration's keys have the same
+#: bounds.
+DELAYS = timedelta(milliseconds=1), timedelta(days=365)
+MULTIPLIERS = 1, 100
+JITTERS = 0, 1
+
+
 class Retry(NamedTuple):
     """When a job's failed runs are tried again; None for what the configuration says."""
 
@@ -53,6 +64,7 @@ class Retry(NamedTuple):
     multiplier: float | None = None
     max_interval: timedelta | None = None
     jitter: float | None = None
+    #: No time at all for never.
     stop_after: timedelta | None = None
     #: After this many attempts a run is given up, 1 or more.
     max_attempts: int | None = None
@@ -61,10 +73,18 @@ class Retry(NamedTuple):
         """
         The policy of this job's runs.
 
+        An `interval` that is longer than the configuration's `max_interval` is kept to, and no
+        delay is longer than it then, unless the job has a `max_interval` of its own.
+
         :param policy: that of the configuration.
         """
         given: dict[str, Any] = self._asdict()
-        return replace(policy, **{name: part for name, part in given.items() if part is not None})
+        chosen = {name: part for name, part in given.items() if part is not None}
+        if self.max_interval is None and self.interval is not None:
+            chosen["max_interval"] = max(self.interval, policy.max_interval)
+        if self.stop_after == timedelta():
+            chosen["stop_after"] = None
+        return replace(policy, **chosen)
 
 
 #: The retry of a job of which nothing of it was chosen.
@@ -84,6 +104,9 @@ class Delivery:
     method: Method = Method.POST
     retry: Retry = AS_CONFIGURED
 
+
+#: What `Notes.redact` has for the payload.
+PAYLOAD = "payload"
 
 #: The delivery of a job of which nothing of it was chosen.
 PLAIN = Delivery()

@@ -3,8 +3,9 @@ A job's parameters, in one table: how each is read, where a job has it, what GET
 what the database keeps of it. Pure.
 
 To add a parameter, add a row to `FIELDS`, and an attribute to the dataclass that its place names
-(mostly `Chosen`). PUT, JSON bodies, GET and the column ``options`` go by the table. What is still
-missing then, such as a line in docs/api.md, tests/test_fields.py and tests/test_api_page.py say.
+(mostly `Chosen`). PUT, JSON bodies, GET, the column ``options`` and the details of a job go by the
+table. What is still missing then, such as a line in docs/api.md, tests/test_fields.py and
+tests/test_api_page.py say.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from operator import attrgetter
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
-from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Notes
+from dalga.errors import InvalidRequest
+from dalga.model.delivery import (
+    NO_NOTES,
+    PAYLOAD,
+    PLAIN,
+    Delivery,
+    Notes,
+    Payload,
+    PayloadKind,
+)
 from dalga.model.options import CatchUp, IfExists, OnEnd, OnFailure, Options
 from dalga.model.reading import (
     Reader,
@@ -31,20 +41,47 @@ from dalga.model.reading import (
     statuses,
     success,
 )
+from dalga.model.reading_delivery import (
+    RETRY_READERS,
+    content_type,
+    description,
+    headers,
+    method,
+    payload,
+    payload_base64,
+    redact,
+    retry,
+    tags,
+    timeout,
+)
 from dalga.model.schedule import Schedule, exact_timestamp
 from dalga.model.writing import (
+    CONTENT_TYPE,
     COUNT,
+    DESCRIPTION,
+    DISABLING,
     DURATION,
     ENDPOINT,
+    HEADERS,
     INSTANT,
+    METHOD,
+    PAYLOAD_OCTETS,
+    PAYLOAD_TEXT,
+    REDACT,
+    RETRY,
     STATUSES,
     SUCCESS,
+    TAGS,
     Column,
+    Detail,
     Member,
     choice,
     elapsed,
+    shown_base64,
     shown_cron,
     shown_interval,
+    shown_payload,
+    shown_retry,
     shown_seconds,
 )
 from dalga.model.zone import Gap, Overlap, Zone
@@ -78,7 +115,7 @@ class Field(NamedTuple):
     #: The value -> its JSON in the answer to a GET. None if GET does not show the parameter.
     show: Callable[[Any], object] | None = None
     #: How the database keeps the value. None if it does not.
-    kept: Column | Member | None = None
+    kept: Column | Member | Detail | None = None
 
     @property
     def attribute(self) -> str:
@@ -106,13 +143,23 @@ FIELDS = (
     Field("give-up", statuses, "options.give_up", str, STATUSES),
     # The interval of a one-off job: no parameter of its own.
     Field("delay", None, "options.delay", None, DURATION),
-    # No PUT takes these two yet.
-    Field("timeout", None, "options.timeout", None, elapsed("time limit")),
-    Field("on-end", None, "options.on_end", None, choice(OnEnd)),
     Field("dst-gap", one_of(Gap), "schedule.zone.gap", str, choice(Gap)),
     Field("dst-overlap", one_of(Overlap), "schedule.zone.overlap", str, choice(Overlap)),
     Field("if-exists", one_of(IfExists)),
     Field("endpoint", endpoint, "options.endpoint", str, ENDPOINT),
+    Field("payload", payload, "delivery.payload", shown_payload, PAYLOAD_TEXT),
+    Field("payload-base64", payload_base64, "delivery.payload", shown_base64, PAYLOAD_OCTETS),
+    Field("content-type", content_type, "delivery.content_type", str, CONTENT_TYPE),
+    Field("headers", headers, "delivery.headers", dict, HEADERS),
+    Field("method", method, "delivery.method", str, METHOD),
+    Field("timeout", timeout, "options.timeout", shown_seconds, elapsed("time limit")),
+    Field("retry", retry, "delivery.retry", shown_retry, RETRY),
+    Field("tags", tags, "notes.tags", list, TAGS),
+    Field("description", description, "notes.description", str, DESCRIPTION),
+    Field("redact", redact, "notes.redact", list, REDACT),
+    Field("on-end", one_of(OnEnd), "options.on_end", str, choice(OnEnd)),
+    # Shown among a job's state.
+    Field("disabled", None, "notes.disabled", None, DISABLING),
 )
 
 
@@ -121,8 +168,21 @@ def readers_of(fields: Iterable[Field]) -> Mapping[str, Reader]:
     return MappingProxyType({field.name: field.read for field in fields if field.read is not None})
 
 
+#: The readers of the parts of a job's retries where these stand alone, as in a form and a query, by
+#: name; and their names in `Retry`.
+RETRY_PARTS = MappingProxyType({f"retry-{name}": name.replace("-", "_") for name in RETRY_READERS})
+
+
+def _with_retry_parts(readers: Mapping[str, Reader]) -> Iterator[tuple[str, Reader]]:
+    for name, reader in readers.items():
+        yield name, reader
+        if name == "retry":
+            for part, reader_of_part in RETRY_READERS.items():
+                yield f"retry-{part}", reader_of_part
+
+
 #: The readers of all parameters of a PUT, by name.
-READERS = readers_of(FIELDS)
+READERS: Mapping[str, Reader] = MappingProxyType(dict(_with_retry_parts(readers_of(FIELDS))))
 
 #: A job of which nothing was chosen: it has no schedule yet, but a zone.
 _NOTHING: Any = SimpleNamespace(
@@ -136,12 +196,20 @@ def _in_terms(field: Field) -> tuple[Callable[[Terms], Any], object]:
     return get, get(_NOTHING)
 
 
-#: The parameters that GET shows, in its order: first those of the schedule, then the options.
-_SHOWN = tuple(
-    (field.attribute, *_in_terms(field), field.show)
-    for field in sorted(FIELDS, key=lambda field: field.place.startswith("options."))
-    if field.show is not None
-)
+def _shown(*owners: str) -> tuple[tuple[str, Callable[[Terms], Any], object, Any], ...]:
+    """The parameters that GET shows of some attributes of `Terms`, in its order."""
+    return tuple(
+        (field.attribute, *_in_terms(field), field.show)
+        for owner in owners
+        for field in FIELDS
+        if field.show is not None and field.place.partition(".")[0] == owner
+    )
+
+
+#: The parameters that GET shows, in its order: first those of the schedule, then the options, and
+#: then what most jobs have not.
+_SHOWN = _shown("schedule", "options")
+_SHOWN_BESIDE = _shown("delivery", "notes")
 
 #: The members of the column ``options``.
 _MEMBERS = tuple(
@@ -149,6 +217,20 @@ _MEMBERS = tuple(
     for field in FIELDS
     if isinstance(field.kept, Member)
 )
+
+#: The members of a job's details.
+_DETAILS = tuple(
+    (field.name, *_in_terms(field), field.kept.write)
+    for field in FIELDS
+    if isinstance(field.kept, Detail)
+)
+
+#: Of each detail by name: its place, as those of the members, and its `load`.
+_LOADED_DETAILS = {
+    field.name: (field.place.partition("."), field.kept.load)
+    for field in FIELDS
+    if isinstance(field.kept, Detail)
+}
 
 #: Of each member by name: its place, such as ("options", ".", "until"), and its `load`.
 _LOADED = {
@@ -164,6 +246,21 @@ def shown_parameters(terms: Terms) -> Iterator[tuple[str, Any]]:
         value = get(terms)
         if value != default and (found := show(value)) is not None:
             yield name, found
+    if terms.delivery is PLAIN and terms.notes is NO_NOTES:
+        return
+    redacted = terms.notes.redact
+    for name, get, default, show in _SHOWN_BESIDE:
+        value = get(terms)
+        if value == default or (found := show(value)) is None:
+            continue
+        if redacted and name in ("payload", "payload_base64") and PAYLOAD in redacted:
+            continue
+        if redacted and name == "headers":
+            found = {
+                header: None if header.lower() in redacted else text
+                for header, text in found.items()
+            }
+        yield name, found
 
 
 def kept_members(terms: Terms) -> dict[str, Any]:
@@ -191,3 +288,49 @@ def load_members(members: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
         if name not in _LOADED:
             raise ValueError(f"there is no option {name!r}")
     return Options(**found["options"]), found["schedule.zone"]
+
+
+def kept_details(terms: Terms) -> dict[str, Any]:
+    """
+    The members of a job's details: their names and their JSON. The octets of a payload are kept
+    beside them.
+    """
+    if terms.delivery is PLAIN and terms.notes is NO_NOTES:
+        return {}
+    members = {}
+    for name, get, default, write in _DETAILS:
+        value = get(terms)
+        if value != default and (written := write(value)) is not None:
+            members[name] = written
+    return members
+
+
+def load_details(members: Mapping[str, Any], octets: bytes | None) -> tuple[Delivery, Notes]:
+    """
+    Read a job's details, as `kept_details` gave them.
+
+    :param octets: those of the payload; None if there is none.
+    :raises ValueError: TypeError or OverflowError, for details that it can't have given.
+    """
+    found: dict[str, dict[str, Any]] = {"delivery": {}, "notes": {}}
+    for name, member in members.items():
+        if name not in _LOADED_DETAILS:
+            raise ValueError(f"there is no detail {name!r:.40}")
+        (owner, _, attribute), load = _LOADED_DETAILS[name]
+        try:
+            found[owner][attribute] = load(member)
+        except InvalidRequest as problem:
+            raise ValueError(str(problem)) from None
+    delivery, notes = found["delivery"], found["notes"]
+    kind = delivery.get("payload")
+    if (kind is None) is not (octets is None):
+        raise ValueError("the details and the payload do not fit")
+    if kind is not None:
+        assert octets is not None
+        if kind is not PayloadKind.BASE64:
+            octets.decode()  # ValueError if it is no text
+        delivery["payload"] = Payload(octets, kind)
+    return (
+        Delivery(**delivery) if delivery else PLAIN,
+        Notes(**notes) if notes else NO_NOTES,
+    )

@@ -81,6 +81,9 @@ class Chosen:
     give_up: Statuses | None = None
     #: The name of the endpoint that the job is POSTed to.
     endpoint: str | None = None
+    #: Time limit of a request, if it is less than the endpoint's. None for the endpoint's.
+    timeout: timedelta | None = None
+    on_end: OnEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +93,9 @@ class Options(Chosen):
     catch_up: CatchUp = CatchUp.ONE
     on_failure: OnFailure = OnFailure.CONTINUE
     endpoint: str = DEFAULT_ENDPOINT
+    on_end: OnEnd = OnEnd.DELETE
     #: The interval of a one-off job: how long after its PUT it was to run.
     delay: Duration | None = None
-    #: Time limit of a request, if it is less than the endpoint's. None for the endpoint's.
-    timeout: timedelta | None = None
-    on_end: OnEnd = OnEnd.DELETE
 
     @classmethod
     def of(cls, chosen: Chosen, delay: Duration | None) -> Self:

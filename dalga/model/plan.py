@@ -13,8 +13,18 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Self
 
-from dalga.errors import InvalidRequest
-from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Notes
+from dalga.errors import InvalidRequest, pointer_to
+from dalga.model.agreement import check_delivery
+from dalga.model.delivery import (
+    AS_CONFIGURED,
+    NO_NOTES,
+    PLAIN,
+    Delivery,
+    Method,
+    Notes,
+    Payload,
+    Retry,
+)
 from dalga.model.duration import Duration
 from dalga.model.grid import Grid, offset_of
 from dalga.model.job import Job
@@ -56,6 +66,20 @@ class RawRequest(Chosen):
     dst_gap: Gap | None = None
     dst_overlap: Overlap | None = None
     if_exists: IfExists | None = None
+    payload: Payload | None = None
+    payload_base64: Payload | None = None
+    content_type: str | None = None
+    headers: tuple[tuple[str, str], ...] | None = None
+    method: Method | None = None
+    retry: Retry | None = None
+    tags: tuple[str, ...] | None = None
+    description: str | None = None
+    redact: tuple[str, ...] | None = None
+
+    @property
+    def sent(self) -> Payload | None:
+        """The payload, in whichever way it is given; None for the job's body."""
+        return self.payload or self.payload_base64
 
 
 #: The attributes of `RawRequest`.
@@ -209,7 +233,8 @@ def at_place(
             if name == "first-run" and interval is not None and not interval.is_exact:
                 raise InvalidRequest(
                     f"{what}, which the clocks of {zone.location} leave out as they are set "
-                    "forward: give a time that they show on that day"
+                    "forward: give a time that they show on that day",
+                    pointer_to(name),
                 )
             # A skipped time has no run, so the end is just before the clock change.
             is_behind = name == "until" and zone.gap is Gap.SKIP
@@ -218,7 +243,9 @@ def at_place(
     except OverflowError:
         times = []
     if not times:
-        raise InvalidRequest(f"{what}: it takes a time in the years 1 to 9999 UTC")
+        raise InvalidRequest(
+            f"{what}: it takes a time in the years 1 to 9999 UTC", pointer_to(name)
+        )
     return times[0].at if name == "first-run" else times[-1].at
 
 
@@ -226,18 +253,21 @@ def _check_request(request: ScheduleRequest) -> None:
     """:raises InvalidRequest: for parameters that contradict each other."""
     if request.cron is not None and request.interval is not None:
         raise InvalidRequest(
-            "cron and interval both say how often the job runs; give just one of them"
+            "cron and interval both say how often the job runs; give just one of them",
+            "/cron",
         )
     if request.one_off:
         _check_one_off(request)
     elif request.interval is None and request.cron is None:
         raise InvalidRequest(
             "interval is missing: give the seconds between two runs, a duration such as 5m or P1D, "
-            "cron, or one-off=true"
+            "cron, or one-off=true",
+            "",
         )
     elif request.interval is not None and not request.interval:
         raise InvalidRequest(
-            "interval is 0: a periodic job takes 1 second or more; one-off=true runs it once, now"
+            "interval is 0: a periodic job takes 1 second or more; one-off=true runs it once, now",
+            "/interval",
         )
     elif (
         request.interval is not None
@@ -245,24 +275,29 @@ def _check_request(request: ScheduleRequest) -> None:
         and request.interval.exact < MIN_INTERVAL
     ):
         raise InvalidRequest(
-            f"interval is {request.interval.text!r}: a periodic job takes 1 second or more"
+            f"interval is {request.interval.text!r}: a periodic job takes 1 second or more",
+            "/interval",
         )
     elif request.immediate and request.first_run is not None:
         raise InvalidRequest(
-            "immediate and first-run both say when the job first runs; give just one of them"
+            "immediate and first-run both say when the job first runs; give just one of them",
+            "/immediate",
         )
     if not _goes_by_the_clock(request):
         for name, value in (("dst-gap", request.dst_gap), ("dst-overlap", request.dst_overlap)):
             if value is not None:
                 raise InvalidRequest(
                     f"{name} goes with cron or with an interval that has days in it, such as P1D: "
-                    f"elapsed time knows no clock changes; leave {name} out"
+                    f"elapsed time knows no clock changes; leave {name} out",
+                    pointer_to(name),
                 )
     if request.until and request.first_run and request.until < request.first_run:
         raise InvalidRequest(
             f"until ({timestamp(request.until)}) is before first-run "
-            f"({timestamp(request.first_run)}): the job would never run"
+            f"({timestamp(request.first_run)}): the job would never run",
+            "/until",
         )
+    check_delivery(request)
 
 
 def _check_one_off(request: ScheduleRequest) -> None:
@@ -276,28 +311,33 @@ def _check_one_off(request: ScheduleRequest) -> None:
     ):
         if value is not None:
             raise InvalidRequest(
-                f"{name} is for jobs that run more than once; leave {name} or one-off out"
+                f"{name} is for jobs that run more than once; leave {name} or one-off out",
+                pointer_to(name),
             )
     if request.immediate:
         if request.jitter is not None:
             raise InvalidRequest(
                 "jitter puts off a job's times, and one-off and immediate run it once and now; "
-                "leave jitter or immediate out"
+                "leave jitter or immediate out",
+                "/jitter",
             )
         if interval is not None or first_run is not None:
             given = "interval" if interval is not None else "first-run"
             raise InvalidRequest(
                 f"{given} can't go with one-off and immediate, which run the job once and now; "
-                f"leave {given} or immediate out"
+                f"leave {given} or immediate out",
+                pointer_to(given),
             )
     elif interval is not None and first_run is not None:
         raise InvalidRequest(
-            "interval and first-run both say when a one-off job runs; give just one of them"
+            "interval and first-run both say when a one-off job runs; give just one of them",
+            "/interval",
         )
     elif interval is None and first_run is None:
         raise InvalidRequest(
             "a one-off job needs a time: give interval (from now), first-run (RFC 3339) or "
-            "immediate=true"
+            "immediate=true",
+            "",
         )
 
 
@@ -325,7 +365,7 @@ def plan(
     if until is not None and until < max(first, now):
         which = f"the first run at {timestamp(first)}" if first > now else "now"
         raise InvalidRequest(
-            f"until is {timestamp(until)}, before {which}: the job would never run"
+            f"until is {timestamp(until)}, before {which}: the job would never run", "/until"
         )
     counts_from_now = request.first_run is None and not request.immediate
     if variation == 1.0 or not counts_from_now or not isinstance(schedule, Every):
@@ -350,14 +390,18 @@ def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
     until = planned.options.until
     if until is not None and until < job.scheduled:
         raise InvalidRequest(
-            f"until is {timestamp(until)}, before the job's next run at {timestamp(job.scheduled)}"
+            f"until is {timestamp(until)}, before the job's next run at {timestamp(job.scheduled)}",
+            "/until",
         )
     count, begun = planned.options.count, job.running or job.attempts
     if count is not None and job.successes >= count and not begun:
         raise InvalidRequest(
-            f"count is {count}, and the job has had as many runs that succeeded: delete it"
+            f"count is {count}, and the job has had as many runs that succeeded: delete it",
+            "/count",
         )
-    return replace(planned, anchor=job.anchor, first=job.scheduled)
+    # A disabled job stays disabled, for the reason that was given.
+    notes = replace(planned.notes, disabled=job.notes.disabled) if job.disabled else planned.notes
+    return replace(planned, anchor=job.anchor, first=job.scheduled, notes=notes)
 
 
 def _timing(schedule: Schedule, options: Options) -> tuple[object, ...]:
@@ -393,7 +437,23 @@ def _draft(request: ScheduleRequest, now: datetime, key: JobKey | None) -> Plan:
     options = Options.of(request, (request.interval or None) if request.one_off else None)
     offset = offset_of(key, options) if key else timedelta()
     schedule, anchor, first = _first_run(request, zone, options, offset, now)
-    return Plan(schedule, options, anchor, first, offset)
+    return Plan(schedule, options, anchor, first, offset, _delivery_of(request), _notes_of(request))
+
+
+def _delivery_of(request: ScheduleRequest) -> Delivery:
+    found = Delivery(
+        payload=request.sent,
+        content_type=request.content_type,
+        headers=request.headers or (),
+        method=request.method or Method.POST,
+        retry=request.retry or AS_CONFIGURED,
+    )
+    return PLAIN if found == PLAIN else found
+
+
+def _notes_of(request: ScheduleRequest) -> Notes:
+    found = Notes(request.tags or (), request.description, request.redact or ())
+    return NO_NOTES if found == NO_NOTES else found
 
 
 def _first_run(
@@ -411,7 +471,8 @@ def _first_run(
         what = "the time from which it counts" if request.first_run is None else "first-run"
         raise InvalidRequest(
             f"{what} is {timestamp(start)}, which in {zone.location} is outside the years 1 to "
-            "9999; give a time that is not"
+            "9999; give a time that is not",
+            "" if request.first_run is None else "/first_run",
         ) from None
     if request.cron is not None:
         cron = Cron(request.cron, zone)
@@ -419,7 +480,8 @@ def _first_run(
         if following is None:
             raise InvalidRequest(
                 f"cron is {request.cron!r}, which names a time that does not come in "
-                f"{zone.location} within {YEARS_AHEAD} years"
+                f"{zone.location} within {YEARS_AHEAD} years",
+                "/cron",
             )
         return cron, start, now if request.immediate else following.at
     interval = request.interval
@@ -433,7 +495,9 @@ def _first_run(
         which = "second" if given else "first"
         first_run = f" and first-run {timestamp(start)}" if request.first_run else ""
         raise InvalidRequest(
-            f"interval is {interval.text!r}{first_run}: the {which} run would be past the year 9999"
+            f"interval is {interval.text!r}{first_run}: the {which} run would be past the year "
+            "9999",
+            "/interval",
         )
     first = _put_off(start if given else following.at, delay, "the first run")
     return (Once(zone) if request.one_off else schedule), start, first
@@ -443,7 +507,7 @@ def _put_off(at: datetime, offset: timedelta, which: str) -> datetime:
     """:raises InvalidRequest: if the run would be past the year 9999."""
     later = add(at, offset)
     if later is None:
-        raise InvalidRequest(f"jitter is too long: {which} would be past the year 9999")
+        raise InvalidRequest(f"jitter is too long: {which} would be past the year 9999", "/jitter")
     return later
 
 
@@ -451,4 +515,6 @@ def _periodic(interval: Duration, zone: Zone) -> Every | Calendar:
     try:
         return periodic(interval, zone)
     except ValueError as problem:
-        raise InvalidRequest(f"interval is {interval.text!r}, which {problem}") from None
+        raise InvalidRequest(
+            f"interval is {interval.text!r}, which {problem}", "/interval"
+        ) from None

@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import wraps
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from dalga.errors import InvalidRequest, shown
+from dalga.errors import InvalidRequest, pointer_step, shown
 from dalga.model.answers import Statuses, statuses_from_text, takes
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import Duration, duration_from_text, seconds
@@ -68,9 +68,19 @@ _OFFSET = re.compile(r"(?:(?:Etc/)?(?:GMT|UTC|UCT|Z))?[ +-][0-9][0-9:.]*", re.IG
 
 
 class Number(str):
-    """A JSON number, as text: so a number and a form's text are read by the same rules."""
+    """
+    A JSON number, as text in digits: so a number and a form's text are read by the same rules.
+    """
 
-    __slots__ = ()
+    __slots__ = ("written",)
+
+    #: The number as it was written: 1.10 or 6e1. NaN and the infinities, which are no JSON, too.
+    written: str
+
+    def __new__(cls, text: str, written: str | None = None) -> Self:
+        number = super().__new__(cls, text)
+        number.written = text if written is None else written
+        return number
 
 
 class Members(list[tuple[str, Any]]):
@@ -121,7 +131,10 @@ def members_of(name: str, value: Value) -> dict[str, Value]:
     members: dict[str, Value] = {}
     for member, inner in value:
         if member in members:
-            raise InvalidRequest(f"{shown(name)} has {shown(member)} twice: give it once")
+            raise InvalidRequest(
+                f"{shown(name)} has {shown(member)} twice: give it once",
+                f"/{pointer_step(member)}",
+            )
         members[member] = inner
     return members
 
@@ -225,10 +238,15 @@ def lateness(name: str, value: str) -> timedelta:
 @of_text
 def jitter(name: str, value: str) -> timedelta:
     """:return: elapsed time from `MIN_JITTER` to `MAX_JITTER`; a day of it is 24 hours."""
-    takes = _takes(MIN_JITTER, MAX_JITTER)
-    elapsed = _elapsed(name, value, takes)
-    if not MIN_JITTER <= elapsed <= MAX_JITTER:
-        raise InvalidRequest(f"{name} is {shown(value)}: {takes}")
+    return elapsed_within(name, value, MIN_JITTER, MAX_JITTER)
+
+
+def elapsed_within(name: str, value: Value, least: timedelta, most: timedelta) -> timedelta:
+    """:return: elapsed time from `least` to `most`; a day of it is 24 hours."""
+    text, takes = text_of(name, value), _takes(least, most)
+    elapsed = _elapsed(name, text, takes)
+    if not least <= elapsed <= most:
+        raise InvalidRequest(f"{name} is {shown(text)}: {takes}")
     return elapsed
 
 

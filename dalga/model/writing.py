@@ -1,12 +1,14 @@
 """
 A parameter's value -> what GET shows; and -> what the table keeps, and back. Pure.
 
-The table's column ``options`` is a JSON object. Somebody's SQL may have written it, so each member
-is checked when it is loaded (P6).
+The table's column ``options`` is a JSON object, and so are a job's details. Somebody's SQL may have
+written them, so each member is checked when it is loaded (P6).
 """
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,10 +18,28 @@ from typing import Any
 
 from dalga.model.address import is_endpoint_name
 from dalga.model.answers import Statuses, statuses_from_text
+from dalga.model.delivery import (
+    DELAYS,
+    JITTERS,
+    MULTIPLIERS,
+    Disabling,
+    Method,
+    Payload,
+    PayloadKind,
+    Retry,
+)
 from dalga.model.duration import duration_from_text
+from dalga.model.reading import MAX_COUNT, Members
+from dalga.model.reading_delivery import content_type, description, headers, redact, tags
 from dalga.model.schedule import Cron, Once, Schedule
 
 # What GET shows
+
+
+class Written(str):
+    """JSON that is a part of an answer as it stands here."""
+
+    __slots__ = ()
 
 
 def shown_interval(schedule: Schedule) -> int | str | None:
@@ -42,6 +62,46 @@ def shown_seconds(elapsed: timedelta) -> int | float:
     return int(seconds) if seconds.is_integer() else seconds
 
 
+def shown_payload(payload: Payload) -> str | Written | None:
+    """A text, or JSON as it was given; None for octets."""
+    if payload.kind is PayloadKind.BASE64:
+        return None
+    text = payload.octets.decode("utf-8", "replace")
+    return text if payload.kind is PayloadKind.TEXT or not _is_json(text) else Written(text)
+
+
+def _is_json(text: str) -> bool:
+    """Somebody's SQL may have written it, and an answer is to be JSON all the same."""
+    try:
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def shown_base64(payload: Payload) -> str | None:
+    """Octets in base64; None for another payload."""
+    return b64encode(payload.octets).decode() if payload.kind is PayloadKind.BASE64 else None
+
+
+def shown_retry(retry: Retry) -> dict[str, int | float]:
+    """The parts that were chosen; times in seconds."""
+    return {
+        name: shown_seconds(part) if isinstance(part, timedelta) else _shown_number(part)
+        for name, part in retry._asdict().items()
+        if part is not None
+    }
+
+
+def _shown_number(number: float) -> int | float:
+    """As a whole number if it is one."""
+    return int(number) if float(number).is_integer() else number
+
+
 # What the table keeps
 
 
@@ -60,6 +120,19 @@ class Member:
     :param write: the value -> JSON.
     :param load: JSON -> the value. It raises ValueError, TypeError or OverflowError for JSON that
         `write` can't have written.
+    """
+
+    write: Callable[[Any], object]
+    load: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """
+    The value is a member of the object of a job's details, which stands beside the job's row.
+
+    :param write: the value -> JSON; None if it is not kept by this name.
+    :param load: as that of `Member`. It raises InvalidRequest, too.
     """
 
     write: Callable[[Any], object]
@@ -119,6 +192,114 @@ def _load_endpoint(value: str) -> str:
     return value
 
 
+def _load_text_kind(value: str) -> PayloadKind:
+    kind = PayloadKind(value)
+    if kind is PayloadKind.BASE64:
+        raise ValueError(f"{value!r} is no kind of a text")
+    return kind
+
+
+def _load_base64_kind(value: str) -> PayloadKind:
+    if value != PayloadKind.BASE64:
+        raise ValueError(f"{value!r:.40} is not the kind of octets")
+    return PayloadKind.BASE64
+
+
+def _load_retry(value: Any) -> Retry:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.40} are no retries")
+    found: dict[str, Any] = {}
+    for name, part in value.items():
+        least, most = _RETRY_BOUNDS.get(name, (1, 0))
+        if isinstance(part, bool) or not isinstance(part, int | float) or not least <= part <= most:
+            raise ValueError(f"{name!r:.40} of retries is {part!r:.40}, which it can't be")
+        found[name] = timedelta(seconds=part) if name in _TIMES else part
+    if not isinstance(found.get("max_attempts", 1), int):
+        raise ValueError("max_attempts of retries is no whole number")
+    return Retry(**found)
+
+
+def _write_retry(retry: Retry) -> dict[str, int | float]:
+    return {
+        name: part.total_seconds() if isinstance(part, timedelta) else part
+        for name, part in retry._asdict().items()
+        if part is not None
+    }
+
+
+_DELAYS = DELAYS[0].total_seconds(), DELAYS[1].total_seconds()
+
+#: The parts of `Retry` that are times, and the bounds of all parts, times in seconds.
+_TIMES = ("interval", "max_interval", "stop_after")
+_RETRY_BOUNDS = {
+    "interval": _DELAYS,
+    "multiplier": MULTIPLIERS,
+    "max_interval": _DELAYS,
+    "jitter": JITTERS,
+    "stop_after": (0, _DELAYS[1]),
+    "max_attempts": (1, MAX_COUNT),
+}
+
+
+def _load_headers(value: Any) -> tuple[tuple[str, str], ...]:
+    return headers("headers", Members((name, text) for name, text in value))
+
+
+def _load_tags(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r:.40} are no tags")
+    return tags("tags", value)
+
+
+def _load_redact(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r:.40} are no names")
+    return redact("redact", value)
+
+
+def _load_description(value: Any) -> str:
+    found = description("description", value)
+    if found is None:
+        raise ValueError("the description is empty")
+    return found
+
+
+def _load_content_type(value: Any) -> str:
+    return content_type("content-type", value)
+
+
+def _write_disabling(disabling: Disabling) -> dict[str, str]:
+    members = {"since": disabling.since.isoformat()}
+    return members if disabling.reason is None else {**members, "reason": disabling.reason}
+
+
+def _load_disabling(value: Any) -> Disabling:
+    reason = value.get("reason") if isinstance(value, dict) else 0
+    if not (reason is None or isinstance(reason, str)):
+        raise ValueError(f"{value!r:.40} does not say since when a job is disabled")
+    return Disabling(_load_instant(value.get("since", "")), reason)
+
+
+#: How the kind of a payload is kept, by the name of the parameter that gave the payload. The octets
+#: stand beside the details.
+PAYLOAD_TEXT = Detail(
+    lambda payload: None if payload.kind is PayloadKind.BASE64 else str(payload.kind),
+    _load_text_kind,
+)
+PAYLOAD_OCTETS = Detail(
+    lambda payload: str(payload.kind) if payload.kind is PayloadKind.BASE64 else None,
+    _load_base64_kind,
+)
+CONTENT_TYPE = Detail(str, _load_content_type)
+#: How headers are kept: as pairs of names and values.
+HEADERS = Detail(lambda pairs: [list(pair) for pair in pairs], _load_headers)
+METHOD = Detail(str, Method)
+#: How retries are kept: by the names of their parts, times in seconds.
+RETRY = Detail(_write_retry, _load_retry)
+TAGS = Detail(list, _load_tags)
+DESCRIPTION = Detail(str, _load_description)
+REDACT = Detail(list, _load_redact)
+DISABLING = Detail(_write_disabling, _load_disabling)
 #: How an aware datetime in UTC is kept: in ISO 8601.
 INSTANT = Member(datetime.isoformat, _load_instant)
 #: How a whole number, 1 or more, is kept.

@@ -23,9 +23,6 @@ JSON = "application/json"
 #: What all parameters of a job may take in a request body beside its payload, in bytes.
 MAX_BODY = 64 * 1024
 
-#: The longest payload of a job by default, in bytes.
-MAX_PAYLOAD = 64 * 1024
-
 #: How much of each body takes none of the `BodyRoom`, in bytes: most bodies are no longer.
 FREE_OF_ROOM = 4 * 1024
 
@@ -207,7 +204,7 @@ def _mistake(text: str, error: json.JSONDecodeError) -> str:
 
 def _fraction(written: str) -> Number:
     """
-    A JSON number with a fraction or an exponent, written in digits: 60.0 and 6e1 are 60.
+    A JSON number with a fraction or an exponent, in digits: 60.0 and 6e1 are 60.
 
     Past 20 digits it stays as it was written.
     """
@@ -216,8 +213,8 @@ def _fraction(written: str) -> Number:
     except InvalidOperation:  # an exponent past all reason
         return Number(written)
     if not number:
-        return Number("0")
+        return Number("0", written)
     if not -20 < number.adjusted() < 20:
         return Number(written)
     plain = f"{number:f}"
-    return Number(plain.rstrip("0").rstrip(".") if "." in plain else plain)
+    return Number(plain.rstrip("0").rstrip(".") if "." in plain else plain, written)

@@ -14,8 +14,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from dalga.errors import SHOWN, InvalidRequest, shown
-from dalga.model.fields import READERS
+from dalga.errors import SHOWN, InvalidRequest, all_of, pointer_to, shown
+from dalga.model.delivery import AS_CONFIGURED, Retry
+from dalga.model.fields import READERS, RETRY_PARTS
 from dalga.model.key import Position, RawKey, check_length
 from dalga.model.plan import RawRequest, at_place
 from dalga.model.reading import (
@@ -232,7 +233,10 @@ _STATE = frozenset(
         "next-run",
         "next-sched",
         "successes",
+        "done",
         "disabled",
+        "disabled-since",
+        "disabled-reason",
         "failing",
         "failed",
         "skipped",
@@ -269,24 +273,48 @@ def read_values(
     :param state: names of a job's state, for the sentence on these.
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
-    values: dict[str, Value] = {}
+    values: dict[str, tuple[str, Value]] = {}
+    mistakes: list[InvalidRequest] = []
+    states: list[str] = []
+    given = [*given]
     for spelled, value in given:
         name = spelled.replace("_", "-")
-        if name not in readers:
-            if name in state:
-                rest = (each for each, _ in given if each.replace("_", "-") in state)
-                raise InvalidRequest(_not_set([spelled, *rest]))
-            raise InvalidRequest(
+        if name in readers and name not in values:
+            values[name] = spelled, value
+        elif name in readers:
+            before = values[name][1]
+            sentence = f"{name} is given twice{_as(name, before, value)}: give it once"
+            mistakes.append(InvalidRequest(sentence).within(spelled))
+        elif name not in state:
+            sentence = (
                 f"there is no parameter {shown(spelled)}{_guess(spelled, readers)}: "
                 f"{takes} {', '.join(readers)}"
             )
-        if name in values:
-            raise InvalidRequest(
-                f"{name} is given twice, as {shown(as_text(values[name]))} and as "
-                f"{shown(as_text(value))}: give it once"
-            )
-        values[name] = value
-    return {name: readers[name](name, value) for name, value in values.items()}
+            mistakes.append(InvalidRequest(sentence).within(spelled))
+        elif not states:
+            states = [each for each, _ in given if each.replace("_", "-") in state]
+            sentence = _not_set(states)
+            mistakes += [InvalidRequest(sentence).within(each) for each in dict.fromkeys(states)]
+    read: dict[str, Any] = {}
+    for name, (spelled, value) in values.items():
+        try:
+            read[name] = readers[name](name, value)
+        except InvalidRequest as mistake:
+            mistakes.append(mistake.within(spelled))
+    if mistakes:
+        raise all_of(mistakes)
+    return read
+
+
+def _as(name: str, before: Value, value: Value) -> str:
+    """The two values of a parameter that is given twice, unless they may be secrets."""
+    if name in _SECRET and (isinstance(before, str) or isinstance(value, str)):
+        return ""
+    return f", as {shown(as_text(before))} and as {shown(as_text(value))}"
+
+
+#: Parameters whose values no sentence repeats.
+_SECRET = frozenset({"payload", "payload-base64", "headers"})
 
 
 def _not_set(names: Iterable[str]) -> str:
@@ -337,6 +365,7 @@ _TIMES = tuple(name for name, reader in READERS.items() if reader is instant_or_
 
 
 def _request(values: Mapping[str, Any]) -> RawRequest:
+    values = _with_retry(values)
     fields = {name.replace("-", "_"): value for name, value in values.items()}
     for name in _TIMES:
         moment = values.get(name)
@@ -345,13 +374,34 @@ def _request(values: Mapping[str, Any]) -> RawRequest:
     return RawRequest(**fields)
 
 
+def _with_retry(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """
+    The parts of a job's retries that stand alone, as one value.
+
+    :raises InvalidRequest: for a part that is given twice.
+    """
+    alone = {name: values[name] for name in RETRY_PARTS if name in values}
+    if not alone:
+        return values
+    whole: Retry = values.get("retry", AS_CONFIGURED)
+    for name in alone:
+        if getattr(whole, RETRY_PARTS[name]) is not None:
+            raise InvalidRequest(
+                f"{name} is given twice, once as a part of retry: give it once", pointer_to(name)
+            )
+    rest = {name: value for name, value in values.items() if name not in alone}
+    parts = {RETRY_PARTS[name]: value for name, value in alone.items()}
+    return {**rest, "retry": whole._replace(**parts)}
+
+
 def _at_place(name: str, wall: datetime, values: Mapping[str, Any]) -> datetime:
     """See `dalga.model.plan.at_place`; a wall time without a `location` is refused."""
     place = values.get("location")
     if place is None:
         raise InvalidRequest(
             f"{name} is {shown(wall.isoformat())}: the zone is missing, such as the Z in "
-            f"{EXAMPLE}; or give location, such as Europe/Istanbul, for the clock of a place"
+            f"{EXAMPLE}; or give location, such as Europe/Istanbul, for the clock of a place",
+            pointer_to(name),
         )
     zone = Zone(place, values.get("dst-gap"), values.get("dst-overlap"))
     return at_place(name, wall, zone, values.get("cron"), values.get("interval"))

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 from dalga.model.fields import shown_parameters
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
+from dalga.model.writing import Written
 from dalga.model.zone import Occurrence, Zone
 from dalga.operations import EndpointShown, Status, Timetable
 from dalga.store import Page
@@ -31,7 +32,7 @@ ProblemOf = Callable[[Job], str | None]
 
 def job_json(job: Job | UnreadableJob, problem_of: ProblemOf = lambda job: None) -> bytes:
     """A job."""
-    return _json(_job(job, problem_of))
+    return _octets(_members_text(_job(job, problem_of)))
 
 
 def page_json(page: Page, cursor: str | None, problem_of: ProblemOf = lambda job: None) -> bytes:
@@ -40,10 +41,11 @@ def page_json(page: Page, cursor: str | None, problem_of: ProblemOf = lambda job
 
     :param cursor: the cursor of the next page; None if this page is the last.
     """
-    members: dict[str, Any] = {"jobs": [_job(job, problem_of) for job in page.jobs]}
+    jobs = ",".join(_members_text(_job(job, problem_of)) for job in page.jobs)
+    members: dict[str, Any] = {"jobs": Written(f"[{jobs}]")}
     if cursor is not None:
         members["cursor"] = cursor
-    return _json(members)
+    return _octets(_members_text(members))
 
 
 def next_page(path: str | None, limit: int, cursor: str) -> str:
@@ -70,7 +72,7 @@ def _job(job: Job | UnreadableJob, problem_of: ProblemOf) -> dict[str, Any]:
     members["interval"] = None
     next_run = job.next_run
     members["next_run"] = None if next_run is None else timestamp(next_run)
-    if next_run != job.scheduled:
+    if next_run != job.scheduled and job.standing is not Standing.DONE:
         scheduled = timestamp(job.scheduled)
         # They can differ by less than the second that is shown.
         if scheduled != members["next_run"]:
@@ -94,10 +96,17 @@ def _state(job: Job) -> dict[str, Any]:
     makes it failed.
     """
     members: dict[str, Any] = {}
+    if job.standing is Standing.DONE:
+        members["done"] = True
     # `attempts` counts the attempt that is under way, too. It has not failed yet.
     has_failed = job.attempts - job.running > 0 and job.error is not None
     if job.disabled:
         members["disabled"] = True
+        disabling = job.notes.disabled
+        if disabling is not None:
+            members["disabled_since"] = exact_timestamp(disabling.since)
+            if disabling.reason is not None:
+                members["disabled_reason"] = disabling.reason
     if has_failed and job.standing is not Standing.STOPPED:
         members["failing"] = {"attempts": job.attempts, "error": job.error}
     if job.standing is Standing.STOPPED:
@@ -163,6 +172,23 @@ def problem_json(problem: Problem) -> bytes:
 
 
 def _json(value: Any) -> bytes:
+    return _octets(_text(value))
+
+
+_text: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _octets(text: str) -> bytes:
     # "replace": a lone surrogate, which no UTF-8 has, must not turn an answer into an error.
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
+
+
+def _members_text(members: dict[str, Any]) -> str:
+    """An object, whose members may be `Written`."""
+    if not any(isinstance(value, Written) for value in members.values()):
+        return _text(members)
+    parts = (
+        f"{_text(name)}:{value if isinstance(value, Written) else _text(value)}"
+        for name, value in members.items()
+    )
+    return f"{{{','.join(parts)}}}"

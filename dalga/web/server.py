@@ -24,9 +24,10 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from dalga.errors import DalgaError
+from dalga.model.delivery import MAX_PAYLOAD
 from dalga.operations import Operations
 from dalga.web.api import Api
-from dalga.web.bodies import MAX_PAYLOAD, BodyRoom, largest_body, too_large
+from dalga.web.bodies import BodyRoom, largest_body, too_large
 from dalga.web.errors import (
     BodyTooLarge,
     HeadTooLarge,
