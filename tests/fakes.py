@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
+from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.options import IfExists, Options
@@ -37,7 +38,7 @@ from dalga.model.run import (
 )
 from dalga.model.schedule import Every, Once, Schedule
 from dalga.model.setback import Reach, corrected
-from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Recorded
+from dalga.store import PIECE, Claimed, Counts, Due, Dues, Made, Page, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import WAITED, Override
 from dalga.store.schema import ALIVE
@@ -114,6 +115,8 @@ class FakeStore:
         self.answer_is_lost = False
         #: Rows that somebody else has locked.
         self.locked: set[int] = set()
+        #: How many Idempotency-Keys are there to be removed.
+        self.old_keys = 0
         #: When each instance was last heard of.
         self.heard_of: dict[str, datetime] = {}
         self._held: dict[str, list[tuple[Deferred[Any], Any]]] = {}
@@ -211,6 +214,30 @@ class FakeStore:
             return self._job(row)
 
         return self._run("put", key, work)
+
+    def once(
+        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+    ) -> Deferred[Made]:
+        """See `Store.once`. Keys are not remembered."""
+
+        def work() -> Made:
+            planned = plan(request, self.time, 1.0, key)
+            row = self._insert(
+                key, planned.schedule, planned.options, planned.anchor, planned.first
+            )
+            return Made(self._job(row), is_new=True)
+
+        return self._run("once", key, work)
+
+    def forget_keys(self, limit: int) -> Deferred[int]:
+        """See `Store.forget_keys`."""
+
+        def work() -> int:
+            removed = min(limit, self.old_keys)
+            self.old_keys -= removed
+            return removed
+
+        return self._run("forget_keys", limit, work)
 
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""

@@ -22,7 +22,7 @@ from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRS
 from dalga.dispatch.posts import Posts
 from dalga.dispatch.recorder import LOCKED_PAUSE, RECORD_DELAY, RECORD_LIMIT
 from dalga.dispatch.scheduler import SCAN_LIMIT, Pace, Scheduler
-from dalga.dispatch.upkeep import DEPARTURE
+from dalga.dispatch.upkeep import CLEANED, CLEANING_INTERVAL, CLEANING_PATIENCE, DEPARTURE
 from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.log import log_debug
@@ -1479,6 +1479,50 @@ class SignTests(SchedulerTestCase):
         self.store.hold("depart")
         self.start()
         self.successResultOf(self.depart())
+
+
+class CleaningTests(SchedulerTestCase):
+    """P10: Idempotency-Keys are not kept for ever."""
+
+    def test_a_few_at_a_time(self) -> None:
+        self.store.old_keys = 2 * CLEANED + 1
+        self.start()
+        self.go(CLEANING_INTERVAL - 1)
+        self.assertEqual(self.store.called("forget_keys"), [])
+        self.go(3)
+        calls = self.store.called("forget_keys")
+        self.assertEqual([call.argument for call in calls], [CLEANED] * 3)
+        self.assertGreater(calls[1].at - calls[0].at, 0.1)
+        self.assertEqual(self.store.old_keys, 0)
+        self.go(CLEANING_INTERVAL - 3)
+        self.assertEqual(len(self.store.called("forget_keys")), 3)
+        self.go(3)
+        self.assertEqual(len(self.store.called("forget_keys")), 4)
+
+    def test_behind_a_backlog(self) -> None:
+        """P7: it waits while there are more due runs than slots, but not for ever."""
+        self.start()
+        self.go(CLEANING_INTERVAL - 5)
+        for number in range(200):
+            self.store.insert(f"job{number}")
+        self.go(CLEANING_PATIENCE)
+        self.assertEqual(self.store.called("forget_keys"), [])
+        self.go(10)
+        self.assertEqual(len(self.store.called("forget_keys")), 1)
+
+    def test_at_the_end_of_a_backlog(self) -> None:
+        self.start()
+        self.go(CLEANING_INTERVAL - 5)
+        keys = [self.store.insert(f"job{number}") for number in range(20)]
+        self.go(10)
+        self.assertEqual(self.store.called("forget_keys"), [])
+        for key in keys:
+            self.store.delete(key)
+        while self.endpoint.under_way:
+            self.endpoint.answer(self.endpoint.under_way[0])
+            self.go(0.125)
+        self.go(3)
+        self.assertEqual(len(self.store.called("forget_keys")), 1)
 
 
 class RecordTests(SchedulerTestCase):

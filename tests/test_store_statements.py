@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import dalga.store
 from dalga.errors import JobNotFound
+from dalga.model.idempotency import Idempotency
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
 from dalga.model.run import Delete, End, Reschedule
@@ -204,6 +205,7 @@ class ExecutedTests(EngineTestCase):
         await self.users(store)
         await self.ends(store)
         await self.claims(store)
+        await self.keys(store)
         await store.now()
         await store.counts()
         self.sql("INSERT INTO dalga_alive_4 VALUES ('gone', '2020-01-01 00:00:00.000000')")
@@ -255,6 +257,16 @@ class ExecutedTests(EngineTestCase):
         store._runs._unsure.add((run.row, run.token))
         recorded = await store.record([End(run, None, Delete())])
         self.assertEqual(len(recorded.already), 1)
+
+    async def keys(self, store: JobsTable) -> None:
+        request = Idempotency.of("key", b"request")
+        for name in ("1", "2"):
+            made = await store.once(JobKey("e", name), NOW, request)
+            self.assertTrue(made.is_new)
+            self.sql("UPDATE dalga_keys SET made = '2020-01-01 00:00:00.000000'")
+        self.assertEqual(await store.forget_keys(9), 1)
+        for name in ("1", "2"):
+            await store.delete(JobKey("e", name))
 
     async def claims(self, store: JobsTable) -> None:
         deleted, disabled = JobKey("d", "1"), JobKey("d", "2")

@@ -7,9 +7,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest, PreconditionFailed
+from dalga.model.idempotency import Idempotency
 from dalga.model.key import RawKey
 from dalga.model.precondition import UNREADABLE, Precondition
-from dalga.web.conditional import etag, precondition, refuse_preconditions
+from dalga.web.conditional import (
+    etag,
+    idempotency,
+    precondition,
+    refuse_idempotency,
+    refuse_preconditions,
+)
 from dalga.web.errors import problem_of
 from tests.strategies import joined, thorough
 
@@ -123,3 +130,41 @@ class PreconditionTests(SynchronousTestCase):
             problem = problem_of(error)
             assert problem is not None
             self.assertEqual((problem.status, problem.title), (412, "Precondition Failed"))
+
+
+class IdempotencyTests(SynchronousTestCase):
+    def test_keys(self) -> None:
+        self.assertIsNone(idempotency([], b"POST"))
+        for key in (b"a", b'"quoted"', b"~" * 255, b"!,;"):
+            found = idempotency([key], b"POST", b"/jobs/a")
+            self.assertEqual(found, Idempotency.of(key.decode(), b"POST", b"/jobs/a"))
+        for lines, words in [
+            ([b""], "Idempotency-Key is empty"),
+            ([b"a b"], "it takes 1 to 255 visible characters"),
+            ([b"\xff"], "it takes 1 to 255 visible characters"),
+            ([b"\x7f"], "it takes 1 to 255 visible characters"),
+            ([b"x" * 256], "it takes 1 to 255 visible characters"),
+            ([b"a", b"a"], "is given twice"),
+        ]:
+            error = self.assertRaises(InvalidRequest, idempotency, lines, b"POST")
+            self.assertIn(words, str(error))
+            self.assertTrue(str(error).isprintable())
+
+    def test_what_makes_two_requests_one(self) -> None:
+        """The parts are told apart, wherever they end."""
+        same = Idempotency.of("k", b"POST", b"/a", b"", b"body")
+        self.assertEqual(same, Idempotency.of("k", b"POST", b"/a", b"", b"body"))
+        self.assertEqual(len(same.digest), 32)
+        for parts in [
+            (b"POST", b"/a", b"body", b""),
+            (b"POST", b"/", b"a", b"body"),
+            (b"POST", b"/a", b"", b"bod"),
+            (b"POST", b"/a", b"body"),
+            (b"POST4:body", b"/a", b"", b""),
+        ]:
+            self.assertNotEqual(same.digest, Idempotency.of("k", *parts).digest)
+
+    def test_a_trigger_takes_none(self) -> None:
+        refuse_idempotency([])
+        error = self.assertRaises(InvalidRequest, refuse_idempotency, [b"x"])
+        self.assertIn("leave Idempotency-Key out", str(error))

@@ -18,7 +18,7 @@ log = logger(__name__)
 
 # The kinds of queries, as the log names them.
 CLAIM, SCAN, RECORD, HEARTBEAT = "a claim", "a scan", "a record", "a heartbeat"
-CORRECTION = "a correction"
+CORRECTION, CLEANING = "a correction", "a removal of old keys"
 
 #: Programming mistakes that are remembered, at most. The traceback of a remembered mistake is not
 #: logged again.

@@ -1,7 +1,7 @@
 """
-A kind of query that dispatch makes now and then: a claim, a scan, a heartbeat, a correction.
+A kind of query that dispatch makes now and then: a claim, a scan, a heartbeat and so on.
 
-The four have different reasons, and the same course::
+They have different reasons, and the same course::
 
     when(now)     the scheduler's timer asks: when is the next one wanted?
     ask()         that time is there: the query begins

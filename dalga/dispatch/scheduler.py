@@ -10,7 +10,7 @@ The scheduler owns that timer, builds the other parts of this folder, and stops 
     outlook.py   when to claim and scan; claimsize.py: how many rows a claim takes
     slots.py     which claimed run starts when; POSTs it (posts.py)
     recorder.py  writes the ends of runs
-    upkeep.py    heartbeats, corrections after a clock was set back
+    upkeep.py    heartbeats, corrections after a clock was set back, removal of old keys
     outages.py   when a query that failed is made again
 
 Whatever the database does, the scheduler goes on: a query that fails is logged once, and made again
@@ -101,7 +101,15 @@ class Scheduler:
             reactor, store, posts, recorder, outlook, pace.slots, self._slot_freed, self._changed
         )
         self._upkeep = Upkeep(
-            reactor, store, outages, instance, reach, outlook.lead, self._scan_soon, self._changed
+            reactor,
+            store,
+            outages,
+            instance,
+            reach,
+            outlook.lead,
+            lambda: outlook.more,
+            self._scan_soon,
+            self._changed,
         )
         self._claims = Query(
             CLAIM, outages, self._claim_when, self._claim, self._take_in, self._claim_ended

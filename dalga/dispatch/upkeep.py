@@ -1,5 +1,6 @@
 """
-What an instance does besides its runs: heartbeats, and corrections after a clock was set back.
+What an instance does besides its runs: heartbeats, corrections after a clock was set back, and the
+removal of what nobody needs any more.
 
 A *heartbeat* writes into the instance table that this instance is alive, and counts the others. No
 run depends on it: the table tells people, and an upgrade, which daemons there are. The count tells
@@ -7,6 +8,9 @@ run depends on it: the table tells people, and an upgrade, which daemons there a
 
 A *correction* moves the due times that were written while the database's clock was ahead. They
 would hold up their jobs. `dalga.model.setback` says which times are moved, and where to.
+
+A *cleaning* removes Idempotency-Keys whose time is over, a few in each transaction. It waits while
+there is a backlog of runs.
 
 `Upkeep` sets no timer: the scheduler's timer begins its `queries`.
 """
@@ -20,7 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from dalga.dispatch.lead import Lead
-from dalga.dispatch.outages import CORRECTION, HEARTBEAT, Outages
+from dalga.dispatch.outages import CLEANING, CORRECTION, HEARTBEAT, Outages
 from dalga.dispatch.query import Query
 from dalga.log import logger
 from dalga.model.setback import Reach
@@ -31,6 +35,18 @@ log = logger(__name__)
 
 #: From one heartbeat of an instance to the next, in seconds.
 HEARTBEAT_INTERVAL = 10.0
+
+#: From one look for old keys to the next, in seconds.
+CLEANING_INTERVAL = 60.0
+
+#: How many old keys one transaction removes, at most. It takes some milliseconds.
+CLEANED = 100
+
+#: After as many, there may be more: they are removed so much later, in seconds.
+CLEANING_PAUSE = 0.2
+
+#: While there is a backlog, a cleaning waits for its end, but no longer than this, in seconds.
+CLEANING_PATIENCE = 600.0
 
 #: Time limit (seconds) for removing this instance from the instance table at shutdown. A row that
 #: is left there is forgotten later, with those of instances that died.
@@ -43,6 +59,7 @@ class Upkeep:
 
     :param instance: what this instance calls itself.
     :param reach: how far ahead of the database's time anything is written, at most.
+    :param busy: tells whether there are more due runs than this instance can claim now.
     :param moved: is called when a correction has moved due times.
     :param changed: is called when a query is over, and another may be wanted.
     """
@@ -55,6 +72,7 @@ class Upkeep:
         instance: str,
         reach: Reach,
         lead: Lead,
+        busy: Callable[[], bool],
         moved: Callable[[], None],
         changed: Callable[[], None],
     ) -> None:
@@ -64,6 +82,7 @@ class Upkeep:
         self._instance = instance
         self._reach = reach
         self._lead = lead
+        self._busy = busy
         self._moved = moved
         self._changed = changed
         self._heartbeats = Query(
@@ -77,9 +96,12 @@ class Upkeep:
         corrections = Query(
             CORRECTION, outages, self._correct_when, self._correct, self._corrected, changed
         )
-        self.queries: tuple[Query[Any], ...] = (self._heartbeats, corrections)
+        cleanings = Query(CLEANING, outages, self._clean_when, self._clean, self._cleaned, changed)
+        self.queries: tuple[Query[Any], ...] = (self._heartbeats, corrections, cleanings)
         #: When the next heartbeat is written, in seconds of the reactor's clock.
         self._next_heartbeat = reactor.seconds()
+        #: When old keys are next looked for, in seconds of the reactor's clock.
+        self._next_cleaning = reactor.seconds() + CLEANING_INTERVAL
         #: How often ends of runs were written that have to be corrected (`recorded`).
         self._late_ends = 0
         #: What `_reasons` gave when the last correction began that came to its end.
@@ -166,3 +188,18 @@ class Upkeep:
             self._corrected_for = reasons
             self._moved()
             log.warn("the database's clock was set back: jobs that it would hold up were moved")
+
+    # Old keys
+
+    def _clean_when(self, now: float) -> float:
+        wanted = self._next_cleaning
+        if now >= wanted and self._busy():
+            return min(now + 1.0, wanted + CLEANING_PATIENCE)
+        return wanted
+
+    def _clean(self) -> Deferred[int]:
+        return self._store.forget_keys(CLEANED)
+
+    def _cleaned(self, removed: int) -> None:
+        pause = CLEANING_INTERVAL if removed < CLEANED else CLEANING_PAUSE
+        self._next_cleaning = self._reactor.seconds() + pause

@@ -11,10 +11,11 @@ from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
+from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.plan import ScheduleRequest
@@ -79,6 +80,15 @@ class Page:
     jobs: list[Job | UnreadableJob]
     #: The last job's place; None if there are no more jobs after it.
     last: Position | None
+
+
+class Made(NamedTuple):
+    """What became of a request to make a job once."""
+
+    #: As it was when it was made.
+    job: Job
+    #: Whether it was made by this call, and not by an earlier one with the same Idempotency-Key.
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +195,27 @@ class Store(Protocol):
         :param variation: the first interval is multiplied by it; see `dalga.model.plan.plan`.
         :raises InvalidRequest: if `dalga.model.plan.plan` or `amended` refuses the request.
         :raises JobSetAside: if a job is to be kept, and its row can't be understood.
+        """
+
+    def once(
+        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+    ) -> Deferred[Made]:
+        """
+        Write a job under a generated name, which no job has.
+
+        :param idempotency: of the request; None to write the job whatever there was. If there was
+            the same request with its key on this path in the last 24 hours, nothing is written: the
+            job is given that was made then, as it was then.
+        :raises IdempotencyReused: if there was another request with that key.
+        :raises InvalidRequest: if `dalga.model.plan.plan` refuses the request.
+        """
+
+    def forget_keys(self, limit: int) -> Deferred[int]:
+        """
+        Remove the oldest Idempotency-Keys whose 24 hours are over.
+
+        :param limit: how many at most.
+        :return: how many were found. If that is `limit`, there may be more.
         """
 
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:

@@ -12,13 +12,15 @@ from datetime import datetime, timedelta
 from twisted.internet.defer import Deferred
 
 from dalga.errors import JobDisabled, JobOver
+from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.schedule import timestamp
-from dalga.store import PIECE, Counts, Page
+from dalga.store import PIECE, Counts, Made, Page
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.group_commit import GroupCommit, Locked
+from dalga.store.idempotency import Keys, Once
 from dalga.store.keyed import KeyedRows, not_found, octets
 from dalga.store.puts import Put, Puts
 from dalga.store.rows import PageRow, read_job, shown_key
@@ -41,6 +43,7 @@ class Jobs:
         self._sql = sql
         self._lane = lane
         self._rows = rows
+        self._keys = Keys(dialect, sql, puts)
         #: Each write of a job goes through this, for the order of the writes of one job.
         self._puts: GroupCommit[Put, Job] = GroupCommit(lane, puts.write, lambda put: put.key)
         self._gets: GroupCommit[RawKey, Job | UnreadableJob] = GroupCommit(lane, self._read_all)
@@ -53,6 +56,30 @@ class Jobs:
     def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
         """See `Store.put`."""
         return self._puts.run(Put(key, request, variation))
+
+    def once(
+        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+    ) -> Deferred[Made]:
+        """See `Store.once`."""
+        if idempotency is None:
+            made = self._puts.run(Put(key, request, 1.0))
+            return made.addCallback(lambda job: Made(job, is_new=True))
+        once = Once(key, request, idempotency)
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Made:
+            return self._keys.once(cursor, now, once)
+
+        # In a line with the other requests of the key, so that they don't wait for locks.
+        line = ("idempotency", key.path, idempotency.key)
+        return self._puts.run_ungrouped(line, lambda: self._lane.run(work))
+
+    def forget_keys(self, limit: int) -> Deferred[int]:
+        """See `Store.forget_keys`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> int:
+            return self._keys.forget(cursor, now, limit)
+
+        return self._lane.run(work)
 
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""

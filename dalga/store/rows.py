@@ -177,6 +177,17 @@ class KeyRow(NamedTuple):
     body: Any
 
 
+class KeptRow(NamedTuple):
+    """What is kept of a request that came with an Idempotency-Key."""
+
+    digest: Any
+    #: The generated name of the job that was made, and its version then.
+    body: Any
+    version: Any
+    #: The database's time of that.
+    made: Any
+
+
 class LeaseRow(NamedTuple):
     """What the record of a run goes by."""
 

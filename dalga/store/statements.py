@@ -27,6 +27,7 @@ from dalga.store.rows import (
     FoundText,
     InstancesRow,
     JobRow,
+    KeptRow,
     KeyRow,
     LeaseRow,
     LeaseText,
@@ -39,6 +40,7 @@ from dalga.store.rows import (
     TextRow,
     TokenRow,
 )
+from dalga.store.schema import KEYS
 
 #: A run of the job is under way.
 LEASED = "token IS NOT NULL AND due > %(now)s"
@@ -82,6 +84,13 @@ class KeyValues(NamedTuple):
 
     path: Any
     body: Any
+
+
+class OldKey(NamedTuple):
+    """A row of the table of keys."""
+
+    path: Any
+    idempotency: Any
 
 
 class FoundRow(NamedTuple):
@@ -206,6 +215,7 @@ class Statements:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._table = dialect.table
+        self._keys = dialect.named(KEYS)
 
     # What the API reads
 
@@ -421,6 +431,58 @@ class Statements:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET override = {Override.DELETED}
             WHERE path = %(path)s AND body = %(body)s AND {LEASED}
+            """)
+
+    # The table of keys
+
+    @cached_property
+    def find_key(self) -> Select[KeptRow]:
+        return self._select(
+            KeptRow,
+            f"""
+            SELECT {columns(KeptRow)} FROM {self._keys}
+            WHERE path = %(path)s AND idempotency = %(idempotency)s
+            """,
+        )
+
+    @cached_property
+    def keep_key(self) -> Statement:
+        """Changes nothing if the key is there."""
+        return self._dialect.prepare(f"""
+            INSERT INTO {self._keys} (path, idempotency, digest, body, version, made)
+            VALUES (
+                %(path)s, %(idempotency)s, %(digest)s, %(body)s, %(version)s, %(made)s
+            )
+            {self._dialect.on_conflict("path, idempotency")} made = {self._keys}.made
+            """)
+
+    @cached_property
+    def renew_key(self) -> Statement:
+        """Writes over a key that is as it was found."""
+        return self._dialect.prepare(f"""
+            UPDATE {self._keys} SET
+                digest = %(digest)s,
+                body = %(body)s,
+                version = %(version)s,
+                made = %(made)s
+            WHERE path = %(path)s AND idempotency = %(idempotency)s AND made = %(found)s
+            """)
+
+    @cached_property
+    def old_keys(self) -> Select[OldKey]:
+        return self._select(
+            OldKey,
+            f"""
+            SELECT {columns(OldKey)} FROM {self._keys}
+            WHERE made <= %(before)s ORDER BY made LIMIT %(limit)s
+            """,
+        )
+
+    @cached_property
+    def forget_keys(self) -> Statement:
+        return self._dialect.prepare(f"""
+            DELETE FROM {self._keys} WHERE made <= %(before)s
+            AND ([path = %(path)s AND idempotency = %(idempotency)s OR ...])
             """)
 
     # What a claim does

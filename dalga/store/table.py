@@ -19,12 +19,13 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from dalga.errors import StartupError
+from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import End
 from dalga.model.setback import Reach
-from dalga.store import PIECE, Claimed, Counts, Due, Dues, Page, Recorded
+from dalga.store import PIECE, Claimed, Counts, Due, Dues, Made, Page, Recorded
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.instances import Instances
@@ -176,6 +177,16 @@ class JobsTable:
     def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
         """See `Store.put`."""
         return self._jobs.put(key, request, variation)
+
+    def once(
+        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+    ) -> Deferred[Made]:
+        """See `Store.once`."""
+        return self._jobs.once(key, request, idempotency)
+
+    def forget_keys(self, limit: int) -> Deferred[int]:
+        """See `Store.forget_keys`."""
+        return self._jobs.forget_keys(limit)
 
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""

@@ -1,5 +1,8 @@
 """
-ETag, If-Match and If-None-Match (RFC 9110 sections 8.8.3, 13.1.1 and 13.1.2). Pure.
+The headers that say whether a request is to be done at all. Pure.
+
+ETag, If-Match and If-None-Match are those of RFC 9110 (sections 8.8.3, 13.1.1 and 13.1.2);
+Idempotency-Key is as most services have it, opaque text.
 
 A job's ETag is its version in hexadecimal digits. It tells one definition from another. A GET shows
 more than the definition, such as the next run, so no GET is answered by 304.
@@ -11,6 +14,7 @@ import re
 from collections.abc import Sequence
 
 from dalga.errors import InvalidRequest, shown
+from dalga.model.idempotency import MAX_KEY, Idempotency
 from dalga.model.precondition import Precondition
 
 _EXAMPLE = 'such as "64a0b1c2d3e4f"'
@@ -18,6 +22,7 @@ _EXAMPLE = 'such as "64a0b1c2d3e4f"'
 #: One entity tag: whether it is weak, and what is between its quotes. A comma may be in it.
 _TAG = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _BETWEEN = re.compile(rb"[ \t]*,[ \t,]*")
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY}}}")
 _VERSION = re.compile(rb"0|[1-9a-f][0-9a-f]{0,15}")
 
 
@@ -71,6 +76,39 @@ def refuse_preconditions(if_match: Sequence[bytes], if_none_match: Sequence[byte
                 f"{name} goes with PUT, PATCH and DELETE; a POST runs a job whatever its ETag: "
                 f"leave {name} out"
             )
+
+
+def idempotency(lines: Sequence[bytes], *request: bytes) -> Idempotency | None:
+    """
+    :param lines: the values of the Idempotency-Key header's lines.
+    :param request: all that makes the request what it is: method, target, Content-Type, body.
+    :return: None if there is no such header.
+    :raises InvalidRequest: for a key that is empty, too long, given twice, or not visible ASCII.
+    """
+    if not lines:
+        return None
+    if len(lines) > 1:
+        raise InvalidRequest("Idempotency-Key is given twice: give it once")
+    key = lines[0].decode("latin-1")
+    if not _KEY.fullmatch(key):
+        raise InvalidRequest(
+            f"Idempotency-Key is {shown(key) if key else 'empty'}: it takes 1 to {MAX_KEY} visible "
+            "characters of ASCII, such as a UUID, and no spaces"
+        )
+    return Idempotency.of(key, *request)
+
+
+def refuse_idempotency(lines: Sequence[bytes]) -> None:
+    """
+    For the POST that triggers a job: asked twice, it runs the job twice.
+
+    :raises InvalidRequest: if there is a key. To ignore it would break what it is given for.
+    """
+    if lines:
+        raise InvalidRequest(
+            "Idempotency-Key goes with POST /jobs/<path>, which makes a job: a POST to a job runs "
+            "it once more each time; leave Idempotency-Key out"
+        )
 
 
 def _tags(name: str, lines: Sequence[bytes]) -> list[tuple[bool, bytes]] | None:
