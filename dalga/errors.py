@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+#: How many mistakes of one request are looked for. A body may have as many as it has members.
+MOST_MISTAKES = 20
+
 #: How much of what was given is repeated in a sentence, in characters.
 SHOWN = 40
 
@@ -67,9 +70,9 @@ def pointer_step(member: str | int) -> str:
 
 
 def all_of(mistakes: Sequence[InvalidRequest]) -> InvalidRequest:
-    """One error for several mistakes, with the sentence of the first."""
+    """One error for several mistakes, the first `MOST_MISTAKES`, with the sentence of the first."""
     errors = [each for mistake in mistakes for each in mistake.errors]
-    return InvalidRequest(str(mistakes[0]), errors=errors)
+    return InvalidRequest(str(mistakes[0]), errors=errors[:MOST_MISTAKES])
 
 
 class JobNotFound(DalgaError):

@@ -277,6 +277,8 @@ ENDPOINTS = (
 class APITestCase(TestCase):
     timeout = 30
     max_connections = MAX_CONNECTIONS
+    #: What the last refusal said of single members.
+    errors: list[dict[str, str]] | None = None
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -368,6 +370,9 @@ class APITestCase(TestCase):
         self.assertIn(b"\r\nContent-Type: application/problem+json\r\n", head)
         self.assertNotIn(b"\r\nServer:", head)
         problem = json.loads(body)
+        self.errors = problem.pop("errors", None)
+        if self.errors is not None:
+            self.assertEqual((status, request[1]), (400, JSON))
         self.assertEqual(list(problem), ["type", "title", "status", "detail"])
         self.assertEqual(problem["type"], "about:blank")
         self.assertEqual(problem["status"], status)

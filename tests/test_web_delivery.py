@@ -179,3 +179,109 @@ class RefusedTests(DeliveryTestCase):
             '"endpoint":"billing","timeout":0.5',
         ):
             self.assertIn(b" 201 ", await self.put(members))
+
+
+class PointerTests(DeliveryTestCase):
+    """Where in a JSON body the mistakes are."""
+
+    async def pointers(self, body: str, target: bytes = b"/jobs/a/b") -> list[str] | None:
+        """Of the mistakes in the body of a PUT. The detail is the sentence of one of them."""
+        _, detail = await self.refusal(b"PUT " + target, JSON, body.encode())
+        if self.errors is None:
+            return None
+        for error in self.errors:
+            self.assertEqual([*error], ["pointer", "detail"])
+        self.assertIn(detail, [error["detail"] for error in self.errors])
+        return [error["pointer"] for error in self.errors]
+
+    async def test_octet_by_octet(self) -> None:
+        answer = await self.ask(b"PUT /jobs/a/b", JSON, b'{"interval":60,"method":"TRACE"}')
+        sentence = b"method is 'TRACE': it takes POST, PUT, PATCH, DELETE, GET or HEAD"
+        self.assertTrue(
+            answer.endswith(
+                b'{"type":"about:blank","title":"Bad Request","status":400,"detail":"%s",'
+                b'"errors":[{"pointer":"/method","detail":"%s"}]}' % (sentence, sentence)
+            ),
+            answer,
+        )
+
+    async def test_all_mistakes_of_members_at_once(self) -> None:
+        for body, pointers in [
+            ('{"interval":"x","count":0,"until":"now"}', ["/interval", "/count", "/until"]),
+            ('{"x":1,"interval":60,"on_failure":1,"y":2}', ["/x", "/y", "/on_failure"]),
+            ('{"interval":60,"interval":60,"count":0}', ["/interval", "/count"]),
+            ('{"max-lateness":0,"success":[1],"a/b~":1}', ["/a~1b~0", "/max-lateness", "/success"]),
+            (
+                '{"interval":60,"headers":{"Host":"a","b":"","c":"d"},"retry":{"jitter":2,"x":1}}',
+                ["/headers/Host", "/headers/b", "/retry/jitter", "/retry/x"],
+            ),
+            ('{"interval":60,"tags":["a",""],"payload":{"a":[NaN]}}', ["/payload/a/0", "/tags/1"]),
+            (
+                '{"interval":60,"next_run":null,"x":1,"failing":null,"count":0}',
+                ["/next_run", "/failing", "/x", "/count"],
+            ),
+        ]:
+            found = await self.pointers(body)
+            assert found is not None
+            self.assertEqual(sorted(found), sorted(pointers), body)
+        self.assertEqual(self.store.calls, [])
+
+    async def test_contradictions(self) -> None:
+        """The member that is to be changed or left out; the whole where one is missing."""
+        for members, pointer in [
+            ('"cron":"@daily","interval":60', "/cron"),
+            ('"payload":1', ""),
+            ('"interval":0', "/interval"),
+            ('"interval":0.5', "/interval"),
+            ('"interval":60,"immediate":true,"first_run":"2030-01-01T00:00:00Z"', "/immediate"),
+            ('"interval":60,"dst_gap":"skip"', "/dst_gap"),
+            ('"interval":60,"until":"2001-01-01T00:00:00Z"', "/until"),
+            ('"interval":60,"until":"2030-01-01T00:00:00"', "/until"),
+            ('"one_off":true', ""),
+            ('"one_off":true,"interval":60,"count":3', "/count"),
+            ('"one_off":true,"immediate":true,"jitter":3', "/jitter"),
+            ('"one_off":true,"immediate":true,"interval":3', "/interval"),
+            ('"one_off":true,"first_run":"2030-01-01T00:00:00Z","interval":3', "/interval"),
+            ('"cron":"0 0 30 2 *"', "/cron"),
+            ('"interval":60,"endpoint":"x"', "/endpoint"),
+            ('"interval":60,"timeout":11', "/timeout"),
+            ('"interval":60,"retry":{"interval":9,"max_interval":8}', "/retry/interval"),
+            ('"interval":60,"path":"c"', "/path"),
+        ]:
+            self.assertEqual(await self.pointers(f"{{{members}}}"), [pointer], members)
+
+    async def test_no_pointer(self) -> None:
+        """What is no JSON has no members, and neither have a query and a form."""
+        self.assertEqual(await self.pointers('{"interval":'), None)
+        self.assertEqual(await self.pointers("[]"), None)
+        self.assertEqual(await self.pointers('{"interval":60}', b"/jobs/a/b?x=1"), None)
+        # A mistake of the query beside one of the body: the sentence is of the former.
+        _, detail = await self.refusal(b"PUT /jobs/a/b?x=1", JSON, b'{"count":0}')
+        self.assertIn("there is no parameter 'x'", detail)
+        assert self.errors is not None
+        self.assertEqual([error["pointer"] for error in self.errors], ["/count"])
+        for request in (
+            (b"PUT /jobs/a/b?interval=x&count=0",),
+            (b"PUT /jobs/a/b", FORM, b"interval=x&count=0"),
+            (b"PUT /jobs/a/b?interval=60&one-off=1&count=3", JSON, b""),
+            (b"PATCH /jobs/a/b", FORM, b"enable=x"),
+            (b"GET /preview?interval=x", JSON, b"{}"),
+        ):
+            status, _ = await self.refusal(*request)
+            self.assertEqual((status, self.errors), (400, None))
+
+    async def test_a_body_of_mistakes(self) -> None:
+        """P10: neither the answer nor the time for it grows with their number."""
+        names = ",".join(f'"x{number}":1' for number in range(20_000))
+        values = ",".join("1" for _ in range(100_000))
+        counts = ",".join('"count":1' for _ in range(20_000))
+        for body in (
+            f"{{{names}}}",
+            f'{{"headers":{{{names}}}}}',
+            f'{{"retry":{{{names}}}}}',
+            f'{{"tags":[{values}]}}',
+            f"{{{counts}}}",
+        ):
+            found = await self.pointers(body)
+            assert found is not None
+            self.assertEqual(len(found), 20)

@@ -73,6 +73,8 @@ def check_members(status: int, headers: bytes, members: dict[str, Any]) -> None:
     is_problem = b"\r\nContent-Type: application/problem+json\r\n" in b"\r\n" + headers
     assert is_problem is (status >= 400), headers
     if is_problem:
+        for error in members.pop("errors", []):
+            assert [*error] == ["pointer", "detail"] and error["pointer"][:1] in ("", "/"), error
         assert list(members) == ["type", "title", "status", "detail"], members
         assert members["status"] == status
         detail = members["detail"]

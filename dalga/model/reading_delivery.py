@@ -14,10 +14,11 @@ from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from dalga.errors import InvalidRequest, all_of, pointer_step, shown
+from dalga.errors import MOST_MISTAKES, InvalidRequest, all_of, pointer_step, shown
 from dalga.model.delivery import (
     DELAYS,
     JITTERS,
@@ -242,6 +243,8 @@ def changed_headers(name: str, value: Value) -> dict[str, str | None]:
     mistakes: list[InvalidRequest] = []
     seen: set[str] = set()
     for member, inner in members_of(name, value).items():
+        if len(mistakes) >= MOST_MISTAKES:
+            break
         try:
             if member.lower() in seen:
                 raise InvalidRequest(
@@ -370,6 +373,8 @@ def changed_retry(name: str, value: Value) -> dict[str, Any]:
     mistakes: list[InvalidRequest] = []
     for spelled, inner in members_of(name, value).items():
         member = spelled.replace("_", "-")
+        if len(mistakes) >= MOST_MISTAKES:
+            break
         try:
             if member not in RETRY_READERS:
                 raise InvalidRequest(
@@ -445,10 +450,14 @@ def _check_redacted(name: str, text: str) -> None:
 def _texts(name: str, value: Value) -> list[str]:
     """The texts of an array, or of one text with commas between them."""
     if isinstance(value, list) and not isinstance(value, Members):
-        mistakes = [
-            InvalidRequest(f"{name} is an array with an element that is no string").within(place)
+        wrong = (
+            place
             for place, each in enumerate(value)
             if not isinstance(each, str) or isinstance(each, Number)
+        )
+        mistakes = [
+            InvalidRequest(f"{name} is an array with an element that is no string").within(place)
+            for place in islice(wrong, MOST_MISTAKES)
         ]
         if mistakes:
             raise all_of(mistakes)

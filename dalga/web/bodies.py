@@ -19,6 +19,8 @@ from dalga.web.errors import BodyTooLarge, NoRoom, UnsupportedMediaType
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
+#: RFC 7396.
+MERGE_PATCH = "application/merge-patch+json"
 
 #: What all parameters of a job may take in a request body beside its payload, in bytes.
 MAX_BODY = 64 * 1024

@@ -113,6 +113,8 @@ class Problem:
     detail: str
     #: Further headers of the answer, by name.
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    #: Of the mistakes in a JSON body: a JSON pointer (RFC 6901) and a sentence each.
+    errors: tuple[tuple[str, str], ...] = ()
 
     @property
     def title(self) -> str:
@@ -124,7 +126,8 @@ def problem_of(error: BaseException) -> Problem | None:
     """:return: the answer to an error; None for an error that is a fault of Dalga."""
     for kind in type(error).__mro__:
         if kind in STATUS:
-            return Problem(STATUS[kind], _detail(error), _headers(error))
+            errors = error.errors if isinstance(error, InvalidRequest) else ()
+            return Problem(STATUS[kind], _detail(error), _headers(error), errors)
     return None
 
 

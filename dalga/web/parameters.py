@@ -12,9 +12,9 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from dalga.errors import SHOWN, InvalidRequest, all_of, pointer_to, shown
+from dalga.errors import MOST_MISTAKES, SHOWN, InvalidRequest, all_of, pointer_to, shown
 from dalga.model.delivery import AS_CONFIGURED, Retry
 from dalga.model.fields import READERS, RETRY_PARTS
 from dalga.model.key import Position, RawKey, check_length
@@ -91,11 +91,12 @@ def schedule_request(
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
     given: list[tuple[str, Value]] = [*form_pairs(query)]
+    from_query = len(given)
     members = body_pairs(content_type, body)
     if key is not None and media_type(content_type) == JSON:
         members = _without_key(members, key)
     given += members
-    return _request(read_values(given, READERS, "a job takes", _STATE))
+    return _request(read_values(given, READERS, "a job takes", _STATE, from_query))
 
 
 def _without_key(members: Iterable[tuple[str, Value]], key: RawKey) -> Iterable[tuple[str, Value]]:
@@ -113,7 +114,8 @@ def _without_key(members: Iterable[tuple[str, Value]], key: RawKey) -> Iterable[
             said = shown(as_text(value))
             raise InvalidRequest(
                 f"{name} is {said} in the JSON body and {shown(meant)} in the URL: "
-                f"leave {name} out of the body, or give the same"
+                f"leave {name} out of the body, or give the same",
+                f"/{name}",
             )
 
 
@@ -265,45 +267,71 @@ def read_values(
     readers: Mapping[str, Reader],
     takes: str,
     state: Container[str] = (),
+    from_query: int = 0,
 ) -> dict[str, Any]:
     """
     Read each parameter that was given.
 
+    :param from_query: how many of them, the first ones, are no members of a body. A mistake of such
+        a parameter has no JSON pointer.
     :param takes: the words before the list of all parameters, in the sentence on an unknown one.
     :param state: names of a job's state, for the sentence on these.
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
-    values: dict[str, tuple[str, Value]] = {}
+    values: dict[str, _Given] = {}
     mistakes: list[InvalidRequest] = []
-    states: list[str] = []
-    given = [*given]
-    for spelled, value in given:
+    states: dict[str, _Given] = {}
+    of_state = 0  # the place of the sentence on them among the mistakes
+    for place, (spelled, value) in enumerate(given):
+        one = _Given(spelled, value, place >= from_query)
         name = spelled.replace("_", "-")
+        if len(mistakes) >= MOST_MISTAKES:
+            break
         if name in readers and name not in values:
-            values[name] = spelled, value
+            values[name] = one
         elif name in readers:
-            before = values[name][1]
-            sentence = f"{name} is given twice{_as(name, before, value)}: give it once"
-            mistakes.append(InvalidRequest(sentence).within(spelled))
+            twice = _as(name, values[name].value, value)
+            mistakes.append(one.mistake(f"{name} is given twice{twice}: give it once"))
         elif name not in state:
-            sentence = (
-                f"there is no parameter {shown(spelled)}{_guess(spelled, readers)}: "
-                f"{takes} {', '.join(readers)}"
+            mistakes.append(
+                one.mistake(
+                    f"there is no parameter {shown(spelled)}{_guess(spelled, readers)}: "
+                    f"{takes} {', '.join(readers)}"
+                )
             )
-            mistakes.append(InvalidRequest(sentence).within(spelled))
-        elif not states:
-            states = [each for each, _ in given if each.replace("_", "-") in state]
-            sentence = _not_set(states)
-            mistakes += [InvalidRequest(sentence).within(each) for each in dict.fromkeys(states)]
+        else:
+            of_state = of_state if states else len(mistakes)
+            states.setdefault(spelled, one)
+    if states:
+        sentence = _not_set(states)
+        mistakes.insert(of_state, all_of([one.mistake(sentence) for one in states.values()]))
     read: dict[str, Any] = {}
-    for name, (spelled, value) in values.items():
+    for name, one in values.items():
         try:
-            read[name] = readers[name](name, value)
+            read[name] = readers[name](name, one.value)
         except InvalidRequest as mistake:
-            mistakes.append(mistake.within(spelled))
+            mistakes.append(one.of(mistake))
     if mistakes:
         raise all_of(mistakes)
     return read
+
+
+class _Given(NamedTuple):
+    """A parameter as it was given."""
+
+    spelled: str
+    value: Value
+    #: Whether it is a member of a JSON body, so that a pointer can name it.
+    is_member: bool
+
+    def mistake(self, sentence: str) -> InvalidRequest:
+        return self.of(InvalidRequest(sentence))
+
+    def of(self, mistake: InvalidRequest) -> InvalidRequest:
+        """The mistake of a value, as one of the whole request."""
+        if not self.is_member:
+            return InvalidRequest(str(mistake))
+        return mistake.within(self.spelled)
 
 
 def _as(name: str, before: Value, value: Value) -> str:

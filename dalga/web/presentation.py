@@ -160,15 +160,21 @@ def endpoints_json(endpoints: Iterable[EndpointShown]) -> bytes:
 
 
 def problem_json(problem: Problem) -> bytes:
-    """A problem details object (RFC 9457 section 3)."""
-    return _json(
-        {
-            "type": "about:blank",
-            "title": problem.title,
-            "status": problem.status.value,
-            "detail": problem.detail,
-        }
-    )
+    """
+    A problem details object (RFC 9457 section 3). Its member ``errors`` is as in the example there,
+    and is there only if the problem has errors.
+    """
+    members: dict[str, Any] = {
+        "type": "about:blank",
+        "title": problem.title,
+        "status": problem.status.value,
+        "detail": problem.detail,
+    }
+    if problem.errors:
+        members["errors"] = [
+            {"pointer": pointer, "detail": detail} for pointer, detail in problem.errors
+        ]
+    return _json(members)
 
 
 def _json(value: Any) -> bytes:

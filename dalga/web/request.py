@@ -13,6 +13,7 @@ Connections, and requests that are refused before they are complete, are in `dal
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
 from io import BytesIO
@@ -22,7 +23,7 @@ from urllib.parse import quote
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from dalga.web.bodies import FREE_OF_ROOM, too_large, uncoded
+from dalga.web.bodies import FREE_OF_ROOM, JSON, MERGE_PATCH, media_type, too_large, uncoded
 from dalga.web.errors import Problem
 from dalga.web.presentation import problem_json
 
@@ -129,6 +130,14 @@ class ApiRequest(Request):
         value = self.requestHeaders.getRawHeaders(b"Content-Type")
         return None if value is None else value[-1].decode("latin-1")
 
+    @property
+    def _has_json_parameters(self) -> bool:
+        return (
+            self.method in (b"PUT", b"PATCH")
+            and self._held > 0
+            and media_type(self.content_type) in (JSON, MERGE_PATCH)
+        )
+
     def answer(self, status: HTTPStatus, content_type: str = "", body: bytes = b"") -> bytes:
         """
         Set the status and the headers, in the order of the Go original.
@@ -145,7 +154,12 @@ class ApiRequest(Request):
         return body
 
     def refuse(self, problem: Problem) -> bytes:
-        """`answer` with a problem."""
+        """
+        `answer` with a problem. The errors of its members are named only where the request has a
+        JSON body of parameters: otherwise there is nothing that a JSON pointer could point to.
+        """
+        if problem.errors and not self._has_json_parameters:
+            problem = replace(problem, errors=())
         body = self.answer(problem.status, _PROBLEM, problem_json(problem))
         self.code_message = problem.title.encode("ascii")
         for name, value in problem.headers.items():
