@@ -455,6 +455,31 @@ class SendingTests(WireCase):
             yield server.connections[0].lost
 
     @inlineCallbacks
+    def test_a_process_that_was_stopped_while_sending_sends_no_more(self) -> Any:
+        """
+        P3: it is past the deadline when it goes on, and the socket takes more before the timers are
+        looked at. A jump of the clock plays the stop.
+        """
+        server = self.serve(keeps_silent)
+        server.on_connection = lambda conversation: conversation.transport.pauseProducing()
+        pool = self.pool(server)
+        head, content = LARGE_PARTS
+        exchange = self.exchange(pool, head, LONG, content)
+        while not server.connections:
+            yield deferLater(reactor, 0.01)
+        [connection] = pool._open
+        left = len(connection._rest)
+        self.assertGreater(left, 0)
+        seconds = reactor.seconds
+        self.patch(reactor, "seconds", lambda: seconds() + 2 * LONG)
+        connection.resumeProducing()
+        failure = self.failureResultOf(exchange, PostFailed)
+        self.assertEqual(str(failure.value), "no answer within 15 s")
+        self.assertEqual(len(connection._rest), left)
+        server.connections[0].transport.resumeProducing()
+        yield server.connections[0].lost
+
+    @inlineCallbacks
     def test_a_process_that_was_stopped_in_the_handshake_sends_nothing(self) -> Any:
         """
         P3: it is past the deadline when it goes on, and TLS is agreed on before the timers are

@@ -381,8 +381,12 @@ class Connection(Protocol):
         Called by `registerProducer` at once, and by the transport when it has sent all that it was
         given.
         """
+        exchange = self._exchange
         if self._rest and self._unsent:
-            self.transport.write(self._next_piece())
+            if exchange is not None and exchange.is_late:
+                exchange.too_late()  # as in `_send`: the timer may be behind the sockets
+            else:
+                self.transport.write(self._next_piece())
         elif self._unsent:
             self._unsent = False
             self._tcp.unregisterProducer()
