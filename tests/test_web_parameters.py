@@ -20,7 +20,7 @@ from dalga.model.key import RawKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import Plan, RawRequest, ScheduleRequest, plan
 from dalga.model.zone import Gap, Overlap
-from dalga.web.bodies import FORM, JSON
+from dalga.web.bodies import FORM, JSON, MAX_PAIRS, MAX_VALUES
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.web.parameters import (
     RunTimes,
@@ -494,6 +494,42 @@ class ParametersTests(SynchronousTestCase):
             plan(ScheduleRequest.of(request), NOW)
         except InvalidRequest:
             pass
+
+
+class ManyTests(SynchronousTestCase):
+    """P7, P10: what would take long to read is refused before it is read."""
+
+    def test_values_of_json(self) -> None:
+        for unit in (b"1,", b"[],", b'"",', b'"a\\"b",', b"[[],1],"):
+            per_unit = sum(map(unit.count, (b",", b"[")))
+            for number, refused in (
+                (MAX_VALUES // per_unit - 3, False),
+                (MAX_VALUES // per_unit + 1, True),
+            ):
+                values = (unit * number)[:-1]
+                body = b'{"interval":60,"payload":[' + values + b"]}"
+                if len(body) <= MAX_VALUES:
+                    continue
+                if refused:
+                    error = self.assertRaises(InvalidRequest, schedule_request, b"", JSON, body)
+                    self.assertIn(f"more than {MAX_VALUES} values", str(error))
+                else:
+                    payload = schedule_request(b"", JSON, body).payload
+                    assert payload is not None
+                    self.assertEqual(payload.octets, b"[" + values + b"]")
+
+    def test_what_is_text_is_one_value(self) -> None:
+        for text in ("[,{" * 100_000, '"' * 300_000, '\\"' * 100_000, "\\" * 100_001):
+            body = json.dumps({"interval": 60, "payload": text}).encode()
+            payload = schedule_request(b"", JSON, body).payload
+            assert payload is not None
+            self.assertEqual(payload.octets, text.encode())
+
+    def test_parameters_of_a_form(self) -> None:
+        form = b"x=1&" * (MAX_PAIRS + 1)
+        for request in ((form, None, b""), (b"", FORM, form)):
+            error = self.assertRaises(InvalidRequest, schedule_request, *request)
+            self.assertIn(f"more than {MAX_PAIRS} parameters", str(error))
 
 
 class EnablementTests(SynchronousTestCase):
