@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Any, Self
 
-from dalga.errors import InvalidRequest, pointer_to
+from dalga.errors import InvalidRequest, pointer_to, shown
 from dalga.model.agreement import check_delivery
 from dalga.model.delivery import (
     AS_CONFIGURED,
@@ -31,6 +31,7 @@ from dalga.model.job import Job
 from dalga.model.key import JobKey
 from dalga.model.lateness import first_in_time, is_too_late, next_time, within
 from dalga.model.options import Chosen, IfExists, Options
+from dalga.model.reading import EXAMPLE
 from dalga.model.schedule import (
     MICROSECOND,
     YEARS_AHEAD,
@@ -249,6 +250,29 @@ def at_place(
     return times[0].at if name == "first-run" else times[-1].at
 
 
+def placed(request: RawRequest) -> RawRequest:
+    """
+    A request whose `first_run` and `until` are instants. Where one is a wall time (naive), it is
+    one of the clock of the request's location.
+
+    :raises InvalidRequest: for a wall time that means no instant, and where there is no location.
+    """
+    found: dict[str, Any] = {}
+    for name, moment in (("first-run", request.first_run), ("until", request.until)):
+        if moment is None or moment.tzinfo is not None:
+            continue
+        if request.location is None:
+            raise InvalidRequest(
+                f"{name} is {shown(moment.isoformat())}: the zone is missing, such as the Z in "
+                f"{EXAMPLE}; or give location, such as Europe/Istanbul, for the clock of a place",
+                pointer_to(name),
+            )
+        zone = Zone(request.location, request.dst_gap, request.dst_overlap)
+        instant = at_place(name, moment, zone, request.cron, request.interval)
+        found[name.replace("-", "_")] = instant
+    return replace(request, **found) if found else request
+
+
 def _check_request(request: ScheduleRequest) -> None:
     """:raises InvalidRequest: for parameters that contradict each other."""
     if request.cron is not None and request.interval is not None:
@@ -399,9 +423,14 @@ def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
             f"count is {count}, and the job has had as many runs that succeeded: delete it",
             "/count",
         )
-    # A disabled job stays disabled, for the reason that was given.
-    notes = replace(planned.notes, disabled=job.notes.disabled) if job.disabled else planned.notes
-    return replace(planned, anchor=job.anchor, first=job.scheduled, notes=notes)
+    return still_disabled(replace(planned, anchor=job.anchor, first=job.scheduled), job)
+
+
+def still_disabled(planned: Plan, job: Job) -> Plan:
+    """The plan of a job that stays disabled if it is: with the reason that was given for it."""
+    if not job.disabled or job.notes.disabled is None:
+        return planned
+    return replace(planned, notes=replace(planned.notes, disabled=job.notes.disabled))
 
 
 def _timing(schedule: Schedule, options: Options) -> tuple[object, ...]:

@@ -164,7 +164,7 @@ def body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, Val
     if kind == FORM:
         return form_pairs(body)
     if kind == JSON:
-        return _json_members(body)
+        return json_members(body)
     given = shown(content_type) if content_type else "missing"
     raise UnsupportedMediaType(f"the body's Content-Type is {given}: it takes {FORM} or {JSON}")
 
@@ -174,7 +174,7 @@ def media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def _json_members(body: bytes) -> Members:
+def json_members(body: bytes) -> Members:
     """
     The members of the JSON object that a body is.
 

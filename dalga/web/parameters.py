@@ -8,7 +8,7 @@ a job's parameters go together is judged in `dalga.model.plan.ScheduleRequest`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -18,21 +18,19 @@ from dalga.errors import MOST_MISTAKES, SHOWN, InvalidRequest, all_of, pointer_t
 from dalga.model.delivery import AS_CONFIGURED, Retry
 from dalga.model.fields import READERS, RETRY_PARTS
 from dalga.model.key import Position, RawKey, check_length
-from dalga.model.plan import RawRequest, at_place
+from dalga.model.plan import RawRequest, placed
 from dalga.model.reading import (
-    EXAMPLE,
     Number,
     Reader,
     Value,
     as_text,
     boolean,
     instant,
-    instant_or_wall,
     of_text,
     whole,
 )
-from dalga.model.zone import Zone
-from dalga.web.bodies import JSON, body_pairs, form_pairs, media_type, unescaped
+from dalga.model.reading_delivery import changed_headers, changed_retry
+from dalga.web.bodies import JSON, body_pairs, form_pairs, json_members, media_type, unescaped
 from dalga.web.cursors import cursor_from_text
 from dalga.web.errors import UnknownResource
 
@@ -117,6 +115,34 @@ def _without_key(members: Iterable[tuple[str, Value]], key: RawKey) -> Iterable[
                 f"leave {name} out of the body, or give the same",
                 f"/{name}",
             )
+
+
+def changes(query: bytes, body: bytes, key: RawKey) -> dict[str, Any]:
+    """
+    Read the merge patch (RFC 7396) of a job's parameters.
+
+    :param query: there are no parameters in it.
+    :param body: a JSON object.
+    :param key: the key in the URL. The body may repeat it, as the JSON of a job does.
+    :return: what `dalga.model.patch.patched` takes.
+    :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
+    """
+    if query:
+        raise InvalidRequest(
+            "a merge patch has its parameters in its JSON body alone: leave the query out"
+        )
+    given = [*_without_key(json_members(body), key)]
+    values = read_values(given, _CHANGED, "a change takes", _STATE, not_set=_not_changed)
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def or_removed(read: Reader) -> Reader:
+    """:return: a reader that gives None for null."""
+
+    def read_change(name: str, value: Value) -> Any:
+        return None if value is None else read(name, value)
+
+    return read_change
 
 
 def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
@@ -246,7 +272,17 @@ _STATE = frozenset(
     }
 )
 
-#: The parameters of a PATCH.
+#: The parameters of a merge patch. A PUT's others have the job run at once, or say what becomes of
+#: the job that is there.
+_CHANGED: Mapping[str, Reader] = MappingProxyType(
+    {
+        name: or_removed({"headers": changed_headers, "retry": changed_retry}.get(name, read))
+        for name, read in READERS.items()
+        if name not in ("immediate", "if-exists", *RETRY_PARTS)
+    }
+)
+
+#: The parameters of a PATCH that is none.
 _ENABLEMENT: Mapping[str, Reader] = MappingProxyType({"enable": boolean, "disable": boolean})
 
 #: The parameters that say which run times are listed.
@@ -268,6 +304,7 @@ def read_values(
     takes: str,
     state: Container[str] = (),
     from_query: int = 0,
+    not_set: Callable[[Iterable[str]], str] | None = None,
 ) -> dict[str, Any]:
     """
     Read each parameter that was given.
@@ -276,6 +313,7 @@ def read_values(
         a parameter has no JSON pointer.
     :param takes: the words before the list of all parameters, in the sentence on an unknown one.
     :param state: names of a job's state, for the sentence on these.
+    :param not_set: gives that sentence; None for that of a PUT.
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
     values: dict[str, _Given] = {}
@@ -303,7 +341,7 @@ def read_values(
             of_state = of_state if states else len(mistakes)
             states.setdefault(spelled, one)
     if states:
-        sentence = _not_set(states)
+        sentence = (not_set or _not_set)(states)
         mistakes.insert(of_state, all_of([one.mistake(sentence) for one in states.values()]))
     read: dict[str, Any] = {}
     for name, one in values.items():
@@ -359,6 +397,16 @@ def _not_set(names: Iterable[str]) -> str:
     )
 
 
+def _not_changed(names: Iterable[str]) -> str:
+    """`_not_set` for a merge patch."""
+    once = dict.fromkeys(names)
+    verb, them = ("are", "them") if len(once) > 1 else ("is", "it")
+    return (
+        f"{', '.join(map(shown, once))} {verb} shown by GET and not changed by a merge patch: "
+        f"leave {them} out (a PATCH with disable=true disables a job, and a POST runs it)"
+    )
+
+
 def _guess(name: str, readers: Iterable[str]) -> str:
     """What may have been meant by an unknown name, in brackets; empty if nothing is like it."""
     if name.startswith("{"):
@@ -388,18 +436,9 @@ MEANT: Mapping[str, str] = {
 }
 
 
-#: The parameters that may be a wall time: a time without a zone, by the clock of `location`.
-_TIMES = tuple(name for name, reader in READERS.items() if reader is instant_or_wall)
-
-
 def _request(values: Mapping[str, Any]) -> RawRequest:
     values = _with_retry(values)
-    fields = {name.replace("-", "_"): value for name, value in values.items()}
-    for name in _TIMES:
-        moment = values.get(name)
-        if moment is not None and moment.tzinfo is None:
-            fields[name.replace("-", "_")] = _at_place(name, moment, values)
-    return RawRequest(**fields)
+    return placed(RawRequest(**{name.replace("-", "_"): value for name, value in values.items()}))
 
 
 def _with_retry(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -420,16 +459,3 @@ def _with_retry(values: Mapping[str, Any]) -> Mapping[str, Any]:
     rest = {name: value for name, value in values.items() if name not in alone}
     parts = {RETRY_PARTS[name]: value for name, value in alone.items()}
     return {**rest, "retry": whole._replace(**parts)}
-
-
-def _at_place(name: str, wall: datetime, values: Mapping[str, Any]) -> datetime:
-    """See `dalga.model.plan.at_place`; a wall time without a `location` is refused."""
-    place = values.get("location")
-    if place is None:
-        raise InvalidRequest(
-            f"{name} is {shown(wall.isoformat())}: the zone is missing, such as the Z in "
-            f"{EXAMPLE}; or give location, such as Europe/Istanbul, for the clock of a place",
-            pointer_to(name),
-        )
-    zone = Zone(place, values.get("dst-gap"), values.get("dst-overlap"))
-    return at_place(name, wall, zone, values.get("cron"), values.get("interval"))
