@@ -665,7 +665,7 @@ class ClaimTests(SchedulerTestCase):
         self.store.set_by = timedelta(hours=-1)
         self.go(2)
         reach = self.store.called("correct")[-1].argument
-        self.assertEqual(reach, Reach(lease_of(TIMEOUT), 1.5 * retry.max_interval, 1.25))
+        self.assertEqual(reach, Reach(lease_of(TIMEOUT), retry, 1.25))
 
     def test_mistakes_are_forgotten(self) -> None:
         """P10: so many are remembered, and one that comes again is told in a line."""

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
+from dalga.model.answers import Meaning
 from dalga.model.duration import Duration, duration_from_text
 from dalga.model.job import Job, Standing
-from dalga.model.options import CatchUp, OnFailure, Options
+from dalga.model.options import CatchUp, OnEnd, OnFailure, Options
 from dalga.model.plan import (
     MAX_COUNTED,
     Plan,
@@ -28,6 +29,7 @@ from dalga.model.retry import RetryPolicy
 from dalga.model.run import (
     Delete,
     End,
+    Finish,
     GiveBack,
     Outcome,
     Reschedule,
@@ -728,7 +730,7 @@ class ExistsTests(SynchronousTestCase):
         later, error = NOW + MINUTE - SECOND, ERROR
         goes_on = Reschedule(later, RUN.anchor)
         given_up = Reschedule(later, RUN.anchor, error)
-        stop = OnFailure.STOP
+        stop, keep = OnFailure.STOP, OnEnd.KEEP
         for verdict, options, expected in (
             (Delete(), Options(count=2), goes_on),
             (Delete(), Options(), goes_on),
@@ -753,13 +755,35 @@ class ExistsTests(SynchronousTestCase):
                 Retry(later, error),
             ),
             (GiveBack(), Options(count=1, until=NOW), GiveBack()),
+            (Delete(), Options(count=1, on_end=keep), Finish()),
+            (Delete(), Options(until=later - SECOND, on_end=keep), Finish()),
+            (Delete(), Options(on_end=keep), goes_on),
+            (Finish(), Options(count=1, on_end=keep), Finish()),
+            (Finish(), Options(count=1), Delete()),
+            (Finish(), Options(), goes_on),
+            (goes_on, Options(count=1, on_end=keep), Finish()),
+            (goes_on, Options(until=later - SECOND, on_end=keep), Finish()),
+            (given_up, Options(until=later - SECOND, on_end=keep), Stop(error)),
+            (Stop(error), Options(until=later - SECOND, on_end=keep), Stop(error)),
+            (Skip(later), Options(until=later - SECOND, on_end=keep), Finish()),
         ):
             end = ended(RUN, verdict)
             expected_end = end._replace(verdict=expected)
             self.assertEqual(revised(end, options, NOW), expected_end, (verdict, options))
         once = ended(RUN._replace(schedule=Once()), Delete())
         self.assertEqual(revised(once, Options(max_lateness=HOUR), NOW), once)
+        kept = once._replace(verdict=Finish())
+        self.assertEqual(revised(once, Options(on_end=OnEnd.KEEP), NOW), kept)
+        self.assertEqual(revised(kept, Options(), NOW), once)
+        self.assertEqual(revised(kept, Options(on_end=OnEnd.KEEP, gone=None), NOW), kept)
+        # A job that its endpoint says is gone is removed, also one that is to be kept at its end.
+        gone = once._replace(meaning=Meaning.REMOVE)
+        self.assertEqual(revised(gone, Options(on_end=OnEnd.KEEP), NOW), gone)
         # It was too late, and would have been the last.
         late = RUN._replace(options=Options(max_lateness=SECOND / 2, until=NOW))
         skipped = End(late, None, Delete())
         self.assertEqual(revised(skipped, Options(), NOW), End(late, None, Skip(later)))
+        finished = skipped._replace(verdict=Finish())
+        self.assertEqual(revised(finished, Options(), NOW), End(late, None, Skip(later)))
+        still = replace(late.options, on_end=OnEnd.KEEP)
+        self.assertEqual(revised(skipped, still, NOW), finished)

@@ -6,13 +6,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from random import Random
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.model.answers import Answers, Meaning, Statuses, statuses_from_text
+from dalga.model.delivery import Delivery
+from dalga.model.delivery import Retry as OfJob
 from dalga.model.duration import duration_from_text
 from dalga.model.job import Job
-from dalga.model.options import CatchUp, OnFailure, Options
+from dalga.model.options import CatchUp, OnEnd, OnFailure, Options
 from dalga.model.plan import times_of
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import (
@@ -53,6 +56,8 @@ from tests.examples import (
     SECOND,
     utc,
 )
+
+LATER = "503 Service Unavailable"
 
 
 class JudgeTests(SynchronousTestCase):
@@ -163,6 +168,90 @@ class JudgeTests(SynchronousTestCase):
             self.assertEqual(self.judge(FAILURE, run, now, given_up), Stop(ERROR))
             late = run._replace(options=Options(max_lateness=timedelta()), claimed=now + SECOND / 2)
             self.assertEqual(missed(late), Delete())
+
+    def test_kept_at_the_end(self) -> None:
+        """With on-end=keep a job that has no more runs stays as done, however that came about."""
+        keep = Options(on_end=OnEnd.KEEP)
+        following = Reschedule(RUN.scheduled + MINUTE, RUN.anchor)
+        once = RUN._replace(schedule=Once(), options=keep)
+        over = RunPolicy(RetryPolicy(stop_after=timedelta()))
+        steered = Outcome(200, 0.1, next_run=HOUR)
+        disabled = Outcome(200, 0.1, meaning=Meaning.DISABLE)
+        for run, outcome, policy, expected in (
+            (RUN._replace(options=keep), OK, EXACT, following),
+            (once, OK, EXACT, Finish()),
+            (once, steered, EXACT, Finish()),
+            (self.ending(count=1), OK, EXACT, Finish()),
+            (self.ending(count=2), OK, EXACT, following),
+            (self.ending(until=PAST), OK, EXACT, Finish()),
+            (self.ending(until=NOW + HOUR - SECOND), steered, EXACT, Finish()),
+            (self.ending(until=NOW), OK, RunPolicy(fixed_intervals=False), Finish()),
+            (self.ending(until=NOW), OK, RunPolicy(randomization_factor=0.1), Finish()),
+            (self.ending(until=NOW), disabled, EXACT, Finish()),
+            # It is kept anyway where its last run is given up.
+            (once, FAILURE, over, Stop(ERROR)),
+            (self.ending(until=NOW), FAILURE, over, Stop(ERROR)),
+            (once, disabled, EXACT, Disable(once.scheduled, once.anchor)),
+            # The endpoint says that it is gone, and so it is.
+            (once, Outcome(204, 0.1), EXACT, Delete()),
+            (RUN._replace(options=keep), Outcome(204, 0.1), EXACT, Delete()),
+            (once, Outcome(200, 0.1, meaning=Meaning.REMOVE), EXACT, Delete()),
+        ):
+            self.assertEqual(self.judge(outcome, run, policy=policy), expected, run.options)
+
+    def ending(self, **options: Any) -> Run:
+        """A run of a periodic job that is kept at its end."""
+        return RUN._replace(options=Options(on_end=OnEnd.KEEP, **options))
+
+    def test_retries_of_its_own(self) -> None:
+        """A job's retries go before the configuration's, part by part."""
+        policy = RunPolicy(RetryPolicy(SECOND, 2.0, MINUTE, 0, HOUR))
+        attempt = RUN._replace(attempt=3, started=NOW - 2 * HOUR)
+        for chosen, expected in (
+            (OfJob(), Reschedule(RUN.scheduled + MINUTE, RUN.anchor, ERROR)),
+            (OfJob(stop_after=3 * HOUR), Retry(NOW + 4 * SECOND, ERROR)),
+            (OfJob(stop_after=timedelta()), Retry(NOW + 4 * SECOND, ERROR)),
+            (OfJob(5 * SECOND, stop_after=timedelta()), Retry(NOW + 20 * SECOND, ERROR)),
+            (OfJob(multiplier=1, stop_after=timedelta()), Retry(NOW + SECOND, ERROR)),
+            (OfJob(multiplier=100, stop_after=timedelta()), Retry(NOW + MINUTE, ERROR)),
+            (OfJob(2 * HOUR, stop_after=timedelta()), Retry(NOW + 2 * HOUR, ERROR)),
+            (
+                OfJob(multiplier=100, max_interval=2 * HOUR, stop_after=timedelta()),
+                Retry(NOW + 2 * HOUR, ERROR),
+            ),
+        ):
+            run = attempt._replace(delivery=Delivery(retry=chosen))
+            self.assertEqual(self.judge(FAILURE, run, policy=policy), expected, chosen)
+
+    def test_so_many_attempts(self) -> None:
+        """A run is given up after as many, though others would be tried for ever."""
+        three = Delivery(retry=OfJob(max_attempts=3))
+        once = RUN._replace(schedule=Once(), delivery=three)
+        later = Outcome(503, 0.1, retry_after=HOUR)
+        for attempt, outcome, is_over in (
+            (1, FAILURE, False),
+            (2, FAILURE, False),
+            (2, later, False),
+            (3, FAILURE, True),
+            (3, later, True),
+            (4, FAILURE, True),  # the instance of the third one died
+        ):
+            verdict = self.judge(outcome, once._replace(attempt=attempt))
+            self.assertIsInstance(verdict, Stop if is_over else Retry, attempt)
+        self.assertEqual(self.judge(OK, once._replace(attempt=3)), Delete())
+        going_on = self.judge(FAILURE, RUN._replace(delivery=three, attempt=3))
+        self.assertEqual(going_on, Reschedule(RUN.scheduled + MINUTE, RUN.anchor, ERROR))
+
+    def test_an_answer_asks_for_no_longer_than_the_longest_delay(self) -> None:
+        """That of the job, where it has one."""
+        later = Outcome(503, 0.1, retry_after=HOUR)
+        for chosen, delay in (
+            (OfJob(), MINUTE),
+            (OfJob(max_interval=2 * HOUR), HOUR),
+            (OfJob(max_interval=SECOND), SECOND),
+        ):
+            run = RUN._replace(delivery=Delivery(retry=chosen))
+            self.assertEqual(self.judge(later, run), Retry(NOW + delay, LATER), chosen)
 
     def test_gone(self) -> None:
         """A 204 deletes the job, periodic or not."""
@@ -540,6 +629,12 @@ class MissedTests(SynchronousTestCase):
         self.assertEqual(self.missed(HOUR, Once(), max_lateness=MINUTE), Delete())
         self.assertEqual(self.missed(HOUR, max_lateness=SECOND, until=NOW - SECOND), Delete())
         self.assertEqual(self.missed(HOUR, max_lateness=SECOND, until=NOW), Skip(NOW))
+        keep = OnEnd.KEEP
+        self.assertEqual(self.missed(HOUR, Once(), max_lateness=MINUTE, on_end=keep), Finish())
+        found = self.missed(HOUR, max_lateness=SECOND, until=NOW - SECOND, on_end=keep)
+        self.assertEqual(found, Finish())
+        found = self.missed(HOUR, max_lateness=SECOND, until=NOW, on_end=keep)
+        self.assertEqual(found, Skip(NOW))
 
     def test_asked_for_during_a_run(self) -> None:
         """One that had to wait for the run before is as late as it is since that was over."""

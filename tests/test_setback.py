@@ -10,12 +10,15 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.model.delivery import AS_CONFIGURED, Delivery
+from dalga.model.delivery import Retry as OfJob
 from dalga.model.duration import duration_from_text, seconds
 from dalga.model.grid import offset_of
 from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.plan import ScheduleRequest
+from dalga.model.retry import RetryPolicy
 from dalga.model.run import Outcome, Reschedule, Retry
 from dalga.model.schedule import Calendar, Cron, Every, Once, Schedule
 from dalga.model.setback import Reach, Times, corrected, timely
@@ -29,7 +32,7 @@ from tests.stores import EACH_MINUTE, EngineTestCase, each_engine
 
 NOW = datetime(2026, 1, 1, 9, 0, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-REACH = Reach(lease=timedelta(seconds=70), retry=timedelta(seconds=90))
+REACH = Reach(lease=timedelta(seconds=70), retry=RetryPolicy(jitter=0.5))
 KEY = JobKey("check_feed", "1234")
 EACH_5 = Every(timedelta(seconds=5))
 
@@ -143,6 +146,25 @@ class CorrectedTests(SynchronousTestCase):
         offset = offset_of(KEY, options).total_seconds()
         waiting = job(Cron("* * * * *", Zone("UTC")), 3660 + offset, options=options)
         self.assertEqual(self.moved(waiting), offset if offset else 60)
+
+    def test_a_retry_by_the_job_s_own_policy(self) -> None:
+        """A retry is not early because the job's delays are longer than the configuration's."""
+        for retry, ahead, expected in [
+            (AS_CONFIGURED, 90, None),
+            (AS_CONFIGURED, 90.001, 0),
+            (OfJob(max_interval=HOUR), 5400, None),
+            (OfJob(max_interval=HOUR), 5400.001, 0),
+            (OfJob(max_interval=HOUR, jitter=0), 3600, None),
+            (OfJob(max_interval=HOUR, jitter=0), 3600.001, 0),
+            (OfJob(interval=HOUR), 5400, None),
+            (OfJob(max_interval=timedelta(days=365), jitter=1), 730 * 86400, None),
+            (OfJob(max_interval=timedelta(seconds=1)), 1.5, None),
+            (OfJob(max_interval=timedelta(seconds=1)), 1.501, 0),
+        ]:
+            delivery = Delivery(retry=retry)
+            due = NOW + timedelta(seconds=ahead)
+            waiting = job(EACH_5, -5, due=due, attempts=3, delivery=delivery)
+            self.assertEqual(self.moved(waiting), expected, (retry, ahead))
 
     def test_times_that_were_given(self) -> None:
         """A time of a user's stays, however far ahead it is, and none begins before first-run."""

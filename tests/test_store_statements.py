@@ -17,6 +17,7 @@ from dalga.errors import JobNotFound
 from dalga.model.idempotency import Idempotency
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
+from dalga.model.retry import RetryPolicy
 from dalga.model.run import Delete, End, Reschedule
 from dalga.model.setback import Reach
 from dalga.store import runs as store_runs
@@ -212,7 +213,7 @@ class ExecutedTests(EngineTestCase):
         await store.announce("here")
         await store.depart("here")
         self.insert("ahead", schedule="5", scheduled=FUTURE, due=FUTURE)
-        await store.correct(Reach(lease=HOUR, retry=HOUR), None)
+        await store.correct(Reach(lease=HOUR, retry=RetryPolicy(max_interval=HOUR)), None)
 
     async def users(self, store: JobsTable) -> None:
         key, other = JobKey("a", "1"), JobKey("a", "2")

@@ -54,7 +54,9 @@ def fields(run: Run) -> dict[str, Any]:
 def log_skip(end: End) -> None:
     """The line of a run that was claimed too late, and is not POSTed."""
     run, verdict = end.run, end.verdict
-    then = f"next run {timestamp(verdict.scheduled)}" if isinstance(verdict, Skip) else "job done"
+    # Not `_then`: that the run is skipped is said already.
+    next_run = verdict.scheduled if isinstance(verdict, Skip) else None
+    then = _then(verdict) if next_run is None else f"next run {timestamp(next_run)}"
     log.warn(
         "{path!r} {body!r}: skipped, {late:.0f} s late; {then}",
         late=(run.claimed - run.late_since).total_seconds(),

@@ -89,8 +89,7 @@ class Scheduler:
         self._outages = outages = Outages(reactor, lease.total_seconds())
         self._recorder = recorder = Recorder(reactor, store, outages, self._recorded)
         self._outlook = outlook = Outlook(pace.scan, pace.slots)
-        retry, variation = policy.retry, 1 + policy.randomization_factor
-        reach = Reach(lease, retry.max_interval * (1 + retry.jitter), variation)
+        reach = Reach(lease, policy.retry, 1 + policy.randomization_factor)
         elsewhere = Elsewhere(
             reactor,
             {DEFAULT_ENDPOINT, *pace.timeouts},

@@ -35,6 +35,11 @@ class RetryPolicy:
     #: A run is given up after this many attempts, 1 or more. None: as many as there may be.
     max_attempts: int | None = None
 
+    @property
+    def longest(self) -> timedelta:
+        """The longest delay that there can be."""
+        return self.max_interval * (1 + self.jitter)
+
     def delay(
         self, attempt: int, random: Random, retry_after: timedelta | None = None
     ) -> timedelta:

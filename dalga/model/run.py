@@ -23,7 +23,7 @@ from dalga.model.delivery import PLAIN, Delivery
 from dalga.model.grid import Grid, offset_of
 from dalga.model.key import JobKey
 from dalga.model.lateness import first_in_time, is_too_late, next_time, within
-from dalga.model.options import OnFailure, Options
+from dalga.model.options import OnEnd, OnFailure, Options
 from dalga.model.retry import RetryPolicy
 from dalga.model.schedule import Calendar, Every, Once, Schedule, add
 
@@ -284,8 +284,11 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
         retry_after = outcome.retry_after
         if isinstance(retry_after, datetime):
             retry_after = retry_after - now
-        due = add(now, policy.retry.delay(run.attempt, random, retry_after)) or now
-        if not policy.retry.gives_up(run.started, due, run.attempt):
+        retry = policy.retry
+        if run.delivery is not PLAIN:
+            retry = run.delivery.retry.over(retry)
+        due = add(now, retry.delay(run.attempt, random, retry_after)) or now
+        if not retry.gives_up(run.started, due, run.attempt):
             return End(run, outcome, Retry(due, reason(outcome, meaning)), meaning)
     # Of a job that is gone, too: if a user has changed it during the run, it stays (`revised`).
     off_grid = _off_grid(run, now, policy, random)
@@ -307,15 +310,20 @@ def _verdict(
     if meaning is _DISABLE:
         if isinstance(run.schedule, Once):
             return Disable(run.scheduled, run.anchor)
-        return Delete() if following is None else Disable(*following)
+        return _over(run.options) if following is None else Disable(*following)
     if meaning is _SUCCEED:
         count = run.options.count
         if following is None or (count is not None and run.successes + 1 >= count):
-            return Delete()
+            return _over(run.options)
         return Reschedule(*following)
     if following is None or run.options.on_failure is OnFailure.STOP:
         return Stop(reason(outcome, meaning))
     return Reschedule(*following, reason(outcome, meaning))
+
+
+def _over(options: Options) -> Delete | Finish:
+    """What becomes of a job that has no more runs, unless the endpoint says that it is gone."""
+    return Finish() if options.on_end is OnEnd.KEEP else Delete()
 
 
 def revised(end: End, options: Options, now: datetime) -> End:
@@ -337,12 +345,14 @@ def _revised(end: End, options: Options, now: datetime) -> Verdict:
     following = _following(run, outcome, end.off_grid, now)
     more = options.count is None or end.run.successes + 1 < options.count
     match end.verdict:
-        case Delete() if following is not None and end.outcome is None:
+        case Delete() | Finish() if following is not None and end.outcome is None:
             return Skip(following.scheduled)
-        case Delete() if following is not None and more:
+        case Delete() | Finish() if following is not None and more:
             return Reschedule(*following)
+        case Delete() | Finish() if end.meaning is not _REMOVE:
+            return _over(options)
         case Reschedule(scheduled, _, None) if not more or within(options, scheduled) is None:
-            return Delete()
+            return _over(options)
         case Reschedule(scheduled, _, str(error)) if (
             options.on_failure is OnFailure.STOP or within(options, scheduled) is None
         ):
@@ -350,11 +360,11 @@ def _revised(end: End, options: Options, now: datetime) -> Verdict:
         case Stop(error) if options.on_failure is OnFailure.CONTINUE and following is not None:
             return Reschedule(*following, error)
         case Skip(scheduled) if within(options, scheduled) is None:
-            return Delete()
+            return _over(options)
     return end.verdict
 
 
-def missed(run: Run) -> Skip | Delete | None:
+def missed(run: Run) -> Skip | Delete | Finish | None:
     """
     What becomes of a run that is claimed too late to begin; None where it is to be POSTed.
 
@@ -365,7 +375,7 @@ def missed(run: Run) -> Skip | Delete | None:
         return None
     following = first_in_time(run.grid, run.scheduled, run.claimed)
     at = within(run.options, following)
-    return Delete() if at is None else Skip(at)
+    return _over(run.options) if at is None else Skip(at)
 
 
 def _following(

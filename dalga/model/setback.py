@@ -38,6 +38,7 @@ from typing import NamedTuple
 
 from dalga.model.grid import Grid, offset_of
 from dalga.model.job import Job, Standing
+from dalga.model.retry import RetryPolicy
 from dalga.model.run import End, Reschedule
 from dalga.model.schedule import Cron, Every
 
@@ -51,8 +52,8 @@ class Reach:
 
     #: The end of a lease.
     lease: timedelta
-    #: The next attempt of a run.
-    retry: timedelta
+    #: The next attempt of a run, by the configuration. A job may have longer delays of its own.
+    retry: RetryPolicy
     #: The largest factor by which an interval is multiplied.
     variation: float = 1.0
 
@@ -77,7 +78,8 @@ def corrected(job: Job, now: datetime, reach: Reach) -> Times | None:
     if job.running:
         return Times(anchor, scheduled, now + reach.lease) if due - now > reach.lease else None
     if job.attempts:
-        return Times(anchor, scheduled, now) if due - now > reach.retry else None
+        longest = job.delivery.retry.over(reach.retry).longest
+        return Times(anchor, scheduled, now) if due - now > longest else None
     if due != scheduled:
         return _asked_for(job, due, now)
     has_run = job.successes or job.skipped or job.standing is not Standing.SOUND
