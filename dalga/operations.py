@@ -21,7 +21,8 @@ from dalga.log import logger
 from dalga.model.address import DEFAULT_ENDPOINT
 from dalga.model.delivery import MAX_PAYLOAD, Payload
 from dalga.model.job import Job, UnreadableJob, readable
-from dalga.model.key import JobKey, Position, RawKey
+from dalga.model.key import JobKey, RawKey
+from dalga.model.listing import Query
 from dalga.model.options import IfExists
 from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
 from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
@@ -174,13 +175,13 @@ class Operations:
         """
         return await self._shielded(self._store.get(key))
 
-    async def page(self, path: str | None, after: Position | None, limit: int) -> Page:
+    async def page(self, query: Query) -> Page:
         """
         See `Store.page`.
 
         :raises StoreUnavailable: if the database can't be reached.
         """
-        return await self._shielded(self._store.page(path, after, limit))
+        return await self._shielded(self._store.page(query))
 
     async def trigger(self, key: RawKey) -> Job:
         """

@@ -19,7 +19,8 @@ from twisted.logger import ILogObserver
 from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, Standing, UnreadableJob
-from dalga.model.key import JobKey, Position, RawKey
+from dalga.model.key import JobKey, RawKey
+from dalga.model.listing import Query
 from dalga.model.options import IfExists, Options
 from dalga.model.plan import ScheduleRequest, amended, plan
 from dalga.model.run import (
@@ -42,6 +43,7 @@ from dalga.store import PIECE, Claimed, Counts, Due, Dues, Made, Page, Recorded
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import WAITED, Override
 from dalga.store.schema import ALIVE
+from tests.lists import page_of
 
 T = TypeVar("T")
 
@@ -243,23 +245,14 @@ class FakeStore:
         """See `Store.get`."""
         return self._run("get", key, lambda: self._job(self._expect(key)))
 
-    def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Page]:
+    def page(self, query: Query) -> Deferred[Page]:
         """See `Store.page`."""
 
         def work() -> Page:
-            places = {
-                Position(row.key.path.encode(), row.key.body.encode()): row
-                for row in self.rows.values()
-                if row.override != Override.DELETED and path in (None, row.key.path)
-            }
-            found = sorted(place for place in places if after is None or place > after)
-            more = len(found) > limit
-            return Page(
-                [self._job(places[place]) for place in found[:limit]],
-                found[limit - 1] if more else None,
-            )
+            there = (row for row in self.rows.values() if row.override != Override.DELETED)
+            return page_of(((row.id, self._job(row)) for row in there), query, self.time)
 
-        return self._run("page", (path, after, limit), work)
+        return self._run("page", query, work)
 
     def trigger(self, key: RawKey) -> Deferred[Job]:
         """See `Store.trigger`."""

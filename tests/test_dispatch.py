@@ -53,6 +53,7 @@ from dalga.model.setback import Reach
 from dalga.store import Claimed, Due, Recorded, Store
 from tests.examples import RUN, ended
 from tests.fakes import EPOCH, FakeEndpoint, FakeStore, noting
+from tests.lists import by_key
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase
 
 TIMEOUT = 10.0
@@ -2309,7 +2310,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
             waits = job.due is not None and job.due > store.clock.now()
             seen.append((job.schedule, job.attempts, job.running, job.error, waits))
             seen.append((job.successes, job.skipped, job.standing, job.disabled, job.due is None))
-        page = await store.page(None, None, 1)
+        page = await store.page(by_key(None, None, 1))
         seen.append(([job.key for job in page.jobs], page.last is None))
         counts = await store.counts()
         seen.append((counts.total, counts.pending, counts.running, counts.instances))

@@ -28,7 +28,7 @@ MODEL = (
     *("duration", "zone", "cron", "schedule", "retry", "delivery"),
     *("key", "name", "precondition", "idempotency", "address", "answers", "headers"),
     *("options", "agreement", "reading", "reading_delivery", "writing", "fields"),
-    *("grid", "lateness", "job", "run", "plan", "patch", "setback"),
+    *("grid", "lateness", "job", "state", "listing", "run", "plan", "patch", "setback"),
 )
 CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),
@@ -43,8 +43,8 @@ DISPATCH = (
     *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "upkeep", "scheduler"),
 )
 WEB = (
-    *("errors", "bodies", "head", "cursors", "conditional", "parameters", "presentation"),
-    *("request", "api", "server"),
+    *("errors", "bodies", "head", "cursors", "conditional", "parameters", "lists"),
+    *("presentation", "request", "api", "server"),
 )
 FOLDERS = {
     "model": MODEL,
@@ -69,6 +69,7 @@ PURE = (
     "web.cursors",
     "web.conditional",
     "web.parameters",
+    "web.lists",
 )
 APPLICATION = (
     *(f"dispatch.{name}" for name in DISPATCH),

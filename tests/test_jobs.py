@@ -28,6 +28,7 @@ from dalga.model.schedule import Every, Once
 from dalga.operations import Operations, Status, Timetable
 from tests.examples import ended
 from tests.fakes import EPOCH, FakeStore
+from tests.lists import by_key
 
 T = TypeVar("T")
 
@@ -198,10 +199,10 @@ class CallTests(JobsTestCase):
         """Jobs are listed a page at a time, those of a path by themselves."""
         for path, body in (("a", "2"), ("b", "1"), ("a", "1")):
             self.store.insert(path, body=body)
-        page = self.successResultOf(self.ask(self.jobs.page("a", None, 1)))
+        page = self.successResultOf(self.ask(self.jobs.page(by_key("a", None, 1))))
         self.assertEqual([job.key for job in page.jobs], [JobKey("a", "1")])
         assert page.last is not None
-        page = self.successResultOf(self.ask(self.jobs.page("a", page.last, 1)))
+        page = self.successResultOf(self.ask(self.jobs.page(by_key("a", page.last, 1))))
         self.assertEqual(([job.key for job in page.jobs], page.last), ([JobKey("a", "2")], None))
 
     def test_run_times(self) -> None:

@@ -24,6 +24,7 @@ from dalga.store import Claimed
 from dalga.store import runs as store_runs
 from dalga.store.table import JobsTable
 from tests.examples import THEN, ended
+from tests.lists import by_key
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
 
 KEY = JobKey("check_feed", "1234")
@@ -171,28 +172,30 @@ class ScheduleTests(EngineTestCase):
         await store.put(JobKey("c", "a"), EACH_MINUTE)
         seen = [[job.key.path for job in page] for page in await self.pages(store, None, 2)]
         self.assertEqual(seen, [["a", "b"], ["c", "c"], ["d", "e"]])
-        page = await store.page("a", None, 9)
+        page = await store.page(by_key("a", None, 9))
         self.assertEqual((len(page.jobs), page.last), (1, None))
         self.assertIsInstance(page.jobs[0], UnreadableJob)
-        self.assertEqual((await store.page("A", None, 9)).jobs, [])
+        self.assertEqual((await store.page(by_key("A", None, 9))).jobs, [])
         # Deleted during its run, and a key that is no text.
         await store.claim(2, LONG)
-        (running,) = [job for job in (await store.page(None, None, 9)).jobs if job.key.path == "d"]
+        (running,) = [
+            job for job in (await store.page(by_key(None, None, 9))).jobs if job.key.path == "d"
+        ]
         assert isinstance(running, Job) and running.running
         await store.delete(running.key)
         value = "CAST(x'ff' AS TEXT)" if self.engine == "sqlite" else "x'ff'"
         self.sql(f"UPDATE dalga SET path = {value} WHERE path = %s", (self.key("e"),))
-        page = await store.page(None, None, 9)
+        page = await store.page(by_key(None, None, 9))
         self.assertEqual([job.key.path for job in page.jobs], ["a", "b", "c", "c", "\ufffd"])
 
     async def pages(
         self, store: JobsTable, path: str | None, limit: int
     ) -> list[list[Job | UnreadableJob]]:
         """All pages of a list."""
-        page = await store.page(path, None, limit)
+        page = await store.page(by_key(path, None, limit))
         pages = [page.jobs]
         while page.last is not None:
-            page = await store.page(path, page.last, limit)
+            page = await store.page(by_key(path, page.last, limit))
             pages.append(page.jobs)
             self.assertLess(len(pages), 999)
         return pages

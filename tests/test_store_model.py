@@ -46,6 +46,7 @@ from dalga.store.table import JobsTable
 from dalga.store.transactions import Call, Timed
 from tests.examples import ended
 from tests.fakes import EPOCH, FakeStore
+from tests.lists import by_key
 from tests.stores import EACH_MINUTE, NOW, OVER, EngineTestCase, each_engine
 
 HOUR = timedelta(hours=1)
@@ -332,10 +333,10 @@ class Machine:
 
     def pages(self, store: JobsTable | FakeStore, path: str | None) -> list[list[Any]]:
         """All jobs, or those of a path: one on the first page, then two on each."""
-        page = result_of(store.page(path, None, 1))
+        page = result_of(store.page(by_key(path, None, 1)))
         pages = [page.jobs]
         while page.last is not None:
-            page = result_of(store.page(path, page.last, 2))
+            page = result_of(store.page(by_key(path, page.last, 2)))
             pages.append(page.jobs)
         return pages
 

@@ -17,6 +17,7 @@ from dalga.model.key import JobKey
 from dalga.model.run import Reschedule
 from dalga.store.statements import ANY_ID, Statements
 from dalga.store.table import JobsTable
+from tests.lists import by_key
 from tests.servers import start_server
 from tests.stores import LONG, NOW, EngineTestCase, each_engine, server
 
@@ -29,7 +30,7 @@ KEYS = [JobKey("check_feed", str(number)) for number in range(3)]
 async def walk(case: EngineTestCase, store: JobsTable) -> None:
     """All that a daemon does with a table."""
     await gatherResults([store.put(key, NOW) for key in KEYS])
-    page = await store.page(None, None, 9)
+    page = await store.page(by_key(None, None, 9))
     case.assertEqual([job.key for job in page.jobs], KEYS)
     await store.trigger(KEYS[0])
     dues = await store.due_within(timedelta(seconds=2), 9)

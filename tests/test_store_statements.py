@@ -29,6 +29,7 @@ from dalga.store.sqlite import SQLite
 from dalga.store.statements import Statements
 from dalga.store.table import JobsTable
 from tests.examples import ended
+from tests.lists import by_key
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine, each_verdict
 
 BOTH = (IfExists.UPDATE, IfExists.KEEP)
@@ -181,7 +182,7 @@ class ExecutedTests(EngineTestCase):
             names = tuple(column[0] for column in cursor.description)
             fields: tuple[str, ...] = getattr(select._row, "_fields", ())
             if select._row == PageRow.read:
-                fields = (*PageRow._fields[:2], *JobRow._fields)
+                fields = (*PageRow._fields[:-1], *JobRow._fields)
             if select._row == TextRow.read:
                 fields = ("text",)
             self.assertEqual(names, fields)
@@ -222,8 +223,8 @@ class ExecutedTests(EngineTestCase):
         await store.put(other, update)  # where nothing is there
         await store.put(key, replace(update, count=9))
         await store.put(key, replace(NOW, if_exists=IfExists.UPDATE))
-        page = await store.page("a", None, 1)
-        await store.page(None, page.last, 1)
+        page = await store.page(by_key("a", None, 1))
+        await store.page(by_key(None, page.last, 1))
         await store.disable(key)
         await store.enable(key)
         await store.trigger(key)

@@ -8,6 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.store.turns import Queue, Turns
+from tests.lists import by_key
 from tests.stores import LONG, EngineTestCase, each_engine
 
 
@@ -87,7 +88,7 @@ class ClaimTests(EngineTestCase):
         def noted(name: str, call: Deferred[Any]) -> Deferred[Any]:
             return call.addCallback(lambda _: order.append(name))
 
-        calls = [noted("list", store.page(None, None, 9)) for _ in range(9)]
+        calls = [noted("list", store.page(by_key(None, None, 9))) for _ in range(9)]
         calls.append(noted("claim", store.claim(9, LONG)))
         for call in calls:
             await call
@@ -96,7 +97,7 @@ class ClaimTests(EngineTestCase):
     async def test_a_close_leaves_nobody_waiting(self) -> None:
         """Calls that wait at the close end as those that come after it."""
         store = self.open_store()
-        calls = [store.page(None, None, 9) for _ in range(5)] + [store.claim(9, LONG)]
+        calls = [store.page(by_key(None, None, 9)) for _ in range(5)] + [store.claim(9, LONG)]
         ended: list[Any] = []
         for call in calls:
             call.addBoth(ended.append)

@@ -36,10 +36,11 @@ from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.model.delivery import MAX_PAYLOAD, Disabling, Notes
 from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
 from dalga.model.job import Job, Standing, UnreadableJob
-from dalga.model.key import JobKey, Position
+from dalga.model.key import JobKey
+from dalga.model.listing import Query
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.operations import EndpointShown, Operations
-from dalga.store import Counts, Page
+from dalga.store import Counts
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
 from dalga.web.api import Api
@@ -54,6 +55,7 @@ from dalga.web.server import (
     make_site,
 )
 from tests.fakes import noting
+from tests.lists import page_of
 from tests.test_fields import PUTS
 
 reactor: Any = real_reactor
@@ -112,18 +114,8 @@ class MemoryStore:
     def get(self, key: JobKey) -> Deferred[Any]:
         return self._call("get", lambda: self._find(key))
 
-    def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Any]:
-        def page() -> Page:
-            rows = {
-                Position(job.key.path.encode(), job.key.body.encode()): job
-                for job in self.rows.values()
-                if path in (None, job.key.path)
-            }
-            found = sorted(place for place in rows if after is None or place > after)
-            last = found[limit - 1] if len(found) > limit else None
-            return Page([rows[place] for place in found[:limit]], last)
-
-        return self._call("page", page)
+    def page(self, query: Query) -> Deferred[Any]:
+        return self._call("page", lambda: page_of(enumerate(self.rows.values()), query, self.time))
 
     def trigger(self, key: JobKey) -> Deferred[Any]:
         def trigger() -> Job:
@@ -1170,7 +1162,7 @@ class PageTests(APITestCase):
             (b"?limit=1001", "limit is '1001': it takes a whole number from 1 to 1000"),
             (b"?cursor=x", "cursor is 'x', which is none: it takes what the page before gave"),
             (b"?path=", "the job's path is empty: give 1 to 255 characters"),
-            (b"?sort-by=id", "there is no parameter 'sort-by': a list of jobs takes path, limit,"),
+            (b"?sort-by=id", "there is no parameter 'sort-by' (did you mean sort?): a list of"),
         ]:
             answer = await self.ask(b"GET /jobs" + query)
             self.assertIn(b"HTTP/1.1 400 ", answer)

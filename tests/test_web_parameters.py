@@ -22,11 +22,11 @@ from dalga.model.plan import Plan, RawRequest, ScheduleRequest, plan
 from dalga.model.zone import Gap, Overlap
 from dalga.web.bodies import FORM, JSON, MAX_PAIRS, MAX_VALUES
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
+from dalga.web.lists import listing
 from dalga.web.parameters import (
     RunTimes,
     enablement,
     job_key,
-    listing,
     preview,
     run_times,
     schedule_request,

@@ -17,7 +17,8 @@ from twisted.internet.defer import Deferred
 
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey, Position, RawKey
+from dalga.model.key import JobKey, RawKey
+from dalga.model.listing import Place, Query
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import End, Run
 from dalga.model.setback import Reach
@@ -74,12 +75,15 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of all jobs."""
+    """Some of the jobs of a list."""
 
-    #: In the order of path and body, both by their octets in UTF-8.
+    #: In the order of the list.
     jobs: list[Job | UnreadableJob]
-    #: The last job's place; None if there are no more jobs after it.
-    last: Position | None
+    #: Where the page ended; None if there are no more jobs behind it.
+    last: Place | None
+    #: Whether it ended with fewer jobs than were asked for, as it had looked at many others, or for
+    #: long.
+    partial: bool = False
 
 
 class Made(NamedTuple):
@@ -221,13 +225,10 @@ class Store(Protocol):
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """:raises JobNotFound: if there is no such job."""
 
-    def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Page]:
+    def page(self, query: Query) -> Deferred[Page]:
         """
-        Up to `limit` jobs, in the order of path and body. No more rows are read than that.
-
-        :param path: only jobs with this path; None for all jobs.
-        :param after: the place of the last job of the page before; None for the first page. Its
-            path is `path`, if there is one.
+        Some jobs of a list. See `dalga.model.listing`, and `dalga.store.listing` for how many rows
+        are read.
         """
 
     def trigger(self, key: RawKey) -> Deferred[Job]:

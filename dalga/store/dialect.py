@@ -58,6 +58,15 @@ class Dialect(Protocol):
     #: The same for the index of due times. If most rows are due, the optimizer would sort the whole
     #: table instead. A claim would then lock all due rows, and other instances would find none.
     by_due: str
+    #: The same for the index of `disabled` and `standing`.
+    by_state: str
+    #: The same for the index of tags, behind the name of the table of tags.
+    by_tag: str
+    #: The same for the index of the ids of jobs that have tags.
+    by_tagged: str
+    #: Between two tables of a FROM: the rows of the first one are gone through, and those of the
+    #: second one are looked up for each.
+    then_join: str
     #: A condition that always holds. As `now` does, it fails if the tables are of another schema
     #: version, and until the transaction ends, no upgrade can give them another version.
     same_version: str
@@ -124,6 +133,9 @@ class Dialect(Protocol):
 
     def octets(self, name: str, is_blob: bool) -> str:
         """SQL for a parameter that has octets which were read from a column of the key."""
+
+    def time_octets(self, name: str, is_blob: bool) -> str:
+        """SQL for a parameter that has the octets of a time column's text."""
 
     def instant(self, instant: datetime) -> object:
         """An aware datetime as a parameter."""

@@ -14,16 +14,15 @@ from twisted.internet.defer import Deferred
 from dalga.errors import JobDisabled, JobOver
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey, Position, RawKey
+from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.schedule import timestamp
-from dalga.store import PIECE, Counts, Made, Page
+from dalga.store import PIECE, Counts, Made
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.group_commit import GroupCommit, Locked
 from dalga.store.idempotency import Keys, Once
-from dalga.store.keyed import KeyedRows, not_found, octets
+from dalga.store.keyed import KeyedRows, not_found
 from dalga.store.puts import Put, Puts
-from dalga.store.rows import PageRow, read_job, shown_key
 from dalga.store.schema import ALIVE, MAX_LEASE
 from dalga.store.statements import Statements
 from dalga.store.transactions import Conflict, Transactions
@@ -84,27 +83,6 @@ class Jobs:
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
         return self._gets.run(key)
-
-    def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Page]:
-        """See `Store.page`."""
-
-        def work(cursor: Cursor, now: datetime, since: float) -> Page:
-            rows: list[PageRow] = []
-            for condition, values in self._ranges(path, after):
-                if len(rows) <= limit:
-                    statement = self._sql.page(condition)
-                    rows += statement.fetch(cursor, limit=limit + 1 - len(rows), **values)
-            jobs = [
-                read_job(job, shown_key(job.path, job.body), now, self._dialect.read_instant)
-                for job in (row.job for row in rows[:limit])
-            ]
-            if len(rows) <= limit:
-                return Page(jobs, None)
-            last = rows[limit - 1]
-            kinds = bool(last.path_is_blob), bool(last.body_is_blob)
-            return Page(jobs, Position(octets(last.job.path), octets(last.job.body), *kinds))
-
-        return self._lane.run(work)
 
     def trigger(self, key: RawKey) -> Deferred[Job]:
         """See `Store.trigger`."""
@@ -188,25 +166,6 @@ class Jobs:
             )
 
         return self._lane.run(work)
-
-    def _ranges(
-        self, path: str | None, after: Position | None
-    ) -> list[tuple[str, dict[str, object]]]:
-        """
-        The rows after a place, as ranges of the key's index, one after the other. MySQL makes no
-        range of an OR, or of a row value.
-        """
-        if after is None:
-            if path is None:
-                return [("", {})]
-            return [("AND path = %(path)s", {"path": self._dialect.key(path)})]
-        known = self._dialect.octets("path", after.path_is_blob)
-        body = self._dialect.octets("body", after.body_is_blob)
-        rest: tuple[str, dict[str, object]] = (
-            f"AND path = {known} AND body > {body}",
-            {"path": after.path, "body": after.body},
-        )
-        return [rest] if path is not None else [rest, (f"AND path > {known}", {"path": after.path})]
 
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[RawKey]

@@ -208,6 +208,10 @@ class MySQL:
     by_id = " FORCE INDEX (PRIMARY)"
     by_key = " FORCE INDEX (job)"
     by_due = " FORCE INDEX (due)"
+    by_state = " FORCE INDEX (state)"
+    by_tag = " FORCE INDEX (PRIMARY)"
+    by_tagged = " FORCE INDEX (id)"
+    then_join = "STRAIGHT_JOIN"
     one_writer = False
     skip_locked = " FOR UPDATE SKIP LOCKED"
 
@@ -558,6 +562,9 @@ class MySQL:
 
     def octets(self, name: str, is_blob: bool) -> str:
         return f"%({name})s"
+
+    def time_octets(self, name: str, is_blob: bool) -> str:
+        return f"CAST(%({name})s AS DATETIME(6))"
 
     def instant(self, instant: datetime) -> object:
         return instant_text(instant)

@@ -258,12 +258,13 @@ class PageRow(NamedTuple):
 
     path_is_blob: Any
     body_is_blob: Any
+    due_is_blob: Any
     job: JobRow
 
     @classmethod
-    def read(cls, path_is_blob: Any, body_is_blob: Any, *job: Any) -> PageRow:
-        """Of the columns, the job's behind the other two."""
-        return cls(path_is_blob, body_is_blob, JobRow(*job))
+    def read(cls, path_is_blob: Any, body_is_blob: Any, due_is_blob: Any, *job: Any) -> PageRow:
+        """Of the columns, the job's behind the other three."""
+        return cls(path_is_blob, body_is_blob, due_is_blob, JobRow(*job))
 
 
 class RunRow(NamedTuple):

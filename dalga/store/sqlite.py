@@ -70,7 +70,9 @@ class SQLite:
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
     now = "SELECT UTC_TIMESTAMP(6) AS now, NULL AS has_instances"  # `begin` looks at the version
     same_version = "TRUE"  # `begin` looks
-    by_id = by_key = by_due = ""
+    by_id = by_key = by_due = by_tag = by_tagged = ""
+    by_state = f' INDEXED BY "{TABLE}_state"'
+    then_join = "CROSS JOIN"
     one_writer = True
     skip_locked = ""
 
@@ -204,6 +206,8 @@ class SQLite:
 
     def octets(self, name: str, is_blob: bool) -> str:
         return f"%({name})s" if is_blob else f"CAST(%({name})s AS TEXT)"
+
+    time_octets = octets
 
     def instant(self, instant: datetime) -> object:
         return instant_text(instant)

@@ -35,7 +35,6 @@ from dalga.store.rows import (
     NowRow,
     NumberRow,
     Override,
-    PageRow,
     RunRow,
     TextRow,
     TokenRow,
@@ -226,20 +225,6 @@ class Statements:
             f"""
             SELECT {columns(JobRow)} FROM {self._table}
             WHERE override <> {Override.DELETED} AND ({ANY_KEY})
-            """,
-        )
-
-    def page(self, condition: str) -> Select[PageRow]:
-        dialect = self._dialect
-        return self._select(
-            PageRow.read,
-            f"""
-            SELECT
-                {dialect.is_blob("path")} AS path_is_blob,
-                {dialect.is_blob("body")} AS body_is_blob,
-                {columns(JobRow)}
-            FROM {self._table}{dialect.by_key} WHERE override <> {Override.DELETED} {condition}
-            ORDER BY path, body LIMIT %(limit)s
             """,
         )
 

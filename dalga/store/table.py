@@ -21,7 +21,8 @@ from twisted.internet.defer import Deferred
 from dalga.errors import StartupError
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey, Position, RawKey
+from dalga.model.key import JobKey, RawKey
+from dalga.model.listing import Query
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import End
 from dalga.model.setback import Reach
@@ -31,6 +32,7 @@ from dalga.store.dialect import Cursor, Dialect
 from dalga.store.instances import Instances
 from dalga.store.jobs import Jobs
 from dalga.store.keyed import KeyedRows
+from dalga.store.listing import Listing
 from dalga.store.puts import Puts
 from dalga.store.rows import TOKEN_LENGTH
 from dalga.store.runs import Runs
@@ -82,6 +84,7 @@ class JobsTable:
         rows = KeyedRows(dialect, sql)
         puts = Puts(dialect, sql, rows)
         self._jobs = Jobs(dialect, sql, api_lane, rows, puts)
+        self._listing = Listing(dialect, api_lane)
         self._runs = Runs(dialect, clock, sql, run_lane, token)
         self._instances = Instances(dialect, sql, run_lane)
         self._trial = Trial(dialect, clock, sql, rows, puts, token)
@@ -192,9 +195,9 @@ class JobsTable:
         """See `Store.get`."""
         return self._jobs.get(key)
 
-    def page(self, path: str | None, after: Position | None, limit: int) -> Deferred[Page]:
+    def page(self, query: Query) -> Deferred[Page]:
         """See `Store.page`."""
-        return self._jobs.page(path, after, limit)
+        return self._listing.page(query)
 
     def trigger(self, key: RawKey) -> Deferred[Job]:
         """See `Store.trigger`."""

@@ -16,11 +16,11 @@ from dalga.operations import Operations
 from dalga.web.bodies import JSON
 from dalga.web.cursors import cursor_text
 from dalga.web.errors import problem_of, unexpected
+from dalga.web.lists import listing, next_page
 from dalga.web.parameters import (
     JOBS,
     enablement,
     job_key,
-    listing,
     no_job,
     owner_key,
     preview,
@@ -30,7 +30,6 @@ from dalga.web.parameters import (
 from dalga.web.presentation import (
     endpoints_json,
     job_json,
-    next_page,
     page_json,
     run_times_json,
     status_json,
@@ -113,14 +112,14 @@ class Api:
     @app.route("/jobs", methods=["GET"])
     async def page(self, request: ApiRequest) -> bytes:
         """List jobs, a page at a time."""
-        asked = listing(request.query)
-        page = await self._operations.page(asked.path, asked.cursor, asked.limit)
+        query = listing(request.query)
+        page = await self._operations.page(query)
         problem_of = self._operations.problem
         if page.last is None:
             return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, None, problem_of))
-        cursor = cursor_text(page.last, asked.path)
+        cursor = cursor_text(page.last, query.filters)
         body = request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, cursor, problem_of))
-        link = next_page(asked.path, asked.limit, cursor)
+        link = next_page(query, cursor)
         request.responseHeaders.setRawHeaders(b"Link", [link.encode("ascii")])
         return body
 

@@ -1,61 +1,137 @@
 """
 Cursors: the place where a page of jobs ended, as text that clients give back. Pure.
 
-A cursor holds the key of the page's last job, and whether the list is of one path. It is not
-secret, and good for any instance. Its digest tells a cursor that was changed or cut off, which
-would lead to another page.
+A cursor holds the place, and which list it is of: of a list without filters, or of one path, the
+path itself; of another list, a digest of its filters. It is not secret, and good for any instance.
+Its own digest tells a cursor that was changed or cut off, which would lead to another page.
 """
 
 from __future__ import annotations
 
+import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
 
 from dalga.model.key import Position
+from dalga.model.listing import ALL, Driver, DuePlace, Filters, Place, StatePlace
 
 _DIGEST = 6  # octets
-_PATH_BLOB, _BODY_BLOB, _OF_A_PATH = 1, 2, 4
+_ID = 8  # octets
+#: Bits of the first octet. The first two are of the place of a key; of the place of a due time,
+#: they say that it is a BLOB, and that there is a due time at all.
+_PATH_BLOB, _BODY_BLOB, _OF_A_PATH, _FILTERED = 1, 2, 4, 8
+_DUE_BLOB, _HAS_DUE = 1, 2
 
 _UNCHANGED = (
     "it takes what the page before gave, unchanged; leave it out to begin with the first page"
 )
 
 
-def cursor_text(last: Position, path: str | None) -> str:
+def cursor_text(last: Place, filters: Filters) -> str:
     """
-    :param last: the place of the page's last job.
-    :param path: the path whose jobs are listed; None for all jobs.
+    :param last: where the page ended, by the driver of the filters.
+    :param filters: those of the list.
     """
-    flags = (
-        _PATH_BLOB * last.path_is_blob
-        | _BODY_BLOB * last.body_is_blob
-        | _OF_A_PATH * (path is not None)
-    )
-    return _text(bytes([flags]) + len(last.path).to_bytes(4, "big") + last.path + last.body)
+    flags, place = _place(last)
+    if not _are_others(filters):
+        return _text(bytes([flags | _OF_A_PATH * (filters.path is not None)]) + place)
+    return _text(bytes([flags | _FILTERED]) + _digest_of(filters) + place)
 
 
-def cursor_from_text(text: str, path: str | None) -> Position:
+def cursor_from_text(text: str, filters: Filters) -> Place:
     """
     Read a cursor that `cursor_text` wrote for the same list.
 
-    :param path: the path whose jobs are listed now; None for all jobs.
+    :param filters: those of the list now.
     :raises ValueError: for another text. The message says what is wrong and what would do, as the
         rest of a sentence.
     """
     octets = _octets(text)
     if octets is None:
         raise ValueError(f"is none: {_UNCHANGED}")
-    flags, end = octets[0], 5 + int.from_bytes(octets[1:5], "big")
-    kinds = bool(flags & _PATH_BLOB), bool(flags & _BODY_BLOB)
-    last = Position(octets[5:end], octets[end:], *kinds)
+    flags, rest = octets[0], octets[1:]
+    if flags & _FILTERED or _are_others(filters):
+        digest = rest[:_DIGEST] if flags & _FILTERED else b""
+        if digest != _digest_of(filters):
+            raise ValueError(
+                "is of another list: give the same filters and sort as for the page before, or "
+                "leave cursor out to begin with the first page"
+            )
+        place = _place_from(flags, rest[_DIGEST:], filters.driver)
+        if place is None:
+            raise ValueError(f"is none: {_UNCHANGED}")
+        return place
+    last = _position(flags, rest)
     listed = last.path.decode("utf-8", "replace") if flags & _OF_A_PATH else None
-    if listed != path:
+    if listed != filters.path:
         of = "all jobs" if listed is None else f"the jobs with path {listed!r:.40}"
         raise ValueError(
             f"is of a list of {of}: give the same path as for the page before, or leave cursor out "
             "to begin with the first page"
         )
     return last
+
+
+def _are_others(filters: Filters) -> bool:
+    """Whether there are filters beside the path."""
+    return replace(filters, path=None) != ALL
+
+
+def _digest_of(filters: Filters) -> bytes:
+    """The same for all filters that mean the same list."""
+
+    def moment(time: datetime | None) -> str | None:
+        return None if time is None else time.isoformat()
+
+    named = [
+        filters.driver,
+        filters.path,
+        filters.prefix,
+        filters.body,
+        filters.endpoint,
+        sorted(filters.tags),
+        sorted(filters.states),
+        moment(filters.due_before),
+        moment(filters.due_after),
+        filters.contains,
+        filters.sort,
+    ]
+    return sha256(b"dalga filters 1\n" + json.dumps(named).encode()).digest()[:_DIGEST]
+
+
+def _place(last: Place) -> tuple[int, bytes]:
+    """A place in octets, and its bits of the first octet."""
+    match last:
+        case DuePlace():
+            flags = _DUE_BLOB * last.is_blob | _HAS_DUE * (last.due is not None)
+            return flags, last.id.to_bytes(_ID, "big") + (last.due or b"")
+        case StatePlace():
+            return 0, bytes([last.disabled, last.standing]) + last.id.to_bytes(_ID, "big")
+        case _:
+            flags = _PATH_BLOB * last.path_is_blob | _BODY_BLOB * last.body_is_blob
+            return flags, len(last.path).to_bytes(4, "big") + last.path + last.body
+
+
+def _place_from(flags: int, octets: bytes, driver: Driver) -> Place | None:
+    """What `_place` wrote; None for octets that it does not write."""
+    if driver in (Driver.KEY, Driver.TAG):
+        return _position(flags, octets)
+    at = 0 if driver is Driver.DUE else 2
+    id = int.from_bytes(octets[at : at + _ID], "big")
+    if len(octets) < at + _ID or id >= 1 << 63:
+        return None
+    if driver is Driver.STATE:
+        return StatePlace(octets[0], octets[1], id)
+    has_due, is_blob = bool(flags & _HAS_DUE), bool(flags & _DUE_BLOB)
+    return DuePlace(octets[_ID:] if has_due else None, id, is_blob)
+
+
+def _position(flags: int, octets: bytes) -> Position:
+    end = 4 + int.from_bytes(octets[:4], "big")
+    kinds = bool(flags & _PATH_BLOB), bool(flags & _BODY_BLOB)
+    return Position(octets[4:end], octets[end:], *kinds)
 
 
 def _text(octets: bytes) -> str:

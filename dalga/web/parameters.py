@@ -1,5 +1,6 @@
 """
-A request's path -> `RawKey`; its query and body -> `RawRequest`, `Listing` and the like. Pure.
+A request's path -> `RawKey`; its query and body -> `RawRequest`, `RunTimes` and the like.
+Pure.
 
 The sentence of a refusal names the part of the request, what was given and what would do. Which of
 a job's parameters go together is judged in `dalga.model.plan.ScheduleRequest`.
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from dalga.errors import MOST_MISTAKES, SHOWN, InvalidRequest, all_of, pointer_to, shown
 from dalga.model.delivery import AS_CONFIGURED, Retry
 from dalga.model.fields import READERS, RETRY_PARTS
-from dalga.model.key import Position, RawKey, check_length
+from dalga.model.key import RawKey, check_length
 from dalga.model.plan import RawRequest, placed
 from dalga.model.reading import (
     Number,
@@ -31,7 +32,6 @@ from dalga.model.reading import (
 )
 from dalga.model.reading_delivery import changed_headers, changed_retry
 from dalga.web.bodies import JSON, body_pairs, form_pairs, json_members, media_type, unescaped
-from dalga.web.cursors import cursor_from_text
 from dalga.web.errors import UnknownResource
 
 JOBS = b"/jobs/"
@@ -39,10 +39,6 @@ JOBS = b"/jobs/"
 #: The largest number of run times in a list, and the number if no limit is given.
 MAX_LISTED = 100
 LISTED = 10
-
-#: The largest number of jobs on a page, and the number if no limit is given.
-MAX_PAGE = 1000
-PAGE = 100
 
 
 def job_key(path: bytes) -> RawKey:
@@ -191,33 +187,6 @@ def run_times(query: bytes) -> RunTimes:
     return RunTimes(**values)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Which jobs a GET of all jobs asks for."""
-
-    #: Only jobs with this path; None for all.
-    path: str | None = None
-    limit: int = PAGE
-    #: The place of the last job of the page before this one; None for the first page.
-    cursor: Position | None = None
-
-
-def listing(query: bytes) -> Listing:
-    """
-    Read the parameters of a GET of all jobs.
-
-    :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
-    """
-    values = read_values(form_pairs(query), _LISTING, "a list of jobs takes")
-    given = values.pop("cursor", None)
-    if given is None:
-        return Listing(**values)
-    try:
-        return Listing(**values, cursor=cursor_from_text(given, values.get("path")))
-    except ValueError as problem:
-        raise InvalidRequest(f"cursor is {shown(given)}, which {problem}") from None
-
-
 def preview(query: bytes) -> tuple[RawRequest, RunTimes]:
     """
     Read the parameters of a preview: those of a PUT, and `limit` and `after`.
@@ -233,25 +202,6 @@ def preview(query: bytes) -> tuple[RawRequest, RunTimes]:
 def listed(name: str, value: str) -> int:
     """:return: a whole number, 1 to `MAX_LISTED`."""
     return whole(name, value, 1, MAX_LISTED, f"it takes a whole number from 1 to {MAX_LISTED}")
-
-
-@of_text
-def limit(name: str, value: str) -> int:
-    """:return: a whole number, 1 to `MAX_PAGE`."""
-    return whole(name, value, 1, MAX_PAGE, f"it takes a whole number from 1 to {MAX_PAGE}")
-
-
-@of_text
-def path(name: str, value: str) -> str:
-    """:return: a text that may be a job's path."""
-    check_length(name, value)
-    return value
-
-
-@of_text
-def cursor(name: str, value: str) -> str:
-    """:return: the text; `listing` reads the cursor in it."""
-    return value
 
 
 #: The keys of a job's state in its JSON, with "-" for "_". A PUT that ignored one of them would run
@@ -290,9 +240,6 @@ _WHICH: Mapping[str, Reader] = MappingProxyType({"limit": listed, "after": insta
 
 #: The parameters of a GET of a job's run times. `count` is the older name of `limit`.
 _RUN_TIMES: Mapping[str, Reader] = MappingProxyType({**_WHICH, "count": listed})
-
-#: The parameters of a GET of all jobs.
-_LISTING: Mapping[str, Reader] = MappingProxyType({"path": path, "limit": limit, "cursor": cursor})
 
 #: The parameters of a preview.
 _PREVIEW: Mapping[str, Reader] = MappingProxyType({**READERS, **_WHICH})

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from dalga.model.fields import shown_parameters
 from dalga.model.job import Job, Standing, UnreadableJob
@@ -45,22 +44,9 @@ def page_json(page: Page, cursor: str | None, problem_of: ProblemOf = lambda job
     members: dict[str, Any] = {"jobs": Written(f"[{jobs}]")}
     if cursor is not None:
         members["cursor"] = cursor
+    if page.partial:
+        members["partial"] = True
     return _octets(_members_text(members))
-
-
-def next_page(path: str | None, limit: int, cursor: str) -> str:
-    """
-    The value of a Link header (RFC 8288) that leads to the next page.
-
-    Its target is a query alone, so that it is right behind a proxy that has this list at another
-    path (RFC 3986 section 5.2).
-    """
-    query = (
-        {"limit": limit, "cursor": cursor}
-        if path is None
-        else {"path": path, "limit": limit, "cursor": cursor}
-    )
-    return f'<?{urlencode(query, quote_via=quote)}>; rel="next"'
 
 
 def _job(job: Job | UnreadableJob, problem_of: ProblemOf) -> dict[str, Any]:

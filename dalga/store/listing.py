@@ -1,0 +1,108 @@
+"""
+Lists of jobs, a page at a time. `dalga.model.listing` says which jobs, and by which index.
+
+A page whose filters its index serves reads the rows that it shows, and no others. With further
+filters it looks at slices of the index, one after the other, until the page is full, or `SCANNED`
+rows have been looked at, or `PATIENCE` is over. In the last two cases it is a partial page, which
+ended at the last row that was looked at. A slice takes two statements::
+
+    its rows    SELECT ... FROM (the ids of the slice, by the index alone) JOIN the jobs by id
+                WHERE the further filters
+    its end     the place of its last row, by the index alone
+
+What always holds: no statement passes over, or sorts, more rows than a slice has (P7, P10).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from functools import partial
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.listing import Filters, Place, Query
+from dalga.store import Page
+from dalga.store.clock import steady_seconds
+from dalga.store.dialect import Cursor, Dialect
+from dalga.store.ranges import Ranges
+from dalga.store.rows import PageRow, read_job, shown_key
+from dalga.store.transactions import Transactions
+
+#: A page begins no slice after it has looked at this many rows in whole slices. (Beside a whole
+#: slice, it may have looked at the rest of a path, which was less than a slice.)
+SCANNED = 2_000
+
+#: A page begins no slice after this time, in seconds of the steady clock. On SQLite a claim may
+#: wait for a page that is under way.
+PATIENCE = 0.01
+
+#: How many rows the first slice has at least, and another one at most, unless the page has more.
+FIRST, SLICE = 100, 500
+
+
+class _Shown(NamedTuple):
+    """A job on the page."""
+
+    row: PageRow
+    job: Job | UnreadableJob
+
+
+class Listing:
+    """
+    :param lane: the transactions of the API.
+    :param steady: the steady clock, in seconds.
+    """
+
+    def __init__(
+        self, dialect: Dialect, lane: Transactions, steady: Callable[[], float] = steady_seconds
+    ) -> None:
+        self._dialect = dialect
+        self._lane = lane
+        self._steady = steady
+
+    def page(self, query: Query) -> Deferred[Page]:
+        """See `Store.page`."""
+        return self._lane.run(partial(self._page, query))
+
+    def _page(self, query: Query, cursor: Cursor, now: datetime, since: float) -> Page:
+        limit, until = query.limit, self._steady() + PATIENCE
+        index = Ranges(self._dialect, query.filters, now)
+        ranges = deque(index.ranges(query.after))
+        shown: list[_Shown] = []
+        scanned, size = 0, max(limit + 1, FIRST)
+        while ranges:
+            wanted = limit + 1 - len(shown)
+            rows = index.rows(ranges[0], size, wanted).fetch(cursor)
+            shown += self._shown(query.filters, rows, now)
+            if len(shown) > limit:
+                return _page(shown[:limit], index.place(shown[limit - 1].row))
+            place: Place | None = None
+            if len(rows) == wanted:
+                place = index.place(rows[-1])  # some of them are not shown
+            elif index.leaves_out:
+                ends = index.end(ranges[0], size).fetch(cursor)
+                place = index.place_of_end(ends[0]) if ends else None
+            if place is None:
+                ranges.popleft()  # it had no more rows than these
+                continue
+            scanned += size
+            if scanned >= SCANNED or self._steady() >= until:
+                return _page(shown, place, partial=len(shown) < limit)
+            ranges = deque(index.ranges(place))
+            size = min(4 * size, SLICE, SCANNED - scanned)
+        return _page(shown, None)
+
+    def _shown(self, filters: Filters, rows: Iterable[PageRow], now: datetime) -> Iterator[_Shown]:
+        for row in rows:
+            key = shown_key(row.job.path, row.job.body)
+            job = read_job(row.job, key, now, self._dialect.read_instant)
+            if filters.fit(job, now):
+                yield _Shown(row, job)
+
+
+def _page(shown: list[_Shown], last: Place | None, partial: bool = False) -> Page:
+    return Page([each.job for each in shown], last, partial)

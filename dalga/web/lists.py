@@ -1,0 +1,146 @@
+"""
+The query of a list of jobs -> a `Query`, and back, for the link to the next page. Pure.
+
+`tag` and `state` may be given several times, for jobs to which any of them applies. All other
+parameters are given once, and each of them leaves jobs out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from dalga.errors import InvalidRequest, shown
+from dalga.model.key import MAX_KEY_LENGTH, check_length
+from dalga.model.listing import Filters, Query, Sort
+from dalga.model.reading import Reader, instant, of_text, one_of, whole
+from dalga.model.schedule import exact_timestamp
+from dalga.model.state import State
+from dalga.web.bodies import form_pairs
+from dalga.web.cursors import cursor_from_text
+from dalga.web.parameters import read_values
+
+#: The largest number of jobs on a page, and the number if no limit is given.
+MAX_PAGE = 1000
+PAGE = 100
+
+#: How many tags may be given. The index is gone through for each.
+MAX_TAGS = 10
+
+
+@of_text
+def limit(name: str, value: str) -> int:
+    """:return: a whole number, 1 to `MAX_PAGE`."""
+    return whole(name, value, 1, MAX_PAGE, f"it takes a whole number from 1 to {MAX_PAGE}")
+
+
+@of_text
+def of_key(name: str, value: str) -> str:
+    """:return: a text that may be a job's path, or its body."""
+    check_length(name, value)
+    return value
+
+
+@of_text
+def part(name: str, value: str) -> str:
+    """:return: a text that may be a part of a job's key."""
+    if not 0 < len(value) <= MAX_KEY_LENGTH:
+        raise InvalidRequest(f"{name} has {len(value)} characters: it takes 1 to {MAX_KEY_LENGTH}")
+    return value
+
+
+@of_text
+def cursor(name: str, value: str) -> str:
+    """:return: the text; `listing` reads the cursor in it."""
+    return value
+
+
+#: The parameters of a list of jobs.
+_LISTING: Mapping[str, Reader] = MappingProxyType(
+    {
+        "path": of_key,
+        "limit": limit,
+        "cursor": cursor,
+        "prefix": part,
+        "body": of_key,
+        "endpoint": part,
+        "tag": part,
+        "state": one_of(State),
+        "due-before": instant,
+        "due-after": instant,
+        "sort": one_of(Sort),
+        "contains": part,
+    }
+)
+
+#: The parameters that may be given several times, and the attributes of `Filters` that have them.
+_SEVERAL = {"tag": "tags", "state": "states"}
+
+
+def listing(query: bytes) -> Query:
+    """
+    Read the parameters of a GET of all jobs.
+
+    :raises InvalidRequest: for a parameter that is unknown, not understood, or repeated though it
+        is not to be, and for parameters that contradict each other.
+    """
+    pairs = form_pairs(query)
+    once = [(name, value) for name, value in pairs if name not in _SEVERAL]
+    values = read_values(once, _LISTING, "a list of jobs takes")
+    for name, attribute in _SEVERAL.items():
+        given = [value for each, value in pairs if each == name]
+        values[attribute] = frozenset(_LISTING[name](name, value) for value in given)
+    size, text = values.pop("limit", PAGE), values.pop("cursor", None)
+    filters = Filters(**{name.replace("-", "_"): value for name, value in values.items()})
+    _check(filters)
+    if text is None:
+        return Query(filters, limit=size)
+    try:
+        return Query(filters, cursor_from_text(text, filters), size)
+    except ValueError as problem:
+        raise InvalidRequest(f"cursor is {shown(text)}, which {problem}") from None
+
+
+def _check(filters: Filters) -> None:
+    """:raises InvalidRequest: for filters that contradict each other, or are too many."""
+    if filters.path is not None and filters.prefix is not None:
+        raise InvalidRequest(
+            "path and prefix are both given: give path for the jobs of this path alone, or prefix "
+            "for those of all paths that begin with it"
+        )
+    before, after = filters.due_before, filters.due_after
+    if before is not None and after is not None and before <= after:
+        raise InvalidRequest(
+            f"due_before is {exact_timestamp(before)}, which is not later than due_after, "
+            f"{exact_timestamp(after)}: no job is due between the two"
+        )
+    if len(filters.tags) > MAX_TAGS:
+        raise InvalidRequest(f"there are {len(filters.tags)} tags: a list takes {MAX_TAGS} at most")
+
+
+def next_page(query: Query, cursor: str) -> str:
+    """
+    The value of a Link header (RFC 8288) that leads to the page behind that of a query.
+
+    Its target is a query alone, so that it is right behind a proxy that has this list at another
+    path (RFC 3986 section 5.2).
+    """
+    filters = query.filters
+    named: list[tuple[str, Any]] = [
+        ("path", filters.path),
+        ("prefix", filters.prefix),
+        ("body", filters.body),
+        ("endpoint", filters.endpoint),
+        *(("tag", tag) for tag in sorted(filters.tags)),
+        *(("state", state) for state in sorted(filters.states)),
+        ("due_before", filters.due_before and exact_timestamp(filters.due_before)),
+        ("due_after", filters.due_after and exact_timestamp(filters.due_after)),
+        ("sort", filters.sort),
+        ("contains", filters.contains),
+        ("limit", query.limit),
+        ("cursor", cursor),
+    ]
+    given = [(name, value) for name, value in named if value is not None]
+    return f'<?{urlencode(given, quote_via=quote)}>; rel="next"'
