@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Self
 
 from dalga.errors import InvalidRequest, pointer_to, shown
-from dalga.model.agreement import check_delivery
+from dalga.model.agreement import check_delivery, says_what_is_sent
 from dalga.model.delivery import (
     AS_CONFIGURED,
     NO_NOTES,
@@ -83,8 +84,8 @@ class RawRequest(Chosen):
         return self.payload or self.payload_base64
 
 
-#: The attributes of `RawRequest`.
-_PARAMETERS = tuple(field.name for field in fields(RawRequest))
+#: The values of all attributes of a `RawRequest`, in order.
+_values_of = attrgetter(*(field.name for field in fields(RawRequest)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class ScheduleRequest(RawRequest):
 
         :raises InvalidRequest: for parameters that contradict each other.
         """
-        return cls(**{name: getattr(raw, name) for name in _PARAMETERS})
+        return cls(*_values_of(raw))
 
     def __post_init__(self) -> None:
         _check_request(self)
@@ -470,6 +471,8 @@ def _draft(request: ScheduleRequest, now: datetime, key: JobKey | None) -> Plan:
 
 
 def _delivery_of(request: ScheduleRequest) -> Delivery:
+    if not says_what_is_sent(request):
+        return PLAIN
     found = Delivery(
         payload=request.sent,
         content_type=request.content_type,
@@ -481,6 +484,8 @@ def _delivery_of(request: ScheduleRequest) -> Delivery:
 
 
 def _notes_of(request: ScheduleRequest) -> Notes:
+    if request.tags is None and request.description is None and request.redact is None:
+        return NO_NOTES
     found = Notes(request.tags or (), request.description, request.redact or ())
     return NO_NOTES if found == NO_NOTES else found
 

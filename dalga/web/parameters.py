@@ -394,9 +394,9 @@ def _with_retry(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
     :raises InvalidRequest: for a part that is given twice.
     """
-    alone = {name: values[name] for name in RETRY_PARTS if name in values}
-    if not alone:
+    if RETRY_PARTS.keys().isdisjoint(values):
         return values
+    alone = {name: values[name] for name in RETRY_PARTS if name in values}
     whole: Retry = values.get("retry", AS_CONFIGURED)
     for name in alone:
         if getattr(whole, RETRY_PARTS[name]) is not None:
