@@ -32,10 +32,11 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def going_back(first: str) -> list[str]:
-    """The block of statements in docs/upgrading.md that begins so, and is about going back."""
+def going_back(words: str) -> list[str]:
+    """The block of statements in docs/upgrading.md that has such words, and is about going back."""
     text = (CHECKOUT / "docs" / "upgrading.md").read_text(encoding="utf-8")
-    block = text[text.index(f"    {first}", text.index("## Going back")) :].partition("\n\n")[0]
+    blocks = re.findall(r"(?:^ {4}.*\n)+", text[text.index("## Going back") :], re.MULTILINE)
+    (block,) = (block for block in blocks if words in block)
     return [statement.strip() for statement in block.split(";") if statement.strip()]
 
 

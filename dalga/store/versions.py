@@ -275,32 +275,39 @@ def in_place(
     if dry_run:
         return ["this was a dry run: nothing has been changed"]
     for step in to_do:
+        done: list[str] = []
         try:
-            _take(dialect, cursor, step, table)
+            _take(dialect, cursor, step, table, done)
         except BaseException as error:
             sentence = explained(dialect, error)
-            left = _undo(dialect, cursor, step, version)
+            left = _undo(dialect, cursor, step, version, bool(done))
             if sentence is None:
                 raise
             raise StartupError(f"{sentence}; {left}") from error
     return [f"done: {table} has schema version {VERSION}", *_rights(dialect, version)]
 
 
-def _take(dialect: Dialect, cursor: Cursor, step: Step, table: str) -> None:
-    """Take a step."""
+def _take(dialect: Dialect, cursor: Cursor, step: Step, table: str, done: list[str]) -> None:
+    """
+    Take a step.
+
+    :param done: gets each statement that has changed the jobs table, or made a table beside it.
+    """
     for statement in step.renaming:
         cursor.execute(statement)
     # An instance may have begun after the first look.
     refuse_while_used(dialect, cursor, table)
     for statement in step.statements:
         cursor.execute(statement)
+        done.append(statement)
 
 
-def _undo(dialect: Dialect, cursor: Cursor, step: Step, version: int) -> str:
+def _undo(dialect: Dialect, cursor: Cursor, step: Step, version: int, begun: bool) -> str:
     """
     Give the table of instances its old name back; gives what to say about that.
 
     :param version: the schema version of the table before the first step.
+    :param begun: whether the step has added something that stays.
     """
     if dialect.upgrades_at_once:
         return "nothing has been changed"
@@ -310,9 +317,13 @@ def _undo(dialect: Dialect, cursor: Cursor, step: Step, version: int) -> str:
         if dialect.version(cursor, "") == step.version:
             if old and not dialect.columns(cursor, old) and dialect.columns(cursor, new):
                 cursor.execute(f"ALTER TABLE {dialect.named(new)} RENAME TO {dialect.named(old)}")
-            if step.version == version:
+            if step.version == version and not begun:
                 return "the table is as it was"
-            return f"the table has schema version {step.version} now"
+            still = "still has" if step.version == version else "has"
+            return (
+                f"the table {still} schema version {step.version}, and the same command goes on "
+                "from there"
+            )
     except Exception:
         pass  # what to say about that comes next
     return "the same command goes on from there"
