@@ -86,7 +86,7 @@ def listing(query: bytes) -> Query:
     :raises InvalidRequest: for a parameter that is unknown, not understood, or repeated though it
         is not to be, and for parameters that contradict each other.
     """
-    pairs = form_pairs(query)
+    pairs = [*form_pairs(query)]
     once = [(name, value) for name, value in pairs if name not in _SEVERAL]
     values = read_values(once, _LISTING, "a list of jobs takes")
     for name, attribute in _SEVERAL.items():
