@@ -49,13 +49,20 @@ class HeaderTests(SynchronousTestCase):
             *MESSAGE_HEADERS,
             *("Host", "CONTENT-LENGTH", "Transfer-Encoding", "Connection", "TE", "Keep-Alive"),
             *("dalga-run", "Dalga-Sched", "DALGA-ANYTHING", "dalga-"),
+            *("Dalga_Run", "content_length", "Transfer_Encoding"),
         ):
             self.assertTrue(is_of_dalga(name), name)
         for name in ("Content-Type", "User-Agent", "Authorization", "X-Dalga-Run", "Dalga"):
             self.assertFalse(is_of_dalga(name), name)
 
     def test_names_of_signatures(self) -> None:
-        for name in ("webhook-id", "Webhook-Signature", "WEBHOOK-TIMESTAMP", "webhook-"):
+        for name in (
+            "webhook-id",
+            "Webhook-Signature",
+            "WEBHOOK-TIMESTAMP",
+            "webhook-",
+            "Webhook_Id",
+        ):
             self.assertTrue(is_of_signature(name), name)
         for name in ("webhook", "X-Webhook-Id", "dalga-run"):
             self.assertFalse(is_of_signature(name), name)

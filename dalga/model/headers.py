@@ -58,14 +58,22 @@ def is_value(text: str) -> bool:
 
 
 def is_of_dalga(name: str) -> bool:
-    """Whether Dalga sets this header by itself. The name is in any case."""
-    name = name.lower()
+    """Whether Dalga sets this header by itself. The name is in any spelling."""
+    name = _one_spelling(name)
     return name in MESSAGE_HEADERS or name.startswith(RUN_PREFIX)
 
 
 def is_of_signature(name: str) -> bool:
-    """Whether this header is a part of a signature. The name is in any case."""
-    return name.lower().startswith(SIGNATURE_PREFIX)
+    """Whether this header is a part of a signature. The name is in any spelling."""
+    return _one_spelling(name).startswith(SIGNATURE_PREFIX)
+
+
+def _one_spelling(name: str) -> str:
+    """
+    A header's name as endpoints may see it. CGI and WSGI hand on ``Dalga_Run`` and ``Dalga-Run``
+    under the same name (RFC 3875 section 4.1.18).
+    """
+    return name.lower().replace("_", "-")
 
 
 def size_of(headers: Iterable[tuple[str, str]]) -> int:
