@@ -248,7 +248,9 @@ def _check_values(body: bytes) -> None:
 
 
 def _too_deep() -> InvalidRequest:
-    return InvalidRequest("the JSON body is nested too deeply: it takes one object")
+    return InvalidRequest(
+        "the JSON body is nested too deeply: its arrays and objects may stand in 100 others"
+    )
 
 
 def _mistake(text: str, error: json.JSONDecodeError) -> str:
