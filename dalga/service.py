@@ -175,7 +175,6 @@ def build(
         reactor=reactor,
         written=scheduler.expect,
         running=lambda: scheduler.running,
-        look=scheduler.look,
         instance=instance,
         in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
         variation=lambda: settings.policy.variation(random),

@@ -8,7 +8,7 @@ and wants the same answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -17,16 +17,21 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
+from dalga.model.answers import Meaning
+from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Disabling, Notes
 from dalga.model.idempotency import Idempotency
-from dalga.model.job import Job, Standing, UnreadableJob
+from dalga.model.job import AT_REST, Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Query
 from dalga.model.options import IfExists, Options
-from dalga.model.plan import ScheduleRequest, amended, plan
+from dalga.model.patch import replanned
+from dalga.model.plan import Plan, ScheduleRequest, amended, plan
+from dalga.model.precondition import Precondition
 from dalga.model.run import (
     Delete,
     Disable,
     End,
+    Finish,
     GiveBack,
     Outcome,
     Reschedule,
@@ -39,9 +44,9 @@ from dalga.model.run import (
 )
 from dalga.model.schedule import Every, Once, Schedule
 from dalga.model.setback import Reach, corrected
-from dalga.store import PIECE, Claimed, Counts, Due, Dues, Made, Page, Recorded
+from dalga.store import PIECE, Change, Claimed, Counts, Due, Dues, Made, Page, Recorded
 from dalga.store.clock import DatabaseClock
-from dalga.store.rows import WAITED, Override
+from dalga.store.rows import WAITED, Override, version_at
 from dalga.store.schema import ALIVE
 from tests.lists import page_of
 
@@ -72,6 +77,9 @@ class Row:
     skipped: int = 0
     standing: Standing = Standing.SOUND
     disabled: bool = False
+    delivery: Delivery = PLAIN
+    notes: Notes = NO_NOTES
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,40 +190,83 @@ class FakeStore:
         """There is no older table."""
         yield from ()
 
-    def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
+    def put(
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Job]:
         """See `Store.put`."""
 
         def work() -> Job:
-            row = next((row for row in self.rows.values() if row.key == key), None)
-            stays_disabled = False
-            is_there = row is not None and row.override != Override.DELETED
-            if row is not None and is_there and request.if_exists is IfExists.KEEP:
-                return self._job(row)
-            if row is not None and is_there and request.if_exists is IfExists.UPDATE:
-                terms = amended(self._job(row), request, self.time)
-                if terms is not None:
-                    row.schedule, row.options = terms.schedule, terms.options
-                    return self._job(row)
-                stays_disabled = row.disabled
-            planned = plan(request, self.time, variation, key)
-            if row is None:
-                row = self._insert(
-                    key, planned.schedule, planned.options, planned.anchor, planned.first
-                )
-                return self._job(row)
-            override = Override.RUN_NOW if planned.first == self.time else Override.RESCHEDULED
-            self._overridden(row, planned.first, override)
-            row.schedule, row.options, row.anchor = (
-                planned.schedule,
-                planned.options,
-                planned.anchor,
-            )
-            row.successes, row.skipped, row.standing, row.disabled = 0, 0, Standing.SOUND, False
-            if stays_disabled:
-                self._disable(row)
-            return self._job(row)
+            self._check(key, precondition)
+            return self._put(key, request, variation)
 
         return self._run("put", key, work)
+
+    def patch(
+        self,
+        key: JobKey,
+        change: Change,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Job]:
+        """See `Store.patch`."""
+
+        def work() -> Job:
+            self._check(key, precondition)
+            job = self._job(self._expect(key))
+            request = replace(change(job), if_exists=IfExists.UPDATE)
+            return self._put(key, request, variation, job)
+
+        return self._run("patch", key, work)
+
+    def _put(
+        self, key: JobKey, request: ScheduleRequest, variation: float, patched: Job | None = None
+    ) -> Job:
+        row = next((row for row in self.rows.values() if row.key == key), None)
+        stays_disabled, disabling = False, None
+        is_there = row is not None and row.override != Override.DELETED
+        if row is not None and is_there and request.if_exists is IfExists.KEEP:
+            return self._job(row)
+        if row is not None and is_there and request.if_exists is IfExists.UPDATE:
+            terms = amended(self._job(row), request, self.time)
+            if terms is not None:
+                before = row.schedule, row.options, row.delivery, row.notes
+                if before != (terms.schedule, terms.options, terms.delivery, terms.notes):
+                    self._write(row, terms)
+                return self._job(row)
+            stays_disabled, disabling = row.disabled, row.notes.disabled
+        if patched is None:
+            planned = plan(request, self.time, variation, key)
+        else:
+            planned = replanned(patched, request, self.time, variation)
+        if row is None:
+            row = self._insert(
+                key, planned.schedule, planned.options, planned.anchor, planned.first
+            )
+            self._write(row, planned)
+            return self._job(row)
+        override = Override.RUN_NOW if planned.first == self.time else Override.RESCHEDULED
+        self._overridden(row, planned.first, override)
+        self._write(row, planned)
+        row.anchor = planned.anchor
+        row.successes, row.skipped, row.standing, row.disabled = 0, 0, Standing.SOUND, False
+        if stays_disabled:
+            self._disable(row)
+            row.notes = replace(row.notes, disabled=disabling)
+        return self._job(row)
+
+    def _write(self, row: Row, terms: Plan) -> None:
+        row.schedule, row.options = terms.schedule, terms.options
+        row.delivery, row.notes = terms.delivery, terms.notes
+        row.version = max(row.version + 1, version_at(self.time))
+
+    def _check(self, key: RawKey, precondition: Precondition | None) -> None:
+        if precondition is not None:
+            row = self.find(key)
+            precondition.check(key, None if row is None else row.version)
 
     def once(
         self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
@@ -227,6 +278,7 @@ class FakeStore:
             row = self._insert(
                 key, planned.schedule, planned.options, planned.anchor, planned.first
             )
+            self._write(row, planned)
             return Made(self._job(row), is_new=True)
 
         return self._run("once", key, work)
@@ -259,6 +311,8 @@ class FakeStore:
 
         def work() -> Job:
             row = self._expect(key)
+            if row.standing is Standing.DONE:
+                raise JobOver(f"the job {key} is done")
             if row.disabled:
                 raise JobDisabled(f"the job {key} is disabled")
             until = row.options.until
@@ -278,34 +332,46 @@ class FakeStore:
 
         return self._run("trigger", key, work)
 
-    def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
+    def enable(
+        self, key: RawKey, precondition: Precondition | None = None
+    ) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
 
         def work() -> Job:
+            self._check(key, precondition)
             row = self._expect(key)
             if row.disabled:
                 row.disabled = False
+                row.notes = replace(row.notes, disabled=None)
                 if not self._leased(row):
                     row.token, row.override, row.started = None, Override.NONE, None
-                    row.due = None if row.standing is Standing.STOPPED else row.scheduled
+                    row.due = None if row.standing in AT_REST else row.scheduled
             return self._job(row)
 
         return self._run("enable", key, work)
 
-    def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
+    def disable(
+        self, key: RawKey, reason: str | None = None, precondition: Precondition | None = None
+    ) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
 
         def work() -> Job:
+            self._check(key, precondition)
             row = self._expect(key)
             self._disable(row)
+            if reason is not None:
+                noted = row.notes.disabled
+                disabling = Disabling(noted.since if noted else self.time, reason)
+                row.notes = replace(row.notes, disabled=disabling)
             return self._job(row)
 
         return self._run("disable", key, work)
 
-    def delete(self, key: RawKey) -> Deferred[None]:
+    def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
         """See `Store.delete`."""
 
         def work() -> None:
+            self._check(key, precondition)
             row = next((row for row in self.rows.values() if row.key == key), None)
             if row is not None and self._leased(row):
                 row.override = Override.DELETED
@@ -406,6 +472,8 @@ class FakeStore:
                     row.started = None
                 else:
                     own = timeouts.get(row.options.endpoint, timeout)
+                    if row.options.timeout is not None:
+                        own = min(own, row.options.timeout.total_seconds())
                     row.due, row.token, row.run = now + lease_of(own), token, row.run or token
                     row.started, row.attempts = row.started or now, row.attempts + 1
                     runs.append(self._taken(row, now, own, was_due, waited))
@@ -508,6 +576,7 @@ class FakeStore:
         self, row: Row, now: datetime, timeout: float, was_due: datetime, waited: bool
     ) -> Run:
         assert row.token is not None and row.run is not None and row.started is not None
+        payload = row.delivery.payload
         return Run(
             row=row.id,
             token=row.token,
@@ -524,8 +593,9 @@ class FakeStore:
             successes=row.successes,
             claimed=now,
             lease_ends=self._seconds() + lease_of(timeout).total_seconds(),
-            payload=row.key.body.encode(),
+            payload=payload.octets if payload else row.key.body.encode(),
             timeout=timeout,
+            delivery=row.delivery,
         )
 
     def _close(self, end: End, recorded: Recorded) -> None:
@@ -573,6 +643,11 @@ class FakeStore:
                 row.started = row.started if row.attempts else None
             case Stop(error):
                 row.due, row.error, row.standing = None, error, Standing.STOPPED
+            case Finish():
+                self._next(row, row.scheduled)
+                row.due, row.error, row.standing = None, None, Standing.DONE
+                row.successes += end.meaning is Meaning.SUCCEED
+                row.skipped += end.outcome is None
             case Disable(scheduled, anchor):
                 self._next(row, scheduled)
                 row.anchor, row.error, row.standing = anchor, None, Standing.SOUND
@@ -609,6 +684,9 @@ class FakeStore:
             standing=row.standing,
             disabled=row.disabled,
             waited=row.override in WAITED,
+            delivery=row.delivery,
+            notes=row.notes,
+            version=row.version,
         )
 
 

@@ -31,6 +31,7 @@ from dalga.model.run import (
     LEASE_MARGIN,
     Delete,
     Disable,
+    Finish,
     GiveBack,
     Reschedule,
     Retry,
@@ -68,6 +69,7 @@ def each_verdict(now: datetime) -> list[Verdict]:
         Skip(later),
         Retry(later, "500"),
         Stop("given up"),
+        Finish(),
         Disable(later, later),
         GiveBack(),
     ]

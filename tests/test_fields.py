@@ -138,7 +138,7 @@ class RowTests(SynchronousTestCase):
             if isinstance(field.kept, Member):
                 self.assertIn(field.name, json.loads(texts[2]))
             self.assertEqual(kept_details(found), {})
-            row = JobRow(1, b"", b"", *texts, NOW, NOW, NOW, 0, None, 0, 0, 0, 0, None, 0)
+            row = JobRow(1, b"", b"", *texts, NOW, NOW, NOW, 0, None, 0, 0, 0, 0, None, 0, 0, 0)
             job = read_job(row, KEY, NOW, lambda value: NOW)
             if field.place:
                 value = attrgetter(field.place)

@@ -20,6 +20,7 @@ from dalga.model.plan import ScheduleRequest
 from dalga.model.run import (
     Delete,
     Disable,
+    Finish,
     GiveBack,
     Reschedule,
     Retry,
@@ -189,10 +190,12 @@ class EnableTests(EngineTestCase):
                 Disable: (run.claimed + MINUTE, run.claimed + MINUTE),
                 Retry: (run.scheduled, run.scheduled),
                 Stop: (run.scheduled, None),
+                Finish: (run.scheduled, None),
                 GiveBack: (run.scheduled, run.scheduled),
             }[type(verdict)]
             self.assertEqual((job.scheduled, job.due), expected, verdict)
             self.assertEqual(job.standing is Standing.STOPPED, isinstance(verdict, Stop))
+            self.assertEqual(job.standing is Standing.DONE, isinstance(verdict, Finish))
             await store.delete(key)
 
     async def test_disabled_and_enabled_during_a_run(self) -> None:
@@ -806,13 +809,13 @@ class VerdictTests(EngineTestCase):
                 self.assertFalse(job.running)
                 states[n] = "waits" if job.due is not None else "rests"
         self.assertEqual(
-            [" ".join(states[n + m] for m in range(8)) for n in range(0, len(keys), 8)],
+            [" ".join(states[n + m] for m in range(9)) for n in range(0, len(keys), 9)],
             [
-                "gone waits waits waits waits rests rests waits",
-                "waits waits waits waits waits waits waits waits",
-                "waits waits waits waits waits waits waits waits",
-                "gone rests rests rests rests rests rests rests",
-                "gone gone gone gone gone gone gone gone",
+                "gone waits waits waits waits rests rests rests waits",
+                "waits waits waits waits waits waits waits waits waits",
+                "waits waits waits waits waits waits waits waits waits",
+                "gone rests rests rests rests rests rests rests rests",
+                "gone gone gone gone gone gone gone gone gone",
             ],
         )
 

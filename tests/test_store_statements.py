@@ -14,9 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import dalga.store
 from dalga.errors import JobNotFound
+from dalga.model.delivery import Method
 from dalga.model.idempotency import Idempotency
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
+from dalga.model.precondition import Precondition
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import Delete, End, Reschedule
 from dalga.model.setback import Reach
@@ -208,6 +210,7 @@ class ExecutedTests(EngineTestCase):
         await self.ends(store)
         await self.claims(store)
         await self.keys(store)
+        await self.details(store)
         await store.now()
         await store.counts()
         self.sql("INSERT INTO dalga_alive_4 VALUES ('gone', '2020-01-01 00:00:00.000000')")
@@ -269,6 +272,15 @@ class ExecutedTests(EngineTestCase):
         self.assertEqual(await store.forget_keys(9), 1)
         for name in ("1", "2"):
             await store.delete(JobKey("e", name))
+
+    async def details(self, store: JobsTable) -> None:
+        """What jobs have in other tables."""
+        key = JobKey("f", "1")
+        said = replace(NOW, description="a", tags=("b",), method=Method.GET)
+        put = await store.put(key, said)
+        await store.disable(key, "c", Precondition(frozenset((put.version,))))
+        await store.put(key, said)
+        await store.delete(key)
 
     async def claims(self, store: JobsTable) -> None:
         deleted, disabled = JobKey("d", "1"), JobKey("d", "2")

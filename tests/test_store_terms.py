@@ -488,7 +488,7 @@ class TermsTests(SynchronousTestCase):
         terms = terms_text(schedule, options)
         for text, room in zip(terms, (255, 64, 1024), strict=True):
             self.assertLessEqual(len(text), room)
-        row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
+        row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0, 0, 0)
         job = read_job(row, KEY, T0, as_instant)
         assert isinstance(job, Job), job
         self.assertEqual((job.schedule, job.options), (schedule, options))
@@ -519,7 +519,7 @@ class TermsTests(SynchronousTestCase):
         for schedule, options in ((Cron("* * * * *", zone), periodic), (Once(zone), once)):
             terms = terms_text(schedule, options)
             self.assertTrue(500 < len(terms[2]) <= 1024, terms[2])
-            row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0)
+            row = JobRow(1, b"", b"", *terms, T0, T0, T0, 0, None, 0, 0, 0, 0, None, 0, 0, 0)
             job = read_job(row, KEY, T0, as_instant)
             assert isinstance(job, Job), job
             self.assertEqual(job.options, options)

@@ -7,7 +7,7 @@ this room. All instants are the database's time (P8), as aware UTC datetimes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -20,9 +20,13 @@ from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Place, Query
 from dalga.model.plan import ScheduleRequest
+from dalga.model.precondition import Precondition
 from dalga.model.run import End, Run
 from dalga.model.setback import Reach
 from dalga.store.clock import DatabaseClock
+
+#: Makes the request of a PATCH of the job that is there.
+Change = Callable[[Job], ScheduleRequest]
 
 #: How many rows one transaction counts by default. It takes some milliseconds.
 PIECE = 10_000
@@ -69,7 +73,8 @@ class Claimed:
     runs: list[Run]
     #: The database's time of the claim.
     now: datetime
-    #: Whether as many rows were due as the claim asked for: then there may be more.
+    #: Whether there may be more rows that are due: as many were due as the claim asked for, or it
+    #: has left out some for the size of their payloads.
     full: bool
 
 
@@ -82,7 +87,7 @@ class Page:
     #: Where the page ended; None if there are no more jobs behind it.
     last: Place | None
     #: Whether it ended with fewer jobs than were asked for, as it had looked at many others, or for
-    #: long.
+    #: long, or as these have large payloads.
     partial: bool = False
 
 
@@ -185,7 +190,13 @@ class Store(Protocol):
     def close(self) -> Deferred[None]:
         """Let running transactions end, then close the connections. Never blocks the reactor."""
 
-    def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
+    def put(
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Job]:
         """
         Write a job, new or over the one that is there, as the request's `if_exists` says.
 
@@ -196,9 +207,33 @@ class Store(Protocol):
         disabled job stays disabled. The end of a run under way goes by the new options
         (`dalga.model.run.revised`).
 
+        A job that is done stays done if it is only updated, or kept.
+
         :param variation: the first interval is multiplied by it; see `dalga.model.plan.plan`.
+        :param precondition: what has to hold of the job that is there, within the transaction.
         :raises InvalidRequest: if `dalga.model.plan.plan` or `amended` refuses the request.
         :raises JobSetAside: if a job is to be kept, and its row can't be understood.
+        :raises PreconditionFailed: if the precondition does not hold.
+        """
+
+    def patch(
+        self,
+        key: JobKey,
+        change: Change,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Job]:
+        """
+        Write a job over itself, with a request that is made of the job that is there. As a PUT
+        whose `if_exists` is update: only a job whose schedule is another one is scheduled anew, and
+        a disabled job stays disabled. A job that would be as it is keeps its version.
+
+        :param change: makes the request. It is called in a database thread, maybe more than once.
+        :param variation: see `put`, as for `precondition`.
+        :raises JobNotFound: if there is no such job.
+        :raises JobSetAside: if the job's row can't be understood.
+        :raises InvalidRequest: if `change`, `dalga.model.plan.plan` or `amended` refuses.
+        :raises PreconditionFailed: if the precondition does not hold.
         """
 
     def once(
@@ -247,31 +282,41 @@ class Store(Protocol):
 
         :raises JobNotFound: if there is no such job.
         :raises JobDisabled: if the job is disabled.
-        :raises JobOver: if the job's `until` is past, so that there is no new run.
+        :raises JobOver: if the job is done, or its `until` is past, so that there is no new run.
         :raises JobSetAside: if the job's row can't be understood.
         """
 
-    def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
+    def enable(
+        self, key: RawKey, precondition: Precondition | None = None
+    ) -> Deferred[Job | UnreadableJob]:
         """
         Make a disabled job due at its scheduled time again. A job that is not disabled stays as it
         is. If the job was disabled while a run was being tried again, that run goes on, with the
         same id. The time after which it is given up is counted from now.
 
         :raises JobNotFound: if there is no such job.
+        :raises PreconditionFailed: if the precondition does not hold.
         """
 
-    def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
+    def disable(
+        self, key: RawKey, reason: str | None = None, precondition: Precondition | None = None
+    ) -> Deferred[Job | UnreadableJob]:
         """
         Have a job due no more. A run that is under way ends as it would (P3), and then the job is
         due no more (P4).
 
+        :param reason: is noted, with the time since when the job is disabled, until it is enabled
+            or scheduled anew. Without one, what is noted stays.
         :raises JobNotFound: if there is no such job.
+        :raises PreconditionFailed: if the precondition does not hold.
         """
 
-    def delete(self, key: RawKey) -> Deferred[None]:
+    def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
         """
         Remove a job, if there is one. Where it is leased, its row stays until the run under way is
         recorded, or the lease has ended (P3, P4).
+
+        :raises PreconditionFailed: if the precondition does not hold.
         """
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
@@ -315,7 +360,8 @@ class Store(Protocol):
         Take up to `limit` due rows, the one that is due first in front. Each has a lease of its
         own: the time-out of its POST and `dalga.model.run.LEASE_MARGIN`.
 
-        Rows that can't be understood are set aside, and logged (P6).
+        Rows that can't be understood are set aside, and logged (P6). The claim ends before a row
+        whose payload, together with those before it, is more than `dalga.store.runs.DETAILS` (P10).
 
         :param limit: at least 1.
         :param timeout: how long the POST of a job may take to an endpoint that `timeouts` does not

@@ -158,6 +158,14 @@ class Dialect(Protocol):
     def delete_rows(self, fields: tuple[str, ...], condition: str) -> Statement:
         """A statement that deletes rows, each by its ``row_id`` and ``row_token``: its fields."""
 
+    def delete_by_id(self, suffix: str, index: str) -> Statement:
+        """
+        A statement that deletes the rows of jobs from another table.
+
+        :param suffix: of that table's name.
+        :param index: of the column ``id`` on a server.
+        """
+
     def trouble(self, error: Exception) -> Trouble | None:
         """What an exception means; None if it is a mistake of the program."""
 

@@ -113,7 +113,7 @@ class Keys:
                 "just as it was"
             )
         key = JobKey(once.key.path, octets(kept.body).decode())
-        job = as_planned(key, Put(key, once.request, 1.0).planned(made))
+        job = as_planned(key, Put(key, once.request, 1.0).planned(made), made)
         return replace(job, version=int(kept.version))
 
 

@@ -13,13 +13,16 @@ from twisted.internet.defer import Deferred
 
 from dalga.errors import JobDisabled, JobOver
 from dalga.model.idempotency import Idempotency
-from dalga.model.job import Job, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
+from dalga.model.precondition import Precondition
 from dalga.model.schedule import timestamp
-from dalga.store import PIECE, Counts, Made
+from dalga.store import PIECE, Change, Counts, Made
+from dalga.store.details import READ_AT_ONCE, DetailRows
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.group_commit import GroupCommit, Locked
+from dalga.store.extras import DETAILED, TAGGED, fitting, weight_of
+from dalga.store.group_commit import LOCKED, GroupCommit, Locked
 from dalga.store.idempotency import Keys, Once
 from dalga.store.keyed import KeyedRows, not_found
 from dalga.store.puts import Put, Puts
@@ -36,12 +39,19 @@ class Jobs:
     """
 
     def __init__(
-        self, dialect: Dialect, sql: Statements, lane: Transactions, rows: KeyedRows, puts: Puts
+        self,
+        dialect: Dialect,
+        sql: Statements,
+        lane: Transactions,
+        rows: KeyedRows,
+        details: DetailRows,
+        puts: Puts,
     ) -> None:
         self._dialect = dialect
         self._sql = sql
         self._lane = lane
         self._rows = rows
+        self._details = details
         self._keys = Keys(dialect, sql, puts)
         #: Each write of a job goes through this, for the order of the writes of one job.
         self._puts: GroupCommit[Put, Job] = GroupCommit(lane, puts.write, lambda put: put.key)
@@ -52,9 +62,25 @@ class Jobs:
         self._puts.close()
         self._gets.close()
 
-    def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
+    def put(
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Job]:
         """See `Store.put`."""
-        return self._puts.run(Put(key, request, variation))
+        return self._puts.run(Put(key, request, variation, precondition))
+
+    def patch(
+        self,
+        key: JobKey,
+        change: Change,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Job]:
+        """See `Store.patch`."""
+        return self._puts.run(Put(key, change, variation, precondition))
 
     def once(
         self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
@@ -95,6 +121,11 @@ class Jobs:
             if triggered:
                 _check_until(job)
                 return job
+            if job.standing is Standing.DONE:
+                raise JobOver(
+                    f"the job with path {key.path!r} and body {key.body!r} is done: PUT it anew, "
+                    "or delete it"
+                )
             if job.disabled:
                 raise JobDisabled(
                     f"the job with path {key.path!r} and body {key.body!r} is disabled: enable it "
@@ -104,37 +135,51 @@ class Jobs:
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
-    def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
+    def enable(
+        self, key: RawKey, precondition: Precondition | None = None
+    ) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
+            self._rows.check(cursor, key, now, precondition)
             at = self._dialect.instant(now)
             self._sql.enable.execute(cursor, now=at, **self._rows.key(key)._asdict())
-            return self._rows.read(cursor, key, now)
+            job = self._rows.read(cursor, key, now)
+            if isinstance(job, Job) and job.notes.disabled is not None:
+                return self._rows.note_disabling(cursor, key, now, None)
+            return job
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
-    def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
+    def disable(
+        self, key: RawKey, reason: str | None = None, precondition: Precondition | None = None
+    ) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
+            self._rows.check(cursor, key, now, precondition)
             self._rows.disable(cursor, key, now)
-            return self._rows.read(cursor, key, now)
+            if reason is None:
+                return self._rows.read(cursor, key, now)
+            return self._rows.note_disabling(cursor, key, now, reason)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
-    def delete(self, key: RawKey) -> Deferred[None]:
+    def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
         """See `Store.delete`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> None:
+            self._rows.check(cursor, key, now, precondition)
             where = self._rows.key(key)._asdict()
             at = self._dialect.instant(now)
             if self._sql.delete_idle.execute(cursor, now=at, **where):
                 return
             if self._sql.delete_leased.execute(cursor, now=at, **where):
                 return
-            if self._sql.find.fetch(cursor, **where):
-                raise Conflict("claimed or released between two statements")
+            for row in self._sql.find.fetch(cursor, **where):
+                if not self._sql.delete_idle_row.execute(cursor, id=row.id, now=at):
+                    raise Conflict("claimed or released between two statements")
+                self._details.remove(cursor, [row.id], DETAILED | TAGGED)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
@@ -170,7 +215,11 @@ class Jobs:
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[RawKey]
     ) -> list[Job | UnreadableJob | Exception | Locked]:
-        found = dict(self._rows.read_rows(cursor, set(keys), now))
+        rows = list(self._rows.select(cursor, self._sql.get, set(keys)))
+        some = fitting([weight_of(row.extras) for _, row in rows], READ_AT_ONCE)
+        found: dict[RawKey, Job | UnreadableJob | Locked]
+        found = dict(self._rows.read_jobs(cursor, rows[:some], now))
+        found |= {key: LOCKED for key, _ in rows[some:]}
         return [found[key] if key in found else not_found(key) for key in keys]
 
 

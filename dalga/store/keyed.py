@@ -5,17 +5,23 @@ written to them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
 from dalga.errors import JobNotFound
+from dalga.model.delivery import Disabling
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, RawKey
+from dalga.model.precondition import UNREADABLE, Precondition
+from dalga.store.details import DetailRows, Written
 from dalga.store.dialect import Cursor, Dialect
+from dalga.store.extras import NO_DETAILS
 from dalga.store.parameters import Select
 from dalga.store.rows import JobRow, KeyRow, read_job
 from dalga.store.statements import KeyValues, Statements
+from dalga.store.transactions import Conflict
 
 Row = TypeVar("Row", JobRow, KeyRow)
 K = TypeVar("K", bound=RawKey)
@@ -24,9 +30,10 @@ K = TypeVar("K", bound=RawKey)
 class KeyedRows:
     """Each method runs within a transaction of its caller."""
 
-    def __init__(self, dialect: Dialect, sql: Statements) -> None:
+    def __init__(self, dialect: Dialect, sql: Statements, details: DetailRows) -> None:
         self._dialect = dialect
         self._sql = sql
+        self._details = details
 
     def key(self, key: RawKey) -> KeyValues:
         """The path and the body, as parameters."""
@@ -50,8 +57,36 @@ class KeyedRows:
     def read_rows(
         self, cursor: Cursor, keys: Collection[K], now: datetime
     ) -> Iterator[tuple[K, Job | UnreadableJob]]:
-        for key, row in self.select(cursor, self._sql.get, keys):
-            yield key, read_job(row, key, now, self._dialect.read_instant)
+        found = list(self.select(cursor, self._sql.get, keys))
+        yield from self.read_jobs(cursor, found, now)
+
+    def read_jobs(
+        self, cursor: Cursor, found: Sequence[tuple[K, JobRow]], now: datetime
+    ) -> Iterator[tuple[K, Job | UnreadableJob]]:
+        """The jobs in rows."""
+        details = self._details.read(cursor, [row for _, row in found])
+        for key, row in found:
+            beside = details.get(row.id, NO_DETAILS)
+            yield key, read_job(row, key, now, self._dialect.read_instant, beside)
+
+    def check(
+        self, cursor: Cursor, key: RawKey, now: datetime, precondition: Precondition | None
+    ) -> None:
+        """
+        Check a precondition, and hold the job as it is up to the end of the transaction.
+
+        :raises PreconditionFailed: if it does not hold.
+        """
+        if precondition is None:
+            return
+        job: Job | UnreadableJob | None = None
+        for _, row in self.select(cursor, self._sql.get, (key,)):
+            job = read_job(row, key, now, self._dialect.read_instant)
+        precondition.check(key, version_of(job))
+        if isinstance(job, Job):
+            where = self.key(key)._asdict()
+            if self._sql.hold_version.execute(cursor, version=job.version, **where) != 1:
+                raise Conflict("changed between two statements")
 
     def select(
         self, cursor: Cursor, statement: Select[Row], keys: Collection[K]
@@ -75,6 +110,36 @@ class KeyedRows:
     def disable(self, cursor: Cursor, key: RawKey, now: datetime) -> None:
         at = self._dialect.instant(now)
         self._sql.disable.execute(cursor, now=at, **self.key(key)._asdict())
+
+    def note_disabling(
+        self, cursor: Cursor, key: RawKey, now: datetime, reason: str | None
+    ) -> Job | UnreadableJob:
+        """
+        Note of a job whose row is locked why it is disabled, and since when. Of a row that can't be
+        understood nothing is noted.
+
+        :param reason: None for a job that is enabled again.
+        :raises JobNotFound: if there is no such job.
+        """
+        rows = list(self.select(cursor, self._sql.get, (key,)))
+        for (_, row), (_, job) in zip(rows, self.read_jobs(cursor, rows, now), strict=True):
+            if isinstance(job, UnreadableJob):
+                return job
+            disabling = None
+            if reason is not None:
+                noted = job.notes.disabled
+                disabling = Disabling(noted.since if noted else now, reason)
+            job = replace(job, notes=replace(job.notes, disabled=disabling))
+            self._details.note(cursor, Written(key, row, job))
+            return job
+        raise not_found(key)
+
+
+def version_of(job: Job | UnreadableJob | None) -> int | None:
+    """The version that a precondition goes by; None if there is no job."""
+    if job is None:
+        return None
+    return job.version if isinstance(job, Job) else UNREADABLE
 
 
 def not_found(key: RawKey) -> JobNotFound:

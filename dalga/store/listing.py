@@ -27,7 +27,9 @@ from dalga.model.job import Job, UnreadableJob
 from dalga.model.listing import Filters, Place, Query
 from dalga.store import Page
 from dalga.store.clock import steady_seconds
+from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
+from dalga.store.extras import NO_DETAILS, Details, fitting, weight_of
 from dalga.store.ranges import Ranges
 from dalga.store.rows import PageRow, read_job, shown_key
 from dalga.store.transactions import Transactions
@@ -38,10 +40,13 @@ SCANNED = 2_000
 
 #: A page begins no slice after this time, in seconds of the steady clock. On SQLite a claim may
 #: wait for a page that is under way.
-PATIENCE = 0.007
+PATIENCE = 0.01
 
 #: How many rows the first slice has at least, and another one at most, unless the page has more.
 FIRST, SLICE = 100, 500
+
+#: The details of one page, in octets. A page ends before a job whose details would be more.
+PAGED = 2**20
 
 
 class _Shown(NamedTuple):
@@ -51,17 +56,31 @@ class _Shown(NamedTuple):
     job: Job | UnreadableJob
 
 
+class _Found(NamedTuple):
+    """What becomes a `Page`, without the jobs' details."""
+
+    shown: list[_Shown]
+    last: Place | None
+    partial: bool = False
+
+
 class Listing:
     """
     :param lane: the transactions of the API.
+    :param details: of the jobs on the page.
     :param steady: the steady clock, in seconds.
     """
 
     def __init__(
-        self, dialect: Dialect, lane: Transactions, steady: Callable[[], float] = steady_seconds
+        self,
+        dialect: Dialect,
+        lane: Transactions,
+        details: DetailRows,
+        steady: Callable[[], float] = steady_seconds,
     ) -> None:
         self._dialect = dialect
         self._lane = lane
+        self._details = details
         self._steady = steady
 
     def page(self, query: Query) -> Deferred[Page]:
@@ -69,8 +88,23 @@ class Listing:
         return self._lane.run(partial(self._page, query))
 
     def _page(self, query: Query, cursor: Cursor, now: datetime, since: float) -> Page:
-        limit, until = query.limit, self._steady() + PATIENCE
         index = Ranges(self._dialect, query.filters, now)
+        found = self._found(query, index, cursor, now)
+        # The page ends early where its details would be too much (P10).
+        some = fitting([weight_of(each.row.job.extras) for each in found.shown], PAGED)
+        if some < len(found.shown):
+            found = _Found(found.shown[:some], index.place(found.shown[some - 1].row), True)
+        details = self._details.read(cursor, [each.row.job for each in found.shown])
+        jobs = [
+            self._read(each.row, now, details[each.row.job.id])
+            if each.row.job.id in details
+            else each.job
+            for each in found.shown
+        ]
+        return Page(jobs, found.last, found.partial)
+
+    def _found(self, query: Query, index: Ranges, cursor: Cursor, now: datetime) -> _Found:
+        limit, until = query.limit, self._steady() + PATIENCE
         ranges = deque(index.ranges(query.after))
         shown: list[_Shown] = []
         scanned, size = 0, max(limit + 1, FIRST)
@@ -79,7 +113,7 @@ class Listing:
             rows = index.rows(ranges[0], size, wanted).fetch(cursor)
             shown += self._shown(query.filters, rows, now)
             if len(shown) > limit:
-                return _page(shown[:limit], index.place(shown[limit - 1].row))
+                return _Found(shown[:limit], index.place(shown[limit - 1].row))
             place: Place | None = None
             if len(rows) == wanted:
                 place = index.place(rows[-1])  # some of them are not shown
@@ -91,18 +125,19 @@ class Listing:
                 continue
             scanned += size
             if scanned >= SCANNED or self._steady() >= until:
-                return _page(shown, place, partial=len(shown) < limit)
+                return _Found(shown, place, partial=len(shown) < limit)
             ranges = deque(index.ranges(place))
             size = min(4 * size, SLICE, SCANNED - scanned)
-        return _page(shown, None)
+        return _Found(shown, None)
 
     def _shown(self, filters: Filters, rows: Iterable[PageRow], now: datetime) -> Iterator[_Shown]:
         for row in rows:
-            key = shown_key(row.job.path, row.job.body)
-            job = read_job(row.job, key, now, self._dialect.read_instant)
+            job = self._read(row, now)
             if filters.fit(job, now):
                 yield _Shown(row, job)
 
-
-def _page(shown: list[_Shown], last: Place | None, partial: bool = False) -> Page:
-    return Page([each.job for each in shown], last, partial)
+    def _read(
+        self, row: PageRow, now: datetime, details: Details | ValueError = NO_DETAILS
+    ) -> Job | UnreadableJob:
+        key = shown_key(row.job.path, row.job.body)
+        return read_job(row.job, key, now, self._dialect.read_instant, details)

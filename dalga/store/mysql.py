@@ -587,6 +587,12 @@ class MySQL:
             WHERE {condition}
             """)
 
+    def delete_by_id(self, suffix: str, index: str) -> Statement:
+        table = self.named(suffix)
+        return self.prepare(f"""
+            DELETE old FROM {table} AS old FORCE INDEX ({index}) WHERE old.id IN ([%(id)s, ...])
+            """)
+
     def trouble(self, error: Exception) -> Trouble | None:
         if isinstance(error, _MISREAD) and _from_the_wire(error):
             return Trouble.LOST

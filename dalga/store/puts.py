@@ -6,38 +6,95 @@ gathers the PUTs that share a transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from dalga.errors import InvalidRequest, JobSetAside
+from dalga.errors import InvalidRequest, JobNotFound, JobSetAside, PreconditionFailed
+from dalga.model.fields import Terms
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey
 from dalga.model.options import IfExists
-from dalga.model.plan import Plan, ScheduleRequest, amended, plan
+from dalga.model.patch import replanned
+from dalga.model.plan import Plan, ScheduleRequest, amended, plan, still_disabled
+from dalga.model.precondition import Precondition
+from dalga.store import Change
+from dalga.store.details import READ_AT_ONCE, DetailRows, Written
 from dalga.store.dialect import Cursor, Dialect
+from dalga.store.extras import (
+    STALE,
+    Details,
+    details_text,
+    extras_of,
+    fitting,
+    has_details,
+    weight_of,
+)
 from dalga.store.group_commit import LOCKED, Locked
-from dalga.store.keyed import KeyedRows
-from dalga.store.rows import JobRow, Override, read_job, terms_text, text
+from dalga.store.keyed import KeyedRows, not_found, version_of
+from dalga.store.rows import JobRow, Override, read_job, terms_text, text, version_at
 from dalga.store.statements import NewRow, Statements
 from dalga.store.transactions import Conflict
 
 
 class Put(NamedTuple):
-    """One call of `Jobs.put`."""
+    """One call of `Jobs.put` or `Jobs.patch`."""
 
     key: JobKey
-    request: ScheduleRequest
+    #: Of a PATCH: what makes the request of the job that is there.
+    request: ScheduleRequest | Change
     variation: float
+    precondition: Precondition | None = None
+    is_patch: bool = False
 
     @property
     def minds_what_is_there(self) -> bool:
-        """Whether the job that is there decides what is written: `if_exists` is update or keep."""
-        return self.request.if_exists in (IfExists.UPDATE, IfExists.KEEP)
+        """Whether the job that is there decides what is written, or whether anything is."""
+        return self.precondition is not None or self.if_exists is not IfExists.RESCHEDULE
+
+    @property
+    def if_exists(self) -> IfExists:
+        if not isinstance(self.request, ScheduleRequest):
+            return IfExists.UPDATE
+        return self.request.if_exists or IfExists.RESCHEDULE
+
+    def of(self, found: _Found | None) -> Put:
+        """
+        The PUT that a PATCH comes to; a PUT as it is.
+
+        :param found: the row that is there.
+        :raises JobNotFound: if a PATCH finds no job.
+        :raises JobSetAside: if a PATCH finds a row that can't be understood.
+        :raises InvalidRequest: if the change can't be made.
+        """
+        if isinstance(self.request, ScheduleRequest):
+            return self
+        if found is None or found.job is None:
+            raise not_found(self.key)
+        request = self.request(readable(found.job))
+        return self._replace(request=replace(request, if_exists=IfExists.UPDATE), is_patch=True)
 
     def planned(self, now: datetime) -> Plan:
         """:raises InvalidRequest: see `dalga.model.plan.plan`."""
+        assert isinstance(self.request, ScheduleRequest)  # see `of`
         return plan(self.request, now, self.variation, self.key)
+
+    def replanned(self, job: Job | UnreadableJob | None, now: datetime) -> Plan:
+        """
+        The plan where a job is there, and is scheduled anew.
+
+        :raises InvalidRequest: as `planned` does.
+        """
+        if self.is_patch and isinstance(job, Job):
+            assert isinstance(self.request, ScheduleRequest)  # see `of`
+            return replanned(job, self.request, now, self.variation)
+        return self.planned(now)
+
+    def amended(self, job: Job, now: datetime) -> Plan | None:
+        """:raises InvalidRequest: see `dalga.model.plan.amended`."""
+        assert isinstance(self.request, ScheduleRequest)  # see `of`
+        return amended(job, self.request, now)
 
 
 class _Found(NamedTuple):
@@ -48,8 +105,9 @@ class _Found(NamedTuple):
     job: Job | UnreadableJob | None
 
     @property
-    def is_disabled(self) -> bool:
-        return isinstance(self.job, Job) and self.job.disabled
+    def disabled(self) -> Job | None:
+        """The job, if it is disabled."""
+        return self.job if isinstance(self.job, Job) and self.job.disabled else None
 
     @property
     def compared(self) -> dict[str, object]:
@@ -60,6 +118,8 @@ class _Found(NamedTuple):
             "found_location": text("location", row.location),
             "found_options": text("options", row.options),
             "found_disabled": row.disabled,
+            "found_version": row.version,
+            "found_extras": row.extras,
         }
 
 
@@ -76,6 +136,8 @@ class _Todo(NamedTuple):
     over: dict[JobKey, Plan]
     #: Jobs that get other terms and keep their runs, if their rows are still as they were read.
     terms: dict[JobKey, Plan]
+    #: Those of `over` that stay disabled.
+    disabled: set[JobKey]
 
     def leave_out(self, key: JobKey) -> None:
         """Don't write this job."""
@@ -83,18 +145,21 @@ class _Todo(NamedTuple):
             group.pop(key, None)
 
     @property
-    def keys(self) -> set[JobKey]:
-        """The keys of all jobs that are written."""
-        return {*self.plans, *self.added, *self.over, *self.terms}
+    def written(self) -> dict[JobKey, Plan]:
+        """All jobs that are written."""
+        return {**self.plans, **self.added, **self.over, **self.terms}
 
 
 class Puts:
     """:param rows: of the jobs that are there."""
 
-    def __init__(self, dialect: Dialect, sql: Statements, rows: KeyedRows) -> None:
+    def __init__(
+        self, dialect: Dialect, sql: Statements, rows: KeyedRows, details: DetailRows
+    ) -> None:
         self._dialect = dialect
         self._sql = sql
         self._rows = rows
+        self._details = details
 
     def write(
         self, cursor: Cursor, now: datetime, puts: list[Put]
@@ -106,7 +171,7 @@ class Puts:
         """
         results: dict[JobKey, Job | Exception | Locked] = {}
         todo = self._sorted(cursor, now, puts, results)
-        self._add(cursor, todo.added)
+        self._add(cursor, todo.added, now)
         plans = todo.plans
         if len(puts) > 1 and self._dialect.skip_locked:
             # New jobs first: they may have to wait for another session that adds the same job, and
@@ -115,7 +180,9 @@ class Puts:
             new = {key: plans[key] for key in plans if key not in there}
             # The driver counts 1 for a job that was added, 2 for a job that was there by then.
             if self.upsert(cursor, new, now) == len(new):
-                results |= {key: as_planned(key, plans.pop(key)) for key in new}
+                # Those with something in other tables are read for the ids of their rows.
+                done = [key for key in new if not has_details(new[key])]
+                results |= {key: as_planned(key, plans.pop(key), now) for key in done}
             wanted = there.union(todo.over, todo.terms)
             free = self._rows.lock(cursor, wanted)
             for key in wanted - free:
@@ -123,19 +190,55 @@ class Puts:
                 todo.leave_out(key)
             plans = {key: plans[key] for key in plans if key in free}
         for key, terms in todo.terms.items():
-            self._amend(cursor, key, todo.found[key], terms)
+            self._amend(cursor, key, todo.found[key], terms, now)
         for key in todo.over:
             self._hold(cursor, key, todo.found[key])
         self.upsert(cursor, plans | todo.over, now)
-        for key in todo.over:
-            if todo.found[key].is_disabled:
-                self._rows.disable(cursor, key, now)
-        for key, job in self._rows.read_rows(cursor, todo.keys, now):
-            results[key] = readable(job)
+        for key in todo.disabled.intersection(todo.over):
+            self._rows.disable(cursor, key, now)
+        written = todo.written
+        results |= self.settle(cursor, written, todo.added, now)
         for put in puts:
-            if put.key in todo.added:
-                _check_added(put, todo.added[put.key], results.get(put.key))
+            # A PUT that keeps what is there keeps what was added meanwhile.
+            if put.key not in results and put.if_exists is IfExists.KEEP and not put.precondition:
+                for _, job in self._rows.read_rows(cursor, (put.key,), now):
+                    results[put.key] = readable(job)
+        if len(results) != len(puts):
+            raise Conflict("added between two statements")
         return [results[put.key] for put in puts]
+
+    def settle(
+        self, cursor: Cursor, plans: Mapping[JobKey, Plan], added: Collection[JobKey], now: datetime
+    ) -> dict[JobKey, Job]:
+        """
+        Write what jobs have in other tables, once their rows are written.
+
+        :param added: those jobs that were written only if there was no other one.
+        :return: all jobs, as they stand now, but for those of `added` that somebody else has added.
+        """
+        rows = dict(self._rows.select(cursor, self._sql.get, plans))
+        for key in added:
+            if key in rows and not self._is_ours(cursor, key, rows[key], plans[key], now):
+                del rows[key]
+        self._details.settle(cursor, [Written(key, row, plans[key]) for key, row in rows.items()])
+        jobs = {}
+        for key, row in rows.items():
+            beside = Details(plans[key].delivery, plans[key].notes)
+            jobs[key] = readable(read_job(row, key, now, self._dialect.read_instant, beside))
+        return jobs
+
+    def _is_ours(
+        self, cursor: Cursor, key: JobKey, row: JobRow, planned: Plan, now: datetime
+    ) -> bool:
+        """Whether the row of a job that was to be added is the one that was added."""
+        beside = Details(planned.delivery, planned.notes)
+        job = read_job(row, key, now, self._dialect.read_instant, beside)
+        if job != as_planned(key, planned, now) or row.version != version_at(now):
+            return False
+        # Another session may have added the same in the same microsecond, but with another payload.
+        if not has_details(planned):
+            return bool(row.extras == 0)
+        return not self._details.are_there(cursor, row)
 
     def _sorted(
         self,
@@ -145,38 +248,71 @@ class Puts:
         results: dict[JobKey, Job | Exception | Locked],
     ) -> _Todo:
         """What is to be written of PUTs. `results` gets the answers of PUTs that write nothing."""
-        found = self._found(cursor, [put.key for put in puts if put.minds_what_is_there], now)
-        todo = _Todo(found, {}, {}, {}, {})
+        rows = list(
+            self._rows.select(
+                cursor,
+                self._sql.find_rows,
+                [put.key for put in puts if put.minds_what_is_there],
+            )
+        )
+        some = fitting([weight_of(row.extras) for _, row in rows], READ_AT_ONCE)
+        results |= {key: LOCKED for key, _ in rows[some:]}  # each is done alone
+        found = self._found(cursor, rows[:some], now)
+        todo = _Todo(found, {}, {}, {}, {}, set())
         # In the order of the keys, as all transactions add rows: so two transactions that add the
         # same jobs can't each wait for the other.
         for put in sorted(puts, key=lambda put: put.key):
-            key = put.key
+            if put.key in results:
+                continue
             try:
-                if not put.minds_what_is_there:
-                    todo.plans[key] = put.planned(now)
-                elif key not in found:
-                    todo.added[key] = put.planned(now)
-                else:
-                    answer, terms = self._decide(put, found[key].job, now)
-                    if answer is not None:
-                        results[key] = answer
-                    elif terms is not None:
-                        todo.terms[key] = terms
-                    else:
-                        todo.over[key] = put.planned(now)
-            except (InvalidRequest, JobSetAside) as refusal:
-                results[key] = refusal
+                self._sort(put, now, todo, results)
+            except (InvalidRequest, JobNotFound, JobSetAside, PreconditionFailed) as refusal:
+                results[put.key] = refusal
         return todo
 
+    def _sort(
+        self,
+        put: Put,
+        now: datetime,
+        todo: _Todo,
+        results: dict[JobKey, Job | Exception | Locked],
+    ) -> None:
+        """
+        Find what is to be written of a PUT.
+
+        :raises InvalidRequest: if it is refused, as the other errors are.
+        """
+        key = put.key
+        if not put.minds_what_is_there:
+            todo.plans[key] = put.planned(now)
+            return
+        found = todo.found.get(key)
+        if put.precondition is not None:
+            put.precondition.check(key, version_of(found and found.job))
+        put = put.of(found)
+        if found is None:
+            todo.added[key] = put.planned(now)
+            return
+        answer, terms = self._decide(put, found.job, now)
+        if answer is not None:
+            results[key] = answer
+        elif terms is not None:
+            todo.terms[key] = terms
+        elif found.disabled is not None and put.if_exists is IfExists.UPDATE:
+            todo.disabled.add(key)
+            todo.over[key] = still_disabled(put.replanned(found.disabled, now), found.disabled)
+        else:
+            todo.over[key] = put.replanned(found.job, now)
+
     def _found(
-        self, cursor: Cursor, keys: Collection[JobKey], now: datetime
+        self, cursor: Cursor, rows: Sequence[tuple[JobKey, JobRow]], now: datetime
     ) -> dict[JobKey, _Found]:
         """The rows of the jobs that are there."""
-        found = {}
-        for key, row in self._rows.select(cursor, self._sql.find_rows, keys):
-            job = read_job(row, key, now, self._dialect.read_instant)
-            found[key] = _Found(row, None if row.override == Override.DELETED else job)
-        return found
+        jobs = dict(self._rows.read_jobs(cursor, rows, now))
+        return {
+            key: _Found(row, None if row.override == Override.DELETED else jobs[key])
+            for key, row in rows
+        }
 
     def _decide(
         self, put: Put, job: Job | UnreadableJob | None, now: datetime
@@ -190,22 +326,27 @@ class Puts:
         :raises InvalidRequest: see `dalga.model.plan.amended`.
         :raises JobSetAside: if the job is to be kept, and its row can't be understood.
         """
-        if put.request.if_exists is IfExists.KEEP and job is not None:
+        if put.if_exists is IfExists.KEEP and job is not None:
             return readable(job), None
-        if not isinstance(job, Job):
+        if put.if_exists is IfExists.RESCHEDULE or not isinstance(job, Job):
             return None, None
-        terms = amended(job, put.request, now)
-        if terms and (terms.schedule, terms.options) == (job.schedule, job.options):
+        terms = put.amended(job, now)
+        if terms and _terms_of(terms) == _terms_of(job):
             return job, None
         return None, terms
 
-    def _amend(self, cursor: Cursor, key: JobKey, found: _Found, terms: Plan) -> None:
+    def _amend(
+        self, cursor: Cursor, key: JobKey, found: _Found, terms: Plan, now: datetime
+    ) -> None:
         """Write a job's terms. Its runs go on as they were."""
         texts = terms_text(terms.schedule, terms.options)
+        extras = extras_of(terms, details_text(terms))
         # The run is compared, too: `until` was checked against it.
         changed = self._sql.amend.execute(
             cursor,
             scheduled=self._dialect.instant(terms.first),
+            version=version_at(now),
+            extras=extras | STALE if found.row.extras else extras,
             **texts._asdict(),
             **self._rows.key(key)._asdict(),
             **found.compared,
@@ -225,10 +366,10 @@ class Puts:
         if held != 1:
             raise Conflict("changed between two statements")
 
-    def _add(self, cursor: Cursor, plans: dict[JobKey, Plan]) -> None:
+    def _add(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> None:
         """Write jobs where nothing is there. A job that was added meanwhile stays."""
         if plans:
-            self._sql.add.execute(cursor, self._new_rows(plans))
+            self._sql.add.execute(cursor, self._new_rows(plans, now))
 
     def upsert(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> int:
         """
@@ -238,13 +379,14 @@ class Puts:
         """
         if not plans:
             return 0
-        rows = self._new_rows(plans)
+        rows = self._new_rows(plans, now)
         return self._sql.put.execute(cursor, rows, now=self._dialect.instant(now))
 
-    def _new_rows(self, plans: dict[JobKey, Plan]) -> list[NewRow]:
-        return [self._new_row(key, planned) for key, planned in plans.items()]
+    def _new_rows(self, plans: dict[JobKey, Plan], now: datetime) -> list[NewRow]:
+        version = version_at(now)
+        return [self._new_row(key, planned, version) for key, planned in plans.items()]
 
-    def _new_row(self, key: JobKey, planned: Plan) -> NewRow:
+    def _new_row(self, key: JobKey, planned: Plan, version: int) -> NewRow:
         path, body = self._rows.key(key)
         schedule, location, options = terms_text(planned.schedule, planned.options)
         first = self._dialect.instant(planned.first)
@@ -257,11 +399,17 @@ class Puts:
             anchor=self._dialect.instant(planned.anchor),
             scheduled=first,
             due=first,
+            version=version,
+            extras=extras_of(planned, details_text(planned)),
         )
 
 
-def as_planned(key: JobKey, planned: Plan) -> Job:
-    """A new job, as it stands once its plan is written."""
+def as_planned(key: JobKey, planned: Plan, now: datetime) -> Job:
+    """
+    A new job, as it stands once its plan is written.
+
+    :param now: when it is written.
+    """
     return Job(
         key=key,
         schedule=planned.schedule,
@@ -269,12 +417,11 @@ def as_planned(key: JobKey, planned: Plan) -> Job:
         anchor=planned.anchor,
         scheduled=planned.first,
         due=planned.first,
+        delivery=planned.delivery,
+        notes=planned.notes,
+        version=version_at(now),
     )
 
 
-def _check_added(put: Put, planned: Plan, job: Job | Exception | Locked | None) -> None:
-    """:raises Conflict: if another job was added meanwhile, unless the PUT is to keep that."""
-    if put.request.if_exists is IfExists.KEEP and job is not None:
-        return
-    if job != as_planned(put.key, planned):
-        raise Conflict("added between two statements")
+def _terms_of(terms: Terms) -> tuple[object, ...]:
+    return terms.schedule, terms.options, terms.delivery, terms.notes

@@ -10,7 +10,7 @@ import json
 import re
 from binascii import unhexlify
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ from dalga.model.run import (
 from dalga.model.schedule import Schedule, schedule_from_text
 from dalga.model.zone import Zone, check_location
 from dalga.store.dialect import instant_from_text
+from dalga.store.extras import NO_DETAILS, Details
 
 #: The length of a claim's token, in bytes.
 TOKEN_LENGTH = 16
@@ -46,6 +47,20 @@ MAX_ERROR = 255
 
 #: The largest count that a column of each engine holds. Counts stop there.
 MAX_COUNT = 2**32 - 1
+
+#: The largest version that a column of each engine holds.
+MAX_VERSION = 2**63 - 1
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def version_at(now: datetime) -> int:
+    """
+    The version of a job that is written at a time: microseconds since 1970.
+
+    :param now: the database's time.
+    """
+    return (now - _EPOCH) // timedelta(microseconds=1)
 
 
 class Override(IntEnum):
@@ -98,6 +113,7 @@ class DueRow(NamedTuple):
     override: Any
     token: Any
     options: Any
+    extras: Any
 
 
 class TextRow(NamedTuple):
@@ -131,7 +147,7 @@ class FoundText(NamedTuple):
     Each field is a column, or an expression of its name. The text of a job that runs each minute,
     and has no options (its lines in columns here)::
 
-        2026-03-01 09:00:00.000000    0    0    0    0    0    7    5
+        2026-03-01 09:00:00.000000    0    0    0    0    0    7    1772355180000000    0    5
         2026-03-01 09:00:00.000000    2026-03-01 08:53:00.000000    NULL    NULL
         60    UTC    (an empty line)    reports    daily
     """
@@ -143,6 +159,8 @@ class FoundText(NamedTuple):
     skipped: str
     attempts: str
     successes: str
+    version: str
+    extras: str
     #: How many octets the body has.
     length: str
     scheduled: str
@@ -166,6 +184,7 @@ class LeaseText(NamedTuple):
     override: str
     #: See `Dialect.hexadecimal`.
     token: str
+    extras: str
     options: str
 
 
@@ -195,6 +214,7 @@ class LeaseRow(NamedTuple):
     token: Any
     override: Any
     options: Any
+    extras: Any
 
 
 class TokenRow(NamedTuple):
@@ -251,6 +271,8 @@ class JobRow(NamedTuple):
     disabled: Any
     token: Any
     override: Any
+    version: Any
+    extras: Any
 
 
 class PageRow(NamedTuple):
@@ -286,6 +308,8 @@ class RunRow(NamedTuple):
     standing: Any
     override: Any
     disabled: Any
+    version: Any
+    extras: Any
 
 
 class Marks(NamedTuple):
@@ -310,13 +334,13 @@ def was_recorded(end: End, row: Marks | None) -> bool:
     :param row: None if the row is gone.
     """
     run, verdict = end.run, end.verdict
-    if row is None or isinstance(verdict, Delete | Finish):
-        return row is None and isinstance(verdict, Delete | Finish)
+    if row is None or isinstance(verdict, Delete):
+        return row is None and isinstance(verdict, Delete)
     same_run = bytes(row.run or b"").hex() == run.id.partition("-")[0]
     claims = 0 if row.token is None else 1
     error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
     match verdict:
-        case Reschedule() | Skip() | Disable():
+        case Reschedule() | Skip() | Finish() | Disable():
             return not same_run  # another instance's claim would have kept the run
         case Stop():
             return same_run and not claims and row.standing == Standing.STOPPED
@@ -329,9 +353,17 @@ def was_recorded(end: End, row: Marks | None) -> bool:
 
 
 def read_job(
-    row: JobRow, key: RawKey, now: datetime, read_instant: Callable[[object], datetime]
+    row: JobRow,
+    key: RawKey,
+    now: datetime,
+    read_instant: Callable[[object], datetime],
+    details: Details | ValueError = NO_DETAILS,
 ) -> Job | UnreadableJob:
-    """The job in a row that was looked up by its key."""
+    """
+    The job in a row that was looked up by its key.
+
+    :param details: those of the job, or what is wrong with them.
+    """
     error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
     try:
         disabled = is_true("disabled", row.disabled)
@@ -340,6 +372,9 @@ def read_job(
             return UnreadableJob(key, str(error or "the row has no due time"))
         due = None if row.due is None else instant("due", row.due, read_instant)
         valid = JobKey(*key)
+        count("extras", row.extras)
+        if isinstance(details, ValueError):
+            raise details
         schedule, options = _terms(row)
         return Job(
             key=valid,
@@ -356,6 +391,9 @@ def read_job(
             standing=standing,
             disabled=disabled,
             waited=row.override in WAITED,
+            delivery=details.delivery,
+            notes=details.notes,
+            version=version("version", row.version),
         )
     except (ValueError, InvalidRequest) as problem:
         return UnreadableJob(key, str(problem))
@@ -369,9 +407,19 @@ def timeout_of(row: DueRow, default: float, timeouts: Mapping[str, float]) -> fl
     :param timeouts: by the name of the endpoint.
     """
     try:
-        return timeouts.get(options_of(row.options).endpoint, default)
+        options = options_of(row.options)
     except Unreadable:
         return default
+    return _least(timeouts.get(options.endpoint, default), options)
+
+
+def _least(timeout: float, options: Options) -> float:
+    """
+    :param timeout: of the endpoint, in seconds.
+    :return: the job's own time limit, if that is less.
+    """
+    own = options.timeout
+    return timeout if own is None else min(timeout, own.total_seconds())
 
 
 def read_run(
@@ -396,6 +444,8 @@ def read_run(
         schedule, options = _terms(row)
         # Validated here too, though no run needs them, so that claim and GET agree.
         count("skipped", row.skipped)
+        count("extras", row.extras)
+        version("version", row.version)
         _standing(row.standing)
         return Run(
             row=row.id,
@@ -436,9 +486,10 @@ def run_from_text(
     since: float,
     timeout: float,
     timeouts: Mapping[str, float],
-) -> Run | None:
+) -> tuple[Run, int] | None:
     """
-    The run in a row that a claim has found (`FoundText`), as it is once the claim has taken it.
+    The run in a row that a claim has found (`FoundText`), as it is once the claim has taken it; and
+    the row's `extras`. The run is that of a job without details.
 
     :param since: from when the lease is counted, in seconds of the steady clock.
     :param timeout: see `timeout_of`, as for `timeouts`.
@@ -454,6 +505,8 @@ def run_from_text(
             skipped,
             attempts,
             successes,
+            version,
+            extras,
             length,
             scheduled,
             anchor,
@@ -472,6 +525,7 @@ def run_from_text(
             or override not in _TAKEN
             or standing not in _STANDING
             or not (attempts.isdigit() and successes.isdigit() and skipped.isdigit())
+            or not (version.isdigit() and extras.isdigit())
         ):
             return None
         attempt, succeeded = int(attempts) + 1, int(successes)
@@ -484,8 +538,10 @@ def run_from_text(
             return None
         terms = _terms_from_text(schedule, location, options)
         timeout = timeouts.get(terms[1].endpoint, timeout)
+        if terms[1].timeout is not None:
+            timeout = _least(timeout, terms[1])
         # By their places: by their names it takes twice as long.
-        return Run(
+        run_of_row = Run(
             row.id,
             token,
             JobKey(path, body),
@@ -504,6 +560,7 @@ def run_from_text(
             payload,
             timeout,
         )
+        return run_of_row, int(extras)
     except (ValueError, InvalidRequest):
         return None
 
@@ -511,12 +568,12 @@ def run_from_text(
 def lease_from_text(row: TextRow) -> LeaseRow | None:
     """What the row of a run that has ended holds (`LeaseText`). None if anything is unusual."""
     try:
-        override, token, options = row.columns.split(b"\n", len(LeaseText._fields) - 1)
+        override, token, extras, options = row.columns.split(b"\n", len(LeaseText._fields) - 1)
         if token == b"NULL":
-            return LeaseRow(row.id, None, int(override), options)
+            return LeaseRow(row.id, None, int(override), options, int(extras))
         if not token.startswith(b"X'"):
             return None
-        return LeaseRow(row.id, unhexlify(token[2:-1]), int(override), options)
+        return LeaseRow(row.id, unhexlify(token[2:-1]), int(override), options, int(extras))
     except ValueError:
         return None
 
@@ -622,6 +679,13 @@ def count(column: str, value: object) -> int:
     """:raises Unreadable: if the value is not a count."""
     if not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
         raise Unreadable(f"{column} is {value!r:.40}, which is not a count")
+    return value
+
+
+def version(column: str, value: object) -> int:
+    """:raises Unreadable: if the value is not a job's version."""
+    if not isinstance(value, int) or not 0 <= value <= MAX_VERSION:
+        raise Unreadable(f"{column} is {value!r:.40}, which is not a version")
     return value
 
 

@@ -12,7 +12,7 @@ as the record has read them. What users do to jobs is in `dalga.store.jobs`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from dalga.log import logger
+from dalga.model.answers import Meaning
 from dalga.model.job import UnreadableJob
 from dalga.model.run import (
     Delete,
@@ -40,8 +41,10 @@ from dalga.model.run import (
 from dalga.model.setback import Reach, corrected
 from dalga.store import Claimed, Due, Dues, Recorded
 from dalga.store.clock import DatabaseClock
+from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.parameters import Statement
+from dalga.store.extras import DELIVERY, fitting, kinds_of, weight_of
+from dalga.store.parameters import Statement, in_parts
 from dalga.store.rows import (
     MAX_ERROR,
     WAITED,
@@ -66,6 +69,7 @@ from dalga.store.statements import (
     Disabled,
     Ended,
     EndRow,
+    Finished,
     FoundRow,
     GivenBack,
     Rescheduled,
@@ -87,6 +91,9 @@ CORRECTED = 500
 #: may make it twice as long: with all else, the UPDATE is shorter than `mysql.LONGEST_STATEMENT`.
 COMPARED = 2**18
 
+#: The details that one claim reads, in octets, unless the first row has more (P10).
+DETAILS = 2**21
+
 
 @dataclass
 class _Claim:
@@ -102,8 +109,17 @@ class _Claim:
     timeout: float
     #: How long a POST may take (seconds), by the name of its endpoint.
     timeouts: Mapping[str, float]
+    #: See `Claimed.full`.
+    full: bool = False
+    #: The `extras` of the rows that are taken, where they have any, by the ids of the rows.
+    extras: dict[int, int] = field(default_factory=dict)
     #: Lines for the log: which rows can't be understood.
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def weight(self) -> int:
+        """The details of the rows that are taken, in octets."""
+        return sum(weight_of(extras, DELIVERY) for extras in self.extras.values())
 
     def lease_ends(self, timeout: float) -> float:
         """
@@ -135,6 +151,7 @@ class Runs:
     Claims, and what becomes of them.
 
     :param lane: the transactions of the scheduler.
+    :param details: of the jobs.
     :param token: makes the random token of a claim, `TOKEN_LENGTH` bytes.
     """
 
@@ -144,12 +161,14 @@ class Runs:
         clock: DatabaseClock,
         sql: Statements,
         lane: Transactions,
+        details: DetailRows,
         token: Callable[[], bytes],
     ) -> None:
         self._dialect = dialect
         self._clock = clock
         self._sql = sql
         self._lane = lane
+        self._details = details
         self._token = token
         #: Row and token of the runs whose record's COMMIT got no answer, until they are settled: at
         #: most as many as the scheduler keeps ends.
@@ -197,8 +216,9 @@ class Runs:
                 nothing = Claimed([], self._clock.at(sent), full=False)
                 return Timed((nothing, []), None, sent, received)
             claim = _Claim(self._token(), rows[0].now, sent, timeout, timeouts)
+            claim.full = len(rows) == limit
             runs = self._take_found(cursor, claim, rows)
-            claimed = Claimed(runs, claim.now, full=len(rows) == limit)
+            claimed = Claimed(runs, claim.now, claim.full)
             return Timed((claimed, claim.problems), claim.now, sent, received)
 
         def report(result: tuple[Claimed, list[str]]) -> Claimed:
@@ -221,27 +241,50 @@ class Runs:
         unusual: list[int] = []
         groups: defaultdict[float, list[FoundRow]] = defaultdict(list)
         for row in rows:
-            run = run_from_text(
+            read = run_from_text(
                 row, claim.token, claim.now, claim.since, claim.timeout, claim.timeouts
             )
-            if run is None:
+            if read is None:
                 unusual.append(row.id)
-            else:
-                found[row.id] = run
-                groups[run.timeout].append(FoundRow(row.id, row.columns))
+                continue
+            run, extras = read
+            if extras:
+                if not fitting([weight_of(extras, DELIVERY)], DETAILS, claim.weight):
+                    claim.full = True
+                    break
+                claim.extras[row.id] = extras
+            found[row.id] = run
+            groups[run.timeout].append(FoundRow(row.id, row.columns))
         changed = 0
         for timeout, group in sorted(groups.items()):
             lease = self._lease(claim, timeout)
             if self._dialect.one_writer:
                 changed += self._sql.take.execute(cursor, [row.id for row in group], **lease)
             else:
-                for part in _parts(group):
+                for part in in_parts(group, lambda row: len(row.found), COMPARED):
                     changed += self._sql.take_found.execute(cursor, part, **lease)
         if changed != len(found):
             unusual = [row.id for row in rows]
         if unusual:
             found = self._take_unusual(cursor, claim, unusual, found)
+        if claim.extras:
+            self._deliver(cursor, claim, found)
         return [found[row.id] for row in rows if row.id in found]
+
+    def _deliver(self, cursor: Cursor, claim: _Claim, runs: dict[int, Run]) -> None:
+        """
+        Give the runs that were taken what their jobs' details say. A row whose details can't be
+        understood is set aside, and its run left out.
+        """
+        wanted = [id for id, extras in claim.extras.items() if id in runs and extras & DELIVERY]
+        for id, details in self._details.read_own(cursor, wanted).items():
+            if isinstance(details, ValueError):
+                self._set_aside(cursor, claim, id, details)
+                del runs[id]
+            else:
+                run, payload = runs[id], details.delivery.payload
+                octets = run.payload if payload is None else payload.octets
+                runs[id] = run._replace(delivery=details.delivery, payload=octets)
 
     def _take_unusual(
         self, cursor: Cursor, claim: _Claim, ids: list[int], found: dict[int, Run]
@@ -255,12 +298,14 @@ class Runs:
         """
         runs = {id: found[id] for id in found.keys() - set(ids)}
         due = {row.id: row for row in self._sql.read_due.fetch(cursor, ids)}
+        runs |= {id: found[id] for id, row in due.items() if row.token == claim.token}
+        claim.extras = {id: extras for id, extras in claim.extras.items() if id in runs}
+        left = [due[id] for id in ids if id in due and id not in runs]
+        some = fitting([weight_of(row.extras, DELIVERY) for row in left], DETAILS, claim.weight)
+        claim.full = claim.full or some < len(left)
         groups: defaultdict[float, list[int]] = defaultdict(list)
-        for row in due.values():
-            if row.token == claim.token:
-                runs[row.id] = found[row.id]
-            else:
-                groups[timeout_of(row, claim.timeout, claim.timeouts)].append(row.id)
+        for row in left[:some]:
+            groups[timeout_of(row, claim.timeout, claim.timeouts)].append(row.id)
         for timeout, group in sorted(groups.items()):
             lease = self._lease(claim, timeout)
             self._sql.take.execute(cursor, group, **lease)
@@ -269,6 +314,8 @@ class Runs:
                 run = self._run_in(cursor, claim, taken, due[taken.id], timeout)
                 if run is not None:
                     runs[taken.id] = run
+                    if taken.extras:
+                        claim.extras[taken.id] = taken.extras
         return runs
 
     def _lease(self, claim: _Claim, timeout: float) -> dict[str, object]:
@@ -293,6 +340,7 @@ class Runs:
         sql, token, now = self._sql, claim.token, claim.now
         if row.override == Override.DELETED:
             sql.drop.execute(cursor, id=row.id, token=token)
+            self._details.remove(cursor, [row.id], kinds_of(row.extras))
             return None
         try:
             if is_true("disabled", row.disabled):
@@ -301,15 +349,18 @@ class Runs:
             ends, read_instant = claim.lease_ends(timeout), self._dialect.read_instant
             run = read_run(row, before, token, now, timeout, ends, read_instant)
         except Unreadable as problem:
-            error = str(problem)[:MAX_ERROR]
-            sql.set_aside.execute(cursor, id=row.id, token=token, error=error)
-            claim.problems.append(f"row {row.id} is set aside: {problem}")
+            self._set_aside(cursor, claim, row.id, problem)
             return None
         # A run that has begun goes on, though the database's clock was set back meanwhile.
         if run.scheduled > now and run.attempt == 1:
             sql.postpone.execute(cursor, id=row.id, token=token)
             return None
         return run
+
+    def _set_aside(self, cursor: Cursor, claim: _Claim, id: int, problem: ValueError) -> None:
+        error = str(problem)[:MAX_ERROR]
+        self._sql.set_aside.execute(cursor, id=id, token=claim.token, error=error)
+        claim.problems.append(f"row {id} is set aside: {problem}")
 
     def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
         """See `Store.correct`."""
@@ -382,6 +433,7 @@ class Runs:
         :return: the ends of runs whose rows have another token, or are gone.
         """
         others: list[End] = []
+        gone: defaultdict[int, list[int]] = defaultdict(list)
         batches: defaultdict[Statement, list[EndRow]] = defaultdict(list)
         now = leases.now or self._clock.at(leases.sent)  # there if there are leases
         for end in ends:
@@ -402,9 +454,13 @@ class Runs:
                 recorded.overridden.append(end)
                 statement, values = self._overridden(lease.override, end, now)
             batches[statement].append(values)
+            if lease.extras and isinstance(values, Ended):
+                gone[kinds_of(lease.extras)].append(row)
         for statement, rows in batches.items():
             if statement.execute(cursor, rows) != len(rows):
                 raise Conflict("a lease changed hands between two statements")
+        for kinds, ids in gone.items():
+            self._details.remove(cursor, ids, kinds)
         return others
 
     def _read_leases(self, cursor: Cursor, runs: list[Run]) -> _Leases:
@@ -444,8 +500,15 @@ class Runs:
         instant, sql = self._dialect.instant, self._sql
         run, row, token = end.run, end.run.row, end.run.token
         match end.verdict:
-            case Delete() | Finish():  # no run ends by a Finish yet
+            case Delete():
                 return sql.delete_rows, Ended(row, token)
+            case Finish():
+                return sql.finish_rows, Finished(
+                    row,
+                    token,
+                    succeeded=int(end.meaning is Meaning.SUCCEED),
+                    skips=int(end.outcome is None),
+                )
             case Reschedule(scheduled, anchor, error):
                 at = instant(scheduled)
                 # One that went by already goes behind those who wait: they have a turn (P6).
@@ -498,19 +561,6 @@ class Runs:
             override_kept=override if waits else int(Override.NONE),
             succeeded=int(succeeded and override == Override.TRIGGERED),
         )
-
-
-def _parts(rows: list[FoundRow]) -> Iterator[list[FoundRow]]:
-    """Rows in parts that one UPDATE each compares. Only a part of one row may be too long."""
-    part: list[FoundRow] = []
-    length = 0
-    for row in rows:
-        length += len(row.found)
-        if length > COMPARED and part:
-            yield part
-            part, length = [], len(row.found)
-        part.append(row)
-    yield part
 
 
 def _by_now(end: End, options: object, now: datetime) -> End:

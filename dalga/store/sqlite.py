@@ -233,6 +233,9 @@ class SQLite:
             DELETE FROM {self.table} WHERE (id, token) IN ({_values(fields)}) AND {condition}
             """)
 
+    def delete_by_id(self, suffix: str, index: str) -> Statement:
+        return self.prepare(f"DELETE FROM {self.named(suffix)} WHERE id IN ([%(id)s, ...])")
+
     def trouble(self, error: Exception) -> Trouble | None:
         if isinstance(error, OSError):
             return Trouble.UNAVAILABLE

@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 
 from dalga.model.job import AT_REST, Standing
 from dalga.store.dialect import Dialect
+from dalga.store.extras import STALE, DetailsRow
 from dalga.store.parameters import R, Select, Statement, columns
 from dalga.store.rows import (
     MAX_COUNT,
+    MAX_VERSION,
     CountsRow,
     DueRow,
     DueTime,
@@ -39,7 +41,7 @@ from dalga.store.rows import (
     TextRow,
     TokenRow,
 )
-from dalga.store.schema import KEYS
+from dalga.store.schema import DETAILS, KEYS, TAGS
 
 #: A run of the job is under way.
 LEASED = "token IS NOT NULL AND due > %(now)s"
@@ -60,6 +62,8 @@ AS_FOUND = f"""
             AND location = %(found_location)s
             AND options = %(found_options)s
             AND disabled = %(found_disabled)s
+            AND version = %(found_version)s
+            AND extras = %(found_extras)s
             AND override <> {Override.DELETED}"""
 
 #: The row that a claim has taken.
@@ -110,6 +114,27 @@ class NewRow(NamedTuple):
     anchor: Any
     scheduled: Any
     due: Any
+    version: Any
+    extras: Any
+
+
+class NewDetails(NamedTuple):
+    """A row of details; each field is a column."""
+
+    id: Any
+    path: Any
+    body: Any
+    members: Any
+    payload: Any
+
+
+class NewTag(NamedTuple):
+    """A tag of a job; each field is a column."""
+
+    tag: Any
+    path: Any
+    body: Any
+    id: Any
 
 
 # The ends of runs: the row and the token of the run, and what is written.
@@ -171,6 +196,17 @@ class Stopped(NamedTuple):
     last_error: Any
 
 
+class Finished(NamedTuple):
+    """The last run of a job that is kept."""
+
+    row_id: Any
+    row_token: Any
+    #: 1 for a success that counts, else 0.
+    succeeded: Any
+    #: 1 for a run that was not begun, as too late, else 0.
+    skips: Any
+
+
 class Disabled(NamedTuple):
     """A run that is over, and whose answer has the job disabled."""
 
@@ -204,7 +240,16 @@ class Yielded(NamedTuple):
 
 
 EndRow = (
-    Ended | Succeeded | Rescheduled | Skipped | Retried | Stopped | Disabled | GivenBack | Yielded
+    Ended
+    | Succeeded
+    | Rescheduled
+    | Skipped
+    | Retried
+    | Stopped
+    | Finished
+    | Disabled
+    | GivenBack
+    | Yielded
 )
 
 
@@ -313,8 +358,21 @@ class Statements:
                 successes = 0,
                 skipped = 0,
                 standing = {Standing.SOUND},
-                disabled = 0
+                disabled = 0,
+                version = {self._newer(new("version"))},
+                extras = {self._marked(new("extras"))}
             """
+
+    @staticmethod
+    def _newer(version: str) -> str:
+        """An expression: the version of a job that is written over."""
+        return f"""CASE WHEN version >= {version} AND version < {MAX_VERSION}
+                    THEN version + 1 ELSE {version} END"""
+
+    @staticmethod
+    def _marked(extras: str) -> str:
+        """An expression: the extras of a job that is written over, until `settle`."""
+        return f"CASE WHEN extras = 0 THEN {extras} ELSE {extras} | {STALE} END"
 
     @cached_property
     def lock(self) -> Select[KeyRow]:
@@ -333,7 +391,9 @@ class Statements:
             UPDATE {self._table}{self._dialect.by_key} SET
                 schedule = %(schedule)s,
                 location = %(location)s,
-                options = %(options)s
+                options = %(options)s,
+                version = {self._newer("%(version)s")},
+                extras = %(extras)s
             {AS_FOUND}
             AND scheduled = %(scheduled)s
             """)
@@ -351,6 +411,86 @@ class Statements:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_key} SET disabled = disabled
             WHERE path = %(path)s AND body = %(body)s AND override = {Override.DELETED}
+            """)
+
+    @cached_property
+    def hold_version(self) -> Statement:
+        """Changes nothing: compares, and locks where there are locks."""
+        return self._dialect.prepare(f"""
+            UPDATE {self._table}{self._dialect.by_key} SET disabled = disabled
+            {BY_KEY} AND version = %(version)s
+            """)
+
+    # The tables of details and tags
+
+    @cached_property
+    def read_details(self) -> Select[DetailsRow]:
+        dialect = self._dialect
+        octets = (
+            f"{dialect.length('beside.members')} + COALESCE({dialect.length('beside.payload')}, 0)"
+        )
+        fits = f"CASE WHEN {octets} <= (job.extras >> 8) << 10 THEN"
+        return self._select(
+            DetailsRow,
+            f"""
+            SELECT
+                job.id AS id,
+                job.version AS version,
+                job.extras AS extras,
+                beside.id AS details,
+                {fits} beside.members END AS members,
+                {fits} beside.payload END AS payload
+            FROM {self._table} AS job
+            LEFT JOIN {dialect.named(DETAILS)} AS beside ON beside.id = job.id
+            WHERE job.id IN ([%(id)s, ...])
+            """,
+        )
+
+    @cached_property
+    def put_details(self) -> Statement:
+        new = self._dialect.proposed
+        return self._dialect.prepare(f"""
+            {self._insert_into(DETAILS, NewDetails)}
+            {self._dialect.on_conflict("id")}
+                path = {new("path")},
+                body = {new("body")},
+                members = {new("members")},
+                payload = {new("payload")}
+            """)
+
+    @cached_property
+    def put_tags(self) -> Statement:
+        # A row may be there that somebody has left behind.
+        new = self._dialect.proposed
+        return self._dialect.prepare(f"""
+            {self._insert_into(TAGS, NewTag)}
+            {self._dialect.on_conflict("tag, path, body")} id = {new("id")}
+            """)
+
+    def _insert_into(self, suffix: str, row: type[tuple[Any, ...]]) -> str:
+        names: tuple[str, ...] = row._fields  # type: ignore[attr-defined]
+        values = ", ".join(f"%({name})s" for name in names)
+        table = self._dialect.named(suffix)
+        return f"INSERT INTO {table} ({columns(row)}) VALUES [({values}), ...]"
+
+    @cached_property
+    def delete_details(self) -> Statement:
+        return self._dialect.delete_by_id(DETAILS, "PRIMARY")
+
+    @cached_property
+    def delete_tags(self) -> Statement:
+        return self._dialect.delete_by_id(TAGS, "id")
+
+    @cached_property
+    def settle(self) -> Statement:
+        return self._dialect.prepare(f"""
+            UPDATE {self._table}{self._dialect.by_id} SET extras = extras & ~{STALE} WHERE {ANY_ID}
+            """)
+
+    @cached_property
+    def set_extras(self) -> Statement:
+        return self._dialect.prepare(f"""
+            UPDATE {self._table}{self._dialect.by_id} SET extras = %(extras)s WHERE id = %(id)s
             """)
 
     # What else a user does to a job
@@ -375,7 +515,7 @@ class Statements:
                 started = NULL,
                 standing = CASE WHEN standing IN ({Standing.STOPPED}, {Standing.ASIDE})
                     THEN {Standing.SOUND} ELSE standing END
-            {BY_KEY} AND disabled = 0
+            {BY_KEY} AND disabled = 0 AND standing <> {Standing.DONE}
             """)
 
     @cached_property
@@ -406,8 +546,16 @@ class Statements:
 
     @cached_property
     def delete_idle(self) -> Statement:
+        """Of a job that has nothing in other tables."""
         return self._dialect.prepare(f"""
             DELETE FROM {self._table} WHERE path = %(path)s AND body = %(body)s
+            AND (token IS NULL OR due IS NULL OR due <= %(now)s) AND extras = 0
+            """)
+
+    @cached_property
+    def delete_idle_row(self) -> Statement:
+        return self._dialect.prepare(f"""
+            DELETE FROM {self._table} WHERE id = %(id)s
             AND (token IS NULL OR due IS NULL OR due <= %(now)s)
             """)
 
@@ -540,6 +688,8 @@ class Statements:
             skipped=dialect.whole("skipped"),
             attempts=dialect.whole("attempts"),
             successes=dialect.whole("successes"),
+            version=dialect.whole("version"),
+            extras=dialect.whole("extras"),
             length=dialect.length("body"),
             scheduled="scheduled",
             anchor="anchor",
@@ -646,6 +796,7 @@ class Statements:
         texts = LeaseText(
             override=dialect.whole("override"),
             token=dialect.hexadecimal("token"),
+            extras=dialect.whole("extras"),
             options="options",
         )
         return self._select(
@@ -758,6 +909,24 @@ class Statements:
                 error = last_error,
                 token = NULL,
                 standing = {Standing.STOPPED}
+            """,
+        )
+
+    @cached_property
+    def finish_rows(self) -> Statement:
+        return self._update_rows(
+            Finished._fields,
+            f"""
+                due = NULL,
+                token = NULL,
+                run = NULL,
+                started = NULL,
+                attempts = 0,
+                successes = CASE WHEN successes < {MAX_COUNT}
+                    THEN successes + succeeded ELSE successes END,
+                skipped = CASE WHEN skipped < {MAX_COUNT} THEN skipped + skips ELSE skipped END,
+                error = NULL,
+                standing = {Standing.DONE}
             """,
         )
 

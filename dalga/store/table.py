@@ -24,10 +24,12 @@ from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Query
 from dalga.model.plan import ScheduleRequest
+from dalga.model.precondition import Precondition
 from dalga.model.run import End
 from dalga.model.setback import Reach
-from dalga.store import PIECE, Claimed, Counts, Due, Dues, Made, Page, Recorded
+from dalga.store import PIECE, Change, Claimed, Counts, Due, Dues, Made, Page, Recorded
 from dalga.store.clock import SET_BACK, DatabaseClock
+from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.instances import Instances
 from dalga.store.jobs import Jobs
@@ -81,11 +83,12 @@ class JobsTable:
         self._api_lane = api_lane
         self._guard = guard
         self._sql = sql = Statements(dialect)
-        rows = KeyedRows(dialect, sql)
-        puts = Puts(dialect, sql, rows)
-        self._jobs = Jobs(dialect, sql, api_lane, rows, puts)
-        self._listing = Listing(dialect, api_lane)
-        self._runs = Runs(dialect, clock, sql, run_lane, token)
+        details = DetailRows(dialect, sql)
+        rows = KeyedRows(dialect, sql, details)
+        puts = Puts(dialect, sql, rows, details)
+        self._jobs = Jobs(dialect, sql, api_lane, rows, details, puts)
+        self._listing = Listing(dialect, api_lane, details)
+        self._runs = Runs(dialect, clock, sql, run_lane, details, token)
         self._instances = Instances(dialect, sql, run_lane)
         self._trial = Trial(dialect, clock, sql, rows, puts, token)
 
@@ -177,9 +180,25 @@ class JobsTable:
 
     # What users do to jobs
 
-    def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Job]:
+    def put(
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Job]:
         """See `Store.put`."""
-        return self._jobs.put(key, request, variation)
+        return self._jobs.put(key, request, variation, precondition)
+
+    def patch(
+        self,
+        key: JobKey,
+        change: Change,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Job]:
+        """See `Store.patch`."""
+        return self._jobs.patch(key, change, variation, precondition)
 
     def once(
         self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
@@ -203,17 +222,21 @@ class JobsTable:
         """See `Store.trigger`."""
         return self._jobs.trigger(key)
 
-    def enable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
+    def enable(
+        self, key: RawKey, precondition: Precondition | None = None
+    ) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
-        return self._jobs.enable(key)
+        return self._jobs.enable(key, precondition)
 
-    def disable(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
+    def disable(
+        self, key: RawKey, reason: str | None = None, precondition: Precondition | None = None
+    ) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
-        return self._jobs.disable(key)
+        return self._jobs.disable(key, reason, precondition)
 
-    def delete(self, key: RawKey) -> Deferred[None]:
+    def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
         """See `Store.delete`."""
-        return self._jobs.delete(key)
+        return self._jobs.delete(key, precondition)
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""

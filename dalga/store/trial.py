@@ -109,7 +109,7 @@ class Trial:
         planned = plan(ScheduleRequest(one_off=True, first_run=_TRIAL), _TRIAL)
         for _ in range(2):
             self._puts.upsert(cursor, dict.fromkeys(keys, planned), _TRIAL)
-        expected = {key: as_planned(key, planned) for key in keys}
+        expected = {key: as_planned(key, planned, _TRIAL) for key in keys}
         if dict(self._rows.read_rows(cursor, keys, _TRIAL)) != expected:
             raise _NotKept("two jobs are not read as they were put")
 
@@ -131,7 +131,9 @@ class Trial:
         changed = self._take_odd(cursor, rows, token)
         try:
             for row in sql.read_taken.fetch(cursor, rows, token=token):
-                before = DueRow(row.id, row.scheduled, Override.NONE, token, row.options)
+                before = DueRow(
+                    row.id, row.scheduled, Override.NONE, token, row.options, row.extras
+                )
                 run = read_run(row, before, token, _TRIAL, 0.0, 0.0, dialect.read_instant)
                 if run.started != _TRIAL:
                     raise _NotKept("a claim does not read what it wrote")
