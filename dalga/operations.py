@@ -26,6 +26,8 @@ from dalga.model.listing import Query
 from dalga.model.options import IfExists
 from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
 from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
+from dalga.model.state import State, state_of
+from dalga.model.why import Here, Lag, Why, why
 from dalga.model.zone import Occurrence, Zone
 from dalga.store import PIECE, Page, Store
 
@@ -106,6 +108,7 @@ class Operations:
     :param written: called with the due time of each job that was written, so that the scheduler
         wakes in time.
     :param running: gives the number of runs that this instance has under way.
+    :param look: gives what this instance knows of a job's run.
     :param instance: the name of this instance.
     :param patience: the time limit of a call to the database, in seconds.
     :param in_thread: makes timetables. Some take a fifth of a second, and no due POST should wait
@@ -134,11 +137,13 @@ class Operations:
         worker: tuple[int, int] | None = None,
         endpoints: Sequence[EndpointShown] = (),
         max_payload: int = MAX_PAYLOAD,
+        look: Callable[[RawKey], Here] = lambda key: Here(),
     ) -> None:
         self._store = store
         self._reactor = reactor
         self._written = written
         self._running = running
+        self._look = look
         self._instance = instance
         self._patience = patience
         self._in_thread = in_thread
@@ -214,6 +219,22 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached.
         """
         return await self._shielded(self._store.disable(key).addCallback(self._disabled))
+
+    async def why(self, key: RawKey) -> Why:
+        """
+        Why a job is not running now.
+
+        :raises JobNotFound: if there is no such job.
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        job = await self.get(key)
+        now = self._store.clock.now()
+        lag = Lag()
+        if state_of(job, now) is State.WAITING:
+            counts = await self._shielded(self._store.counts(0, 0))
+            lag = Lag(counts.lag, counts.instances)
+        no_endpoint = self.problem(job) if isinstance(job, Job) else None
+        return why(job, now, self._look(key), lag, no_endpoint)
 
     async def run_times(self, key: RawKey, limit: int, after: datetime | None) -> Timetable:
         """

@@ -175,6 +175,7 @@ def build(
         reactor=reactor,
         written=scheduler.expect,
         running=lambda: scheduler.running,
+        look=scheduler.look,
         instance=instance,
         in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
         variation=lambda: settings.policy.variation(random),

@@ -38,6 +38,7 @@ PARTS = {
     "etag": r'(?<=")[0-9a-f]{13}(?=")',
     "name": r"\b[0-9A-HJKMNP-TV-Z]{26}\b",
     "cursor": r'(?:(?<=cursor=)|(?<="cursor":"))[\w-]+',
+    "wait": r"(?<=due in )\d+ s",
     "instance": r'(?<="instance_id":")[\w.-]+',
     "tzdata": r'(?<="tzdata":")\d{4}[a-z]+',
 }

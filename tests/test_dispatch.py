@@ -50,6 +50,7 @@ from dalga.model.run import (
 )
 from dalga.model.schedule import Every
 from dalga.model.setback import Reach
+from dalga.model.why import Held, Here
 from dalga.store import Claimed, Due, Recorded, Store
 from tests.examples import RUN, ended
 from tests.fakes import EPOCH, FakeEndpoint, FakeStore, noting
@@ -273,6 +274,23 @@ class ClaimTests(SchedulerTestCase):
             if left:
                 self.assertEqual(len(self.endpoint.under_way), 7)
         self.assertEqual(len(self.endpoint.posts), 30)
+
+    def test_what_is_known_of_a_job(self) -> None:
+        """Which run is under way here, which waits for what, and which path has its share."""
+        for number in range(10):
+            self.store.insert("a", body=str(number))
+        self.start(slots=5)
+        key, other = JobKey("a", "0"), JobKey("b", "x")
+        running = self.scheduler.look(key)
+        self.assertEqual(running, Here(Held.RUNNING, 4, True, 5, 1))
+        waiting = [self.scheduler.look(JobKey("a", str(number))).held for number in range(10)]
+        self.assertEqual(waiting[:5], [*[Held.RUNNING] * 4, Held.FOR_SHARE])
+        self.assertEqual(self.scheduler.look(other), Here(None, 0, False, 5, 1))
+        for number in range(8):
+            self.store.insert("b", body=str(number))
+        self.go(0.1)
+        self.assertEqual(self.scheduler.look(other), Here(None, 1, False, 5, 0))
+        self.assertTrue(self.scheduler.look(key).path_at_limit)
 
     def test_a_claim_asks_for_the_free_slots(self) -> None:
         """P5, P10: no more rows are claimed than can be POSTed now."""

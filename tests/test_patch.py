@@ -348,6 +348,15 @@ class ReplannedTests(SynchronousTestCase):
             self.assertEqual(changed.scheduled, utc(at), change)
             self.assertEqual(changed.options.first_run, job.options.first_run)
 
+    def test_a_first_run_that_is_late(self) -> None:
+        """It is still to come, unless it is under way."""
+        job = put('"interval":60,"first_run":"2014-11-11T22:00:00Z"', NOW - DAY)
+        late = utc("2014-11-11T22:00")
+        self.assertEqual(job.scheduled, late)
+        self.assertEqual(patch(job, '{"interval":3600}').scheduled, late)
+        running = replace(job, attempts=1, running=True, due=NOW + MINUTE)
+        self.assertEqual(patch(running, '{"interval":3600}').scheduled, utc("2014-11-11T23:00"))
+
     def test_a_first_run_that_is_given(self) -> None:
         """It is, as by a PUT: the user asks for it."""
         job = put('"interval":60,"first_run":"2014-01-01T06:30:00Z"', utc("2014-01-01T00:00"))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.errors import InvalidRequest
+from dalga.errors import InvalidRequest, shown
 from dalga.model.delivery import Method, Payload, PayloadKind, Retry
 from dalga.model.fields import READERS
 from dalga.model.reading import Members, Number, Value
@@ -165,10 +165,12 @@ class RequestTests(ReaderTests):
             "application/vnd.api+json",
             "text/plain; charset=utf-8",
             'multipart/x; a="b \\"c;"; d=e',
+            "a/b ;c=d\t; e=f ; ;g=h",
             "a/b;",
             "a/" + "b" * 253,
         ]:
             self.read("content-type", json.dumps(text), text)
+        spaces = "a/b" + " ;\t" * 80 + "!"
         takes = "it takes a media type, such as application/json or text/plain; charset=utf-8"
         for text, sentence in [
             ("", f"content-type is '': {takes}"),
@@ -179,6 +181,8 @@ class RequestTests(ReaderTests):
             ("a/b; c", f"content-type is 'a/b; c': {takes}"),
             ("a/b\r\nX: 1", f"content-type is 'a/b\\r\\nX: 1': {takes}"),
             ('a/b; c="\0"', f"content-type is 'a/b; c=\"\\x00\"': {takes}"),
+            # which a careless expression matches in a time that doubles with each space
+            (spaces, f"content-type is {shown(spaces)}: {takes}"),
             ('a/b; c="ğ"', f"content-type is 'a/b; c=\"ğ\"': {takes}"),
             ("a/" + "b" * 254, "content-type has 256 characters: it takes 255 at most"),
         ]:

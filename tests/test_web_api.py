@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from twisted.internet import reactor as real_reactor
-from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Protocol
@@ -36,11 +36,12 @@ from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.model.delivery import MAX_PAYLOAD, Disabling, Notes
 from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
 from dalga.model.job import Job, Standing, UnreadableJob
-from dalga.model.key import JobKey
-from dalga.model.listing import Query
+from dalga.model.key import JobKey, Position
+from dalga.model.listing import DuePlace, Query
 from dalga.model.plan import ScheduleRequest, plan
+from dalga.model.why import Here
 from dalga.operations import EndpointShown, Operations
-from dalga.store import Counts
+from dalga.store import Counts, Page
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
 from dalga.web.api import Api
@@ -585,7 +586,7 @@ class MethodTests(APITestCase):
             self.assertEqual(
                 table.match(path, method), ours.bind("localhost").match(path, method), path
             )
-        for path in ["/jobs/a/b/why", "/jobs/a/b/runs/", "/jobs/a/b/c/runs", "/jobs/runs"]:
+        for path in ["/jobs/a/b/whys", "/jobs/a/b/runs/", "/jobs/a/b/c/runs", "/jobs/runs"]:
             self.assertRaises(NotFound, table.match, path, "GET")
 
     async def test_head_is_get_without_the_body(self) -> None:
@@ -1072,6 +1073,37 @@ class EnablementTests(APITestCase):
             self.assertIn(b'"problem":"interval is \'x\'"}', answer)
 
 
+class WhyTests(APITestCase):
+    async def test_why(self) -> None:
+        await self.ask(b"PUT /jobs/a%2Fb/1?interval=180")
+        answer = await self.ask(b"GET /jobs/a%2Fb/1/why")
+        self.assertEqual(
+            answer.partition(b"\r\n\r\n")[2],
+            b'{"path":"a/b","body":"1","state":"scheduled","code":"due",'
+            b'"why":"due in 3 min, at 2014-11-11T22:13:40Z"}',
+        )
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: application/json;"))
+        self.assertEqual(self.store.calls[-1], "get")
+
+    async def test_a_due_job(self) -> None:
+        """How far the instances are behind is asked for only then."""
+        await self.ask(b"PUT /jobs/a/1?interval=60&immediate=true")
+        here = Here(slots=9, slots_free=9)
+        self.jobs._look = lambda key: here
+        self.store.time += timedelta(seconds=1)
+        answer = await self.ask(b"GET /jobs/a/1/why")
+        self.assertIn(b'"state":"waiting","code":"waiting_for_instance","why":"due for 1 s', answer)
+        self.assertEqual(self.store.calls[-1], "counts")
+        self.jobs._look = lambda key: here._replace(path_at_limit=True)
+        answer = await self.ask(b"GET /jobs/a/1/why")
+        self.assertIn(b'"code":"waiting_for_slot","why":"due for 1 s', answer)
+
+    async def test_of_no_job(self) -> None:
+        self.assertEqual((await self.refusal(b"GET /jobs/a/1/why"))[0], 404)
+        self.assertEqual((await self.refusal(b"GET /jobs/a/why"))[0], 404)
+        self.assertEqual((await self.refusal(b"PUT /jobs/a/1/why"))[0], 405)
+
+
 class PageTests(APITestCase):
     async def page(self, query: bytes) -> tuple[list[str], str | None]:
         """The bodies of the jobs that are listed, and the cursor."""
@@ -1126,6 +1158,68 @@ class PageTests(APITestCase):
                     self.assertIn(f"cursor={page['cursor']}", target)
             self.assertEqual(seen, ["1", "2", "3"])
 
+    async def test_filters(self) -> None:
+        """Each by its name, with dashes or underscores; repeated ones are "or"."""
+        for body in (b"1", b"2", b"3"):
+            first = b"2030-01-0%bT00:00:00Z" % body
+            await self.ask(b"PUT /jobs/a/%b?one-off=true&first-run=%b" % (body, first))
+        await self.ask(b"PUT /jobs/b%2Fc/1?interval=60&endpoint=billing")
+        await self.ask(b"PATCH /jobs/a/2?disable=true")
+        for query, bodies in [
+            (b"?path=a&body=2", ["2"]),
+            (b"?path=a&body=9", []),
+            (b"?prefix=b%2F", ["1"]),
+            (b"?state=disabled", ["2"]),
+            (b"?state=DISABLED&state=problem", ["2"]),
+            (b"?state=scheduled&path=a", ["1", "3"]),
+            (b"?state=scheduled&state=disabled&path=a", ["1", "2", "3"]),
+            (b"?due_before=2030-01-03T00:00:00Z&path=a", ["1"]),
+            (b"?due-after=2030-01-01T02:00:00%2B02:00", ["3"]),
+            (b"?endpoint=billing", ["1"]),
+            (b"?endpoint=default&contains=3", ["3"]),
+            (b"?sort=due&limit=2", ["1", "1"]),
+            (b"?sort=due&path=a", ["1", "3", "2"]),
+            (b"?tag=none&tag=other", []),
+        ]:
+            self.assertEqual((await self.page(query))[0], bodies, query)
+
+    async def test_a_partial_page(self) -> None:
+        """It says so, behind the cursor."""
+        self.patch(
+            self.store,
+            "page",
+            lambda query: succeed(Page([], DuePlace(b"2030-01-01 00:00:00.000000", 7), True)),
+        )
+        answer = await self.ask(b"GET /jobs?state=running&limit=9")
+        self.assertRegex(
+            answer.partition(b"\r\n\r\n")[2], rb'\A{"jobs":\[\],"cursor":"[^"]+","partial":true}\Z'
+        )
+        self.assertRegex(
+            answer, rb'\r\nLink: <\?state=running&limit=9&cursor=[\w-]+>; rel="next"\r\n'
+        )
+
+    async def test_a_link_keeps_the_filters(self) -> None:
+        """As a client gives them back."""
+        place = Position(b"a&b", b"x")
+        for asked in (
+            b"prefix=a%26&tag=x%20y&tag=z&state=disabled&state=failed&limit=1",
+            b"prefix=a%26&body=x&endpoint=e&contains=%C3%B6&sort=key&limit=1",
+            b"tag=x&due_before=2030-01-01T00:00:00.25Z&due_after=2029-01-01T00:00:00Z&limit=1",
+        ):
+            queries: list[Query] = []
+
+            def page(query: Query) -> Deferred[Page]:
+                queries.append(query)  # noqa: B023
+                return succeed(Page([], place))
+
+            patched = self.patch(self.store, "page", page)
+            answer = await self.ask(b"GET /jobs?" + asked)
+            link = re.search(rb"\r\nLink: <([^>]*)>", answer)
+            assert link is not None
+            await self.ask(b"GET /jobs" + link[1])
+            patched.restore()
+            self.assertEqual(queries[1], replace(queries[0], after=place))
+
     async def test_a_cursor_is_of_one_list(self) -> None:
         """One that is somebody's guess, or of another list, gives no page at all."""
         for path in (b"a", b"b"):
@@ -1162,6 +1256,27 @@ class PageTests(APITestCase):
             (b"?limit=1001", "limit is '1001': it takes a whole number from 1 to 1000"),
             (b"?cursor=x", "cursor is 'x', which is none: it takes what the page before gave"),
             (b"?path=", "the job's path is empty: give 1 to 255 characters"),
+            (b"?body=", "the job's body is empty: give 1 to 255 characters"),
+            (b"?prefix=", "prefix has 0 characters: it takes 1 to 255"),
+            (b"?tag=x&tag=" + b"y" * 256, "tag has 256 characters: it takes 1 to 255"),
+            (b"?path=a&prefix=a", "path and prefix are both given: give path for the jobs of"),
+            (b"?path=a&path=b", "path is given twice, as 'a' and as 'b': give it once"),
+            (
+                b"?state=failing",
+                "state is 'failing': it takes problem, disabled, running,",
+            ),
+            (b"?states=failed", "there is no parameter 'states' (did you mean state?)"),
+            (b"?sort=path", "sort is 'path': it takes key or due"),
+            (b"?due_before=tomorrow", "due-before is 'tomorrow': it takes an RFC 3339 timestamp"),
+            (
+                b"?due_before=2030-01-01T00:00:00Z&due_after=2030-01-01T00:00:00.5Z",
+                "due_before is 2030-01-01T00:00:00Z, which is not later than due_after, "
+                "2030-01-01T00:00:00.5Z: no job is due between the two",
+            ),
+            (
+                b"?" + b"&".join(b"tag=%d" % number for number in range(11)),
+                "there are 11 tags: a list takes 10 at most",
+            ),
             (b"?sort-by=id", "there is no parameter 'sort-by' (did you mean sort?): a list of"),
         ]:
             answer = await self.ask(b"GET /jobs" + query)

@@ -237,6 +237,11 @@ class PointerTests(DeliveryTestCase):
             ('"interval":60,"dst_gap":"skip"', "/dst_gap"),
             ('"interval":60,"until":"2001-01-01T00:00:00Z"', "/until"),
             ('"interval":60,"until":"2030-01-01T00:00:00"', "/until"),
+            # as it is spelled there
+            ('"interval":60,"dst-gap":"skip"', "/dst-gap"),
+            ('"interval":60,"\\u011f":1', "/ğ"),
+            ('"interval":60,"\\ud800":1', "/?"),
+            ('"one-off":true,"interval":60,"on-failure":"stop"', "/on-failure"),
             ('"one_off":true', ""),
             ('"one_off":true,"interval":60,"count":3', "/count"),
             ('"one_off":true,"immediate":true,"jitter":3', "/jitter"),

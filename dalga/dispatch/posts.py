@@ -26,6 +26,7 @@ from dalga.dispatch.elsewhere import Elsewhere
 from dalga.dispatch.loglines import fields, log_end, log_skip, log_start
 from dalga.dispatch.recorder import Recorder
 from dalga.log import debugging, logger
+from dalga.model.key import RawKey
 from dalga.model.run import End, Outcome, Run, RunPolicy, judge, missed
 from dalga.model.setback import Reach, timely
 from dalga.store import Store
@@ -77,6 +78,10 @@ class Posts:
 
     def __len__(self) -> int:
         return len(self._running)
+
+    def has(self, key: RawKey) -> bool:
+        """Whether a POST of a job is under way."""
+        return any(run.key == key for run in self._running.values())
 
     def admit(self, run: Run) -> bool:
         """Whether a run that was claimed is to be POSTed. The log says why it is not."""

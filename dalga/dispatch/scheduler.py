@@ -38,8 +38,10 @@ from dalga.dispatch.recorder import Recorder
 from dalga.dispatch.slots import Slots
 from dalga.dispatch.upkeep import Upkeep
 from dalga.model.address import DEFAULT_ENDPOINT
+from dalga.model.key import RawKey
 from dalga.model.run import RunPolicy, lease_of
 from dalga.model.setback import Reach
+from dalga.model.why import Here
 from dalga.store import Claimed, Dues, Recorded, Store
 
 #: Due times that one scan reads, at most.
@@ -165,6 +167,10 @@ class Scheduler:
     def running(self) -> int:
         """How many runs have a POST under way."""
         return self._slots.running
+
+    def look(self, key: RawKey) -> Here:
+        """What this instance knows of a job's run, and of its path."""
+        return self._slots.look(key)
 
     def expect(self, due: datetime) -> None:
         """This instance has written a job that is due at this time: claim it in time."""

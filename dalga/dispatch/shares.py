@@ -67,6 +67,10 @@ class Shares:
         """The paths that claims and scans are to leave out."""
         return self._left_out.keys()
 
+    def running(self, path: str) -> int:
+        """How many runs of a path are running."""
+        return self._running.get(path, 0)
+
     def may_start(self, path: str, free: int, runs: int = 1) -> bool:
         """
         Whether a path may start one more run, or several, one after the other.

@@ -24,7 +24,9 @@ from dalga.dispatch.recorder import Recorder
 from dalga.dispatch.shares import Shares
 from dalga.dispatch.waiting import Waiting
 from dalga.log import logger
+from dalga.model.key import RawKey
 from dalga.model.run import End, GiveBack, Run
+from dalga.model.why import Held, Here
 from dalga.store import Store
 
 log = logger(__name__)
@@ -84,6 +86,17 @@ class Slots:
     def _free(self) -> int:
         """How many slots are free. An end in the recorder's backlog occupies one (P10)."""
         return self._count - len(self._posts) - self._recorder.backlog
+
+    def look(self, key: RawKey) -> Here:
+        """What is known here of a job's run, and of its path."""
+        free, path = self._free, key.path
+        return Here(
+            held=Held.RUNNING if self._posts.has(key) else self._waiting.held(key),
+            path_running=self._shares.running(path),
+            path_at_limit=path in self._shares.left_out or not self._shares.may_start(path, free),
+            slots=self._count,
+            slots_free=max(free, 0),
+        )
 
     def add(self, runs: Iterable[Run]) -> None:
         """Runs, in due order, that a claim has just taken."""

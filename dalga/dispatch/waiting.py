@@ -41,7 +41,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dalga.dispatch.shares import Shares
+from dalga.model.key import RawKey
 from dalga.model.run import Run
+from dalga.model.why import Held
 
 #: Claimed runs wait this long (seconds) for a slot, counted from their claim. Then they are given
 #: back, for other instances to run. A choice, not measured. If it were shorter, more runs would be
@@ -88,6 +90,12 @@ class Waiting:
             left_out = self._shares.left_out
             needed += sum(len(q) for path, q in self._passed_over.items() if path not in left_out)
         return needed
+
+    def held(self, key: RawKey) -> Held | None:
+        """What a job's run waits for; None if it does not wait here."""
+        if any(run.key == key for _, run in self._passed_over.get(key.path, ())):
+            return Held.FOR_SHARE
+        return Held.FOR_SLOT if any(run.key == key for _, run in self._ready) else None
 
     def add(self, runs: Iterable[Run], now: float) -> None:
         """Runs that a claim has just taken, the one that is due first in front."""

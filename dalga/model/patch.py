@@ -162,6 +162,8 @@ def replanned(job: Job, request: ScheduleRequest, now: datetime, variation: floa
     is_past = first_run is not None and planned.first <= now
     if request.one_off or not is_past or first_run != job.options.first_run:
         return planned
+    if job.scheduled == planned.first and not job.running:
+        return planned  # the first run is pending, late as it is
     following = within(planned.options, planned.grid.next_after(now))
     if following is None:
         raise InvalidRequest(

@@ -40,7 +40,7 @@ SCANNED = 2_000
 
 #: A page begins no slice after this time, in seconds of the steady clock. On SQLite a claim may
 #: wait for a page that is under way.
-PATIENCE = 0.01
+PATIENCE = 0.007
 
 #: How many rows the first slice has at least, and another one at most, unless the page has more.
 FIRST, SLICE = 100, 500

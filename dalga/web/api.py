@@ -33,6 +33,7 @@ from dalga.web.presentation import (
     page_json,
     run_times_json,
     status_json,
+    why_json,
 )
 from dalga.web.request import ApiRequest
 
@@ -108,6 +109,13 @@ class Api:
         asked = run_times(request.query)
         times = await self._operations.run_times(key, asked.limit, asked.after)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_times_json(times))
+
+    @app.route("/jobs/<job:target>/why", methods=["GET"])
+    async def why(self, request: ApiRequest, target: str) -> bytes:
+        """Say why a job is not running now."""
+        key = owner_key(request.path)
+        why = await self._operations.why(key)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, why_json(key, why))
 
     @app.route("/jobs", methods=["GET"])
     async def page(self, request: ApiRequest) -> bytes:

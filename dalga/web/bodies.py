@@ -169,6 +169,20 @@ def body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, Val
     raise UnsupportedMediaType(f"the body's Content-Type is {given}: it takes {FORM} or {JSON}")
 
 
+def as_spelled(pointer: str, body: bytes) -> str:
+    """
+    A JSON pointer to a parameter, by the name that the parameter has in a JSON body: that may have
+    dashes for the underlines.
+    """
+    name, slash, rest = pointer[1:].partition("/")
+    if not name.isascii():
+        return pointer  # no parameter, and maybe no text that can be encoded
+    dashed = name.replace("_", "-")
+    if dashed != name and f'"{name}"'.encode() not in body and f'"{dashed}"'.encode() in body:
+        return f"/{dashed}{slash}{rest}"
+    return pointer
+
+
 def media_type(content_type: str | None) -> str:
     """A Content-Type without its parameters, in lower case; empty where there is none."""
     return (content_type or "").partition(";")[0].strip().lower()
@@ -234,7 +248,9 @@ def _check_values(body: bytes) -> None:
 
 
 def _too_deep() -> InvalidRequest:
-    return InvalidRequest("the JSON body is nested too deeply: it takes one object")
+    return InvalidRequest(
+        "the JSON body is nested too deeply: its arrays and objects may stand in 100 others"
+    )
 
 
 def _mistake(text: str, error: json.JSONDecodeError) -> str:

@@ -143,8 +143,9 @@ def _detail(error: BaseException) -> str:
     if isinstance(error, NotFound):
         return (
             "there is nothing here: a job is at /jobs/<path>/<body>, its next runs at "
-            "/jobs/<path>/<body>/upcoming, the runs that a PUT would give at /preview, all jobs at "
-            "/jobs, the endpoints at /endpoints, the counts at /status"
+            "/jobs/<path>/<body>/upcoming, why it is not running at /jobs/<path>/<body>/why, the "
+            "runs that a PUT would give at /preview, all jobs at /jobs, the endpoints at "
+            "/endpoints, the counts at /status"
         )
     if isinstance(error, MethodNotAllowed):
         return f"the method is not one that works here: it takes {_allowed(error)}"

@@ -15,7 +15,9 @@ from typing import Any
 
 from dalga.model.fields import shown_parameters
 from dalga.model.job import Job, Standing, UnreadableJob
+from dalga.model.key import RawKey
 from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
+from dalga.model.why import Why
 from dalga.model.writing import Written
 from dalga.model.zone import Occurrence, Zone
 from dalga.operations import EndpointShown, Status, Timetable
@@ -103,6 +105,18 @@ def _state(job: Job) -> dict[str, Any]:
     if job.skipped:
         members["skipped"] = job.skipped
     return members
+
+
+def why_json(key: RawKey, why: Why) -> bytes:
+    """Why a job is not running now."""
+    members = {
+        "path": key.path,
+        "body": key.body,
+        "state": why.state,
+        "code": why.code,
+        "why": why.sentence,
+    }
+    return _json(members)
 
 
 def run_times_json(timetable: Timetable) -> bytes:

@@ -13,6 +13,7 @@ Connections, and requests that are refused before they are complete, are in `dal
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
@@ -23,7 +24,15 @@ from urllib.parse import quote
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from dalga.web.bodies import FREE_OF_ROOM, JSON, MERGE_PATCH, media_type, too_large, uncoded
+from dalga.web.bodies import (
+    FREE_OF_ROOM,
+    JSON,
+    MERGE_PATCH,
+    as_spelled,
+    media_type,
+    too_large,
+    uncoded,
+)
 from dalga.web.errors import Problem
 from dalga.web.presentation import problem_json
 
@@ -130,13 +139,13 @@ class ApiRequest(Request):
         value = self.requestHeaders.getRawHeaders(b"Content-Type")
         return None if value is None else value[-1].decode("latin-1")
 
-    @property
-    def _has_json_parameters(self) -> bool:
-        return (
-            self.method in (b"PUT", b"PATCH")
-            and self._held > 0
-            and media_type(self.content_type) in (JSON, MERGE_PATCH)
-        )
+    def _in_body(self, errors: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """The errors of members, as the body of the request has these members."""
+        has_json = media_type(self.content_type) in (JSON, MERGE_PATCH)
+        if not has_json or self.method not in (b"PUT", b"PATCH") or not self._held:
+            return ()
+        body = self.content.getvalue()
+        return tuple((as_spelled(pointer, body), detail) for pointer, detail in errors)
 
     def answer(self, status: HTTPStatus, content_type: str = "", body: bytes = b"") -> bytes:
         """
@@ -158,8 +167,8 @@ class ApiRequest(Request):
         `answer` with a problem. The errors of its members are named only where the request has a
         JSON body of parameters: otherwise there is nothing that a JSON pointer could point to.
         """
-        if problem.errors and not self._has_json_parameters:
-            problem = replace(problem, errors=())
+        if problem.errors:
+            problem = replace(problem, errors=self._in_body(problem.errors))
         body = self.answer(problem.status, _PROBLEM, problem_json(problem))
         self.code_message = problem.title.encode("ascii")
         for name, value in problem.headers.items():
