@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.model.delivery import AS_CONFIGURED, Delivery
+from dalga.model.delivery import AS_CONFIGURED, Delivery, Payload
 from dalga.model.delivery import Retry as OfJob
 from dalga.model.duration import duration_from_text, seconds
 from dalga.model.grid import offset_of
@@ -325,6 +325,31 @@ class StoreTests(EngineTestCase):
         await store.get(set_aside)
         job = await self.job(store, tried)
         self.assertEqual((job.attempts, job.due == job.scheduled), (2, False))
+
+    async def test_a_retry_by_the_job_s_own_policy(self) -> None:
+        """A job's retries may be longer than the configuration's, and stay then, as they are."""
+        store = self.open_store()
+        due = {}
+        for name, retry in [
+            ("plain", None),
+            ("short", OfJob(max_interval=timedelta(minutes=30))),
+            ("long", OfJob(interval=HOUR)),
+        ]:
+            key = JobKey(name, "b")
+            request = ScheduleRequest(interval=seconds(5), retry=retry, payload=Payload(b"a"))
+            await store.put(key, request)
+            at = datetime.now(UTC).replace(tzinfo=None)
+            ahead = (at + HOUR).isoformat(sep=" ", timespec="microseconds")
+            began = (at - HOUR).isoformat(sep=" ", timespec="microseconds")
+            self.sql(
+                "UPDATE dalga SET due = %s, scheduled = %s, attempts = 2 WHERE path = %s",
+                [ahead, began, self.key(name)],
+            )
+            due[name] = (await self.job(store, key)).due
+        await self.correct(store)
+        self.assertLessEqual(await self.wait(store, JobKey("plain", "b")), 0)
+        self.assertLessEqual(await self.wait(store, JobKey("short", "b")), 0)
+        self.assertEqual((await self.job(store, JobKey("long", "b"))).due, due["long"])
 
     async def test_rows_of_one_time(self) -> None:
         """However many are due at one time, each is looked at once."""

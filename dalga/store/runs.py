@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 
 from dalga.log import logger
 from dalga.model.answers import Meaning
-from dalga.model.job import UnreadableJob
+from dalga.model.job import Job, UnreadableJob
+from dalga.model.key import RawKey
 from dalga.model.run import (
     Delete,
     Disable,
@@ -50,6 +51,7 @@ from dalga.store.rows import (
     WAITED,
     DueRow,
     DueTime,
+    JobRow,
     LeaseRow,
     Override,
     RunRow,
@@ -374,7 +376,7 @@ class Runs:
                 with suppress(ValueError):  # a time that is none
                     last = self._dialect.read_instant(row.due), row.id
                 key = shown_key(row.path, row.body)
-                job = read_job(row, key, now, self._dialect.read_instant)
+                job = self._job_ahead(cursor, row, key, now)
                 if isinstance(job, UnreadableJob) or job.due is None:
                     continue
                 times = corrected(job, now, reach)
@@ -393,6 +395,21 @@ class Runs:
             return last if len(rows) == CORRECTED else None
 
         return self._lane.run(work)
+
+    def _job_ahead(
+        self, cursor: Cursor, row: JobRow, key: RawKey, now: datetime
+    ) -> Job | UnreadableJob:
+        """
+        The job in a row that is to be corrected. Its details are read where it waits for a retry:
+        they may say how long it may wait. One job at a time, as each may have a payload (P10).
+        """
+        job = read_job(row, key, now, self._dialect.read_instant)
+        if isinstance(job, UnreadableJob) or not job.attempts or job.running:
+            return job
+        if not row.extras & DELIVERY:
+            return job
+        details = self._details.read(cursor, [row])[row.id]
+        return read_job(row, key, now, self._dialect.read_instant, details)
 
     def record(self, ends: list[End]) -> Deferred[Recorded]:
         """See `Store.record`."""
