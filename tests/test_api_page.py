@@ -61,7 +61,8 @@ def calls() -> Iterator[Call]:
     for block in re.findall(r"(?:^ {4}.*\n|^\n(?= {4}))+", PAGE, re.MULTILINE):
         text = re.sub(r"^ {4}", "", block, flags=re.MULTILINE)
         for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-            command = re.match(r"(?:.*\\\n)*.*\n", part)
+            # A line goes on behind a backslash, and between quotes.
+            command = re.match(r"(?:\\\n|'[^']*'|[^\n'])*\n", part)
             assert command is not None
             answer = part[command.end() :].strip("\n")
             yield Call(command[0].strip(), re.sub(r"\n +", _BREAK, answer))
