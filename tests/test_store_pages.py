@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import namedtuple
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -236,6 +237,31 @@ class CountCostTests(LargeTableTestCase):
                 break
             after = counts.last
         self.assertEqual(totals, [(10_000, 10_000), (10_000, pending - 10_000), (0, 0)])
+
+
+@each_engine(globals(), only=("sqlite",))
+class RecordCostTests(LargeTableTestCase):
+    """P7: on SQLite's only connection, a record looks at the rows of its runs, and at no others."""
+
+    async def test_each_kind_of_end(self) -> None:
+        store = self.fill()
+        sql = store._sql
+        with closing(self.connect()) as connection:
+            for statement in (
+                *(sql.delete_rows, sql.bury_rows, sql.succeed_rows, sql.reschedule_rows),
+                *(sql.skip_rows, sql.retry_rows, sql.stop_rows, sql.disable_rows),
+                *(sql.give_back_rows, sql.yield_rows),
+            ):
+                row: Any = namedtuple("row", statement.row)  # type: ignore[misc]
+                for count in (1, 2, 100):
+                    rows = [row(*[None] * len(statement.row))] * count
+                    bound = statement.bound(rows, {})
+                    plan = str(
+                        connection.execute(f"EXPLAIN QUERY PLAN {bound[0]}", bound[1]).fetchall()
+                    )
+                    self.assertIn("SEARCH dalga USING INTEGER PRIMARY KEY", plan)
+                    self.assertNotIn("SCAN dalga", plan)
+                    self.assertNotIn("SCAN held", plan)
 
 
 def steps(connection: sqlite3.Connection, statement: str, parameters: list[object]) -> int:

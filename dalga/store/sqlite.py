@@ -229,8 +229,13 @@ class SQLite:
             """)
 
     def delete_rows(self, fields: tuple[str, ...], condition: str) -> Statement:
+        # Of (id, token) IN (VALUES ...) with several rows, SQLite goes through the whole table.
+        renamed = ", ".join(f"column{number} AS {name}" for number, name in enumerate(fields, 1))
         return self.prepare(f"""
-            DELETE FROM {self.table} WHERE (id, token) IN ({_values(fields)}) AND {condition}
+            DELETE FROM {self.table} WHERE id IN (
+                SELECT row_id FROM (SELECT {renamed} FROM ({_values(fields)}))
+                CROSS JOIN {self.table} AS held ON held.id = row_id AND held.token = row_token
+            ) AND {condition}
             """)
 
     def delete_by_id(self, suffix: str, index: str) -> Statement:
