@@ -5,11 +5,12 @@ What the API can do with jobs. `dalga.web` asks, `dalga.store` does: neither HTT
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -20,16 +21,20 @@ from dalga.errors import DalgaError, InvalidRequest, StoreUnavailable, shown
 from dalga.log import logger
 from dalga.model.address import DEFAULT_ENDPOINT
 from dalga.model.delivery import MAX_PAYLOAD, Payload
+from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Query
+from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.options import IfExists
+from dalga.model.patch import patched
 from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
+from dalga.model.precondition import Precondition
 from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
 from dalga.model.state import State, state_of
 from dalga.model.why import Here, Lag, Why, why
 from dalga.model.zone import Occurrence, Zone
-from dalga.store import PIECE, Page, Store
+from dalga.store import PIECE, Made, Page, Store
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -114,6 +119,7 @@ class Operations:
     :param in_thread: makes timetables. Some take a fifth of a second, and no due POST should wait
         for that (P7).
     :param variation: draws the factor for a job's first interval; see `plan`.
+    :param random_octets: gives so many random octets, for generated names.
     :param tzdata: the version of the time zone database that is used.
     :param piece: see `Counting`.
     :param endpoints: those of the configuration, the default one first.
@@ -133,6 +139,7 @@ class Operations:
         in_thread: InThread = maybeDeferred,
         variation: Callable[[], float] = lambda: 1.0,
         tzdata: str | None = None,
+        random_octets: Callable[[int], bytes] = os.urandom,
         piece: int = PIECE,
         worker: tuple[int, int] | None = None,
         endpoints: Sequence[EndpointShown] = (),
@@ -149,29 +156,77 @@ class Operations:
         self._in_thread = in_thread
         self._variation = variation
         self._tzdata = tzdata
+        self._random_octets = random_octets
         self._worker = worker or (None, None)
         self.endpoints = endpoints
         #: By the endpoints' names, how long (seconds) a request may take.
         self._timeouts = {DEFAULT_ENDPOINT: math.inf} | {
             each.name: each.timeout for each in endpoints
         }
-        self._max_payload = max_payload
+        self.max_payload = max_payload
         self._counting = Counting(store, reactor, piece)
         # One timetable at a time: each thread that computes slows the reactor's thread down.
         self._turn = DeferredLock()
 
-    async def schedule(self, key: RawKey, request: RawRequest) -> Job:
+    async def schedule(
+        self, key: RawKey, request: RawRequest, precondition: Precondition | None = None
+    ) -> Job:
         """
         Write a job, or write over the job that is there. Returns after the commit (P1).
 
         :raises InvalidRequest: for a key or a request that is refused.
+        :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
             not known then.
         """
         valid = JobKey(*key)
         self.check(request)
-        put = self._store.put(valid, ScheduleRequest.of(request), self._variation())
+        put = self._store.put(valid, ScheduleRequest.of(request), self._variation(), precondition)
         return await self._shielded(put.addCallback(self._scheduled, request.if_exists))
+
+    async def patch(
+        self, key: RawKey, given: Mapping[str, Any], precondition: Precondition | None = None
+    ) -> Job:
+        """
+        Change some of a job's parameters. Its times stay, unless its schedule is what changes.
+
+        :param given: see `dalga.model.patch.patched`.
+        :raises JobNotFound: if there is none.
+        :raises JobSetAside: if the job's row can't be understood.
+        :raises InvalidRequest: for a change that is refused.
+        :raises PreconditionFailed: if the precondition does not hold.
+        :raises StoreUnavailable: if the database can't be reached. Whether the job was changed is
+            not known then.
+        """
+
+        def change(job: Job) -> ScheduleRequest:
+            request = patched(job, given)
+            if not self._CONFIGURED.isdisjoint(given):
+                self.check(request)
+            return ScheduleRequest.of(request)
+
+        changed = self._store.patch(JobKey(*key), change, self._variation(), precondition)
+        return await self._shielded(changed.addCallback(self._patched, given))
+
+    #: The parameters that `check` is about. Others can be changed in any configuration.
+    _CONFIGURED = frozenset({"endpoint", "timeout", "payload", "payload_base64"})
+
+    async def once(self, path: str, request: RawRequest, idempotency: Idempotency | None) -> Job:
+        """
+        Write a job with a generated name as its body. Returns after the commit (P1).
+
+        :param idempotency: see `Store.once`.
+        :return: the job as it was written, by this request or by an earlier one with the same key.
+        :raises InvalidRequest: for a path or a request that is refused.
+        :raises IdempotencyReused: see `Store.once`.
+        :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
+            not known then.
+        """
+        name = generated_name(self._store.clock.now(), self._random_octets(RANDOM_OCTETS))
+        key = JobKey(path, name)
+        self.check(request)
+        made = self._store.once(key, ScheduleRequest.of(request), idempotency)
+        return await self._shielded(made.addCallback(self._made))
 
     async def get(self, key: RawKey) -> Job | UnreadableJob:
         """
@@ -202,23 +257,35 @@ class Operations:
         """
         return await self._shielded(self._store.trigger(key).addCallback(self._triggered))
 
-    async def enable(self, key: RawKey) -> Job | UnreadableJob:
+    async def enable(
+        self, key: RawKey, precondition: Precondition | None = None
+    ) -> Job | UnreadableJob:
         """
         Let a disabled job run again. Its catch-up rule says what becomes of times missed meanwhile.
 
         :raises JobNotFound: if there is none.
+        :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        return await self._shielded(self._store.enable(key).addCallback(self._enabled))
+        enabled = self._store.enable(key, precondition)
+        return await self._shielded(enabled.addCallback(self._enabled))
 
-    async def disable(self, key: RawKey) -> Job | UnreadableJob:
+    async def disable(
+        self,
+        key: RawKey,
+        reason: str | None = None,
+        precondition: Precondition | None = None,
+    ) -> Job | UnreadableJob:
         """
         Keep a job from running. A run that is under way goes on to its end.
 
+        :param reason: is shown with the job, and in the log.
         :raises JobNotFound: if there is none.
+        :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        return await self._shielded(self._store.disable(key).addCallback(self._disabled))
+        disabled = self._store.disable(key, reason, precondition)
+        return await self._shielded(disabled.addCallback(self._disabled, reason))
 
     async def why(self, key: RawKey) -> Why:
         """
@@ -275,13 +342,15 @@ class Operations:
 
         return await self._timetable(work)
 
-    async def cancel(self, key: RawKey) -> None:
+    async def cancel(self, key: RawKey, precondition: Precondition | None = None) -> None:
         """
         Delete a job. It is no error if there is no such job.
 
+        :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        await self._shielded(self._store.delete(key).addCallback(self._cancelled, key))
+        deleted = self._store.delete(key, precondition)
+        await self._shielded(deleted.addCallback(self._cancelled, key))
 
     async def status(self) -> Status:
         """:raises StoreUnavailable: if the database can't be reached."""
@@ -330,10 +399,10 @@ class Operations:
             )
         for parameter in ("payload", "payload_base64"):
             payload: Payload | None = getattr(request, parameter)
-            if payload is not None and len(payload.octets) > self._max_payload:
+            if payload is not None and len(payload.octets) > self.max_payload:
                 raise InvalidRequest(
                     f"{parameter.replace('_', '-')} has {len(payload.octets)} octets: it takes "
-                    f"{self._max_payload} at most (maxPayload in [jobs])",
+                    f"{self.max_payload} at most (maxPayload in [jobs])",
                     f"/{parameter}",
                 )
 
@@ -361,6 +430,29 @@ class Operations:
             self._written(job.next_run)
         return job
 
+    def _patched(self, job: Job, given: Mapping[str, Any]) -> Job:
+        log.info(
+            "{path!r} {body!r}: changed {what}, next run {next}",
+            path=job.key.path,
+            body=job.key.body,
+            what=", ".join(name.replace("_", "-") for name in given) or "nothing",
+            next="none" if job.next_run is None else timestamp(job.next_run),
+        )
+        if job.next_run is not None:
+            self._written(job.next_run)
+        return job
+
+    def _made(self, made: Made) -> Job:
+        job = made.job
+        if made.is_new:
+            return self._scheduled(job, None)
+        log.info(
+            "{path!r} {body!r}: asked for again, and made already",
+            path=job.key.path,
+            body=job.key.body,
+        )
+        return job
+
     def _triggered(self, job: Job) -> Job:
         log.info("{path!r} {body!r}: triggered", path=job.key.path, body=job.key.body)
         self._written(job.scheduled)
@@ -372,8 +464,13 @@ class Operations:
             self._written(job.scheduled)
         return job
 
-    def _disabled(self, job: Job | UnreadableJob) -> Job | UnreadableJob:
-        log.info("{path!r} {body!r}: disabled", path=job.key.path, body=job.key.body)
+    def _disabled(self, job: Job | UnreadableJob, reason: str | None) -> Job | UnreadableJob:
+        log.info(
+            "{path!r} {body!r}: disabled{why}",
+            path=job.key.path,
+            body=job.key.body,
+            why="" if reason is None else f": {reason}",
+        )
         return job
 
     def _cancelled(self, _: None, key: RawKey) -> None:

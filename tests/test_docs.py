@@ -96,7 +96,7 @@ class FromGoTests(SynchronousTestCase):
             path = path.replace("<path>", "p").replace("<body>", "b")
             try:
                 routes.match(path, method)
-                if path.startswith("/jobs/"):
+                if path.startswith("/jobs/p/"):
                     job_key(path.removesuffix("/upcoming").encode())
                 found = True
             except (HTTPException, UnknownResource):

@@ -32,16 +32,19 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 from zope.interface import implementer
 
-from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
+from dalga.errors import IdempotencyReused, JobDisabled, JobNotFound, StoreUnavailable
 from dalga.model.delivery import MAX_PAYLOAD, Disabling, Notes
 from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
-from dalga.model.job import Job, Standing, UnreadableJob
+from dalga.model.idempotency import Idempotency
+from dalga.model.job import Job, Standing, UnreadableJob, readable
 from dalga.model.key import JobKey, Position
 from dalga.model.listing import DuePlace, Query
+from dalga.model.patch import replanned
 from dalga.model.plan import ScheduleRequest, plan
+from dalga.model.precondition import UNREADABLE, Precondition
 from dalga.model.why import Here
 from dalga.operations import EndpointShown, Operations
-from dalga.store import Counts, Page
+from dalga.store import Change, Counts, Made, Page
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
 from dalga.web.api import Api
@@ -80,6 +83,10 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: dict[JobKey, Job | UnreadableJob] = {}
         self.calls: list[str] = []
+        #: The version of the job that was written last.
+        self.version = 0
+        #: By path and Idempotency-Key, the request and the job that was made for it.
+        self.kept: dict[tuple[str, str], tuple[Idempotency, Job]] = {}
         #: What the database's clock shows.
         self.time = NOW
         #: Where set, answers wait for it.
@@ -95,22 +102,62 @@ class MemoryStore:
         clock.observe(self.time, 0.0, 0.0)
         return clock
 
-    def put(self, key: JobKey, request: ScheduleRequest, variation: float = 1.0) -> Deferred[Any]:
+    def put(
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Any]:
         def put() -> Job:
-            planned = plan(request, self.time, variation, key)
-            job = Job(
-                key,
-                planned.schedule,
-                planned.options,
-                planned.anchor,
+            self._check(key, precondition)
+            return self._write(self._planned(key, request, variation))
+
+        return self._call("put", put)
+
+    def patch(
+        self,
+        key: JobKey,
+        change: Change,
+        variation: float = 1.0,
+        precondition: Precondition | None = None,
+    ) -> Deferred[Any]:
+        def patch() -> Job:
+            self._check(key, precondition)
+            job = readable(self._find(key))
+            planned = replanned(job, change(job), self.time, variation)
+            changed = replace(
+                job,
+                schedule=planned.schedule,
+                options=planned.options,
+                anchor=planned.anchor,
                 scheduled=planned.first,
                 due=planned.first,
                 delivery=planned.delivery,
                 notes=planned.notes,
             )
-            return self._write(job)
+            if changed == job:
+                return job
+            self.version += 1
+            return self._write(replace(changed, version=self.version))
 
-        return self._call("put", put)
+        return self._call("patch", patch)
+
+    def once(
+        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+    ) -> Deferred[Any]:
+        def once() -> Made:
+            kept = None if idempotency is None else self.kept.get((key.path, idempotency.key))
+            if kept is not None and kept[0] == idempotency:
+                return Made(kept[1], is_new=False)
+            if kept is not None:
+                raise IdempotencyReused("the Idempotency-Key was given with another request")
+            job = self._write(self._planned(key, request, 1.0))
+            if idempotency is not None:
+                self.kept[key.path, idempotency.key] = idempotency, job
+            return Made(job, is_new=True)
+
+        return self._call("once", once)
 
     def get(self, key: JobKey) -> Deferred[Any]:
         return self._call("get", lambda: self._find(key))
@@ -127,26 +174,37 @@ class MemoryStore:
 
         return self._call("trigger", trigger)
 
-    def enable(self, key: JobKey) -> Deferred[Any]:
+    def enable(self, key: JobKey, precondition: Precondition | None = None) -> Deferred[Any]:
         def enable() -> Job | UnreadableJob:
+            self._check(key, precondition)
             job: Job | UnreadableJob = self._find(key)
             if isinstance(job, UnreadableJob) or not job.disabled:
                 return job
-            return self._write(replace(job, disabled=False, due=job.scheduled))
+            notes = replace(job.notes, disabled=None)
+            return self._write(replace(job, disabled=False, due=job.scheduled, notes=notes))
 
         return self._call("enable", enable)
 
-    def disable(self, key: JobKey) -> Deferred[Any]:
+    def disable(
+        self, key: JobKey, reason: str | None = None, precondition: Precondition | None = None
+    ) -> Deferred[Any]:
         def disable() -> Job | UnreadableJob:
+            self._check(key, precondition)
             job = self._find(key)
             if isinstance(job, UnreadableJob):
                 return job
-            return self._write(replace(job, disabled=True, due=None))
+            why = None if reason is None else Disabling(self.time, reason)
+            notes = replace(job.notes, disabled=why)
+            return self._write(replace(job, disabled=True, due=None, notes=notes))
 
         return self._call("disable", disable)
 
-    def delete(self, key: JobKey) -> Deferred[Any]:
-        return self._call("delete", lambda: self.rows.pop(key, None))
+    def delete(self, key: JobKey, precondition: Precondition | None = None) -> Deferred[Any]:
+        def delete() -> None:
+            self._check(key, precondition)
+            self.rows.pop(key, None)
+
+        return self._call("delete", delete)
 
     def counts(self, after: int, limit: int) -> Deferred[Any]:
         def counts() -> Counts:
@@ -162,6 +220,27 @@ class MemoryStore:
 
     def depart(self, instance: str) -> Deferred[Any]:
         return self._call("depart", lambda: None)
+
+    def _planned(self, key: JobKey, request: ScheduleRequest, variation: float) -> Job:
+        planned = plan(request, self.time, variation, key)
+        self.version += 1
+        return Job(
+            key,
+            planned.schedule,
+            planned.options,
+            planned.anchor,
+            scheduled=planned.first,
+            due=planned.first,
+            delivery=planned.delivery,
+            notes=planned.notes,
+            version=self.version,
+        )
+
+    def _check(self, key: JobKey, precondition: Precondition | None) -> None:
+        job = self.rows.get(key)
+        if precondition is not None:
+            found = job.version if isinstance(job, Job) else UNREADABLE if job else None
+            precondition.check(key, found)
 
     def _write(self, job: Job) -> Job:
         self.rows[job.key] = job
@@ -385,7 +464,7 @@ def check_feed(next_run: bytes, interval: bytes = b"60") -> bytes:
 
 
 class TranscriptTests(APITestCase):
-    """The transcript in the README of the Go original."""
+    """The transcript in the README of the Go original, and behind its headers the ETag."""
 
     async def test_put(self) -> None:
         self.assertEqual(
@@ -394,6 +473,7 @@ class TranscriptTests(APITestCase):
             b"Content-Type: application/json; charset=utf-8\r\n"
             b"Date: ...\r\n"
             b"Content-Length: 83\r\n"
+            b'ETag: "1"\r\n'
             b"\r\n" + check_feed(b"2014-11-11T22:11:40Z"),
         )
         self.assertEqual(self.announced, [datetime(2014, 11, 11, 22, 11, 40, tzinfo=UTC)])
@@ -406,6 +486,7 @@ class TranscriptTests(APITestCase):
             b"Content-Type: application/json; charset=utf-8\r\n"
             b"Date: ...\r\n"
             b"Content-Length: 83\r\n"
+            b'ETag: "1"\r\n'
             b"\r\n" + check_feed(b"2014-11-11T22:11:40Z"),
         )
 
@@ -558,7 +639,7 @@ class MethodTests(APITestCase):
 
     async def test_no_sub_resource_of_a_job(self) -> None:
         """The methods are those of a job; the path is wrong whatever else is."""
-        for target in [b"/jobs/", b"/jobs/a", b"/jobs/a/b/", b"/jobs/a/b/runs", b"/jobs/%zz/b/c"]:
+        for target in [b"/jobs/", b"/jobs/a/b/", b"/jobs/a/b/runs", b"/jobs/%zz/b/c"]:
             for method in [b"GET", b"PUT", b"POST", b"PATCH", b"DELETE", b"get", b"Put"]:
                 status, detail = await self.refusal(method + b" " + target)
                 self.assertEqual((status, detail[:29]), (404, "a job is at /jobs/<path>/<bod"))
@@ -586,7 +667,7 @@ class MethodTests(APITestCase):
             self.assertEqual(
                 table.match(path, method), ours.bind("localhost").match(path, method), path
             )
-        for path in ["/jobs/a/b/whys", "/jobs/a/b/runs/", "/jobs/a/b/c/runs", "/jobs/runs"]:
+        for path in ["/jobs/a/b/whys", "/jobs/a/b/runs/", "/jobs/a/b/c/runs", "/jobs/"]:
             self.assertRaises(NotFound, table.match, path, "GET")
 
     async def test_head_is_get_without_the_body(self) -> None:
@@ -1030,6 +1111,7 @@ class EnablementTests(APITestCase):
                 b"Content-Type: application/json; charset=utf-8\r\n"
                 b"Date: ...\r\n"
                 b"Content-Length: %d\r\n"
+                b'ETag: "1"\r\n'
                 b"\r\n%s" % (len(members), members),
             )
 
@@ -1050,7 +1132,10 @@ class EnablementTests(APITestCase):
             (b"?enable=false", "enable is false: use disable=true for that"),
             (b"?disable=false", "disable is false: use enable=true for that"),
             (b"?enable=true&disable=true", both),
-            (b"?interval=5", "there is no parameter 'interval': a change takes enable, disable"),
+            (
+                b"?interval=5",
+                "there is no parameter 'interval': a change takes enable, disable, reason",
+            ),
         ]:
             self.assertEqual(await self.refusal(b"PATCH /jobs/a/b" + query), (400, sentence))
         self.assertEqual((await self.refusal(b"PATCH /jobs//b?enable=true"))[0], 400)

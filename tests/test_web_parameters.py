@@ -24,6 +24,7 @@ from dalga.web.bodies import FORM, JSON, MAX_PAIRS, MAX_VALUES
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.web.lists import listing
 from dalga.web.parameters import (
+    Enablement,
     RunTimes,
     enablement,
     job_key,
@@ -541,7 +542,9 @@ class EnablementTests(SynchronousTestCase):
             ((b"", FORM, b"enable=1"), True),
             ((b"", JSON, b'{"disable":true}'), False),
         ]:
-            self.assertIs(enablement(*request), expected)
+            self.assertEqual(enablement(*request), Enablement(expected))
+        request = b"disable=true&reason=too+slow", None, b""
+        self.assertEqual(enablement(*request), Enablement(False, "too slow"))
 
     def test_anything_else_is_refused_in_a_sentence(self) -> None:
         takes = "it takes true, yes, on or 1, or false, no, off or 0"
@@ -558,11 +561,11 @@ class EnablementTests(SynchronousTestCase):
             (
                 b"enabled=true",
                 "there is no parameter 'enabled' (did you mean enable?): "
-                "a change takes enable, disable",
+                "a change takes enable, disable, reason",
             ),
             (
                 b"interval=60&enable=true",
-                "there is no parameter 'interval': a change takes enable, disable",
+                "there is no parameter 'interval': a change takes enable, disable, reason",
             ),
         ]:
             error = self.assertRaises(InvalidRequest, enablement, query, None, b"")

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from itertools import pairwise
+from random import Random
 from typing import Any
 from urllib.parse import urlencode
 
@@ -35,7 +36,7 @@ from tests.strategies import escaped, escapings, joined, json_bodies, queries, s
 from tests.test_web_api import MemoryStore, without_date
 
 #: What an answer may be; of a 5xx only those that say that a client asks for what HTTP/1.1 lacks.
-STATUSES = {200, 201, 204, 400, 404, 405, 408, 409, 413, 414, 415, 431, 501, 505}
+STATUSES = {*(200, 201, 204, 400, 404, 405, 408, 409, 412, 413, 414, 415, 422, 431, 501, 505)}
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -91,6 +92,13 @@ jobs = st.builds(
     escapings,
 )
 
+#: Below which jobs are made.
+paths = st.builds(
+    lambda path, how: b"/jobs/%b" % escaped(path, how),
+    st.just("a") | st.sampled_from(["a", "b/c", "jöb"]) | segments,
+    escapings,
+)
+
 #: A method, a target and a query that go together.
 MEANT = [
     *(
@@ -99,6 +107,10 @@ MEANT = [
     ),
     *((b"PATCH", jobs, query) for query in (b"enable=true", b"disable=1")),
     *((method, jobs, b"") for method in (b"GET", b"HEAD", b"PUT", b"PATCH", b"POST", b"DELETE")),
+    *(
+        (b"POST", paths, query)
+        for query in (b"", b"delay=86400", b"at=2030-01-31T09:00:00Z&tags=a")
+    ),
     (b"GET", jobs.map(lambda job: job + b"/upcoming"), b"count=3"),
     (b"GET", st.just(b"/jobs"), b"limit=1"),
     (b"GET", st.just(b"/preview"), b"cron=*/5+*+*+*+*"),
@@ -121,6 +133,13 @@ targets = st.one_of(
 HEADERS = [
     *(b"Cookie: \xff=;;=", b"A: " + b"x" * 999),
     *(b"Accept: */*", b"Accept-Encoding: gzip", b"Range: bytes=0-1", b"If-None-Match: *"),
+    *(b"If-Match: *", b'If-Match: "1", W/"2"', b'If-None-Match: "', b"If-Match: \xff"),
+    *(
+        b"Idempotency-Key: a",
+        b"Idempotency-Key: a",
+        b"Idempotency-Key: b",
+        b"Idempotency-Key: \xff",
+    ),
     *(b"Expect: 100-continue", b"Transfer-Encoding: identity", b"Connection: upgrade"),
     *(b"Upgrade: websocket", b"Authorization: Basic \xff", b"A: b\r\n c", b"A: b\r\n\tc: d"),
 ]
@@ -242,7 +261,8 @@ class OctetTests(SynchronousTestCase):
         """A connection to an interface of its own."""
         clock = Clock()
         store: Any = MemoryStore()
-        jobs = Operations(store, clock, lambda at: None, lambda: 7, "host-1")
+        octets = Random(1).randbytes  # so that the same requests make the same names
+        jobs = Operations(store, clock, lambda at: None, lambda: 7, "host-1", random_octets=octets)
         site: Any = make_site(jobs, clock)
         channel: Any = site.buildProtocol(None)
         wire = Wire(lenient=True)

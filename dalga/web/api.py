@@ -12,16 +12,22 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
 from dalga.log import logger
+from dalga.model.job import Job, UnreadableJob
 from dalga.operations import Operations
-from dalga.web.bodies import JSON
+from dalga.web.bodies import JSON, MERGE_PATCH, check_payload, media_type
+from dalga.web.conditional import etag
 from dalga.web.cursors import cursor_text
 from dalga.web.errors import problem_of, unexpected
 from dalga.web.lists import listing, next_page
 from dalga.web.parameters import (
     JOBS,
+    changes,
     enablement,
     job_key,
+    job_path,
+    job_target,
     no_job,
+    once_request,
     owner_key,
     preview,
     run_times,
@@ -42,6 +48,12 @@ log = logger(__name__)
 CONTENT_TYPE = f"{JSON}; charset=utf-8"
 
 
+class _Path(BaseConverter):
+    """One segment, which is no job's yet: jobs are made below it."""
+
+    regex = "[^/]+"
+
+
 class _Job(BaseConverter):
     """
     A job's two segments, empty ones too: `job_key` says what is wrong with these.
@@ -58,6 +70,7 @@ class Api:
 
     app = Klein()
     app.url_map.converters["job"] = _Job
+    app.url_map.converters["path"] = _Path
     app.url_map.merge_slashes = False  # an empty segment is refused, not redirected
 
     def __init__(self, operations: Operations) -> None:
@@ -68,20 +81,20 @@ class Api:
         """Write a job, new or over the one that is there."""
         key = job_key(request.path)
         parameters = schedule_request(request.query, request.content_type, request.body, key)
-        job = await self._operations.schedule(key, parameters)
-        return request.answer(
-            HTTPStatus.CREATED, CONTENT_TYPE, job_json(job, self._operations.problem)
-        )
+        job = await self._operations.schedule(key, parameters, request.precondition)
+        return self._answer(request, HTTPStatus.CREATED, job)
 
     @app.route("/jobs/<job:target>", methods=["GET"])
     async def get(self, request: ApiRequest, target: str) -> bytes:
-        """Show a job."""
+        """Show a job. Its ETag is that of its definition, and it shows more: so there is no 304."""
         job = await self._operations.get(job_key(request.path))
-        return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job, self._operations.problem))
+        return self._answer(request, HTTPStatus.OK, job)
 
     @app.route("/jobs/<job:target>", methods=["POST"])
     async def trigger(self, request: ApiRequest, target: str) -> bytes:
         """Run a job now. Parameters and body are ignored, as in the Go original."""
+        request.refuse_preconditions()
+        request.refuse_idempotency()
         job = await self._operations.trigger(job_key(request.path))
         # The Go original has no charset in this answer.
         return request.answer(HTTPStatus.OK, JSON, job_json(job, self._operations.problem))
@@ -89,18 +102,37 @@ class Api:
     @app.route("/jobs/<job:target>", methods=["DELETE"])
     async def cancel(self, request: ApiRequest, target: str) -> bytes:
         """Delete a job, or make sure that there is none."""
-        await self._operations.cancel(job_key(request.path))
+        await self._operations.cancel(job_key(request.path), request.precondition)
         return request.answer(HTTPStatus.NO_CONTENT)
 
     @app.route("/jobs/<job:target>", methods=["PATCH"])
-    async def set_enabled(self, request: ApiRequest, target: str) -> bytes:
-        """Let a job run again, or keep it from running."""
+    async def change(self, request: ApiRequest, target: str) -> bytes:
+        """Change some of a job's parameters; or let it run again, or keep it from running."""
         key = job_key(request.path)
-        if enablement(request.query, request.content_type, request.body):
-            job = await self._operations.enable(key)
+        wanted = request.precondition
+        job: Job | UnreadableJob
+        if media_type(request.content_type) == MERGE_PATCH:
+            given = changes(request.query, request.body, key)
+            job = await self._operations.patch(key, given, wanted)
+            return self._answer(request, HTTPStatus.OK, job)
+        wish = enablement(request.query, request.content_type, request.body)
+        if wish.enable:
+            job = await self._operations.enable(key, wanted)
         else:
-            job = await self._operations.disable(key)
-        return request.answer(HTTPStatus.OK, CONTENT_TYPE, job_json(job, self._operations.problem))
+            job = await self._operations.disable(key, wish.reason, wanted)
+        return self._answer(request, HTTPStatus.OK, job)
+
+    @app.route("/jobs/<path:target>", methods=["POST"])
+    async def once(self, request: ApiRequest, target: str) -> bytes:
+        """Run a payload once, as a new job with a generated name."""
+        path = job_path(request.path)
+        request.refuse_preconditions()
+        check_payload(request.body, self._operations.max_payload)
+        parameters = once_request(request.query, request.content_type, request.body)
+        job = await self._operations.once(path, parameters, request.idempotency)
+        answer = self._answer(request, HTTPStatus.CREATED, job)
+        request.responseHeaders.setRawHeaders(b"Location", [job_target(job.key)])
+        return answer
 
     @app.route("/jobs/<job:target>/upcoming", methods=["GET"])
     async def run_times(self, request: ApiRequest, target: str) -> bytes:
@@ -154,17 +186,29 @@ class Api:
     def failed(self, request: ApiRequest, failure: Failure) -> bytes:
         """Answer with the error that a route raised, or Klein if there is no route."""
         error = failure.value
-        if isinstance(error, NotFound) and request.path.startswith(JOBS):
-            error = self._no_job(request)
+        if request.path.startswith(JOBS) and isinstance(error, NotFound | MethodNotAllowed):
+            error = self._no_job(request, error)
         problem = None if error is None else problem_of(error)
         if problem is None:
             log.failure("{method} {path} failed", failure, method=request.method, path=request.path)
             problem = unexpected()
         return request.refuse(problem)
 
-    def _no_job(self, request: ApiRequest) -> Exception:
+    def _answer(self, request: ApiRequest, status: HTTPStatus, job: Job | UnreadableJob) -> bytes:
+        """Answer with a job and its ETag. A row that can't be understood has none."""
+        body = request.answer(status, CONTENT_TYPE, job_json(job, self._operations.problem))
+        if isinstance(job, Job):
+            request.responseHeaders.setRawHeaders(b"ETag", [etag(job.version)])
+        return body
+
+    def _no_job(self, request: ApiRequest, error: NotFound | MethodNotAllowed) -> Exception:
         """What is wrong with a request below ``/jobs/`` that no route matches."""
         methods = self.app.url_map.bind("localhost").allowed_methods("/jobs/path/body")
         # Klein takes a method in any case: `get` has a route, and is not to be refused here.
         method = request.method.decode("latin-1").upper()
+        if isinstance(error, MethodNotAllowed):
+            # A path alone takes a POST. A PUT to it most likely lacks the body, or has a slash too
+            # many or too few.
+            is_job = "/" in request.path[len(JOBS) :].decode("latin-1")
+            return error if is_job or method not in methods else no_job()
         return no_job() if method in methods else MethodNotAllowed(methods)

@@ -54,6 +54,19 @@ def too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the request body is too large: it takes {limit} bytes at most")
 
 
+def check_payload(body: bytes, limit: int) -> None:
+    """
+    :param body: that is a payload as it is.
+    :param limit: the longest payload, in bytes.
+    :raises BodyTooLarge: if it is longer.
+    """
+    if len(body) > limit:
+        raise BodyTooLarge(
+            f"the request body has {len(body)} bytes, and is sent to the endpoint: it takes "
+            f"{limit} bytes at most (maxPayload in [jobs])"
+        )
+
+
 class BodyRoom:
     """
     How much memory the bodies of all requests take, of those that arrive and of those that are

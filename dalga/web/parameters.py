@@ -9,14 +9,16 @@ a job's parameters go together is judged in `dalga.model.plan.ScheduleRequest`.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from dalga.errors import MOST_MISTAKES, SHOWN, InvalidRequest, all_of, pointer_to, shown
-from dalga.model.delivery import AS_CONFIGURED, Retry
+from dalga.model.delivery import AS_CONFIGURED, Method, Payload, PayloadKind, Retry
 from dalga.model.fields import READERS, RETRY_PARTS
 from dalga.model.key import RawKey, check_length
 from dalga.model.plan import RawRequest, placed
@@ -27,10 +29,12 @@ from dalga.model.reading import (
     as_text,
     boolean,
     instant,
+    interval,
     of_text,
     whole,
 )
 from dalga.model.reading_delivery import changed_headers, changed_retry
+from dalga.model.reading_delivery import content_type as media_type_of
 from dalga.web.bodies import JSON, body_pairs, form_pairs, json_members, media_type, unescaped
 from dalga.web.errors import UnknownResource
 
@@ -39,6 +43,26 @@ JOBS = b"/jobs/"
 #: The largest number of run times in a list, and the number if no limit is given.
 MAX_LISTED = 100
 LISTED = 10
+
+#: The longest reason for which a job is disabled, in characters.
+MAX_REASON = 255
+
+
+def job_path(path: bytes) -> str:
+    """
+    The path of the jobs that are made below a request target's path, ``/jobs/<path>``.
+
+    :raises InvalidRequest: for a segment that is empty, too long or not UTF-8.
+    """
+    found = unescaped(path.removeprefix(JOBS), "the job's path")
+    check_length("path", found)
+    return found
+
+
+def job_target(key: RawKey) -> bytes:
+    """The path of a job's URL, percent-encoded: what `job_key` reads."""
+    segments = (quote(part, safe="").encode("ascii") for part in key)
+    return JOBS + b"/".join(segments)
 
 
 def job_key(path: bytes) -> RawKey:
@@ -69,7 +93,7 @@ def no_job() -> UnknownResource:
     """The error for a path below ``/jobs/`` that is neither a job's nor a sub-resource's."""
     return UnknownResource(
         "a job is at /jobs/<path>/<body>, two segments: write a slash that belongs to the path "
-        "or to the body as %2F (all jobs are at /jobs)"
+        "or to the body as %2F (all jobs are at /jobs); POST /jobs/<path> runs a body once"
     )
 
 
@@ -141,16 +165,60 @@ def or_removed(read: Reader) -> Reader:
     return read_change
 
 
-def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
+def once_request(query: bytes, content_type: str | None, body: bytes) -> RawRequest:
+    """
+    Read a POST that runs its body once: parameters from the query, and the body as it is.
+
+    :param content_type: of the body, and so of the requests to the endpoint.
+    :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
+    """
+    values = read_values(form_pairs(query), _ONCE, "a job that runs once takes")
+    delay, at = values.pop("delay", None), values.pop("at", None)
+    if delay is not None and at is not None:
+        raise InvalidRequest("delay and at both say when the job runs; give just one of them")
+    values["one-off"] = True
+    if delay:
+        values["interval"] = delay
+    elif at is not None:
+        values["first-run"] = at
+    else:
+        values["immediate"] = True
+    if body or values.get("method") not in (Method.GET, Method.HEAD, Method.DELETE):
+        values.update(_payload(body))
+    if content_type:
+        values["content-type"] = media_type_of("Content-Type", content_type)
+    return _request(values)
+
+
+def _payload(body: bytes) -> dict[str, Payload]:
+    """A payload as the parameter that shows it best: text if it is UTF-8."""
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"payload-base64": Payload(body, PayloadKind.BASE64)}
+    return {"payload": Payload(body, PayloadKind.TEXT)}
+
+
+@dataclass(frozen=True, slots=True)
+class Enablement:
+    """Whether a PATCH enables a job or disables it."""
+
+    enable: bool
+    #: Why the job is disabled, if that is said.
+    reason: str | None = None
+
+
+def enablement(query: bytes, content_type: str | None, body: bytes) -> Enablement:
     """
     Read the parameters of a PATCH from its query and its body together.
 
-    :return: True if the job is to be enabled, False if it is to be disabled.
-    :raises InvalidRequest: if neither parameter is given, or both, or one that is false.
+    :raises InvalidRequest: if neither `enable` nor `disable` is given, or both, or one that is
+        false; and for a `reason` of an `enable`.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
     given = [*form_pairs(query), *body_pairs(content_type, body)]
     values = read_values(given, _ENABLEMENT, "a change takes")
+    reason = values.pop("reason", None)
     if not values:
         raise InvalidRequest("there is nothing to change: give enable=true or disable=true")
     if len(values) > 1:
@@ -159,7 +227,9 @@ def enablement(query: bytes, content_type: str | None, body: bytes) -> bool:
     if not value:
         other = "disable" if name == "enable" else "enable"
         raise InvalidRequest(f"{name} is false: use {other}=true for that")
-    return name == "enable"
+    if reason is not None and name == "enable":
+        raise InvalidRequest("reason goes with disable: leave it out, as enable forgets it")
+    return Enablement(name == "enable", reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +274,20 @@ def listed(name: str, value: str) -> int:
     return whole(name, value, 1, MAX_LISTED, f"it takes a whole number from 1 to {MAX_LISTED}")
 
 
+@of_text
+def reason(name: str, value: str) -> str:
+    """:return: some text of one line."""
+    if not value.strip():
+        raise InvalidRequest(f"{name} is empty: say why, or leave it out")
+    if len(value) > MAX_REASON:
+        raise InvalidRequest(f"{name} has {len(value)} characters: it takes {MAX_REASON} at most")
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value):
+        raise InvalidRequest(
+            f"{name} is {shown(value)}: it takes one line, without control characters"
+        )
+    return value
+
+
 #: The keys of a job's state in its JSON, with "-" for "_". A PUT that ignored one of them would run
 #: the job at another time than the key says, or more often.
 _STATE = frozenset(
@@ -233,7 +317,24 @@ _CHANGED: Mapping[str, Reader] = MappingProxyType(
 )
 
 #: The parameters of a PATCH that is none.
-_ENABLEMENT: Mapping[str, Reader] = MappingProxyType({"enable": boolean, "disable": boolean})
+_ENABLEMENT: Mapping[str, Reader] = MappingProxyType(
+    {"enable": boolean, "disable": boolean, "reason": reason}
+)
+
+#: The parameters of a POST that runs its body once: how a job runs once, and is seen after that.
+_ONCE: Mapping[str, Reader] = MappingProxyType(
+    {
+        "delay": interval,
+        "at": instant,
+        **{
+            name: READERS[name]
+            for name in (
+                *("timeout", *RETRY_PARTS, "endpoint", "success", "gone", "give-up", "method"),
+                *("on-end", "tags", "description"),
+            )
+        },
+    }
+)
 
 #: The parameters that say which run times are listed.
 _WHICH: Mapping[str, Reader] = MappingProxyType({"limit": listed, "after": instant})
@@ -371,6 +472,8 @@ MEANT: Mapping[str, str] = {
     "at": "first-run",
     "delay": "interval",
     "end": "until",
+    "first-run": "at",
+    "interval": "delay",
     "every": "interval",
     "now": "immediate",
     "once": "one-off",

@@ -13,7 +13,7 @@ Connections, and requests that are refused before they are complete, are in `dal
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
@@ -24,6 +24,8 @@ from urllib.parse import quote
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
+from dalga.model.idempotency import Idempotency
+from dalga.model.precondition import Precondition
 from dalga.web.bodies import (
     FREE_OF_ROOM,
     JSON,
@@ -32,6 +34,12 @@ from dalga.web.bodies import (
     media_type,
     too_large,
     uncoded,
+)
+from dalga.web.conditional import (
+    idempotency,
+    precondition,
+    refuse_idempotency,
+    refuse_preconditions,
 )
 from dalga.web.errors import Problem
 from dalga.web.presentation import problem_json
@@ -146,6 +154,38 @@ class ApiRequest(Request):
             return ()
         body = self.content.getvalue()
         return tuple((as_spelled(pointer, body), detail) for pointer, detail in errors)
+
+    @property
+    def precondition(self) -> Precondition | None:
+        """
+        What has to hold of the job that is there.
+
+        :raises InvalidRequest: see `dalga.web.conditional.precondition`.
+        """
+        return precondition(self._lines(b"If-Match"), self._lines(b"If-None-Match"))
+
+    def refuse_preconditions(self) -> None:
+        """:raises InvalidRequest: if there is a precondition."""
+        refuse_preconditions(self._lines(b"If-Match"), self._lines(b"If-None-Match"))
+
+    @property
+    def idempotency(self) -> Idempotency | None:
+        """
+        The Idempotency-Key, and this request.
+
+        :raises InvalidRequest: see `dalga.web.conditional.idempotency`.
+        """
+        kind = (self.content_type or "").encode("latin-1")
+        request = self.method, self.uri, kind, self.content.getvalue()
+        return idempotency(self._lines(b"Idempotency-Key"), *request)
+
+    def refuse_idempotency(self) -> None:
+        """:raises InvalidRequest: if there is an Idempotency-Key."""
+        refuse_idempotency(self._lines(b"Idempotency-Key"))
+
+    def _lines(self, name: bytes) -> Sequence[bytes]:
+        """The values of a header's lines."""
+        return self.requestHeaders.getRawHeaders(name, [])
 
     def answer(self, status: HTTPStatus, content_type: str = "", body: bytes = b"") -> bytes:
         """
