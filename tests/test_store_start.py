@@ -202,7 +202,7 @@ class TrialTests(EngineTestCase):
         store = self.make_store()
         store.create_table()
         sentence = str(self.assertRaises(StartupError, store.open))
-        self.assertIn("can't write to the tables `dalga` and `dalga_alive_4` in ", sentence)
+        self.assertIn("can't write to the table `dalga` and those beside it in ", sentence)
         self.assertIn("BINLOG_FORMAT = STATEMENT", sentence)
         self.assertTrue(sentence.endswith("; set binlog_format = ROW, or MIXED, on the server"))
         with closing(own.connect_as_root()) as root:
@@ -220,7 +220,8 @@ class TrialTests(EngineTestCase):
         self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
         self.config = replace(self.config, user=name, password="a")
         grant = "GRANT {} ON {}.{} TO '{}'@'127.0.0.1'"
-        cure = f"; grant SELECT, INSERT, UPDATE and DELETE on both to user '{name}'"
+        tables = "`dalga`, `dalga_alive_4`, `dalga_details`, `dalga_keys` and `dalga_tags`"
+        cure = f"; grant SELECT, INSERT, UPDATE and DELETE on {tables} to user '{name}'"
         for table in ("dalga", "dalga_alive_4"):
             for right in ("INSERT", "UPDATE", "DELETE"):
                 sentence = self.refusal()

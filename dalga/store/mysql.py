@@ -644,7 +644,9 @@ class MySQL:
         if not isinstance(error, pymysql.err.MySQLError):
             return self.explain(error)
         code = error.args[0] if _has_number(error) else 0
-        rights = f"grant SELECT, INSERT, UPDATE and DELETE on both to user {self._user!r}"
+        *first, last = (self.named(suffix) for suffix in sorted(columns_of("mysql")))
+        tables = f"{', '.join(first)} and {last}"
+        rights = f"grant SELECT, INSERT, UPDATE and DELETE on {tables} to user {self._user!r}"
         writable = "it has to be a server that takes writes"
         cure = {
             1665: "set binlog_format = ROW, or MIXED, on the server",
@@ -655,7 +657,7 @@ class MySQL:
             1792: writable,  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
         }.get(code)
         return (
-            f"can't write to the tables {self.table} and {self.heartbeats} in {self.where()}: "
+            f"can't write to the table {self.table} and those beside it in {self.where()}: "
             f"{_words(error).rstrip('.')}{f'; {cure}' if cure else ''}"
         )
 
