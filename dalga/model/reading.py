@@ -72,15 +72,29 @@ class Number(str):
     A JSON number, as text in digits: so a number and a form's text are read by the same rules.
     """
 
-    __slots__ = ("written",)
+    __slots__ = ()
 
-    #: The number as it was written: 1.10 or 6e1. NaN and the infinities, which are no JSON, too.
-    written: str
+    @property
+    def written(self) -> str:
+        """The number as it was written. NaN and the infinities, which are no JSON, too."""
+        return self
 
-    def __new__(cls, text: str, written: str | None = None) -> Self:
-        number = super().__new__(cls, text)
-        number.written = text if written is None else written
+
+class OddNumber(Number):
+    """A JSON number that was written in another way than in digits, such as 1.10 or 6e1."""
+
+    __slots__ = ("_written",)
+    _written: str
+
+    @classmethod
+    def of(cls, digits: str, written: str) -> Self:
+        number = cls(digits)
+        number._written = written
         return number
+
+    @property
+    def written(self) -> str:
+        return self._written
 
 
 class Members(list[tuple[str, Any]]):
