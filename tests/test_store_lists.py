@@ -14,12 +14,14 @@ from twisted.internet.defer import Deferred
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Driver, Filters, Place, Query, Sort
+from dalga.model.plan import ScheduleRequest
 from dalga.model.state import State, state_of
 from dalga.store import Page, listing
 from dalga.store.dialect import instant_text
 from dalga.store.table import JobsTable
 from tests.lists import by_key, fits, order
 from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine
+from tests.test_store_faults import before
 
 HOUR = timedelta(hours=1)
 TAGS = ("alpha", "beta", "gamma")
@@ -96,6 +98,11 @@ def some(random: Random, now: datetime) -> Filters:
     if "path" in chosen:
         chosen.pop("prefix", None)
     return Filters(**chosen)
+
+
+def tagged(*tags: str) -> ScheduleRequest:
+    """A job that runs each minute."""
+    return replace(EACH_MINUTE, tags=tags or None)
 
 
 class ListTestCase(EngineTestCase):
@@ -259,6 +266,36 @@ class WalkTests(ListTestCase):
             self.assertEqual(len(seen), len(set(seen)))
             self.assertEqual(set(seen), stay, each)
 
+    async def test_tags(self) -> None:
+        """As users give and change them, and delete jobs that have some."""
+        store = self.open_store()
+        jobs = {"1": ("x", "ö"), "2": ("x",), "3": (), "4": ("x y", "X")}
+        for body, tags in jobs.items():
+            await store.put(JobKey("a", body), tagged(*tags))
+        await self.check_tags(store, x="12", ö="1", X="4")
+        await self.check_tags(store, **{"x y": "4", "x ": "", "y": ""})
+        page = await store.page(Query(Filters(tags=frozenset({"ö"}))))
+        (job,) = page.jobs
+        assert isinstance(job, Job)
+        self.assertEqual(job.notes.tags, ("x", "ö"))
+        await store.put(JobKey("a", "1"), tagged("z"))
+        await store.put(JobKey("a", "3"), tagged("x"))
+        await store.put(JobKey("a", "2"), EACH_MINUTE)
+        await store.delete(JobKey("a", "4"))
+        await self.check_tags(store, x="3", ö="", z="1", X="")
+        every = frozenset({"x", "z", "X"})
+        self.assertEqual(
+            (await self.walk(store, Filters(tags=every, path="a"), 1))[0], [("a", "1"), ("a", "3")]
+        )
+
+    async def check_tags(self, store: JobsTable, **bodies: str) -> None:
+        """:param bodies: of the jobs with each tag."""
+        for tag, expected in bodies.items():
+            for sort in (None, *Sort):
+                filters = Filters(tags=frozenset({tag}), sort=sort)
+                walked, _ = await self.walk(store, filters, 1)
+                self.assertEqual(sorted(key.body for key in walked), list(expected), (tag, sort))
+
     async def test_one_job(self) -> None:
         """A path and a body together are one job, or none."""
         store = await self.fill(20)
@@ -338,3 +375,18 @@ class WalkTests(ListTestCase):
         scheduled = Filters(states=frozenset({State.SCHEDULED}))
         self.assertEqual((await self.walk(store, problems, 9))[0], [("a", "x")])
         self.assertEqual((await self.walk(store, scheduled, 9))[0], [])
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class InBetweenTests(EngineTestCase):
+    """What happens between two statements of one page. (On SQLite nobody can write then.)"""
+
+    async def test_a_job_that_is_deleted_before_its_details_are_read(self) -> None:
+        """It is not shown. No page begins anew: due jobs run, and are gone, all the time."""
+        store = self.open_store()
+        for body in "123":
+            await store.put(JobKey("a", body), tagged("x"))
+        hooked = before(self, store, "read_details", "DELETE FROM dalga WHERE body = '2'")
+        page = await store.page(Query(Filters(sort=Sort.KEY)))
+        self.assertEqual(hooked, ["read_details"])
+        self.assertEqual([job.key.body for job in page.jobs], ["1", "3"])

@@ -55,7 +55,7 @@ class ListingTests(SynchronousTestCase):
             "state=x": "state is 'x': it takes problem, disabled, running",
             "state=": "state is ''",
             "state=done,failed": "state is 'done,failed'",
-            "tag=": "tag has 0 characters",
+            "tag=": "tag has an empty tag",
             tags: f"there are {MAX_TAGS + 1} tags",
             "path=a&path=b": "path is given twice",
             "path=a&prefix=a": "path and prefix are both given",

@@ -397,10 +397,11 @@ def changed_retry(name: str, value: Value) -> dict[str, Any]:
 
 def tags(name: str, value: Value) -> tuple[str, ...]:
     """:return: tags in the order in which they were given, of an array or of text with commas."""
-    return _checked(name, value, _texts(name, value), _check_tag, MAX_TAGS)
+    return _checked(name, value, _texts(name, value), check_tag, MAX_TAGS)
 
 
-def _check_tag(name: str, tag: str) -> None:
+def check_tag(name: str, tag: str) -> None:
+    """:raises InvalidRequest: for a text that is no tag."""
     takes = f"a tag takes 1 to {MAX_TAG} characters"
     if not tag:
         raise InvalidRequest(f"{name} has an empty tag: {takes}")

@@ -26,6 +26,7 @@ from dalga.store.extras import (
     Details,
     details_text,
     extras_of,
+    is_detailed,
     read_details,
 )
 from dalga.store.parameters import in_parts
@@ -58,17 +59,19 @@ class DetailRows:
         self._dialect = dialect
         self._sql = sql
 
-    def read(self, cursor: Cursor, rows: Iterable[JobRow]) -> dict[int, Details | ValueError]:
+    def read(
+        self, cursor: Cursor, rows: Iterable[JobRow], or_gone: bool = False
+    ) -> dict[int, Details | ValueError]:
         """
         The details of those jobs that have some, by the ids of their rows, or what is wrong with
         the details.
 
         :param rows: as they were read before. See `extras.fitting` for how many to give.
+        :param or_gone: whether a job that was deleted since is left out. A list of due jobs, which
+            are deleted as they run, would be run again and again.
         :raises Conflict: if a job was changed since.
         """
-        wanted = {
-            row.id: row for row in rows if isinstance(row.extras, int) and row.extras & DETAILED
-        }
+        wanted = {row.id: row for row in rows if is_detailed(row.extras)}
         if not wanted:
             return {}
         found: dict[int, Details | ValueError] = {}
@@ -80,7 +83,7 @@ class DetailRows:
                 found[row.id] = read_details(row)
             except ValueError as problem:
                 found[row.id] = problem
-        if len(found) != len(wanted):
+        if len(found) != len(wanted) and not or_gone:
             raise Conflict("deleted between two statements")
         return found
 

@@ -102,6 +102,11 @@ def extras_of(terms: Terms, text: DetailsText | None) -> int:
     )
 
 
+def is_detailed(extras: object) -> bool:
+    """Whether a job has a row of details, by what the column holds."""
+    return isinstance(extras, int) and bool(extras & DETAILED)
+
+
 def weight_of(extras: object, bits: int = DETAILED) -> int:
     """
     How much a reader of a job's details holds in memory, in octets.

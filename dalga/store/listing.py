@@ -29,7 +29,7 @@ from dalga.store import Page
 from dalga.store.clock import steady_seconds
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.extras import NO_DETAILS, Details, fitting, weight_of
+from dalga.store.extras import NO_DETAILS, Details, fitting, is_detailed, weight_of
 from dalga.store.ranges import Ranges
 from dalga.store.rows import PageRow, read_job, shown_key
 from dalga.store.transactions import Transactions
@@ -94,14 +94,21 @@ class Listing:
         some = fitting([weight_of(each.row.job.extras) for each in found.shown], PAGED)
         if some < len(found.shown):
             found = _Found(found.shown[:some], index.place(found.shown[some - 1].row), True)
-        details = self._details.read(cursor, [each.row.job for each in found.shown])
-        jobs = [
-            self._read(each.row, now, details[each.row.job.id])
-            if each.row.job.id in details
-            else each.job
-            for each in found.shown
-        ]
-        return Page(jobs, found.last, found.partial)
+        jobs = self._with_details(found.shown, query.filters, cursor, now)
+        return Page(list(jobs), found.last, found.partial)
+
+    def _with_details(
+        self, shown: list[_Shown], filters: Filters, cursor: Cursor, now: datetime
+    ) -> Iterator[Job | UnreadableJob]:
+        """The jobs with their details, but for those that were deleted meanwhile."""
+        details = self._details.read(cursor, [each.row.job for each in shown], or_gone=True)
+        for row, job in shown:
+            if not is_detailed(row.job.extras):
+                yield job
+            elif row.job.id in details:
+                job = self._read(row, now, details[row.job.id])
+                if filters.fit(job, now):
+                    yield job
 
     def _found(self, query: Query, index: Ranges, cursor: Cursor, now: datetime) -> _Found:
         limit, until = query.limit, self._steady() + PATIENCE

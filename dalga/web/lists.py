@@ -16,6 +16,7 @@ from dalga.errors import InvalidRequest, shown
 from dalga.model.key import MAX_KEY_LENGTH, check_length
 from dalga.model.listing import Filters, Query, Sort
 from dalga.model.reading import Reader, instant, of_text, one_of, whole
+from dalga.model.reading_delivery import check_tag
 from dalga.model.schedule import exact_timestamp
 from dalga.model.state import State
 from dalga.web.bodies import form_pairs
@@ -52,6 +53,13 @@ def part(name: str, value: str) -> str:
 
 
 @of_text
+def tag(name: str, value: str) -> str:
+    """:return: a text that may be a job's tag."""
+    check_tag(name, value)
+    return value
+
+
+@of_text
 def cursor(name: str, value: str) -> str:
     """:return: the text; `listing` reads the cursor in it."""
     return value
@@ -66,7 +74,7 @@ _LISTING: Mapping[str, Reader] = MappingProxyType(
         "prefix": part,
         "body": of_key,
         "endpoint": part,
-        "tag": part,
+        "tag": tag,
         "state": one_of(State),
         "due-before": instant,
         "due-after": instant,
