@@ -255,6 +255,35 @@ class PatchedTests(SynchronousTestCase):
         self.assertEqual(changed.delivery, job.delivery)
         self.assertEqual(changed.notes, job.notes)
 
+    def test_what_is_redacted_is_not_shown_by_taking_it_out_of_redact(self) -> None:
+        """P12: who may change a job may not see its secrets by that."""
+        job = put('"interval":60,"payload":"s","headers":{"X-A":"t"},"redact":["payload","x-a"]')
+        hidden = "and no answer is to show what was redacted: give"
+        for change, sentence in [
+            ('{"redact":["x-a"]}', f"redact has no longer 'payload', {hidden} payload again"),
+            (
+                '{"redact":["payload"]}',
+                f"redact has no longer 'x-a', {hidden} the header 'x-a' again",
+            ),
+            ('{"redact":["payload"],"headers":{"b":"c"}}', "redact has no longer 'x-a'"),
+            ('{"redact":null,"payload":"u"}', "redact has no longer 'x-a'"),
+            ('{"redact":[],"headers":{"X-a":"u"}}', "redact has no longer 'payload'"),
+        ]:
+            error = self.assertRaises(InvalidRequest, patch, job, change)
+            self.assertTrue(str(error).startswith(sentence), error)
+            self.assertEqual([where for where, _ in error.errors], ["/redact"])
+        for change in [
+            '{"redact":["x-a","payload"]}',
+            '{"redact":["x-a"],"payload":"s"}',
+            '{"redact":["x-a"],"payload":null}',
+            '{"redact":["x-a"],"payload_base64":"AAAA"}',
+            '{"redact":["payload"],"headers":{"x-A":"t"}}',
+            '{"redact":["payload"],"headers":{"X-A":null}}',
+            '{"redact":["payload"],"headers":null}',
+            '{"redact":null,"headers":{"X-A":"u"},"payload":"v"}',
+        ]:
+            patch(job, change)
+
     def test_refused(self) -> None:
         for before, change, sentence, pointer in [
             ('"interval":60', '{"interval":null}', "interval is missing", ""),

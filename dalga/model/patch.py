@@ -21,8 +21,8 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
 
-from dalga.errors import InvalidRequest
-from dalga.model.delivery import AS_CONFIGURED, Method, PayloadKind, Retry
+from dalga.errors import InvalidRequest, shown
+from dalga.model.delivery import AS_CONFIGURED, PAYLOAD, Method, PayloadKind, Retry
 from dalga.model.duration import Duration, duration_from_text, seconds
 from dalga.model.job import Job
 from dalga.model.lateness import within
@@ -127,7 +127,33 @@ def patched(job: Job, given: Mapping[str, Any]) -> RawRequest:
             for other in others:
                 if other not in given:
                     changes[other] = None
-    return placed(replace(before, **changes))
+    after = placed(replace(before, **changes))
+    _check_redacted(before, after, given)
+    return after
+
+
+def _check_redacted(before: RawRequest, after: RawRequest, given: Mapping[str, Any]) -> None:
+    """
+    What is redacted is shown to nobody, and so to nobody who takes it out of `redact` (P12).
+
+    :raises InvalidRequest: if something is redacted no longer, and is still what it was.
+    """
+    left = {name.lower() for name, _ in after.headers or ()}
+    anew = {name.lower() for name in given.get("headers") or ()}
+    for name in before.redact or ():
+        if name in (after.redact or ()):
+            continue
+        if name == PAYLOAD:
+            is_same = after.sent is not None and after.sent is before.sent
+        else:
+            is_same = name in left and name not in anew
+        if is_same:
+            what = "payload" if name == PAYLOAD else f"the header {shown(name)}"
+            raise InvalidRequest(
+                f"redact has no longer {shown(name)}, and no answer is to show what was redacted: "
+                f"give {what} again or remove it, or leave it in redact",
+                "/redact",
+            )
 
 
 def _headers(
