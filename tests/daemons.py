@@ -136,7 +136,8 @@ class Recorder(Resource):
             for name, values in request.requestHeaders.getAllRawHeaders()
         }
         path = request.uri.decode().removeprefix("/")
-        hit = Hit(path, request.content.read().decode(), headers, self.seconds())
+        body = request.content.read().decode("utf-8", "surrogateescape")
+        hit = Hit(path, body, headers, self.seconds())
         self.hits.append(hit)
         gone: list[object] = []
 
