@@ -22,7 +22,13 @@ from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRS
 from dalga.dispatch.posts import Posts
 from dalga.dispatch.recorder import LOCKED_PAUSE, RECORD_DELAY, RECORD_LIMIT
 from dalga.dispatch.scheduler import SCAN_LIMIT, Pace, Scheduler
-from dalga.dispatch.upkeep import CLEANED, CLEANING_INTERVAL, CLEANING_PATIENCE, DEPARTURE
+from dalga.dispatch.upkeep import (
+    CLEANED,
+    CLEANING_INTERVAL,
+    CLEANING_PATIENCE,
+    CLEANING_PAUSE,
+    DEPARTURE,
+)
 from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.log import log_debug
@@ -1511,7 +1517,7 @@ class CleaningTests(SchedulerTestCase):
         self.go(3)
         calls = self.store.called("forget_keys")
         self.assertEqual([call.argument for call in calls], [CLEANED] * 3)
-        self.assertGreater(calls[1].at - calls[0].at, 0.1)
+        self.assertAlmostEqual(calls[1].at - calls[0].at, CLEANING_PAUSE)
         self.assertEqual(self.store.old_keys, 0)
         self.go(CLEANING_INTERVAL - 3)
         self.assertEqual(len(self.store.called("forget_keys")), 3)

@@ -29,6 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.errors import InvalidRequest
 from dalga.model.key import JobKey
 from dalga.operations import Operations
+from dalga.web.bodies import FREE_OF_ROOM, ROOM
 from dalga.web.server import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER, make_site
 from tests.daemons import DaemonTestCase
 from tests.stores import each_engine
@@ -283,6 +284,7 @@ class OctetTests(SynchronousTestCase):
         channel.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertEqual(self.flushLoggedErrors(), [])
+        channel.site.room.check(ROOM + FREE_OF_ROOM)  # all that was taken is given back
         written: bytes = wire.value()
         return written
 
