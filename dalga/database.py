@@ -14,6 +14,7 @@ from threading import Timer
 from typing import Any, NamedTuple
 
 from dalga.config.sections import MySQLConfig, SQLiteConfig
+from dalga.model.delivery import MAX_PAYLOAD
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
 from dalga.store.mysql import MySQL
@@ -62,17 +63,20 @@ def lanes(limit: int) -> Lanes:
     return Lanes(runs, min(API_THREADS, most - runs), spare)
 
 
-def dialect_of(database: MySQLConfig | SQLiteConfig, workers: int = 1) -> Dialect:
+def dialect_of(
+    database: MySQLConfig | SQLiteConfig, workers: int = 1, max_payload: int = MAX_PAYLOAD
+) -> Dialect:
     """
     The dialect of the database that the configuration names. Reads the certificates and keys that
     are needed to reach it.
 
     :param workers: how many processes will use it at once.
+    :param max_payload: how long a job's payload may be, in octets.
     :raises StartupError: if a certificate or a key can't be used.
     """
     if isinstance(database, SQLiteConfig):
         return SQLite(os.path.abspath(database.path))
-    return server(database, workers)
+    return server(database, workers, max_payload)
 
 
 def build_store(
@@ -108,11 +112,12 @@ def build_store(
     return JobsTable(dialect, clock, runs, api)
 
 
-def server(database: MySQLConfig, workers: int = 1) -> MySQL:
+def server(database: MySQLConfig, workers: int = 1, max_payload: int = MAX_PAYLOAD) -> MySQL:
     """
     The MySQL or MariaDB server that the configuration names.
 
     :param workers: how many processes will use it at once.
+    :param max_payload: how long a job's payload may be, in octets.
     :raises StartupError: if a certificate or a key can't be used.
     """
     runs, api, spare = lanes(database.max_open_conns)
@@ -128,6 +133,7 @@ def server(database: MySQLConfig, workers: int = 1) -> MySQL:
         encryption=tls(database.ssl_mode, database.ssl_ca, database.ssl_cert, database.ssl_key),
         places=Places(runs + api, spare),
         processes=workers,
+        max_payload=max_payload,
     )
 
 

@@ -426,7 +426,8 @@ def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaServi
         certificates are opened as the present user.
     :raises StartupError: if the database, the table or the address can't be used.
     """
-    fixed, settings = _open(config, reactor, dialect_of(config.database), user)
+    dialect = dialect_of(config.database, max_payload=config.jobs.max_payload)
+    fixed, settings = _open(config, reactor, dialect, user)
     return DalgaService(reactor, fixed, settings)
 
 
@@ -437,7 +438,7 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
     :param workers: how many.
     :raises StartupError: as `make_service`.
     """
-    dialect = dialect_of(config.database, workers)
+    dialect = dialect_of(config.database, workers, config.jobs.max_payload)
     fixed, settings = _open(config, reactor, dialect, user)
     # Each worker opens a store of its own. This one was to find mistakes while somebody is there.
     fixed.store.close()

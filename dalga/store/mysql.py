@@ -21,6 +21,7 @@ from pymysql.cursors import SSCursor
 
 from dalga.errors import StartupError, TableExists
 from dalga.model.address import as_in_url
+from dalga.model.delivery import MAX_PAYLOAD
 from dalga.store import login
 from dalga.store.dial import Dialer
 from dalga.store.dialect import CopyingDialect, Cursor, Trouble, as_instant, instant_text
@@ -55,8 +56,12 @@ UPGRADE = "dalga --config FILE --upgrade-table"
 #: How to name another table.
 ANOTHER = "name another with table in [mysql]"
 
-#: No statement of ours is longer, in bytes: 500 ends of runs, each with 255 characters of an error.
+#: No statement of ours is longer, in bytes, but for one with a payload: 500 ends of runs, each with
+#: 255 characters of an error.
 LONGEST_STATEMENT = 2**20
+
+#: The rest of a statement with a payload, in bytes: the job's key, and its other details.
+BESIDE_PAYLOAD = 2**17
 
 #: Locked accounts: MariaDB's error, MySQL's, and MySQL's after too many failed logins.
 _LOCKED_OUT = {4151, 3118, 3955}
@@ -228,6 +233,7 @@ class MySQL:
         encryption: ssl.SSLContext | bool = True,
         places: Places | None = None,
         processes: int = 1,
+        max_payload: int = MAX_PAYLOAD,
     ) -> None:
         self._servers = tuple(servers)
         self._database = database
@@ -246,6 +252,8 @@ class MySQL:
         self._places = places or Places(1, spare=False)
         #: How many processes, each with as many places, there are for this user.
         self._processes = processes
+        #: In bytes. The driver quotes a payload, which may make it twice as long.
+        self._longest = max(LONGEST_STATEMENT, 2 * max_payload + BESIDE_PAYLOAD)
         self._dialer = Dialer()
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
@@ -464,10 +472,10 @@ class MySQL:
         """:raises StartupError: if the server takes shorter statements, or fewer sessions."""
         cursor.execute("SELECT @@max_allowed_packet, @@max_user_connections")
         ((longest, sessions),) = cursor.fetchall()
-        if longest < LONGEST_STATEMENT:
+        if longest < self._longest:
             raise StartupError(
                 f"{self.where()} takes statements of {longest} bytes at the most, and Dalga's have "
-                f"up to {LONGEST_STATEMENT}: set max_allowed_packet = 16M on the server"
+                f"up to {self._longest}: set max_allowed_packet = 16M on the server"
             )
         each, processes = self._places.most, self._processes
         if 0 < sessions < each * processes:

@@ -9,15 +9,25 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from dalga.errors import StartupError
+from dalga.model.delivery import Payload, PayloadKind
 from dalga.model.job import Job
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.dialect import Cursor, Dialect, Trouble
-from dalga.store.keyed import KeyedRows
+from dalga.store.keyed import KeyedRows, octets
 from dalga.store.puts import Puts, as_planned
-from dalga.store.rows import MAX_ERROR, DueRow, Override, Unreadable, read_run, run_from_text
-from dalga.store.statements import Ended, FoundRow, Retried, Statements
+from dalga.store.rows import (
+    MAX_ERROR,
+    MAX_VERSION,
+    DueRow,
+    Override,
+    Unreadable,
+    read_run,
+    run_from_text,
+    version_at,
+)
+from dalga.store.statements import Ended, FoundRow, OldKey, Retried, Statements
 
 #: The trial's rows are due at this time, far from all other rows.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
@@ -32,7 +42,8 @@ class _NotKept(Exception):
 
 class Trial:
     """
-    Puts two jobs, claims them, records their runs, deletes them, and comes and goes as an instance.
+    Puts two jobs with payloads and tags, claims them, records their runs, deletes them, keeps two
+    Idempotency-Keys and forgets them, and comes and goes as an instance.
 
     :param rows: reads the two jobs.
     :param puts: writes the two jobs.
@@ -95,22 +106,36 @@ class Trial:
         keys = [JobKey(name, f"{_TEXT}{body}") for body in "aA"]  # two, for bytes are compared
         self._put(cursor, keys)
         rows = self._find(cursor, keys)
+        wanted = [len(keys)] * 6 + [2 * len(keys)]
         changed = [
             self._claim(cursor, rows, token),
             self._fail(cursor, keys, rows, token),
             self._delete(cursor, rows, token),
             self._come_and_go(cursor, name) * len(keys),
+            self._keep(cursor, keys),
+            *self._forget(cursor, rows),
         ]
-        if changed != [len(keys)] * 4:
-            raise _NotKept(f"of 2 rows {changed} are said to be changed")
+        if changed != wanted:
+            raise _NotKept(f"of {wanted} rows {changed} are said to be changed")
 
     def _put(self, cursor: Cursor, keys: list[JobKey]) -> None:
         """Write jobs, write over them, and read them."""
-        planned = plan(ScheduleRequest(one_off=True, first_run=_TRIAL), _TRIAL)
+        request = ScheduleRequest(
+            one_off=True,
+            first_run=_TRIAL,
+            payload_base64=Payload(bytes(range(256)), PayloadKind.BASE64),
+            tags=(f"{_TEXT}a", f"{_TEXT}A"),  # two, for bytes are compared
+            description=_TEXT,
+        )
+        planned = plan(request, _TRIAL)
+        plans = dict.fromkeys(keys, planned)
         for _ in range(2):
-            self._puts.upsert(cursor, dict.fromkeys(keys, planned), _TRIAL)
+            self._puts.upsert(cursor, plans, _TRIAL)
+            self._puts.settle(cursor, plans, (), _TRIAL)
         expected = {key: as_planned(key, planned, _TRIAL) for key in keys}
-        if dict(self._rows.read_rows(cursor, keys, _TRIAL)) != expected:
+        found = dict(self._rows.read_rows(cursor, keys, _TRIAL))
+        versions = {job.version for job in found.values() if isinstance(job, Job)}
+        if found != expected or versions != {version_at(_TRIAL) + 1}:
             raise _NotKept("two jobs are not read as they were put")
 
     def _find(self, cursor: Cursor, keys: list[JobKey]) -> list[int]:
@@ -182,6 +207,32 @@ class Trial:
 
     def _delete(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
         return self._sql.delete_rows.execute(cursor, [Ended(row, token) for row in rows])
+
+    def _forget(self, cursor: Cursor, rows: list[int]) -> list[int]:
+        """Remove what the jobs have in other tables."""
+        sql = self._sql
+        return [each.execute(cursor, rows) for each in (sql.delete_details, sql.delete_tags)]
+
+    def _keep(self, cursor: Cursor, keys: list[JobKey]) -> int:
+        """
+        Keep an Idempotency-Key for each job, read it, use it again, and remove it.
+
+        :return: how many rows the removal removed.
+        """
+        sql, at = self._sql, self._dialect.instant(_TRIAL)
+        kept = []
+        for key in keys:
+            path, body = self._rows.key(key)
+            where = {"path": path, "idempotency": body}
+            values = {"digest": bytes(range(32)), "body": body, "version": MAX_VERSION, "made": at}
+            sql.keep_key.execute(cursor, **where, **values)
+            sql.renew_key.execute(cursor, found=at, **where, **values)
+            ((digest, name, version, made),) = sql.find_key.fetch(cursor, **where)
+            read = bytes(digest), octets(name), version, self._dialect.read_instant(made)
+            if read != (bytes(range(32)), octets(body), MAX_VERSION, _TRIAL):
+                raise _NotKept("an Idempotency-Key is not read as it was written")
+            kept.append(OldKey(path, body))
+        return sql.forget_keys.execute(cursor, kept, before=at)
 
     def _come_and_go(self, cursor: Cursor, name: str) -> int:
         """
