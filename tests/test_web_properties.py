@@ -150,6 +150,7 @@ BODIES: list[tuple[st.SearchStrategy[list[bytes]], st.SearchStrategy[bytes]]] = 
     (st.just([]), st.just(b"")),
     (st.just([b"application/x-www-form-urlencoded"]), queries),
     (st.just([b"application/json; charset=utf-8"]), json_bodies),
+    (st.just([b"application/merge-patch+json"]), json_bodies),
     (
         st.lists(
             st.sampled_from(
