@@ -84,6 +84,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def usual() -> list[str]:
+    """The cases that are run if none is named."""
+    return [name for name, case in CASES.items() if not case.only_by_name]
+
+
 def commit(checkout: Path) -> str | None:
     """The commit of a checkout, with "-dirty" behind it if files differ; None without git."""
     command = ["git", "-C", os.fspath(checkout), "describe", "--always", "--dirty"]
@@ -97,7 +102,7 @@ def commit(checkout: Path) -> str | None:
 def main() -> None:
     options = parse(sys.argv[1:])
     results = {}
-    for name in options.cases or CASES:
+    for name in options.cases or usual():
         case = CASES[name]
         results[name] = run(name, case, options.engine or case.engine, options)
     print()

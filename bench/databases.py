@@ -67,6 +67,14 @@ class Database(ABC):
     def insert_many(self, prefix: str, count: int, schedule: str, due: datetime) -> None:
         """Put `count` jobs into the table that are all due then, by the quickest way there is."""
 
+    @abstractmethod
+    def prepare_recursion(self, cursor: Any, depth: int) -> None:
+        """Let a session's WITH RECURSIVE repeat so often, and its || concatenate."""
+
+    @abstractmethod
+    def analyze(self, *tables: str) -> None:
+        """Let a server learn how many rows of which values there are. SQLite is not told."""
+
     def insert(self, jobs: Iterable[tuple[str, datetime]], schedule: str = "") -> None:
         """Put jobs, each a path and its due time, into the table."""
         with self.connect() as connection:
@@ -116,18 +124,28 @@ class ServerDatabase(Database):
     def prepare(self, sql: str) -> str:
         return sql
 
-    def insert_many(self, prefix: str, count: int, schedule: str, due: datetime) -> None:
-        depth = "max_recursive_iterations" if "Maria" in self.version else "cte_max_recursion_depth"
+    def prepare_recursion(self, cursor: Any, depth: int) -> None:
+        name = "max_recursive_iterations" if "Maria" in self.version else "cte_max_recursion_depth"
+        cursor.execute(f"SET SESSION {name} = {depth + 1}")
+        cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',PIPES_AS_CONCAT')")
+
+    def analyze(self, *tables: str) -> None:
         with self.connect() as connection:
             cursor = connection.cursor()
-            cursor.execute(f"SET SESSION {depth} = {count + 1}")
+            for table in tables:
+                cursor.execute(f"ANALYZE TABLE {table}")
+
+    def insert_many(self, prefix: str, count: int, schedule: str, due: datetime) -> None:
+        with self.connect() as connection:
+            cursor = connection.cursor()
+            self.prepare_recursion(cursor, count)
             numbers = INSERT_MANY.format(last=count - 1)
             cursor.execute(
                 f"{numbers} CONCAT(%s, i), 'bench', %s, %s, %s, %s FROM n",
                 (prefix, schedule, *[text(due)] * 3),
             )
             connection.commit()
-            cursor.execute("ANALYZE TABLE dalga")
+        self.analyze("dalga")
 
 
 class FileDatabase(Database):
@@ -154,6 +172,12 @@ class FileDatabase(Database):
 
     def prepare(self, sql: str) -> str:
         return sql.replace("%s", "?")
+
+    def prepare_recursion(self, cursor: Any, depth: int) -> None:
+        pass  # neither has to be said
+
+    def analyze(self, *tables: str) -> None:
+        pass  # a daemon's file is not analyzed either
 
     def insert_many(self, prefix: str, count: int, schedule: str, due: datetime) -> None:
         with self.connect() as connection:

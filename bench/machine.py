@@ -45,6 +45,10 @@ class Process:
             yield from map(Process, generation)
             generation = [child for pid in generation for child in parents.get(pid, ())]
 
+    def forget_peak(self) -> None:
+        """From now on `peak_memory` is the most that it has from now on."""
+        (self._proc / "clear_refs").write_text("5")
+
     def peak_memory(self) -> float:
         """The most memory that it had (VmHWM), in MB."""
         for line in (self._proc / "status").read_text().splitlines():

@@ -26,7 +26,7 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log error;
 events {{ worker_connections 4096; }}
 http {{
-    log_format arrivals '$msec $request_uri $http_dalga_run';
+    log_format arrivals '$msec $request_uri $http_dalga_run $content_length';
     access_log {folder}/arrivals.log arrivals buffer=64k flush=50ms;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi; scgi_temp_path scgi;
@@ -51,6 +51,8 @@ class Arrival(NamedTuple):
     path: str
     #: The run's id, or "-".
     run: str
+    #: How many octets of content it had.
+    size: int = 0
 
 
 class Sink:
@@ -76,8 +78,9 @@ class Sink:
         time.sleep(FLUSHED)
         found = []
         for line in self._log.read_text().splitlines():
-            at, path, run = line.split(" ")
-            found.append(Arrival(float(at), path.removeprefix("/"), run))
+            at, path, run, size = line.split(" ")
+            size = "0" if size == "-" else size
+            found.append(Arrival(float(at), path.removeprefix("/"), run, int(size)))
         return found
 
 

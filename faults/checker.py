@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from faults.history import History, Key, Post, Row, Said, Verb, overlapping
+from faults.history import History, Key, Post, Row, Said, Says, Verb, overlapping, plainly
 
 #: How long an answer takes to reach the instance on a busy machine, in seconds.
 REPLY = 0.5
@@ -95,6 +95,8 @@ class Plan:
     latest: float
     #: Seconds between two; 0 for only one.
     interval: int
+    #: What the runs' requests are made of; None where nobody knows.
+    says: Says | None = None
 
     def due(self, second: int) -> Due | None:
         """The time that is within a whole second, or where several may be; None if none is."""
@@ -255,6 +257,7 @@ class _Job:
             rules += [
                 self._answered,
                 self._unasked,
+                self._said_otherwise,
                 self._ids,
                 self._lost,
                 self._flood,
@@ -341,6 +344,8 @@ class _Job:
                 yield "P4", f"{_word(word)} was acknowledged, though there was nothing to do it to"
             if word.refused or word.answered is None or word.verb is Verb.DELETE:
                 continue
+            if word.verb is Verb.AMEND:
+                continue  # it shows the next run of a job that may be disabled
             if (word.next_run is None) != (word.verb is Verb.DISABLE):
                 yield "P4", f"{_word(word)} shows {word.next_run or 'none'} as the next run"
             elif word.verb in ANEW and _first(word, math.inf, 0) is None:
@@ -361,6 +366,13 @@ class _Job:
         for post in self._posts:
             if not self._asked(post):
                 yield "P4", f"{_name(post)} is none that was asked for by then"
+
+    def _said_otherwise(self) -> Iterator[tuple[str, str]]:
+        """P4: a request is made of what the PUT says that its run is of, and of nothing else's."""
+        for post in self._posts:
+            asked = {plan.says for plan, _ in self._asked(post)}
+            if asked and post.says is not None and post.says not in asked:
+                yield "P4", f"{_name(post)} is {_made(post.says)}, which nobody asked for"
 
     def _ids(self) -> Iterator[tuple[str, str]]:
         """P2: one run for each scheduled time, with one id over all attempts."""
@@ -391,6 +403,8 @@ class _Job:
                 # What went by before comes down to one run, the last's if there was none before.
                 past = sum(due.latest <= answered for due in times)
                 times = times[max(0, past - 1) :]
+            elif epoch.said.verb is Verb.AMEND:
+                times = [due for due in times if due.latest > answered]  # what it left as it was
             for due in times:
                 by = self._by(plan, due, answered)
                 following = self._following(epoch, plan, due)
@@ -510,6 +524,10 @@ class _Job:
         elif row.scheduled is None or not any(state.plan.has(row.scheduled) for state in same):
             shown = "no time" if row.scheduled is None else f"{row.scheduled:.3f}"
             yield "P4", f"is scheduled for {shown} at the end, which nobody asked for"
+        elif row.says is not None and not any(state.plan.says == row.says for state in same):
+            yield "P4", f"is {_made(row.says)} at the end, which nobody asked for"
+        elif row.says is not None and row.tags != tuple(filter(None, [row.says.header])):
+            yield "P4", f"has the tags {row.tags} at the end, and is {_made(row.says)}"
 
     def _due(self) -> Iterator[tuple[str, str]]:
         """P4, P5: at the end a job that is enabled is due at its time or when it is tried again."""
@@ -549,12 +567,15 @@ def _after(word: Said, states: States, sure: float) -> States:
     made: set[State | None]
     match word.verb:
         case Verb.PUT:
-            made = {_anew(word, sure, word.interval)}
+            made = {_anew(word, sure, word.interval, word.says or plainly(word.key[1]))}
         case Verb.TRIGGER:
             enabled = [state for state in there if not state.disabled]
-            made = {_anew(word, sure, state.plan.interval) for state in enabled}
+            made = {_anew(word, sure, state.plan.interval, state.plan.says) for state in enabled}
         case Verb.DISABLE | Verb.ENABLE:
             made = {replace(state, disabled=word.verb is Verb.DISABLE) for state in there}
+        case Verb.AMEND:
+            said = word.says or plainly(word.key[1])
+            made = {replace(state, plan=replace(state.plan, says=said)) for state in there}
         case Verb.DELETE:
             made = {None}
     return frozenset(made)
@@ -562,19 +583,19 @@ def _after(word: Said, states: States, sure: float) -> States:
 
 def _refused(word: Said, states: States) -> States:
     """What a job may be to which a word could not be done."""
-    if word.verb not in (Verb.TRIGGER, Verb.DISABLE, Verb.ENABLE):
+    if word.verb not in (Verb.TRIGGER, Verb.DISABLE, Verb.ENABLE, Verb.AMEND):
         return frozenset()
     if word.refused == HTTPStatus.NOT_FOUND:
         return states & {None}
     return frozenset(state for state in states if state is not None and state.disabled)
 
 
-def _anew(word: Said, sure: float, interval: int) -> State:
+def _anew(word: Said, sure: float, interval: int, says: Says | None) -> State:
     plan = _first(word, sure, interval)
     if plan is None:  # what it shows is wrong, but is what it will do
         assert word.next_run is not None
         plan = Plan(word.next_run, word.next_run + SECOND, interval)
-    return State(plan)
+    return State(replace(plan, says=says))
 
 
 def _first(word: Said, sure: float, interval: int) -> Plan | None:
@@ -591,6 +612,11 @@ def _first(word: Said, sure: float, interval: int) -> Plan | None:
 
 def _name(post: Post) -> str:
     return f"run {post.run} ({post.scheduled}), attempt {post.attempt}, at {post.start:.3f}"
+
+
+def _made(of: Says) -> str:
+    header = of.header or "no header"
+    return f"{of.method} with {header} and {of.content}"
 
 
 def _word(word: Said) -> str:

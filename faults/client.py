@@ -15,6 +15,7 @@ from datetime import datetime
 from random import Random
 from time import time
 from typing import Any
+from urllib.parse import quote
 
 import treq
 from twisted.internet.defer import Deferred, gatherResults
@@ -22,7 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
-from faults.history import Key, Said, Verb
+from faults.history import SAYING, Key, Said, Says, Verb, says
 
 #: How long an answer may take, in seconds: what the daemon promises, and some for the machine.
 PROMPT = 5.0
@@ -34,8 +35,9 @@ METHODS = {
     Verb.DISABLE: "PATCH",
     Verb.ENABLE: "PATCH",
     Verb.DELETE: "DELETE",
+    Verb.AMEND: "PATCH",
 }
-SUCCESS = {Verb.PUT: 201, Verb.TRIGGER: 200, Verb.DISABLE: 200, Verb.ENABLE: 200, Verb.DELETE: 204}
+SUCCESS = {Verb.PUT: 201, Verb.DELETE: 204}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,17 @@ class Client:
         #: Answers with 503 that had no Retry-After.
         self.without_retry_after = 0
         self._over = False
+        #: How many PUTs have said what the job's requests are made of.
+        self._saying = 0
 
-    async def ask(self, method: str, target: str, url: str | None = None) -> Answer:
-        """One request, to one of the instances; gives what came back."""
+    async def ask(
+        self, method: str, target: str, url: str | None = None, parameters: Any = None
+    ) -> Answer:
+        """
+        One request, to one of the instances; gives what came back.
+
+        :param parameters: are sent as JSON, by a PATCH as a merge patch (RFC 7396).
+        """
         urls = self._urls()
         if url is None and not urls:
             await self.pause(0.2)
@@ -87,7 +97,12 @@ class Client:
         asked = time()
         try:
             headers = Headers({"connection": ["close"]})
-            request = self._http.request(method, url + target, headers=headers)
+            content = None
+            if parameters is not None:
+                kind = "merge-patch+json" if method == "PATCH" else "json"
+                headers.addRawHeader("content-type", f"application/{kind}")
+                content = json.dumps(parameters).encode()
+            request = self._http.request(method, url + target, headers=headers, data=content)
             request.addTimeout(LIMIT, self._reactor)
             response = await request
             text = await treq.text_content(response, "utf-8").addTimeout(LIMIT, self._reactor)
@@ -119,17 +134,25 @@ class Client:
         :param url: of the instance to which it is said; any, if not given.
         """
         path, body = key
-        target = f"/jobs/{path}/{body}"
+        target = f"/jobs/{quote(path, safe='')}/{body}"
+        parameters = saying = None
+        says_it = path.endswith(SAYING) and self._random.random() < 0.75
+        if verb in (Verb.PUT, Verb.AMEND) and says_it:
+            parameters, saying = self._made(path)
         if verb is Verb.PUT:
-            when = f"interval={delay}" if delay else "immediate=true"
-            target += f"?interval={interval}" if interval else f"?one-off=true&{when}"
+            when: dict[str, Any] = {"interval": interval} if interval else {"one_off": True}
+            if not interval:
+                when |= {"interval": delay} if delay else {"immediate": True}
+            parameters = {**when, **(parameters or {})}
+        elif verb is Verb.AMEND:
+            parameters = parameters or dict.fromkeys(("payload", "headers", "method", "tags"))
         elif verb in (Verb.DISABLE, Verb.ENABLE):
             target += f"?{verb}=true"
-        word = Said(key, verb, 0.0, None, interval, interval or delay)
+        word = Said(key, verb, 0.0, None, interval, interval or delay, says=saying)
         while True:
             word = replace(word, asked=time())
-            answer = await self.ask(METHODS[verb], target, url)
-            if answer.status == SUCCESS[verb]:
+            answer = await self.ask(METHODS[verb], target, url, parameters)
+            if answer.status == SUCCESS.get(verb, 200):
                 self.said.append(replace(word, answered=time(), next_run=_next_run(answer)))
                 return True
             if answer.status is not None and 400 <= answer.status < 500:
@@ -140,6 +163,16 @@ class Client:
             if self._over:
                 return False
             await self.pause(0.2)
+
+    def _made(self, path: str) -> tuple[dict[str, Any], Says]:
+        """Parameters that say what a job's requests are made of: as no others do."""
+        self._saying += 1
+        header = f"{path}:{self._saying}"
+        content = f"{header} " * self._random.choice((1, 100, 2_000))
+        method = self._random.choice(("POST", "PUT", "PATCH"))
+        headers = {"X-Says": header}
+        parameters = {"payload": content, "headers": headers, "method": method, "tags": [header]}
+        return parameters, says(method, header, content.encode())
 
     async def put_many(
         self, keys: list[Key], interval: int = 0, delay: int = 0, url: str | None = None
@@ -160,7 +193,8 @@ class Client:
         async def of_some(mine: list[Key]) -> None:
             while time() < ends and not self._over:
                 key = self._random.choice(mine)
-                verb = self._random.choices(list(Verb), (6, 2, 2, 3, 2))[0]
+                amends = 5 if key[0].endswith(SAYING) else 0
+                verb = self._random.choices(list(Verb), (6, 2, 2, 3, 2, amends))[0]
                 interval = self._random.choice((0, 1, 2, 3))
                 delay = 0 if interval else self._random.choice((0, 1, 2))
                 await self.say(verb, key, interval, delay)

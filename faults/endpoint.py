@@ -29,7 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from faults.history import Post
+from faults.history import BODY, SAYING, Post, says
 from faults.proxy import Listener
 
 
@@ -255,16 +255,19 @@ class Connection(Protocol):
         length = int(headers.get("content-length", 0))
         if len(rest) < length:
             return
-        self._received = rest[length:]
+        content, self._received = rest[:length], rest[length:]
         self.arrived += 1
+        method, target, _ = request.split(" ")
+        path = unquote(target).removeprefix("/")
         self.post = Post(
-            path=unquote(request.split(" ")[1]).removeprefix("/"),
-            body=rest[:length].decode(errors="replace"),
+            path=path,
+            body=BODY if path.endswith(SAYING) else content.decode(errors="replace"),
             run=headers.get("dalga-run", ""),
             attempt=int(headers.get("dalga-attempt", 0)),
             scheduled=_seconds(headers.get("dalga-sched", "")),
             instance=headers.get("dalga-instance", ""),
             start=time.time(),
+            says=says(method, headers.get("x-says", ""), content),
         )
         self._endpoint.started(self, self.post)
 

@@ -11,9 +11,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple
 
 #: A job's path and body.
 Key = tuple[str, str]
+
+
+#: How the path of a job ends whose PUTs say what its requests are made of. All such jobs have the
+#: same body, `BODY`: a request tells its job by the path alone.
+SAYING = "/saying"
+BODY = "body"
+
+
+class Says(NamedTuple):
+    """What a job's requests are made of, beside its path."""
+
+    method: str
+    #: A header that no other PUT of any job says; empty for none.
+    header: str
+    #: The content's digest and its size in octets.
+    content: str
+
+
+def says(method: str, header: str, content: bytes) -> Says:
+    digest = blake2b(content, digest_size=8).hexdigest()
+    return Says(method, header, f"{digest}, {len(content)} octets")
+
+
+def plainly(body: str) -> Says:
+    """What the requests of a job are made of whose PUT has not said it."""
+    return says("POST", "", body.encode())
 
 
 @dataclass(eq=False)
@@ -34,6 +62,8 @@ class Post:
     status: int | None = None
     #: What was answered where an answer has no end, as a client may go by the status and leave.
     begun: int | None = None
+    #: What it was made of; None where nobody looked.
+    says: Says | None = None
 
     @property
     def key(self) -> Key:
@@ -53,6 +83,8 @@ class Verb(StrEnum):
     DISABLE = "disable"
     ENABLE = "enable"
     DELETE = "delete"
+    #: Change what the job's requests are made of, and nothing else.
+    AMEND = "amend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +104,9 @@ class Said:
     next_run: int | None = None
     #: The answer's status where that was that there is no such job (404), or a disabled one (409).
     refused: int | None = None
+    #: Of a PUT or an amendment that says it: what the job's requests are made of. None: they are
+    #: plain.
+    says: Says | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +135,9 @@ class Row:
     scheduled: float | None
     #: When it may be claimed next; None for never.
     due: float | None
+    #: What its requests are made of by the tables beside, and its tags; None where nobody looked.
+    says: Says | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

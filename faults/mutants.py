@@ -68,6 +68,24 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
         ],
         "store/mysql.py": [("ON id = row_id AND token = row_token", "ON id = row_id")],
     },
+    "rows-beside": {
+        "store/runs.py": [
+            ("if lease.extras and isinstance(values, Ended):", "if False:"),
+        ],
+    },
+    "details-before": {
+        "store/details.py": [
+            ("self.remove(cursor, stale, DETAILED | TAGGED)", "pass"),
+        ],
+    },
+    "own-details": {
+        "store/runs.py": [
+            (
+                "in self._details.read_own(cursor, wanted).items():",
+                "in zip(reversed(wanted), self._details.read_own(cursor, wanted).values()):",
+            ),
+        ],
+    },
 }
 
 

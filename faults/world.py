@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from twisted.python.failure import Failure
 from faults.checker import Bounds
 from faults.client import Client
 from faults.endpoint import Endpoint
-from faults.history import Fault, History, Key, Row, Said, Verb
+from faults.history import Fault, History, Key, Row, Said, Verb, plainly, says
 from faults.proxy import Proxy
 from faults.watch import Limits, Usage, Watch, overcrowded, oversized, overstayed, overworked
 from tests.servers import Server
@@ -54,6 +55,18 @@ ACCOUNTS = 8
 
 #: How long anything that is waited for may take, in seconds.
 PATIENCE = 180.0
+
+#: What is left of jobs at the end.
+ROWS = (
+    "SELECT j.id, j.path, j.body, j.disabled, j.token, j.override, j.scheduled, j.due,"
+    " d.members, d.payload"
+    " FROM dalga AS j LEFT JOIN dalga_details AS d ON d.id = j.id ORDER BY j.id"
+)
+#: How many rows of a table beside the jobs are of no job.
+WITHOUT_JOB = (
+    "SELECT COUNT(*) FROM {table} AS s WHERE NOT EXISTS"
+    " (SELECT 1 FROM dalga AS j WHERE j.id = s.id AND j.path = s.path AND j.body = s.body)"
+)
 
 #: How the table holds a time.
 TIME = "%Y-%m-%d %H:%M:%S.%f"
@@ -564,10 +577,15 @@ class World:
         self.history.posts = list(self.endpoint.posts)
         self.history.foreign = set(self.foreign)
         self.history.said = [word for word in self.client.said if word.key not in self.foreign]
-        rows = await self.sql(
-            "SELECT path, body, disabled, token, override, scheduled, due FROM dalga ORDER BY id"
-        )
-        self.history.rows = [_row(*row) for row in rows]
+        rows = await self.sql(ROWS)
+        tags: defaultdict[int, list[str]] = defaultdict(list)
+        for number, tag in await self.sql("SELECT id, tag FROM dalga_tags ORDER BY tag"):
+            tags[number].append(_text(tag))
+        self.history.rows = [_row(tags[number], *row) for number, *row in rows]
+        for table in ("dalga_details", "dalga_tags"):
+            ((left,),) = await self.sql(WITHOUT_JOB.format(table=table))
+            if left:
+                self.objections.append(f"{left} rows of {table} are of no job")
         return self.history
 
     def _judge(self) -> None:
@@ -605,11 +623,26 @@ class World:
 
 
 def _row(
-    path: Any, body: Any, disabled: Any, token: Any, override: Any, scheduled: Any, due: Any
+    tags: list[str],
+    path: Any,
+    body: Any,
+    disabled: Any,
+    token: Any,
+    override: Any,
+    scheduled: Any,
+    due: Any,
+    members: Any,
+    payload: Any,
 ) -> Row:
     key = (_text(path), _text(body))
     times = _seconds(scheduled), _seconds(due)
-    return Row(key, disabled == 1, token is not None, override == 2, *times)
+    said = plainly(key[1])
+    if members is not None:
+        found = json.loads(members)
+        method, headers = found.get("method", "POST"), dict(found.get("headers", ()))
+        content = key[1].encode() if payload is None else payload
+        said = says(method, headers.get("X-Says", ""), content)
+    return Row(key, disabled == 1, token is not None, override == 2, *times, said, tuple(tags))
 
 
 def _seconds(value: Any) -> float | None:

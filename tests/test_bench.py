@@ -13,7 +13,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench import machine, peer
-from bench.__main__ import parse
+from bench.__main__ import parse, usual
 from bench.cases import CASES, at_least, at_most
 from bench.daemon import SCRIPTS, Figures, Program
 from bench.machine import (
@@ -202,6 +202,11 @@ class ProgramTests(SynchronousTestCase):
 
     def test_no_case(self) -> None:
         self.assertIn("there is no case 'drian': there is posts, drain", self.refused("drian"))
+
+    def test_usual(self) -> None:
+        """A case that takes minutes is run only if it is asked for."""
+        self.assertEqual(set(CASES) - set(usual()), {"finding", "finding-sqlite"})
+        self.assertEqual(parse(["finding"]).cases, ["finding"])
 
     def test_documented(self) -> None:
         """Each case is in the table of bench/README.md."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from faults.checker import Bounds, check, repetitions
-from faults.history import Fault, History, Post, Row, Said, Verb
+from faults.history import Fault, History, Post, Row, Said, Says, Verb, plainly, says
 
 KEY = ("job", "body")
 #: The first run of most jobs here.
@@ -476,6 +477,78 @@ class CheckerTests(SynchronousTestCase):
         self.wrong("shows 1099 as the next run", asked, *every(3, T + 98), off, off_row)
         off, on = said(Verb.DISABLE, T + 97.5), said(Verb.ENABLE, T + 98, next_run=None)
         self.wrong("shows none as the next run", asked, *every(3, T + 98), off, on, row(T + 99))
+
+    def test_said_otherwise(self) -> None:
+        """P4: a request is made of what its PUT said, each part of it, and of nothing else's."""
+        one, other = says("PUT", "X:1", b"one"), says("PATCH", "X:2", b"other")
+        plain = plainly(KEY[1])
+        words = "P4: job/body: run run-1003"
+        for said_first, wanted in ((one, one), (None, plain)):
+            asked = replace(put(T - 3, T, 3), says=said_first)
+            runs = [replace(each, says=wanted) for each in every(3, T + 100)]
+            left = row(T + 102, says=wanted, tags=("X:1",) if wanted is one else ())
+            self.well(asked, *runs, left)
+            for wrong in {
+                *(one, other, plain),
+                *(wanted._replace(**{name: getattr(other, name)}) for name in Says._fields),
+            } - {wanted}:
+                found = [*runs[:1], replace(runs[1], says=wrong), *runs[2:]]
+                self.wrong(words, asked, *found, left)
+                self.wrong(
+                    "at the end, which nobody asked for", asked, *runs, replace(left, says=wrong)
+                )
+            self.wrong("has the tags ('X:2',)", asked, *runs, replace(left, tags=("X:2",)))
+            self.wrong("has the tags", asked, *runs, replace(left, tags=("X:1", "X:2")))
+
+    def test_said_anew(self) -> None:
+        """P4: after another PUT by that one; meanwhile by either, but never by parts of both."""
+        one, other = says("PUT", "X:1", b"one"), says("PATCH", "X:2", b"other")
+        asked = replace(put(T - 3, T, 3), says=one)
+        again = replace(put(T + 30, T + 33, 3), says=other)
+        runs = every(3, T + 100)
+        before = [replace(each, says=one) for each in runs[:11]]
+        after = [replace(each, says=other) for each in runs[11:]]
+        left = row(T + 102, says=other, tags=("X:2",))
+        self.well(asked, again, *before, *after, left)
+        self.wrong("which nobody asked for", asked, again, *before, *after, replace(left, says=one))
+        late = [*after[:5], replace(after[5], says=one), *after[6:]]
+        self.wrong("run-1048", asked, again, *before, *late, left)
+        mixed = [replace(after[0], says=one._replace(content=other.content)), *after[1:]]
+        self.wrong("run-1033", asked, again, *before, *mixed, left)
+        # One that was never acknowledged may have been done or not.
+        maybe = replace(again, answered=None, next_run=None)
+        runs = [replace(each, says=one) for each in every(3, T + 100)]
+        self.well(asked, maybe, *runs, row(T + 102, says=one, tags=("X:1",)))
+        self.well(asked, maybe, *before, *after, left)
+        # An amendment leaves the times as they are, though the time that was due may be POSTed
+        # while it is under way.
+        amended = said(Verb.AMEND, T + 31.5, next_run=T + 33, says=other)
+        self.well(asked, amended, *before, *after, left)
+        self.wrong("run-1048", asked, amended, *before, *late, left)
+        early = [*before[:10], replace(before[10], says=other)]
+        self.wrong("run-1030", asked, amended, *early, *after, left)
+        plain = [replace(each, says=plainly(KEY[1])) for each in every(3, T + 100)[11:]]
+        left_plain = row(T + 102, says=plainly(KEY[1]))
+        self.well(asked, said(Verb.AMEND, T + 31.5), *before, *plain, left_plain)
+        lost = [*after[:5], *after[6:]]
+        self.wrong("no run for 1048", asked, amended, *before, *lost, left)
+        # A trigger, a pause and its end leave it as it is.
+        off, on = said(Verb.DISABLE, T + 40.5), said(Verb.ENABLE, T + 40.8, next_run=T + 42)
+        now = said(Verb.TRIGGER, T + 60, next_run=T + 60)
+        runs = [replace(each, says=one) for each in [*every(3, T + 60), *every(3, T + 100, T + 60)]]
+        left = row(T + 102, says=one, tags=("X:1",))
+        self.well(asked, off, on, now, *runs, left)
+        self.wrong(
+            "run-1066",
+            asked,
+            off,
+            on,
+            now,
+            *runs[:22],
+            replace(runs[22], says=other),
+            *runs[23:],
+            left,
+        )
 
     def test_early(self) -> None:
         found = check(history(put(T - 1, T), post(T, T - 0.1), ended=T + 1.0), BOUNDS)

@@ -20,7 +20,9 @@ from bench.cases.drains import (
     workers,
 )
 from bench.cases.field import field
+from bench.cases.finding import finding
 from bench.cases.million import idle_million, start_million
+from bench.cases.payloads import payloads
 from bench.cases.posts import posts
 from bench.cases.punctuality import (
     immediate,
@@ -43,6 +45,8 @@ class Case:
     engine: str = "mariadb"
     #: What is wanted by turns with the code before: see `Result.by_turns`.
     by_turns: tuple[Target, ...] = ()
+    #: Whether it runs only if it is asked for by its name.
+    only_by_name: bool = False
 
 
 def at_least(figure: str, wanted: float) -> Target:
@@ -93,6 +97,20 @@ CASES = {
     ),
     "idle-million": Case(
         idle_million, (at_most("cpu_percent", 0.5), at_most("queries_per_second", 3))
+    ),
+    "payloads": Case(
+        payloads, (at_most("memory_above_idle_mb", 40), at_most("plain_later_by_ms", 50))
+    ),
+    "finding": Case(
+        finding,
+        (at_most("worst_p99_ms", 20), at_most("later_by_ms", 5)),
+        only_by_name=True,
+    ),
+    "finding-sqlite": Case(
+        finding,
+        (at_most("worst_p99_ms", 30), at_most("later_by_ms", 5)),
+        "sqlite",
+        only_by_name=True,
     ),
     "growth": Case(growth, (at_least("ratio", 0.9),)),
     "two-daemons": Case(two_daemons, (at_least("ratio", 1.2),)),

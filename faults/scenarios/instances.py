@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from faults.endpoint import Answer
-from faults.history import Post
+from faults.history import BODY, SAYING, Post
 from faults.scenarios import scenario
 from faults.world import GRACE, LEASE, TIMEOUT, World
 
@@ -23,8 +23,8 @@ READ_TIMEOUT = 4
 
 
 def keys(name: str, number: int) -> list[tuple[str, str]]:
-    """So many jobs, each with a path of its own."""
-    return [(f"{name}{n}", "body") for n in range(number)]
+    """So many jobs, each with a path of its own. PUTs of every third say what its requests are."""
+    return [(f"{name}{n}{SAYING if n % 3 == 2 else ''}", BODY) for n in range(number)]
 
 
 async def together(*work: object) -> None:
