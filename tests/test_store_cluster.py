@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from dalga.config.sections import MySQLConfig
 from dalga.errors import JobNotFound, StoreUnavailable
 from dalga.model.duration import seconds
+from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job
 from dalga.model.key import JobKey
 from dalga.model.run import Delete, Reschedule, Run
@@ -105,6 +106,25 @@ class ClusterClaimTests(ClusterTestCase):
         await together(*map(work, stores))
         self.assertEqual(sorted(claimed), sorted(keys))
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+        self.assertTrue(self.conflicts, "nobody was in anybody's way: this has tested nothing")
+
+    async def test_one_key_makes_one_job(self) -> None:
+        """
+        P1: the same request through each node at the same time. A node does not see the row that
+        another one has just written, and its COMMIT is undone.
+        """
+        stores = self.open_stores()
+        for number in range(10):
+            key = Idempotency.of(f"key{number}", b"request")
+            asked = [
+                store.once(JobKey("a", f"{number}-{node}-{half}"), EACH_MINUTE, key)
+                for node, store in enumerate(stores)
+                for half in "ab"
+            ]
+            made = await gatherResults(asked)
+            self.assertEqual(sum(each.is_new for each in made), 1)
+            self.assertEqual(len({(each.job.key, each.job.version) for each in made}), 1)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(10,)])
         self.assertTrue(self.conflicts, "nobody was in anybody's way: this has tested nothing")
 
     async def test_the_last_word_wins(self) -> None:
