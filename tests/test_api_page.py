@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.model.fields import FIELDS, READERS
 from dalga.operations import Status
+from dalga.web.api import Api
 from dalga.web.errors import STATUS
+from dalga.web.parameters import schedule_request
 from tests.daemons import CHECKOUT, DaemonTestCase, Hit
 from tests.stores import each_engine
 
@@ -288,10 +291,32 @@ def rows(heading: str, header: str) -> list[list[str]]:
 class TableTests(SynchronousTestCase):
     """The tables of the page."""
 
+    def test_each_call(self) -> None:
+        """The calls are those that have a route."""
+        said = [code(row[0])[0] for row in rows("## Calls", "| call | answer |")]
+        names = {"<job:target>": "<path>/<body>", "<path:target>": "<path>"}
+        routes = []
+        for rule in Api.app.url_map.iter_rules():
+            path = re.sub("<.*?>", lambda found: names.get(found[0], found[0]), rule.rule)
+            routes += [f"{method} {path}" for method in (rule.methods or set()) - {"HEAD"}]
+        self.assertEqual(sorted(said), sorted(routes))
+
     def test_each_parameter(self) -> None:
         """In the order in which a refusal lists them."""
         table = rows("## Parameters of PUT", "| parameter | what it says | example |")
         self.assertEqual([code(row[0])[0] for row in table], [*READERS])
+
+    def test_each_example(self) -> None:
+        """A PUT takes it, as text, or as JSON where it is an object."""
+        for name, _, examples in rows(
+            "## Parameters of PUT", "| parameter | what it says | example |"
+        ):
+            self.assertTrue(code(examples) or examples == "the same", name)
+            for example in code(examples):
+                (parameter,) = code(name)
+                value = json.loads(example) if example.startswith("{") else example
+                body = json.dumps({"location": "Europe/Riga", parameter: value}).encode()
+                schedule_request(b"", "application/json", body)
 
     def test_each_parameter_that_is_not_shown_is_named(self) -> None:
         hidden = [field.name for field in FIELDS if field.read and field.show is None]
