@@ -398,7 +398,9 @@ class OnceTests(APITestCase):
             ("cron=*", "there is no parameter 'cron'"),
             ("endpoint=nowhere", "endpoint is 'nowhere'"),
             ("method=BREW", "method is 'BREW'"),
-            ("delay=9999999999999", "delay"),
+            ("delay=9999999999999", "delay is '9999999999999'"),
+            ("delay=P9999Y", "delay is 'P9999Y': it takes 1000 years at most"),
+            ("delay=P900Y400000D", "delay is 'P900Y400000D': it takes 1000 years at most"),
         ]:
             status, detail = await self.refusal(b"POST /jobs/mail?" + query.encode(), JSON, b"{}")
             self.assertEqual(status, 400, query)

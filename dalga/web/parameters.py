@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from dalga.errors import MOST_MISTAKES, SHOWN, InvalidRequest, all_of, pointer_to, shown
 from dalga.model.delivery import AS_CONFIGURED, Method, Payload, PayloadKind, Retry
+from dalga.model.duration import Duration
 from dalga.model.fields import READERS, RETRY_PARTS
 from dalga.model.key import RawKey, check_length
 from dalga.model.plan import RawRequest, placed
@@ -43,6 +44,9 @@ JOBS = b"/jobs/"
 #: The largest number of run times in a list, and the number if no limit is given.
 MAX_LISTED = 100
 LISTED = 10
+
+#: The longest delay of a POST that runs its body once, in years. What it comes to is then a time.
+MAX_DELAY = 1000
 
 #: The longest reason for which a job is disabled, in characters.
 MAX_REASON = 255
@@ -173,12 +177,12 @@ def once_request(query: bytes, content_type: str | None, body: bytes) -> RawRequ
     :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
     """
     values = read_values(form_pairs(query), _ONCE, "a job that runs once takes")
-    delay, at = values.pop("delay", None), values.pop("at", None)
-    if delay is not None and at is not None:
+    put_off, at = values.pop("delay", None), values.pop("at", None)
+    if put_off is not None and at is not None:
         raise InvalidRequest("delay and at both say when the job runs; give just one of them")
     values["one-off"] = True
-    if delay:
-        values["interval"] = delay
+    if put_off:
+        values["interval"] = put_off
     elif at is not None:
         values["first-run"] = at
     else:
@@ -274,6 +278,16 @@ def listed(name: str, value: str) -> int:
     return whole(name, value, 1, MAX_LISTED, f"it takes a whole number from 1 to {MAX_LISTED}")
 
 
+def delay(name: str, value: Value) -> Duration:
+    """:return: a duration of at most `MAX_DELAY` years."""
+    found = interval(name, value)
+    assert found is not None  # as it is for null, which no query has
+    days = found.exact.days + found.days + 31 * found.months
+    if days > 365 * MAX_DELAY:
+        raise InvalidRequest(f"{name} is {shown(found.text)}: it takes {MAX_DELAY} years at most")
+    return found
+
+
 @of_text
 def reason(name: str, value: str) -> str:
     """:return: some text of one line."""
@@ -324,7 +338,7 @@ _ENABLEMENT: Mapping[str, Reader] = MappingProxyType(
 #: The parameters of a POST that runs its body once: how a job runs once, and is seen after that.
 _ONCE: Mapping[str, Reader] = MappingProxyType(
     {
-        "delay": interval,
+        "delay": delay,
         "at": instant,
         **{
             name: READERS[name]
