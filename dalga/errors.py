@@ -88,7 +88,7 @@ class JobDisabled(DalgaError):
 
 
 class JobOver(DalgaError):
-    """The job's ``until`` is past, so there is no new run of it."""
+    """The job is done, or its ``until`` is past, so there is no new run of it."""
 
 
 class PreconditionFailed(DalgaError):

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
 from dalga.model.delivery import Disabling, Notes
-from dalga.model.job import Job
+from dalga.model.job import AT_REST, Job, Standing
 from dalga.model.patch import patched, replanned, request_of
 from dalga.model.plan import Plan, RawRequest, ScheduleRequest, amended, plan
 from dalga.web.bodies import JSON
@@ -272,6 +272,9 @@ class PatchedTests(SynchronousTestCase):
             error = self.assertRaises(InvalidRequest, patch, job, change)
             self.assertTrue(str(error).startswith(sentence), error)
             self.assertEqual([where for where, _ in error.errors], ["/redact"])
+        named_so = put('"interval":60,"payload":"s","headers":{"Payload":"t"},"redact":["payload"]')
+        error = self.assertRaises(InvalidRequest, patch, named_so, '{"redact":[],"payload":"u"}')
+        self.assertIn("give the header 'payload' again", str(error))
         for change in [
             '{"redact":["x-a","payload"]}',
             '{"redact":["x-a"],"payload":"s"}',
@@ -385,6 +388,22 @@ class ReplannedTests(SynchronousTestCase):
         self.assertEqual(patch(job, '{"interval":3600}').scheduled, late)
         running = replace(job, attempts=1, running=True, due=NOW + MINUTE)
         self.assertEqual(patch(running, '{"interval":3600}').scheduled, utc("2014-11-11T23:00"))
+
+    def test_a_first_run_of_a_job_at_rest(self) -> None:
+        """It has been, though the job has no other time yet."""
+        job = put('"interval":60,"first_run":"2014-11-11T22:00:00Z"', NOW - DAY)
+        for standing in AT_REST:
+            changed = patch(replace(job, due=None, standing=standing), '{"interval":3600}')
+            self.assertEqual(changed.scheduled, utc("2014-11-11T23:00"))
+
+    def test_a_job_that_is_done(self) -> None:
+        """It can be changed, though it has no run."""
+        job = put('"interval":60,"count":3,"on_end":"keep"', NOW - HOUR)
+        done = replace(job, due=None, standing=Standing.DONE, successes=3)
+        for change in ('{"description":"d"}', '{"until":"2014-11-11T00:00:00Z"}'):
+            changed = patch(done, change)
+            self.assertEqual(changed.scheduled, done.scheduled)
+            self.assertNotEqual((changed.notes, changed.options), (done.notes, done.options))
 
     def test_a_first_run_that_is_given(self) -> None:
         """It is, as by a PUT: the user asks for it."""

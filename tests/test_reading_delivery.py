@@ -165,12 +165,12 @@ class RequestTests(ReaderTests):
             "application/vnd.api+json",
             "text/plain; charset=utf-8",
             'multipart/x; a="b \\"c;"; d=e',
-            "a/b ;c=d\t; e=f ; ;g=h",
+            "a/b ;c=d  ; e=f ; ;g=h",
             "a/b;",
             "a/" + "b" * 253,
         ]:
             self.read("content-type", json.dumps(text), text)
-        spaces = "a/b" + " ;\t" * 80 + "!"
+        spaces = "a/b" + " ; " * 80 + "!"
         takes = "it takes a media type, such as application/json or text/plain; charset=utf-8"
         for text, sentence in [
             ("", f"content-type is '': {takes}"),
@@ -181,6 +181,8 @@ class RequestTests(ReaderTests):
             ("a/b; c", f"content-type is 'a/b; c': {takes}"),
             ("a/b\r\nX: 1", f"content-type is 'a/b\\r\\nX: 1': {takes}"),
             ('a/b; c="\0"', f"content-type is 'a/b; c=\"\\x00\"': {takes}"),
+            # no header is sent with a tab in it
+            ("a/b;\tc=d", f"content-type is 'a/b;\\tc=d': {takes}"),
             # which a careless expression matches in a time that doubles with each space
             (spaces, f"content-type is {shown(spaces)}: {takes}"),
             ('a/b; c="ğ"', f"content-type is 'a/b; c=\"ğ\"': {takes}"),

@@ -24,7 +24,7 @@ from typing import Any
 from dalga.errors import InvalidRequest, shown
 from dalga.model.delivery import AS_CONFIGURED, PAYLOAD, Method, PayloadKind, Retry
 from dalga.model.duration import Duration, duration_from_text, seconds
-from dalga.model.job import Job
+from dalga.model.job import AT_REST, Job
 from dalga.model.lateness import within
 from dalga.model.options import Chosen, Options
 from dalga.model.plan import (
@@ -143,17 +143,17 @@ def _check_redacted(before: RawRequest, after: RawRequest, given: Mapping[str, A
     for name in before.redact or ():
         if name in (after.redact or ()):
             continue
-        if name == PAYLOAD:
-            is_same = after.sent is not None and after.sent is before.sent
+        if name == PAYLOAD and after.sent is not None and after.sent is before.sent:
+            what = "payload"
+        elif name in left and name not in anew:  # a header may be named payload, too
+            what = f"the header {shown(name)}"
         else:
-            is_same = name in left and name not in anew
-        if is_same:
-            what = "payload" if name == PAYLOAD else f"the header {shown(name)}"
-            raise InvalidRequest(
-                f"redact has no longer {shown(name)}, and no answer is to show what was redacted: "
-                f"give {what} again or remove it, or leave it in redact",
-                "/redact",
-            )
+            continue
+        raise InvalidRequest(
+            f"redact has no longer {shown(name)}, and no answer is to show what was redacted: "
+            f"give {what} again or remove it, or leave it in redact",
+            "/redact",
+        )
 
 
 def _headers(
@@ -188,7 +188,7 @@ def replanned(job: Job, request: ScheduleRequest, now: datetime, variation: floa
     is_past = first_run is not None and planned.first <= now
     if request.one_off or not is_past or first_run != job.options.first_run:
         return planned
-    if job.scheduled == planned.first and not job.running:
+    if job.scheduled == planned.first and not job.running and job.standing not in AT_REST:
         return planned  # the first run is pending, late as it is
     following = within(planned.options, planned.grid.next_after(now))
     if following is None:

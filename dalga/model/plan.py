@@ -28,7 +28,7 @@ from dalga.model.delivery import (
 )
 from dalga.model.duration import Duration
 from dalga.model.grid import Grid, offset_of
-from dalga.model.job import Job
+from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
 from dalga.model.lateness import first_in_time, is_too_late, next_time, within
 from dalga.model.options import Chosen, IfExists, Options
@@ -407,24 +407,31 @@ def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
 
     :return: None if the schedule is another one, so that the job is to be planned anew.
     :raises InvalidRequest: as `plan` does, and if the job would have no run any more: `until` is
-        before its next run, or it has had as many successful runs as `count` says.
+        before its next run, or it has had as many successful runs as `count` says. A job that is
+        done has no run in any case.
     """
     planned = _draft(request, now, job.key)
     if _timing(job.schedule, job.options) != _timing(planned.schedule, planned.options):
         return None
-    until = planned.options.until
+    if job.standing is not Standing.DONE:
+        _check_left(job, planned.options)
+    return still_disabled(replace(planned, anchor=job.anchor, first=job.scheduled), job)
+
+
+def _check_left(job: Job, options: Options) -> None:
+    """:raises InvalidRequest: if the job's pending run would be none, by these options."""
+    until = options.until
     if until is not None and until < job.scheduled:
         raise InvalidRequest(
             f"until is {timestamp(until)}, before the job's next run at {timestamp(job.scheduled)}",
             "/until",
         )
-    count, begun = planned.options.count, job.running or job.attempts
+    count, begun = options.count, job.running or job.attempts
     if count is not None and job.successes >= count and not begun:
         raise InvalidRequest(
             f"count is {count}, and the job has had as many runs that succeeded: delete it",
             "/count",
         )
-    return still_disabled(replace(planned, anchor=job.anchor, first=job.scheduled), job)
 
 
 def still_disabled(planned: Plan, job: Job) -> Plan:

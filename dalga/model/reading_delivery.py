@@ -64,8 +64,8 @@ MAX_REDACTED = 64
 #: RFC 9110 section 8.3.1: a type, a subtype and parameters. Spaces have one place only between two
 #: parameters. With two places, there would be 2^n ways to match n spaces, and all would be tried.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = rf'[ \t]*{_TOKEN}=(?:{_TOKEN}|"(?:[^"\\]|\\.)*")'
-_MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}(?:[ \t]*;(?:{_PARAMETER})?)*")
+_PARAMETER = rf' *{_TOKEN}=(?:{_TOKEN}|"(?:[^"\\]|\\.)*")'
+_MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}(?: *;(?:{_PARAMETER})?)*")
 
 #: A space where base64 has a +, which a form and a query decode to a space.
 _SPACE_FOR_PLUS = re.compile(r"[A-Za-z0-9+/ ]+={0,2}")
@@ -191,7 +191,7 @@ def content_type(name: str, value: Value) -> str:
         raise InvalidRequest(
             f"{name} has {len(text)} characters: it takes {MAX_CONTENT_TYPE} at most"
         )
-    if not _MEDIA_TYPE.fullmatch(text) or not text.isascii() or _unprintable(text, "\t"):
+    if not _MEDIA_TYPE.fullmatch(text) or not is_value(text):
         raise InvalidRequest(
             f"{name} is {shown(text)}: it takes a media type, such as application/json or "
             "text/plain; charset=utf-8"
