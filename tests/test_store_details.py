@@ -35,6 +35,7 @@ from dalga.model.delivery import (
     Retry,
 )
 from dalga.model.duration import seconds
+from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists, OnEnd
@@ -295,6 +296,27 @@ class Contract(TestCase):
             self.tick()
         await gatherResults([self.store.delete(key) for key in keys])
         self.left_over()
+
+    async def contract_made_once(self) -> None:
+        """A job under a generated name has what was said, as each other job."""
+        for number, (name, idempotency) in enumerate(
+            product(SAID, (None, Idempotency.of("a key", b"request")))
+        ):
+            key = JobKey("once", str(number))
+            made = await self.store.once(key, said(name, NOW), idempotency)
+            self.check(made.job, name)
+            self.assertTrue(made.is_new)
+            got = await self.found(key)
+            self.assertEqual((got, got.version), (made.job, made.job.version))
+            if idempotency is not None:
+                await self.again(key, name, made.job)
+            self.tick()
+            (run,) = await self.claim(key)
+            await self.store.record([ended(run, Delete())])
+            self.left_over()
+
+    async def again(self, key: JobKey, name: str, job: Job) -> None:
+        """Ask for the same once more; then forget the key."""
 
     async def contract_versions(self) -> None:
         """Runs and what is done to a job don't change its version; what it is does."""
@@ -616,6 +638,13 @@ class ContractTests(EngineTestCase, Contract):
 
     def end_lease(self, run: Run) -> None:
         self.end_leases()
+
+    async def again(self, key: JobKey, name: str, job: Job) -> None:
+        request = Idempotency.of("a key", b"request")
+        made = await self.store.once(JobKey(key.path, "other"), said(name, NOW), request)
+        self.assertEqual(made, (job, False))
+        self.assertEqual(made.job.version, job.version)
+        self.sql("DELETE FROM dalga_keys")
 
     def left_over(self) -> None:
         for table in ("dalga_details", "dalga_tags"):

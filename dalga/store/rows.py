@@ -524,8 +524,7 @@ def run_from_text(
             or disabled != "0"
             or override not in _TAKEN
             or standing not in _STANDING
-            or not (attempts.isdigit() and successes.isdigit() and skipped.isdigit())
-            or not (version.isdigit() and extras.isdigit())
+            or not f"{attempts}{successes}{skipped}{version}{extras}".isdigit()
         ):
             return None
         attempt, succeeded = int(attempts) + 1, int(successes)
@@ -560,7 +559,7 @@ def run_from_text(
             payload,
             timeout,
         )
-        return run_of_row, int(extras)
+        return run_of_row, 0 if extras == "0" else int(extras)
     except (ValueError, InvalidRequest):
         return None
 
@@ -569,11 +568,12 @@ def lease_from_text(row: TextRow) -> LeaseRow | None:
     """What the row of a run that has ended holds (`LeaseText`). None if anything is unusual."""
     try:
         override, token, extras, options = row.columns.split(b"\n", len(LeaseText._fields) - 1)
+        number = 0 if extras == b"0" else int(extras)
         if token == b"NULL":
-            return LeaseRow(row.id, None, int(override), options, int(extras))
+            return LeaseRow(row.id, None, int(override), options, number)
         if not token.startswith(b"X'"):
             return None
-        return LeaseRow(row.id, unhexlify(token[2:-1]), int(override), options, int(extras))
+        return LeaseRow(row.id, unhexlify(token[2:-1]), int(override), options, number)
     except ValueError:
         return None
 
