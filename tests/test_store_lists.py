@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -50,7 +50,7 @@ class Sample:
                 token, attempts = b"t" * 16, 1
                 due = self._now + random.choice(DUES[:4])  # no lease is longer
             case "tried":
-                attempts, error = 2, "503"
+                attempts, error = random.choice([1, 2]), "503"
             case "off":
                 disabled, due = 1, random.choice([None, due])
                 standing = random.choice([Standing.SOUND, Standing.STOPPED, Standing.DONE])
@@ -308,6 +308,23 @@ class WalkTests(ListTestCase):
             (Filters(path=key.path, body=key.body, contains="none"), []),
         ):
             self.assertEqual((await self.walk(store, filters, 1))[0], expected)
+
+    async def test_due_earlier_and_later(self) -> None:
+        """A job that is due at the time itself is neither."""
+        store = self.open_store()
+        noon = datetime(2030, 1, 31, 12, tzinfo=UTC)
+        for hour in (11, 12, 13):
+            request = ScheduleRequest(one_off=True, first_run=noon.replace(hour=hour))
+            await store.put(JobKey("a", str(hour)), request)
+        for filters, bodies in (
+            (Filters(due_before=noon), ["11"]),
+            (Filters(due_after=noon), ["13"]),
+            (Filters(path="a", due_before=noon), ["11"]),
+            (Filters(path="a", due_after=noon), ["13"]),
+            (Filters(due_after=noon - HOUR, due_before=noon + HOUR), ["12"]),
+        ):
+            walked, _ = await self.walk(store, filters, 1)
+            self.assertEqual([key.body for key in walked], bodies, filters)
 
     async def test_a_bound_of_time(self) -> None:
         """A page that has taken its time ends, and says where to go on."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import cycle
 from random import Random
 from typing import Any
 
@@ -24,6 +25,7 @@ from dalga.errors import DalgaError
 from dalga.model.duration import Duration, seconds
 from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
+from dalga.model.listing import Filters, Query, Sort
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import (
@@ -38,6 +40,7 @@ from dalga.model.run import (
     Verdict,
     lease_of,
 )
+from dalga.model.state import State
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
 from dalga.store.group_commit import GATHER
@@ -54,6 +57,11 @@ TIMEOUT = 10.0
 LEASE = lease_of(TIMEOUT)
 
 KEYS = [JobKey("a", "1"), JobKey("b", "1")]
+LISTS = [
+    *(Filters(states=frozenset({state})) for state in State),
+    *(Filters(states=frozenset(State), sort=sort) for sort in Sort),
+    Filters(due_before=EPOCH + HOUR),
+]
 DUE = replace(EACH_MINUTE, immediate=True)
 REQUESTS = [
     NOW,
@@ -218,6 +226,8 @@ class Machine:
         self.over: set[str] = set()
         #: By their claims' tokens: what is being POSTed, and until when it may.
         self.in_flight: dict[JobKey, tuple[bytes, datetime]] = {}
+        #: Which of `LISTS` is looked at next.
+        self.lists = cycle(LISTS)
 
     # The user
 
@@ -325,6 +335,8 @@ class Machine:
             self.same(self.stores[0].get(key), self.model.get(key))
         for path in (None, "a", "b"):
             assert self.pages(self.stores[0], path) == self.pages(self.model, path)
+        filters = next(self.lists)  # all of them each time would take too long
+        assert self.walked(self.stores[1], filters) == self.walked(self.model, filters), filters
         self.same(self.stores[1].counts(), self.model.counts())
         for without in ((), ("b",)):
             self.same(
@@ -339,6 +351,15 @@ class Machine:
             page = result_of(store.page(by_key(path, page.last, 2)))
             pages.append(page.jobs)
         return pages
+
+    def walked(self, store: JobsTable | FakeStore, filters: Filters) -> list[Any]:
+        """All jobs of a list, two on each page."""
+        page = result_of(store.page(Query(filters, limit=2)))
+        jobs = list(page.jobs)
+        while page.last is not None:
+            page = result_of(store.page(Query(filters, page.last, 2)))
+            jobs += page.jobs
+        return jobs
 
     def same(self, found: Deferred[Any], expected: Deferred[Any]) -> None:
         assert (ours := result_of(found)) == (theirs := result_of(expected)), (ours, theirs)

@@ -70,8 +70,7 @@ class SQLite:
     heartbeats = f'"{TABLE}{HEARTBEATS}"'
     now = "SELECT UTC_TIMESTAMP(6) AS now, NULL AS has_instances"  # `begin` looks at the version
     same_version = "TRUE"  # `begin` looks
-    by_id = by_key = by_due = by_tag = by_tagged = ""
-    by_state = f' INDEXED BY "{TABLE}_state"'
+    by_id = by_key = by_due = by_state = by_tag = by_tagged = ""
     then_join = "CROSS JOIN"
     one_writer = True
     skip_locked = ""
