@@ -800,6 +800,25 @@ class ClaimTests(EngineTestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
+    async def test_set_aside_and_enabled(self) -> None:
+        """Enabled, such a job is tried again; a reason is not noted where nothing can be read."""
+        store = self.open_store()
+        await self.put(store, "check_feed", "all")
+        kept = self.sql("SELECT members FROM dalga_details")[0][0]
+        self.sql("UPDATE dalga_details SET members = '{'")
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertIsInstance(await store.disable(KEY, "why"), UnreadableJob)
+        self.assertIsInstance(await store.enable(KEY), UnreadableJob)
+        self.assertEqual(self.sql("SELECT standing FROM dalga"), [(Standing.SOUND,)])
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual(self.sql("SELECT standing FROM dalga"), [(Standing.ASIDE,)])
+        # Mended by SQL, and triggered.
+        self.sql("UPDATE dalga_details SET members = %s", (kept,))
+        job = await store.trigger(KEY)
+        self.assertEqual((job.standing, job.delivery), (Standing.SOUND, _beside("all")[0]))
+        (run,) = (await store.claim(9, LONG)).runs
+        self.assertEqual(run.delivery, job.delivery)
+
     async def test_what_somebody_left_behind(self) -> None:
         """Rows of a job that somebody has removed by SQL are in nobody's way."""
         store = self.open_store()

@@ -190,6 +190,12 @@ UNTYPED = [
     ("successes", "many", "successes is"),
     ("skipped", -1, "skipped is"),
     ("attempts", -7, "attempts is"),
+    ("version", "no", "version is"),
+    ("version", -1, "version is"),
+    ("version", 0.5, "version is"),
+    ("extras", "no", "extras is"),
+    ("extras", -1, "extras is"),
+    ("extras", b"\xff", "extras is"),
 ]
 
 
