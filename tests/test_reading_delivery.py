@@ -267,6 +267,11 @@ class HeadersTests(ReaderTests):
                 "headers has 'Content-Type': give it as content-type instead",
                 "/Content-Type",
             ),
+            (
+                '{"content_type":"x"}',
+                "headers has 'content_type': give it as content-type instead",
+                "/content_type",
+            ),
             ('{"a":""}', f"headers has a value for 'a' (not shown): {value}", "/a"),
             ('{"a":"s\\r\\nb: 1"}', f"headers has a value for 'a' (not shown): {value}", "/a"),
             ('{"a":"s\\u0000"}', f"headers has a value for 'a' (not shown): {value}", "/a"),

@@ -64,7 +64,11 @@ class Heading(NamedTuple):
 
 
 def heading(written: str) -> Heading | None:
-    """Of the heading of a section; None if it is not that of an endpoint with more words."""
+    """
+    Read the heading of a section.
+
+    :return: None for ``[endpoint]``, and for the heading of no endpoint.
+    """
     first, *words = re.split(r"\s*\.\s*|\s+", written.strip())
     if first.lower() != ENDPOINT or not words:
         return None
@@ -89,6 +93,8 @@ class Variable(NamedTuple):
 
 def variable_of(rest: str, keys: Iterable[str]) -> Variable | None:
     """
+    What a variable gives, by its name.
+
     :param rest: a variable's name behind ``DALGA_ENDPOINT_``.
     :param keys: the keys, as they stand in variables' names.
     :return: None if there is no key in it, or nothing between two underscores before the key.

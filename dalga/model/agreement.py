@@ -1,7 +1,8 @@
 """
 Which parts of what a job sends go together. Pure.
 
-`dalga.model.plan` asks, of each request to write a job, and says which parts of a schedule do.
+`dalga.model.plan` calls `check_delivery` for each request to write a job. The parts of a schedule
+`plan` checks itself.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from dalga.errors import InvalidRequest, pointer_to, shown
-from dalga.model.delivery import AS_CONFIGURED, PAYLOAD, Method, Payload, Retry
+from dalga.model.delivery import AS_CONFIGURED, PAYLOAD, Method, Payload, Retry, has_content
 from dalga.model.headers import size_of
 
 #: How many octets a job's headers may have together, as lines of a request's head.
@@ -45,7 +46,7 @@ class Sent(Protocol):
 
 
 def says_what_is_sent(request: Sent) -> bool:
-    """Whether anything at all is given. Most requests give nothing of it."""
+    """Whether a request says anything of what the job sends. Most requests don't."""
     return not (
         request.payload is None
         and request.payload_base64 is None
@@ -72,30 +73,32 @@ def _check_content(request: Sent) -> None:
             "payload and payload-base64 both say what is sent; give just one of them",
             "/payload_base64",
         )
-    name = "payload" if request.payload is not None else "payload-base64"
-    if request.method in (Method.GET, Method.HEAD) and request.sent is not None:
-        raise InvalidRequest(
-            f"{name} can't go with method {request.method}, whose requests have no content; "
-            f"leave {name} or method out",
-            pointer_to(name),
-        )
-    has_content = request.sent is not None or request.method not in (
-        Method.GET,
-        Method.HEAD,
-        Method.DELETE,
-    )
-    if request.content_type is not None and not has_content:
-        raise InvalidRequest(
-            f"content-type can't go with method {request.method}"
-            + (" without a payload" if request.method is Method.DELETE else "")
-            + ", as there is no content; leave content-type or method out",
-            "/content_type",
-        )
+    method = request.method or Method.POST
+    if not has_content(method, request.sent):
+        _check_no_content(request, method)
     size = size_of(request.headers or ())
     if size > MAX_HEADERS:
         raise InvalidRequest(
             f"headers have {size} octets, with 4 for each line: it takes {MAX_HEADERS} at most",
             "/headers",
+        )
+
+
+def _check_no_content(request: Sent, method: Method) -> None:
+    """:raises InvalidRequest: if a request without content has a payload or a Content-Type."""
+    if request.sent is not None:
+        name = "payload" if request.payload is not None else "payload-base64"
+        raise InvalidRequest(
+            f"{name} can't go with method {method}, whose requests have no content; leave {name} "
+            "or method out",
+            pointer_to(name),
+        )
+    if request.content_type is not None:
+        without = " without a payload" if method is Method.DELETE else ""
+        raise InvalidRequest(
+            f"content-type can't go with method {method}{without}, as there is no content; leave "
+            "content-type or method out",
+            "/content_type",
         )
 
 

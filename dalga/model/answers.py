@@ -49,7 +49,7 @@ class Meaning(StrEnum):
     DISABLE = "disable"
 
 
-#: An enum's members are looked up by a call of Python.
+#: To look up a member of an enum takes a call of Python, and each run would do so.
 _RETRY = Meaning.RETRY
 
 
@@ -155,8 +155,8 @@ class Answers:
     success: Statuses = Statuses(((200, 200),))
     gone: Statuses = Statuses(((204, 204),))
     give_up: Statuses = Statuses(())
-    #: What each status means that is in a set. Most jobs have no sets of their own, and each run
-    #: asks.
+    #: The meaning of each status that is in a set. Each run of a job without sets of its own looks
+    #: its status up here, and most jobs have none.
     _meanings: dict[int, Meaning] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

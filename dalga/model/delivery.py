@@ -46,6 +46,17 @@ class Payload(NamedTuple):
     kind: PayloadKind = PayloadKind.TEXT
 
 
+def has_content(method: Method, payload: Payload | None) -> bool:
+    """
+    Whether a job's request has content. GET and HEAD have none: it would mean nothing (RFC 9110
+    section 9.3.1). A DELETE has none but a payload. All others have the payload, or else the job's
+    body.
+    """
+    if method is Method.DELETE:
+        return payload is not None
+    return method not in (Method.GET, Method.HEAD)
+
+
 #: The longest payload by default, and the longest that the configuration may allow, in octets.
 MAX_PAYLOAD = 64 * 1024
 MOST_PAYLOAD = 1024 * 1024
@@ -64,7 +75,7 @@ class Retry(NamedTuple):
     multiplier: float | None = None
     max_interval: timedelta | None = None
     jitter: float | None = None
-    #: No time at all for never.
+    #: 0 for never.
     stop_after: timedelta | None = None
     #: After this many attempts a run is given up, 1 or more.
     max_attempts: int | None = None
@@ -73,8 +84,8 @@ class Retry(NamedTuple):
         """
         The policy of this job's runs.
 
-        An `interval` that is longer than the configuration's `max_interval` is kept to, and no
-        delay is longer than it then, unless the job has a `max_interval` of its own.
+        A job may have an `interval` longer than the configuration's `max_interval`, and no
+        `max_interval` of its own. Then all delays of the job are as long as its `interval`.
 
         :param policy: that of the configuration.
         """
@@ -87,7 +98,7 @@ class Retry(NamedTuple):
         return replace(policy, **chosen)
 
 
-#: The retry of a job of which nothing of it was chosen.
+#: The retry of a job that leaves all parts to the configuration.
 AS_CONFIGURED = Retry()
 
 
@@ -108,7 +119,7 @@ class Delivery:
 #: What `Notes.redact` has for the payload.
 PAYLOAD = "payload"
 
-#: The delivery of a job of which nothing of it was chosen.
+#: The delivery of most jobs: the body is POSTed with the endpoint's headers.
 PLAIN = Delivery()
 
 
@@ -131,5 +142,5 @@ class Notes:
     disabled: Disabling | None = None
 
 
-#: The notes of a job of which nothing is noted.
+#: The notes of most jobs: none.
 NO_NOTES = Notes()

@@ -63,6 +63,11 @@ def is_of_dalga(name: str) -> bool:
     return name in MESSAGE_HEADERS or name.startswith(RUN_PREFIX)
 
 
+def is_content_type(name: str) -> bool:
+    """Whether this header is the Content-Type. The name is in any spelling."""
+    return _one_spelling(name) == "content-type"
+
+
 def is_of_signature(name: str) -> bool:
     """Whether this header is a part of a signature. The name is in any spelling."""
     return _one_spelling(name).startswith(SIGNATURE_PREFIX)

@@ -26,8 +26,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def generated_name(at: datetime, random: bytes) -> str:
     """
-    :param at: the database's time (aware), in the years 1970 to 10889.
+    The name of a job.
+
+    :param at: the database's time (aware), in the year 1970 or later.
     :param random: `RANDOM_OCTETS` octets.
+    :raises ValueError: for an earlier time, and for more or fewer octets.
     """
     milliseconds = (at - _EPOCH) // timedelta(milliseconds=1)
     if not 0 <= milliseconds < 2**48 or len(random) != RANDOM_OCTETS:

@@ -55,8 +55,8 @@ _NOTHING = RawRequest()
 
 def request_of(job: Job) -> RawRequest:
     """
-    The parameters by which a PUT gives a job the schedule, the options and all else that it has.
-    Only the times of its runs are another matter.
+    The parameters of a PUT that would give a job the schedule, the options, the delivery and the
+    notes that this job has. The times of its runs may be others.
     """
     schedule, options, delivery, notes = job.schedule, job.options, job.delivery, job.notes
     chosen = {
@@ -103,7 +103,8 @@ def _interval(job: Job) -> Duration | None:
 
 def patched(job: Job, given: Mapping[str, Any]) -> RawRequest:
     """
-    The parameters of a job after a PATCH. They may not go together any more.
+    The parameters of a job after a PATCH. They may contradict each other: `ScheduleRequest.of`
+    checks that.
 
     :param given: the values by the attributes of `RawRequest`; None for a parameter that is
         removed. Those of ``headers`` and ``retry`` are dicts, in which None removes a part. A time

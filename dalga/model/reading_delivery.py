@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from itertools import islice
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from dalga.errors import MOST_MISTAKES, InvalidRequest, all_of, pointer_step, shown
 from dalga.model.delivery import (
@@ -28,7 +28,14 @@ from dalga.model.delivery import (
     PayloadKind,
     Retry,
 )
-from dalga.model.headers import VALUE, is_name, is_of_dalga, is_of_signature, is_value
+from dalga.model.headers import (
+    VALUE,
+    is_content_type,
+    is_name,
+    is_of_dalga,
+    is_of_signature,
+    is_value,
+)
 from dalga.model.reading import (
     Members,
     Number,
@@ -81,7 +88,7 @@ def payload(name: str, value: Value) -> Payload:
             f"{name} is null: leave it out to send the job's body; null itself is sent by "
             f'{name}="null" with content-type=application/json'
         )
-    if isinstance(value, str) and not isinstance(value, Number):
+    if _is_string(value):
         _check_characters(name, value)
         return Payload(value.encode(), PayloadKind.TEXT)
     return Payload(_json_of(name, value, 0).encode(), PayloadKind.JSON)
@@ -166,13 +173,18 @@ def _check_characters(name: str, text: str) -> None:
         ) from None
 
 
+def _is_string(value: Value) -> TypeGuard[str]:
+    """Whether a value was given as a string. A `Number` was given as a number."""
+    return isinstance(value, str) and not isinstance(value, Number)
+
+
 def string_of(name: str, value: Value) -> str:
     """
     A text, for a parameter that takes no JSON number and no boolean.
 
     :raises InvalidRequest: for another value.
     """
-    if not isinstance(value, str) or isinstance(value, Number):
+    if not _is_string(value):
         leave_out = "; leave it out where it has no value" if value is None else ""
         raise InvalidRequest(
             f"{name} is {as_text(value)} in the JSON body: it takes a string{leave_out}"
@@ -234,7 +246,7 @@ def changed_headers(name: str, value: Value) -> dict[str, str | None]:
     :return: the values by the names as they were given; None for a header that is removed. No name
         is there twice, in whatever case.
     """
-    if isinstance(value, str) and not isinstance(value, Number):
+    if _is_string(value):
         raise InvalidRequest(
             f"{name} is a text: it takes a JSON object of names and values, so send the parameters "
             "as JSON"
@@ -266,7 +278,7 @@ def _header(name: str, member: str, value: Value) -> str | None:
             f"{name} has {shown(member)}, which can't be a header's name: it takes ASCII letters, "
             "digits and -, such as X-Api-Key"
         )
-    if member.lower() == "content-type":
+    if is_content_type(member):
         raise InvalidRequest(f"{name} has {shown(member)}: give it as content-type instead")
     if is_of_dalga(member):
         raise InvalidRequest(
@@ -279,7 +291,7 @@ def _header(name: str, member: str, value: Value) -> str | None:
         )
     if value is None:
         return None
-    if not isinstance(value, str) or isinstance(value, Number):
+    if not _is_string(value):
         raise InvalidRequest(f"{name} has a value for {shown(member)} that is no string: {VALUE}")
     if not is_value(value):
         raise InvalidRequest(f"{name} has a value for {shown(member)} (not shown): {VALUE}")
@@ -364,7 +376,7 @@ def changed_retry(name: str, value: Value) -> dict[str, Any]:
 
     :return: the values by the names of `Retry`; None for a part that is removed.
     """
-    if isinstance(value, str) and not isinstance(value, Number):
+    if _is_string(value):
         raise InvalidRequest(
             f"{name} is a text: it takes a JSON object; without JSON give "
             f"{', '.join(f'{name}-{member}' for member in RETRY_READERS)}"
@@ -451,11 +463,7 @@ def _check_redacted(name: str, text: str) -> None:
 def _texts(name: str, value: Value) -> list[str]:
     """The texts of an array, or of one text with commas between them."""
     if isinstance(value, list) and not isinstance(value, Members):
-        wrong = (
-            place
-            for place, each in enumerate(value)
-            if not isinstance(each, str) or isinstance(each, Number)
-        )
+        wrong = (place for place, each in enumerate(value) if not _is_string(each))
         mistakes = [
             InvalidRequest(f"{name} is an array with an element that is no string").within(place)
             for place in islice(wrong, MOST_MISTAKES)
@@ -463,7 +471,7 @@ def _texts(name: str, value: Value) -> list[str]:
         if mistakes:
             raise all_of(mistakes)
         return list(value)
-    if not isinstance(value, str) or isinstance(value, Number):
+    if not _is_string(value):
         given = "an object" if isinstance(value, Members) else as_text(value)
         raise InvalidRequest(
             f"{name} is {given} in the JSON body: it takes an array of strings, or a text with "

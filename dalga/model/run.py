@@ -27,8 +27,7 @@ from dalga.model.options import OnEnd, OnFailure, Options
 from dalga.model.retry import RetryPolicy
 from dalga.model.schedule import Calendar, Every, Once, Schedule, add
 
-#: Each by a name of its own: an enum's members are looked up by a call of Python, and each run asks
-#: for them.
+#: To look up a member of an enum takes a call of Python, and each run would do so.
 _SUCCEED, _RETRY, _REMOVE, _DISABLE = (
     Meaning.SUCCEED,
     Meaning.RETRY,

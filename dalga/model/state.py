@@ -2,7 +2,7 @@
 The state of a job: one word for what it is doing. Pure.
 
 A job is in exactly one state: the first in the order of `State` whose words are true of it. The
-SQL of the same is in `dalga.store.listing`, and a test holds the two together.
+SQL of the same is in `dalga.store.ranges`, and a test holds the two together.
 """
 
 from __future__ import annotations

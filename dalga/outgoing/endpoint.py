@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 
 from dalga import __version__
 from dalga.log import logger
-from dalga.model.delivery import PLAIN, Delivery, Method, PayloadKind
+from dalga.model.delivery import PLAIN, Delivery, Method, PayloadKind, has_content
 from dalga.model.headers import is_name, is_of_dalga, is_of_signature, is_value
 from dalga.model.key import target_path
 from dalga.model.run import Outcome, Run
@@ -52,7 +52,7 @@ log = logger(__name__)
 #: is then compared by its digits, and no date goes past the year 9999.
 MAX_RETRY_AFTER = timedelta(seconds=999_999_999)
 
-#: The Content-Type of a payload that was given so, in place of the endpoint's.
+#: The Content-Type of a payload by its kind, in the place of the endpoint's.
 _TYPES = {
     PayloadKind.JSON: "application/json",
     PayloadKind.BASE64: "application/octet-stream",
@@ -173,7 +173,7 @@ class Endpoint:
         lines = self._lines | _lines(_checked(_own_headers(delivery)))
         length = ""
         content = b""
-        if _has_content(delivery):
+        if has_content(delivery.method, delivery.payload):
             content = run.payload
             length = f"Content-Length: {len(content)}\r\n"
         else:
@@ -220,15 +220,6 @@ class Endpoint:
             error = "internal error, which Dalga's log describes"
         elapsed = 0.0 if exchange is None else self._reactor.seconds() - exchange.began
         return Outcome(None, elapsed, error)
-
-
-def _has_content(delivery: Delivery) -> bool:
-    """
-    Whether a request has content. That of GET and HEAD would mean nothing (RFC 9110 section 9.3.1).
-    """
-    if delivery.method is Method.DELETE:
-        return delivery.payload is not None
-    return delivery.method not in (Method.GET, Method.HEAD)
 
 
 def _own_headers(delivery: Delivery) -> Iterator[tuple[str, str]]:

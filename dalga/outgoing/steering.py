@@ -27,15 +27,14 @@ log = logger(__name__)
 
 T = TypeVar("T")
 
-#: How the lines of these headers begin in a head in lower case. Answers without them are by far the
-#: most.
+#: How the lines of these headers begin, in a head in lower case. Few answers have such lines.
 PREFIX = b"\r\ndalga-"
 
 #: A next run that is further ahead than this (from the run's claim) is taken for a mistake, such as
 #: milliseconds for seconds.
 MAX_AHEAD = timedelta(days=366)
 
-#: So many different values are logged at most, each once.
+#: At most this many different values are logged, each once.
 MAX_LOGGED = 100
 
 
@@ -67,7 +66,7 @@ class Steers:
         values = answer.values(name.lower().encode())
         if not values:
             return None
-        # A header that is there twice with the same value says one thing; with two, none.
+        # A header may be there twice with the same value. With two values it is not understood.
         texts = dict.fromkeys(
             value.decode("ascii", "backslashreplace").strip().lower() for value in values
         )
