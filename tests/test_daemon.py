@@ -226,6 +226,32 @@ class MainJobTests(DaemonTestCase):
         self.assertEqual(status, 200)
         self.assertIn('"interval":77', answer)
 
+    async def test_why_a_job_is_not_running(self) -> None:
+        """Its run is under way here, or waits for its path's share of the slots."""
+        _, url = await self.start(jobs={"maxRunning": "5"})
+        release: Deferred[int] = Deferred()
+        self.endpoint.answer = lambda hit: release
+        for number in range(6):
+            await self.call("PUT", f"{url}/jobs/a/{number}?one-off=1&immediate=1")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 4)
+        said = [await self.get(f"{url}/jobs/a/{number}/why") for number in range(6)]
+        running = [each for each in said if each["code"] == "running"]
+        waiting = [each for each in said if each["code"] == "waiting_for_slot"]
+        self.assertEqual((len(running), len(waiting)), (4, 2), said)
+        for each in running:
+            self.assertEqual(each["why"], "running: attempt 1 is under way on this instance")
+        for each in waiting:
+            self.assertIn("waiting for a slot of its path: its path has its share", each["why"])
+        release.callback(200)
+
+    async def test_why_a_job_is_not_running_that_is_disabled(self) -> None:
+        _, url = await self.start()
+        await self.call("PUT", f"{url}/jobs/a/x?interval=60")
+        await self.call("PATCH", f"{url}/jobs/a/x?disable=true&reason=too+loud")
+        why = await self.get(f"{url}/jobs/a/x/why")
+        self.assertEqual((why["state"], why["code"]), ("disabled", "disabled"))
+        self.assertRegex(why["why"], r"\Adisabled since 20[-0-9T:]+Z: too loud\Z")
+
 
 class TwoEndpointsTestCase(DaemonTestCase):
     """A test with an endpoint more, which jobs can name."""

@@ -12,8 +12,8 @@ from unittest.mock import patch
 from twisted.internet.defer import Deferred
 
 from dalga.model.job import Job, Standing, UnreadableJob
-from dalga.model.key import JobKey, RawKey
-from dalga.model.listing import Driver, Filters, Place, Query, Sort
+from dalga.model.key import JobKey, Position, RawKey
+from dalga.model.listing import Driver, DuePlace, Filters, Place, Query, Sort, StatePlace
 from dalga.model.plan import ScheduleRequest
 from dalga.model.state import State, state_of
 from dalga.store import Page, listing
@@ -350,6 +350,26 @@ class WalkTests(ListTestCase):
             walked, pages = await self.walk(store, Filters(contains="none"), 5)
         self.assertEqual(walked, [])
         self.assertTrue(300 / 2 / 50 < len(pages) <= 300 / 50 + 1, len(pages))
+
+    async def test_places_that_somebody_made_up(self) -> None:
+        """Cursors are no secrets: whatever place is in one, there is a page, or an empty one."""
+        store = await self.fill(20)
+        last = 2**63 - 1
+        lists: dict[Filters, list[Place]] = {
+            Filters(): [Position(b"", b""), Position(b"\xff'", b"\0", True, True)],
+            Filters(tags=frozenset(TAGS)): [Position(b'\xff"', b"")],
+            Filters(sort=Sort.DUE): [
+                DuePlace(b"", 0),
+                DuePlace(b"\xff'", last),
+                DuePlace(b"2030-13-99", last, True),
+                DuePlace(None, last),
+            ],
+            Filters(states=frozenset({State.DISABLED})): [StatePlace(255, 255, last)],
+        }
+        for filters, places in lists.items():
+            for place in places:
+                page = await store.page(Query(filters, place, 5))
+                self.assertLessEqual(len(page.jobs), 5)
 
     async def test_rows_that_strangers_wrote(self) -> None:
         """They are listed with what is wrong with them, and no list breaks or goes on for ever."""
