@@ -28,6 +28,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from dalga.config.sections import Config, ListenConfig, MySQLConfig
 from dalga.errors import StartupError, StoreUnavailable, TableExists
+from dalga.model.delivery import Payload
 from dalga.model.duration import seconds
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
@@ -940,6 +941,29 @@ class FileTests(EngineTestCase):
             store._dialect.set_up(connection)
             found = [connection.execute(f"PRAGMA {pragma}").fetchall() for pragma in pragmas]
         self.assertEqual(found, [[(2,)], [(1,)]])
+
+    async def test_a_payload_is_removed_at_little_cost(self) -> None:
+        """
+        P7: SQLite does not write zeros over all of it, whatever it was built with. That would hold
+        up its only connection.
+        """
+        store = self.make_store()
+        dialect = store._dialect
+        set_up = dialect.set_up
+
+        def as_some_builds_do(connection: Any) -> None:
+            connection.execute("PRAGMA secure_delete = ON")
+            set_up(connection)
+
+        self.patch(dialect, "set_up", as_some_builds_do)
+        store.open()
+        size = 2**20
+        await store.put(KEY, replace(EACH_MINUTE, payload=Payload(bytes(size))))
+        log = Path(f"{self.on_sqlite.path}-wal")
+        before = log.stat().st_size
+        self.assertGreater(before, size)
+        await store.delete(KEY)
+        self.assertLess(log.stat().st_size - before, size / 4)
 
     def test_the_steady_clock(self) -> None:
         """P8: the reactor's timers and the leases go by a clock that nobody sets."""

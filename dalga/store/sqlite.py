@@ -131,6 +131,8 @@ class SQLite:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # macOS: an fsync that is one
+        # Some builds, such as Debian's, would write zeros over all of a payload that is removed.
+        connection.execute("PRAGMA secure_delete = FAST")
 
     def _now(self, digits: int) -> str:
         return instant_text(self._wall_clock())
