@@ -949,6 +949,7 @@ class FileTests(EngineTestCase):
         """
         store = self.make_store()
         dialect = store._dialect
+        assert isinstance(dialect, SQLite)
         set_up = dialect.set_up
 
         def as_some_builds_do(connection: Any) -> None:
