@@ -251,12 +251,27 @@ queries = st.one_of(
     st.sampled_from(
         [
             *(b"interval=60", b"interval=1&immediate=true", b"one-off=1&immediate=1"),
+            *(b"state=failed&state=done&tag=a&tag=b&sort=key", b"prefix=a&contains=b&sort=due"),
             *(b"enable=true", b"disable=1", b"limit=1", b"count=3&after=2030-01-01T00:00:00Z"),
         ]
     ),
     joined(
         *(name.encode() + b"=" for name in (*PARAMETERS, "enable", "disable", "after", "limit")),
-        *(b"cursor=", b"path=", b"&", b"&", b"=", b"+", b";", b"#", b"\0", b"\xff"),
+        *(b"tag=", b"state=", b"prefix=", b"body=", b"contains=", b"sort=", b"due_before="),
+        *(
+            b"failed",
+            b"due",
+            b"cursor=",
+            b"path=",
+            b"&",
+            b"&",
+            b"=",
+            b"+",
+            b";",
+            b"#",
+            b"\0",
+            b"\xff",
+        ),
         *(b"%", b"%zz", b"%ff", b"%00", b"%0A", b"%ED%A0%80", b"%2B", b"%F0%9F%90%B0"),
         *(b"true", b"0", b"60", b"P1M", b"*+*+*+*+*", b"Europe/Riga", b"all", b"9" * 30),
         *(b"2030-01-31T09:00:00Z", b"2030-01-31T09:00:00+03:00", b"9999-12-31T23:59:60Z"),
