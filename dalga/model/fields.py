@@ -10,7 +10,8 @@ tests/test_api_page.py say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from operator import attrgetter
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple, Protocol
@@ -196,7 +197,12 @@ def _in_terms(field: Field) -> tuple[Callable[[Terms], Any], object]:
     return get, get(_NOTHING)
 
 
-def _shown(*owners: str) -> tuple[tuple[str, Callable[[Terms], Any], object, Any], ...]:
+#: The name of each, what gets its value out of `Terms`, the value that is neither shown nor kept,
+#: and the value -> its JSON.
+_Parameters = tuple[tuple[str, Callable[[Terms], Any], object, Callable[[Any], Any]], ...]
+
+
+def _shown(*owners: str) -> _Parameters:
     """The parameters that GET shows of some attributes of `Terms`, in its order."""
     return tuple(
         (field.attribute, *_in_terms(field), field.show)
@@ -211,66 +217,68 @@ def _shown(*owners: str) -> tuple[tuple[str, Callable[[Terms], Any], object, Any
 _SHOWN = _shown("schedule", "options")
 _SHOWN_BESIDE = _shown("delivery", "notes")
 
-#: The members of the column ``options``.
-_MEMBERS = tuple(
-    (field.name, *_in_terms(field), field.kept.write)
-    for field in FIELDS
-    if isinstance(field.kept, Member)
-)
 
-#: The members of a job's details.
-_DETAILS = tuple(
-    (field.name, *_in_terms(field), field.kept.write)
-    for field in FIELDS
-    if isinstance(field.kept, Detail)
-)
+def _written(kind: type[Member] | type[Detail]) -> _Parameters:
+    """The parameters that are kept so, with what writes them."""
+    return tuple(
+        (field.name, *_in_terms(field), field.kept.write)
+        for field in FIELDS
+        if isinstance(field.kept, kind)
+    )
 
-#: Of each detail by name: its place, as those of the members, and its `load`.
-_LOADED_DETAILS = {
-    field.name: (field.place.partition("."), field.kept.load)
-    for field in FIELDS
-    if isinstance(field.kept, Detail)
-}
 
-#: Of each member by name: its place, such as ("options", ".", "until"), and its `load`.
-_LOADED = {
-    field.name: (field.place.rpartition("."), field.kept.load)
-    for field in FIELDS
-    if isinstance(field.kept, Member)
-}
+#: The members of the column ``options``, and those of a job's details.
+_MEMBERS = _written(Member)
+_DETAILS = _written(Detail)
+
+
+#: Of each parameter by its name: its owner, such as "schedule.zone", the owner's attribute, and
+#: the value's JSON -> the value.
+_Loaders = Mapping[str, tuple[str, str, Callable[[Any], Any]]]
+
+
+def _loaded(kind: type[Member] | type[Detail]) -> _Loaders:
+    """The parameters that are kept so, with what loads them."""
+    found = {}
+    for field in FIELDS:
+        if isinstance(field.kept, kind):
+            owner, _, attribute = field.place.rpartition(".")
+            found[field.name] = owner, attribute, field.kept.load
+    return found
+
+
+_LOADED_MEMBERS = _loaded(Member)
+_LOADED_DETAILS = _loaded(Detail)
 
 
 def shown_parameters(terms: Terms) -> Iterator[tuple[str, Any]]:
     """The parameters that GET shows of a job: their names and their JSON."""
-    for name, get, default, show in _SHOWN:
-        value = get(terms)
-        if value != default and (found := show(value)) is not None:
-            yield name, found
+    yield from _json_of(terms, _SHOWN)
     if terms.delivery is PLAIN and terms.notes is NO_NOTES:
         return
-    redacted = terms.notes.redact
-    for name, get, default, show in _SHOWN_BESIDE:
+    redact = terms.notes.redact
+    for name, value in _json_of(terms, _SHOWN_BESIDE):
+        if name == "headers":
+            yield name, {each: _unless_redacted(each, value[each], redact) for each in value}
+        elif name not in ("payload", "payload_base64") or PAYLOAD not in redact:
+            yield name, value
+
+
+def _unless_redacted(header: str, value: str, redact: Container[str]) -> str | None:
+    return None if header.lower() in redact else value
+
+
+def _json_of(terms: Terms, parameters: _Parameters) -> Iterator[tuple[str, Any]]:
+    """The names and the JSON of those parameters that a job has, and that have JSON."""
+    for name, get, default, to_json in parameters:
         value = get(terms)
-        if value == default or (found := show(value)) is None:
-            continue
-        if redacted and name in ("payload", "payload_base64") and PAYLOAD in redacted:
-            continue
-        if redacted and name == "headers":
-            found = {
-                header: None if header.lower() in redacted else text
-                for header, text in found.items()
-            }
-        yield name, found
+        if value != default and (found := to_json(value)) is not None:
+            yield name, found
 
 
 def kept_members(terms: Terms) -> dict[str, Any]:
     """The members of the column ``options``: their names and their JSON."""
-    members = {}
-    for name, get, default, write in _MEMBERS:
-        value = get(terms)
-        if value != default:
-            members[name] = write(value)
-    return members
+    return dict(_json_of(terms, _MEMBERS))
 
 
 def load_members(members: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
@@ -280,14 +288,27 @@ def load_members(members: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     :return: the options, and the arguments of the job's `Zone` that are kept beside them.
     :raises ValueError: TypeError or OverflowError, for members that it can't have given.
     """
-    found: dict[str, dict[str, Any]] = {"options": {}, "schedule.zone": {}}
-    for name, ((owner, _, attribute), load) in _LOADED.items():
-        if name in members:
-            found[owner][attribute] = load(members[name])
-    for name in members:
-        if name not in _LOADED:
-            raise ValueError(f"there is no option {name!r}")
+    found = _load(members, _LOADED_MEMBERS, "option")
     return Options(**found["options"]), found["schedule.zone"]
+
+
+def _load(members: Mapping[str, Any], loaders: _Loaders, what: str) -> Mapping[str, dict[str, Any]]:
+    """
+    The values of members by their owners and attributes.
+
+    :param what: the noun for a member, in the sentence on one that is not known.
+    :raises ValueError: as `load_members` does.
+    """
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, member in members.items():
+        if name not in loaders:
+            raise ValueError(f"there is no {what} {name!r:.40}")
+        owner, attribute, load = loaders[name]
+        try:
+            found[owner][attribute] = load(member)
+        except InvalidRequest as problem:
+            raise ValueError(str(problem)) from None
+    return found
 
 
 def kept_details(terms: Terms) -> dict[str, Any]:
@@ -297,12 +318,7 @@ def kept_details(terms: Terms) -> dict[str, Any]:
     """
     if terms.delivery is PLAIN and terms.notes is NO_NOTES:
         return {}
-    members = {}
-    for name, get, default, write in _DETAILS:
-        value = get(terms)
-        if value != default and (written := write(value)) is not None:
-            members[name] = written
-    return members
+    return dict(_json_of(terms, _DETAILS))
 
 
 def load_details(members: Mapping[str, Any], octets: bytes | None) -> tuple[Delivery, Notes]:
@@ -312,15 +328,7 @@ def load_details(members: Mapping[str, Any], octets: bytes | None) -> tuple[Deli
     :param octets: those of the payload; None if there is none.
     :raises ValueError: TypeError or OverflowError, for details that it can't have given.
     """
-    found: dict[str, dict[str, Any]] = {"delivery": {}, "notes": {}}
-    for name, member in members.items():
-        if name not in _LOADED_DETAILS:
-            raise ValueError(f"there is no detail {name!r:.40}")
-        (owner, _, attribute), load = _LOADED_DETAILS[name]
-        try:
-            found[owner][attribute] = load(member)
-        except InvalidRequest as problem:
-            raise ValueError(str(problem)) from None
+    found = _load(members, _LOADED_DETAILS, "detail")
     delivery, notes = found["delivery"], found["notes"]
     kind = delivery.get("payload")
     if (kind is None) is not (octets is None):

@@ -137,9 +137,8 @@ class Answer:
 
         :param name: in lower case.
         """
-        if name not in self._low:
-            return None
-        return next((value for field, value in _fields(self._head) if field.lower() == name), None)
+        values = self.values(name) if name in self._low else ()
+        return values[0] if values else None
 
     def mentions(self, text: bytes) -> bool:
         """
