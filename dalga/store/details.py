@@ -102,17 +102,14 @@ class DetailRows:
         (found,) = self._sql.read_details.fetch(cursor, [row.id])
         return found.details is not None
 
-    def settle(self, cursor: Cursor, written: Iterable[Written]) -> None:
-        """Have the other tables fit the jobs' rows."""
-        some = [each for each in written if each.row.extras]
-        if not some:
-            return
-        stale = [each.row.id for each in some if each.row.extras & STALE]
+    def settle(self, cursor: Cursor, written: Sequence[Written]) -> None:
+        """Have the other tables fit the rows of jobs whose `extras` say that there is something."""
+        stale = [each.row.id for each in written if each.row.extras & STALE]
         if stale:
             self.remove(cursor, stale, DETAILED | TAGGED)
             self._sql.settle.execute(cursor, stale)
-        self._write_details(cursor, some)
-        self._write_tags(cursor, some)
+        self._write_details(cursor, written)
+        self._write_tags(cursor, written)
 
     def note(self, cursor: Cursor, written: Written) -> None:
         """Write a job's notes anew. Its row is locked, and its tags are the same."""

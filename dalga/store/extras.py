@@ -82,6 +82,8 @@ def details_text(terms: Terms) -> DetailsText | None:
 
 def has_details(terms: Terms) -> bool:
     """Whether a job has anything in other tables."""
+    if terms.delivery is PLAIN and terms.notes is NO_NOTES:
+        return False
     return terms.delivery != PLAIN or terms.notes != NO_NOTES
 
 

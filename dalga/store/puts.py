@@ -42,10 +42,11 @@ class Put(NamedTuple):
     """One call of `Jobs.put` or `Jobs.patch`."""
 
     key: JobKey
-    #: Of a PATCH: what makes the request of the job that is there.
+    #: Of a PATCH, until `of`: what makes the request of the job that is there.
     request: ScheduleRequest | Change
     variation: float
     precondition: Precondition | None = None
+    #: Whether `of` has made the request.
     is_patch: bool = False
 
     @property
@@ -220,7 +221,8 @@ class Puts:
         for key in added:
             if key in rows and not self._is_ours(cursor, key, rows[key], plans[key], now):
                 del rows[key]
-        self._details.settle(cursor, [Written(key, row, plans[key]) for key, row in rows.items()])
+        some = [Written(key, row, plans[key]) for key, row in rows.items() if row.extras]
+        self._details.settle(cursor, some)
         jobs = {}
         for key, row in rows.items():
             beside = Details(plans[key].delivery, plans[key].notes)
