@@ -360,6 +360,23 @@ class ReplannedTests(SynchronousTestCase):
                 changed = patch(job, text)
                 self.assertEqual((changed.scheduled, changed.anchor), (job.scheduled, job.anchor))
 
+    def test_an_interval_of_0_as_get_shows_it(self) -> None:
+        """It asks for no run now: GET shows it of each one-off job."""
+        for time in ('"interval":7200', '"first_run":"2030-01-01T00:00:00Z"'):
+            job = put(f'"one_off":true,{time}', NOW - HOUR)
+            for change in ('"interval":0,"count":null', '"interval":"0","one_off":true'):
+                changed = patch(job, f'{{{change},"description":"d"}}')
+                self.assertEqual(
+                    (changed.scheduled, changed.options, changed.notes.description),
+                    (job.scheduled, job.options, "d"),
+                )
+        for before, change in [
+            ('"interval":60', '{"interval":0}'),
+            ('"one_off":true,"interval":60', '{"interval":0,"one_off":false}'),
+        ]:
+            error = self.assertRaises(InvalidRequest, patch, put(before), change)
+            self.assertTrue(str(error).startswith("interval is 0"), error)
+
     def test_another_schedule_counts_from_now(self) -> None:
         job = put('"interval":7200', NOW - HOUR)
         self.assertEqual(patch(job, '{"interval":60}').scheduled, NOW + MINUTE)

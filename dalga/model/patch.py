@@ -112,6 +112,7 @@ def patched(job: Job, given: Mapping[str, Any]) -> RawRequest:
     :raises InvalidRequest: for a time that means no instant.
     """
     before = request_of(job)
+    given = _without_shown_zero(before, given)
     changes: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
@@ -131,6 +132,17 @@ def patched(job: Job, given: Mapping[str, Any]) -> RawRequest:
     after = placed(replace(before, **changes))
     _check_redacted(before, after, given)
     return after
+
+
+def _without_shown_zero(before: RawRequest, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """
+    Leave out the interval of 0 that GET shows of each one-off job, whenever the job runs. A client
+    that gives it back changes something else, and does not ask for a run now.
+    """
+    interval = given.get("interval")
+    if interval is None or interval or not (before.one_off and given.get("one_off", True)):
+        return given
+    return {name: value for name, value in given.items() if name != "interval"}
 
 
 def _check_redacted(before: RawRequest, after: RawRequest, given: Mapping[str, Any]) -> None:
