@@ -32,7 +32,7 @@ from dalga.model.delivery import Payload
 from dalga.model.duration import seconds
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
-from dalga.model.run import Delete, Reschedule, Retry, Verdict
+from dalga.model.run import Delete, Reschedule, Retry, Run, Verdict
 from dalga.model.schedule import Every, Once
 from dalga.service import make_service
 from dalga.store import Recorded, sqlite, threads
@@ -422,6 +422,26 @@ class ConcurrencyTests(EngineTestCase):
             self.assertEqual([run.attempt for run in runs], [2] * len(names))
             ends = [ended(run, Delete()) for run in runs]
             self.assertEqual(await self.asked(partial(store.record, ends)), 3)
+
+    async def test_round_trips_of_jobs_with_payloads(self) -> None:
+        """They take one more to claim; and a PUT of another job over them, or the end, a few."""
+        store = self.open_store()
+        await store.claim(9, LONG)  # which makes a connection
+        await store.delete(KEY)  # which makes another one, for the API
+        said = replace(NOW, payload=Payload(b"a"), tags=("b", "c"))
+        for request, puts, claims, ends in ((NOW, (4, 4), 3, 3), (said, (6, 9), 4, 5)):
+            for statements in puts:
+                put = partial(store.put, KEY, request)
+                self.assertEqual(await self.asked(put), statements)
+            self.assertEqual(await self.asked(partial(store.get, KEY)), 3 + (request is said))
+            claimed: list[Run] = []
+
+            async def claim(claimed: list[Run] = claimed) -> None:
+                claimed += (await store.claim(9, LONG)).runs
+
+            self.assertEqual(await self.asked(lambda: Deferred.fromCoroutine(claim())), claims)
+            record = partial(store.record, [ended(run, Delete()) for run in claimed])
+            self.assertEqual(await self.asked(record), ends)
 
     async def test_long_rows(self) -> None:
         """P5: no statement of a claim is longer than servers take, however long its rows are."""
