@@ -288,6 +288,28 @@ class WalkTests(ListTestCase):
             (await self.walk(store, Filters(tags=every, path="a"), 1))[0], [("a", "1"), ("a", "3")]
         )
 
+    async def test_jobs_that_were_deleted_during_their_runs(self) -> None:
+        """They are on no page, and the pages go on behind them."""
+        store = self.open_store()
+        keys = [JobKey("a", str(number)) for number in range(8)]
+        for key in keys:
+            await store.put(key, replace(tagged("x"), immediate=True))
+        await store.claim(9, LONG)
+        for key in keys[1:4]:
+            await store.delete(key)
+        left = [RawKey(*key) for key in keys if key not in keys[1:4]]
+        for filters in (
+            Filters(),
+            Filters(tags=frozenset("x")),
+            Filters(tags=frozenset("xy")),
+            Filters(sort=Sort.DUE),
+            Filters(states=frozenset({State.RUNNING})),
+        ):
+            for limit in (1, 2, 9):
+                with patch.object(listing, "FIRST", 1):
+                    walked, _ = await self.walk(store, filters, limit)
+                self.assertEqual(walked, left, filters)
+
     async def check_tags(self, store: JobsTable, **bodies: str) -> None:
         """:param bodies: of the jobs with each tag."""
         for tag, expected in bodies.items():

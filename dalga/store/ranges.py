@@ -127,8 +127,9 @@ class Ranges:
         self._last_lease = dialect.instant(now + MAX_LEASE)
         self._tags = sorted(filters.tags)
         conditions = list(self._conditions())
-        #: Whether rows to which the index leads may be left out.
-        self.leaves_out = bool(conditions)
+        #: Whether rows to which the index leads may be left out. (A tag may be of a job that was
+        #: deleted during its run.)
+        self.leaves_out = bool(conditions) or self._driver is Driver.TAG
         self._condition = _all(conditions)
 
     # Statements
@@ -146,7 +147,7 @@ class Ranges:
             {dialect.is_blob("body")} AS body_is_blob,
             {dialect.is_blob("due")} AS due_is_blob,
             {columns(JobRow)}"""
-        if self._driver is not Driver.TAG and not self.leaves_out:
+        if not self.leaves_out:
             return self._bound(
                 PageRow.read,
                 f"""
@@ -168,6 +169,7 @@ class Ranges:
             """,
             range.where & self._condition,
             size=size,
+            size_of_each=size,
             limit=limit,
         )
 
@@ -185,6 +187,7 @@ class Ranges:
             f"{self._slice(found, range)} LIMIT 1 OFFSET %(size)s",
             range.where,
             size=size - 1,
+            size_of_each=size,
         )
 
     def _slice(self, found: str, range: Range) -> str:
@@ -228,7 +231,6 @@ class Ranges:
         statement = self._dialect.prepare(sql)
         given = condition.values | values | {"now": self._now}
         given |= {f"tag{number}": self._dialect.key(tag) for number, tag in enumerate(self._tags)}
-        given["size_of_each"] = int(str(values.get("size", 0))) + 1
         return Bound(Select(row, statement), {name: given[name] for name in statement.names})
 
     # Where a page goes on
