@@ -5,6 +5,7 @@ What the API reads from a request: paths, parameters, and the sentence for each 
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -525,6 +526,18 @@ class ManyTests(SynchronousTestCase):
             payload = schedule_request(b"", JSON, body).payload
             assert payload is not None
             self.assertEqual(payload.octets, text.encode())
+
+    def test_what_is_no_json(self) -> None:
+        """It takes milliseconds, not seconds: each octet is looked at once."""
+        for body in (
+            b'{"a":"' + b'\\"' * 30_000,  # a string that does not end
+            b'{"a":' + b'\\"' * 30_000,
+            (b"[" * 999 + b"1") * 260,
+            (b"[" + b" " * 250) * 999,
+        ):
+            began = time.process_time()
+            self.assertRaises(InvalidRequest, schedule_request, b"", JSON, body)
+            self.assertLess(time.process_time() - began, 0.5, body[:20])
 
     def test_parameters_of_a_form(self) -> None:
         form = b"x=1&" * (MAX_PAIRS + 1)

@@ -233,12 +233,14 @@ def json_members(body: bytes) -> Members:
     return members
 
 
-#: A JSON string.
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+#: A JSON string, or what is left of the body where a string does not end. If such a string did not
+#: match, each quote in it would be looked at as the beginning of another one.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
-
-#: What begins many values in each other.
-_NESTED = re.compile(rb"(?:[\[{][\s:]*){1000}")
+#: What begins many values in each other: `_NESTED` of these, without what may stand between them.
+_NESTED = b"[" * 1000
+_OPENING = bytes.maketrans(b"{", b"[")
+_BETWEEN = b" \t\n\r\v\f:"
 
 
 def _check_values(body: bytes) -> None:
@@ -253,7 +255,7 @@ def _check_values(body: bytes) -> None:
     if values <= MAX_VALUES:
         rest = _STRING.sub(b"", body)
         values = sum(map(rest.count, (b",", b"[", b"{")))
-    if _NESTED.search(rest):
+    if _NESTED in rest.translate(_OPENING, _BETWEEN):
         raise _too_deep()
     if values > MAX_VALUES:
         raise InvalidRequest(
