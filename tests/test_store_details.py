@@ -5,10 +5,12 @@ reason for which a job is disabled, and jobs that are done.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from itertools import product
+from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -18,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from dalga.errors import (
     InvalidRequest,
+    JobDisabled,
     JobNotFound,
     JobOver,
     JobSetAside,
@@ -260,7 +263,9 @@ class Contract(TestCase):
 
     async def contract_over_each_other(self) -> None:
         """Whatever a job said before, it says what it was told last, and nothing else."""
-        for (old, new), if_exists in product(product(SAID, SAID), (None, UPDATE)):
+        names = list(SAID)
+        for shift, (number, old) in product(range(len(names)), enumerate(names)):
+            new, if_exists = names[number - shift], (None, UPDATE)[(number + shift) // 2 % 2]
             first = await self.store.put(KEY, said(old))
             self.tick()
             second = await self.store.put(KEY, replace(said(new), if_exists=if_exists))
@@ -270,12 +275,13 @@ class Contract(TestCase):
                 self.assertGreater(second.version, first.version)
             else:
                 self.assertEqual(second.version, first.version)
-            kept = await self.store.put(KEY, replace(said(old), if_exists=KEEP))
-            self.check(kept, new)
-            self.assertEqual(kept.version, second.version)
+            if number == shift:
+                kept = await self.store.put(KEY, replace(said(old), if_exists=KEEP))
+                self.check(kept, new)
+                self.assertEqual(kept.version, second.version)
             self.left_over()
-            await self.store.delete(KEY)
-            self.left_over()
+        await self.store.delete(KEY)
+        self.left_over()
 
     async def contract_many_at_once(self) -> None:
         """New jobs and jobs that are there, in one transaction."""
@@ -645,6 +651,57 @@ class ContractTests(EngineTestCase, Contract):
         self.assertEqual(made, (job, False))
         self.assertEqual(made.job.version, job.version)
         self.sql("DELETE FROM dalga_keys")
+
+    async def test_all_at_once(self) -> None:
+        """Whatever two instances do to the same jobs at once, each job's rows fit each other."""
+        stores = [self.store, self.open_store()]
+        keys = [JobKey("at once", str(number)) for number in range(4)]
+        refusals = (JobDisabled, JobNotFound, JobOver, PreconditionFailed)
+        done: list[str] = []
+
+        async def act(store: JobsTable, random: Random) -> None:
+            key, name = random.choice(keys), random.choice(list(SAID))
+            if_exists = random.choice((None, UPDATE, KEEP))
+            request = replace(said(name), if_exists=if_exists, count=random.choice((None, 2)))
+            precondition = random.choice((None, None, Precondition(), Precondition(absent=True)))
+            what = random.choice(("put", "put", "put", "patch", "run", "delete", "disable", "get"))
+            try:
+                if what == "put":
+                    job = await store.put(key, request, precondition=precondition)
+                    if if_exists is None:
+                        self.check(job, name)
+                elif what == "patch":
+                    await store.patch(key, _described(name), precondition=precondition)
+                elif what == "disable":
+                    await store.disable(key, random.choice((None, "why")), precondition)
+                    await store.enable(key)
+                elif what == "delete":
+                    await store.delete(key, precondition)
+                elif what == "get":
+                    job = await self.job(store, key)
+                else:
+                    for run in (await store.claim(2, LONG)).runs:
+                        payload = run.delivery.payload
+                        octets = payload.octets if payload else run.key.body.encode()
+                        self.assertEqual(run.payload, octets)
+                        later = Reschedule(run.claimed, run.anchor)
+                        verdict = random.choice((later, Delete(), Finish(), GiveBack()))
+                        await store.record([ended(run, verdict)])
+            except refusals as refusal:
+                what = type(refusal).__name__
+            done.append(what)
+
+        async def user(number: int) -> None:
+            random = Random(number)
+            for _ in range(25):
+                await act(stores[number % 2], random)
+
+        await gatherResults([Deferred.fromCoroutine(user(number)) for number in range(8)])
+        self.assertEqual(len(done), 200)
+        self.left_over()
+        for key in keys:
+            with contextlib.suppress(JobNotFound):
+                await self.job(stores[0], key)
 
     def left_over(self) -> None:
         for table in ("dalga_details", "dalga_tags"):
