@@ -422,6 +422,12 @@ class ReplannedTests(SynchronousTestCase):
             self.assertEqual(changed.scheduled, done.scheduled)
             self.assertNotEqual((changed.notes, changed.options), (done.notes, done.options))
 
+    def test_a_first_run_that_is_to_come(self) -> None:
+        """It stays, though a user has triggered the job before it."""
+        job = put('"interval":60,"first_run":"2030-01-01T00:00:30Z"', NOW - DAY)
+        triggered = replace(job, scheduled=NOW, due=NOW)
+        self.assertEqual(patch(triggered, '{"interval":3600}').scheduled, job.scheduled)
+
     def test_a_first_run_that_is_given(self) -> None:
         """It is, as by a PUT: the user asks for it."""
         job = put('"interval":60,"first_run":"2014-01-01T06:30:00Z"', utc("2014-01-01T00:00"))
