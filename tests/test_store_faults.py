@@ -12,8 +12,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, get_ident
 from typing import Any
+from weakref import finalize
 
 from twisted.internet import reactor
 from twisted.internet.defer import (
@@ -86,10 +87,30 @@ class ClockTests(EngineTestCase):
 
 @each_engine(globals())
 class ThreadTests(EngineTestCase):
-    """A system that has no thread left for a lane."""
+    """The threads of a lane, and the reactor's."""
+
+    async def test_a_cursor_is_let_go_of_in_its_thread(self) -> None:
+        """P7: the reactor's thread would wait for SQLite, if it were the one to let go."""
+        store = self.open_store()
+        worked: list[int] = []
+        let_go: list[int] = []
+
+        def work(cursor: Any, now: datetime, since: float) -> None:
+            worked.append(get_ident())
+            finalize(cursor._cursor, lambda: let_go.append(get_ident()))
+            cursor.execute("SELECT id FROM dalga")
+            raise KeyError("a mistake")
+
+        # The error is held, with all that its traceback holds.
+        self.assertTrue(await self.assertFailure(store._run_lane.run(work), KeyError))
+        self.assertEqual(let_go, worked)
+        self.assertNotEqual(worked, [get_ident()])
 
     async def test_no_thread_left(self) -> None:
-        """P5: it is an outage that ends: neither the lane nor one of its turns is lost."""
+        """
+        P5: a system that has no thread left is an outage that ends: neither the lane nor one of its
+        turns is lost.
+        """
 
         class NoThread(Thread):
             def start(self) -> None:

@@ -394,6 +394,11 @@ class Transactions:
         except Exception as error:
             if self._pool.is_spent_by(error):
                 cursor.drop_connection()
+            else:
+                # The error's traceback holds the cursor, and the reactor's thread lets go of the
+                # error. SQLite would have that thread wait there until this connection's next
+                # statement has ended, which may wait 5 s for a lock of another program (P7).
+                cursor.close()
             raise
 
     def _timed(self, work: Callable[[Cursor, datetime, float], T], cursor: Cursor) -> Timed[T]:
