@@ -118,7 +118,7 @@ class PreconditionTests(SynchronousTestCase):
         for wanted, found, words in [
             (of(1), 2, "has another ETag"),
             (of(1, 2), 0, "has another ETag"),
-            (of(), 0, "has another ETag"),
+            (of(), 0, "has another ETag than those of If-Match, which no job can have"),
             (of(1), UNREADABLE, "has another ETag"),
             (of(1), None, "there is no job with path 'a' and body 'b'"),
             (Precondition(), None, "there is no job with path 'a' and body 'b'"),

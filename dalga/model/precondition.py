@@ -26,7 +26,7 @@ class Precondition(NamedTuple):
     ==========================  =======================================================
     """
 
-    #: None for any version. An empty set is met by no job.
+    #: None for any version. An empty set is met by no job: the ETags were weak, or not Dalga's.
     versions: frozenset[int] | None = None
     absent: bool = False
 
@@ -45,7 +45,14 @@ class Precondition(NamedTuple):
         elif found is None:
             raise PreconditionFailed(f"there is no {job}, and If-Match asks for one")
         elif self.versions is not None and found not in self.versions:
+            other = f"the {job} has another ETag than those of If-Match"
+            if self.versions:
+                raise PreconditionFailed(
+                    f"{other}: it was changed since. GET it, and try again with the ETag that it "
+                    "has now"
+                )
+            # To GET the job again would give the client the same ETag again.
             raise PreconditionFailed(
-                f"the {job} has another ETag than those of If-Match: it was changed since. GET it, "
-                "and try again with the ETag that it has now"
+                f'{other}, which no job can have: a weak one (W/"...") never matches, and a proxy '
+                "that compresses answers makes them weak: have it leave Dalga's answers as they are"
             )
