@@ -1134,7 +1134,9 @@ class EnablementTests(APITestCase):
             (b"?enable=true&disable=true", both),
             (
                 b"?interval=5",
-                "there is no parameter 'interval': a change takes enable, disable, reason",
+                "there is no parameter 'interval' (a merge patch has one, with the header "
+                "Content-Type: application/merge-patch+json): "
+                "a change takes enable, disable, reason",
             ),
         ]:
             self.assertEqual(await self.refusal(b"PATCH /jobs/a/b" + query), (400, sentence))

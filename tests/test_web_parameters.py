@@ -578,7 +578,9 @@ class EnablementTests(SynchronousTestCase):
             ),
             (
                 b"interval=60&enable=true",
-                "there is no parameter 'interval': a change takes enable, disable, reason",
+                "there is no parameter 'interval' (a merge patch has one, with the header "
+                "Content-Type: application/merge-patch+json): "
+                "a change takes enable, disable, reason",
             ),
         ]:
             error = self.assertRaises(InvalidRequest, enablement, query, None, b"")

@@ -195,6 +195,11 @@ class PatchTests(APITestCase):
         status, detail = await self.json_refusal(b'{"count":5}')
         self.assertEqual(status, 400)
         self.assertIn("a change takes enable, disable, reason", detail)
+        self.assertIn("Content-Type: application/merge-patch+json", detail)
+        kind = b"Content-Type: application/json-patch+json\r\n"
+        status, detail = await self.refusal(b"PATCH /jobs/a/b", kind, b"[]")
+        self.assertEqual(status, 415)
+        self.assertIn("it takes application/merge-patch+json, ", detail)
         self.assertIn(b" 200 ", await self.ask(b"PATCH /jobs/a/b", JSON, b'{"disable":true}'))
 
     async def json_refusal(self, body: bytes) -> tuple[int, str]:

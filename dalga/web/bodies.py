@@ -166,10 +166,14 @@ def form_pairs(form: bytes) -> Iterable[tuple[str, str]]:
             yield text, unescaped(value, f"the parameter {shown(text)}")
 
 
-def body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, Value]]:
+def body_pairs(
+    content_type: str | None, body: bytes, others: Sequence[str] = ()
+) -> Iterable[tuple[str, Value]]:
     """
     The names and values in a body: the pairs of a form, or the members of a JSON object.
 
+    :param others: media types that the request would be read by in another way, for the sentence of
+        a refusal.
     :raises InvalidRequest: for a body that is not of its Content-Type.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
@@ -181,7 +185,10 @@ def body_pairs(content_type: str | None, body: bytes) -> Iterable[tuple[str, Val
     if kind == JSON:
         return json_members(body)
     given = shown(content_type) if content_type else "missing"
-    raise UnsupportedMediaType(f"the body's Content-Type is {given}: it takes {FORM} or {JSON}")
+    *most, last = (*others, FORM, JSON)
+    raise UnsupportedMediaType(
+        f"the body's Content-Type is {given}: it takes {', '.join(most)} or {last}"
+    )
 
 
 def as_spelled(pointer: str, body: bytes) -> str:

@@ -36,7 +36,15 @@ from dalga.model.reading import (
 )
 from dalga.model.reading_delivery import changed_headers, changed_retry
 from dalga.model.reading_delivery import content_type as media_type_of
-from dalga.web.bodies import JSON, body_pairs, form_pairs, json_members, media_type, unescaped
+from dalga.web.bodies import (
+    JSON,
+    MERGE_PATCH,
+    body_pairs,
+    form_pairs,
+    json_members,
+    media_type,
+    unescaped,
+)
 from dalga.web.errors import UnknownResource
 
 JOBS = b"/jobs/"
@@ -220,7 +228,7 @@ def enablement(query: bytes, content_type: str | None, body: bytes) -> Enablemen
         false; and for a `reason` of an `enable`.
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
-    given = [*form_pairs(query), *body_pairs(content_type, body)]
+    given = [*form_pairs(query), *body_pairs(content_type, body, [MERGE_PATCH])]
     values = read_values(given, _ENABLEMENT, "a change takes")
     reason = values.pop("reason", None)
     if not values:
@@ -474,6 +482,8 @@ def _guess(name: str, readers: Iterable[str]) -> str:
     if name.startswith("{"):
         return " (JSON needs the header Content-Type: application/json)"
     spelled = name[:SHOWN].lower().replace("_", "-")
+    if readers is _ENABLEMENT and spelled in _CHANGED:
+        return f" (a merge patch has one, with the header Content-Type: {MERGE_PATCH})"
     readers = list(readers)
     if MEANT.get(spelled) in readers:
         return f" (did you mean {MEANT[spelled]}?)"
