@@ -17,7 +17,7 @@ an endpoint has no part ``headers``. So no variable can be read in two ways.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from dalga.config.headers import HEADERS
@@ -85,32 +85,25 @@ class Variable(NamedTuple):
 
     #: The endpoint, as it stands in the variable's name; empty for the default endpoint.
     endpoint: str
-    #: The key as `in_variable` gives it, or `HEADERS`.
+    #: A key as it stands in variables' names; ``HEADERS`` for a header, or all headers.
     key: str
-    #: The header, as it stands in the variable's name.
-    header: str = ""
 
 
-def variable_of(rest: str, keys: Iterable[str]) -> Variable | None:
+def variable_of(rest: str, keys: Container[str]) -> Variable | None:
     """
     What a variable gives, by its name.
 
     :param rest: a variable's name behind ``DALGA_ENDPOINT_``.
-    :param keys: the keys, as they stand in variables' names.
+    :param keys: the keys, as they stand in variables' names. None has an underscore.
     :return: None if there is no key in it, or nothing between two underscores before the key.
     """
     parts, headers = rest.split("_"), HEADERS[1].upper()
     if not parts[0]:
         return None
     if headers in parts:
-        at = parts.index(headers)
-        return Variable("_".join(parts[:at]), headers, "_".join(parts[at + 1 :]))
-    for key in sorted(keys, key=len, reverse=True):
-        if rest == key:
-            return Variable("", key)
-        if rest.endswith(f"_{key}"):
-            return Variable(rest.removesuffix(f"_{key}"), key)
-    return None
+        return Variable("_".join(parts[: parts.index(headers)]), headers)
+    *before, last = parts
+    return Variable("_".join(before), last) if last in keys else None
 
 
 def endpoint_in_variable(spelled: str, known: Iterable[str]) -> str | None:

@@ -217,13 +217,11 @@ class Given:
             raise ConfigError(f"{named(name)} has the name {quoted(endpoint)}: {why}")
         section = section_of(endpoint)
         headers = self._headers_of(endpoint)
-        if found.key not in keys:
-            headers.add_variable(name, text)
-            if endpoint == DEFAULT_ENDPOINT:
-                return
-        else:
+        if found.key in keys:
             key = keys[found.key]
             _add(values, section, Value(key, text, name, secret=is_secret(section, key)))
+        else:
+            headers.add_variable(name, text)
         self.origins.setdefault(section, name)
 
     def _no_variable(self, name: str, rest: str) -> ConfigError:
