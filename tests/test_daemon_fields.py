@@ -122,6 +122,14 @@ class FieldsTests(DaemonTestCase):
         )
         self.assertEqual(shown["retry"], {"interval": 0.001, "max_attempts": 3})
         self.assertEqual([hit.attempt for hit in self.endpoint.hits], [1, 2, 3])
+        # Asked for once more: one attempt of the same run, or as many as there are by now.
+        await self.call("POST", url)
+        await self.until_shown(url, failed={**shown["failed"], "attempts": 4})
+        await self.write("PATCH", url, '{"retry":{"max_attempts":6}}', PATCH, 200)
+        await self.call("POST", url)
+        await self.until_shown(url, failed={**shown["failed"], "attempts": 6})
+        self.assertEqual([hit.attempt for hit in self.endpoint.hits], [1, 2, 3, 4, 5, 6])
+        self.assertEqual(len({hit.run for hit in self.endpoint.hits}), 1)
 
     async def test_kept_at_its_end(self) -> None:
         """A job that is done is shown, is run by nobody, and is scheduled by a PUT."""
