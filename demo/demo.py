@@ -46,7 +46,11 @@ The next lines are the POSTs as they arrive. Meanwhile, try in another terminal:
   by cron   curl -i -X PUT '{url}/jobs/report/7?cron=*/2+*+*+*+*'
   upcoming  curl -i {url}/jobs/report/7/upcoming
   get       curl -i {url}/jobs/check_feed/1234
+  why       curl -i {url}/jobs/check_feed/1234/why
   trigger   curl -i -X POST {url}/jobs/check_feed/1234
+  once      curl -i '{url}/jobs/send_mail?delay=3' -d 'to 7'
+  change    curl -i -X PATCH {url}/jobs/check_feed/1234 \\
+                -H 'Content-Type: application/merge-patch+json' -d '{{"interval":10}}'
   disable   curl -i -X PATCH '{url}/jobs/check_feed/1234?disable=true'
   cancel    curl -i -X DELETE {url}/jobs/check_feed/1234
   status    curl -i {url}/status

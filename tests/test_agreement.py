@@ -34,7 +34,7 @@ class AgreementTests(SynchronousTestCase):
             asked(members)
 
     def test_not_together(self) -> None:
-        again = "so it has to be given again (PATCH leaves it as it is); or leave"
+        already = "also if the job has one already, or leave"
         for members, sentence, pointer in [
             (
                 '"payload":"a","payload_base64":"AAAA"',
@@ -78,14 +78,14 @@ class AgreementTests(SynchronousTestCase):
             ),
             (
                 '"redact":["payload"]',
-                f"redact has payload, and no payload is given: answers do not show it, {again} "
-                "payload out of redact",
+                f"redact has payload, and no payload is given: give the payload, {already} "
+                "payload out of redact; a PATCH keeps the payload",
                 "/redact",
             ),
             (
                 '"headers":{"X-A":"1"},"redact":["x-a","x-b"]',
-                "redact has 'x-b', and headers has no such header: answers do not show its value, "
-                f"{again} it out of redact",
+                "redact has 'x-b', and headers has no such header: give its value in headers, "
+                f"{already} it out of redact; a PATCH keeps the value",
                 "/redact",
             ),
         ]:

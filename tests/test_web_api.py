@@ -1346,7 +1346,7 @@ class PageTests(APITestCase):
             (b"?body=", "the job's body is empty: give 1 to 255 characters"),
             (b"?prefix=", "prefix has 0 characters: it takes 1 to 255"),
             (b"?tag=x&tag=" + b"y" * 65, "tag has a tag of 65 characters: a tag takes 1 to 64"),
-            (b"?tag=x,y", "tag has 'x,y': a comma stands between tags, not in one"),
+            (b"?tag=x,y", "tag is 'x,y', and no tag has a comma: for the jobs that have one of"),
             (b"?tag=", "tag has an empty tag: a tag takes 1 to 64 characters"),
             (b"?path=a&prefix=a", "path and prefix are both given: give path for the jobs of"),
             (b"?path=a&path=b", "path is given twice, as 'a' and as 'b': give it once"),

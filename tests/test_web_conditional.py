@@ -121,7 +121,7 @@ class PreconditionTests(SynchronousTestCase):
             (of(), 0, "has another ETag than those of If-Match, which no job can have"),
             (of(1), UNREADABLE, "has another ETag"),
             (of(1), None, "there is no job with path 'a' and body 'b'"),
-            (Precondition(), None, "there is no job with path 'a' and body 'b'"),
+            (Precondition(), None, "If-Match asks for one: a PUT without If-Match makes it"),
             (Precondition(absent=True), 0, "there is a job with path 'a' and body 'b' already"),
             (Precondition(absent=True), UNREADABLE, "already"),
         ]:

@@ -122,15 +122,16 @@ EXAMPLES: list[tuple[dict[str, Any], Here, Lag, Code, str]] = [
         FREE,
         Lag(),
         Code.STOPPED,
-        "stopped after 7 attempts; the last one failed: 503 Service Unavailable: POST it to try "
-        "that run again, or PUT it anew",
+        "stopped after 7 attempts; the last one failed: 503 Service Unavailable; POST to the job "
+        "to try that run again, or PUT the job anew",
     ),
     (
         {"due": None, "standing": Standing.DONE},
         FREE,
         Lag(),
         Code.DONE,
-        "done: it has no more runs, and is kept (on-end=keep): PUT it anew",
+        "done: it has no more runs, and is kept (on-end=keep); PUT the job anew to have it run "
+        "again",
     ),
 ]
 
@@ -144,13 +145,14 @@ class WhyTests(SynchronousTestCase):
     def test_an_endpoint_that_is_not_configured(self) -> None:
         """Whenever the job is due: no POST of this instance would be made."""
         words = "its endpoint 'billing' is not in the configuration of this instance"
+        act = "give this instance that endpoint, or PATCH the job's endpoint"
         for due, sentence in (
             (LATER, "due in 3 min, at 2030-01-31T09:03:00Z"),
             (EARLIER, "due for 3 min, since 2030-01-31T08:57:00Z"),
         ):
             found = why(job(due), NOW, FREE, Lag(), words)
             self.assertIs(found.code, Code.ENDPOINT_NOT_CONFIGURED)
-            self.assertEqual(found.sentence, f"{words}; it is {sentence}")
+            self.assertEqual(found.sentence, f"{words}; the job is {sentence}; {act}")
         for other in (job(None, disabled=True), job(LATER, running=True)):
             found = why(other, NOW, FREE, Lag(), words)
             self.assertIsNot(found.code, Code.ENDPOINT_NOT_CONFIGURED)

@@ -122,14 +122,14 @@ def _check_redacted(request: Sent) -> None:
     for name in request.redact or ():
         if name == PAYLOAD and request.sent is None:
             raise InvalidRequest(
-                "redact has payload, and no payload is given: answers do not show it, so it has to "
-                "be given again (PATCH leaves it as it is); or leave payload out of redact",
+                "redact has payload, and no payload is given: give the payload, also if the job "
+                "has one already, or leave payload out of redact; a PATCH keeps the payload",
                 "/redact",
             )
         if name != PAYLOAD and name not in given:
             raise InvalidRequest(
-                f"redact has {shown(name)}, and headers has no such header: answers do not show "
-                "its value, so it has to be given again (PATCH leaves it as it is); or leave it "
-                "out of redact",
+                f"redact has {shown(name)}, and headers has no such header: give its value in "
+                "headers, also if the job has one already, or leave it out of redact; a PATCH "
+                "keeps the value",
                 "/redact",
             )

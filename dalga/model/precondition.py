@@ -43,7 +43,9 @@ class Precondition(NamedTuple):
                     "If-None-Match out to change that job"
                 )
         elif found is None:
-            raise PreconditionFailed(f"there is no {job}, and If-Match asks for one")
+            raise PreconditionFailed(
+                f"there is no {job}, and If-Match asks for one: a PUT without If-Match makes it"
+            )
         elif self.versions is not None and found not in self.versions:
             other = f"the {job} has another ETag than those of If-Match"
             if self.versions:

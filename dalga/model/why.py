@@ -110,14 +110,20 @@ def _reason(
         case State.RUNNING:
             return _running(job, now, here)
         case State.DONE:
-            return Code.DONE, "done: it has no more runs, and is kept (on-end=keep): PUT it anew"
+            return Code.DONE, (
+                "done: it has no more runs, and is kept (on-end=keep); PUT the job anew to have it "
+                "run again"
+            )
     if job.due is None:
         return Code.STOPPED, (
-            f"stopped after {_attempts(job.attempts)}{_error(job, '; the last one failed')}: "
-            "POST it to try that run again, or PUT it anew"
+            f"stopped after {_attempts(job.attempts)}{_error(job, '; the last one failed')}; "
+            "POST to the job to try that run again, or PUT the job anew"
         )
     if no_endpoint is not None:
-        return Code.ENDPOINT_NOT_CONFIGURED, f"{no_endpoint}; it is {_due(job.due, now)}"
+        return Code.ENDPOINT_NOT_CONFIGURED, (
+            f"{no_endpoint}; the job is {_due(job.due, now)}; give this instance that endpoint, or "
+            "PATCH the job's endpoint"
+        )
     if state is State.WAITING:
         return _waiting(job.due, now, here, lag)
     if state is State.RETRYING:

@@ -55,6 +55,11 @@ def part(name: str, value: str) -> str:
 @of_text
 def tag(name: str, value: str) -> str:
     """:return: a text that may be a job's tag."""
+    if "," in value:
+        raise InvalidRequest(
+            f"{name} is {shown(value)}, and no tag has a comma: for the jobs that have one of "
+            f"several tags, give {name} once for each"
+        )
     check_tag(name, value)
     return value
 
