@@ -396,6 +396,10 @@ class ParametersTests(SynchronousTestCase):
             ),
             (b'{"interval":60,}', "line 1, column "),
             (b'{"interval":60}\n{', "line 2, column 1, at '{', can't be read"),
+            # What may be a secret is not repeated.
+            (b'{"payload":"s3cret', "line 1, column 12, at '\"', can't be read"),
+            (b'{"payload":"s3\\cret"}', "line 1, column 15, at '\\\\', can't be read"),
+            (b"{'payload':'s3cret'}", "line 1, column 2, at \"'\", can't be read"),
             (b"{", "the body is not JSON: it ends before it is complete"),
             (b'{"interval":60 ', "the body is not JSON: it ends before it is complete"),
             (b" ", "the body is not JSON: it ends before it is complete"),

@@ -288,7 +288,9 @@ def _mistake(text: str, error: json.JSONDecodeError) -> str:
     rest = text[error.pos :]
     if not rest.strip():
         return "it ends before it is complete"
-    return f"line {error.lineno}, column {error.colno}, at {shown(rest)}, can't be read"
+    # Within the body there may be a payload, or the value of a header, which no answer shows (P12).
+    at = shown(rest if error.pos == 0 else rest[0])
+    return f"line {error.lineno}, column {error.colno}, at {at}, can't be read"
 
 
 def _fraction(written: str) -> Number:
