@@ -359,10 +359,8 @@ class FakeStore:
             self._check(key, precondition)
             row = self._expect(key)
             self._disable(row)
-            if reason is not None:
-                noted = row.notes.disabled
-                disabling = Disabling(noted.since if noted else self.time, reason)
-                row.notes = replace(row.notes, disabled=disabling)
+            disabling = Disabling(self.time, reason).after(row.notes.disabled)
+            row.notes = replace(row.notes, disabled=disabling)
             return self._job(row)
 
         return self._run("disable", key, work)

@@ -491,23 +491,30 @@ class Contract(TestCase):
         self.assertEqual(await self.found(), faster)
 
     async def contract_reasons(self) -> None:
-        """Why a job is disabled is noted until it is enabled, and nothing else changes."""
+        """Since when a job is disabled is noted until it is enabled, and nothing else changes."""
         for name in ("nothing", "all", "octets", "tags"):
             put = await self.store.put(KEY, said(name))
             self.tick()
             plain = await self.store.disable(KEY)
-            self.assertEqual((plain.notes, plain.disabled), (put.notes, True))
+            since = plain.notes.disabled
+            assert since is not None
+            self.assertEqual(
+                (since.reason, plain.delivery, plain.disabled), (None, put.delivery, True)
+            )
+            self.assertEqual(plain.notes, replace(put.notes, disabled=since))
+            self.assertEqual(await self.found(), plain)
+            self.tick()
             disabled = await self.store.disable(KEY, "é'")
             noted = disabled.notes.disabled
-            assert noted is not None
-            self.assertEqual((noted.reason, disabled.delivery), ("é'", put.delivery))
+            self.assertEqual(noted, Disabling(since.since, "é'"))
+            self.assertEqual(disabled.delivery, put.delivery)
             self.assertEqual(disabled.notes, replace(put.notes, disabled=noted))
             self.assertEqual(await self.found(), disabled)
             self.tick()
             again = await self.store.disable(KEY)
             self.assertEqual(again.notes.disabled, noted)
             other = await self.store.disable(KEY, "other")
-            self.assertEqual(other.notes.disabled, Disabling(noted.since, "other"))
+            self.assertEqual(other.notes.disabled, Disabling(since.since, "other"))
             updated = await self.store.put(KEY, replace(said(name), if_exists=UPDATE, count=3))
             self.assertEqual((updated.notes, updated.disabled), (other.notes, True))
             moved = replace(said(name), if_exists=UPDATE, interval=seconds(60))

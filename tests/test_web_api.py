@@ -193,8 +193,7 @@ class MemoryStore:
             job = self._find(key)
             if isinstance(job, UnreadableJob):
                 return job
-            why = None if reason is None else Disabling(self.time, reason)
-            notes = replace(job.notes, disabled=why)
+            notes = replace(job.notes, disabled=Disabling(self.time, reason))
             return self._write(replace(job, disabled=True, due=None, notes=notes))
 
         return self._call("disable", disable)
@@ -1095,7 +1094,8 @@ class EnablementTests(APITestCase):
         enabled = check_feed(b"2014-11-11T22:11:40Z")
         disabled = (
             b'{"path":"check_feed","body":"1234","interval":60,"next_run":null,'
-            b'"next_sched":"2014-11-11T22:11:40Z","disabled":true}'
+            b'"next_sched":"2014-11-11T22:11:40Z","disabled":true,'
+            b'"disabled_since":"2014-11-11T22:10:40Z"}'
         )
         for line, members in [
             (b"PATCH /jobs/check_feed/1234?disable=true", disabled),

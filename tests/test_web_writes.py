@@ -273,6 +273,7 @@ class ReasonTests(APITestCase):
             enabled = members(await self.ask(b"PATCH /jobs/a/b?enable=true"))
             self.assertEqual([name for name in enabled if name.startswith("disabled")], [])
         shown = members(await self.ask(b"PATCH /jobs/a/b?disable=true"))
+        self.assertEqual(shown["disabled_since"], "2014-11-11T22:10:40Z")
         self.assertNotIn("disabled_reason", shown)
         longest = "ö" * 254 + "🐰"
         line = b"PATCH /jobs/a/b?disable=true&reason=" + quote(longest).encode()

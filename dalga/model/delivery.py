@@ -129,6 +129,12 @@ class Disabling(NamedTuple):
     since: datetime
     reason: str | None = None
 
+    def after(self, earlier: Disabling | None) -> Disabling:
+        """What is noted of a job that had been disabled before, and was not enabled since."""
+        if earlier is None:
+            return self
+        return Disabling(earlier.since, earlier.reason if self.reason is None else self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Notes:

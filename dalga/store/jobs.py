@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from twisted.internet.defer import Deferred
 
 from dalga.errors import JobDisabled, JobOver
+from dalga.model.delivery import Disabling
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, RawKey
@@ -144,10 +145,7 @@ class Jobs:
             self._rows.check(cursor, key, now, precondition)
             at = self._dialect.instant(now)
             self._sql.enable.execute(cursor, now=at, **self._rows.key(key)._asdict())
-            job = self._rows.read(cursor, key, now)
-            if isinstance(job, Job) and job.notes.disabled is not None:
-                return self._rows.note_disabling(cursor, key, now, None)
-            return job
+            return self._rows.note_disabling(cursor, key, now, None)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
@@ -159,9 +157,7 @@ class Jobs:
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
             self._rows.check(cursor, key, now, precondition)
             self._rows.disable(cursor, key, now)
-            if reason is None:
-                return self._rows.read(cursor, key, now)
-            return self._rows.note_disabling(cursor, key, now, reason)
+            return self._rows.note_disabling(cursor, key, now, Disabling(now, reason))
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 

@@ -112,23 +112,24 @@ class KeyedRows:
         self._sql.disable.execute(cursor, now=at, **self.key(key)._asdict())
 
     def note_disabling(
-        self, cursor: Cursor, key: RawKey, now: datetime, reason: str | None
+        self, cursor: Cursor, key: RawKey, now: datetime, disabling: Disabling | None
     ) -> Job | UnreadableJob:
         """
-        Note of a job whose row is locked why it is disabled, and since when. Of a row that can't be
+        Note of a job whose row is locked since when it is disabled, and why. Of a row that can't be
         understood nothing is noted.
 
-        :param reason: None for a job that is enabled again.
+        :param disabling: goes on from what is noted already. None for a job that is enabled.
         :raises JobNotFound: if there is no such job.
         """
         rows = list(self.select(cursor, self._sql.get, (key,)))
         for (_, row), (_, job) in zip(rows, self.read_jobs(cursor, rows, now), strict=True):
             if isinstance(job, UnreadableJob):
                 return job
-            disabling = None
-            if reason is not None:
-                noted = job.notes.disabled
-                disabling = Disabling(noted.since if noted else now, reason)
+            noted = job.notes.disabled
+            if disabling is not None:
+                disabling = disabling.after(noted)
+            if disabling == noted:
+                return job
             job = replace(job, notes=replace(job.notes, disabled=disabling))
             self._details.note(cursor, Written(key, row, job))
             return job
