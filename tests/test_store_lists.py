@@ -18,6 +18,7 @@ from dalga.model.plan import ScheduleRequest
 from dalga.model.state import State, state_of
 from dalga.store import Page, listing
 from dalga.store.dialect import instant_text
+from dalga.store.rows import Override
 from dalga.store.table import JobsTable
 from tests.lists import by_key, fits, order
 from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine
@@ -442,10 +443,43 @@ class InBetweenTests(EngineTestCase):
 
     async def test_a_job_that_is_deleted_before_its_details_are_read(self) -> None:
         """It is not shown. No page begins anew: due jobs run, and are gone, all the time."""
+        for gone in (
+            "DELETE FROM dalga WHERE body = '2'",
+            f"UPDATE dalga SET override = {Override.DELETED} WHERE body = '2'",
+        ):
+            jobs = await self.page("read_whole", gone, Filters(sort=Sort.KEY))
+            self.assertEqual([job.key.body for job in jobs], ["1", "3"])
+
+    async def test_a_job_that_is_changed_before_its_details_are_read(self) -> None:
+        """It is shown as it is by then, if the list is still of it. No page begins anew."""
+        tags = Filters(tags=frozenset("x"))
+        until = Filters(due_before=datetime(2099, 1, 1, tzinfo=UTC))
+        off = "disabled = 1, due = NULL"
+        for change, filters, bodies in (
+            ("version = 7", tags, "123"),
+            ("version = 7, extras = 0", Filters(), "123"),
+            ("version = 7, extras = 0", tags, "13"),
+            ("version = 7, due = '2099-01-01'", tags, "123"),
+            ("version = 7, due = '2099-01-01'", until, "13"),
+            (f"version = 7, {off}", until, "13"),
+            (f"version = 7, {off}", Filters(states=frozenset({State.SCHEDULED})), "13"),
+        ):
+            jobs = await self.page(
+                "read_whole", f"UPDATE dalga SET {change} WHERE body = '2'", filters
+            )
+            shown = {job.key.body: job for job in jobs if isinstance(job, Job)}
+            self.assertEqual("".join(sorted(shown)), bodies)
+            if "2" in bodies:
+                self.assertEqual(shown["2"].version, 7)
+                kept = () if "extras" in change else ("x",)
+                self.assertEqual(shown["2"].notes.tags, kept)
+
+    async def page(self, statement: str, done: str, filters: Filters) -> list[Job | UnreadableJob]:
+        """What a page shows of three jobs, if a stranger does something before a statement."""
         store = self.open_store()
         for body in "123":
             await store.put(JobKey("a", body), tagged("x"))
-        hooked = before(self, store, "read_details", "DELETE FROM dalga WHERE body = '2'")
-        page = await store.page(Query(Filters(sort=Sort.KEY)))
-        self.assertEqual(hooked, ["read_details"])
-        self.assertEqual([job.key.body for job in page.jobs], ["1", "3"])
+        hooked = before(self, store, statement, done)
+        page = await store.page(Query(filters))
+        self.assertEqual(hooked, [statement])
+        return page.jobs

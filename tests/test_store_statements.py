@@ -24,9 +24,10 @@ from dalga.model.run import Delete, End, Reschedule
 from dalga.model.setback import Reach
 from dalga.store import runs as store_runs
 from dalga.store.dialect import Dialect
+from dalga.store.extras import DetailsRow
 from dalga.store.mysql import MySQL
 from dalga.store.parameters import Select, Statement
-from dalga.store.rows import JobRow, PageRow, TextRow
+from dalga.store.rows import JobRow, PageRow, TextRow, WholeRow
 from dalga.store.sqlite import SQLite
 from dalga.store.statements import Statements
 from dalga.store.table import JobsTable
@@ -185,6 +186,8 @@ class ExecutedTests(EngineTestCase):
             fields: tuple[str, ...] = getattr(select._row, "_fields", ())
             if select._row == PageRow.read:
                 fields = (*PageRow._fields[:-1], *JobRow._fields)
+            if select._row == WholeRow.read:
+                fields = (*JobRow._fields, *DetailsRow._fields[3:])
             if select._row == TextRow.read:
                 fields = ("text",)
             self.assertEqual(names, fields)
@@ -278,6 +281,7 @@ class ExecutedTests(EngineTestCase):
         key = JobKey("f", "1")
         said = replace(NOW, description="a", tags=("b",), method=Method.GET)
         put = await store.put(key, said)
+        await store.page(by_key("f", None, 1))
         await store.disable(key, "c", Precondition(frozenset((put.version,))))
         await store.put(key, said)
         await store.delete(key)

@@ -129,6 +129,27 @@ class Filters:
             return True
         return isinstance(job, Job) and job.options.endpoint == self.endpoint
 
+    def fit_anew(self, job: Job | UnreadableJob, now: datetime) -> bool:
+        """
+        Whether a job that was to be shown, and that is read again, is shown still. Its key is the
+        same.
+
+        :param now: as of `fit`.
+        """
+        if not self.fit(job, now):
+            return False
+        if not isinstance(job, Job):
+            return True
+        if self.tags and self.tags.isdisjoint(job.notes.tags):
+            return False
+        if self.due_before is None and self.due_after is None:
+            return True
+        return (
+            job.due is not None
+            and (self.due_before is None or job.due < self.due_before)
+            and (self.due_after is None or job.due > self.due_after)
+        )
+
 
 #: All jobs, in the order of their keys.
 ALL = Filters()

@@ -21,6 +21,7 @@ from dalga.model.key import RawKey
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import (
     DETAILED,
+    NO_DETAILS,
     STALE,
     TAGGED,
     Details,
@@ -59,17 +60,13 @@ class DetailRows:
         self._dialect = dialect
         self._sql = sql
 
-    def read(
-        self, cursor: Cursor, rows: Iterable[JobRow], or_gone: bool = False
-    ) -> dict[int, Details | ValueError]:
+    def read(self, cursor: Cursor, rows: Iterable[JobRow]) -> dict[int, Details | ValueError]:
         """
         The details of those jobs that have some, by the ids of their rows, or what is wrong with
         the details.
 
         :param rows: as they were read before. See `extras.fitting` for how many to give.
-        :param or_gone: whether a job that was deleted since is left out. A list of due jobs, which
-            are deleted as they run, would be run again and again.
-        :raises Conflict: if a job was changed since.
+        :raises Conflict: if a job was changed or deleted since.
         """
         wanted = {row.id: row for row in rows if is_detailed(row.extras)}
         if not wanted:
@@ -83,8 +80,26 @@ class DetailRows:
                 found[row.id] = read_details(row)
             except ValueError as problem:
                 found[row.id] = problem
-        if len(found) != len(wanted) and not or_gone:
+        if len(found) != len(wanted):
             raise Conflict("deleted between two statements")
+        return found
+
+    def read_whole(
+        self, cursor: Cursor, ids: Sequence[int]
+    ) -> dict[int, tuple[JobRow, Details | ValueError]]:
+        """
+        Jobs with their details, as they are now, by the ids of their rows; without those that are
+        gone. This never meets a conflict: among many jobs, one is changed all the time.
+        """
+        found: dict[int, tuple[JobRow, Details | ValueError]] = {}
+        for row in self._sql.read_whole.fetch(cursor, ids) if ids else ():
+            details: Details | ValueError = NO_DETAILS
+            if is_detailed(row.job.extras):
+                try:
+                    details = read_details(row.details)
+                except ValueError as problem:
+                    details = problem
+            found[row.job.id] = row.job, details
         return found
 
     def read_own(self, cursor: Cursor, ids: Sequence[int]) -> dict[int, Details | ValueError]:

@@ -31,7 +31,7 @@ from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import NO_DETAILS, Details, fitting, is_detailed, weight_of
 from dalga.store.ranges import Ranges
-from dalga.store.rows import PageRow, read_job, shown_key
+from dalga.store.rows import JobRow, Override, PageRow, read_job, shown_key
 from dalga.store.transactions import Transactions
 
 #: A page begins no slice after it has looked at this many rows in whole slices. (Beside a whole
@@ -100,14 +100,19 @@ class Listing:
     def _with_details(
         self, shown: list[_Shown], filters: Filters, cursor: Cursor, now: datetime
     ) -> Iterator[Job | UnreadableJob]:
-        """The jobs with their details, but for those that were deleted meanwhile."""
-        details = self._details.read(cursor, [each.row.job for each in shown], or_gone=True)
-        for row, job in shown:
-            if not is_detailed(row.job.extras):
-                yield job
-            elif row.job.id in details:
-                job = self._read(row, now, details[row.job.id])
-                if filters.fit(job, now):
+        """
+        The jobs with their details. Those with some are shown as they are by now, unless they are
+        gone, or the list is of them no more.
+        """
+        detailed = [each.row.job.id for each in shown if is_detailed(each.row.job.extras)]
+        whole = self._details.read_whole(cursor, detailed)
+        for each in shown:
+            if not is_detailed(each.row.job.extras):
+                yield each.job
+            elif each.row.job.id in whole:
+                row, details = whole[each.row.job.id]
+                job = self._read(row, now, details)
+                if row.override != Override.DELETED and filters.fit_anew(job, now):
                     yield job
 
     def _found(self, query: Query, index: Ranges, cursor: Cursor, now: datetime) -> _Found:
@@ -139,12 +144,12 @@ class Listing:
 
     def _shown(self, filters: Filters, rows: Iterable[PageRow], now: datetime) -> Iterator[_Shown]:
         for row in rows:
-            job = self._read(row, now)
+            job = self._read(row.job, now)
             if filters.fit(job, now):
                 yield _Shown(row, job)
 
     def _read(
-        self, row: PageRow, now: datetime, details: Details | ValueError = NO_DETAILS
+        self, row: JobRow, now: datetime, details: Details | ValueError = NO_DETAILS
     ) -> Job | UnreadableJob:
-        key = shown_key(row.job.path, row.job.body)
-        return read_job(row.job, key, now, self._dialect.read_instant, details)
+        key = shown_key(row.path, row.body)
+        return read_job(row, key, now, self._dialect.read_instant, details)

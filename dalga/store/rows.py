@@ -37,7 +37,7 @@ from dalga.model.run import (
 from dalga.model.schedule import Schedule, schedule_from_text
 from dalga.model.zone import Zone, check_location
 from dalga.store.dialect import instant_from_text
-from dalga.store.extras import NO_DETAILS, Details
+from dalga.store.extras import NO_DETAILS, Details, DetailsRow
 
 #: The length of a claim's token, in bytes.
 TOKEN_LENGTH = 16
@@ -273,6 +273,19 @@ class JobRow(NamedTuple):
     override: Any
     version: Any
     extras: Any
+
+
+class WholeRow(NamedTuple):
+    """A job's row, and its row of details, as one statement has read them."""
+
+    job: JobRow
+    details: DetailsRow
+
+    @classmethod
+    def read(cls, *columns: Any) -> WholeRow:
+        """Of the columns, those of details behind the job's."""
+        job = JobRow(*columns[: len(JobRow._fields)])
+        return cls(job, DetailsRow(job.id, job.version, job.extras, *columns[len(job) :]))
 
 
 class PageRow(NamedTuple):

@@ -12,7 +12,7 @@ the same result on both, ``token`` stands first, then ``override``, then ``due``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ from dalga.store.rows import (
     RunRow,
     TextRow,
     TokenRow,
+    WholeRow,
 )
 from dalga.store.schema import DETAILS, KEYS, TAGS
 
@@ -425,26 +426,30 @@ class Statements:
 
     @cached_property
     def read_details(self) -> Select[DetailsRow]:
+        return self._select(DetailsRow, self._with_details(DetailsRow._fields[:3]))
+
+    @cached_property
+    def read_whole(self) -> Select[WholeRow]:
+        """Jobs with their details, read as one."""
+        return self._select(WholeRow.read, self._with_details(JobRow._fields))
+
+    def _with_details(self, names: Iterable[str]) -> str:
+        """:param names: the columns of the jobs table that are given before those of details."""
         dialect = self._dialect
         octets = (
             f"{dialect.length('beside.members')} + COALESCE({dialect.length('beside.payload')}, 0)"
         )
         fits = f"CASE WHEN {octets} <= (job.extras >> 8) << 10 THEN"
-        return self._select(
-            DetailsRow,
-            f"""
+        return f"""
             SELECT
-                job.id AS id,
-                job.version AS version,
-                job.extras AS extras,
+                {", ".join(f"job.{name} AS {name}" for name in names)},
                 beside.id AS details,
                 {fits} beside.members END AS members,
                 {fits} beside.payload END AS payload
             FROM {self._table} AS job
             LEFT JOIN {dialect.named(DETAILS)} AS beside ON beside.id = job.id
             WHERE job.id IN ([%(id)s, ...])
-            """,
-        )
+            """
 
     @cached_property
     def put_details(self) -> Statement:
