@@ -478,7 +478,23 @@ class ChangesTests(SynchronousTestCase):
             ),
             ('{"immediate":true}', "there is no parameter 'immediate'", "/immediate"),
             ('{"if_exists":"keep"}', "there is no parameter 'if_exists'", "/if_exists"),
-            ('{"retry_jitter":0}', "there is no parameter 'retry_jitter'", "/retry_jitter"),
+            (
+                '{"retry_max_attempts":2}',
+                "there is no parameter 'retry_max_attempts' (it is a part of retry: give an object "
+                "with max_attempts as retry): a change takes interval",
+                "/retry_max_attempts",
+            ),
+            (
+                '{"retry_interval":9}',
+                "there is no parameter 'retry_interval' (it is a part of retry: give",
+                "/retry_interval",
+            ),
+            (
+                '{"enable":true}',
+                "there is no parameter 'enable' (a PATCH that is no merge patch has one, without "
+                "the Content-Type application/merge-patch+json): a change takes interval",
+                "/enable",
+            ),
             ('{"count":1,"count":null}', "count is given twice, as '1' and as 'null'", "/count"),
             ('{"path":"x"}', "path is 'x' in the JSON body and 'check_feed' in the URL", "/path"),
             (

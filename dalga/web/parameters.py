@@ -484,6 +484,10 @@ def _guess(name: str, readers: Iterable[str]) -> str:
     spelled = name[:SHOWN].lower().replace("_", "-")
     if readers is _ENABLEMENT and spelled in _CHANGED:
         return f" (a merge patch has one, with the header Content-Type: {MERGE_PATCH})"
+    if readers is _CHANGED and spelled in _ENABLEMENT:
+        return f" (a PATCH that is no merge patch has one, without the Content-Type {MERGE_PATCH})"
+    if readers is _CHANGED and spelled in RETRY_PARTS:
+        return f" (it is a part of retry: give an object with {RETRY_PARTS[spelled]} as retry)"
     readers = list(readers)
     if MEANT.get(spelled) in readers:
         return f" (did you mean {MEANT[spelled]}?)"
