@@ -209,6 +209,11 @@ class PatchedTests(SynchronousTestCase):
                 '{"payload_base64":"AAAA"}',
                 '"interval":60,"payload_base64":"AAAA"',
             ),
+            (
+                '"interval":60,"payload_base64":"AAAA"',
+                '{"payload":"a"}',
+                '"interval":60,"payload":"a"',
+            ),
             ('"interval":60', '{"cron":"@daily"}', '"cron":"@daily"'),
             ('"interval":60', '{"cron":"@daily","interval":null}', '"cron":"@daily"'),
             ('"cron":"@daily"', '{"interval":"P1D"}', '"interval":"P1D"'),

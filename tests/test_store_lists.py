@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -13,12 +14,13 @@ from twisted.internet.defer import Deferred
 
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, Position, RawKey
-from dalga.model.listing import Driver, DuePlace, Filters, Place, Query, Sort, StatePlace
+from dalga.model.listing import RARE, Driver, DuePlace, Filters, Place, Query, Sort, StatePlace
 from dalga.model.plan import ScheduleRequest
 from dalga.model.state import State, state_of
 from dalga.store import Page, listing
 from dalga.store.dialect import instant_text
-from dalga.store.rows import Override
+from dalga.store.ranges import Ranges
+from dalga.store.rows import Override, shown_key
 from dalga.store.table import JobsTable
 from tests.lists import by_key, fits, order
 from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine
@@ -220,6 +222,7 @@ class WalkTests(ListTestCase):
         for state in State:
             wanted = {job.key for _, job in rows if state_of(job, self.now) is state}
             self.assertTrue(wanted, state)
+            self.assertEqual(self.found_by_sql(store, state), wanted)
             for sort in (None, *Sort):
                 filters = Filters(states=frozenset({state}), sort=sort)
                 walked, _ = await self.walk(store, filters, 50)
@@ -228,6 +231,30 @@ class WalkTests(ListTestCase):
             seen += wanted
         self.assertEqual(len(seen), len(set(seen)))
         self.assertEqual(len(seen), 300)
+
+    def found_by_sql(self, store: JobsTable, state: State) -> set[RawKey]:
+        """The jobs in a state, before anything else than SQL has looked at them."""
+        filters = Filters(states=frozenset({state}), sort=Sort.KEY)
+        index = Ranges(store._dialect, filters, self.now)
+        with closing(self.connect()) as connection:
+            return {
+                shown_key(row.job.path, row.job.body)
+                for each in index.ranges(None)
+                for row in index.rows(each, 1000, 1000).fetch(connection.cursor())
+            }
+
+    async def test_the_order_of_the_states_that_few_jobs_are_in(self) -> None:
+        """Whichever two are asked for."""
+        store = await self.fill(200)
+        rows = await self.everything(store)
+        for states in combinations(RARE, 2):
+            filters = Filters(states=frozenset(states))
+            expected = sorted(
+                (row for row in rows if self.fits(row[1], filters)),
+                key=lambda row: order(row, filters),
+            )
+            walked, _ = await self.walk(store, filters, 7)
+            self.assertEqual(walked, [job.key for _, job in expected], states)
 
     async def test_jobs_that_stay_are_shown_once_while_others_change(self) -> None:
         """However many are written, deleted, and run between two pages."""
@@ -373,6 +400,36 @@ class WalkTests(ListTestCase):
             walked, pages = await self.walk(store, Filters(contains="none"), 5)
         self.assertEqual(walked, [])
         self.assertTrue(300 / 2 / 50 < len(pages) <= 300 / 50 + 1, len(pages))
+
+    async def test_a_list_by_state_looks_only_at_due_times_that_jobs_in_the_state_have(
+        self,
+    ) -> None:
+        """P10: however many jobs are due at other times."""
+        store = self.open_store()
+        now = await store.now()
+        dues = [now + sign * timedelta(seconds=60 + each) for sign in (-1, 1) for each in range(4)]
+        dues += [now + 30 * HOUR + timedelta(seconds=each) for each in range(6)]  # no lease
+        for number, due in enumerate(dues):
+            await store.put(JobKey("a", str(number)), EACH_MINUTE)
+            self.sql(
+                "UPDATE dalga SET due = %s WHERE body = %s",
+                (instant_text(due), self.key(str(number))),
+            )
+        for states, looked_at in (
+            ({State.WAITING}, 4),
+            ({State.RUNNING}, 4),
+            ({State.RETRYING}, 4 + 6),
+            ({State.WAITING, State.RUNNING}, 4 + 4),
+            ({State.WAITING, State.RETRYING}, 4 + 4 + 6),
+        ):
+            filters = Filters(states=frozenset(states), contains="none")
+            with (
+                patch.object(listing, "FIRST", 1),
+                patch.object(listing, "SCANNED", 1),
+                patch.object(listing, "PATIENCE", LONG),
+            ):
+                _, pages = await self.walk(store, filters, 1)  # each page looks at two rows
+            self.assertEqual(len(pages), looked_at // 2 + 1, states)
 
     async def test_places_that_somebody_made_up(self) -> None:
         """Cursors are no secrets: whatever place is in one, there is a page, or an empty one."""

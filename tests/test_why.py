@@ -112,6 +112,13 @@ EXAMPLES: list[tuple[dict[str, Any], Here, Lag, Code, str]] = [
     (
         {"due": EARLIER},
         FREE,
+        Lag(timedelta(minutes=3, seconds=1), 2),
+        Code.WAITING_FOR_INSTANCE,
+        "due for 3 min, since 2030-01-31T08:57:00Z, and no instance has claimed it yet",
+    ),
+    (
+        {"due": EARLIER},
+        FREE,
         Lag(timedelta(minutes=40), 2),
         Code.WAITING_FOR_INSTANCE,
         "due for 3 min, since 2030-01-31T08:57:00Z, and no instance has claimed it yet: the 2 "
