@@ -343,6 +343,8 @@ class FakeStore:
             if row.disabled:
                 row.disabled = False
                 row.notes = replace(row.notes, disabled=None)
+                if not row.attempts and row.standing in (Standing.SOUND, Standing.ASIDE):
+                    row.error = None
                 if not self._leased(row):
                     row.token, row.override, row.started = None, Override.NONE, None
                     row.due = None if row.standing in AT_REST else row.scheduled
@@ -646,9 +648,9 @@ class FakeStore:
                 row.due, row.error, row.standing = None, None, Standing.DONE
                 row.successes += end.meaning is Meaning.SUCCEED
                 row.skipped += end.outcome is None
-            case Disable(scheduled, anchor):
+            case Disable(scheduled, anchor, words):
                 self._next(row, scheduled)
-                row.anchor, row.error, row.standing = anchor, None, Standing.SOUND
+                row.anchor, row.error, row.standing = anchor, words, Standing.SOUND
                 row.disabled = True
         self._unless_disabled(row)
 

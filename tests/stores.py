@@ -70,7 +70,7 @@ def each_verdict(now: datetime) -> list[Verdict]:
         Retry(later, "500"),
         Stop("given up"),
         Finish(),
-        Disable(later, later),
+        Disable(later, later, "x"),
         GiveBack(),
     ]
 

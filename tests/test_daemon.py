@@ -771,6 +771,10 @@ class RetryTests(DaemonTestCase):
         # Enabled again, it runs at the time that its next run would have had.
         disabled = await self.until_shown(f"{url}/jobs/a/disable", disabled=True, failed=None)
         self.assertIsNone(disabled["next_run"])
+        why = await self.get(f"{url}/jobs/a/disable/why")
+        self.assertEqual(
+            why["why"], "disabled by its endpoint: 200 OK, with Dalga-Verdict: disable"
+        )
         after = self.runs("disable")[0].scheduled + timedelta(hours=1)
         enabled = await self.patch_job(f"{url}/jobs/a/disable", "enable=true")
         self.assertEqual(enabled["next_run"], f"{after:%Y-%m-%dT%H:%M:%SZ}")

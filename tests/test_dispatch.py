@@ -2390,7 +2390,7 @@ async def scenario(store: Store, tick: Callable[[], None]) -> list[object]:
         Skip(at),
         GiveBack(),
         Stop("given up"),
-        Disable(at, at),
+        Disable(at, at, "x"),
     ]
     for end in verdicts:
         for during in (None, store.disable, store.enable):

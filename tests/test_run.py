@@ -58,6 +58,7 @@ from tests.examples import (
 )
 
 LATER = "503 Service Unavailable"
+DISABLED = "200 OK, with Dalga-Verdict: disable"
 
 
 class JudgeTests(SynchronousTestCase):
@@ -191,7 +192,7 @@ class JudgeTests(SynchronousTestCase):
             # It is kept anyway where its last run is given up.
             (once, FAILURE, over, Stop(ERROR)),
             (self.ending(until=NOW), FAILURE, over, Stop(ERROR)),
-            (once, disabled, EXACT, Disable(once.scheduled, once.anchor)),
+            (once, disabled, EXACT, Disable(once.scheduled, once.anchor, DISABLED)),
             # The endpoint says that it is gone, and so it is.
             (once, Outcome(204, 0.1), EXACT, Delete()),
             (RUN._replace(options=keep), Outcome(204, 0.1), EXACT, Delete()),
@@ -340,9 +341,12 @@ class JudgeTests(SynchronousTestCase):
             (Meaning.FAIL, 200, RUN._replace(options=stop), plain, Stop(failed)),
             (Meaning.FAIL, 200, once, plain, Stop(failed)),
             (Meaning.REMOVE, 200, RUN, plain, Delete()),
-            (Meaning.DISABLE, 200, RUN, plain, Disable(*following[:2])),
-            (Meaning.DISABLE, 500, RUN, plain, Disable(*following[:2])),
-            (Meaning.DISABLE, 200, once, plain, Disable(once.scheduled, once.anchor)),
+            (Meaning.DISABLE, 200, RUN, plain, Disable(*following[:2], DISABLED)),
+            (
+                *(Meaning.DISABLE, 500, RUN, plain),
+                Disable(*following[:2], "500 Internal Server Error, with Dalga-Verdict: disable"),
+            ),
+            (Meaning.DISABLE, 200, once, plain, Disable(once.scheduled, once.anchor, DISABLED)),
             # There is no run any more that could be held back.
             (Meaning.DISABLE, 200, last, plain, Delete()),
         ):
@@ -399,7 +403,7 @@ class JudgeTests(SynchronousTestCase):
         assert isinstance(failed, Reschedule)
         self.assertEqual((failed.scheduled, failed.error is None), (NOW + HOUR, False))
         disabled = self.judge(ok._replace(meaning=Meaning.DISABLE))
-        self.assertEqual(disabled, Disable(NOW + HOUR, RUN.anchor))
+        self.assertEqual(disabled, Disable(NOW + HOUR, RUN.anchor, DISABLED))
 
     def test_a_next_run_by_header_off_the_grid(self) -> None:
         """Intervals that are counted from ends, or varied, are so after that run, too."""
@@ -422,7 +426,7 @@ class JudgeTests(SynchronousTestCase):
         early, late = Options(until=NOW + MINUTE), Options()
         for before, after, meaning, expected in (
             (late, early, Meaning.DISABLE, Delete()),
-            (early, late, Meaning.DISABLE, Disable(NOW + HOUR, RUN.anchor)),
+            (early, late, Meaning.DISABLE, Disable(NOW + HOUR, RUN.anchor, DISABLED)),
             (late, early, Meaning.SUCCEED, Delete()),
             (early, late, Meaning.SUCCEED, Reschedule(NOW + HOUR, RUN.anchor)),
         ):
@@ -569,7 +573,7 @@ class EndTests(SynchronousTestCase):
             (Stop(ERROR), None),
             (Delete(), None),
             (Finish(), None),
-            (Disable(LAST, PAST), None),
+            (Disable(LAST, PAST, DISABLED), None),
         ):
             self.assertEqual(End(RUN, None, verdict).due, due, verdict)
 

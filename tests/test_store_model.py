@@ -162,7 +162,7 @@ def verdict(kind: str, late: int, error: str, now: datetime) -> Verdict:
         "stopped": Stop(error),
         "given back": GiveBack(),
         "over": Delete(),
-        "disabled": Disable(at, at),
+        "disabled": Disable(at, at, "x"),
     }
     return ends[kind]
 

@@ -296,7 +296,7 @@ class EnableTests(EngineTestCase):
         store = self.open_store()
         at = datetime(2030, 1, 1, tzinfo=UTC)
         ends: list[Verdict] = [Delete(), Retry(at, "500"), Reschedule(at, at), Stop("500")]
-        ends.append(Disable(at, at))
+        ends.append(Disable(at, at, "x"))
         says: list[Callable[[], Deferred[Job]]] = [
             lambda: store.put(KEY, EACH_MINUTE),
             lambda: store.trigger(KEY),
@@ -757,8 +757,8 @@ class VerdictTests(EngineTestCase):
 
     async def test_disabled_by_the_answer(self) -> None:
         """
-        The run is over and counts neither way: what failed before is forgotten, and the job has its
-        next time once it is enabled, as a new run.
+        The run is over and counts neither way: what failed before is forgotten. The answer is kept
+        until the job is enabled. Then the job has its next time, as a new run.
         """
         store = self.open_store()
         first = await self.due_now(store, KEY)
@@ -766,14 +766,15 @@ class VerdictTests(EngineTestCase):
         await self.record(store, [(first, given_up)])
         run = await self.claim_one(store, KEY)
         at, anchor = run.claimed + MINUTE, run.claimed - MINUTE
-        self.assertEqual(await self.record(store, [(run, Disable(at, anchor))]), [])
+        self.assertEqual(await self.record(store, [(run, Disable(at, anchor, "200 OK" * 99))]), [])
         job = await self.job(store, KEY)
         self.assertEqual((job.disabled, job.due, job.running), (True, None, False))
         self.assertEqual((job.scheduled, job.anchor), (at, anchor))
-        self.assertEqual((job.standing, job.error), (Standing.SOUND, None))
+        self.assertEqual((job.standing, job.error), (Standing.SOUND, ("200 OK" * 99)[:255]))
         self.assertEqual((job.attempts, job.successes), (0, 0))
         await store.enable(KEY)
-        self.assertEqual((await self.job(store, KEY)).due, at)
+        job = await self.job(store, KEY)
+        self.assertEqual((job.due, job.error), (at, None))
         await store.trigger(KEY)
         again = await self.claim_one(store, KEY)
         self.assertNotEqual(again.id, run.id)

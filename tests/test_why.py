@@ -36,6 +36,20 @@ EXAMPLES: list[tuple[dict[str, Any], Here, Lag, Code, str]] = [
     ),
     ({"due": None, "disabled": True}, FREE, Lag(), Code.DISABLED, "disabled"),
     (
+        {"due": None, "disabled": True, "error": "200 OK, with Dalga-Verdict: disable"},
+        FREE,
+        Lag(),
+        Code.DISABLED,
+        "disabled by its endpoint: 200 OK, with Dalga-Verdict: disable",
+    ),
+    (
+        {"due": None, "disabled": True, "attempts": 1, "error": "503"},
+        FREE,
+        Lag(),
+        Code.DISABLED,
+        "disabled",
+    ),
+    (
         {"due": None, "disabled": True, "notes": Notes(disabled=Disabling(SINCE))},
         FREE,
         Lag(),

@@ -54,7 +54,8 @@ class Job:
     attempts: int = 0
     #: Whether a run is under way.
     running: bool = False
-    #: The error of the last attempt that failed, of the pending run or of a run that was given up.
+    #: The error of the last attempt that failed, of the pending run or of a run that was given up;
+    #: or the answer by which the endpoint has disabled the job.
     error: str | None = None
     #: The number of runs that succeeded since the job was scheduled.
     successes: int = 0

@@ -197,6 +197,8 @@ class Disable:
 
     scheduled: datetime
     anchor: datetime
+    #: The answer that says so.
+    words: str
 
 
 Verdict = Reschedule | Skip | Retry | GiveBack | Stop | Delete | Finish | Disable
@@ -307,9 +309,10 @@ def _verdict(
         return Delete()
     following = _following(run, outcome, off_grid, now)
     if meaning is _DISABLE:
+        words = reason(outcome, meaning)
         if isinstance(run.schedule, Once):
-            return Disable(run.scheduled, run.anchor)
-        return _over(run.options) if following is None else Disable(*following)
+            return Disable(run.scheduled, run.anchor, words)
+        return _over(run.options) if following is None else Disable(*following, words)
     if meaning is _SUCCEED:
         count = run.options.count
         if following is None or (count is not None and run.successes + 1 >= count):

@@ -141,6 +141,8 @@ def _disabled(job: Job) -> str:
     if noted is not None:
         sentence += f" since {timestamp(noted.since)}"
         sentence += "" if noted.reason is None else f": {noted.reason}"
+    elif job.standing is Standing.SOUND and not job.attempts:
+        sentence += _error(job, " by its endpoint")
     return sentence + ("; a run that began before is still under way" if job.running else "")
 
 

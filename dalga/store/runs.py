@@ -554,8 +554,14 @@ class Runs:
                     due_before=instant(until or run.due),
                     override_before=int(Override.TRIGGERED if run.waited else Override.NONE),
                 )
-            case Disable(scheduled, anchor):
-                return sql.disable_rows, Disabled(row, token, instant(scheduled), instant(anchor))
+            case Disable(scheduled, anchor, words):
+                return sql.disable_rows, Disabled(
+                    row,
+                    token,
+                    next_scheduled=instant(scheduled),
+                    next_anchor=instant(anchor),
+                    last_error=words[:MAX_ERROR],
+                )
             case Stop(error):
                 return sql.stop_rows, Stopped(row, token, last_error=error[:MAX_ERROR])
 

@@ -215,6 +215,8 @@ class Disabled(NamedTuple):
     row_token: Any
     next_scheduled: Any
     next_anchor: Any
+    #: The answer.
+    last_error: Any
 
 
 class GivenBack(NamedTuple):
@@ -532,6 +534,8 @@ class Statements:
                 due = CASE WHEN {LEASED} THEN due
                     WHEN NOT {RESTS} THEN scheduled END,
                 started = CASE WHEN {LEASED} THEN started END,
+                error = CASE WHEN attempts > 0
+                    OR standing IN ({Standing.FAILED}, {Standing.STOPPED}) THEN error END,
                 standing = CASE standing WHEN {Standing.ASIDE}
                     THEN {Standing.SOUND} ELSE standing END,
                 disabled = 0
@@ -947,7 +951,7 @@ class Statements:
                 run = NULL,
                 started = NULL,
                 attempts = 0,
-                error = NULL,
+                error = last_error,
                 standing = {Standing.SOUND},
                 disabled = 1
             """,
