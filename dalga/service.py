@@ -441,7 +441,7 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
     dialect = dialect_of(config.database, workers, config.jobs.max_payload)
     fixed, settings = _open(config, reactor, dialect, user)
     # Each worker opens a store of its own. This one was to find mistakes while somebody is there.
-    fixed.store.close()
+    fixed.store.close().addErrback(partial(log.failure, "the start's own store did not close"))
     # A collection writes to each object that it looks at, so a page of memory would be shared no
     # more. In the workers, too, it passes over what is there by now.
     quiet_collector()
