@@ -977,6 +977,24 @@ class BetweenTests(EngineTestCase):
             self.assertEqual(hooked, [statement])
         self.assertEqual((await self.job(store, KEY)).notes, put.notes)
 
+    async def test_a_reason(self) -> None:
+        """P4: a PATCH, and a PUT that lets a job stay disabled, keep the reason that came last."""
+        store = self.open_store()
+        new = "UPDATE dalga_details SET members = REPLACE(members, 'first', 'second')"
+        calls: list[tuple[str, Callable[[], Any]]] = [
+            ("amend", lambda: store.patch(KEY, _described("x"))),
+            ("hold", lambda: store.put(KEY, replace(said("tags", NOW), if_exists=UPDATE))),
+        ]
+        for statement, call in calls:
+            await store.put(KEY, said("all"))
+            await store.disable(KEY, "first")
+            hooked = before(self, store, statement, new)
+            await call()
+            self.assertEqual(hooked, [statement])
+            disabling = (await self.job(store, KEY)).notes.disabled
+            assert disabling is not None
+            self.assertEqual(disabling.reason, "second")
+
     async def test_a_job_that_somebody_adds(self) -> None:
         """A PUT that expects no job is refused, though there was none when it looked."""
         store = self.open_store()

@@ -29,6 +29,7 @@ from dalga.store.extras import (
     extras_of,
     fitting,
     has_details,
+    is_detailed,
     weight_of,
 )
 from dalga.store.group_commit import LOCKED, Locked
@@ -194,6 +195,7 @@ class Puts:
             self._amend(cursor, key, todo.found[key], terms, now)
         for key in todo.over:
             self._hold(cursor, key, todo.found[key])
+        self._hold_disabling(cursor, [todo.found[key] for key in (*todo.terms, *todo.disabled)])
         self.upsert(cursor, plans | todo.over, now)
         for key in todo.disabled.intersection(todo.over):
             self._rows.disable(cursor, key, now)
@@ -367,6 +369,18 @@ class Puts:
             held = self._sql.hold.execute(cursor, **where, **found.compared)
         if held != 1:
             raise Conflict("changed between two statements")
+
+    def _hold_disabling(self, cursor: Cursor, found: Collection[_Found]) -> None:
+        """
+        Make sure of jobs whose rows are locked by now, and that stay disabled, that why and since
+        when is as it was found. A PATCH that says this anew changes neither `version` nor, if there
+        were details before, `extras`.
+        """
+        rows = {each.row.id: each.disabled for each in found if is_detailed(each.row.extras)}
+        jobs = {id: job for id, job in rows.items() if job is not None}
+        for id, details in self._details.read_own(cursor, list(jobs)).items():
+            if isinstance(details, Details) and details.notes.disabled != jobs[id].notes.disabled:
+                raise Conflict("disabled anew between two statements")
 
     def _add(self, cursor: Cursor, plans: dict[JobKey, Plan], now: datetime) -> None:
         """Write jobs where nothing is there. A job that was added meanwhile stays."""
