@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga import log as dalga_log
 from dalga.dispatch import posts, recorder, waiting
+from dalga.dispatch.claimsize import HELD
 from dalga.dispatch.elsewhere import NAMES, QUIET, Elsewhere
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
 from dalga.dispatch.posts import Posts
@@ -1227,6 +1228,20 @@ class AheadTests(SchedulerTestCase):
             self.go(0)
         limits = [call.argument for call in self.store.called("claim")]
         self.assertEqual(limits, [8, 1, 12, 3])
+
+    def test_none_ahead_of_payloads(self) -> None:
+        """
+        P10: while a run waits with a payload as large as all may have that wait, no claim goes
+        ahead. As soon as the run has started, one does.
+        """
+        self.deliver(Delivery(Payload(bytes(HELD))))
+        self.claim_too_far_ahead()
+        for ends, limits in ((3, [8, 1, 12]), (1, [8, 1, 12, 4])):
+            for path in self.endpoint.under_way[:ends]:
+                self.endpoint.answer(path)
+                self.go(0)
+            found = [call.argument for call in self.store.called("claim")]
+            self.assertEqual(found, limits)
 
     def test_none_ahead_once_it_was_in_vain(self) -> None:
         """P10: what was given back, as no slot came, is not claimed again before one does."""

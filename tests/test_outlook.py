@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.dispatch.claimsize import share_of
+from dalga.dispatch.claimsize import HELD, share_of
 from dalga.dispatch.outlook import Outlook
 from dalga.model.run import End, GiveBack, Run, Skip
 from dalga.store import Claimed, Dues, Recorded
@@ -176,6 +176,12 @@ class ClaimTests(OutlookTestCase):
         ):
             self.claim([RUN], full, ended=ended, left=left)
             self.assertEqual(self.outlook.size.ahead, ahead, (full, ended, left))
+
+    def test_ahead_of_payloads(self) -> None:
+        """P10: no claim goes ahead while waiting runs hold payloads of 4 MiB or more."""
+        self.claim([RUN], True, ended=3, left=1)
+        for held, ahead in ((0, 3), (HELD - 1, 3), (HELD, 0), (HELD + 1, 0), (0, 3)):
+            self.assertEqual(self.outlook.size.ahead_of(held), ahead, held)
 
 
 class LeadTests(OutlookTestCase):

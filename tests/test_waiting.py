@@ -39,7 +39,7 @@ def a_run(name: str) -> Run:
         successes=0,
         claimed=EPOCH,
         lease_ends=0.0,
-        payload=b"",
+        payload=b"abc",
         timeout=10.0,
     )
 
@@ -151,10 +151,13 @@ class OrderTests(WaitingTestCase):
                     self.shares.started(run.key.path)
                     running[run.key.path] += 1
                     taken[run.key.path].append(run.key.body)
+                waiting = sum(map(len, added.values())) - sum(map(len, taken.values()))
+                self.assertEqual(self.waiting.payloads, 3 * waiting)
             self.assertGreater(min(map(len, taken.values())), 10, slots)
             for run in self.waiting.pop_all():
                 taken[run.key.path].append(run.key.body)
             self.assertEqual(taken, added, slots)
+            self.assertEqual(self.waiting.payloads, 0)
 
 
 class SlotsNeededTests(WaitingTestCase):

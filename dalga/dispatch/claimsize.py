@@ -13,13 +13,26 @@ slots, and 300 jobs that are due at 10:00:05::
 The eight instances have free slots for all 300, so no claim goes ahead: a run that waits at one
 instance could start at another. Of 3,000 jobs each claims a share ahead, too.
 
-What always holds: a claim takes at most `AHEAD` rows for each slot ahead of free slots (P10).
+Runs that wait hold their payloads in memory. An example, with 100 slots, all of them taken, and
+jobs of 1 MiB each. A claim takes at most 2 MiB of payloads (`dalga.store.runs`)::
+
+    waiting runs hold    the next claim
+    0 to 3 MiB           goes ahead, and takes 2 MiB more
+    4 or 5 MiB           does not go ahead: it is made as soon as enough waiting runs have started,
+                         or more slots are free than runs wait
+
+What always holds (P10): a claim takes at most `AHEAD` rows for each slot ahead of free slots, and
+none while waiting runs hold `HELD` octets of payloads.
 """
 
 from __future__ import annotations
 
 #: Rows that a claim takes ahead of free slots, at most, for each slot.
 AHEAD = 2
+
+#: Claims stop going ahead when waiting runs hold so many octets of payloads: what two claims take.
+#: With less, slots for large payloads would wait for the database more often.
+HELD = 2**22
 
 #: After runs that were claimed ahead had to be given back, claims take none ahead for a burst, for
 #: so many seconds.
@@ -49,8 +62,8 @@ class ClaimSize:
         self._slots = slots
         #: The least number of due jobs that is a burst.
         self.burst = slots + 1
-        #: How many rows the next claim takes beyond the free slots: see `claimed`. A burst may
-        #: raise that: see `claim_begins`.
+        #: How many rows the next claim takes beyond the free slots, if waiting runs do not hold too
+        #: much: see `claimed`, and `ahead_of`. A burst may raise that: see `claim_begins`.
         self.ahead = 0
         #: How many jobs are due, as far as is known, beside those on the agenda: the last claim has
         #: left them.
@@ -70,6 +83,14 @@ class ClaimSize:
     def in_burst(self) -> bool:
         """Whether a burst was due when the last claim began."""
         return self._due >= self.burst
+
+    def ahead_of(self, held: int) -> int:
+        """
+        How many rows a claim takes beyond the free slots.
+
+        :param held: how many octets of payloads waiting runs hold.
+        """
+        return self.ahead if held < HELD else 0
 
     def most(self, others: int) -> int:
         """

@@ -118,7 +118,7 @@ class Outlook:
         """
         How many rows the claim that has just begun takes: see `ClaimSize.rows`.
 
-        :param wanted: how many rows it could take, with `ClaimSize.ahead`.
+        :param wanted: how many rows it could take, with `ClaimSize.ahead_of`.
         """
         return self.size.rows(wanted, self.lead.others)
 

@@ -226,7 +226,7 @@ class Scheduler:
         """When to claim next, in seconds of the reactor's clock; None if not yet known."""
         if self._recorder.held_up:
             return None
-        if self._slots.wanted <= self._outlook.size.ahead // 2:
+        if self._slots.wanted <= self._slots.ahead // 2:
             return None  # claims of a row each would cost more than the wait for more slots
         if self._outlook.more:
             return now

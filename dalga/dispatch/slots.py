@@ -80,7 +80,12 @@ class Slots:
     @property
     def wanted(self) -> int:
         """How many rows are worth claiming."""
-        return self._free + self._outlook.size.ahead - self._waiting.slots_needed
+        return self._free + self.ahead - self._waiting.slots_needed
+
+    @property
+    def ahead(self) -> int:
+        """How many rows are worth claiming ahead of free slots."""
+        return self._outlook.size.ahead_of(self._waiting.payloads)
 
     @property
     def _free(self) -> int:

@@ -73,6 +73,8 @@ class Waiting:
         self._ready: deque[_Entry] = deque()
         #: By path, in the order in which the paths came to have such runs. No queue is empty.
         self._passed_over: dict[str, deque[_Entry]] = {}
+        #: How many octets the payloads of all runs that wait have.
+        self.payloads = 0
 
     def __bool__(self) -> bool:
         """Whether any run waits, also of a path that claims leave out."""
@@ -99,7 +101,9 @@ class Waiting:
 
     def add(self, runs: Iterable[Run], now: float) -> None:
         """Runs that a claim has just taken, the one that is due first in front."""
-        self._ready.extend(_Entry(now, run) for run in runs)
+        for run in runs:
+            self._ready.append(_Entry(now, run))
+            self.payloads += len(run.payload)
 
     def pop(self, free: int) -> Run | None:
         """
@@ -119,12 +123,14 @@ class Waiting:
                 run = min(queues, key=lambda queue: queue[0].run.due).popleft().run
                 if not self._passed_over[run.key.path]:
                     del self._passed_over[run.key.path]
+                self.payloads -= len(run.payload)
                 return run
         # Now no path with passed-over runs may start one, so that none is overtaken below.
         while self._ready:
             entry = self._ready.popleft()
             path = entry.run.key.path
             if may_start(path, free):
+                self.payloads -= len(entry.run.payload)
                 return entry.run
             self._passed_over.setdefault(path, deque()).append(entry)
         return None
@@ -153,7 +159,9 @@ class Waiting:
             for path, queue in self._passed_over.items()
             if queue[0].claimed_at + SLOT_PATIENCE <= now
         ]
-        return [run for path in overdue for _, run in self._passed_over.pop(path)]
+        runs = [run for path in overdue for _, run in self._passed_over.pop(path)]
+        self.payloads -= sum(len(run.payload) for run in runs)
+        return runs
 
     def ready_is_overdue(self, now: float) -> bool:
         """
@@ -165,7 +173,7 @@ class Waiting:
     def pop_all(self) -> list[Run]:
         """Remove all runs: those that were passed over, path by path, then those ready."""
         queues = [*self._passed_over.values(), self._ready]
-        self._passed_over, self._ready = {}, deque()
+        self._passed_over, self._ready, self.payloads = {}, deque(), 0
         return [run for queue in queues for _, run in queue]
 
     def seconds_to_next_look(self, now: float) -> float:
