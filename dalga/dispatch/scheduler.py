@@ -175,7 +175,7 @@ class Scheduler:
     def expect(self, due: datetime) -> None:
         """This instance has written a job that is due at this time: claim it in time."""
         self._outlook.note(due, self._store.clock.now())
-        self._set_timer()
+        self._claim_sooner()
 
     # The timer
 
@@ -202,18 +202,23 @@ class Scheduler:
         self._set_timer()
 
     def _slot_freed(self) -> None:
-        """
-        A claim may be wanted sooner than anything was, or the drain may be over.
+        """A claim may be wanted sooner than anything was, or the drain may be over."""
+        self._claim_sooner()
+        self._check_drained()
 
-        Each run ends here, and most ends change nothing: another claim is under way, or is not
-        worth it yet. So only the time of the next claim is asked for, and the timer stays as it is
-        unless it would be late. If it is early, it finds that no query is wanted yet.
+    def _claim_sooner(self) -> None:
+        """
+        A claim may be wanted sooner than anything was.
+
+        Each end of a run and each PUT comes here, and most change nothing: another claim is under
+        way, is not worth it yet, or is not due yet. So only the time of the next claim is asked
+        for, and the timer stays as it is unless it would be late. If it is early, it finds that no
+        query is wanted yet.
         """
         at = self._claims.at(self._reactor.seconds())
         timer = self._timer
         if at is not None and (timer is None or not timer.active() or at < timer.getTime()):
             self._set_timer()
-        self._check_drained()
 
     def _changed(self) -> None:
         """Another query may be wanted by now, or the drain may be over."""

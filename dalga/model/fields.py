@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from itertools import chain
 from operator import attrgetter
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple, Protocol
@@ -253,9 +254,13 @@ _LOADED_DETAILS = _loaded(Detail)
 
 def shown_parameters(terms: Terms) -> Iterator[tuple[str, Any]]:
     """The parameters that GET shows of a job: their names and their JSON."""
-    yield from _json_of(terms, _SHOWN)
+    shown = _json_of(terms, _SHOWN)
     if terms.delivery is PLAIN and terms.notes is NO_NOTES:
-        return
+        return shown
+    return chain(shown, _shown_beside(terms))
+
+
+def _shown_beside(terms: Terms) -> Iterator[tuple[str, Any]]:
     redact = terms.notes.redact
     for name, value in _json_of(terms, _SHOWN_BESIDE):
         if name == "headers":

@@ -191,7 +191,7 @@ def _octets(text: str) -> bytes:
 
 def _members_text(members: dict[str, Any]) -> str:
     """An object, whose members may be `Written`."""
-    if not any(isinstance(value, Written) for value in members.values()):
+    if Written not in map(type, members.values()):
         return _text(members)
     parts = (
         f"{_text(name)}:{value if isinstance(value, Written) else _text(value)}"
