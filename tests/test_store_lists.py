@@ -493,6 +493,23 @@ class WalkTests(ListTestCase):
         self.assertEqual((await self.walk(store, problems, 9))[0], [("a", "x")])
         self.assertEqual((await self.walk(store, scheduled, 9))[0], [])
 
+    async def test_a_problem_that_is_disabled(self) -> None:
+        """`/why` calls it a problem, and so do all lists, by each index."""
+        store = self.open_store()
+        key = JobKey("a", "x")
+        await store.put(key, replace(EACH_MINUTE, immediate=True))
+        self.sql("UPDATE dalga SET schedule = 'often'")
+        await store.claim(9, LONG)
+        await store.disable(key)
+        for filters in (Filters(), Filters(path="a"), Filters(sort=Sort.DUE), Filters(prefix="a")):
+            for states, found in (
+                ({State.PROBLEM}, [("a", "x")]),
+                ({State.PROBLEM, State.DISABLED}, [("a", "x")]),
+                ({State.DISABLED}, []),
+            ):
+                asked = replace(filters, states=frozenset(states))
+                self.assertEqual((await self.walk(store, asked, 9))[0], found, asked)
+
 
 @each_engine(globals(), only=("mariadb", "mysql"))
 class InBetweenTests(EngineTestCase):

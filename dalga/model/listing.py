@@ -70,8 +70,9 @@ Place = Position | DuePlace | StatePlace
 RARE: dict[State, tuple[tuple[int, int], ...]] = {
     State.FAILED: ((0, Standing.FAILED), (0, Standing.STOPPED)),
     State.DONE: ((0, Standing.DONE),),
-    State.PROBLEM: ((0, Standing.ASIDE),),
-    State.DISABLED: tuple((1, standing) for standing in Standing),
+    # A row that was set aside and then disabled still can't be understood.
+    State.PROBLEM: ((0, Standing.ASIDE), (1, Standing.ASIDE)),
+    State.DISABLED: tuple((1, standing) for standing in Standing if standing != Standing.ASIDE),
 }
 
 #: The states of jobs that have a due time, and whose due time says much about their state.

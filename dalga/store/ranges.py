@@ -34,6 +34,7 @@ from dalga.store.statements import LEASED, RESTS
 STATE = f"""
     CASE
         WHEN due IS NULL AND disabled = 0 AND NOT {RESTS} THEN '{State.PROBLEM}'
+        WHEN due IS NULL AND standing = {int(Standing.ASIDE)} THEN '{State.PROBLEM}'
         WHEN disabled <> 0 THEN '{State.DISABLED}'
         WHEN {LEASED} THEN '{State.RUNNING}'
         WHEN due <= %(now)s THEN '{State.WAITING}'
