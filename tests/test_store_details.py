@@ -71,7 +71,7 @@ from dalga.store.extras import (
     read_details,
     weight_of,
 )
-from dalga.store.rows import Override
+from dalga.store.rows import Override, version_at
 from dalga.store.table import JobsTable
 from tests.examples import ended
 from tests.fakes import FakeStore, noting
@@ -175,6 +175,7 @@ class ExtrasTests(SynchronousTestCase):
             ('{"payload":"text"}', None),
             ('{"payload":"text"}', b"\xff"),
             ('{"payload":"text"}', "text"),
+            ('{"payload-base64":"base64"}', "text"),
             ('{"payload":["text"]}', b""),
             ('{"payload-base64":"text"}', b""),
             ('{"headers":{"a":"b"}}', None),
@@ -761,6 +762,35 @@ class ClaimTests(EngineTestCase):
             self.sql("DELETE FROM dalga")
             self.sql("DELETE FROM dalga_details")
 
+    async def test_a_claim_reads_no_notes(self) -> None:
+        """So it takes jobs however long their notes are."""
+        self.patch(store_runs, "DETAILS", 1024)
+        store = self.open_store()
+        await self.put(store, "a", "nothing", payload=Payload(b"x" * 900))
+        for name in "bc":
+            await self.put(store, name, "nothing", description="x" * 900)
+        claimed = await store.claim(9, LONG)
+        self.assertEqual([run.key.path for run in claimed.runs], ["a", "b", "c"])
+        self.assertFalse(claimed.full)
+
+    async def test_a_reason_that_is_forgotten_leaves_nothing_behind(self) -> None:
+        store = self.open_store()
+        key = await self.put(store, "a", "nothing")
+        await store.disable(key, "why")
+        self.assertEqual(len(self.sql("SELECT id FROM dalga_details")), 1)
+        await store.enable(key)
+        self.assertEqual(self.sql("SELECT id FROM dalga_details"), [])
+
+    async def test_the_largest_version(self) -> None:
+        """Somebody's SQL has written it: no version is larger, and the next one is the clock's."""
+        store = self.open_store()
+        key = await self.put(store, "a", "nothing")
+        self.sql("UPDATE dalga SET version = %s", (2**63 - 1,))
+        before = version_at(await store.now())
+        await self.put(store, "a", "nothing")
+        job = await self.job(store, key)
+        self.assertTrue(before <= job.version <= version_at(await store.now()), job.version)
+
     async def test_the_weight_of_other_transactions(self) -> None:
         """P10: so do GETs and PUTs that share a transaction, and pages."""
         self.patch(jobs_room, "READ_AT_ONCE", 8 * 1024)
@@ -943,20 +973,24 @@ class BetweenTests(EngineTestCase):
     """What somebody does between two statements of a transaction that has locked nothing yet."""
 
     async def test_a_get(self) -> None:
-        """It shows no details of another version."""
+        """It shows no details of another version, and none that are there no more."""
         store = self.open_store()
-        for done in (
-            "UPDATE dalga SET version = version + 1, extras = 0",
-            "DELETE FROM dalga",
-        ):
-            await store.put(KEY, said("all"))
+
+        async def hooked_get(done: str) -> Job:
             hooked = before(self, store, "read_details", done)
-            if "UPDATE" in done:
-                job = await self.job(store, KEY)
-                self.assertEqual((job.delivery, job.notes), (PLAIN, NO_NOTES))
-            else:
-                await self.assertFailure(store.get(KEY), JobNotFound)
-            self.assertEqual(hooked, ["read_details"])
+            try:
+                return await self.job(store, KEY)
+            finally:
+                self.assertEqual(hooked, ["read_details"])
+
+        put = await store.put(KEY, said("all"))
+        job = await hooked_get("UPDATE dalga SET version = version + 1")
+        self.assertEqual((job.version, job.notes), (put.version + 1, put.notes))
+        job = await hooked_get("UPDATE dalga SET extras = 0")
+        self.assertEqual((job.delivery, job.notes), (PLAIN, NO_NOTES))
+        await store.put(KEY, said("all"))
+        with self.assertRaises(JobNotFound):
+            await hooked_get("DELETE FROM dalga")
 
     async def test_preconditions(self) -> None:
         """A job that changes after it was read is read again, and refused."""

@@ -60,6 +60,7 @@ class Sample:
                 token = b"t" * 16 if due is not None else None
             case (Standing.STOPPED | Standing.DONE | Standing.ASIDE) as standing:
                 due, error = None, "500"
+                attempts = 3 if standing is Standing.STOPPED else 0
         text = instant_text(self._now)
         return {
             "path": random.choice(PATHS),

@@ -102,6 +102,16 @@ class OnceTests(EngineTestCase):
         self.check_same(await self.once(), first)
         self.assertEqual(self.bodies(), [])
 
+    async def test_the_version_is_the_first_answer_s(self) -> None:
+        """Also that of a job that was written over one whose version is ahead of the clock."""
+        key = JobKey("a", "name")
+        await self.store.put(key, LATER)
+        ahead = 2**60
+        self.sql("UPDATE dalga SET version = %s", (ahead,))
+        first = await self.store.once(key, LATER, HELLO)
+        self.assertEqual(first.job.version, ahead + 1)
+        self.check_same(await self.once(), first)
+
     async def test_another_request(self) -> None:
         await self.once()
         with self.assertRaises(IdempotencyReused) as raised:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dalga.model.key import Position
-from dalga.model.listing import Driver, DuePlace, Filters, Place, Sort, StatePlace
+from dalga.model.listing import RARE, Driver, DuePlace, Filters, Place, Sort, StatePlace
 from dalga.model.state import State
 from dalga.store.ranges import Bound, Ranges
 from dalga.store.table import JobsTable
@@ -275,3 +275,19 @@ def steps(connection: sqlite3.Connection, statement: str, parameters: list[objec
     connection.execute(statement, parameters).fetchall()
     connection.set_progress_handler(None, 0)
     return counted[0]
+
+
+@each_engine(globals(), only=("sqlite",))
+class PartialIndexTests(EngineTestCase):
+    async def test_a_list_by_states_that_few_jobs_are_in_takes_it(self) -> None:
+        """SQLite takes it only if the WHERE has the index's own words."""
+        store = self.open_store()
+        now = await store.now()
+        for state in RARE:
+            index = Ranges(store._dialect, Filters(states=frozenset({state})), now)
+            for range in index.ranges(None):
+                select, values = index.end(range, SIZE)
+                text, parameters = select.statement.bound((), values)
+                with closing(self.connect()) as connection:
+                    plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", parameters).fetchall()
+                self.assertIn("INDEX dalga_state (disabled=? AND standing=?", str(plan), text)

@@ -107,6 +107,13 @@ class CursorTests(SynchronousTestCase):
         last = Position(b"check_feed", b"1234")
         self.assertEqual(cursor_text(last, ALL), "Pu_0YrTtAAAAAApjaGVja19mZWVkMTIzNA")
 
+    def test_a_cursor_of_filters_is_the_same_for_each_process(self) -> None:
+        """In whichever order a process has tags and states."""
+        tags = frozenset("abcdefgh")
+        states = frozenset({State.FAILED, State.DONE, State.PROBLEM})
+        text = cursor_text(Position(b"check_feed", b"1234"), Filters(tags=tags, states=states))
+        self.assertEqual(text, "5xr59bZiCFwYvrJK8wAAAApjaGVja19mZWVkMTIzNA")
+
     def test_it_needs_no_escapes_and_is_short(self) -> None:
         self.assertRegex(cursor_text(LAST, ALL), r"\A[\w-]{30,40}\Z")
         longest = Position(b"x" * 1020, b"y" * 1020)

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.errors import InvalidRequest
+from dalga.errors import MOST_MISTAKES, InvalidRequest
 from dalga.model.duration import Duration, duration_from_text
 from dalga.model.duration import seconds as whole_seconds
 from dalga.model.key import RawKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import Plan, RawRequest, ScheduleRequest, plan
 from dalga.model.zone import Gap, Overlap
+from dalga.web import parameters
 from dalga.web.bodies import FORM, JSON, MAX_PAIRS, MAX_VALUES
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.web.lists import listing
@@ -348,6 +349,20 @@ class ParametersTests(SynchronousTestCase):
             )
         # A semicolon separates nothing.
         self.assertIn("interval is '60;one-off=1'", self.refusal(b"interval=60;one-off=1"))
+
+    def test_only_the_first_of_many_mistakes_are_looked_at(self) -> None:
+        """P7: a body may have thousands, and to guess what each one means takes its time."""
+        guessed: list[str] = []
+
+        def guess(name: str, readers: object) -> str:
+            guessed.append(name)
+            return ""
+
+        self.patch(parameters, "_guess", guess)
+        body = json.dumps({f"x{number}": number for number in range(1000)}).encode()
+        error = self.assertRaises(InvalidRequest, schedule_request, b"", JSON, body)
+        self.assertEqual(len(error.errors), MOST_MISTAKES)
+        self.assertEqual(len(guessed), MOST_MISTAKES)
 
     def test_repeated_parameters_are_refused(self) -> None:
         for request in [
