@@ -72,7 +72,7 @@ CREATE TABLE `{table}` (
     run        BINARY(16)       NULL,
     started    DATETIME(6)      NULL,
     attempts   INT UNSIGNED     NOT NULL DEFAULT 0,
-    -- Why the last attempt failed, or why the row was set aside.
+    -- Why the last attempt failed, why the row was set aside, or which answer disabled the job.
     error      VARCHAR(255)     NULL,
 
     -- Runs that succeeded, and runs that were skipped as too late, since the job was scheduled.
@@ -95,7 +95,7 @@ CREATE TABLE `{table}` (
     -- The version of what the user asked for: microseconds since 1970 of the last PUT or PATCH, or
     -- one more than the version before, whichever is larger.
     version    BIGINT UNSIGNED  NOT NULL DEFAULT 0,
-    -- Which rows the job has in other tables (`Extras` in extras.py): bits, and a size from bit 8.
+    -- Which rows the job has in other tables (store/extras.py): bits, and a size from bit 8.
     extras     INT UNSIGNED     NOT NULL DEFAULT 0,
 
     UNIQUE KEY job (path, body),

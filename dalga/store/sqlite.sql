@@ -75,7 +75,7 @@ CREATE TABLE IF NOT EXISTS "{table}" (
     run        BLOB    NULL,
     started    TEXT    NULL,
     attempts   INTEGER NOT NULL DEFAULT 0,
-    -- Why the last attempt failed, or why the row was set aside.
+    -- Why the last attempt failed, why the row was set aside, or which answer disabled the job.
     error      TEXT    NULL,
 
     -- Runs that succeeded, and runs that were skipped as too late, since the job was scheduled.
@@ -98,7 +98,7 @@ CREATE TABLE IF NOT EXISTS "{table}" (
     -- The version of what the user asked for: microseconds since 1970 of the last PUT or PATCH, or
     -- one more than the version before, whichever is larger.
     version    INTEGER NOT NULL DEFAULT 0,
-    -- Which rows the job has in other tables (`Extras` in extras.py): bits, and a size from bit 8.
+    -- Which rows the job has in other tables (store/extras.py): bits, and a size from bit 8.
     extras     INTEGER NOT NULL DEFAULT 0,
 
     UNIQUE (path, body)
