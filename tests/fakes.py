@@ -596,6 +596,7 @@ class FakeStore:
             payload=payload.octets if payload else row.key.body.encode(),
             timeout=timeout,
             delivery=row.delivery,
+            version=row.version,
         )
 
     def _close(self, end: End, recorded: Recorded) -> None:
@@ -621,7 +622,10 @@ class FakeStore:
             self._unless_disabled(row)
             recorded.overridden.append(end)
             return
-        by_now = end if row.options == run.options else revised(end, row.options, self.time)
+        changed = row.options != run.options
+        if isinstance(end.verdict, Delete):
+            changed = changed or row.disabled or row.version != run.version
+        by_now = revised(end, row.options, self.time) if changed else end
         (recorded.written if by_now == end else recorded.revised).append(by_now)
         match by_now.verdict:
             case Delete():

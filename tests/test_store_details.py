@@ -593,6 +593,37 @@ class Contract(TestCase):
             self.assertEqual((job.standing, job.due is not None), (standing, is_due))
             await store.delete(KEY)
 
+    async def contract_gone_and_changed_meanwhile(self) -> None:
+        """
+        P4: a job that was changed or disabled during a run stays, though the run's answer has the
+        job removed. Once it has no more runs, it goes.
+        """
+        store = self.store
+        changes: list[tuple[Callable[[ScheduleRequest], Any], bool]] = [
+            (lambda _: store.get(KEY), False),
+            (lambda _: store.patch(KEY, _described("anew")), True),
+            (lambda like: store.put(KEY, replace(said("octets", like), if_exists=UPDATE)), True),
+            (lambda _: store.disable(KEY), True),
+        ]
+        for (like, once), (change, stays) in product(((HOUR, False), (NOW, True)), changes):
+            await store.put(KEY, said("all", like))
+            self.tick()
+            (run,) = await self.claim(KEY)
+            await change(like)
+            gone = End(run, Outcome(204, 0.1), Delete(), Meaning.REMOVE)
+            recorded = await store.record([gone])
+            if once or not stays:
+                self.assertEqual(recorded.written, [gone])
+                await self.refused(store.get(KEY), JobNotFound)
+                self.left_over()
+                continue
+            (end,) = recorded.revised
+            self.assertIsInstance(end.verdict, Reschedule)
+            job = await self.found()
+            self.assertEqual((job.running, job.standing), (False, Standing.SOUND))
+            self.assertEqual(job.due, None if job.disabled else job.scheduled)
+            await store.delete(KEY)
+
     async def contract_time_limits(self) -> None:
         """A run has the less of its job's time limit and its endpoint's, and a lease of that."""
         for own, endpoint, expected in ((30, 60.0, 30.0), (90, 60.0, 60.0), (None, 60.0, 60.0)):

@@ -176,9 +176,6 @@ class EnableTests(EngineTestCase):
             self.assertEqual((job.running, job.disabled, job.next_run), (True, True, None))
             self.assertEqual((await other.claim(9, LONG)).runs, [])
             self.assertEqual(await self.record(store, [(run, verdict)]), [])
-            if verdict == Delete():
-                await self.assertFailure(store.get(key), JobNotFound)
-                continue
             job = await self.job(store, key)
             self.assertEqual((job.running, job.disabled, job.due), (False, True, None), verdict)
             # All the rest is as the verdict has it, and comes out when the job is enabled.
@@ -190,6 +187,8 @@ class EnableTests(EngineTestCase):
                 Disable: (run.claimed + MINUTE, run.claimed + MINUTE),
                 Retry: (run.scheduled, run.scheduled),
                 Stop: (run.scheduled, None),
+                # The job has runs to come, so it stays.
+                Delete: (run.scheduled + MINUTE, run.scheduled + MINUTE),
                 Finish: (run.scheduled, None),
                 GiveBack: (run.scheduled, run.scheduled),
             }[type(verdict)]

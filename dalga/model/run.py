@@ -84,6 +84,8 @@ class Run(NamedTuple):
     timeout: float
     #: What else its request is made of. `payload` is that of the delivery, or else the job's body.
     delivery: Delivery = PLAIN
+    #: The version of the job's definition that it was claimed with (`Job.version`).
+    version: int = 0
 
     @property
     def late_since(self) -> datetime:
@@ -330,12 +332,14 @@ def _over(options: Options) -> Delete | Finish:
 
 def revised(end: End, options: Options, now: datetime) -> End:
     """
-    An end by the job's new options, where the user has changed them during the run (P4).
+    An end where the user has changed the job during the run (P4): by the job's present options. If
+    the answer has the job removed, the job stays all the same, unless it has no more runs.
 
     A run that was skipped, or is tried again, stays so.
 
     :param end: by the options that the run was claimed with.
-    :param options: the new ones; the schedule is the same.
+    :param options: the present ones, also if the user has changed something else; the schedule is
+        the same.
     """
     return end._replace(verdict=_revised(end, options, now))
 

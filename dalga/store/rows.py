@@ -184,6 +184,8 @@ class LeaseText(NamedTuple):
     override: str
     #: See `Dialect.hexadecimal`.
     token: str
+    disabled: str
+    version: str
     extras: str
     options: str
 
@@ -213,7 +215,9 @@ class LeaseRow(NamedTuple):
     id: int
     token: Any
     override: Any
+    disabled: Any
     options: Any
+    version: Any
     extras: Any
 
 
@@ -458,7 +462,6 @@ def read_run(
         # Validated here too, though no run needs them, so that claim and GET agree.
         count("skipped", row.skipped)
         count("extras", row.extras)
-        version("version", row.version)
         _standing(row.standing)
         return Run(
             row=row.id,
@@ -478,6 +481,7 @@ def read_run(
             lease_ends=lease_ends,
             payload=key.body.encode(),
             timeout=timeout,
+            version=version("version", row.version),
         )
     except (ValueError, InvalidRequest) as problem:
         raise Unreadable(str(problem)) from None
@@ -571,6 +575,8 @@ def run_from_text(
             since + timeout + LEASE_MARGIN,
             payload,
             timeout,
+            PLAIN,
+            int(version),
         )
         return run_of_row, 0 if extras == "0" else int(extras)
     except (ValueError, InvalidRequest):
@@ -580,13 +586,24 @@ def run_from_text(
 def lease_from_text(row: TextRow) -> LeaseRow | None:
     """What the row of a run that has ended holds (`LeaseText`). None if anything is unusual."""
     try:
-        override, token, extras, options = row.columns.split(b"\n", len(LeaseText._fields) - 1)
-        number = 0 if extras == b"0" else int(extras)
+        override, token, disabled, version, extras, options = row.columns.split(
+            b"\n", len(LeaseText._fields) - 1
+        )
         if token == b"NULL":
-            return LeaseRow(row.id, None, int(override), options, number)
-        if not token.startswith(b"X'"):
+            claim = None
+        elif token.startswith(b"X'"):
+            claim = unhexlify(token[2:-1])
+        else:
             return None
-        return LeaseRow(row.id, unhexlify(token[2:-1]), int(override), options, number)
+        return LeaseRow(
+            row.id,
+            claim,
+            int(override),
+            int(disabled),
+            options,
+            int(version),
+            0 if extras == b"0" else int(extras),
+        )
     except ValueError:
         return None
 

@@ -463,7 +463,7 @@ class Runs:
                 others.append(end)
                 continue
             if lease.override == Override.NONE:
-                by_now = _by_now(end, lease.options, now)
+                by_now = _by_now(end, lease, now)
                 written = by_now is end or by_now == end
                 (recorded.written if written else recorded.revised).append(by_now)
                 statement, values = self._end(by_now, now)
@@ -586,11 +586,21 @@ class Runs:
         )
 
 
-def _by_now(end: End, options: object, now: datetime) -> End:
-    """An end by the options that the row has now. Mostly nobody has changed them."""
+def _by_now(end: End, lease: LeaseRow, now: datetime) -> End:
+    """
+    An end as it is by what the user has done to the job during the run. Mostly that is nothing.
+
+    :param lease: what the row holds now.
+    """
+    run = end.run
     try:
-        chosen = options_of(options)
+        chosen = options_of(lease.options)
     except Unreadable:
         return end  # somebody's SQL; the next claim says so
-    same = chosen is end.run.options or chosen == end.run.options
-    return end if same else revised(end, chosen, now)
+    if chosen is run.options or chosen == run.options:
+        # By the same options only the removal of the job would be another.
+        if not isinstance(end.verdict, Delete):
+            return end
+        if lease.version == run.version and not lease.disabled:
+            return end
+    return revised(end, chosen, now)

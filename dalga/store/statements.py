@@ -805,6 +805,8 @@ class Statements:
         texts = LeaseText(
             override=dialect.whole("override"),
             token=dialect.hexadecimal("token"),
+            disabled=dialect.whole("disabled"),
+            version=dialect.whole("version"),
             extras=dialect.whole("extras"),
             options="options",
         )
