@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from random import Random
 from typing import Any
@@ -59,8 +59,10 @@ from dalga.store import jobs as jobs_room
 from dalga.store import listing as listing_room
 from dalga.store import puts as puts_room
 from dalga.store import runs as store_runs
+from dalga.store.details import DetailRows
 from dalga.store.extras import (
     DELIVERY,
+    DETAILED,
     NOTES,
     TAGGED,
     DetailsRow,
@@ -68,6 +70,7 @@ from dalga.store.extras import (
     extras_of,
     fitting,
     has_details,
+    kinds_of,
     read_details,
     weight_of,
 )
@@ -132,6 +135,8 @@ class ExtrasTests(SynchronousTestCase):
             self.assertEqual((extras & 255, weight_of(extras)), (bits, weight), name)
             self.assertEqual(has_details(job), bool(bits), name)
         self.assertEqual(weight_of(b"many"), 0)
+        self.assertEqual(kinds_of(b"many"), DETAILED | TAGGED)
+        self.assertEqual(kinds_of(5 << 8 | NOTES), NOTES)
         self.assertEqual(weight_of(5 << 8 | NOTES, DELIVERY), 0)
 
     def test_fitting(self) -> None:
@@ -827,6 +832,14 @@ class ClaimTests(EngineTestCase):
         self.patch(jobs_room, "READ_AT_ONCE", 8 * 1024)
         self.patch(puts_room, "READ_AT_ONCE", 8 * 1024)
         self.patch(listing_room, "PAGED", 8 * 1024)
+        weights: list[int] = []
+        read = DetailRows.read
+
+        def noted(details: DetailRows, cursor: Any, rows: Any) -> Any:
+            weights.append(sum(weight_of(row.extras) for row in rows))
+            return read(details, cursor, rows)
+
+        self.patch(DetailRows, "read", noted)
         store = self.open_store()
         keys = [
             await self.put(store, name, "nothing", payload=Payload(b"x" * 3000)) for name in "abcde"
@@ -836,6 +849,7 @@ class ClaimTests(EngineTestCase):
         change = _described("x")
         patched = await gatherResults([store.patch(key, change) for key in keys])
         self.assertEqual([job.notes.description for job in patched], ["x"] * 5)
+        self.assertEqual(max(weights), 2 * 3 * 1024)
         page = await store.page(by_key(None, None, 9))
         self.assertEqual([job.key for job in page.jobs], keys[:2])
         page = await store.page(by_key(None, page.last, 9))
@@ -937,7 +951,8 @@ class ClaimTests(EngineTestCase):
         self.assertIsInstance(await store.enable(KEY), UnreadableJob)
         self.assertEqual(self.sql("SELECT standing FROM dalga"), [(Standing.SOUND,)])
         self.assertEqual((await store.claim(9, LONG)).runs, [])
-        self.assertEqual(self.sql("SELECT standing FROM dalga"), [(Standing.ASIDE,)])
+        rows = self.sql("SELECT standing, attempts FROM dalga")
+        self.assertEqual(rows, [(Standing.ASIDE, 0)])  # none was made
         # Mended by SQL, and triggered.
         self.sql("UPDATE dalga_details SET members = %s", (kept,))
         job = await store.trigger(KEY)
@@ -1075,6 +1090,16 @@ class BetweenTests(EngineTestCase):
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_details"), [(0,)])
         job = await store.put(KEY, replace(said("all"), if_exists=KEEP))
         self.assertEqual((job.delivery, job.version), (PLAIN, 0))
+
+    async def test_the_same_job_that_somebody_adds(self) -> None:
+        """Its version tells it from the one that was to be added."""
+        store = self.open_store()
+        request = ScheduleRequest(one_off=True, first_run=datetime(2100, 1, 1, tzinfo=UTC))
+        await store.put(JobKey(KEY.path, "other"), request)
+        hooked = before(self, store, "add", f"UPDATE dalga SET body = '{KEY.body}'")
+        put = store.put(KEY, request, precondition=Precondition(absent=True))
+        await self.assertFailure(put, PreconditionFailed)
+        self.assertEqual(hooked, ["add"])
 
     async def test_a_claim(self) -> None:
         """It sends what the job says once the row is taken, not what it said before."""
