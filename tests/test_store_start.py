@@ -281,16 +281,20 @@ class TrialTests(EngineTestCase):
             self.administer(f"CREATE TRIGGER t BEFORE {event} ON {table} FOR EACH ROW {refuses}")
             self.assertTrue(self.refusal().endswith(": no jobs on Sundays"))
             self.administer("DROP TRIGGER t")
-        for event, change in [
-            ("INSERT", "SET NEW.scheduled = NOW()"),
-            ("INSERT", "SET NEW.body = LOWER(CONVERT(NEW.body USING utf8mb4))"),
-            ("UPDATE", "SET NEW.error = 'none'"),
-            ("UPDATE", "SET NEW.started = NULL"),
-            ("UPDATE", "SET NEW.disabled = 1"),
-            ("UPDATE", "SET NEW.error = LEFT(NEW.error, 9)"),
-            ("UPDATE", "SET NEW.token = IF(NEW.attempts > 1, REPEAT('x', 16), NEW.token)"),
+        for event, table, change in [
+            ("INSERT", "dalga", "SET NEW.scheduled = NOW()"),
+            ("INSERT", "dalga", "SET NEW.body = LOWER(CONVERT(NEW.body USING utf8mb4))"),
+            ("UPDATE", "dalga", "SET NEW.error = 'none'"),
+            ("UPDATE", "dalga", "SET NEW.started = NULL"),
+            ("UPDATE", "dalga", "SET NEW.disabled = 1"),
+            ("UPDATE", "dalga", "SET NEW.error = LEFT(NEW.error, 9)"),
+            ("UPDATE", "dalga", "SET NEW.token = IF(NEW.attempts > 1, REPEAT('x', 16), NEW.token)"),
+            ("UPDATE", "dalga", "SET NEW.version = 7"),
+            ("INSERT", "dalga_details", "SET NEW.payload = LEFT(NEW.payload, 9)"),
+            ("INSERT", "dalga_tags", "SET NEW.tag = 'tag'"),
+            ("UPDATE", "dalga_keys", "SET NEW.version = 7"),
         ]:
-            self.administer(f"CREATE TRIGGER t BEFORE {event} ON dalga FOR EACH ROW {change}")
+            self.administer(f"CREATE TRIGGER t BEFORE {event} ON {table} FOR EACH ROW {change}")
             self.assertIn("does not keep what is written to it", self.refusal(), change)
             self.administer("DROP TRIGGER t")
         self.make_store().open()
