@@ -31,7 +31,8 @@ from dalga.model.plan import Plan, RawRequest, ScheduleRequest, plan
 from dalga.model.reading import Number, Value, count, members_of
 from dalga.model.schedule import Every
 from dalga.model.writing import Column, Detail, Member
-from dalga.store.rows import JobRow, read_job, terms_text
+from dalga.store.rows import read_job, terms_text
+from dalga.store.selected import JobRow
 from dalga.web.bodies import JSON, body_pairs
 from dalga.web.parameters import read_values, schedule_request
 from tests.examples import KEY, MINUTE, NOW

@@ -22,7 +22,8 @@ from dalga.model.run import Delete, Disable, GiveBack, Reschedule, Retry, Run, S
 from dalga.store import Recorded
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import MySQL
-from dalga.store.rows import Marks, was_recorded
+from dalga.store.rows import was_recorded
+from dalga.store.selected import Marks
 from dalga.store.sqlite import SQLite
 from dalga.store.table import JobsTable
 from dalga.store.transactions import CONFLICT_ATTEMPTS, Conflict

@@ -27,7 +27,7 @@ from dalga.store.dialect import Dialect
 from dalga.store.extras import DetailsRow
 from dalga.store.mysql import MySQL
 from dalga.store.parameters import Select, Statement
-from dalga.store.rows import JobRow, PageRow, TextRow, WholeRow
+from dalga.store.selected import JobRow, PageRow, TextRow, WholeRow
 from dalga.store.sqlite import SQLite
 from dalga.store.statements import Statements
 from dalga.store.table import JobsTable

@@ -38,18 +38,8 @@ from dalga.model.schedule import (
 )
 from dalga.model.zone import Gap, Overlap, Zone
 from dalga.store.dialect import as_instant, instant_from_text, instant_text
-from dalga.store.rows import (
-    MAX_ERROR,
-    DueRow,
-    JobRow,
-    Marks,
-    RunRow,
-    Unreadable,
-    read_job,
-    read_run,
-    terms_text,
-    was_recorded,
-)
+from dalga.store.rows import MAX_ERROR, Unreadable, read_job, read_run, terms_text, was_recorded
+from dalga.store.selected import DueRow, JobRow, Marks, RunRow
 from dalga.store.sqlite import SQLite
 from tests.examples import ended
 from tests.stores import LONG, NOW, EngineTestCase, each_engine

@@ -31,7 +31,7 @@ from dalga.store.extras import (
     read_details,
 )
 from dalga.store.parameters import in_parts
-from dalga.store.rows import JobRow
+from dalga.store.selected import JobRow
 from dalga.store.statements import KeyValues, NewDetails, NewTag, Statements
 from dalga.store.transactions import Conflict
 

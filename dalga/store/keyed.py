@@ -19,7 +19,8 @@ from dalga.store.details import DetailRows, Written
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import NO_DETAILS
 from dalga.store.parameters import Select
-from dalga.store.rows import JobRow, KeyRow, read_job
+from dalga.store.rows import read_job
+from dalga.store.selected import JobRow, KeyRow
 from dalga.store.statements import KeyValues, Statements
 from dalga.store.transactions import Conflict
 

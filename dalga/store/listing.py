@@ -31,7 +31,8 @@ from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import NO_DETAILS, Details, fitting, is_detailed, weight_of
 from dalga.store.ranges import Ranges
-from dalga.store.rows import JobRow, Override, PageRow, read_job, shown_key
+from dalga.store.rows import Override, read_job, shown_key
+from dalga.store.selected import JobRow, PageRow
 from dalga.store.transactions import Transactions
 
 #: A page begins no slice after it has looked at this many rows in whole slices. (Beside a whole

@@ -34,7 +34,8 @@ from dalga.store.extras import (
 )
 from dalga.store.group_commit import LOCKED, Locked
 from dalga.store.keyed import KeyedRows, not_found, version_of
-from dalga.store.rows import JobRow, Override, read_job, terms_text, text, version_at
+from dalga.store.rows import Override, read_job, terms_text, text, version_at
+from dalga.store.selected import JobRow
 from dalga.store.statements import NewRow, Statements
 from dalga.store.transactions import Conflict
 

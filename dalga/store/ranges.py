@@ -26,8 +26,9 @@ from dalga.model.state import State
 from dalga.store.dialect import Cursor, Dialect, instant_text
 from dalga.store.keyed import octets
 from dalga.store.parameters import R, Select, columns
-from dalga.store.rows import JobRow, Override, PageRow
+from dalga.store.rows import Override
 from dalga.store.schema import MAX_LEASE, TAGS
+from dalga.store.selected import JobRow, PageRow
 from dalga.store.statements import LEASED, RESTS
 
 #: The state of a row's job, as `dalga.model.state.state_of` has it of a row that can be understood.

@@ -49,13 +49,7 @@ from dalga.store.parameters import Statement, in_parts
 from dalga.store.rows import (
     MAX_ERROR,
     WAITED,
-    DueRow,
-    DueTime,
-    JobRow,
-    LeaseRow,
     Override,
-    RunRow,
-    TextRow,
     Unreadable,
     is_true,
     lease_from_text,
@@ -67,6 +61,7 @@ from dalga.store.rows import (
     timeout_of,
     was_recorded,
 )
+from dalga.store.selected import DueRow, DueTime, JobRow, LeaseRow, RunRow, TextRow
 from dalga.store.statements import (
     Disabled,
     Ended,

@@ -20,9 +20,9 @@ from dalga.model.job import AT_REST, Standing
 from dalga.store.dialect import Dialect
 from dalga.store.extras import STALE, DetailsRow
 from dalga.store.parameters import R, Select, Statement, columns
-from dalga.store.rows import (
-    MAX_COUNT,
-    MAX_VERSION,
+from dalga.store.rows import MAX_COUNT, MAX_VERSION, Override
+from dalga.store.schema import DETAILS, KEYS, TAGS
+from dalga.store.selected import (
     CountsRow,
     DueRow,
     DueTime,
@@ -36,13 +36,11 @@ from dalga.store.rows import (
     Marks,
     NowRow,
     NumberRow,
-    Override,
     RunRow,
     TextRow,
     TokenRow,
     WholeRow,
 )
-from dalga.store.schema import DETAILS, KEYS, TAGS
 
 #: A run of the job is under way.
 LEASED = "token IS NOT NULL AND due > %(now)s"

@@ -27,7 +27,7 @@ from dalga.log import logger
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.parameters import R, Select
-from dalga.store.rows import NowRow
+from dalga.store.selected import NowRow
 from dalga.store.threads import Threads
 from dalga.store.turns import Queue, Turns
 

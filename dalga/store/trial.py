@@ -20,13 +20,13 @@ from dalga.store.puts import Puts, as_planned
 from dalga.store.rows import (
     MAX_ERROR,
     MAX_VERSION,
-    DueRow,
     Override,
     Unreadable,
     read_run,
     run_from_text,
     version_at,
 )
+from dalga.store.selected import DueRow
 from dalga.store.statements import Ended, FoundRow, OldKey, Retried, Statements
 
 #: The trial's rows are due at this time, far from all other rows.

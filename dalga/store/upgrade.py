@@ -28,7 +28,7 @@ from dalga.errors import StartupError
 from dalga.model.duration import duration_from_text
 from dalga.model.zone import check_location
 from dalga.store.dialect import CopyingDialect, Cursor, Dialect
-from dalga.store.rows import TOKEN_LENGTH, DueRow, RunRow, Unreadable, read_run
+from dalga.store.rows import TOKEN_LENGTH, Unreadable, read_run
 from dalga.store.schema import (
     BACKUP,
     GO_COLUMNS,
@@ -38,6 +38,7 @@ from dalga.store.schema import (
     go_release,
     misfit,
 )
+from dalga.store.selected import DueRow, RunRow
 from dalga.store.versions import STATEMENTS, explained, in_place, time_of
 
 #: Rows that are copied at a time.
