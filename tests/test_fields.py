@@ -34,7 +34,8 @@ from dalga.model.writing import Column, Detail, Member
 from dalga.store.rows import read_job, terms_text
 from dalga.store.selected import JobRow
 from dalga.web.bodies import JSON, body_pairs
-from dalga.web.parameters import read_values, schedule_request
+from dalga.web.parameters import schedule_request
+from dalga.web.values import read_values
 from tests.examples import KEY, MINUTE, NOW
 
 #: A PUT with each parameter, which has another value than where it is left out.

@@ -43,7 +43,7 @@ DISPATCH = (
     *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "upkeep", "scheduler"),
 )
 WEB = (
-    *("errors", "bodies", "head", "cursors", "conditional", "parameters", "lists"),
+    *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),
     *("presentation", "request", "api", "server"),
 )
 FOLDERS = {
@@ -68,6 +68,7 @@ PURE = (
     "web.head",
     "web.cursors",
     "web.conditional",
+    "web.values",
     "web.parameters",
     "web.lists",
 )

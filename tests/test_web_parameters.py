@@ -21,7 +21,7 @@ from dalga.model.key import RawKey
 from dalga.model.options import CatchUp, IfExists, OnFailure
 from dalga.model.plan import Plan, RawRequest, ScheduleRequest, plan
 from dalga.model.zone import Gap, Overlap
-from dalga.web import parameters
+from dalga.web import values as web_values
 from dalga.web.bodies import FORM, JSON, MAX_PAIRS, MAX_VALUES
 from dalga.web.errors import UnknownResource, UnsupportedMediaType
 from dalga.web.lists import listing
@@ -354,11 +354,11 @@ class ParametersTests(SynchronousTestCase):
         """P7: a body may have thousands, and to guess what each one means takes its time."""
         guessed: list[str] = []
 
-        def guess(name: str, readers: object) -> str:
+        def guess(name: str, readers: object, elsewhere: object) -> str:
             guessed.append(name)
             return ""
 
-        self.patch(parameters, "_guess", guess)
+        self.patch(web_values, "_guess", guess)
         body = json.dumps({f"x{number}": number for number in range(1000)}).encode()
         error = self.assertRaises(InvalidRequest, schedule_request, b"", JSON, body)
         self.assertEqual(len(error.errors), MOST_MISTAKES)

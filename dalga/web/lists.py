@@ -21,7 +21,7 @@ from dalga.model.schedule import exact_timestamp
 from dalga.model.state import State
 from dalga.web.bodies import form_pairs
 from dalga.web.cursors import cursor_from_text
-from dalga.web.parameters import read_values
+from dalga.web.values import read_values
 
 #: The largest number of jobs on a page, and the number if no limit is given.
 MAX_PAGE = 1000

@@ -2,22 +2,22 @@
 A request's path -> `RawKey`; its query and body -> `RawRequest`, `RunTimes` and the like.
 Pure.
 
-The sentence of a refusal names the part of the request, what was given and what would do. Which of
-a job's parameters go together is judged in `dalga.model.plan.ScheduleRequest`.
+`dalga.web.values` reads the values. Which of a job's parameters go together is judged in
+`dalga.model.plan.ScheduleRequest`. The sentence of a refusal names the part of the request, what
+was given and what would do.
 """
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
-from dalga.errors import MOST_MISTAKES, SHOWN, InvalidRequest, all_of, pointer_to, shown
+from dalga.errors import InvalidRequest, pointer_to, shown
 from dalga.model.delivery import AS_CONFIGURED, Method, Payload, PayloadKind, Retry
 from dalga.model.duration import Duration
 from dalga.model.fields import READERS, RETRY_PARTS
@@ -46,6 +46,7 @@ from dalga.web.bodies import (
     unescaped,
 )
 from dalga.web.errors import UnknownResource
+from dalga.web.values import ShownOnly, read_values
 
 JOBS = b"/jobs/"
 
@@ -126,7 +127,7 @@ def schedule_request(
     if key is not None and media_type(content_type) == JSON:
         members = _without_key(members, key)
     given += members
-    return _request(read_values(given, READERS, "a job takes", _STATE, from_query))
+    return _request(read_values(given, READERS, "a job takes", _NOT_SET, from_query))
 
 
 def _without_key(members: Iterable[tuple[str, Value]], key: RawKey) -> Iterable[tuple[str, Value]]:
@@ -164,7 +165,7 @@ def changes(query: bytes, body: bytes, key: RawKey) -> dict[str, Any]:
             "a merge patch has its parameters in its JSON body alone: leave the query out"
         )
     given = [*_without_key(json_members(body), key)]
-    values = read_values(given, _CHANGED, "a change takes", _STATE, not_set=_not_changed)
+    values = read_values(given, _CHANGED, "a change takes", _NOT_CHANGED, elsewhere=_BY_OTHER_MEANS)
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 
@@ -229,7 +230,7 @@ def enablement(query: bytes, content_type: str | None, body: bytes) -> Enablemen
     :raises UnsupportedMediaType: for a body that is neither a form nor JSON.
     """
     given = [*form_pairs(query), *body_pairs(content_type, body, [MERGE_PATCH])]
-    values = read_values(given, _ENABLEMENT, "a change takes")
+    values = read_values(given, _ENABLEMENT, "a change takes", elsewhere=_BY_MERGE_PATCH)
     reason = values.pop("reason", None)
     if not values:
         raise InvalidRequest("there is nothing to change: give enable=true or disable=true")
@@ -328,6 +329,19 @@ _STATE = frozenset(
     }
 )
 
+#: The sentence on these keys in a PUT, and in a merge patch.
+_NOT_SET = ShownOnly(
+    _STATE,
+    "set by PUT",
+    ", and give first-run again if the job had one. A PUT schedules the job anew and enables it; "
+    "with if-exists=update, a job whose schedule is the same keeps its next run and its state",
+)
+_NOT_CHANGED = ShownOnly(
+    _STATE,
+    "changed by a merge patch",
+    " (a PATCH with disable=true disables a job, and a POST runs it)",
+)
+
 #: The parameters of a merge patch. A PUT's others have the job run at once, or say what becomes of
 #: the job that is there.
 _CHANGED: Mapping[str, Reader] = MappingProxyType(
@@ -341,6 +355,25 @@ _CHANGED: Mapping[str, Reader] = MappingProxyType(
 #: The parameters of a PATCH that is none.
 _ENABLEMENT: Mapping[str, Reader] = MappingProxyType(
     {"enable": boolean, "disable": boolean, "reason": reason}
+)
+
+#: How a job is given the parameters of a merge patch, for a PATCH that is none.
+_BY_MERGE_PATCH: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(_CHANGED, f"a merge patch has one, with the header Content-Type: {MERGE_PATCH}")
+)
+
+#: How a job is given some parameters that a merge patch does not take.
+_BY_OTHER_MEANS: Mapping[str, str] = MappingProxyType(
+    {
+        **{
+            name: f"it is a part of retry: give an object with {part} as retry"
+            for name, part in RETRY_PARTS.items()
+        },
+        **dict.fromkeys(
+            _ENABLEMENT,
+            f"a PATCH that is no merge patch has one, without the Content-Type {MERGE_PATCH}",
+        ),
+    }
 )
 
 #: The parameters of a POST that runs its body once: how a job runs once, and is seen after that.
@@ -366,152 +399,6 @@ _RUN_TIMES: Mapping[str, Reader] = MappingProxyType({**_WHICH, "count": listed})
 
 #: The parameters of a preview.
 _PREVIEW: Mapping[str, Reader] = MappingProxyType({**READERS, **_WHICH})
-
-
-def read_values(
-    given: Iterable[tuple[str, Value]],
-    readers: Mapping[str, Reader],
-    takes: str,
-    state: Container[str] = (),
-    from_query: int = 0,
-    not_set: Callable[[Iterable[str]], str] | None = None,
-) -> dict[str, Any]:
-    """
-    Read each parameter that was given.
-
-    :param from_query: how many of them, the first ones, are no members of a body. A mistake of such
-        a parameter has no JSON pointer.
-    :param takes: the words before the list of all parameters, in the sentence on an unknown one.
-    :param state: names of a job's state, for the sentence on these.
-    :param not_set: gives that sentence; None for that of a PUT.
-    :raises InvalidRequest: for a parameter that is unknown, repeated or not understood.
-    """
-    values: dict[str, _Given] = {}
-    mistakes: list[InvalidRequest] = []
-    states: dict[str, _Given] = {}
-    of_state = 0  # the place of the sentence on them among the mistakes
-    for place, (spelled, value) in enumerate(given):
-        one = _Given(spelled, value, place >= from_query)
-        name = spelled.replace("_", "-")
-        if len(mistakes) >= MOST_MISTAKES:
-            break
-        if name in readers and name not in values:
-            values[name] = one
-        elif name in readers:
-            twice = _as(name, values[name].value, value)
-            mistakes.append(one.mistake(f"{name} is given twice{twice}: give it once"))
-        elif name not in state:
-            mistakes.append(
-                one.mistake(
-                    f"there is no parameter {shown(spelled)}{_guess(spelled, readers)}: "
-                    f"{takes} {', '.join(readers)}"
-                )
-            )
-        else:
-            of_state = of_state if states else len(mistakes)
-            states.setdefault(spelled, one)
-    if states:
-        sentence = (not_set or _not_set)(states)
-        mistakes.insert(of_state, all_of([one.mistake(sentence) for one in states.values()]))
-    read: dict[str, Any] = {}
-    for name, one in values.items():
-        try:
-            read[name] = readers[name](name, one.value)
-        except InvalidRequest as mistake:
-            mistakes.append(one.of(mistake))
-    if mistakes:
-        raise all_of(mistakes)
-    return read
-
-
-class _Given(NamedTuple):
-    """A parameter as it was given."""
-
-    spelled: str
-    value: Value
-    #: Whether it is a member of a JSON body, so that a pointer can name it.
-    is_member: bool
-
-    def mistake(self, sentence: str) -> InvalidRequest:
-        return self.of(InvalidRequest(sentence))
-
-    def of(self, mistake: InvalidRequest) -> InvalidRequest:
-        """The mistake of a value, as one of the whole request."""
-        if not self.is_member:
-            return InvalidRequest(str(mistake))
-        return mistake.within(self.spelled)
-
-
-def _as(name: str, before: Value, value: Value) -> str:
-    """The two values of a parameter that is given twice, unless they may be secrets."""
-    if name in _SECRET and (isinstance(before, str) or isinstance(value, str)):
-        return ""
-    return f", as {shown(as_text(before))} and as {shown(as_text(value))}"
-
-
-#: Parameters whose values no sentence repeats.
-_SECRET = frozenset({"payload", "payload-base64", "headers"})
-
-
-def _not_set(names: Iterable[str]) -> str:
-    """
-    The sentence on keys of a job's state that are given to a PUT: on all of them, so that a client
-    finds them out at once.
-    """
-    once = dict.fromkeys(names)
-    verb, them = ("are", "them") if len(once) > 1 else ("is", "it")
-    return (
-        f"{', '.join(map(shown, once))} {verb} shown by GET and not set by PUT: leave {them} out, "
-        "and give first-run again if the job had one. A PUT schedules the job anew and enables it; "
-        "with if-exists=update, a job whose schedule is the same keeps its next run and its state"
-    )
-
-
-def _not_changed(names: Iterable[str]) -> str:
-    """`_not_set` for a merge patch."""
-    once = dict.fromkeys(names)
-    verb, them = ("are", "them") if len(once) > 1 else ("is", "it")
-    return (
-        f"{', '.join(map(shown, once))} {verb} shown by GET and not changed by a merge patch: "
-        f"leave {them} out (a PATCH with disable=true disables a job, and a POST runs it)"
-    )
-
-
-def _guess(name: str, readers: Iterable[str]) -> str:
-    """What may have been meant by an unknown name, in brackets; empty if nothing is like it."""
-    if name.startswith("{"):
-        return " (JSON needs the header Content-Type: application/json)"
-    spelled = name[:SHOWN].lower().replace("_", "-")
-    if readers is _ENABLEMENT and spelled in _CHANGED:
-        return f" (a merge patch has one, with the header Content-Type: {MERGE_PATCH})"
-    if readers is _CHANGED and spelled in _ENABLEMENT:
-        return f" (a PATCH that is no merge patch has one, without the Content-Type {MERGE_PATCH})"
-    if readers is _CHANGED and spelled in RETRY_PARTS:
-        return f" (it is a part of retry: give an object with {RETRY_PARTS[spelled]} as retry)"
-    readers = list(readers)
-    if MEANT.get(spelled) in readers:
-        return f" (did you mean {MEANT[spelled]}?)"
-    close = difflib.get_close_matches(spelled, readers, n=1, cutoff=0.7)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-#: Other programs' names for some parameters, if their letters are too unlike ours to tell.
-MEANT: Mapping[str, str] = {
-    "at": "first-run",
-    "delay": "interval",
-    "end": "until",
-    "first-run": "at",
-    "interval": "delay",
-    "every": "interval",
-    "now": "immediate",
-    "once": "one-off",
-    "repeat": "count",
-    "start": "first-run",
-    "time-zone": "location",
-    "times": "count",
-    "timezone": "location",
-    "tz": "location",
-}
 
 
 def _request(values: Mapping[str, Any]) -> RawRequest:
