@@ -450,7 +450,7 @@ class ConcurrencyTests(EngineTestCase):
         await store.claim(9, LONG)  # which makes a connection
         await store.delete(KEY)  # which makes another one, for the API
         said = replace(NOW, payload=Payload(b"a"), tags=("b", "c"))
-        for request, puts, claims, ends in ((NOW, (4, 4), 3, 3), (said, (6, 9), 4, 5)):
+        for request, puts, claims, ends in ((NOW, (4, 4), 3, 3), (said, (6, 9), 4, 9)):
             for statements in puts:
                 put = partial(store.put, KEY, request)
                 self.assertEqual(await self.asked(put), statements)
@@ -588,6 +588,32 @@ class ConcurrencyTests(EngineTestCase):
         self.assertEqual((await store.counts()).total, 1)
         self.assertEqual(await self.record(store, [(locked, Delete())]), [])
         self.assertEqual((await store.counts()).total, 0)
+
+    async def test_a_locked_row_beside_a_job_holds_up_no_other_record(self) -> None:
+        """The same for a row of details or of tags, and for the claim of a job that is deleted."""
+        store = self.open_store()
+        request = replace(NOW, tags=("a", "b"), description="c")
+        request = replace(NOW, tags=("a", "b"), description="c")
+        for table in ("dalga_details", "dalga_tags WHERE tag = 'b'"):
+            for path in ("a", "b"):
+                await store.put(JobKey(path, "1"), request)
+            locked, free = (await store.claim(9, LONG)).runs
+            which = f"{table} {'AND' if 'WHERE' in table else 'WHERE'} id = {locked.row}"
+            with closing(self.connect()) as stranger:
+                stranger.cursor().execute(f"SELECT * FROM {which} FOR UPDATE")
+                waits, free_end = ended(locked, Delete()), ended(free, Delete())
+                recorded = await store.record([waits, free_end])
+                self.assertEqual(recorded, Recorded(written=[free_end], postponed=[waits]))
+                # The end of another instance's run, which the user has deleted, is not heard of.
+                await store.delete(locked.key)
+                self.end_leases()
+                self.assertEqual((await store.claim(9, LONG)).runs, [])
+                stranger.rollback()
+            self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(1,)])
+            self.end_leases()
+            self.assertEqual((await store.claim(9, LONG)).runs, [])
+            for name in ("dalga", "dalga_details", "dalga_tags"):
+                self.assertEqual(self.sql(f"SELECT COUNT(*) FROM {name}"), [(0,)])
 
     async def test_a_locked_row_of_another(self) -> None:
         """P2: a row that another instance has claimed since is not waited for."""

@@ -13,6 +13,7 @@ has nothing there, over one that had nothing, takes no statement more.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -135,6 +136,26 @@ class DetailRows:
             self.remove(cursor, [row.id], DETAILED)
         else:
             self._write_details(cursor, [written._replace(row=row._replace(extras=extras))])
+
+    def locked(self, cursor: Cursor, ids: Sequence[int], extras: int) -> set[int]:
+        """
+        Those of some jobs of which another session has locked a row, by the ids of the jobs' rows.
+        This transaction has the jobs' own rows locked, so the other session is a stranger's.
+
+        :param extras: which kinds of rows there may be.
+        """
+        found: set[int] = set()
+        if not self._dialect.skip_locked:
+            return found
+        sql = self._sql
+        for kind, find, lock in (
+            (DETAILED, sql.find_details, sql.lock_details),
+            (TAGGED, sql.find_tags, sql.lock_tags),
+        ):
+            if extras & kind:
+                free = Counter(row.number for row in lock.fetch(cursor, ids))
+                found.update(Counter(row.number for row in find.fetch(cursor, ids)) - free)
+        return found
 
     def remove(self, cursor: Cursor, ids: Sequence[int], extras: int) -> None:
         """

@@ -158,6 +158,9 @@ class Dialect(Protocol):
     def delete_rows(self, fields: tuple[str, ...], condition: str) -> Statement:
         """A statement that deletes rows, each by its ``row_id`` and ``row_token``: its fields."""
 
+    def by_index(self, name: str) -> str:
+        """Behind a table's name: which index is to be used. Empty on SQLite, which finds it."""
+
     def delete_by_id(self, suffix: str, index: str) -> Statement:
         """
         A statement that deletes the rows of jobs from another table.

@@ -595,6 +595,9 @@ class MySQL:
             WHERE {condition}
             """)
 
+    def by_index(self, name: str) -> str:
+        return f" FORCE INDEX ({name})"
+
     def delete_by_id(self, suffix: str, index: str) -> Statement:
         table = self.named(suffix)
         return self.prepare(f"""

@@ -132,7 +132,7 @@ class _Leases(NamedTuple):
 
     #: What rows hold, by their ids.
     read: dict[int, LeaseRow | None]
-    #: Rows that have the run's token, but are locked by somebody.
+    #: Rows that have the run's token, but are locked by somebody, or have locked rows beside them.
     locked: set[int]
     #: The rest is a `Timed` without its result.
     now: datetime | None
@@ -141,6 +141,23 @@ class _Leases(NamedTuple):
 
     def timed(self, recorded: Recorded) -> Timed[Recorded]:
         return Timed(recorded, self.now, self.sent, self.received)
+
+
+class _ToWrite(NamedTuple):
+    """What a record writes."""
+
+    recorded: Recorded
+    #: Ends of runs whose rows have another token, or are gone.
+    others: list[End]
+    batches: defaultdict[Statement, list[EndRow]]
+    #: Of jobs that are removed: the ids of their rows, by which kinds of rows they have in other
+    #: tables.
+    gone: defaultdict[int, list[int]]
+
+    @classmethod
+    def nothing(cls) -> _ToWrite:
+        """To be filled."""
+        return cls(Recorded(), [], defaultdict(list), defaultdict(list))
 
 
 class Runs:
@@ -336,8 +353,11 @@ class Runs:
         """
         sql, token, now = self._sql, claim.token, claim.now
         if row.override == Override.DELETED:
-            sql.drop.execute(cursor, id=row.id, token=token)
-            self._details.remove(cursor, [row.id], kinds_of(row.extras))
+            kinds = kinds_of(row.extras)
+            # Else a claim drops the row when this lease has ended.
+            if not self._details.locked(cursor, [row.id], kinds):
+                sql.drop.execute(cursor, id=row.id, token=token)
+                self._details.remove(cursor, [row.id], kinds)
             return None
         try:
             if is_true("disabled", row.disabled):
@@ -416,9 +436,8 @@ class Runs:
         call = Call()
 
         def work(cursor: Cursor) -> Timed[Recorded]:
-            recorded = Recorded()
             leases = self._read_leases(cursor, [end.run for end in ends])
-            others = self._record_held(cursor, ends, leases, recorded)
+            recorded, others = self._record_held(cursor, ends, leases)
             already = self._recorded_already(cursor, others, unsure)
             for end in others:
                 (recorded.already if end.run.row in already else recorded.lost).append(end)
@@ -436,17 +455,31 @@ class Runs:
         return self._lane.run_timed(work, call).addCallbacks(done, failed)
 
     def _record_held(
-        self, cursor: Cursor, ends: list[End], leases: _Leases, recorded: Recorded
-    ) -> list[End]:
+        self, cursor: Cursor, ends: list[End], leases: _Leases
+    ) -> tuple[Recorded, list[End]]:
         """
         Write the ends of the runs whose rows have still the run's token.
 
-        :param recorded: gets these ends, and those of rows that are locked.
-        :return: the ends of runs whose rows have another token, or are gone.
+        :return: what became of these ends, and of those of rows that are locked; and the ends of
+            runs whose rows have another token, or are gone.
         """
-        others: list[End] = []
-        gone: defaultdict[int, list[int]] = defaultdict(list)
-        batches: defaultdict[Statement, list[EndRow]] = defaultdict(list)
+        to_write = self._to_write(ends, leases)
+        locked: set[int] = set()
+        for kinds, ids in to_write.gone.items():
+            locked |= self._details.locked(cursor, ids, kinds)
+        if locked:
+            leases.locked.update(locked)
+            to_write = self._to_write(ends, leases)
+        for statement, rows in to_write.batches.items():
+            if statement.execute(cursor, rows) != len(rows):
+                raise Conflict("a lease changed hands between two statements")
+        for kinds, ids in to_write.gone.items():
+            self._details.remove(cursor, ids, kinds)
+        return to_write.recorded, to_write.others
+
+    def _to_write(self, ends: list[End], leases: _Leases) -> _ToWrite:
+        """What is to be written of ends, and what becomes of each then."""
+        recorded, others, batches, gone = to_write = _ToWrite.nothing()
         now = leases.now or self._clock.at(leases.sent)  # there if there are leases
         for end in ends:
             row = end.run.row
@@ -468,12 +501,7 @@ class Runs:
             batches[statement].append(values)
             if lease.extras and isinstance(values, Ended):
                 gone[kinds_of(lease.extras)].append(row)
-        for statement, rows in batches.items():
-            if statement.execute(cursor, rows) != len(rows):
-                raise Conflict("a lease changed hands between two statements")
-        for kinds, ids in gone.items():
-            self._details.remove(cursor, ids, kinds)
-        return others
+        return to_write
 
     def _read_leases(self, cursor: Cursor, runs: list[Run]) -> _Leases:
         """What the rows of runs hold, and which rows have the run's token but are locked."""

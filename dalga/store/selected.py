@@ -160,7 +160,7 @@ class InstancesRow(NamedTuple):
 
 
 class NumberRow(NamedTuple):
-    """How many rows there are."""
+    """A number: how many rows there are, or an id."""
 
     number: int
 

@@ -239,6 +239,9 @@ class SQLite:
             ) AND {condition}
             """)
 
+    def by_index(self, name: str) -> str:
+        return ""
+
     def delete_by_id(self, suffix: str, index: str) -> Statement:
         return self.prepare(f"DELETE FROM {self.named(suffix)} WHERE id IN ([%(id)s, ...])")
 

@@ -487,6 +487,33 @@ class Statements:
         return self._dialect.delete_by_id(TAGS, "id")
 
     @cached_property
+    def find_details(self) -> Select[NumberRow]:
+        return self._ids_in(DETAILS, "PRIMARY")
+
+    @cached_property
+    def lock_details(self) -> Select[NumberRow]:
+        return self._ids_in(DETAILS, "PRIMARY", self._dialect.skip_locked)
+
+    @cached_property
+    def find_tags(self) -> Select[NumberRow]:
+        return self._ids_in(TAGS, "id")
+
+    @cached_property
+    def lock_tags(self) -> Select[NumberRow]:
+        return self._ids_in(TAGS, "id", self._dialect.skip_locked)
+
+    def _ids_in(self, suffix: str, index: str, lock: str = "") -> Select[NumberRow]:
+        """The ids of jobs in another table, once for each of its rows."""
+        dialect = self._dialect
+        return self._select(
+            NumberRow,
+            f"""
+            SELECT id AS number FROM {dialect.named(suffix)}{dialect.by_index(index)}
+            WHERE {ANY_ID}{lock}
+            """,
+        )
+
+    @cached_property
     def settle(self) -> Statement:
         return self._dialect.prepare(f"""
             UPDATE {self._table}{self._dialect.by_id} SET extras = extras & ~{STALE} WHERE {ANY_ID}
