@@ -4,9 +4,8 @@ What the API can do with jobs. `dalga.web` asks, `dalga.store` does: neither HTT
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -16,11 +15,10 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock, maybe
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from dalga.allowed import ALLOWED_BY_DEFAULT, Allowed
 from dalga.counting import Counting
-from dalga.errors import DalgaError, InvalidRequest, StoreUnavailable, shown
+from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
-from dalga.model.address import DEFAULT_ENDPOINT
-from dalga.model.delivery import MAX_PAYLOAD, Payload
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, RawKey
@@ -76,25 +74,6 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointShown:
-    """An endpoint of the configuration, without its secrets."""
-
-    name: str
-    #: Without a user and a password.
-    baseurl: str
-    #: The time limit of a POST, in seconds.
-    timeout: float
-    #: The path of the file with the CAs that are trusted; "" for the system's CAs.
-    ca: str
-    #: The names of the headers that each POST has from the configuration.
-    headers: tuple[str, ...]
-    #: The statuses by which a run is done, a job is removed, and a run is given up.
-    success: str
-    gone: str
-    give_up: str
-
-
-@dataclass(frozen=True, slots=True)
 class Timetable:
     """Run times, and the zone by whose clock they are shown."""
 
@@ -122,8 +101,7 @@ class Operations:
     :param random_octets: gives so many random octets, for generated names.
     :param tzdata: the version of the time zone database that is used.
     :param piece: see `Counting`.
-    :param endpoints: those of the configuration, the default one first.
-    :param max_payload: how long a job's payload may be, in octets.
+    :param allowed: what the configuration allows jobs.
     :param worker: which worker of its daemon this instance is, and of how many; None if the daemon
         has no workers.
     """
@@ -142,8 +120,7 @@ class Operations:
         random_octets: Callable[[int], bytes] = os.urandom,
         piece: int = PIECE,
         worker: tuple[int, int] | None = None,
-        endpoints: Sequence[EndpointShown] = (),
-        max_payload: int = MAX_PAYLOAD,
+        allowed: Allowed = ALLOWED_BY_DEFAULT,
         look: Callable[[RawKey], Here] = lambda key: Here(),
     ) -> None:
         self._store = store
@@ -158,12 +135,7 @@ class Operations:
         self._tzdata = tzdata
         self._random_octets = random_octets
         self._worker = worker or (None, None)
-        self.endpoints = endpoints
-        #: By the endpoints' names, how long (seconds) a request may take.
-        self._timeouts = {DEFAULT_ENDPOINT: math.inf} | {
-            each.name: each.timeout for each in endpoints
-        }
-        self.max_payload = max_payload
+        self.allowed = allowed
         self._counting = Counting(store, reactor, piece)
         # One timetable at a time: each thread that computes slows the reactor's thread down.
         self._turn = DeferredLock()
@@ -180,7 +152,7 @@ class Operations:
             not known then.
         """
         valid = JobKey(*key)
-        self.check(request)
+        self.allowed.check(request)
         put = self._store.put(valid, ScheduleRequest.of(request), self._variation(), precondition)
         return await self._shielded(put.addCallback(self._scheduled, request.if_exists))
 
@@ -201,15 +173,11 @@ class Operations:
 
         def change(job: Job) -> ScheduleRequest:
             request = patched(job, given)
-            if not self._CONFIGURED.isdisjoint(given):
-                self.check(request)
+            self.allowed.check_change(request, given)
             return ScheduleRequest.of(request)
 
         changed = self._store.patch(JobKey(*key), change, self._variation(), precondition)
         return await self._shielded(changed.addCallback(self._patched, given))
-
-    #: The parameters that `check` is about. Others can be changed in any configuration.
-    _CONFIGURED = frozenset({"endpoint", "timeout", "payload", "payload_base64"})
 
     async def once(self, path: str, request: RawRequest, idempotency: Idempotency | None) -> Job:
         """
@@ -224,7 +192,7 @@ class Operations:
         """
         name = generated_name(self._store.clock.now(), self._random_octets(RANDOM_OCTETS))
         key = JobKey(path, name)
-        self.check(request)
+        self.allowed.check(request)
         made = self._store.once(key, ScheduleRequest.of(request), idempotency)
         return await self._shielded(made.addCallback(self._made))
 
@@ -300,7 +268,7 @@ class Operations:
         if state_of(job, now) is State.WAITING:
             counts = await self._shielded(self._store.counts(0, 0))
             lag = Lag(counts.lag, counts.instances)
-        no_endpoint = self.problem(job) if isinstance(job, Job) else None
+        no_endpoint = self.allowed.problem(job) if isinstance(job, Job) else None
         return why(job, now, self._look(key), lag, no_endpoint)
 
     async def run_times(self, key: RawKey, limit: int, after: datetime | None) -> Timetable:
@@ -331,7 +299,7 @@ class Operations:
         :raises InvalidRequest: for a request that is refused.
         :raises StoreUnavailable: if the database, whose clock counts, can't be reached.
         """
-        self.check(request)
+        self.allowed.check(request)
         now = await self._shielded(self._store.now())
         then = now if after is None else min(after, now)
 
@@ -370,41 +338,6 @@ class Operations:
             worker=self._worker[0],
             workers=self._worker[1],
         )
-
-    def problem(self, job: Job) -> str | None:
-        """Why this instance can't run a job that another instance may run; None if it can."""
-        if job.options.endpoint in self._timeouts:
-            return None
-        return f"its endpoint {job.options.endpoint!r} is not in the configuration of this instance"
-
-    def check(self, request: RawRequest) -> None:
-        """
-        :raises InvalidRequest: for an endpoint that the configuration has not, and for more than
-            the configuration allows.
-        """
-        name = DEFAULT_ENDPOINT if request.endpoint is None else request.endpoint
-        if name not in self._timeouts:
-            known = ", ".join(self._timeouts)
-            raise InvalidRequest(
-                f"endpoint is {shown(name)}, which is not in the configuration of this instance: "
-                f"it takes {known}",
-                "/endpoint",
-            )
-        most, timeout = self._timeouts[name], request.timeout
-        if timeout is not None and timeout.total_seconds() > most:
-            raise InvalidRequest(
-                f"timeout is {timeout.total_seconds():g} s, longer than that of the endpoint "
-                f"{name!r} in the configuration: it takes {most:g} s at most",
-                "/timeout",
-            )
-        for parameter in ("payload", "payload_base64"):
-            payload: Payload | None = getattr(request, parameter)
-            if payload is not None and len(payload.octets) > self.max_payload:
-                raise InvalidRequest(
-                    f"{parameter.replace('_', '-')} has {len(payload.octets)} octets: it takes "
-                    f"{self.max_payload} at most (maxPayload in [jobs])",
-                    f"/{parameter}",
-                )
 
     def stop(self) -> None:
         """Stop counting in the background."""

@@ -28,6 +28,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from dalga import __version__
+from dalga.allowed import Allowed, EndpointShown
 from dalga.config.endpoints import section_of
 from dalga.config.sections import Config, EndpointConfig, MySQLConfig, SQLiteConfig
 from dalga.daemon import Daemon
@@ -38,7 +39,7 @@ from dalga.listening import BACKLOG, listen
 from dalga.log import logger
 from dalga.model.address import as_in_url
 from dalga.model.run import RunPolicy
-from dalga.operations import EndpointShown, Operations
+from dalga.operations import Operations
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.endpoints import Endpoints
 from dalga.outgoing.trust import Trust
@@ -181,8 +182,10 @@ def build(
         variation=lambda: settings.policy.variation(random),
         tzdata=fixed.zones.version,
         worker=place,
-        endpoints=[shown_endpoint(name, each) for name, each in settings.endpoints.items()],
-        max_payload=settings.max_payload,
+        allowed=Allowed(
+            endpoints=tuple(shown_endpoint(*each) for each in settings.endpoints.items()),
+            max_payload=settings.max_payload,
+        ),
     )
     site = make_site(
         operations=operations,
@@ -190,7 +193,6 @@ def build(
         idle_timeout=settings.idle_timeout,
         arrival_timeout=settings.arrival_timeout,
         max_connections=room_for_clients(slots, len(settings.endpoints)),
-        max_payload=settings.max_payload,
     )
     ports = [
         reactor.adoptStreamPort(listener.fileno(), listener.family, site)

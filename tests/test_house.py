@@ -64,6 +64,7 @@ PURE = (
     "dispatch.claimsize",
     "dispatch.shares",
     "dispatch.waiting",
+    "allowed",
     "web.bodies",
     "web.head",
     "web.cursors",
@@ -75,6 +76,7 @@ PURE = (
 APPLICATION = (
     *(f"dispatch.{name}" for name in DISPATCH),
     "counting",
+    "allowed",
     "operations",
     *(f"web.{name}" for name in WEB),
     "files",

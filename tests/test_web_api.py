@@ -32,6 +32,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 from zope.interface import implementer
 
+from dalga.allowed import Allowed, EndpointShown
 from dalga.errors import IdempotencyReused, JobDisabled, JobNotFound, StoreUnavailable
 from dalga.model.delivery import MAX_PAYLOAD, Disabling, Notes
 from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
@@ -43,7 +44,7 @@ from dalga.model.patch import replanned
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.precondition import UNREADABLE, Precondition
 from dalga.model.why import Here
-from dalga.operations import EndpointShown, Operations
+from dalga.operations import Operations
 from dalga.store import Change, Counts, Made, Page
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
@@ -363,7 +364,7 @@ class APITestCase(TestCase):
             lambda: 7,
             "host-1",
             tzdata="2026f",
-            endpoints=ENDPOINTS,
+            allowed=Allowed(ENDPOINTS),
         )
         self.site = make_site(self.jobs, self.clock, max_connections=self.max_connections)
         #: Fires for each connection when the server has lost it.
@@ -1066,7 +1067,7 @@ class EndpointTests(APITestCase):
         await self.ask(b"PUT /jobs/a/b?interval=60&endpoint=billing")
         before = await self.shown()
         self.assertNotIn("problem", before)
-        self.jobs._timeouts = {"default": 10.0}
+        self.jobs.allowed = Allowed(ENDPOINTS[:1])
         problem = "its endpoint 'billing' is not in the configuration of this instance"
         self.assertEqual(await self.shown(), {**before, "problem": problem})
         page = await self.ask(b"GET /jobs")

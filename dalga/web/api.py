@@ -97,7 +97,7 @@ class Api:
         request.refuse_idempotency()
         job = await self._operations.trigger(job_key(request.path))
         # The Go original has no charset in this answer.
-        return request.answer(HTTPStatus.OK, JSON, job_json(job, self._operations.problem))
+        return request.answer(HTTPStatus.OK, JSON, job_json(job, self._operations.allowed.problem))
 
     @app.route("/jobs/<job:target>", methods=["DELETE"])
     async def cancel(self, request: ApiRequest, target: str) -> bytes:
@@ -127,7 +127,7 @@ class Api:
         """Run a payload once, as a new job with a generated name."""
         path = job_path(request.path)
         request.refuse_preconditions()
-        check_payload(request.body, self._operations.max_payload)
+        check_payload(request.body, self._operations.allowed.max_payload)
         parameters = once_request(request.query, request.content_type, request.body)
         job = await self._operations.once(path, parameters, request.idempotency)
         answer = self._answer(request, HTTPStatus.CREATED, job)
@@ -154,7 +154,7 @@ class Api:
         """List jobs, a page at a time."""
         query = listing(request.query)
         page = await self._operations.page(query)
-        problem_of = self._operations.problem
+        problem_of = self._operations.allowed.problem
         if page.last is None:
             return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, None, problem_of))
         cursor = cursor_text(page.last, query.filters)
@@ -179,7 +179,7 @@ class Api:
     @app.route("/endpoints", methods=["GET"])
     async def endpoints(self, request: ApiRequest) -> bytes:
         """List the endpoints of the configuration."""
-        shown = endpoints_json(self._operations.endpoints)
+        shown = endpoints_json(self._operations.allowed.endpoints)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
@@ -196,7 +196,7 @@ class Api:
 
     def _answer(self, request: ApiRequest, status: HTTPStatus, job: Job | UnreadableJob) -> bytes:
         """Answer with a job and its ETag. A row that can't be understood has none."""
-        body = request.answer(status, CONTENT_TYPE, job_json(job, self._operations.problem))
+        body = request.answer(status, CONTENT_TYPE, job_json(job, self._operations.allowed.problem))
         if isinstance(job, Job):
             request.responseHeaders.setRawHeaders(b"ETag", [etag(job.version)])
         return body

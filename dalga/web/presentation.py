@@ -13,6 +13,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from dalga.allowed import EndpointShown
 from dalga.model.fields import shown_parameters
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import RawKey
@@ -20,7 +21,7 @@ from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
 from dalga.model.why import Why
 from dalga.model.writing import Written
 from dalga.model.zone import Occurrence, Zone
-from dalga.operations import EndpointShown, Status, Timetable
+from dalga.operations import Status, Timetable
 from dalga.store import Page
 from dalga.web.errors import Problem
 

@@ -77,14 +77,12 @@ def make_site(
     idle_timeout: float = IDLE_TIMEOUT,
     arrival_timeout: float = ARRIVAL_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
-    max_payload: int = MAX_PAYLOAD,
 ) -> ApiSite:
     """
     :param reactor: for the time-outs of connections.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
     :param max_connections: how many connections there may be at once.
-    :param max_payload: how long the payload of a job may be, in octets.
     :return: the factory to listen with.
     """
     return ApiSite(
@@ -93,7 +91,7 @@ def make_site(
         idle_timeout,
         arrival_timeout,
         max_connections,
-        largest_body(max_payload),
+        largest_body(operations.allowed.max_payload),
     )
 
 
