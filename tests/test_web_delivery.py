@@ -53,7 +53,7 @@ class ShownTests(DeliveryTestCase):
                 *("path", "body", "interval", "next_run", "next_sched"),
                 *("count", "successes", "timeout", "on_end"),
                 *("payload", "content_type", "headers", "method", "retry", "tags", "description"),
-                "disabled",
+                *("disabled", "disabled_since"),
             ],
         )
 
@@ -76,7 +76,7 @@ class ShownTests(DeliveryTestCase):
         del shown["next_run"]
         for change, sentence in (
             ({}, "headers has null for 'X-A': a header that is redacted in answers has to be"),
-            ({"headers": {"X-A": "s"}}, "redact has payload, and no payload is given: answers do"),
+            ({"headers": {"X-A": "s"}}, "redact has payload, and no payload is given: give the"),
             ({"headers": {}, "payload": "s"}, "redact has 'x-a', and headers has no such header"),
         ):
             body = json.dumps({**shown, **change}).encode()

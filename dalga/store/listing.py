@@ -41,10 +41,10 @@ SCANNED = 2_000
 
 #: A page begins no slice after this time, in seconds of the steady clock. On SQLite a claim may
 #: wait for a page that is under way.
-PATIENCE = 0.007
+PATIENCE = 0.005
 
 #: How many rows the first slice has at least, and another one at most, unless the page has more.
-FIRST, SLICE = 100, 500
+FIRST, SLICE = 100, 250
 
 #: The details of one page, in octets. A page ends before a job whose details would be more.
 PAGED = 2**20
