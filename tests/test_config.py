@@ -1217,6 +1217,11 @@ class HeaderTests(ConfigTestCase):
         for ending, written, expected in [
             (
                 ".ini",
+                "[endpoint headers]\nbaseurl = http://elsewhere",
+                "ini: [endpoint headers] baseurl is a key of an endpoint and no header, and no",
+            ),
+            (
+                ".ini",
                 "[endpoint]\nheaders = X-Key: s3cret",
                 f"ini: [endpoint] headers (not shown): {line}",
             ),

@@ -80,6 +80,18 @@ class FieldsTests(DaemonTestCase):
                 found = await self.get(url)
                 self.assertEqual({member: found[member] for member in expected}, expected, name)
 
+    async def test_the_largest_payload(self) -> None:
+        """What the configuration says of payloads holds for PUT, PATCH and POST."""
+        _, base = await self.start(jobs={"maxPayload": "16"})
+        url = f"{base}/jobs/a/b"
+        for size, put, patched, posted in ((16, 201, 200, 201), (17, 400, 400, 413)):
+            payload = "a" * size
+            said = json.dumps({"interval": 60, "payload": payload})
+            await self.write("PUT", url, said, JSON, put)
+            await self.write("PATCH", url, json.dumps({"payload": payload}), PATCH, patched)
+            await self.write("POST", f"{base}/jobs/a", payload, {}, posted)
+        self.assertEqual((await self.get(url))["payload"], "a" * 16)
+
     async def test_what_is_redacted_is_still_sent(self) -> None:
         """Also after a PATCH of something else."""
         url = f"{await self.start_here()}/jobs/a/b"

@@ -203,6 +203,7 @@ class RowTests(SynchronousTestCase):
             ({"headers": {"a": "b"}}, None),
             ({"headers": 1}, None),
             ({"headers": [1]}, None),
+            ({"headers": {"ab": "c"}}, None),
             ({"headers": [["Host", "b"]]}, None),
             ({"headers": [["a", "b\nc"]]}, None),
             ({"headers": [["a", None]]}, None),

@@ -71,6 +71,12 @@ class Headers:
                     'shown): it takes ASCII letters, digits and -, such as X-Api-Key = "..."'
                 )
             where = f"{path}: [{table}] {name}"
+            if name.lower() == "baseurl":
+                # Somebody means an endpoint of the name "headers": its jobs would go elsewhere.
+                raise ConfigError(
+                    f"{where} is a key of an endpoint and no header, and no endpoint can be called "
+                    f"{HEADERS[1]}: choose another name for it"
+                )
             value = _value(name, entry.text, where, entry.kind)
             if name.lower() in self.given:
                 raise ConfigError(f"{where} is there twice, leave one of them")

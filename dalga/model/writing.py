@@ -242,6 +242,10 @@ _RETRY_BOUNDS = {
 
 
 def _load_headers(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 for pair in value
+    ):
+        raise ValueError(f"{value!r:.40} are no pairs of names and values")
     return headers("headers", Members((name, text) for name, text in value))
 
 
