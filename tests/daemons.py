@@ -112,13 +112,16 @@ class Hit:
         return datetime.strptime(self.headers["dalga-sched"], "%Y-%m-%dT%H:%M:%S%z")
 
 
+#: A status, or a status and a Retry-After, or a status and headers.
+Answer = int | tuple[int, str | dict[str, str]]
+
+
 @dataclass
 class Recorder(Resource):
     """
     The endpoint: answers with what `answer` says, and writes all down.
 
-    :param answer: gives a status, or a status and a Retry-After; a status and headers; or a
-        Deferred of one of these.
+    :param answer: gives an `Answer`, or a Deferred of one.
     """
 
     seconds: Callable[[], float]
@@ -148,7 +151,7 @@ class Recorder(Resource):
 
         request.notifyFinish().addBoth(over)
 
-        def finish(answer: int | tuple[int, str | dict[str, str]]) -> None:
+        def finish(answer: Answer) -> Answer:
             hit.end = self.seconds()
             status, given = answer if isinstance(answer, tuple) else (answer, {})
             headers = {"retry-after": given} if isinstance(given, str) else given
@@ -158,6 +161,7 @@ class Recorder(Resource):
                     request.setHeader(name, value)
                 request.finish()
             self._look()
+            return answer  # for other requests that wait for the same Deferred
 
         answer = self.answer(hit)
         (answer if isinstance(answer, Deferred) else succeed(answer)).addCallback(finish)

@@ -45,6 +45,7 @@ from faults.endpoint import (
     Redirect,
     message,
 )
+from faults.history import says
 from faults.proxy import MOST_HELD, Proxy
 from tests.stores import EngineTestCase, each_engine, server
 from tests.test_endpoint import EndpointCase, a_certificate, a_run
@@ -177,6 +178,7 @@ class EndpointTests(WireCase):
                 "instance": "here-1",
                 "status": 200,
                 "begun": None,
+                "says": says("POST", "", "ö".encode()),
             },
         )
         self.assertTrue(before <= times[0] <= times[1] <= time.time(), times)
@@ -184,7 +186,7 @@ class EndpointTests(WireCase):
         self.assertEqual(len(endpoint.connections), 1)
         await endpoint.close()
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-        self.assertEqual(lines, [asdict(post) for post in endpoint.posts])
+        self.assertEqual(lines, json.loads(json.dumps([asdict(post) for post in endpoint.posts])))
 
     async def test_two_requests_at_once(self) -> None:
         """Each is taken when the one before was answered."""
