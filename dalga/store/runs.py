@@ -132,7 +132,7 @@ class _Leases(NamedTuple):
 
     #: What rows hold, by their ids.
     read: dict[int, LeaseRow | None]
-    #: Rows that have the run's token, but are locked by somebody, or have locked rows beside them.
+    #: Rows with the run's token that somebody has locked, or whose details or tags are locked.
     locked: set[int]
     #: The rest is a `Timed` without its result.
     now: datetime | None
@@ -621,7 +621,7 @@ def _by_now(end: End, lease: LeaseRow, now: datetime) -> End:
     except Unreadable:
         return end  # somebody's SQL; the next claim says so
     if chosen is run.options or chosen == run.options:
-        # By the same options only the removal of the job would be another.
+        # `revised` by the same options changes no verdict but a removal.
         if not isinstance(end.verdict, Delete):
             return end
         if lease.version == run.version and not lease.disabled:
