@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 #: own, but for `store`, which is one room.
 MODEL = (
     *("duration", "zone", "cron", "schedule", "retry", "delivery"),
-    *("key", "name", "precondition", "idempotency", "address", "answers", "headers"),
+    *("key", "name", "precondition", "idempotency", "address", "answers", "headers", "histogram"),
     *("options", "agreement", "reading", "reading_delivery", "writing", "fields"),
     *("grid", "lateness", "job", "state", "listing", "why", "run", "plan", "patch", "setback"),
 )
