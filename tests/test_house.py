@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 MODEL = (
     *("duration", "zone", "cron", "schedule", "retry", "delivery"),
     *("key", "name", "precondition", "idempotency", "address", "answers", "headers", "histogram"),
-    *("options", "agreement", "reading", "reading_delivery", "writing", "fields"),
+    *("attempt", "options", "agreement", "reading", "reading_delivery", "writing", "fields"),
     *("grid", "lateness", "job", "state", "listing", "why", "run", "plan", "patch", "setback"),
 )
 CONFIG = (

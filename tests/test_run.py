@@ -73,7 +73,7 @@ class JudgeTests(SynchronousTestCase):
         random: Random | None = None,
     ) -> object:
         end = judge(run, outcome, now, policy, random or Random(1))
-        self.assertEqual((end.run, end.outcome), (run, outcome))
+        self.assertEqual((end.run, end.outcome, end.ended), (run, outcome, now))
         return end.verdict
 
     def test_done(self) -> None:

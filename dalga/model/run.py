@@ -19,6 +19,7 @@ from random import Random
 from typing import NamedTuple
 
 from dalga.model.answers import Answers, Meaning
+from dalga.model.attempt import ErrorKind, Saved
 from dalga.model.delivery import PLAIN, Delivery
 from dalga.model.grid import Grid, offset_of
 from dalga.model.key import JobKey
@@ -34,6 +35,9 @@ _SUCCEED, _RETRY, _REMOVE, _DISABLE = (
     Meaning.REMOVE,
     Meaning.DISABLE,
 )
+
+#: What an answer may mean by which its attempt has failed.
+_FAILURES = (Meaning.RETRY, Meaning.FAIL)
 
 #: A lease is this much (seconds) longer than a POST's time-out. The POST's start and the record of
 #: its outcome have to fit in. The jobs of an instance that dies wait this much longer, too.
@@ -118,6 +122,10 @@ class Outcome(NamedTuple):
     meaning: Meaning | None = None
     #: The answer's Dalga-Next-Run: a delay, or an instant (aware, UTC).
     next_run: timedelta | datetime | None = None
+    #: Why there was no answer; None where there was one.
+    kind: ErrorKind | None = None
+    #: What is kept of the answer; None for most.
+    saved: Saved | None = None
 
 
 def reason(outcome: Outcome, meaning: Meaning) -> str:
@@ -141,7 +149,7 @@ def _words(status: int, meaning: Meaning, is_by_header: bool) -> str:
         words = str(status)
     if is_by_header:
         return f"{words}, with Dalga-Verdict: {meaning}"
-    is_odd = meaning in (Meaning.RETRY, Meaning.FAIL) and 200 <= status <= 299
+    is_odd = meaning in _FAILURES and 200 <= status <= 299
     return f"{words}, which is no success here: see success" if is_odd else words
 
 
@@ -235,6 +243,18 @@ class End(NamedTuple):
     meaning: Meaning | None = None
     #: For the case that the user has changed the job's options meanwhile (see `revised`).
     off_grid: OffGrid | None = None
+    #: When the attempt ended, by the database's clock as this instance reckons it (aware, UTC);
+    #: None where nothing was POSTed.
+    ended: datetime | None = None
+
+    @property
+    def error_kind(self) -> ErrorKind | None:
+        """Why the attempt failed; None if it did not fail, or nothing was POSTed."""
+        if self.outcome is None:
+            return None
+        if self.outcome.status is None:
+            return self.outcome.kind or ErrorKind.INTERNAL
+        return ErrorKind.STATUS if self.meaning in _FAILURES else None
 
     @property
     def due(self) -> datetime | None:
@@ -292,11 +312,12 @@ def judge(run: Run, outcome: Outcome, now: datetime, policy: RunPolicy, random: 
             retry = run.delivery.retry.over(retry)
         due = add(now, retry.delay(run.attempt, random, retry_after)) or now
         if not retry.gives_up(run.started, due, run.attempt):
-            return End(run, outcome, Retry(due, reason(outcome, meaning)), meaning)
+            again = Retry(due, reason(outcome, meaning))
+            return End(run, outcome, again, meaning, ended=now)
     # Of a job that is gone, too: if a user has changed it during the run, it stays (`revised`).
     off_grid = _off_grid(run, now, policy, random)
     verdict = _verdict(run, outcome, meaning, off_grid, now)
-    return End(run, outcome, verdict, meaning, off_grid)
+    return End(run, outcome, verdict, meaning, off_grid, now)
 
 
 def _verdict(
