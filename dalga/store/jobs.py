@@ -11,25 +11,23 @@ from datetime import datetime, timedelta
 
 from twisted.internet.defer import Deferred
 
-from dalga.errors import JobDisabled, JobOver
-from dalga.model.delivery import Disabling
 from dalga.model.idempotency import Idempotency
-from dalga.model.job import Job, Standing, UnreadableJob
+from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
-from dalga.model.schedule import timestamp
 from dalga.store import PIECE, Change, Counts, Made
-from dalga.store.details import READ_AT_ONCE, DetailRows
+from dalga.store.changes import Changes
+from dalga.store.details import READ_AT_ONCE
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.extras import DETAILED, TAGGED, fitting, weight_of
+from dalga.store.extras import fitting, weight_of
 from dalga.store.group_commit import LOCKED, GroupCommit, Locked
 from dalga.store.idempotency import Keys, Once
 from dalga.store.keyed import KeyedRows, not_found
 from dalga.store.puts import Put, Puts
 from dalga.store.schema import ALIVE, MAX_LEASE
 from dalga.store.statements import Statements
-from dalga.store.transactions import Conflict, Transactions
+from dalga.store.transactions import Transactions
 
 
 class Jobs:
@@ -45,14 +43,14 @@ class Jobs:
         sql: Statements,
         lane: Transactions,
         rows: KeyedRows,
-        details: DetailRows,
         puts: Puts,
+        changes: Changes,
     ) -> None:
         self._dialect = dialect
         self._sql = sql
         self._lane = lane
         self._rows = rows
-        self._details = details
+        self._changes = changes
         self._keys = Keys(dialect, sql, puts)
         #: Each write of a job goes through this, for the order of the writes of one job.
         self._puts: GroupCommit[Put, Job] = GroupCommit(lane, puts.write, lambda put: put.key)
@@ -115,24 +113,7 @@ class Jobs:
         """See `Store.trigger`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
-            at = self._dialect.instant(now)
-            where = self._rows.key(key)._asdict()
-            triggered = self._sql.trigger.execute(cursor, now=at, **where)
-            job = self._rows.read_readable(cursor, key, now)
-            if triggered:
-                _check_until(job)
-                return job
-            if job.standing is Standing.DONE:
-                raise JobOver(
-                    f"the job with path {key.path!r} and body {key.body!r} is done: PUT it anew, "
-                    "or delete it"
-                )
-            if job.disabled:
-                raise JobDisabled(
-                    f"the job with path {key.path!r} and body {key.body!r} is disabled: enable it "
-                    "first, with PATCH and enable=true"
-                )
-            raise Conflict("enabled between two statements")
+            return self._changes.trigger(cursor, now, key)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
@@ -143,9 +124,7 @@ class Jobs:
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
             self._rows.check(cursor, key, now, precondition)
-            at = self._dialect.instant(now)
-            self._sql.enable.execute(cursor, now=at, **self._rows.key(key)._asdict())
-            return self._rows.note_disabling(cursor, key, now, None)
+            return self._changes.enable(cursor, now, key)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
@@ -156,8 +135,7 @@ class Jobs:
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
             self._rows.check(cursor, key, now, precondition)
-            self._rows.disable(cursor, key, now)
-            return self._rows.note_disabling(cursor, key, now, Disabling(now, reason))
+            return self._changes.disable(cursor, now, key, reason)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
@@ -166,16 +144,7 @@ class Jobs:
 
         def work(cursor: Cursor, now: datetime, since: float) -> None:
             self._rows.check(cursor, key, now, precondition)
-            where = self._rows.key(key)._asdict()
-            at = self._dialect.instant(now)
-            if self._sql.delete_idle.execute(cursor, now=at, **where):
-                return
-            if self._sql.delete_leased.execute(cursor, now=at, **where):
-                return
-            for row in self._sql.find.fetch(cursor, **where):
-                if not self._sql.delete_idle_row.execute(cursor, id=row.id, now=at):
-                    raise Conflict("claimed or released between two statements")
-                self._details.remove(cursor, [row.id], DETAILED | TAGGED)
+            self._changes.delete(cursor, now, key)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
 
@@ -217,14 +186,3 @@ class Jobs:
         found = dict(self._rows.read_jobs(cursor, rows[:some], now))
         found |= {key: LOCKED for key, _ in rows[some:]}
         return [found[key] if key in found else not_found(key) for key in keys]
-
-
-def _check_until(job: Job) -> None:
-    """:raises JobOver: if the job was triggered after its `until`."""
-    until = job.options.until
-    if until is not None and job.scheduled > until:
-        raise JobOver(
-            f"the job with path {job.key.path!r} and body {job.key.body!r} has until "
-            f"{timestamp(until)}, which is past: there is no new run of it, unless you PUT it with "
-            "a later one"
-        )

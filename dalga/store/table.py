@@ -28,6 +28,7 @@ from dalga.model.precondition import Precondition
 from dalga.model.run import End
 from dalga.model.setback import Reach
 from dalga.store import PIECE, Change, Claimed, Counts, Due, Dues, Made, Page, Recorded
+from dalga.store.changes import Changes
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
@@ -86,7 +87,8 @@ class JobsTable:
         details = DetailRows(dialect, sql)
         rows = KeyedRows(dialect, sql, details)
         puts = Puts(dialect, sql, rows, details)
-        self._jobs = Jobs(dialect, sql, api_lane, rows, details, puts)
+        changes = Changes(dialect, sql, rows, details)
+        self._jobs = Jobs(dialect, sql, api_lane, rows, puts, changes)
         self._listing = Listing(dialect, api_lane, details)
         self._runs = Runs(dialect, clock, sql, run_lane, details, token)
         self._instances = Instances(dialect, sql, run_lane)
