@@ -28,7 +28,8 @@ MODEL = (
     *("duration", "zone", "cron", "schedule", "retry", "delivery"),
     *("key", "name", "precondition", "idempotency", "address", "answers", "headers", "histogram"),
     *("attempt", "options", "agreement", "reading", "reading_delivery", "writing", "fields"),
-    *("grid", "lateness", "job", "state", "listing", "why", "run", "plan", "patch", "setback"),
+    *("grid", "lateness", "job", "state", "listing", "why", "run"),
+    *("record", "plan", "patch", "setback"),
 )
 CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),

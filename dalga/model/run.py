@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import IntEnum
 from functools import cache
 from http import HTTPStatus
 from random import Random
@@ -51,6 +52,25 @@ def lease_of(timeout: float) -> timedelta:
     :param timeout: how long the run's POST takes at most, in seconds.
     """
     return timedelta(seconds=timeout + LEASE_MARGIN)
+
+
+class Cause(IntEnum):
+    """Why there is a run. The tables have the numbers."""
+
+    #: Its time was there.
+    SCHEDULE = 0
+    #: A user triggered the job.
+    MANUAL = 1
+    #: A user had another run repeated.
+    REPLAY = 2
+    #: It began after its job's next time had come as well, so it stands for several times (P9). The
+    #: jobs table has SCHEDULE for such a run; its record has this.
+    LATE = 3
+
+    @property
+    def word(self) -> str:
+        """What the record of a run shows."""
+        return self.name.lower()
 
 
 class Run(NamedTuple):
