@@ -46,7 +46,7 @@ ANEW = (Verb.PUT, Verb.TRIGGER)
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What is in time; all in seconds."""
+    """What is in time, all in seconds; and what else the scenario has configured."""
 
     #: How late a POST may begin where nothing is wrong.
     late: float = 2.0
@@ -56,6 +56,8 @@ class Bounds:
     lease: float = 13.0
     #: The longest pause between two attempts of a run.
     backoff: float = 5.0
+    #: The statuses by which a run is given up.
+    given_up: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ def _shared(posts: Sequence[Post]) -> Iterator[Violation]:
     for post in posts:
         of = keys.setdefault(post.run, post.key)
         if of != post.key:
-            yield Violation("P2", post.key, f"{_name(post)} is of {'/'.join(of)} too")
+            yield Violation("P2", post.key, f"{name_of(post)} is of {'/'.join(of)} too")
 
 
 def repetitions(posts: Sequence[Post]) -> list[tuple[Post, Post]]:
@@ -272,7 +274,7 @@ class _Job:
         for post in self._posts:
             if before is not None and (before.end is None or before.end > post.start):
                 end = "goes on" if before.end is None else f"ends at {before.end:.3f}"
-                yield "P3", f"{_name(post)} begins while {_name(before)} {end}"
+                yield "P3", f"{name_of(post)} begins while {name_of(before)} {end}"
             if before is None or (before.end or self._ended) < (post.end or self._ended):
                 before = post
 
@@ -281,7 +283,7 @@ class _Job:
         for post in self._posts:
             asked = [due.earliest for _, due in self._asked(post)]
             if post.start < min(asked, default=post.scheduled) - EXACT:
-                yield "P7", f"{_name(post)} is before its time"
+                yield "P7", f"{name_of(post)} is before its time"
 
     def _attempts(self) -> Iterator[tuple[str, str]]:
         """P2: a run has one scheduled time, and its attempts count up from 1."""
@@ -294,15 +296,15 @@ class _Job:
             if before is not None:
                 since, following = before.start, before.attempt + 1
                 if before.scheduled != post.scheduled:
-                    yield "P2", f"{_name(post)} was scheduled for {before.scheduled} before"
+                    yield "P2", f"{name_of(post)} was scheduled for {before.scheduled} before"
             after = "none" if before is None else f"attempt {before.attempt}"
             if post.attempt < following:
-                yield "P2", f"{_name(post)} comes after {after}"
+                yield "P2", f"{name_of(post)} comes after {after}"
             # What was claimed by an instance that died, or did not get through, is counted too.
             elif not self._excused(
                 since, post.start, (post.attempt - following) * self._bounds.lease
             ):
-                yield "P2", f"{_name(post)} comes after {after}, for no reason"
+                yield "P2", f"{name_of(post)} comes after {after}, for no reason"
             attempts[post.run] = post
 
     def _repeated(self) -> Iterator[tuple[str, str]]:
@@ -314,7 +316,10 @@ class _Job:
                 overlapping(faults, done.start, recorded)
                 and self._excused(done.start, post.start, self._bounds.lease - MARGIN)
             ):
-                yield "P2", f"{_name(post)} repeats {_name(done)}, which was done, for no reason"
+                yield (
+                    "P2",
+                    f"{name_of(post)} repeats {name_of(done)}, which was done, for no reason",
+                )
 
     def _excused(self, start: float, end: float, leases: float) -> bool:
         """Whether something went wrong by which a claim was lost, and its lease ended meanwhile."""
@@ -365,14 +370,14 @@ class _Job:
         """P4: nothing runs but what the last word, or one under way, has asked for."""
         for post in self._posts:
             if not self._asked(post):
-                yield "P4", f"{_name(post)} is none that was asked for by then"
+                yield "P4", f"{name_of(post)} is none that was asked for by then"
 
     def _said_otherwise(self) -> Iterator[tuple[str, str]]:
         """P4: a request is made of what the PUT says that its run is of, and of nothing else's."""
         for post in self._posts:
             asked = {plan.says for plan, _ in self._asked(post)}
             if asked and post.says is not None and post.says not in asked:
-                yield "P4", f"{_name(post)} is {_made(post.says)}, which nobody asked for"
+                yield "P4", f"{name_of(post)} is {_made(post.says)}, which nobody asked for"
 
     def _ids(self) -> Iterator[tuple[str, str]]:
         """P2: one run for each scheduled time, with one id over all attempts."""
@@ -478,7 +483,7 @@ class _Job:
             if done is not None and done.run != post.run and self._end(done) <= post.start:
                 went_by = self._end(done) - REPLY
                 if asked and all(not due.first and due.latest < went_by for _, due in asked):
-                    yield "P9", f"{_name(post)} went by during {_name(done)}"
+                    yield "P9", f"{name_of(post)} went by during {name_of(done)}"
             if post.done:
                 done = post
 
@@ -610,7 +615,8 @@ def _first(word: Said, sure: float, interval: int) -> Plan | None:
     return Plan(earliest, latest, interval) if earliest <= latest else None
 
 
-def _name(post: Post) -> str:
+def name_of(post: Post) -> str:
+    """Of one POST, as violations have it."""
     return f"run {post.run} ({post.scheduled}), attempt {post.attempt}, at {post.start:.3f}"
 
 

@@ -120,6 +120,8 @@ class Fault:
     repeats: bool = True
     #: The instance that was held, where it was one: it has seen nothing before the end.
     held: str = ""
+    #: Whether the database may have lost what it had committed.
+    loses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,41 @@ class Row:
     #: What its requests are made of by the tables beside, and its tags; None where nobody looked.
     says: Says | None = None
     tags: tuple[str, ...] = ()
+    #: The id of its run that has begun and has not ended; None where there is none.
+    run: str | None = None
+    #: How many attempts of that run have been claimed.
+    attempts: int = 0
+    #: Whether it says that this run has an open record.
+    opened: bool = False
+
+
+class Tried(NamedTuple):
+    """One attempt, as a record tells of it."""
+
+    number: int
+    instance: str
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the table of runs holds of one run at the end."""
+
+    key: Key
+    run: str
+    #: Dalga's word: succeeded, given_up ...; None where the record is open: the run has failed, and
+    #: is to be tried again.
+    result: str | None
+    scheduled: float | None
+    #: When its first POST began, and when its last attempt, or the run itself, ended.
+    started: float | None
+    ended: float | None
+    #: The number of the last attempt, its status and its instance.
+    attempts: int
+    status: int | None
+    instance: str
+    #: The attempts that it tells of one by one, if it does.
+    tried: tuple[Tried, ...] = ()
 
 
 @dataclass(slots=True)
@@ -148,6 +185,7 @@ class History:
     said: list[Said] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     #: Jobs of which nobody knows what was said last: when they run is their own matter.
     foreign: set[Key] = field(default_factory=set)
     #: When the world was stopped: what was due shortly before may not have run.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from faults.checker import Bounds, check, repetitions
-from faults.history import Fault, History, Post, Row, Said, Says, Verb, plainly, says
+from faults.history import Fault, History, Post, Record, Row, Said, Says, Verb, plainly, says
 
 KEY = ("job", "body")
 #: The first run of most jobs here.
@@ -55,6 +55,7 @@ def history(*what: Any, ended: float = T + 100.0) -> History:
         Said: found.said,
         Fault: found.faults,
         Row: found.rows,
+        Record: found.records,
     }
     for one in what:
         if isinstance(one, tuple):
