@@ -30,7 +30,7 @@ from twisted.internet.threads import deferToThreadPool
 from dalga import __version__
 from dalga.allowed import Allowed, EndpointShown
 from dalga.config.endpoints import section_of
-from dalga.config.sections import Config, EndpointConfig, MySQLConfig, SQLiteConfig
+from dalga.config.sections import Config, EndpointConfig, HistoryConfig, MySQLConfig, SQLiteConfig
 from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
 from dalga.dispatch.scheduler import Pace, Scheduler
@@ -97,6 +97,8 @@ class Settings:
     grace: float
     #: How long a job's payload may be, in octets.
     max_payload: int
+    #: Which runs get a record, and how long records are kept.
+    history: HistoryConfig
     #: See `Config.notes` and `Config.links`.
     notes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
@@ -129,6 +131,7 @@ def settings_of(config: Config) -> Settings:
         arrival_timeout=config.listen.read_timeout,
         grace=jobs.shutdown_timeout,
         max_payload=jobs.max_payload,
+        history=config.history,
         notes=config.notes,
         links=config.links,
     )

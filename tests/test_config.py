@@ -47,6 +47,7 @@ from dalga.database import API_THREADS, RUN_THREADS, lanes, server
 from dalga.errors import ConfigError
 from dalga.model.answers import Answers, Statuses, statuses_from_text
 from dalga.model.headers import MESSAGE_HEADERS
+from dalga.model.record import HistoryMode
 from dalga.model.retry import RetryPolicy
 from dalga.outgoing.trust import Trust
 from dalga.store import mysqltls
@@ -97,6 +98,10 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("endpoint", "success", "200-299, 404", "answers.success", Statuses(((200, 299), (404, 404)))),
     ("endpoint", "gone", "None", "answers.gone", Statuses(())),
     ("endpoint", "giveUp", "400-499", "answers.give_up", Statuses(((400, 499),))),
+    ("history", "mode", "failures", "mode", HistoryMode.FAILURES),
+    ("history", "keep", "36h", "keep", timedelta(hours=36)),
+    ("history", "keepFailed", "90d", "keep_failed", timedelta(days=90)),
+    ("history", "maxRows", "1000", "max_rows", 1000),
 ]
 
 
@@ -456,8 +461,8 @@ class FileRefusalTests(ConfigTestCase):
             ("MariaDB", "ini: there is no section [MariaDB], did you mean [mysql]?"),
             (
                 "DEFAULT",
-                "ini: there is no section [DEFAULT], there is [jobs], [mysql], [sqlite], [listen], "
-                "[endpoint]",
+                "ini: there is no section [DEFAULT], there is "
+                + ", ".join(f"[{name}]" for name in SECTIONS),
             ),
         ]:
             self.assertEqual(self.refusal(f"[{section}]\nhost = x\n[mysql]"), expected)
@@ -658,6 +663,25 @@ class ValueRefusalTests(ConfigTestCase):
         for text, octets in [("1", 1), ("64KiB", 65536), ("1 MIB", 1048576), ("1000", 1000)]:
             config = load_config(None, {"DALGA_JOBS_MAXPAYLOAD": text})
             self.assertEqual(config.jobs.max_payload, octets)
+
+    def test_history(self) -> None:
+        """Durations may have days there."""
+        self.check(
+            "history",
+            "mode",
+            ["", "none", "success"],
+            ["all", "Failures", "off"],
+            "it takes all, failures or off",
+        )
+        for key in ("keep", "keepFailed"):
+            self.check(
+                "history",
+                key,
+                ["59s", "3651d", "1w", "d", "P1M"],
+                ["1m", "3650d", "7d", "1d12h", "P7D", "3600"],
+                "it takes a duration from 1m to 3650d, in seconds (10, 2.5), with a unit (10s, 5m, "
+                "1h30m, 7d), or as ISO 8601 has it without years and months (P7D)",
+            )
 
     def test_workers(self) -> None:
         """A number, or as many as there are cores, which is 0 here; on one file, one."""
@@ -1857,6 +1881,12 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
         "success": text("200", "200-299, 404"),
         "gone": text("none", "204,410"),
         "giveUp": text("none", "400-499"),
+    },
+    "history": {
+        "mode": text("all", "failures", "OFF"),
+        "keep": duration(60, 3650 * 86400) | text("7d", "1.5d"),
+        "keepFailed": duration(60, 3650 * 86400),
+        "maxRows": plain(1, 10_000_000_000),
     },
 }
 

@@ -23,6 +23,7 @@ from dalga.config.names import variable
 from dalga.config.sections import (
     Config,
     EndpointConfig,
+    HistoryConfig,
     JobsConfig,
     ListenConfig,
     MySQLConfig,
@@ -78,6 +79,7 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
             for name in sorted(given.headers)
             if name != DEFAULT_ENDPOINT
         },
+        history=read(HistoryConfig, given.of("history")),
         notes=tuple(notes),
         links=tuple(given.links),
     )

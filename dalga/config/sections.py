@@ -18,6 +18,7 @@ from dalga.errors import ConfigError
 from dalga.model.address import DEFAULT_ENDPOINT, host_and_port, why_not_base_url
 from dalga.model.answers import Answers, Statuses, statuses_from_text, takes
 from dalga.model.delivery import MAX_PAYLOAD, MOST_PAYLOAD
+from dalga.model.record import HistoryMode
 from dalga.model.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 #: The longest time of retries: a year.
 _YEAR = "8760h"
 
+#: How long a record of a run may be kept: a minute to ten years.
+_KEEP = ("1m", "3650d")
+
 #: The most workers that one supervisor has.
 MOST_WORKERS = 64
 
 
-def _timespan(shortest: str, longest: str) -> Reader[timedelta]:
-    seconds = duration(shortest, longest)
+def _timespan(shortest: str, longest: str, has_days: bool = False) -> Reader[timedelta]:
+    seconds = duration(shortest, longest, has_days)
     return lambda value: timedelta(seconds=seconds(value))
 
 
@@ -49,6 +53,13 @@ def _workers(value: Value) -> int:
         return whole(1, MOST_WORKERS)(value)
     except ConfigError:
         raise value.refuse(f"it takes a whole number from 1 to {MOST_WORKERS}, or auto") from None
+
+
+def _mode(value: Value) -> HistoryMode:
+    try:
+        return HistoryMode(value.text.lower())
+    except ValueError:
+        raise value.refuse("it takes all, failures or off") from None
 
 
 def _statuses(or_none: bool) -> Reader[Statuses]:
@@ -198,6 +209,21 @@ class EndpointConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryConfig:
+    """``[history]``: which runs get a record, and how long records are kept."""
+
+    mode: HistoryMode = key("mode", _mode, default=HistoryMode.ALL)
+    #: How long the records of runs that succeeded are kept.
+    keep: timedelta = key("keep", _timespan(*_KEEP, has_days=True), default=timedelta(days=7))
+    #: How long the records of runs that did not succeed are kept.
+    keep_failed: timedelta = key(
+        "keepFailed", _timespan(*_KEEP, has_days=True), default=timedelta(days=30)
+    )
+    #: About how many records are kept at most. Those of successes go first.
+    max_rows: int = key("maxRows", whole(1, 10_000_000_000), default=10_000_000)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All that can be configured; made without arguments, the defaults."""
 
@@ -208,6 +234,7 @@ class Config:
     endpoint: EndpointConfig = EndpointConfig()
     #: The other endpoints by their names, in the order of the names.
     named_endpoints: Mapping[str, EndpointConfig] = field(default_factory=dict)
+    history: HistoryConfig = HistoryConfig()
     #: Sentences for the log, on values that were given and change nothing.
     notes: tuple[str, ...] = field(default=(), compare=False)
     #: Variables that have the name of a key, and that Kubernetes or a docker link has set.
@@ -227,6 +254,7 @@ SECTIONS: Mapping[str, type[DataclassInstance]] = {
     "sqlite": SQLiteConfig,
     "listen": ListenConfig,
     "endpoint": EndpointConfig,
+    "history": HistoryConfig,
 }
 
 #: The names of sections and of their keys.

@@ -120,23 +120,26 @@ def boolean(value: Value) -> bool:
     raise value.refuse("it takes true or false")
 
 
-def duration(shortest: str = "1ms", longest: str = "1h") -> Reader[float]:
+def duration(shortest: str = "1ms", longest: str = "1h", has_days: bool = False) -> Reader[float]:
     """
     A duration; gives seconds.
 
     :param shortest: the shortest that is taken, in words that this reader takes.
     :param longest: the longest, likewise.
+    :param has_days: whether ``7d`` is taken, too: days of 24 hours.
     """
-    low, high = _seconds(shortest), _seconds(longest)
+    low, high = _seconds(shortest, has_days), _seconds(longest, has_days)
     assert low is not None and high is not None
+    examples = "10s, 5m, 1h30m, 7d" if has_days else "500ms, 10s, 5m, 1h30m"
+    in_iso = "P7D" if has_days else "PT5M"
 
     def read(value: Value) -> float:
-        seconds = _seconds(value.text)
+        seconds = _seconds(value.text, has_days)
         if seconds is not None and low <= seconds <= high:
             return seconds
         raise value.refuse(
             f"it takes a duration from {shortest} to {longest}, in seconds (10, 2.5), with a unit "
-            "(500ms, 10s, 5m, 1h30m), or as ISO 8601 has it without years and months (PT5M)"
+            f"({examples}), or as ISO 8601 has it without years and months ({in_iso})"
         )
 
     return read
@@ -144,17 +147,19 @@ def duration(shortest: str = "1ms", longest: str = "1h") -> Reader[float]:
 
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _SIZES = {"": 1, "kib": 1024, "mib": 1024 * 1024}
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def _seconds(text: str) -> float | None:
+def _seconds(text: str, has_days: bool) -> float | None:
     """
     The seconds of ``2.5``, of Go's ``500ms``, ``10s`` and ``1m30s``, or of ISO 8601's ``PT90S`` and
     ``P1D``, whose day is 24 hours. None for a text of another form.
+
+    :param has_days: see `duration`.
     """
     if re.fullmatch(_NUMBER, text):
         return float(text)
-    part = rf"({_NUMBER})(ms|s|m|h)"
+    part = rf"({_NUMBER})({'ms|s|m|h|d' if has_days else 'ms|s|m|h'})"
     if re.fullmatch(f"(?:{part})+", text):
         return sum(float(number) * _UNITS[unit] for number, unit in re.findall(part, text))
     try:
