@@ -91,6 +91,22 @@ class JobOver(DalgaError):
     """The job is done, or its ``until`` is past, so there is no new run of it."""
 
 
+class RunNotFound(DalgaError):
+    """There is no run with this id, or its record is not kept any more."""
+
+
+class RunUnderWay(DalgaError):
+    """The run has not ended."""
+
+
+class ReplayImpossible(DalgaError):
+    """The request of the run can't be made again."""
+
+
+class ActionNotFound(DalgaError):
+    """There is no action with this id, or it was forgotten."""
+
+
 class PreconditionFailed(DalgaError):
     """The job that is there is not the one that the request is meant for. Nothing was written."""
 

@@ -70,6 +70,16 @@ class RequestTests(EndpointCase):
         return server.requests
 
     @inlineCallbacks
+    def test_a_replay(self) -> Any:
+        """It names the run that it repeats; no other request does."""
+        origin = "0123456789abcdef0123456789abcdef-17"
+        requests = yield self.sent(
+            of(Delivery(replay_of=origin)), of(Delivery(method=Method.PUT)), a_run()
+        )
+        headers = [parts(request)[1].get(b"dalga-replay-of") for request in requests]
+        self.assertEqual(headers, [origin.encode(), None, None])
+
+    @inlineCallbacks
     def test_methods_and_content(self) -> Any:
         """
         RFC 9110 section 8.6: content has a length, be it 0 octets; a request without content has

@@ -26,10 +26,20 @@ ROOT = Path(__file__).parent.parent
 #: own, but for `store`, which is one room.
 MODEL = (
     *("duration", "zone", "cron", "schedule", "retry", "delivery"),
-    *("key", "name", "precondition", "idempotency", "address", "answers", "headers", "histogram"),
+    *(
+        "key",
+        "runid",
+        "name",
+        "precondition",
+        "idempotency",
+        "address",
+        "answers",
+        "headers",
+        "histogram",
+    ),
     *("attempt", "options", "agreement", "reading", "reading_delivery", "writing", "fields"),
     *("grid", "lateness", "job", "state", "listing", "why", "run"),
-    *("record", "plan", "patch", "setback"),
+    *("record", "plan", "patch", "replay", "setback"),
 )
 CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),

@@ -114,6 +114,8 @@ class Delivery:
     headers: tuple[tuple[str, str], ...] = ()
     method: Method = Method.POST
     retry: Retry = AS_CONFIGURED
+    #: The id of the run that the job's run repeats; None for a job that is no replay.
+    replay_of: str | None = None
 
 
 #: What `Notes.redact` has for the payload.

@@ -71,6 +71,7 @@ from dalga.model.writing import (
     PAYLOAD_TEXT,
     REDACT,
     RETRY,
+    RUN_ID,
     STATUSES,
     SUCCESS,
     TAGS,
@@ -160,6 +161,8 @@ FIELDS = (
     Field("description", description, "notes.description", str, DESCRIPTION),
     Field("redact", redact, "notes.redact", list, REDACT),
     Field("on-end", one_of(OnEnd), "options.on_end", str, choice(OnEnd)),
+    # Of which run the job is a replay.
+    Field("replay-of", None, "delivery.replay_of", str, RUN_ID),
     # Shown among a job's state.
     Field("disabled", None, "notes.disabled", None, DISABLING),
 )

@@ -32,9 +32,9 @@ from dalga.model.plan import (
     RawRequest,
     ScheduleRequest,
     amended,
+    as_it_was,
     placed,
     plan,
-    still_disabled,
 )
 from dalga.model.schedule import Cron, Once, timestamp
 
@@ -196,7 +196,7 @@ def replanned(job: Job, request: ScheduleRequest, now: datetime, variation: floa
     kept = amended(job, request, now)
     if kept is not None:
         return kept
-    planned = still_disabled(plan(request, now, variation, job.key), job)
+    planned = as_it_was(plan(request, now, variation, job.key), job)
     first_run = request.first_run
     is_past = first_run is not None and planned.first <= now
     if request.one_off or not is_past or first_run != job.options.first_run:

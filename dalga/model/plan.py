@@ -415,7 +415,7 @@ def amended(job: Job, request: ScheduleRequest, now: datetime) -> Plan | None:
         return None
     if job.standing is not Standing.DONE:
         _check_left(job, planned.options)
-    return still_disabled(replace(planned, anchor=job.anchor, first=job.scheduled), job)
+    return as_it_was(replace(planned, anchor=job.anchor, first=job.scheduled), job)
 
 
 def _check_left(job: Job, options: Options) -> None:
@@ -434,11 +434,17 @@ def _check_left(job: Job, options: Options) -> None:
         )
 
 
-def still_disabled(planned: Plan, job: Job) -> Plan:
-    """The plan of a job that stays disabled if it is: with the reason that was given for it."""
-    if not job.disabled or job.notes.disabled is None:
+def as_it_was(planned: Plan, job: Job) -> Plan:
+    """
+    The plan of a job that stays what no parameter says of it: disabled, with the reason that was
+    given for it, and a replay.
+    """
+    if job.disabled and job.notes.disabled is not None:
+        planned = replace(planned, notes=replace(planned.notes, disabled=job.notes.disabled))
+    if job.delivery.replay_of is None:
         return planned
-    return replace(planned, notes=replace(planned.notes, disabled=job.notes.disabled))
+    delivery = replace(planned.delivery, replay_of=job.delivery.replay_of)
+    return replace(planned, delivery=delivery)
 
 
 def _timing(schedule: Schedule, options: Options) -> tuple[object, ...]:

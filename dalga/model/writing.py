@@ -31,6 +31,7 @@ from dalga.model.delivery import (
 from dalga.model.duration import duration_from_text
 from dalga.model.reading import MAX_COUNT, Members
 from dalga.model.reading_delivery import content_type, description, headers, redact, tags
+from dalga.model.runid import run_id_from_text
 from dalga.model.schedule import Cron, Once, Schedule
 
 # What GET shows
@@ -180,6 +181,12 @@ def _load_success(value: str) -> Statuses:
     return found
 
 
+def _load_run_id(value: object) -> str:
+    if not isinstance(value, str) or run_id_from_text(value) is None:
+        raise ValueError(f"{value!r:.40} is not the id of a run")
+    return value
+
+
 def _load_count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{value!r:.40} is not a count of runs")
@@ -298,6 +305,7 @@ CONTENT_TYPE = Detail(str, _load_content_type)
 #: How headers are kept: as pairs of names and values.
 HEADERS = Detail(lambda pairs: [list(pair) for pair in pairs], _load_headers)
 METHOD = Detail(str, Method)
+RUN_ID = Detail(str, _load_run_id)
 #: How retries are kept: by the names of their parts, times in seconds.
 RETRY = Detail(_write_retry, _load_retry)
 TAGS = Detail(list, _load_tags)

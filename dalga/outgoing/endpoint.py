@@ -178,11 +178,14 @@ class Endpoint:
             length = f"Content-Length: {len(content)}\r\n"
         else:
             del lines["content-type"]
+        origin = delivery.replay_of
+        replayed = "" if origin is None else f"Dalga-Replay-Of: {origin}\r\n"
         head = (
             f"{delivery.method} {self._path}{target_path(run.key.path)}{self._above_run(lines)}"
             f"Dalga-Sched: {timestamp(run.scheduled)}\r\n"
             f"Dalga-Run: {run.id}\r\n"
             f"Dalga-Attempt: {run.attempt}\r\n"
+            f"{replayed}"
             f"{length}"
             "\r\n"
         )

@@ -17,7 +17,7 @@ from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey
 from dalga.model.options import IfExists
 from dalga.model.patch import replanned
-from dalga.model.plan import Plan, ScheduleRequest, amended, plan, still_disabled
+from dalga.model.plan import Plan, ScheduleRequest, amended, as_it_was, plan
 from dalga.model.precondition import Precondition
 from dalga.store import Change
 from dalga.store.details import READ_AT_ONCE, DetailRows, Written
@@ -305,7 +305,7 @@ class Puts:
             todo.terms[key] = terms
         elif found.disabled is not None and put.if_exists is IfExists.UPDATE:
             todo.disabled.add(key)
-            todo.over[key] = still_disabled(put.replanned(found.disabled, now), found.disabled)
+            todo.over[key] = as_it_was(put.replanned(found.disabled, now), found.disabled)
         else:
             todo.over[key] = put.replanned(found.job, now)
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from dalga.errors import (
+    ActionNotFound,
     DalgaError,
     IdempotencyReused,
     InvalidRequest,
@@ -21,6 +22,9 @@ from dalga.errors import (
     JobOver,
     JobSetAside,
     PreconditionFailed,
+    ReplayImpossible,
+    RunNotFound,
+    RunUnderWay,
     StoreUnavailable,
 )
 
@@ -73,6 +77,10 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
         JobSetAside: HTTPStatus.CONFLICT,
         JobDisabled: HTTPStatus.CONFLICT,
         JobOver: HTTPStatus.CONFLICT,
+        RunNotFound: HTTPStatus.NOT_FOUND,
+        RunUnderWay: HTTPStatus.CONFLICT,
+        ReplayImpossible: HTTPStatus.CONFLICT,
+        ActionNotFound: HTTPStatus.NOT_FOUND,
         PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
         IdempotencyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
         UnknownResource: HTTPStatus.NOT_FOUND,

@@ -326,6 +326,7 @@ _STATE = frozenset(
         "failed",
         "skipped",
         "problem",
+        "replay-of",
     }
 )
 
