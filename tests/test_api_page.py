@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import NamedTuple
 
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.model.fields import FIELDS, READERS
@@ -18,151 +13,11 @@ from dalga.operations import Status
 from dalga.web.api import Api
 from dalga.web.errors import STATUS
 from dalga.web.parameters import schedule_request
-from tests.daemons import CHECKOUT, DaemonTestCase, Hit
+from tests.daemons import Hit
+from tests.pages import BREAK, Differs, PageTestCase, Told, page
 from tests.stores import each_engine
 
-PAGE = (CHECKOUT / "docs" / "api.md").read_text(encoding="utf-8")
-
-#: The time of all answers on the page.
-CLOCK = datetime(2026, 12, 1, 9, tzinfo=UTC)
-
-#: Times on the page that are no further than this from `CLOCK` go with it. Other times are exact.
-NEAR = timedelta(days=1)
-
-#: How long (seconds) a GET is repeated until its answer is that of the page: the job may have to
-#: run first.
-PATIENCE = 10
-
-#: Parts of answers that differ from run to run, by kind. Parts of the same text on the page have to
-#: be of the same text in the answers, and other parts of another text.
-PARTS = {
-    "time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z",
-    "date": r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT",
-    "etag": r'(?<=")[0-9a-f]{13}(?=")',
-    "name": r"\b[0-9A-HJKMNP-TV-Z]{26}\b",
-    "cursor": r'(?:(?<=cursor=)|(?<="cursor":"))[\w-]+',
-    "wait": r"(?:(?<=, in )|(?<=due in ))\d+ (?:min|s)(?: \d+ s)?",
-    "instance": r'(?<="instance_id":")[\w.-]+',
-    "tzdata": r'(?<="tzdata":")\d{4}[a-z]+',
-}
-_PART = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PARTS.items()))
-
-#: Stands where a line of the page is broken: for nothing, or for one space.
-_BREAK = "\0"
-
-
-class Call(NamedTuple):
-    """A command on the page, and the answer below it."""
-
-    command: str
-    #: With `_BREAK` where a line is broken.
-    answer: str
-
-
-def calls() -> Iterator[Call]:
-    """The page's calls, in order: blocks of lines that begin with four spaces."""
-    for block in re.findall(r"(?:^ {4}.*\n|^\n(?= {4}))+", PAGE, re.MULTILINE):
-        text = re.sub(r"^ {4}", "", block, flags=re.MULTILINE)
-        for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-            # A line goes on behind a backslash, and between quotes.
-            command = re.match(r"(?:\\\n|'[^']*'|[^\n'])*\n", part)
-            assert command is not None
-            answer = part[command.end() :].strip("\n")
-            yield Call(command[0].strip(), re.sub(r"\n +", _BREAK, answer))
-
-
-class Differs(Exception):
-    """An answer is not that of the page."""
-
-
-class Told:
-    """
-    What the parts of the page's answers have come to.
-
-    :param started: the time that is `CLOCK` on the page.
-    :param places: texts of the page -> texts of the daemon, such as its URL.
-    """
-
-    def __init__(self, started: datetime, places: dict[str, str]) -> None:
-        self._started = started
-        self._places = places
-        self._found: dict[tuple[str, str], str] = {}
-
-    def command(self, text: str) -> str:
-        """A command of the page as it is to be run."""
-
-        def meant(part: re.Match[str]) -> str:
-            kind, said = str(part.lastgroup), part[0]
-            if kind == "time":
-                moment = self._moment(said)
-                return said if moment is None else f"{moment:%Y-%m-%dT%H:%M:%SZ}"
-            return self._found.get((kind, said), said)
-
-        for said, there in self._places.items():
-            text = text.replace(said, there)
-        return _PART.sub(meant, text)
-
-    def check(self, said: str, answer: str, now: datetime) -> None:
-        """
-        :param said: the answer on the page.
-        :param answer: the answer that came.
-        :param now: the time after it came.
-        :raises Differs: if the one is not the other.
-        """
-        for on_page, there in self._places.items():
-            answer = answer.replace(there, on_page)
-        parts: list[tuple[str, str]] = []
-        pattern, end = "", 0
-        for part in _PART.finditer(said.replace(_BREAK, " ")):
-            pattern += _literally(said[end : part.start()]) + f"({PARTS[str(part.lastgroup)]})"
-            parts.append((str(part.lastgroup), part[0]))
-            end = part.end()
-        found = re.fullmatch(pattern + _literally(said[end:]), answer)
-        if found is None:
-            raise Differs("it is another one")
-        known = dict(self._found)
-        for (kind, text), came in zip(parts, found.groups(), strict=True):
-            if kind in ("time", "date"):
-                self._check_time(text, came, now)
-            elif kind == "wait":
-                self._check_late(_wait(text) - _wait(came), now, text, came)
-            elif known.setdefault((kind, text), came) != came:
-                raise Differs(f"{text} is {came}")
-        if len({*known.values()}) < len(known):
-            raise Differs("what differs on the page is the same")
-        self._found = known
-
-    def _check_time(self, said: str, came: str, now: datetime) -> None:
-        moment = self._moment(said)
-        if moment is not None:
-            self._check_late(_time(came) - moment, now, said, came)
-        elif said != came:
-            raise Differs(f"{said} is {came}")
-
-    def _check_late(self, late: timedelta, now: datetime, said: str, came: str) -> None:
-        """A call is made as much later than on the page as all calls have taken by then."""
-        second = timedelta(seconds=1)  # what is shown is cut off
-        if not -second <= late <= now - self._started + second:
-            raise Differs(f"{said} is {came}")
-
-    def _moment(self, said: str) -> datetime | None:
-        """The time that a time of the page stands for; None for one that is meant as it is."""
-        offset = _time(said) - CLOCK
-        return self._started + offset if abs(offset) <= NEAR else None
-
-
-def _time(text: str) -> datetime:
-    return parsedate_to_datetime(text) if "," in text else datetime.fromisoformat(text)
-
-
-def _wait(text: str) -> timedelta:
-    """How long a text such as ``2 min 5 s`` says."""
-    parts = dict(part[::-1] for part in re.findall(r"(\d+) (min|s)", text))
-    return timedelta(minutes=int(parts.get("min", 0)), seconds=int(parts.get("s", 0)))
-
-
-def _literally(text: str) -> str:
-    return re.escape(text).replace(re.escape(_BREAK), " ?")
+PAGE = page("api.md")
 
 
 def answered(hit: Hit) -> int | tuple[int, str]:
@@ -171,50 +26,18 @@ def answered(hit: Hit) -> int | tuple[int, str]:
 
 
 @each_engine(globals())
-class CurlTests(DaemonTestCase):
+class CurlTests(PageTestCase):
     """The page's calls, from its top to its end, made of one daemon."""
 
     async def test_calls(self) -> None:
-        self.assertTrue(shutil.which("curl"), "this test needs curl")
         self.endpoint.answer = answered
         billing = {"baseurl": self.baseurl + "in/", "success": "200-299", "gone": "204,410"}
         billing |= {"giveUp": "400-499"}
-        headers = {"Authorization": "secret"}
-        _, url = await self.start(
-            **{"endpoint billing": billing, "endpoint billing headers": headers}
-        )
-        self.told = Told(
-            datetime.now(UTC),
-            {"http://127.0.0.1:34006": url, "http://127.0.0.1:5000/": self.baseurl},
-        )
-        with open(f"{self.folder}/.curlrc", "w", encoding="ascii") as file:
-            file.write("silent\nshow-error\nnoproxy = *\n")
-        made = 0
-        for call in calls():
-            await self.make(call)
-            made += 1
-        self.assertEqual(made, len(re.findall(r"^    \$ ", PAGE, re.MULTILINE)))
-        self.assertGreater(made, 15)
-
-    async def make(self, call: Call) -> None:
-        """Make a call. Its answer has to be that of the page."""
-        command = self.told.command(call.command)
-        # What only reads may be asked again.
-        until = self.reactor.seconds() + (0 if re.search("-X|-d|--data", command) else PATIENCE)
-        while True:
-            out, errors, status = await getProcessOutputAndValue(
-                "/bin/sh", ["-c", command], {"HOME": self.folder, "PATH": "/usr/bin:/bin"}
-            )
-            self.assertEqual(status, 0, errors.decode())
-            answer = out.decode().replace("\r\n", "\n").strip("\n")
-            try:
-                self.told.check(call.answer, answer, datetime.now(UTC))
-                return
-            except Differs as differs:
-                if self.reactor.seconds() >= until:
-                    said = call.answer.replace(_BREAK, "\n ")
-                    self.fail(f"{differs}\n$ {call.command}\n{said}\n-- came: --\n{answer}")
-            await self.pause(0.05)
+        sections = {
+            "endpoint billing": billing,
+            "endpoint billing headers": {"Authorization": "secret"},
+        }
+        self.assertGreater(await self.make_all(PAGE, **sections), 15)
 
 
 class ToldTests(SynchronousTestCase):
@@ -237,7 +60,7 @@ class ToldTests(SynchronousTestCase):
             ('{"a":1}', '{"a":1}', True),
             ('{"a":1}', '{"a":2}', False),
             ('{"a":1}', '{"a":1,"b":2}', False),
-            (f'{{"a":1,{_BREAK}"b":"x{_BREAK}y"}}', '{"a":1,"b":"x y"}', True),
+            (f'{{"a":1,{BREAK}"b":"x{BREAK}y"}}', '{"a":1,"b":"x y"}', True),
             ("http://page/x", "http://daemon/x", True),
             ("http://page/x", "http://elsewhere/x", False),
             ('"cursor":"abc"', '"cursor":""', False),
