@@ -222,6 +222,7 @@ def build_endpoint(
         slots=slots,
         trust=trust,
         headers=config.headers,
+        answers=config.answers,
     )
 
 

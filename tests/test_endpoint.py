@@ -41,7 +41,7 @@ from dalga.outgoing import endpoint as dalga_endpoint
 from dalga.outgoing import lookup as dalga_lookup
 from dalga.outgoing.answer import MAX_BODY, MAX_HEAD
 from dalga.outgoing.endpoint import MAX_RETRY_AFTER, Endpoint, parse_retry_after
-from dalga.outgoing.failures import PostFailed
+from dalga.outgoing.failures import MISTAKE, PostFailed
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.wire import Exchange
 from tests.fakes import noting
@@ -414,7 +414,7 @@ class RequestTests(EndpointCase):
                 method: bytes, url: bytes, headers: object, exchange: Any, sent: list[bytes] = sent
             ) -> Deferred[Any]:
                 sent.append(exchange.octets)
-                return fail(PostFailed("nobody was called"))
+                return fail(PostFailed(MISTAKE))
 
             self.patch(endpoint._pool, "request", request)
             yield endpoint.post(a_run())

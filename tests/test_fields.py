@@ -77,6 +77,7 @@ PUTS = {
     "description": "interval=60&description=first%0A%09second",
     "redact": '{"interval":60,"payload":"s","headers":{"X-A":"s3"},"redact":["payload","X-A"]}',
     "on-end": "interval=60&on-end=keep",
+    "save-response": "interval=60&save-response=true",
 }
 
 #: A job of which nothing was chosen.

@@ -46,7 +46,7 @@ CONFIG = (
     *("headers", "endpoints", "names", "links", "given", "load"),
 )
 OUTGOING = (
-    *("trust", "lookup", "deadlines", "failures", "answer", "steering"),
+    *("trust", "lookup", "deadlines", "failures", "answer", "keeping", "steering"),
     *("wire", "pool", "client", "endpoint", "endpoints"),
 )
 DISPATCH = (

@@ -760,6 +760,7 @@ class ParameterTests(APITestCase):
             "&success=200-299,404&gone=none&give-up=400-499"
             "&endpoint=billing&payload-base64=AA8=&content-type=image/png&method=PATCH&timeout=0.25"
             "&retry-interval=5&retry-max-attempts=4&tags=b,a&description=%C4%9F%0Ax&on-end=keep"
+            "&save-response=true"
         )
         apart = {"cron", "payload", "headers", "redact"}  # the latter are in a test of their own
         names = {field.name for field in FIELDS if field.show and field.read} - apart
@@ -1025,7 +1026,7 @@ class ParameterTests(APITestCase):
                 "dst-overlap, if-exists, endpoint, payload, payload-base64, content-type, headers, "
                 "method, timeout, retry, retry-interval, retry-multiplier, retry-max-interval, "
                 "retry-jitter, retry-stop-after, retry-max-attempts, tags, description, redact, "
-                "on-end",
+                "on-end, save-response",
             ),
         ]:
             self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))

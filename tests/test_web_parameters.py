@@ -321,7 +321,8 @@ class ParametersTests(SynchronousTestCase):
             "catch-up, max-lateness, on-failure, jitter, success, gone, give-up, dst-gap, "
             "dst-overlap, if-exists, endpoint, payload, payload-base64, content-type, headers, "
             "method, timeout, retry, retry-interval, retry-multiplier, retry-max-interval, "
-            "retry-jitter, retry-stop-after, retry-max-attempts, tags, description, redact, on-end"
+            "retry-jitter, retry-stop-after, retry-max-attempts, tags, description, redact, "
+            "on-end, save-response"
         )
         for request, shown, guess in [
             ((b"intervall=60",), "'intervall'", "interval"),

@@ -165,7 +165,7 @@ class AnswerTests(WireCase):
         endpoint = self.endpoint(f"https://localhost:{server.port}/")
         first = endpoint.post(a_run())
         second = yield first.addCallback(lambda _: endpoint.post(a_run()))
-        self.assertEqual((second.status, second.error), (None, SPOKE_BEFORE))
+        self.assertEqual((second.status, second.error), (None, SPOKE_BEFORE.words))
         yield server.connections[0].lost
         self.assertEqual(len(server.requests), 1)
 
@@ -189,7 +189,7 @@ class AnswerTests(WireCase):
         self.patch(endpoint._pool, "keep", keep_and_use)
         yield endpoint.post(a_run())
         second = yield posts[0]
-        self.assertEqual((second.status, second.error), (None, SPOKE_BEFORE))
+        self.assertEqual((second.status, second.error), (None, SPOKE_BEFORE.words))
         yield server.connections[0].lost
         self.assertEqual(len(server.requests), 1)
 
@@ -379,7 +379,7 @@ class SendingTests(WireCase):
         exchange.start(pool._deadlines)
         exchange.await_connection(succeed(connection))
         failure = self.failureResultOf(exchange.answer, PostFailed)
-        self.assertEqual(str(failure.value), CLOSED_BEFORE)
+        self.assertEqual(failure.value.why, CLOSED_BEFORE)
 
     @inlineCallbacks
     def test_the_connection_used_last_is_used_next(self) -> Any:

@@ -54,6 +54,7 @@ def says_what_is_sent(request: Sent) -> bool:
         and request.headers is None
         and request.method is None
         and request.retry is None
+        and request.redact is None
     )
 
 
@@ -62,7 +63,6 @@ def check_delivery(request: Sent) -> None:
     if says_what_is_sent(request):
         _check_content(request)
         _check_retry(request.retry or AS_CONFIGURED)
-    if request.redact:
         _check_redacted(request)
 
 

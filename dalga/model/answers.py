@@ -52,6 +52,9 @@ class Meaning(StrEnum):
 #: To look up a member of an enum takes a call of Python, and each run would do so.
 _RETRY = Meaning.RETRY
 
+#: The meanings of answers by which an attempt has failed.
+FAILURES = (Meaning.RETRY, Meaning.FAIL)
+
 
 @dataclass(frozen=True, slots=True)
 class Statuses:

@@ -12,6 +12,7 @@ A run that has failed twice has two attempts in its record::
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -86,13 +87,25 @@ def kind_of_code(code: object) -> ErrorKind | None:
     return _KINDS.get(code) if isinstance(code, int) else None
 
 
-class Saved(NamedTuple):
-    """What is kept of an answer."""
+#: How much of an answer is kept, in octets: of its fields, and of its body.
+MAX_HEADERS = 4 * 1024
+MAX_BODY = 2 * 1024
 
-    #: Its fields, one a line, ``Name: value``: whole lines, 4 KiB at most.
+
+class Saved(NamedTuple):
+    """What is kept of an answer. What nobody is to see of it is gone already (P12)."""
+
+    #: Its fields, one a line, ``Name: value``: `MAX_HEADERS` at most.
     headers: str
-    #: The first 2 KiB of its body, as they came.
+    #: The start of its body, as it came: `MAX_BODY` at most.
     body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text: what is no UTF-8 as ``\\xff``."""
+        is_whole = len(self.body) < MAX_BODY
+        # A letter that the end has cut in two is left out.
+        return getincrementaldecoder("utf-8")("backslashreplace").decode(self.body, is_whole)
 
 
 class Attempt(NamedTuple):

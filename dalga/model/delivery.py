@@ -114,11 +114,14 @@ class Delivery:
     headers: tuple[tuple[str, str], ...] = ()
     method: Method = Method.POST
     retry: Retry = AS_CONFIGURED
+    #: What no answer of the API shows, and no record keeps: ``payload``, and names of headers in
+    #: lower case. It names what the job has, and of the endpoint's answer what echoes that.
+    redact: tuple[str, ...] = ()
     #: The id of the run that the job's run repeats; None for a job that is no replay.
     replay_of: str | None = None
 
 
-#: What `Notes.redact` has for the payload.
+#: What `Delivery.redact` has for the payload.
 PAYLOAD = "payload"
 
 #: The delivery of most jobs: the body is POSTed with the endpoint's headers.
@@ -145,8 +148,6 @@ class Notes:
     #: In the order in which they were given, each once.
     tags: tuple[str, ...] = ()
     description: str | None = None
-    #: What no answer shows: ``payload``, and names of headers in lower case.
-    redact: tuple[str, ...] = ()
     disabled: Disabling | None = None
 
 

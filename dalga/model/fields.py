@@ -58,6 +58,7 @@ from dalga.model.reading_delivery import (
 )
 from dalga.model.schedule import Schedule, exact_timestamp
 from dalga.model.writing import (
+    CHOSEN,
     CONTENT_TYPE,
     COUNT,
     DESCRIPTION,
@@ -159,8 +160,9 @@ FIELDS = (
     Field("retry", retry, "delivery.retry", shown_retry, RETRY),
     Field("tags", tags, "notes.tags", list, TAGS),
     Field("description", description, "notes.description", str, DESCRIPTION),
-    Field("redact", redact, "notes.redact", list, REDACT),
+    Field("redact", redact, "delivery.redact", list, REDACT),
     Field("on-end", one_of(OnEnd), "options.on_end", str, choice(OnEnd)),
+    Field("save-response", boolean, "options.save_response", bool, CHOSEN),
     # Of which run the job is a replay.
     Field("replay-of", None, "delivery.replay_of", str, RUN_ID),
     # Shown among a job's state.
@@ -207,18 +209,17 @@ _Parameters = tuple[tuple[str, Callable[[Terms], Any], object, Callable[[Any], A
 
 
 def _shown(*owners: str) -> _Parameters:
-    """The parameters that GET shows of some attributes of `Terms`, in its order."""
+    """The parameters that GET shows of some attributes of `Terms`, in the table's order."""
     return tuple(
         (field.attribute, *_in_terms(field), field.show)
-        for owner in owners
         for field in FIELDS
-        if field.show is not None and field.place.partition(".")[0] == owner
+        if field.show is not None and field.place.partition(".")[0] in owners
     )
 
 
 #: The parameters that GET shows, in its order: first those of the schedule, then the options, and
 #: then what most jobs have not.
-_SHOWN = _shown("schedule", "options")
+_SHOWN = (*_shown("schedule"), *_shown("options"))
 _SHOWN_BESIDE = _shown("delivery", "notes")
 
 
@@ -264,7 +265,7 @@ def shown_parameters(terms: Terms) -> Iterator[tuple[str, Any]]:
 
 
 def _shown_beside(terms: Terms) -> Iterator[tuple[str, Any]]:
-    redact = terms.notes.redact
+    redact = terms.delivery.redact
     for name, value in _json_of(terms, _SHOWN_BESIDE):
         if name == "headers":
             yield name, {each: _unless_redacted(each, value[each], redact) for each in value}

@@ -84,6 +84,8 @@ class Chosen:
     #: Time limit of a request, if it is less than the endpoint's. None for the endpoint's.
     timeout: timedelta | None = None
     on_end: OnEnd | None = None
+    #: Whether the start of the answer is kept of runs that succeeded, too.
+    save_response: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Options(Chosen):
     on_failure: OnFailure = OnFailure.CONTINUE
     endpoint: str = DEFAULT_ENDPOINT
     on_end: OnEnd = OnEnd.DELETE
+    save_response: bool = False
     #: The interval of a one-off job: how long after its PUT it was to run.
     delay: Duration | None = None
 

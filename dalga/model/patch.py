@@ -83,7 +83,7 @@ def request_of(job: Job) -> RawRequest:
         retry=None if delivery.retry == AS_CONFIGURED else delivery.retry,
         tags=notes.tags or None,
         description=notes.description,
-        redact=notes.redact or None,
+        redact=delivery.redact or None,
     )
 
 

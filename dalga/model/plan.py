@@ -492,14 +492,15 @@ def _delivery_of(request: ScheduleRequest) -> Delivery:
         headers=request.headers or (),
         method=request.method or Method.POST,
         retry=request.retry or AS_CONFIGURED,
+        redact=request.redact or (),
     )
     return PLAIN if found == PLAIN else found
 
 
 def _notes_of(request: ScheduleRequest) -> Notes:
-    if request.tags is None and request.description is None and request.redact is None:
+    if request.tags is None and request.description is None:
         return NO_NOTES
-    found = Notes(request.tags or (), request.description, request.redact or ())
+    found = Notes(request.tags or (), request.description)
     return NO_NOTES if found == NO_NOTES else found
 
 

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from random import Random
 from typing import NamedTuple
 
-from dalga.model.answers import Answers, Meaning
+from dalga.model.answers import FAILURES, Answers, Meaning
 from dalga.model.attempt import ErrorKind, Saved
 from dalga.model.delivery import PLAIN, Delivery
 from dalga.model.grid import Grid, offset_of
@@ -36,9 +36,6 @@ _SUCCEED, _RETRY, _REMOVE, _DISABLE = (
     Meaning.REMOVE,
     Meaning.DISABLE,
 )
-
-#: What an answer may mean by which its attempt has failed.
-_FAILURES = (Meaning.RETRY, Meaning.FAIL)
 
 #: A lease is this much (seconds) longer than a POST's time-out. The POST's start and the record of
 #: its outcome have to fit in. The jobs of an instance that dies wait this much longer, too.
@@ -169,7 +166,7 @@ def _words(status: int, meaning: Meaning, is_by_header: bool) -> str:
         words = str(status)
     if is_by_header:
         return f"{words}, with Dalga-Verdict: {meaning}"
-    is_odd = meaning in _FAILURES and 200 <= status <= 299
+    is_odd = meaning in FAILURES and 200 <= status <= 299
     return f"{words}, which is no success here: see success" if is_odd else words
 
 
@@ -274,7 +271,7 @@ class End(NamedTuple):
             return None
         if self.outcome.status is None:
             return self.outcome.kind or ErrorKind.INTERNAL
-        return ErrorKind.STATUS if self.meaning in _FAILURES else None
+        return ErrorKind.STATUS if self.meaning in FAILURES else None
 
     @property
     def due(self) -> datetime | None:

@@ -193,6 +193,12 @@ def _load_count(value: object) -> int:
     return value
 
 
+def _load_chosen(value: object) -> bool:
+    if value is not True:
+        raise ValueError(f"{value!r:.40} is no choice that was made")
+    return True
+
+
 def _load_endpoint(value: str) -> str:
     if not is_endpoint_name(value):
         raise ValueError(f"{value!r:.40} is not the name of an endpoint")
@@ -312,6 +318,8 @@ TAGS = Detail(list, _load_tags)
 DESCRIPTION = Detail(str, _load_description)
 REDACT = Detail(list, _load_redact)
 DISABLING = Detail(_write_disabling, _load_disabling)
+#: How a choice is kept that was made.
+CHOSEN = Member(bool, _load_chosen)
 #: How an aware datetime in UTC is kept: in ISO 8601.
 INSTANT = Member(datetime.isoformat, _load_instant)
 #: How a whole number, 1 or more, is kept.

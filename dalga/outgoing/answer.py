@@ -126,9 +126,26 @@ class Answer:
     def headers(self) -> Headers:
         """All headers, in an object of their own, which is made when it is asked for."""
         headers = Headers()
-        for name, value in _fields(self._head):
+        for name, value in self.fields():
             headers.addRawHeader(name, value)
         return headers
+
+    def fields(self) -> Iterator[tuple[bytes, bytes]]:
+        """The names and values of all headers, in order."""
+        return _fields(self._head)
+
+    def start(self, most: int) -> bytes:
+        """
+        The start of the body.
+
+        :param most: in octets.
+        """
+        found = b""
+        for data in self._body:
+            found += data[: most - len(found)]
+            if len(found) == most:
+                break
+        return found
 
     def header(self, name: bytes) -> bytes | None:
         """
@@ -155,7 +172,7 @@ class Answer:
 
         :param name: in lower case.
         """
-        return [value for field, value in _fields(self._head) if field.lower() == name]
+        return [value for field, value in self.fields() if field.lower() == name]
 
     @property
     def version(self) -> tuple[bytes, int, int]:

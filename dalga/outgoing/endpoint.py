@@ -14,7 +14,8 @@ A POST is made in these steps, all in the reactor's thread::
     Pool.request        is treq's agent: starts the deadline, and finds or makes a connection
     Connection.carry    sends the request (under TLS, once the handshake is over)
     Reader.feed         reads the answer to its end or to `MAX_BODY`
-    Endpoint._answered  makes an `Outcome` of the answer; or `_failed`, of a failure
+    Endpoint._answered  makes an `Outcome` of the answer, with what `keeping.py` keeps of answers
+                        by which a run fails; or `_failed`, of a failure
 
 treq is one of the libraries that Dalga is built on. `client.py` says which part of it a POST uses.
 """
@@ -33,6 +34,7 @@ from twisted.python.failure import Failure
 
 from dalga import __version__
 from dalga.log import logger
+from dalga.model.answers import FAILURES, Answers
 from dalga.model.delivery import PLAIN, Delivery, Method, PayloadKind, has_content
 from dalga.model.headers import is_name, is_of_dalga, is_of_signature, is_value
 from dalga.model.key import target_path
@@ -40,9 +42,10 @@ from dalga.model.run import Outcome, Run
 from dalga.model.schedule import timestamp
 from dalga.outgoing.answer import Answer
 from dalga.outgoing.client import Client
-from dalga.outgoing.failures import PostFailed
+from dalga.outgoing.failures import MISTAKE, PostFailed, unsendable
+from dalga.outgoing.keeping import kept_of
 from dalga.outgoing.pool import Pool, Route
-from dalga.outgoing.steering import PREFIX, Steers
+from dalga.outgoing.steering import NOTHING, PREFIX, Steers
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.wire import Exchange
 
@@ -57,6 +60,9 @@ _TYPES = {
     PayloadKind.JSON: "application/json",
     PayloadKind.BASE64: "application/octet-stream",
 }
+
+#: What answers mean where the configuration says nothing.
+_ANSWERS = Answers()
 
 
 class Endpoint:
@@ -73,6 +79,7 @@ class Endpoint:
     :param trust: the CAs that may have signed the certificate of an https endpoint.
     :param headers: names and values, in ASCII, of further headers of each POST. Content-Type and
         User-Agent replace Dalga's own. `dalga.config` refuses all other names that Dalga sends.
+    :param answers: what its answers mean. Of an answer by which a run has failed, some is kept.
     :raises ConfigError: if `baseurl`'s scheme or host can't be used.
     """
 
@@ -85,8 +92,10 @@ class Endpoint:
         slots: int,
         trust: Trust,
         headers: Iterable[tuple[str, str]] = (),
+        answers: Answers = _ANSWERS,
     ) -> None:
         self._reactor = reactor
+        self._answers = answers
         self._route = Route(reactor, baseurl, connect_timeout, trust)
         self._path = urlsplit(baseurl).path.rstrip("/")
         self._instance = re.sub("[^!-~]", "?", instance)
@@ -208,21 +217,26 @@ class Endpoint:
         value = answer.header(b"retry-after")
         retry_after = None if value is None else parse_retry_after(value)
         elapsed = self._reactor.seconds() - exchange.began
-        if not answer.mentions(PREFIX):
-            return Outcome(answer.code, elapsed, "", retry_after)
-        meaning, next_run = self._steers.read(answer, run)
-        return Outcome(answer.code, elapsed, "", retry_after, meaning, next_run)
+        code, options = answer.code, run.options
+        meaning, next_run = NOTHING
+        if answer.mentions(PREFIX):
+            meaning, next_run = self._steers.read(answer, run)
+        means = self._answers.meaning(code, options) if meaning is None else meaning
+        saved = None
+        if means in FAILURES or options.save_response:
+            saved = kept_of(answer, run.delivery.redact)
+        return Outcome(code, elapsed, "", retry_after, meaning, next_run, None, saved)
 
     def _failed(self, failure: Failure, exchange: Exchange | None) -> Outcome:
         """:param exchange: None if the failure came before there was an exchange."""
-        if failure.check(PostFailed):
-            error = str(failure.value)
+        if isinstance(failure.value, PostFailed):
+            why = failure.value.why
         else:
             where = self._route
             log.failure("a POST to {route} failed in an unexpected way", failure, route=where)
-            error = "internal error, which Dalga's log describes"
+            why = MISTAKE
         elapsed = 0.0 if exchange is None else self._reactor.seconds() - exchange.began
-        return Outcome(None, elapsed, error)
+        return Outcome(None, elapsed, why.words, kind=why.kind)
 
 
 def _own_headers(delivery: Delivery) -> Iterator[tuple[str, str]]:
@@ -243,9 +257,9 @@ def _checked(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """
     for name, value in headers:
         if not is_name(name):
-            raise PostFailed("a header of the job has a name that none can have, nothing was sent")
+            raise unsendable("a header of the job has a name that none can have")
         if is_of_dalga(name) or is_of_signature(name) or not is_value(value):
-            raise PostFailed(f"the job's header {name} can't be sent, nothing was sent")
+            raise unsendable(f"the job's header {name} can't be sent")
         yield name, value
 
 

@@ -1,17 +1,17 @@
 """
-Words for what went wrong with a POST, for the operator's log.
+Why a POST failed: a kind, for readers that count, and words, for the operator.
 
-An outcome's error is one sentence. It says what happened, with which server, and it ends in
-"nothing was sent" if the endpoint can't have got the POST and that is not plain. The functions take
-exceptions and stages, and return the sentence. The retries of a run do not depend on it: every
-outcome with an error has the status None, and is retried.
+The words are one sentence. They say what happened, with which server, and they end in "nothing was
+sent" if the endpoint can't have got the POST and that is not plain. The functions take exceptions
+and stages. The retries of a run do not depend on either: every outcome with an error has the status
+None, and is retried.
 """
 
 from __future__ import annotations
 
 import os
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from OpenSSL.SSL import Error as TLSError
 from twisted.internet.error import (
@@ -22,23 +22,31 @@ from twisted.internet.error import (
     TimeoutError,
 )
 
+from dalga.model.attempt import ErrorKind
 from dalga.outgoing.trust import Refused
 
 
-class PostFailed(Exception):
-    """
-    There is no answer to a POST.
+class Why(NamedTuple):
+    """Why there is no answer to a POST."""
 
-    :param args: why, in words for the operator.
-    """
+    kind: ErrorKind
+    words: str
+
+
+class PostFailed(Exception):
+    """There is no answer to a POST."""
+
+    def __init__(self, why: Why) -> None:
+        super().__init__(why.words)
+        self.why = why
 
 
 class BadAnswer(Exception):
-    """
-    The bytes from the server can't be read as an answer.
+    """The bytes from the server can't be read as an answer."""
 
-    :param args: why, in words for the operator.
-    """
+    def __init__(self, why: Why) -> None:
+        super().__init__(why.words)
+        self.why = why
 
 
 class Stage(IntEnum):
@@ -57,23 +65,34 @@ class Stage(IntEnum):
 
 
 #: Why a POST was not sent that had a connection.
-CLOSED_BEFORE = "the connection was closed before the POST, nothing was sent"
-SPOKE_BEFORE = "the server sent something before the POST, nothing was sent"
+CLOSED_BEFORE = Why(ErrorKind.CLOSED, "the connection was closed before the POST, nothing was sent")
+SPOKE_BEFORE = Why(
+    ErrorKind.MALFORMED, "the server sent something before the POST, nothing was sent"
+)
+#: A mistake of ours.
+MISTAKE = Why(ErrorKind.INTERNAL, "internal error, which Dalga's log describes")
 
 
 def no_http(line: bytes) -> BadAnswer:
     """:param line: what the answer begins with."""
-    return BadAnswer(f"the answer is not HTTP: {start_of(line)}")
+    return BadAnswer(Why(ErrorKind.MALFORMED, f"the answer is not HTTP: {start_of(line)}"))
 
 
 def malformed(why: str) -> BadAnswer:
     """:param why: the rest of a sentence that begins with "the answer is malformed HTTP:"."""
-    return BadAnswer(f"the answer is malformed HTTP: {why}")
+    return BadAnswer(Why(ErrorKind.MALFORMED, f"the answer is malformed HTTP: {why}"))
 
 
 def too_long(limit: int) -> BadAnswer:
     """:param limit: how long an answer's head may be, in bytes."""
-    return BadAnswer(f"the answer's headers are longer than {limit // 1024} KiB")
+    return BadAnswer(
+        Why(ErrorKind.TOO_LARGE, f"the answer's headers are longer than {limit // 1024} KiB")
+    )
+
+
+def unsendable(what: str) -> PostFailed:
+    """:param what: the start of a sentence on a part of a job that no request can have."""
+    return PostFailed(Why(ErrorKind.INTERNAL, f"{what}, nothing was sent"))
 
 
 def start_of(data: bytes) -> str:
@@ -81,7 +100,18 @@ def start_of(data: bytes) -> str:
     return repr(data[:60])[1:] + ("..." if len(data) > 60 else "")
 
 
-def too_late(stage: Stage, host: str, server: str, timeout: float) -> str:
+def no_answer(timeout: float) -> Why:
+    """:param timeout: within which no answer came, in seconds."""
+    return Why(ErrorKind.TIMEOUT, f"no answer within {timeout:g} s")
+
+
+def given_up(may_have_sent: bool) -> Why:
+    """Why Dalga itself has ended a POST."""
+    before = "there was an answer" if may_have_sent else "anything was sent"
+    return Why(ErrorKind.CLOSED, f"given up before {before}")
+
+
+def too_late(stage: Stage, host: str, server: str, timeout: float) -> Why:
     """
     Why a POST was not sent before its deadline.
 
@@ -90,40 +120,44 @@ def too_late(stage: Stage, host: str, server: str, timeout: float) -> str:
     """
     match stage:
         case Stage.RESOLVING:
-            what = f"could not resolve host name {host}"
+            kind, what = ErrorKind.DNS, f"could not resolve host name {host}"
         case Stage.CONNECTING:
-            what = f"could not connect to {server}"
+            kind, what = ErrorKind.CONNECT, f"could not connect to {server}"
         case Stage.NEW | Stage.CONNECTED:
-            what = f"no time was left for the POST to {server}"
+            kind, what = ErrorKind.TIMEOUT, f"no time was left for the POST to {server}"
         case Stage.HANDSHAKE:
-            what = f"could not agree on TLS with {server}"
-    return f"{what} within {timeout:g} s, nothing was sent"
+            kind, what = ErrorKind.TLS, f"could not agree on TLS with {server}"
+    return Why(kind, f"{what} within {timeout:g} s, nothing was sent")
 
 
-def not_connected(error: BaseException | None, host: str, server: str) -> str | None:
+def not_connected(error: BaseException | None, host: str, server: str) -> Why | None:
     """Why there was no connection; None for an exception that is not expected."""
     match error:
         case DNSLookupError():
-            return f"could not resolve host name {host}: {error.args[0]}"
+            return Why(ErrorKind.DNS, f"could not resolve host name {host}: {error.args[0]}")
         case ConnectionRefusedError():
-            return f"connection refused by {server}"
+            words = f"connection refused by {server}"
         case TimeoutError():
-            return f"{server} took too long to accept the connection"
+            words = f"{server} took too long to accept the connection"
         case ConnectError(osError=int(number)):
-            return f"could not connect to {server}: {os.strerror(number)}"
+            words = f"could not connect to {server}: {os.strerror(number)}"
         case ConnectError():
-            return f"could not connect to {server}"
-    return None
+            words = f"could not connect to {server}"
+        case _:
+            return None
+    return Why(ErrorKind.CONNECT, words)
 
 
-def not_agreed(error: BaseException | None, server: str) -> str | None:
+def not_agreed(error: BaseException | None, server: str) -> Why | None:
     """Why a connection ended in the TLS handshake; None for an exception that is not expected."""
     if isinstance(error, ConnectionClosed):
-        return f"{server} closed the connection in the TLS handshake, nothing was sent"
+        return Why(
+            ErrorKind.TLS, f"{server} closed the connection in the TLS handshake, nothing was sent"
+        )
     return _tls(error, server)
 
 
-def broken_off(error: BaseException | None, server: str, begun: bool) -> str | None:
+def broken_off(error: BaseException | None, server: str, begun: bool) -> Why | None:
     """
     Why a connection ended before the answer did; None for an exception that is not expected.
 
@@ -131,16 +165,16 @@ def broken_off(error: BaseException | None, server: str, begun: bool) -> str | N
     """
     if isinstance(error, ConnectionClosed):
         when = "in the middle of the answer" if begun else "before an answer"
-        return f"the connection was closed {when}"
+        return Why(ErrorKind.CLOSED, f"the connection was closed {when}")
     return _tls(error, server)
 
 
-def _tls(error: BaseException | None, server: str) -> str | None:
+def _tls(error: BaseException | None, server: str) -> Why | None:
     match error:
         case Refused(why=why):
-            return f"TLS: the certificate of {server} {why}"
+            return Why(ErrorKind.TLS, f"TLS: the certificate of {server} {why}")
         case TLSError():
-            return f"TLS with {server} failed: {_tls_reason(error)}"
+            return Why(ErrorKind.TLS, f"TLS with {server} failed: {_tls_reason(error)}")
     return None
 
 

@@ -46,6 +46,10 @@ class Steering(NamedTuple):
     next_run: timedelta | datetime | None = None
 
 
+#: What most answers ask for.
+NOTHING = Steering()
+
+
 class Steers:
     """Reads the headers of an endpoint's answers, and logs values that it ignores."""
 

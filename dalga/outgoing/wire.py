@@ -50,7 +50,7 @@ from zope.interface import implementer
 from dalga.outgoing import failures
 from dalga.outgoing.answer import Answer, Reader, Then
 from dalga.outgoing.deadlines import Deadlines
-from dalga.outgoing.failures import BadAnswer, PostFailed, Stage
+from dalga.outgoing.failures import BadAnswer, PostFailed, Stage, Why
 
 #: A connection that is closed in order is dropped after this many seconds, if the server has not
 #: closed it by then: under TLS, the server's close_notify is awaited. A choice, not measured. A
@@ -148,26 +148,26 @@ class Exchange:
 
         :param begun: whether anything of the answer had come.
         """
-        words: str | None
+        why: Why | None
         if self._may_have_sent:
-            words = failures.broken_off(reason.value, str(self._server), begun)
+            why = failures.broken_off(reason.value, str(self._server), begun)
         elif self.stage is Stage.HANDSHAKE:
-            words = failures.not_agreed(reason.value, str(self._server))
+            why = failures.not_agreed(reason.value, str(self._server))
         else:
-            words = failures.CLOSED_BEFORE
+            why = failures.CLOSED_BEFORE
         self._connection = None
-        self._fail_or_pass_on(reason, words)
+        self._fail_or_pass_on(reason, why)
 
-    def fail(self, words: str) -> None:
-        """:param words: why there is no answer."""
+    def fail(self, why: Why) -> None:
+        """End it without an answer."""
         if not self.is_over:
             self.abandon()
-            self.answer.errback(Failure(PostFailed(words)))
+            self.answer.errback(Failure(PostFailed(why)))
 
-    def _fail_or_pass_on(self, failure: Failure, words: str | None) -> None:
-        """:param words: why there is no answer; None passes `failure` on, as it is unexpected."""
-        if words is not None:
-            self.fail(words)
+    def _fail_or_pass_on(self, failure: Failure, why: Why | None) -> None:
+        """:param why: there is no answer; None passes `failure` on, as it is unexpected."""
+        if why is not None:
+            self.fail(why)
         elif not self.is_over:
             self.abandon()
             self.answer.errback(failure)
@@ -183,8 +183,8 @@ class Exchange:
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        words = failures.not_connected(failure.value, self._server.host, str(self._server))
-        self._fail_or_pass_on(failure, words)
+        why = failures.not_connected(failure.value, self._server.host, str(self._server))
+        self._fail_or_pass_on(failure, why)
 
     @property
     def is_late(self) -> bool:
@@ -194,14 +194,13 @@ class Exchange:
     def too_late(self) -> None:
         """See `dalga.outgoing.deadlines.Bounded`."""
         if self._may_have_sent:
-            self.fail(f"no answer within {self._timeout:g} s")
+            self.fail(failures.no_answer(self._timeout))
         else:
             server = self._server
             self.fail(failures.too_late(self.stage, server.host, str(server), self._timeout))
 
     def _cancelled(self, _: object) -> None:
-        before = "there was an answer" if self._may_have_sent else "anything was sent"
-        self.fail(f"given up before {before}")
+        self.fail(failures.given_up(self._may_have_sent))
 
     @property
     def _may_have_sent(self) -> bool:
@@ -407,7 +406,7 @@ class Connection(Protocol):
         try:
             answer = self._reader.feed(data)
         except BadAnswer as error:
-            exchange.fail(str(error))
+            exchange.fail(error.why)
             return
         if answer is None:
             return

@@ -386,7 +386,7 @@ _ONCE: Mapping[str, Reader] = MappingProxyType(
             name: READERS[name]
             for name in (
                 *("timeout", *RETRY_PARTS, "endpoint", "success", "gone", "give-up", "method"),
-                *("on-end", "tags", "description"),
+                *("on-end", "save-response", "tags", "description"),
             )
         },
     }
