@@ -70,8 +70,8 @@ JOB = Job(
     NOW,
     NOW,
     disabled=True,
-    delivery=Delivery(headers=(("X-A", "1"),), retry=Retry(max_attempts=2)),
-    notes=Notes(("a",), "why", ("x-a",), Disabling(NOW, "sale")),
+    delivery=Delivery(headers=(("X-A", "1"),), retry=Retry(max_attempts=2), redact=("x-a",)),
+    notes=Notes(("a",), "why", Disabling(NOW, "sale")),
 )
 
 
@@ -88,11 +88,9 @@ class ReplayTests(SynchronousTestCase):
         success = Statuses(((200, 299),))
         options = Options(success=success, endpoint="billing", timeout=MINUTE)
         self.assertEqual(planned.options, options)
-        delivery = Delivery(
-            as_text(b"1234"), None, (("X-A", "1"),), Method.POST, Retry(max_attempts=2), ID
-        )
+        delivery = replace(JOB.delivery, payload=as_text(b"1234"), replay_of=ID)
         self.assertEqual(planned.delivery, delivery)
-        self.assertEqual(planned.notes, Notes(("a",), "why", ("x-a",)))
+        self.assertEqual(planned.notes, Notes(("a",), "why"))
 
     def test_what_is_sent(self) -> None:
         """The job's payload, or its body where that is sent."""

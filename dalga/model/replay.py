@@ -31,9 +31,9 @@ from dalga.model.record import Record
 from dalga.model.schedule import Once
 from dalga.model.zone import Zone
 
-#: The options of a job that say what is sent, how long it may take, and what the answer means. The
-#: others say when a job runs, and its replay runs once, now.
-_KEPT = ("success", "gone", "give_up", "endpoint", "timeout")
+#: The options of a job that say what is sent, how long it may take, and what becomes of the answer.
+#: The others say when a job runs, and its replay runs once, now.
+_KEPT = ("success", "gone", "give_up", "endpoint", "timeout", "save_response")
 
 
 def replay_of(record: Record, job: Job | None, now: datetime, endpoints: Collection[str]) -> Plan:
