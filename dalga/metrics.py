@@ -258,10 +258,20 @@ class Distribution:
         self.buckets = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def add(self, value: float) -> None:
+    def add(self, value: float, times: int = 1) -> None:
         """Count a value."""
-        self.buckets[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+        self.buckets[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
+
+    def take_in(self, buckets: list[int], total: float) -> None:
+        """
+        Count the values of another distribution with the same bounds, too.
+
+        :param total: what the values add up to.
+        """
+        for number, count in enumerate(buckets):
+            self.buckets[number] += count
+        self.sum += total
 
     @property
     def counts(self) -> Counts:

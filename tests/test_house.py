@@ -39,7 +39,7 @@ MODEL = (
     ),
     *("attempt", "options", "agreement", "reading", "reading_delivery", "writing", "fields"),
     *("grid", "lateness", "job", "state", "listing", "why", "run"),
-    *("record", "plan", "patch", "replay", "setback"),
+    *("record", "statistics", "plan", "patch", "replay", "setback"),
 )
 CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),
@@ -50,7 +50,7 @@ OUTGOING = (
     *("wire", "pool", "client", "endpoint", "endpoints"),
 )
 DISPATCH = (
-    *("agenda", "lead", "claimsize", "shares", "waiting", "outlook", "outages"),
+    *("agenda", "lead", "claimsize", "shares", "sums", "waiting", "outlook", "outages"),
     *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "upkeep", "scheduler"),
 )
 WEB = (
@@ -75,6 +75,7 @@ PURE = (
     "dispatch.lead",
     "dispatch.claimsize",
     "dispatch.shares",
+    "dispatch.sums",
     "dispatch.waiting",
     "allowed",
     "web.bodies",
