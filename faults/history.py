@@ -177,6 +177,20 @@ class Record:
     tried: tuple[Tried, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One delivery of an alert, as its receiver saw it."""
+
+    #: The same on each delivery of an alert.
+    id: str
+    event: str
+    #: The job that it is about; None where it is about no job.
+    key: Key | None
+    #: When the alert was made, by the database's clock, and when it was delivered.
+    made: float
+    delivered: float
+
+
 @dataclass(slots=True)
 class History:
     """All that the checker is told."""
@@ -186,6 +200,9 @@ class History:
     faults: list[Fault] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    #: How many attempts of a job have to fail in a row for an alert; 0 where nobody is told.
+    alert_after: int = 0
     #: Jobs of which nobody knows what was said last: when they run is their own matter.
     foreign: set[Key] = field(default_factory=set)
     #: When the world was stopped: what was due shortly before may not have run.

@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from faults.checker import ANEW, ENDPOINT, MARGIN, REPLY, Bounds, Violation, name_of
 from faults.history import History, Key, Post, Record, Row, Said, Verb, overlapping
 
-#: What a run may come to whose job was changed or deleted meanwhile, and by what.
+#: What a run may come to whose job is changed or deleted before its next attempt, and by what.
 CHANGED: dict[str, tuple[Verb, ...]] = {"overridden": ANEW, "cancelled": (Verb.DELETE,)}
 
 #: What each answer alone makes of a run.
@@ -127,16 +127,14 @@ class _Run:
         return (
             self._foreign
             or any(fault.loses for fault in faults)
-            or self._was_changed((*ANEW, Verb.DELETE), self._ended)
+            or self._was_changed(*ANEW, Verb.DELETE)
         )
 
-    def _was_changed(self, verbs: tuple[Verb, ...], until: float) -> bool:
+    def _was_changed(self, *verbs: Verb) -> bool:
         """Whether a user's word of these may have been carried out since its first POST."""
         since = self._posts[0].start - self._bounds.grace
         return any(
-            word.verb in verbs
-            and word.asked <= until + REPLY
-            and (word.answered is None or word.answered >= since)
+            word.verb in verbs and (word.answered is None or word.answered >= since)
             for word in self._words
         )
 
@@ -190,8 +188,7 @@ class _Run:
         elif status in BY_STATUS.values():
             yield f"is recorded as {_result(record)}, with status {status}"
         elif result in CHANGED:
-            until = self._ended if record.ended is None else record.ended
-            if not self._foreign and not self._was_changed(CHANGED[result], until):
+            if not self._foreign and not self._was_changed(*CHANGED[result]):
                 yield f"is recorded as {result}, which nobody asked for"
         elif result is not None and not (result == "given_up" and status in self._bounds.given_up):
             yield f"is recorded as {result}, with status {status}"
