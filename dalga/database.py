@@ -14,6 +14,7 @@ from threading import Timer
 from typing import Any, NamedTuple
 
 from dalga.config.sections import MySQLConfig, SQLiteConfig
+from dalga.metrics import Metrics
 from dalga.model.delivery import MAX_PAYLOAD
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
@@ -84,6 +85,7 @@ def build_store(
     reactor: Any,
     random: Random,
     dialect: Dialect | None = None,
+    metrics: Metrics | None = None,
 ) -> JobsTable:
     """
     Build the store that the configuration asks for. It is not open yet.
@@ -91,14 +93,16 @@ def build_store(
     :param reactor: the real reactor, or as much of it as adbapi needs. Leases are measured with its
         ``seconds``.
     :param dialect: the `dialect_of` the configuration, if it is there already.
+    :param metrics: counts the transactions; None if nobody looks.
     """
+    counting = metrics or Metrics()
     if dialect is None:
         dialect = dialect_of(database)
     clock = DatabaseClock(lambda: float(reactor.seconds()))
     last_loss = LastLoss()
 
     def lane(dialect: Dialect, threads: int) -> Transactions:
-        return Transactions(reactor, dialect, clock, random, threads, last_loss)
+        return Transactions(reactor, dialect, clock, random, threads, last_loss, counting)
 
     if isinstance(database, SQLiteConfig):
         # A file has one writer at a time. With one connection, transactions queue here, and not in

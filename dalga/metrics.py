@@ -74,6 +74,9 @@ TRANSACTION_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
 REQUEST_BOUNDS = TRANSACTION_BOUNDS
 TICK_BOUNDS = TRANSACTION_BOUNDS
 
+#: Results of transactions that do not tell whether the database answers.
+_UNSURE = ("again", "abandoned", "failed")
+
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 
 #: All families, in the order in which they are shown.
@@ -145,8 +148,7 @@ FAMILIES: tuple[Family, ...] = (
         "dalga_due_jobs",
         _G,
         (),
-        "Jobs that are due and unclaimed, as far as this instance knows: it looks at a bounded "
-        "number of them.",
+        "Jobs that were due and unclaimed at this instance's last scan; it lists at most 1,000.",
     ),
     Family(
         "dalga_jobs",
@@ -192,8 +194,9 @@ FAMILIES: tuple[Family, ...] = (
         "dalga_db_transactions_total",
         _C,
         ("operation", "result"),
-        "Transactions: ok, refused (by Dalga itself), again (a conflict, run once more), busy (a "
-        "lock was not released), unavailable, or failed (a fault of Dalga).",
+        "Transactions: ok; refused, by what was found; again, to be run once more after a conflict "
+        "or a lost connection; busy, as a lock was not released; abandoned, as nobody waits any "
+        "more; unavailable; or failed, by a fault of Dalga.",
     ),
     Family(
         "dalga_db_transaction_duration_seconds",
@@ -327,7 +330,9 @@ class Metrics:
         self._request_seconds: dict[tuple[str, ...], Distribution] = {}
         self._alerts: dict[tuple[str, ...], float] = {}
         self._ticks = Distribution(TICK_BOUNDS)
-        self._gauges: dict[str, Gauge] = {}
+        #: Whether the last transaction that ended found the database; None before the first.
+        self.database_is_up: bool | None = None
+        self._gauges: dict[str, Gauge] = {"dalga_db_up": lambda: self.database_is_up}
         self._sources: list[Callable[[], Numbers]] = []
 
     def claimed(self, result: str, rows: int = 0) -> None:
@@ -350,6 +355,8 @@ class Metrics:
         :param seconds: from when it had a connection.
         """
         _count(self._transactions, (operation, result))
+        if result not in _UNSURE:
+            self.database_is_up = result != "unavailable"
         spread = self._transaction_seconds.get(operation)
         if spread is None:
             spread = self._transaction_seconds[operation] = Distribution(TRANSACTION_BOUNDS)

@@ -37,6 +37,7 @@ from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
 from dalga.listening import BACKLOG, listen
 from dalga.log import logger
+from dalga.metrics import Metrics
 from dalga.model.address import as_in_url
 from dalga.model.run import RunPolicy
 from dalga.operations import Operations
@@ -74,6 +75,8 @@ class Fixed:
     listeners: list[socket.socket]
     #: The time zone data that the process uses.
     zones: ZoneData
+    #: What this instance counts.
+    metrics: Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ def build(
         policy=settings.policy,
         random=random,
         instance=instance,
+        metrics=fixed.metrics,
     )
     operations = Operations(
         store=fixed.store,
@@ -454,9 +458,11 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
 
     def make_worker(reactor: Any, membership: Membership) -> DalgaService:
         reactor.seconds = steady_seconds
-        store = build_store(config.database, reactor, SystemRandom(), dialect)
+        metrics = Metrics()
+        store = build_store(config.database, reactor, SystemRandom(), dialect, metrics)
         store.open()
-        return DalgaService(reactor, replace(fixed, store=store), settings, membership)
+        own = replace(fixed, store=store, metrics=metrics)
+        return DalgaService(reactor, own, settings, membership)
 
     def close() -> None:
         for listener in fixed.listeners:
@@ -483,7 +489,8 @@ def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[F
     reactor.seconds = steady_seconds
     zones = use_newest()
     settings = settings_of(config)
-    store = build_store(config.database, reactor, SystemRandom(), dialect)
+    metrics = Metrics()
+    store = build_store(config.database, reactor, SystemRandom(), dialect, metrics)
     listeners = listen(config.listen.host, config.listen.port)
     try:
         with acting_as(user), said_if_slow(store.where()):
@@ -492,7 +499,7 @@ def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[F
         for listener in listeners:
             listener.close()
         raise
-    return Fixed(store, listeners, zones), settings
+    return Fixed(store, listeners, zones, metrics), settings
 
 
 def longest_answer(database: MySQLConfig | SQLiteConfig) -> float:

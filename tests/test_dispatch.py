@@ -33,6 +33,7 @@ from dalga.dispatch.upkeep import (
 from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.log import log_debug
+from dalga.metrics import Counts, Metrics
 from dalga.model.answers import Meaning
 from dalga.model.delivery import PLAIN, Delivery, Method, Payload
 from dalga.model.job import Job, Standing
@@ -80,6 +81,7 @@ class SchedulerTestCase(SynchronousTestCase):
         self.clock.advance(1000)
         self.store = FakeStore(self.clock.seconds)
         self.endpoint = FakeEndpoint(self.clock.seconds)
+        self.metrics = Metrics()
         self.events: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(noting(self.events))
         self.addCleanup(globalLogPublisher.removeObserver, noting(self.events))
@@ -102,6 +104,7 @@ class SchedulerTestCase(SynchronousTestCase):
             policy or RunPolicy(retry or RetryPolicy(jitter=jitter)),
             Random(20141111),
             "web1",
+            metrics=self.metrics,
         )
         self.scheduler.start()
         self.go(0)
@@ -684,7 +687,14 @@ class ClaimTests(SchedulerTestCase):
         policy = RunPolicy(retry, randomization_factor=0.25)
         pace = Pace(slots=1, timeout=TIMEOUT, scan=1.0)
         self.scheduler = Scheduler(
-            self.clock, self.store, self.endpoint, pace, policy, Random(1), "web1"
+            self.clock,
+            self.store,
+            self.endpoint,
+            pace,
+            policy,
+            Random(1),
+            "web1",
+            metrics=self.metrics,
         )
         self.scheduler.start()
         self.go(0)
@@ -1786,6 +1796,7 @@ class RecordTests(SchedulerTestCase):
             RunPolicy(RetryPolicy(jitter=0.0)),
             Random(20141111),
             "web2",
+            metrics=Metrics(),
         )
         self.go(0.5)
         other.start()
@@ -2469,3 +2480,86 @@ async def refused(answer: Deferred[Job]) -> bool:
     except JobDisabled:
         return True
     return False
+
+
+class MetricsTests(SchedulerTestCase):
+    """What dispatch shows of itself."""
+
+    def value(self, name: str, *labels: str) -> object:
+        return self.metrics.numbers()[name].get(labels)
+
+    def test_slots(self) -> None:
+        self.start(slots=2)
+        for number in range(3):
+            self.store.insert(f"job{number}")
+        self.go(1)
+        self.assertEqual(self.value("dalga_slots"), 2)
+        self.assertEqual(self.value("dalga_slots_in_use"), 2)
+        self.endpoint.answer("job0")
+        self.go(0)
+        self.assertEqual(self.value("dalga_unrecorded_outcomes"), 1)
+        self.go(1)
+        self.assertEqual(self.value("dalga_unrecorded_outcomes"), 0)
+
+    def test_claims(self) -> None:
+        self.start()
+        self.store.insert("job")
+        self.go(2)
+        self.assertEqual(self.value("dalga_claims_total", "taken"), 1)
+        self.store.away = {"claim"}
+        self.store.insert("another")
+        self.go(2)
+        self.assertIn(("failed",), self.metrics.numbers()["dalga_claims_total"])
+        size = self.metrics.numbers()["dalga_claim_size"][()]
+        assert isinstance(size, Counts)
+        self.assertEqual(size.sum, 1)
+
+    def test_lag(self) -> None:
+        """It grows while nobody claims, and a claim ends it."""
+        self.start()
+        self.store.away = {"claim"}
+        self.store.insert("job")
+        self.go(5)
+        self.assertEqual(self.value("dalga_lag_seconds"), 5.0)
+        self.assertEqual(self.value("dalga_due_jobs"), 1)
+        self.store.away = {"due_within", "claim"}
+        self.go(5)
+        self.assertEqual(self.value("dalga_lag_seconds"), 10.0)
+        self.store.away = set()
+        self.go(5)
+        self.assertEqual(self.value("dalga_lag_seconds"), 0.0)
+        self.assertEqual(self.value("dalga_due_jobs"), 0)
+
+    def test_lag_behind_a_claim(self) -> None:
+        """Where a claim has left some, the oldest of these is as late as the last that it took."""
+        for number in range(30):
+            self.store.insert(f"job{number}", self.store.time - seconds(60 - number))
+        self.start(slots=1)
+        lag = self.value("dalga_lag_seconds")
+        assert isinstance(lag, float)
+        self.assertTrue(30 < lag <= 60, lag)
+
+    def test_what_is_to_come_is_no_lag(self) -> None:
+        self.start()
+        self.store.insert("job", self.store.time + seconds(1.9))
+        self.go(1.5)
+        self.assertEqual(self.value("dalga_lag_seconds"), 0.0)
+        self.assertEqual(self.value("dalga_due_jobs"), 0)
+        self.assertEqual(self.value("dalga_agenda_entries"), 1)
+
+    def test_leases_lost(self) -> None:
+        self.start()
+        key = self.store.insert("job")
+        self.go(1)
+        row = self.store.find(key)
+        assert row is not None
+        row.token = b"of another claim"
+        self.endpoint.answer("job")
+        self.go(1)
+        self.assertEqual(self.value("dalga_leases_lost_total"), 1)
+
+    def test_instances(self) -> None:
+        self.store.heard_of["web2"] = self.store.time
+        self.start()
+        self.go(1)
+        self.assertEqual(self.value("dalga_instances"), 2)

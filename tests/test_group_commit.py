@@ -47,7 +47,7 @@ class FakeTransactions:
         self.has_room = True
         self.begun: list[Transaction] = []
 
-    def run_call(self, work: Callable[..., Any], call: Call) -> Deferred[Any]:
+    def run_call(self, work: Callable[..., Any], call: Call, operation: str) -> Deferred[Any]:
         """See `dalga.store.transactions.Transactions`."""
         self.begun.append(Transaction(work, call, self.reactor))
         return self.begun[-1].answer

@@ -50,8 +50,8 @@ OUTGOING = (
     *("wire", "pool", "client", "endpoint", "endpoints"),
 )
 DISPATCH = (
-    *("agenda", "lead", "claimsize", "shares", "sums", "waiting", "outlook", "outages"),
-    *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "upkeep", "scheduler"),
+    *("agenda", "lead", "claimsize", "shares", "sums", "waiting", "outlook", "outages", "loglines"),
+    *("elsewhere", "query", "recorder", "posts", "slots", "gauges", "upkeep", "scheduler"),
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),
@@ -322,6 +322,22 @@ class HouseTests(SynchronousTestCase):
             if re.search(r"\._[^_]", module)
         }
         self.assertEqual(found, set())
+
+    def test_transactions_are_named(self) -> None:
+        """Each says what it does, so that the metrics can tell one from another."""
+        places = {"run": 1, "read": 2, "run_timed": 2, "run_call": 2}
+        nameless = [
+            f"{path.name}:{node.lineno}"
+            for path in (ROOT / "dalga" / "store").glob("*.py")
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and re.search(r"_(lane|transactions)\.\w+$", ast.unparse(node.func))
+            and (place := places.get(node.func.attr)) is not None
+            and len(node.args) <= place
+            and not any(keyword.arg == "operation" for keyword in node.keywords)
+        ]
+        self.assertEqual(nameless, [])
 
     def test_upper_bounds(self) -> None:
         """Libraries of which Dalga asks what these have not documented have an upper bound."""

@@ -30,12 +30,30 @@ class MetricsTests(SynchronousTestCase):
     def test_transactions(self) -> None:
         self.metrics.transaction("claim", "ok", 0.001)
         self.metrics.transaction("claim", "again", 7.0)
+        self.assertEqual(self.value("dalga_db_up"), True)
         self.assertEqual(self.value("dalga_db_transactions_total", "claim", "ok"), 1)
         spread = self.value("dalga_db_transaction_duration_seconds", "claim")
         assert isinstance(spread, Counts)
         self.assertEqual(spread.buckets[0], 1)
         self.assertEqual(sum(spread.buckets), 2)
         self.assertAlmostEqual(spread.sum, 7.001)
+
+    def test_database_is_up(self) -> None:
+        """It goes by the last transaction that tells; before the first, nothing is known."""
+        self.assertNotIn("dalga_db_up", self.metrics.numbers())
+        for result, up in [
+            ("unavailable", False),
+            ("abandoned", False),
+            ("again", False),
+            ("ok", True),
+            ("failed", True),
+            ("unavailable", False),
+            ("refused", True),
+            ("unavailable", False),
+            ("busy", True),
+        ]:
+            self.metrics.transaction("get", result, 0.0)
+            self.assertEqual(self.value("dalga_db_up"), up, result)
 
     def test_requests(self) -> None:
         """A request that was refused before it was there has no duration."""

@@ -32,6 +32,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga import database
 from dalga.config.sections import MySQLConfig
 from dalga.errors import JobNotFound, StartupError, StoreUnavailable
+from dalga.metrics import Metrics
 from dalga.model.key import JobKey
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Trouble
@@ -464,7 +465,9 @@ class SilentTests(ConnectionTestCase):
         )
         clock = DatabaseClock(steady_seconds)
         dialect = database.server(config)
-        transactions = Transactions(real_reactor, dialect, clock, Random(1), 3, LastLoss())
+        transactions = Transactions(
+            real_reactor, dialect, clock, Random(1), 3, LastLoss(), Metrics()
+        )
         self.addCleanup(transactions.close)
 
         async def ask_all() -> float:

@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from dalga.errors import DalgaError
+from dalga.metrics import OTHER
 from dalga.model.duration import Duration, seconds
 from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
@@ -103,17 +104,24 @@ class Inline:
             dialect._wall_clock = now
             self._connection.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
 
-    def run(self, work: Callable[[Any, datetime, float], Any]) -> Deferred[Any]:
+    def run(
+        self, work: Callable[[Any, datetime, float], Any], operation: str = OTHER
+    ) -> Deferred[Any]:
         return self.run_call(work, Call())
 
-    def run_call(self, work: Callable[[Any, datetime, float], Any], call: Call) -> Deferred[Any]:
+    def run_call(
+        self, work: Callable[[Any, datetime, float], Any], call: Call, operation: str = OTHER
+    ) -> Deferred[Any]:
         def timed(cursor: Any) -> Timed[Any]:
             return Timed(work(cursor, self._now(), 0.0), None, 0.0, 0.0)
 
         return self.run_timed(timed, call)
 
     def run_timed(
-        self, work: Callable[[Any], Timed[Any]], call: Call | None = None
+        self,
+        work: Callable[[Any], Timed[Any]],
+        call: Call | None = None,
+        operation: str = OTHER,
     ) -> Deferred[Any]:
         cursor = self._connection.cursor()
         if not isinstance(self._dialect, SQLite):
@@ -129,7 +137,10 @@ class Inline:
         return succeed(result)
 
     def read(
-        self, fetch: Callable[[Any], list[Any]], result: Callable[[list[Any], datetime], Any]
+        self,
+        fetch: Callable[[Any], list[Any]],
+        result: Callable[[list[Any], datetime], Any],
+        operation: str = OTHER,
     ) -> Deferred[Any]:
         def work(cursor: Any, now: datetime, since: float) -> Any:
             return result(fetch(cursor), now)

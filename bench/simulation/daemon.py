@@ -15,6 +15,7 @@ from bench.simulation.endpoint import Endpoint
 from bench.simulation.machine import MS, Cores, Interpreter, Reactor, Then, Time, at
 from bench.simulation.table import COMMIT, Database, Row
 from dalga.dispatch.scheduler import Pace, Scheduler
+from dalga.metrics import Metrics
 from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.run import End, Outcome, Run, RunPolicy, lease_of
@@ -280,7 +281,9 @@ class Daemon:
         store: Any = SimulatedStore(time, self.interpreter, database, site.trip, site.daemons - 1)
         pace = Pace(slots=site.slots, timeout=site.timeout, scan=1.0)
         random, name = Random(number), f"daemon{number}"
-        self._scheduler = Scheduler(reactor, store, self, pace, RunPolicy(), random, name)
+        self._scheduler = Scheduler(
+            reactor, store, self, pace, RunPolicy(), random, name, metrics=Metrics()
+        )
 
     def start(self) -> None:
         self.interpreter.turn(0.0, self._scheduler.start)

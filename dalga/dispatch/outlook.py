@@ -16,6 +16,7 @@ Due times are instants of the database's clock, other times are seconds of the r
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from datetime import datetime, timedelta
 
 from dalga.dispatch.agenda import Agenda
@@ -45,6 +46,11 @@ class Outlook:
         self.size = ClaimSize(slots)
         #: When the next scan begins, in seconds of the reactor's clock: the first one at once.
         self.next_scan = 0.0
+        #: When the oldest job was due that the last scan or claim has found and no claim has taken;
+        #: None if there was none. It may be to come.
+        self.oldest: datetime | None = None
+        #: How many jobs were due at the last scan, of those that it listed.
+        self.due = 0
         #: Due times that became known during the claim under way; None while none is.
         self._meanwhile: list[datetime] | None = None
         #: Until then the others are left the longest lead, in seconds of the reactor's clock.
@@ -139,6 +145,7 @@ class Outlook:
             if seconds >= self._stands_back_until:
                 self.lead.claimed(len(claimed.runs), waited.total_seconds())
         forgotten = self.agenda.forget_until(claimed.now)
+        self.oldest = claimed.runs[-1].due if claimed.full and claimed.runs else None
         self.size.claimed(len(claimed.runs), claimed.full, forgotten, running)
         self.more = self.more or claimed.full
         caught_up = claimed.runs and self._scan_is_past(claimed.now)
@@ -156,6 +163,15 @@ class Outlook:
         meanwhile, self._meanwhile = self._meanwhile or [], None
         for due in meanwhile:
             self.note(due, now)
+
+    def lag(self, now: datetime) -> float:
+        """
+        For how long the oldest unclaimed job has been due, in seconds, as far as is known here.
+
+        :param now: the database's time.
+        """
+        dues = [due for due in (self.oldest, self.agenda.next()) if due is not None]
+        return max(0.0, (now - min(dues, default=now)).total_seconds())
 
     # Scans
 
@@ -184,6 +200,8 @@ class Outlook:
         :param now: the database's time.
         :param seconds: the same moment by the reactor's clock.
         """
+        self.oldest = dues.times[0] if dues.times else None
+        self.due = bisect_right(dues.times, now)
         horizon = self.agenda.fill(dues.times, dues.horizon)
         left = (horizon - now).total_seconds()
         if left <= 0:

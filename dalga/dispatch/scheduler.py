@@ -29,6 +29,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from dalga.dispatch.elsewhere import Elsewhere
+from dalga.dispatch.gauges import show
 from dalga.dispatch.loglines import log_recorded
 from dalga.dispatch.outages import CLAIM, SCAN, Outages
 from dalga.dispatch.outlook import Outlook
@@ -37,6 +38,7 @@ from dalga.dispatch.query import Query
 from dalga.dispatch.recorder import Recorder
 from dalga.dispatch.slots import Slots
 from dalga.dispatch.upkeep import Upkeep
+from dalga.metrics import Metrics
 from dalga.model.address import DEFAULT_ENDPOINT
 from dalga.model.key import RawKey
 from dalga.model.run import RunPolicy, lease_of
@@ -72,6 +74,7 @@ class Scheduler:
     :param reactor: its ``seconds`` have to be the steady clock that the store's leases are in.
     :param random: for jitter.
     :param instance: what this instance calls itself.
+    :param metrics: counts what the scheduler does, and shows what it has in hand.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class Scheduler:
         policy: RunPolicy,
         random: Random,
         instance: str = "",
+        *,
+        metrics: Metrics,
     ) -> None:
         self._reactor = reactor
         self._store = store
@@ -117,6 +122,8 @@ class Scheduler:
         )
         scans = Query(SCAN, outages, self._scan_when, self._scan, self._look_at, self._changed)
         self._queries: tuple[Query[Any], ...] = (self._claims, scans, *self._upkeep.queries)
+        self._metrics = metrics
+        show(metrics, store.clock, self._slots, recorder, outlook)
         #: Calls `_wake`.
         self._timer: IDelayedCall | None = None
         #: Whether `stop_claiming` was called, and whether `drain` has ended.
@@ -248,6 +255,7 @@ class Scheduler:
     def _take_in(self, claimed: Claimed) -> None:
         left_out, seconds = self._slots.left_out, self._reactor.seconds()
         self._outlook.claimed(claimed, self.running, left_out, seconds)
+        self._metrics.claimed("taken" if claimed.runs else "empty", len(claimed.runs))
         if self._over:
             return  # the claim ended after the stop: its runs are left to their leases
         if self._stopping:
@@ -256,6 +264,8 @@ class Scheduler:
             self._slots.add(claimed.runs)
 
     def _claim_ended(self) -> None:
+        if not self._claims.succeeded:
+            self._metrics.claimed("failed")
         self._outlook.claim_ended(self._claims.succeeded, self._store.clock.now())
         self._changed()
 
@@ -284,6 +294,7 @@ class Scheduler:
         """The recorder has written a batch. The log tells which ends it wrote otherwise."""
         self._outlook.recorded(recorded, self._store.clock.now())
         self._upkeep.recorded(recorded)
+        self._metrics.leases_lost += len(recorded.lost)
         log_recorded(recorded)
         self._slots.records_written()
         self._changed()

@@ -73,6 +73,11 @@ class Slots:
         return len(self._posts)
 
     @property
+    def count(self) -> int:
+        """How many slots there are."""
+        return self._count
+
+    @property
     def left_out(self) -> frozenset[str]:
         """The paths that claims and scans are to leave out."""
         return frozenset(self._shares.left_out)

@@ -68,6 +68,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from dalga.errors import StoreUnavailable
 from dalga.log import logger, own
+from dalga.metrics import OTHER
 from dalga.store.dialect import Cursor
 from dalga.store.transactions import STOPPING, Abandoned, Busy, Call, Conflict, Transactions
 
@@ -218,6 +219,7 @@ class GroupCommit(Generic[Argument, Result]):
         the exception that refuses it, or `LOCKED`, to have it tried alone. If there is one argument
         only, it is being tried alone: `work` is to wait for the lock, and `LOCKED` refuses it.
     :param key: the key of a write. None if the requests only read.
+    :param operation: what a group does, in a word: see `Transactions`.
     """
 
     def __init__(
@@ -225,10 +227,12 @@ class GroupCommit(Generic[Argument, Result]):
         transactions: Transactions,
         work: Callable[[Cursor, datetime, list[Argument]], list[Result | Exception | Locked]],
         key: Callable[[Argument], Hashable] | None = None,
+        operation: str = OTHER,
     ) -> None:
         self._transactions = transactions
         self._work = work
         self._key = key
+        self._operation = operation
         #: The requests for the next groups, in the order in which they may begin: a dict, as those
         #: that are abandoned leave from anywhere. Nothing bounds it here: each is an HTTP request
         #: of a connection of its own, and the server bounds those.
@@ -426,7 +430,7 @@ class GroupCommit(Generic[Argument, Result]):
             # Here, before the COMMIT, a wrong number of results is a mistake without consequences.
             return list(zip(requests, results, strict=True))
 
-        group.transaction = self._transactions.run_call(work, group)
+        group.transaction = self._transactions.run_call(work, group, self._operation)
         done = await group.transaction
         locked = []
         for request, result in done:

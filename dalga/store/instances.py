@@ -37,7 +37,7 @@ class Instances:
             self._sql.announce.execute(cursor, id=id, seen=seen)
             return found.others
 
-        return self._lane.run(work)
+        return self._lane.run(work, "heartbeat")
 
     def depart(self, instance: str) -> Deferred[None]:
         """See `Store.depart`."""
@@ -45,4 +45,4 @@ class Instances:
         def work(cursor: Cursor, now: datetime, since: float) -> None:
             self._sql.depart.execute(cursor, id=self._dialect.key(instance))
 
-        return self._lane.run(work)
+        return self._lane.run(work, "depart")

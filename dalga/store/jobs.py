@@ -53,8 +53,12 @@ class Jobs:
         self._changes = changes
         self._keys = Keys(dialect, sql, puts)
         #: Each write of a job goes through this, for the order of the writes of one job.
-        self._puts: GroupCommit[Put, Job] = GroupCommit(lane, puts.write, lambda put: put.key)
-        self._gets: GroupCommit[RawKey, Job | UnreadableJob] = GroupCommit(lane, self._read_all)
+        self._puts: GroupCommit[Put, Job] = GroupCommit(
+            lane, puts.write, lambda put: put.key, "put"
+        )
+        self._gets: GroupCommit[RawKey, Job | UnreadableJob] = GroupCommit(
+            lane, self._read_all, operation="get"
+        )
 
     def close(self) -> None:
         """Begin no more PUTs and GETs; those that wait fail."""
@@ -95,7 +99,7 @@ class Jobs:
 
         # In a line with the other requests of the key, so that they don't wait for locks.
         line = ("idempotency", key.path, idempotency.key)
-        return self._puts.run_ungrouped(line, lambda: self._lane.run(work))
+        return self._puts.run_ungrouped(line, lambda: self._lane.run(work, "once"))
 
     def forget_keys(self, limit: int) -> Deferred[int]:
         """See `Store.forget_keys`."""
@@ -103,7 +107,7 @@ class Jobs:
         def work(cursor: Cursor, now: datetime, since: float) -> int:
             return self._keys.forget(cursor, now, limit)
 
-        return self._lane.run(work)
+        return self._lane.run(work, "clean")
 
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
@@ -115,7 +119,7 @@ class Jobs:
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
             return self._changes.trigger(cursor, now, key)
 
-        return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
+        return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "trigger"))
 
     def enable(
         self, key: RawKey, precondition: Precondition | None = None
@@ -126,7 +130,7 @@ class Jobs:
             self._rows.check(cursor, key, now, precondition)
             return self._changes.enable(cursor, now, key)
 
-        return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
+        return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "enable"))
 
     def disable(
         self, key: RawKey, reason: str | None = None, precondition: Precondition | None = None
@@ -137,7 +141,7 @@ class Jobs:
             self._rows.check(cursor, key, now, precondition)
             return self._changes.disable(cursor, now, key, reason)
 
-        return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
+        return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "disable"))
 
     def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
         """See `Store.delete`."""
@@ -146,7 +150,7 @@ class Jobs:
             self._rows.check(cursor, key, now, precondition)
             self._changes.delete(cursor, now, key)
 
-        return self._puts.run_ungrouped(key, lambda: self._lane.run(work))
+        return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "delete"))
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""
@@ -175,7 +179,7 @@ class Jobs:
                 last=last if row.total == limit else None,
             )
 
-        return self._lane.run(work)
+        return self._lane.run(work, "count")
 
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[RawKey]

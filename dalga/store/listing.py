@@ -86,7 +86,7 @@ class Listing:
 
     def page(self, query: Query) -> Deferred[Page]:
         """See `Store.page`."""
-        return self._lane.run(partial(self._page, query))
+        return self._lane.run(partial(self._page, query), "list")
 
     def _page(self, query: Query, cursor: Cursor, now: datetime, since: float) -> Page:
         index = Ranges(self._dialect, query.filters, now)

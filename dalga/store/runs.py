@@ -213,7 +213,7 @@ class Runs:
             find = self._sql.due_within(bool(paths))
             return find.fetch(cursor, paths, horizon=self._dialect.instant(horizon), limit=limit)
 
-        return self._lane.read(fetch, dues)
+        return self._lane.read(fetch, dues, "scan")
 
     def claim(
         self, limit: int, timeout: float, without: Collection[str], timeouts: Mapping[str, float]
@@ -241,7 +241,7 @@ class Runs:
                 log.error("{problem}", problem=problem)
             return claimed
 
-        return self._lane.run_timed(work).addCallback(report)
+        return self._lane.run_timed(work, operation="claim").addCallback(report)
 
     def _take_found(self, cursor: Cursor, claim: _Claim, rows: list[TextRow]) -> list[Run]:
         """
@@ -409,7 +409,7 @@ class Runs:
                     )
             return last if len(rows) == CORRECTED else None
 
-        return self._lane.run(work)
+        return self._lane.run(work, "correct")
 
     def _job_ahead(
         self, cursor: Cursor, row: JobRow, key: RawKey, now: datetime
@@ -452,7 +452,7 @@ class Runs:
             self._unsure -= claims
             return recorded
 
-        return self._lane.run_timed(work, call).addCallbacks(done, failed)
+        return self._lane.run_timed(work, call, "record").addCallbacks(done, failed)
 
     def _record_held(
         self, cursor: Cursor, ends: list[End], leases: _Leases

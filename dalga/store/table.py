@@ -248,7 +248,7 @@ class JobsTable:
 
     def now(self) -> Deferred[datetime]:
         """See `Store.now`."""
-        return self._api_lane.read(self._sql.now.fetch, lambda rows, now: now)
+        return self._api_lane.read(self._sql.now.fetch, lambda rows, now: now, "now")
 
     def announce(self, instance: str) -> Deferred[int]:
         """See `Store.announce`."""

@@ -18,12 +18,13 @@ from threading import Lock
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from twisted.enterprise import adbapi
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from dalga.errors import StoreUnavailable
+from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
+from dalga.metrics import OTHER, Metrics
 from dalga.store.clock import DatabaseClock, steady_seconds
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.parameters import R, Select
@@ -41,6 +42,10 @@ BUSY_ATTEMPTS = 2
 #: A transaction that loses its connection is run again until this long (seconds) after it was
 #: asked for, and at most once for each connection: all of them may have died unseen while idle.
 LOST_PATIENCE = 3.0
+
+#: The results of transactions: see `dalga_db_transactions_total` in `dalga.metrics`.
+OK, REFUSED, AGAIN, BUSY = "ok", "refused", "again", "busy"
+ABANDONED, UNAVAILABLE, FAILED = "abandoned", "unavailable", "failed"
 
 #: Why no transaction is begun any more, as the message of a `StoreUnavailable`.
 STOPPING = "this instance is stopping"
@@ -227,6 +232,7 @@ class Transactions:
     :param random: for the pauses between the attempts of a transaction.
     :param threads: how many transactions may run at once; each has a connection of its own.
     :param last_loss: the same for all lanes of a store.
+    :param metrics: counts the transactions, each by its operation: what it does, in a word.
     """
 
     def __init__(
@@ -237,6 +243,7 @@ class Transactions:
         random: Random,
         threads: int,
         last_loss: LastLoss,
+        metrics: Metrics,
     ) -> None:
         self.reactor = reactor
         self._dialect = dialect
@@ -247,6 +254,7 @@ class Transactions:
         self._queue = Queue.SCHEDULER
         self._read_time = Select(NowRow, dialect.prepare(dialect.now))
         self._pool: Any = _Pool(dialect, last_loss, reactor, threads)
+        self._metrics = metrics
 
     def for_the_api(self) -> Self:
         """
@@ -257,7 +265,9 @@ class Transactions:
         lane._queue = Queue.API
         return lane
 
-    def run(self, work: Callable[[Cursor, datetime, float], T]) -> Deferred[T]:
+    def run(
+        self, work: Callable[[Cursor, datetime, float], T], operation: str = OTHER
+    ) -> Deferred[T]:
         """
         Run a transaction. Cancelling the Deferred abandons it: it is not begun any more, not run
         again, and rolled back, unless its COMMIT is already under way. Else a write that its caller
@@ -268,25 +278,34 @@ class Transactions:
             be called more than once.
         :raises StoreUnavailable: if the database can't do it now.
         """
-        return self.run_call(work, Call())
+        return self.run_call(work, Call(), operation)
 
-    def run_call(self, work: Callable[[Cursor, datetime, float], T], call: Call) -> Deferred[T]:
+    def run_call(
+        self,
+        work: Callable[[Cursor, datetime, float], T],
+        call: Call,
+        operation: str = OTHER,
+    ) -> Deferred[T]:
         """`run` with the caller's own `Call`, whose `check` may refuse the COMMIT."""
-        return Deferred.fromCoroutine(self._run(partial(self._timed, work), call))
+        return Deferred.fromCoroutine(self._run(partial(self._timed, work), call, operation))
 
     def run_timed(
-        self, work: Callable[[Cursor], Timed[T]], call: Call | None = None
+        self,
+        work: Callable[[Cursor], Timed[T]],
+        call: Call | None = None,
+        operation: str = OTHER,
     ) -> Deferred[T]:
         """
         `run` with a work function that reads the database's time itself: in the statement that it
         begins with, so that no round trip is made for the time alone.
         """
-        return Deferred.fromCoroutine(self._run(work, call or Call()))
+        return Deferred.fromCoroutine(self._run(work, call or Call(), operation))
 
     def read(
         self,
         fetch: Callable[[Cursor], list[R]],
         result: Callable[[list[R], datetime], T],
+        operation: str = OTHER,
     ) -> Deferred[T]:
         """
         Run one statement that only reads. It reads the database's time, too.
@@ -297,7 +316,7 @@ class Transactions:
         :raises StoreUnavailable: if the database can't do it now.
         """
         work = partial(self._read, fetch, result)
-        return Deferred.fromCoroutine(self._run(work, Call()))
+        return Deferred.fromCoroutine(self._run(work, Call(), operation))
 
     @property
     def has_room(self) -> bool:
@@ -313,7 +332,7 @@ class Transactions:
             await self._turns.acquire(Queue.CLOSE)
         self._pool.close()
 
-    async def _run(self, work: Callable[[Cursor], Timed[T]], call: Call) -> T:
+    async def _run(self, work: Callable[[Cursor], Timed[T]], call: Call, operation: str) -> T:
         attempt = 0
         began = self._clock.seconds()
         while True:
@@ -322,13 +341,25 @@ class Transactions:
                 raise StoreUnavailable(STOPPING)
             call.committing = False
             await self._turns.acquire(self._queue)
+            connected = self._clock.seconds()
             try:
                 done: Timed[T] = await self._in_thread(work, call)
             except Exception as error:
-                if not self._worth_another(error, call, attempt, self._clock.seconds() - began):
+                ended = self._clock.seconds()
+                result = UNAVAILABLE
+                try:
+                    again = self._worth_another(error, call, attempt, ended - began)
+                    result = AGAIN if again else _refusal(error)
+                except Busy:
+                    result = BUSY
+                    raise
+                finally:
+                    self._metrics.transaction(operation, result, ended - connected)
+                if not again:
                     raise
                 log.debug("transaction runs again after {error}", error=error)
             else:
+                self._metrics.transaction(operation, OK, self._clock.seconds() - connected)
                 if done.now is not None:
                     self._clock.observe(done.now, done.sent, done.received)
                 return done.result
@@ -419,6 +450,15 @@ class Transactions:
         received = self._clock.seconds()
         now = self._dialect.read_instant(rows[0][0])
         return Timed(result(rows, now), now, sent, received)
+
+
+def _refusal(error: Exception) -> str:
+    """The result of a transaction that the database has not refused."""
+    if isinstance(error, StoreUnavailable):  # it is stopping, or there is no thread left
+        return UNAVAILABLE
+    if isinstance(error, DalgaError):
+        return REFUSED
+    return ABANDONED if isinstance(error, CancelledError | Abandoned) else FAILED
 
 
 def describe(error: Exception) -> str:
