@@ -1,5 +1,6 @@
 """
-What the configuration allows jobs: which endpoints, how long a request, how long a payload. Pure.
+What the configuration allows jobs: which endpoints, how long a request, how long a payload, which
+targets of alerts. Pure.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dalga.errors import InvalidRequest, shown
-from dalga.model.address import DEFAULT_ENDPOINT
+from dalga.model.address import DEFAULT_ENDPOINT, NO_TARGET
 from dalga.model.delivery import MAX_PAYLOAD, Payload
 from dalga.model.job import Job
 from dalga.model.plan import RawRequest
 
 #: The parameters that `Allowed.check` is about. Others can be changed in any configuration.
-_CONFIGURED = frozenset({"endpoint", "timeout", "payload", "payload_base64"})
+_CONFIGURED = frozenset({"endpoint", "timeout", "payload", "payload_base64", "alert_url"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Allowed:
     endpoints: tuple[EndpointShown, ...] = ()
     #: How long a job's payload may be, in octets.
     max_payload: int = MAX_PAYLOAD
+    #: The names of the targets of alerts.
+    targets: tuple[str, ...] = ()
 
     @cached_property
     def _timeouts(self) -> Mapping[str, float]:
@@ -60,8 +63,8 @@ class Allowed:
 
     def check(self, request: RawRequest) -> None:
         """
-        :raises InvalidRequest: for an endpoint that the configuration has not, and for more than
-            the configuration allows.
+        :raises InvalidRequest: for an endpoint or a target of alerts that the configuration has
+            not, and for more than the configuration allows.
         """
         name = DEFAULT_ENDPOINT if request.endpoint is None else request.endpoint
         if name not in self._timeouts:
@@ -70,6 +73,14 @@ class Allowed:
                 f"endpoint is {shown(name)}, which is not in the configuration of this instance: "
                 f"it takes {known}",
                 "/endpoint",
+            )
+        target = request.alert_url
+        if target is not None and target not in (NO_TARGET, *self.targets):
+            raise InvalidRequest(
+                f"alert-url is {shown(target)}, which is no target of alerts in the "
+                "configuration of this instance: it takes "
+                f"{', '.join((*self.targets, NO_TARGET))}",
+                "/alert_url",
             )
         most, timeout = self._timeouts[name], request.timeout
         if timeout is not None and timeout.total_seconds() > most:

@@ -30,7 +30,14 @@ from twisted.internet.threads import deferToThreadPool
 from dalga import __version__
 from dalga.allowed import Allowed, EndpointShown
 from dalga.config.endpoints import section_of
-from dalga.config.sections import Config, EndpointConfig, HistoryConfig, MySQLConfig, SQLiteConfig
+from dalga.config.sections import (
+    AlertsConfig,
+    Config,
+    EndpointConfig,
+    HistoryConfig,
+    MySQLConfig,
+    SQLiteConfig,
+)
 from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
 from dalga.dispatch.scheduler import Pace, Scheduler
@@ -102,6 +109,10 @@ class Settings:
     max_payload: int
     #: Which runs get a record, and how long records are kept.
     history: HistoryConfig
+    #: ``[alerts]``.
+    alerts: AlertsConfig
+    #: The targets of alerts by their names, the default one first, if there is one.
+    targets: Mapping[str, AlertsConfig]
     #: See `Config.notes` and `Config.links`.
     notes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
@@ -135,6 +146,8 @@ def settings_of(config: Config) -> Settings:
         grace=jobs.shutdown_timeout,
         max_payload=jobs.max_payload,
         history=config.history,
+        alerts=config.alerts,
+        targets=config.targets,
         notes=config.notes,
         links=config.links,
     )
@@ -192,6 +205,7 @@ def build(
         allowed=Allowed(
             endpoints=tuple(shown_endpoint(*each) for each in settings.endpoints.items()),
             max_payload=settings.max_payload,
+            targets=tuple(settings.targets),
         ),
     )
     site = make_site(

@@ -36,8 +36,10 @@ from dalga.config.names import ELSEWHERE, UNNEEDED
 from dalga.config.sections import (
     KEYS,
     SECTIONS,
+    AlertsConfig,
     Config,
     EndpointConfig,
+    Format,
     JobsConfig,
     ListenConfig,
     MySQLConfig,
@@ -98,10 +100,14 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("endpoint", "success", "200-299, 404", "answers.success", Statuses(((200, 299), (404, 404)))),
     ("endpoint", "gone", "None", "answers.gone", Statuses(())),
     ("endpoint", "giveUp", "400-499", "answers.give_up", Statuses(((400, 499),))),
+    ("endpoint", "alerts", "none", "alerts", "none"),
     ("history", "mode", "failures", "mode", HistoryMode.FAILURES),
     ("history", "keep", "36h", "keep", timedelta(hours=36)),
     ("history", "keepFailed", "90d", "keep_failed", timedelta(days=90)),
     ("history", "maxRows", "1000", "max_rows", 1000),
+    ("alerts", "url", "https://example.org/hooks?a=b", "url", ...),
+    ("alerts", "format", "Slack", "format", Format.SLACK),
+    ("alerts", "heartbeatUrl", "http://example.org/ping/1", "heartbeat_url", ...),
 ]
 
 
@@ -164,10 +170,15 @@ class ReadTests(ConfigTestCase):
         self.assertEqual(listed, [(section, key) for section in KEYS for key in KEYS[section]])
 
     def test_each_field_has_its_key(self) -> None:
-        """Else it would have its default, whatever a file says; the headers are no single key."""
+        """Else it would have its default, whatever a file says; the headers are no single key, and
+        the values of Authorization are parts of URLs."""
+        parts: dict[Any, list[str]] = {
+            EndpointConfig: ["headers"],
+            AlertsConfig: ["authorization", "heartbeat_authorization"],
+        }
         for section in SECTIONS.values():
             without = [each.name for each in fields(section) if not each.metadata]
-            self.assertEqual(without, ["headers"] if section is EndpointConfig else [])
+            self.assertEqual(without, parts.get(section, []))
 
     def test_every_key_from_the_file(self) -> None:
         for section, key, text, attribute, value in EVERY_KEY:
@@ -293,7 +304,7 @@ class ReadTests(ConfigTestCase):
             bare = re.sub(r"(?m)^;(?=\S)", "", text[start:stop])
             changed = text.replace(text[start:stop], bare).replace(text[slice(*other)], "\n")
             self.assertEqual(self.load(changed), Config(database=expected))
-        found = re.findall(r"(?m)^;?(?:\[([\w.]+)\]|([\w-]+) = .*)$", text)
+        found = re.findall(r"(?m)^;?(?:\[([\w. ]+)\]|([\w-]+) = .*)$", text)
         sections: dict[str, list[str]] = {}
         for section, key in found:
             if section:
@@ -301,6 +312,8 @@ class ReadTests(ConfigTestCase):
             else:
                 current.append(key)
         self.assertTrue(sections.pop(".".join(HEADERS)))
+        # Those of endpoints and targets with names.
+        sections = {name: keys for name, keys in sections.items() if " " not in name}
         self.assertEqual(sections, {section: list(keys) for section, keys in KEYS.items()})
 
 
@@ -1341,6 +1354,112 @@ class HeaderTests(ConfigTestCase):
         )
 
 
+class TargetTests(ConfigTestCase):
+    """`[alerts]`, `[alerts ops]` and `[endpoint] alerts`: where alerts are sent."""
+
+    def test_formats(self) -> None:
+        ops = AlertsConfig("https://o/T0/?k=1", Format.SLACK, authorization="Basic dTpw")
+        for ending, written in [
+            (
+                ".ini",
+                "[alerts]\nurl = http://a/\nheartbeatUrl = http://u:p@h/1\n[Alerts ops]\n"
+                "URL = https://u:p@o/T0/?k=1\nformat = Slack\n[endpoint]\nalerts = ops",
+            ),
+            (
+                ".toml",
+                "[alerts]\nurl = 'http://a/'\nheartbeatUrl = 'http://u:p@h/1'\n[alerts.ops]\n"
+                "url = 'https://u:p@o/T0/?k=1'\nformat = 'slack'\n[endpoint]\nalerts = 'ops'",
+            ),
+            (
+                ".yaml",
+                "alerts:\n  url: http://a/\n  heartbeatUrl: http://u:p@h/1\n  ops:\n"
+                "    url: https://u:p@o/T0/?k=1\n    format: slack\nendpoint:\n  alerts: ops",
+            ),
+        ]:
+            self.ending = ending
+            config = self.load(written)
+            basic = "Basic dTpw"
+            default = AlertsConfig(
+                "http://a/", heartbeat_url="http://h/1", heartbeat_authorization=basic
+            )
+            self.assertEqual(config.targets, {"default": default, "ops": ops}, written)
+            self.assertEqual(config.endpoint.alerts, "ops")
+            for secret in ("T0", "k=1", "dTpw", "//h/1"):
+                self.assertNotIn(secret, repr(config))
+
+    def test_none(self) -> None:
+        """No target: none is made of a heading, nor of a url with nothing behind."""
+        for written in ("", "[alerts]", "[alerts]\nurl =\nheartbeatUrl = http://h/"):
+            self.assertEqual(self.load(written).targets, {}, written)
+        self.assertEqual(self.load("[alerts ops]\nurl = http://o/").alerts, AlertsConfig())
+
+    def test_variables(self) -> None:
+        config = self.load(
+            "[alerts eu_ops]\nurl = http://o/",
+            DALGA_ALERTS_URL="http://a/",
+            DALGA_ALERTS_EU_OPS_FORMAT="slack",
+            DALGA_ALERTS_TO_BE_URL="http://t/",
+            DALGA_ALERTS_PORT="tcp://10.0.0.11:80",
+        )
+        self.assertEqual(
+            config.targets,
+            {
+                "default": AlertsConfig("http://a/"),
+                "eu_ops": AlertsConfig("http://o/", Format.SLACK),
+                "to-be": AlertsConfig("http://t/"),
+            },
+        )
+        self.assertEqual(config.links, ("DALGA_ALERTS_PORT",))
+
+    def test_mistakes(self) -> None:
+        form = "a target's name takes 1 to 64 lower case letters and digits, with a single - or _"
+        for written, sentence in [
+            ("[alerts]\nurl = ftp://s3cret", "[alerts] url (not shown): it takes a URL that"),
+            ("[alerts]\nurl = http://h/#s3cret", "url (not shown): it takes a URL without"),
+            ("[alerts]\nurl = http://h/?a=%s3cret", "url (not shown): a % in a URL takes two hexa"),
+            ("[alerts]\nformat = mail", "format is 'mail': it takes standard or slack"),
+            ("[alerts]\nurls = http://h/", "[alerts] has no key 'urls', did you mean url?"),
+            ("[alert]\nurl = http://h/", "there is no section [alert], did you mean [alerts]?"),
+            ("[alerts Ops]\nurl = http://h/", f"[alerts Ops] has the name 'Ops': {form}"),
+            ("[alerts none]", "'none': none says that no alerts are sent, choose another name"),
+            ("[alerts default]", "'default': the default target has its keys in [alerts], choose"),
+            ("[alerts url]", "'url': url is a key of [alerts], choose another name"),
+            ("[alerts ops]\n[alerts.ops]", "the target ops is there twice, put its keys together"),
+            (
+                "[alerts a-b]\nurl = http://h/\n[alerts a_b]",
+                "[alerts a_b]: there is a target a-b as well, and their variables would have the",
+            ),
+            (
+                "[alerts ops]\nformat = slack",
+                "[alerts ops] format: the target ops has no url, give it one, such as url = https:",
+            ),
+            (
+                "[alerts ops]\nurl = http://h/\nheartbeatUrl = http://h/s3cret",
+                "[alerts ops] heartbeatUrl (not shown): it stands in [alerts] alone, move it there",
+            ),
+            (
+                "[alerts ops]\nurl = http://h/\n[endpoint]\nalerts = opps",
+                "[endpoint] alerts is 'opps': there is no target of this name, add url = ... to "
+                "[alerts opps], or name another one (ops, none)",
+            ),
+            (
+                "[endpoint]\nalerts = default",
+                "[endpoint] alerts is 'default': there is no target of this name, add url = ... to "
+                "[alerts], or name another one (none)",
+            ),
+            ("[endpoint]\nalerts = http://h/", "it takes the name of a target, such as ops for"),
+        ]:
+            refusal = self.refusal(written)
+            self.assertIn(sentence, refusal)
+            self.assertNotIn("s3cret", refusal)
+        for name, sentence in [
+            ("DALGA_ALERTS_UR", "is not a variable of Dalga's, did you mean DALGA_ALERTS_URL?"),
+            ("DALGA_ALERTS_NONE_URL", "has the name 'none': none says that no alerts are sent"),
+            ("DALGA_ALERTS__OPS_URL", "is not a variable of Dalga's"),
+        ]:
+            self.assertIn(sentence, self.refusal(None, **{name: "http://h/s3cret"}))
+
+
 class NamedEndpointTests(ConfigTestCase):
     """`[endpoint billing]`, beside `[endpoint]`."""
 
@@ -1881,6 +2000,12 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
         "success": text("200", "200-299, 404"),
         "gone": text("none", "204,410"),
         "giveUp": text("none", "400-499"),
+        "alerts": text("", "none"),
+    },
+    "alerts": {
+        "url": text("", "http://h/a?b=c", "https://u:p@example.org:8443/"),
+        "format": text("standard", "SLACK"),
+        "heartbeatUrl": text("", "http://h/1"),
     },
     "history": {
         "mode": text("all", "failures", "OFF"),
@@ -2096,6 +2221,13 @@ configs = st.builds(
         answers=st.builds(
             Answers, success=statuses.filter(lambda found: found.ranges), gone=statuses
         ),
+        alerts=st.sampled_from(["", "none"]),
+    ),
+    alerts=st.builds(
+        AlertsConfig,
+        url=st.sampled_from(["", "https://example.org:8443/a/%20?b=c"]),
+        format=st.sampled_from(Format),
+        heartbeat_url=st.sampled_from(["", "http://h/1"]),
     ),
 )
 

@@ -32,7 +32,8 @@ class FieldsTests(DaemonTestCase):
     async def start_here(self) -> str:
         """:return: the URL of a daemon that has an endpoint with a name, too."""
         billing: dict[str, object] = {"baseurl": self.baseurl}
-        _, url = await self.start(**{"endpoint billing": billing})
+        ops: dict[str, object] = {"url": self.baseurl}
+        _, url = await self.start(**{"endpoint billing": billing, "alerts ops": ops})
         return url
 
     async def write(

@@ -152,6 +152,7 @@ class FromGoTests(SynchronousTestCase):
         free = {f"[{'.'.join(HEADERS)}] Authorization"}
         # The keys of an endpoint with a name are those of [endpoint].
         free |= {"[endpoint billing] baseurl", "[endpoint billing headers] Authorization"}
+        free |= {"[alerts ops] url", "[alerts ops] format"}
         self.assertEqual(example - free, keys)
         self.assertIn(" ".join([f"[{HEADERS[0]}]", *HEADERS[1:]]), table)
 

@@ -78,6 +78,9 @@ PUTS = {
     "redact": '{"interval":60,"payload":"s","headers":{"X-A":"s3"},"redact":["payload","X-A"]}',
     "on-end": "interval=60&on-end=keep",
     "save-response": "interval=60&save-response=true",
+    "alert-after": "interval=60&alert-after=1",
+    "expect-within": "interval=60&expect-within=25h",
+    "alert-url": "interval=60&alert-url=ops",
 }
 
 #: A job of which nothing was chosen.

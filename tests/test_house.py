@@ -43,7 +43,7 @@ MODEL = (
 )
 CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),
-    *("headers", "endpoints", "names", "links", "given", "load"),
+    *("headers", "endpoints", "targets", "names", "links", "given", "load"),
 )
 OUTGOING = (
     *("trust", "lookup", "deadlines", "failures", "answer", "keeping", "steering"),

@@ -90,6 +90,9 @@ _parameters = st.fixed_dictionaries(
         "description": st.sampled_from(["", "d"]),
         "redact": st.sampled_from([[], ["payload"], ["x-a"]]),
         "on_end": st.sampled_from(["keep", "delete"]),
+        "alert_after": st.integers(1, 9),
+        "expect_within": st.sampled_from([90, "25h"]),
+        "alert_url": st.sampled_from(["ops", "none"]),
     },
 )
 _payloads: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
@@ -113,6 +116,8 @@ def jobs(draw: st.DrawFn) -> Job:
     if parameters.get("one_off"):
         for name in ("until", "count", "catch_up", "on_failure"):
             parameters.pop(name, None)
+    if parameters.get("immediate"):
+        parameters.pop("until", None)  # it may be before the run after this one
     if "cron" not in parameters and "P" not in parameters.get("interval", "").replace("PT", ""):
         parameters.pop("dst_gap", None)
         parameters.pop("dst_overlap", None)
@@ -177,6 +182,7 @@ class PatchedTests(SynchronousTestCase):
             ('"interval":60,"catch_up":"all"', '{"catch_up":null}', '"interval":60'),
             ('"interval":60,"endpoint":"b"', '{"endpoint":null}', '"interval":60'),
             ('"interval":60,"on_end":"keep"', '{"on-end":null}', '"interval":60'),
+            ('"interval":60,"alert_after":1', '{"alert_after":null}', '"interval":60'),
             ('"interval":60,"method":"PUT"', '{"method":null}', '"interval":60'),
             ('"interval":60,"tags":["a","b"]', '{"tags":["c"]}', '"interval":60,"tags":["c"]'),
             ('"interval":60,"description":"d"', '{"description":""}', '"interval":60'),

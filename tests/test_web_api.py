@@ -364,7 +364,7 @@ class APITestCase(TestCase):
             lambda: 7,
             "host-1",
             tzdata="2026f",
-            allowed=Allowed(ENDPOINTS),
+            allowed=Allowed(ENDPOINTS, targets=("ops",)),
         )
         self.site = make_site(self.jobs, self.clock, max_connections=self.max_connections)
         #: Fires for each connection when the server has lost it.
@@ -761,6 +761,7 @@ class ParameterTests(APITestCase):
             "&endpoint=billing&payload-base64=AA8=&content-type=image/png&method=PATCH&timeout=0.25"
             "&retry-interval=5&retry-max-attempts=4&tags=b,a&description=%C4%9F%0Ax&on-end=keep"
             "&save-response=true"
+            "&alert-after=1&expect-within=25h&alert-url=ops"
         )
         apart = {"cron", "payload", "headers", "redact"}  # the latter are in a test of their own
         names = {field.name for field in FIELDS if field.show and field.read} - apart
@@ -1026,7 +1027,7 @@ class ParameterTests(APITestCase):
                 "dst-overlap, if-exists, endpoint, payload, payload-base64, content-type, headers, "
                 "method, timeout, retry, retry-interval, retry-multiplier, retry-max-interval, "
                 "retry-jitter, retry-stop-after, retry-max-attempts, tags, description, redact, "
-                "on-end, save-response",
+                "on-end, save-response, alert-after, expect-within, alert-url",
             ),
         ]:
             self.assertEqual(await self.refusal(b"PUT /jobs/a/b?" + query), (400, sentence))

@@ -224,6 +224,8 @@ class PatchTests(APITestCase):
         self.assertEqual(sorted(pointers), ["/count", "/next_run", "/nope", "/retry/jitter"])
         problem = await self.refused(b'{"endpoint":"nowhere"}')
         self.assertEqual(problem["errors"][0]["pointer"], "/endpoint")
+        problem = await self.refused(b'{"alert_url":"nowhere"}')
+        self.assertEqual(problem["errors"][0]["pointer"], "/alert_url")
         problem = await self.refused(b'{"payload":"%b"}' % (b"x" * (MAX_PAYLOAD + 1)))
         self.assertEqual(problem["errors"][0]["pointer"], "/payload")
         problem = await self.refused(b'{"interval":null}')
@@ -372,6 +374,7 @@ class OnceTests(APITestCase):
             b"delay=5m&timeout=0.3&retry-interval=2s&retry_multiplier=3&retry-max-interval=10s"
             b"&retry-jitter=0.1&retry-stop-after=1h&retry-max-attempts=4&endpoint=billing"
             b"&success=200-299&gone=none&give-up=400-499&method=put&on-end=keep&tags=a&description=d"
+            b"&alert-after=1&expect-within=25h&alert-url=ops"
         )
         await self.ask(b"POST /jobs/mail?" + query, b"", b"x")
         job = self.made()
@@ -380,6 +383,7 @@ class OnceTests(APITestCase):
         self.assertEqual(job.options.endpoint, "billing")
         self.assertEqual((job.notes.tags, job.notes.description), (("a",), "d"))
         self.assertEqual(str(job.options.on_end), "keep")
+        self.assertEqual((job.options.alert_after, job.options.alert_url), (1, "ops"))
 
     async def test_without_content(self) -> None:
         for method in ("GET", "HEAD", "DELETE"):

@@ -34,9 +34,19 @@ from dalga.config.names import (
     variable,
 )
 from dalga.config.sections import KEYS, SECTIONS
+from dalga.config.targets import (
+    ALERTS,
+    target_heading,
+    target_section,
+    target_variable,
+    why_not_target,
+)
 from dalga.config.values import Value
 from dalga.errors import ConfigError
 from dalga.model.address import DEFAULT_ENDPOINT
+
+#: The keys of a target of alerts, in lower case.
+_TARGET_KEYS = frozenset(key.lower() for key in KEYS[ALERTS])
 
 #: By section and key.
 _Values = dict[tuple[str, str], Value]
@@ -54,6 +64,8 @@ class Given:
         #: The headers of each endpoint, by its name. The endpoints that have a name are those here.
         self.headers: dict[str, Headers] = {}
         self._headers_of(DEFAULT_ENDPOINT)
+        #: The names of the targets of alerts that have one.
+        self.targets: set[str] = set()
         self._values: _Values = {}
         #: Sentences on variables whose names are nearly those of keys.
         self._likenesses: list[str] = []
@@ -92,6 +104,10 @@ class Given:
                 tables.setdefault(section_of(endpoint), f"[{title}] in {path}")
                 self._headers_of(endpoint).add_table(path, title, written.entries)
                 continue
+            target = target_heading(written.name)
+            if target is not None:
+                self._add_target(values, path, written, target)
+                continue
             section = self._begin(path, written.name)
             for entry in written.entries:
                 key = entry.key.lower()
@@ -100,6 +116,9 @@ class Given:
                 elif section == ENDPOINT and entry.kind is Kind.TABLE and key not in KEYS[ENDPOINT]:
                     inner = FileSection(f"{ENDPOINT}.{entry.key}", [*entry.table])
                     self._add_endpoint(values, path, inner, entry.key)
+                elif section == ALERTS and entry.kind is Kind.TABLE and key not in _TARGET_KEYS:
+                    inner = FileSection(f"{ALERTS}.{entry.key}", [*entry.table])
+                    self._add_target(values, path, inner, entry.key)
                 else:
                     _add(values, section, _value_of(path, section, section, entry))
         self.origins = tables | self.origins
@@ -122,6 +141,28 @@ class Given:
                 headers.add_key(path, title, entry)
             else:
                 _add(values, section, _value_of(path, section, title, entry))
+
+    def _add_target(self, values: _Values, path: str, written: FileSection, name: str) -> None:
+        """
+        Take the keys of a target of alerts that has a name.
+
+        :raises ConfigError: for a name that can't be one, and as `add_file`.
+        """
+        section, title = target_section(name), named(written.name)
+        if why := why_not_target(name):
+            raise ConfigError(f"{path}: [{title}] has the name {quoted(name)}: {why}")
+        for other in self.targets:
+            if other != name and same_variables(other) == same_variables(name):
+                raise ConfigError(
+                    f"{path}: [{title}]: there is a target {other} as well, and their variables "
+                    "would have the same names, choose another name"
+                )
+        if section in self.origins:
+            raise ConfigError(f"{path}: the target {name} is there twice, put its keys together")
+        self.origins[section] = f"[{title}] in {path}"
+        self.targets.add(name)
+        for entry in written.entries:
+            _add(values, section, _value_of(path, section, title, entry))
 
     def _check_name(self, path: str, written: FileSection, name: str) -> None:
         """
@@ -185,6 +226,8 @@ class Given:
                     self._note_likeness(name)
             elif section == ENDPOINT.upper():
                 self._add_endpoint_variable(values, name, text, environ)
+            elif section == ALERTS.upper():
+                self._add_target_variable(values, name, text, environ)
             elif is_link(name, text, environ):
                 self.links.append(name)
             else:
@@ -222,6 +265,33 @@ class Given:
             _add(values, section, Value(key, text, name, secret=is_secret(section, key)))
         else:
             headers.add_variable(name, text)
+        self.origins.setdefault(section, name)
+
+    def _add_target_variable(
+        self, values: _Values, name: str, text: str, environ: Mapping[str, str]
+    ) -> None:
+        """
+        Take a variable whose name begins with ``DALGA_ALERTS``.
+
+        :raises ConfigError: for a variable that names no key, or no target.
+        """
+        if is_link(name, text, environ):
+            self.links.append(name)
+            return
+        keys = {in_variable(key): key for key in known_keys(ALERTS).values()}
+        found = target_variable(name.partition("_")[2].partition("_")[2], keys)
+        target = found and endpoint_in_variable(found.endpoint, self.targets)
+        if found is None or target is None:
+            near = [variable(ALERTS, key) for key in key_names(ALERTS)]
+            raise ConfigError(
+                f"{named(name)} is not a variable of Dalga's{instead(name, near, '{}')}"
+            )
+        if found.endpoint:
+            if why := why_not_target(target):
+                raise ConfigError(f"{named(name)} has the name {quoted(target)}: {why}")
+            self.targets.add(target)
+        section, key = target_section(target), keys[found.key]
+        _add(values, section, Value(key, text, name, secret=is_secret(section, key)))
         self.origins.setdefault(section, name)
 
     def _no_variable(self, name: str, rest: str) -> ConfigError:

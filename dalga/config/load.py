@@ -21,6 +21,7 @@ from dalga.config.headers import header
 from dalga.config.keys import read
 from dalga.config.names import variable
 from dalga.config.sections import (
+    AlertsConfig,
     Config,
     EndpointConfig,
     HistoryConfig,
@@ -29,9 +30,10 @@ from dalga.config.sections import (
     MySQLConfig,
     SQLiteConfig,
 )
+from dalga.config.targets import ALERTS, target_section
 from dalga.config.values import Value
 from dalga.errors import ConfigError
-from dalga.model.address import DEFAULT_ENDPOINT
+from dalga.model.address import DEFAULT_ENDPOINT, NO_TARGET
 
 #: A section's values by the names of their keys.
 Values = Mapping[str, Value]
@@ -69,7 +71,7 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
     if isinstance(database, SQLiteConfig) and jobs.workers != 1:
         jobs = replace(jobs, workers=1)
         notes.append(_alone(given.of("jobs")["workers"]))
-    return Config(
+    config = Config(
         database=database,
         jobs=jobs,
         listen=read(ListenConfig, given.of("listen")),
@@ -80,9 +82,13 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
             if name != DEFAULT_ENDPOINT
         },
         history=read(HistoryConfig, given.of("history")),
+        alerts=_target(given.of(ALERTS)),
+        named_targets={name: _named_target(name, given) for name in sorted(given.targets)},
         notes=tuple(notes),
         links=tuple(given.links),
     )
+    _check_targets(config, given)
+    return config
 
 
 def _jobs(values: Values) -> JobsConfig:
@@ -203,17 +209,15 @@ def _endpoint(values: Values, headers: Values) -> EndpointConfig:
     """
     sent = tuple((value.key, header(value)) for value in headers.values())
     endpoint = replace(read(EndpointConfig, values), headers=sent)
-    credentials, at, _ = urlsplit(endpoint.baseurl).netloc.rpartition("@")
-    if at:
+    baseurl, authorization = _apart(endpoint.baseurl)
+    if authorization:
         if "authorization" in headers:
             raise headers["authorization"].refuse(
                 f"{values['baseurl'].where} has a user name and a password in it, leave one of "
                 "the two out"
             )
         endpoint = replace(
-            endpoint,
-            baseurl=endpoint.baseurl.replace(f"{credentials}@", "", 1),
-            headers=(*sent, ("Authorization", _basic(credentials))),
+            endpoint, baseurl=baseurl, headers=(*sent, ("Authorization", authorization))
         )
     if endpoint.ca and urlsplit(endpoint.baseurl).scheme != "https":
         raise values["ca"].refuse(
@@ -221,6 +225,61 @@ def _endpoint(values: Values, headers: Values) -> EndpointConfig:
             "https://"
         )
     return endpoint
+
+
+def _named_target(name: str, given: Given) -> AlertsConfig:
+    """
+    Read the section of a target of alerts that has a name.
+
+    :raises ConfigError: for one without a url, or with a key of ``[alerts]`` alone.
+    """
+    section = target_section(name)
+    values = given.of(section)
+    if "heartbeatUrl" in values:
+        raise values["heartbeatUrl"].refuse(f"it stands in [{ALERTS}] alone, move it there")
+    target = _target(values)
+    if not target.url:
+        first = next(iter(values.values()), None)
+        where = given.origins[section] if first is None else first.where
+        raise ConfigError(
+            f"{where}: the target {name} has no url, give it one, such as "
+            f"url = https://example.org/hooks/1 or {variable(section, 'url')}"
+        )
+    return target
+
+
+def _target(values: Values) -> AlertsConfig:
+    """Read the section of a target of alerts."""
+    target = read(AlertsConfig, values)
+    url, authorization = _apart(target.url)
+    heartbeat_url, heartbeat_authorization = _apart(target.heartbeat_url)
+    return replace(
+        target,
+        url=url,
+        authorization=authorization,
+        heartbeat_url=heartbeat_url,
+        heartbeat_authorization=heartbeat_authorization,
+    )
+
+
+def _check_targets(config: Config, given: Given) -> None:
+    """:raises ConfigError: if an endpoint names a target that is not there."""
+    for name, endpoint in config.endpoints.items():
+        if endpoint.alerts and endpoint.alerts not in (NO_TARGET, *config.targets):
+            section = target_section(endpoint.alerts)
+            raise given.of(section_of(name))["alerts"].refuse(
+                f"there is no target of this name, add url = ... to [{section}], or name another "
+                f"one ({', '.join((*config.targets, NO_TARGET))})"
+            )
+
+
+def _apart(url: str) -> tuple[str, str]:
+    """
+    An URL without a user and a password, and the value of the header Authorization that says the
+    same; "" if the URL has none.
+    """
+    credentials, at, _ = urlsplit(url).netloc.rpartition("@")
+    return (url.replace(f"{credentials}@", "", 1), _basic(credentials)) if at else (url, "")
 
 
 def _basic(credentials: str) -> str:

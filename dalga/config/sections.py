@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from dalga.config import texts
@@ -15,7 +16,15 @@ from dalga.config.formats import Kind
 from dalga.config.keys import Key, key, keys_of, of_key, parts
 from dalga.config.values import Reader, Value, boolean, duration, number, size, text, whole
 from dalga.errors import ConfigError
-from dalga.model.address import DEFAULT_ENDPOINT, host_and_port, why_not_base_url
+from dalga.model.address import (
+    DEFAULT_ENDPOINT,
+    DEFAULT_TARGET,
+    NO_TARGET,
+    host_and_port,
+    is_endpoint_name,
+    why_not_base_url,
+    why_not_request_url,
+)
 from dalga.model.answers import Answers, Statuses, statuses_from_text, takes
 from dalga.model.delivery import MAX_PAYLOAD, MOST_PAYLOAD
 from dalga.model.record import HistoryMode
@@ -84,6 +93,21 @@ def _statuses(or_none: bool) -> Reader[Statuses]:
             raise value.refuse(f"it {problem}; {would_do}") from None
 
     return read
+
+
+def _target(value: Value) -> str:
+    """The name of a target of alerts, or `NO_TARGET`; "" for none that is named."""
+    name = text()(value)
+    if name and not is_endpoint_name(name):
+        raise value.refuse(
+            f"it takes the name of a target, such as ops for [alerts ops], or {NO_TARGET}"
+        )
+    return name
+
+
+def _url(value: Value) -> str:
+    """The URL of a request; "" for none."""
+    return text(why_not_request_url)(value) if value.text else ""
 
 
 def _ssl_mode(value: Value) -> str:
@@ -203,9 +227,43 @@ class EndpointConfig:
         gone=Key("gone", _statuses(or_none=True)),
         give_up=Key("giveUp", _statuses(or_none=True)),
     )
+    #: The name of the target of the alerts about the endpoint and its jobs, or `NO_TARGET`; "" for
+    #: the default target.
+    alerts: str = key("alerts", _target, default="")
     #: Names and values of further headers of each POST, in ASCII; no name twice, in whatever case.
     #: In a file they are a table with keys of its own: see `dalga.config.headers`.
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+class Format(StrEnum):
+    """What is POSTed to a target of alerts."""
+
+    #: The JSON object of docs/alerts.md.
+    STANDARD = "standard"
+    #: A message as Slack's incoming webhooks take it; Mattermost and Discord (``/slack``) do, too.
+    SLACK = "slack"
+
+
+def _format(value: Value) -> Format:
+    try:
+        return Format(value.text.lower())
+    except ValueError:
+        raise value.refuse(f"it takes {' or '.join(Format)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertsConfig:
+    """``[alerts]``, or ``[alerts ops]``: a target of alerts."""
+
+    #: An http or https URL of ASCII characters, maybe with a query. A user and a password that the
+    #: file has in the URL are `authorization` here. "" for no target, in ``[alerts]`` alone.
+    url: str = key("url", _url, default="", secret=True)
+    format: Format = field(default=Format.STANDARD, metadata=of_key("format", _format))
+    #: An URL that is POSTed to each minute; "" for none. In ``[alerts]`` alone.
+    heartbeat_url: str = key("heartbeatUrl", _url, default="", secret=True)
+    #: The values of the header Authorization, of a user and a password in the URLs; "" for none.
+    authorization: str = field(default="", repr=False)
+    heartbeat_authorization: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +293,10 @@ class Config:
     #: The other endpoints by their names, in the order of the names.
     named_endpoints: Mapping[str, EndpointConfig] = field(default_factory=dict)
     history: HistoryConfig = HistoryConfig()
+    #: ``[alerts]``. Its URL may be "".
+    alerts: AlertsConfig = AlertsConfig()
+    #: The other targets by their names, in the order of the names.
+    named_targets: Mapping[str, AlertsConfig] = field(default_factory=dict)
     #: Sentences for the log, on values that were given and change nothing.
     notes: tuple[str, ...] = field(default=(), compare=False)
     #: Variables that have the name of a key, and that Kubernetes or a docker link has set.
@@ -245,9 +307,16 @@ class Config:
         """All endpoints by their names, the default one first."""
         return {DEFAULT_ENDPOINT: self.endpoint, **self.named_endpoints}
 
+    @property
+    def targets(self) -> Mapping[str, AlertsConfig]:
+        """All targets of alerts by their names, the default one first, if there is one."""
+        default = {DEFAULT_TARGET: self.alerts} if self.alerts.url else {}
+        return {**default, **self.named_targets}
 
-#: The sections by their names. Each can be there once, but for ``[endpoint]``: an endpoint with a
-#: name has a section of the same keys. `dalga.config.endpoints` says where.
+
+#: The sections by their names. Each can be there once, but for ``[endpoint]`` and ``[alerts]``: an
+#: endpoint, or a target, with a name has a section of the same keys. `dalga.config.endpoints` and
+#: `dalga.config.targets` say where.
 SECTIONS: Mapping[str, type[DataclassInstance]] = {
     "jobs": JobsConfig,
     "mysql": MySQLConfig,
@@ -255,6 +324,7 @@ SECTIONS: Mapping[str, type[DataclassInstance]] = {
     "listen": ListenConfig,
     "endpoint": EndpointConfig,
     "history": HistoryConfig,
+    "alerts": AlertsConfig,
 }
 
 #: The names of sections and of their keys.

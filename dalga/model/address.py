@@ -15,6 +15,13 @@ HOST_NAME = re.compile(r"(?=.{1,254}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?",
 #: The endpoint of the jobs that name none: ``[endpoint]`` of the configuration.
 DEFAULT_ENDPOINT = "default"
 
+#: The target of the alerts that are sent to no other: ``[alerts]`` of the configuration. Targets
+#: have names as endpoints have them.
+DEFAULT_TARGET = "default"
+
+#: Stands for a target's name where no alerts are sent.
+NO_TARGET = "none"
+
 #: The longest name of an endpoint, in characters.
 MAX_ENDPOINT_NAME = 64
 
@@ -66,13 +73,8 @@ def why_not_base_url(text: str) -> str | None:
     maybe a user and a password, a host, maybe a port and a path.
     """
     # The first check: urlsplit drops tabs and line ends without a word, and takes any character.
-    if odd := re.search(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]", text):
-        return (
-            f"U+{ord(odd[0]):04X} can't stand in a URL, percent-encode it (in a host name, use its "
-            "xn-- form)"
-        )
-    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
-        return "a % in a URL takes two hexadecimal digits after it, write a plain one as %25"
+    if why := _odd(text):
+        return why
     # Without this check, http://user:12/34@host/ would send jobs, and part of a password, to a host
     # "user".
     if re.match(r"[^:/?#]*://[^/?#]*[/?#].*@", text):
@@ -95,6 +97,29 @@ def why_not_base_url(text: str) -> str | None:
         return "its port can't be used, it takes one from 1 to 65535, or none and no colon"
     if "?" in text or "#" in text:
         return "it takes a URL without query (?) and fragment (#), as a job's path is put behind it"
+    return None
+
+
+def why_not_request_url(text: str) -> str | None:
+    """
+    Why a text can't be the URL of a request, as the end of a sentence; None where it can: a base
+    URL that may have a query.
+    """
+    if "#" in text:
+        return "it takes a URL without fragment (#)"
+    base, _, query = text.partition("?")
+    return why_not_base_url(base) or _odd(query)
+
+
+def _odd(text: str) -> str | None:
+    """Why a text can't be a part of a URL; None where it can."""
+    if odd := re.search(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]", text):
+        return (
+            f"U+{ord(odd[0]):04X} can't stand in a URL, percent-encode it (in a host name, use its "
+            "xn-- form)"
+        )
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        return "a % in a URL takes two hexadecimal digits after it, write a plain one as %25"
     return None
 
 

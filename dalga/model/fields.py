@@ -30,6 +30,7 @@ from dalga.model.delivery import (
 from dalga.model.options import CatchUp, IfExists, OnEnd, OnFailure, Options
 from dalga.model.reading import (
     Reader,
+    alert_url,
     boolean,
     count,
     cron,
@@ -40,6 +41,7 @@ from dalga.model.reading import (
     lateness,
     location,
     one_of,
+    silence,
     statuses,
     success,
 )
@@ -76,6 +78,7 @@ from dalga.model.writing import (
     STATUSES,
     SUCCESS,
     TAGS,
+    TARGET,
     Column,
     Detail,
     Member,
@@ -165,6 +168,9 @@ FIELDS = (
     Field("save-response", boolean, "options.save_response", bool, CHOSEN),
     # Of which run the job is a replay.
     Field("replay-of", None, "delivery.replay_of", str, RUN_ID),
+    Field("alert-after", count, "options.alert_after", int, COUNT),
+    Field("expect-within", silence, "options.expect_within", shown_seconds, elapsed("silence")),
+    Field("alert-url", alert_url, "options.alert_url", str, TARGET),
     # Shown among a job's state.
     Field("disabled", None, "notes.disabled", None, DISABLING),
 )

@@ -19,6 +19,9 @@ from dalga.model.duration import Duration
 #: How late a run may begin if catch-up is skip and no max-lateness is given.
 SKIP_LATENESS = timedelta(seconds=60)
 
+#: After so many failed attempts in a row a job is said to fail, if no `alert_after` is given.
+ALERT_AFTER = 3
+
 
 class CatchUp(StrEnum):
     """What becomes of missed times: those that went by while no instance could run the job."""
@@ -86,6 +89,13 @@ class Chosen:
     on_end: OnEnd | None = None
     #: Whether the start of the answer is kept of runs that succeeded, too.
     save_response: bool | None = None
+    #: After so many failed attempts in a row the job is said to fail, 1 or more.
+    alert_after: int | None = None
+    #: The job is said to be silent if it has no success for so long.
+    expect_within: timedelta | None = None
+    #: The name of the configuration's target to which the job's alerts are sent, or `NO_TARGET`.
+    #: None for that of the endpoint.
+    alert_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,7 @@ class Options(Chosen):
     endpoint: str = DEFAULT_ENDPOINT
     on_end: OnEnd = OnEnd.DELETE
     save_response: bool = False
+    alert_after: int = ALERT_AFTER
     #: The interval of a one-off job: how long after its PUT it was to run.
     delay: Duration | None = None
 

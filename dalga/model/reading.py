@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from dalga.errors import InvalidRequest, pointer_step, shown
+from dalga.model.address import DEFAULT_TARGET, NO_TARGET, is_endpoint_name
 from dalga.model.answers import Statuses, statuses_from_text, takes
 from dalga.model.cron import cron_from_text
 from dalga.model.duration import Duration, duration_from_text, seconds
@@ -32,6 +33,10 @@ MAX_COUNT = 2**32 - 1
 #: The shortest and the longest max-lateness. A run is always some milliseconds late.
 MIN_LATENESS = timedelta(milliseconds=100)
 MAX_LATENESS = timedelta(days=3650)
+
+#: The shortest and the longest expect-within.
+MIN_SILENCE = timedelta(seconds=1)
+MAX_SILENCE = timedelta(days=3650)
 
 #: The shortest and the longest jitter.
 MIN_JITTER = timedelta(milliseconds=1)
@@ -255,6 +260,12 @@ def jitter(name: str, value: str) -> timedelta:
     return elapsed_within(name, value, MIN_JITTER, MAX_JITTER)
 
 
+@of_text
+def silence(name: str, value: str) -> timedelta:
+    """:return: elapsed time from `MIN_SILENCE` to `MAX_SILENCE`; a day of it is 24 hours."""
+    return elapsed_within(name, value, MIN_SILENCE, MAX_SILENCE)
+
+
 def elapsed_within(name: str, value: Value, least: timedelta, most: timedelta) -> timedelta:
     """:return: elapsed time from `least` to `most`; a day of it is 24 hours."""
     text, takes = text_of(name, value), _takes(least, most)
@@ -292,6 +303,20 @@ def _duration(name: str, value: str, takes: str) -> Duration:
 @of_text
 def endpoint(name: str, value: str) -> str:
     """:return: the text: which endpoints there are, the configuration says (`dalga.operations`)."""
+    return value
+
+
+@of_text
+def alert_url(name: str, value: str) -> str:
+    """
+    :return: the name of a target, or `NO_TARGET`: which targets there are, the configuration says
+        (`dalga.allowed`).
+    """
+    if not is_endpoint_name(value):
+        raise InvalidRequest(
+            f"{name} is {shown(value)}: it takes the name of a target of alerts in the "
+            f"configuration, such as {DEFAULT_TARGET}, or {NO_TARGET}; no URL"
+        )
     return value
 
 

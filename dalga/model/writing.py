@@ -205,6 +205,12 @@ def _load_endpoint(value: str) -> str:
     return value
 
 
+def _load_target(value: str) -> str:
+    if not is_endpoint_name(value):
+        raise ValueError(f"{value!r:.40} is not the name of a target of alerts")
+    return value
+
+
 def _load_text_kind(value: str) -> PayloadKind:
     kind = PayloadKind(value)
     if kind is PayloadKind.BASE64:
@@ -331,3 +337,5 @@ SUCCESS = Member(str, _load_success)
 DURATION = Member(attrgetter("text"), duration_from_text)
 #: How the name of an endpoint is kept.
 ENDPOINT = Member(str, _load_endpoint)
+#: How the name of a target of alerts is kept.
+TARGET = Member(str, _load_target)

@@ -387,6 +387,7 @@ _ONCE: Mapping[str, Reader] = MappingProxyType(
             for name in (
                 *("timeout", *RETRY_PARTS, "endpoint", "success", "gone", "give-up", "method"),
                 *("on-end", "save-response", "tags", "description"),
+                *("alert-after", "expect-within", "alert-url"),
             )
         },
     }
