@@ -37,6 +37,7 @@ from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.run import Outcome, Run
 from dalga.model.schedule import Once
+from dalga.model.trace import trace_id
 from dalga.outgoing import endpoint as dalga_endpoint
 from dalga.outgoing import lookup as dalga_lookup
 from dalga.outgoing.answer import MAX_BODY, MAX_HEAD
@@ -228,6 +229,7 @@ class RequestTests(EndpointCase):
         self.assertEqual((outcome.status, outcome.error, outcome.retry_after), (200, "", None))
         self.assertTrue(0 < outcome.elapsed < LONG)
         [request] = server.requests
+        trace = trace_id("0a1b").encode()
         first, *headers = request.split(b"\r\n\r\n")[0].split(b"\r\n")
         self.assertEqual(first, b"POST /check_feed HTTP/1.1")
         self.assertEqual(
@@ -243,6 +245,7 @@ class RequestTests(EndpointCase):
                     b"Dalga-Instance: here-1",
                     b"Dalga-Run: 0a1b",
                     b"Dalga-Attempt: 3",
+                    b"traceparent: 00-%b-%b00000003-01" % (trace, trace[8:16]),
                 ]
             ),
         )
@@ -259,9 +262,9 @@ class RequestTests(EndpointCase):
             yield endpoint.post(a_run())
         for request in server.requests:
             lines = request.split(b"\r\n\r\n")[0].split(b"\r\n")[1:]
-            self.assertEqual(len(lines), 10)
+            self.assertEqual(len(lines), 11)
             names = [line.partition(b":")[0].lower() for line in lines]
-            self.assertEqual(len(set(names)), 10)
+            self.assertEqual(len(set(names)), 11)
             for line in (b"X-Key: a: b", b"content-type: application/json", b"USER-AGENT: us/1"):
                 self.assertIn(line, lines)
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from dalga.model.answers import Meaning
 from dalga.model.delivery import PLAIN, Delivery, Method, Payload, PayloadKind
 from dalga.model.run import Outcome, Run
+from dalga.model.trace import traceparent
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.wire import PIECE
@@ -134,7 +135,7 @@ class RequestTests(EndpointCase):
             self.assertEqual(octets, content or b"", delivery)
             for name in (b"host", b"accept-encoding", b"user-agent", b"dalga-instance"):
                 self.assertIn(name, headers)
-            for name in (b"dalga-sched", b"dalga-run", b"dalga-attempt"):
+            for name in (b"dalga-sched", b"dalga-run", b"dalga-attempt", b"traceparent"):
                 self.assertIn(name, headers)
         [request] = yield self.sent(of(Delivery(method=head)))
         self.assertEqual(parts(request)[0], b"HEAD /check_feed HTTP/1.1")
@@ -179,6 +180,32 @@ class RequestTests(EndpointCase):
         _, headers, _ = parts(requests[3])
         self.assertEqual((headers[b"x-key"], headers[b"content-type"]), (b"a", b"text/csv"))
         self.assertNotIn(b"x-own", headers)
+
+    @inlineCallbacks
+    def test_the_trace(self) -> Any:
+        """
+        W3C Trace Context: the same trace on each attempt of a run, by any instance, and another
+        parent. A header of that name of the endpoint or the job goes before it, in any case.
+        """
+        own = "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
+        job = of(Delivery(headers=(("TraceParent", own),)))
+        run, detailed = a_run(), of(Delivery(method=Method.PUT))
+        runs = [a_run(attempt=1), detailed, a_run(attempt=2), run._replace(id="0a1c"), job]
+        plain = yield self.sent(*runs)
+        traces = [parts(request)[1][b"traceparent"] for request in plain]
+        first = traceparent("0a1b", 1).encode()
+        self.assertRegex(first, rb"^00-[0-9a-f]{32}-[0-9a-f]{16}-01$")
+        self.assertEqual(traces[:2], [first, first])
+        self.assertEqual(traces[2], traceparent("0a1b", 2).encode())
+        self.assertEqual(traces[4], own.encode())
+        ids = [trace.split(b"-") for trace in traces]
+        self.assertEqual(ids[0][1], ids[2][1])
+        self.assertNotEqual(ids[0][2], ids[2][2])
+        self.assertNotEqual(ids[0][1], ids[3][1])
+        theirs = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
+        given = yield self.sent(run, detailed, job, headers=(("TRACEPARENT", theirs),))
+        found = [parts(request)[1][b"traceparent"] for request in given]
+        self.assertEqual(found, [theirs.encode(), theirs.encode(), own.encode()])
 
     @inlineCallbacks
     def test_headers_that_got_past_all_checks(self) -> Any:

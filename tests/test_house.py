@@ -39,7 +39,7 @@ MODEL = (
     ),
     *("attempt", "options", "agreement", "reading", "reading_delivery", "writing", "fields"),
     *("grid", "lateness", "job", "state", "listing", "why", "run"),
-    *("record", "statistics", "plan", "patch", "replay", "setback"),
+    *("record", "statistics", "plan", "patch", "replay", "setback", "trace"),
 )
 CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),

@@ -40,6 +40,7 @@ from dalga.model.headers import is_name, is_of_dalga, is_of_signature, is_value
 from dalga.model.key import target_path
 from dalga.model.run import Outcome, Run
 from dalga.model.schedule import timestamp
+from dalga.model.trace import traceparent
 from dalga.outgoing.answer import Answer
 from dalga.outgoing.client import Client
 from dalga.outgoing.failures import MISTAKE, PostFailed, unsendable
@@ -60,6 +61,9 @@ _TYPES = {
     PayloadKind.JSON: "application/json",
     PayloadKind.BASE64: "application/octet-stream",
 }
+
+#: The header of a request's trace, as the W3C's Trace Context spells it.
+_TRACE = "traceparent"
 
 #: What answers mean where the configuration says nothing.
 _ANSWERS = Answers()
@@ -109,6 +113,8 @@ class Endpoint:
         #: and between the path and the run's own headers.
         self._before_path = f"{Method.POST} {self._path}"
         self._after_path = self._above_run(self._lines)
+        #: Whether plain requests say their trace. A header of the configuration goes before ours.
+        self._has_trace = _TRACE not in self._lines
         self._pool = Pool(reactor, self._route, slots)
         self._baseurl = baseurl
         self._client = Client(self._pool)
@@ -158,11 +164,13 @@ class Endpoint:
     def _message(self, run: Run) -> bytes:
         """The whole POST of a run whose delivery is `PLAIN`, as RFC 9112 section 2.1 has it."""
         body = run.payload
+        trace = f"{_TRACE}: {traceparent(run.id, run.attempt)}\r\n" if self._has_trace else ""
         head = (
             f"{self._before_path}{target_path(run.key.path)}{self._after_path}"
             f"Dalga-Sched: {timestamp(run.scheduled)}\r\n"
             f"Dalga-Run: {run.id}\r\n"
             f"Dalga-Attempt: {run.attempt}\r\n"
+            f"{trace}"
             f"Content-Length: {len(body)}\r\n"
             "\r\n"
         )
@@ -189,12 +197,16 @@ class Endpoint:
             del lines["content-type"]
         origin = delivery.replay_of
         replayed = "" if origin is None else f"Dalga-Replay-Of: {origin}\r\n"
+        trace = ""
+        if _TRACE not in lines:
+            trace = f"{_TRACE}: {traceparent(run.id, run.attempt)}\r\n"
         head = (
             f"{delivery.method} {self._path}{target_path(run.key.path)}{self._above_run(lines)}"
             f"Dalga-Sched: {timestamp(run.scheduled)}\r\n"
             f"Dalga-Run: {run.id}\r\n"
             f"Dalga-Attempt: {run.attempt}\r\n"
             f"{replayed}"
+            f"{trace}"
             f"{length}"
             "\r\n"
         )
