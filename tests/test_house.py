@@ -39,7 +39,7 @@ MODEL = (
     ),
     *("attempt", "options", "agreement", "reading", "reading_delivery", "writing", "fields"),
     *("grid", "lateness", "job", "state", "listing", "why", "run"),
-    *("record", "statistics", "plan", "patch", "replay", "setback", "trace"),
+    *("record", "runlist", "statistics", "plan", "patch", "replay", "setback", "trace"),
 )
 CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),
@@ -55,7 +55,7 @@ DISPATCH = (
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),
-    *("presentation", "request", "api", "server"),
+    *("presentation", "runs", "request", "api", "server"),
 )
 FOLDERS = {
     "model": MODEL,

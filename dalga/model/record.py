@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from hashlib import blake2b
 
 from dalga.model.attempt import Attempt, ErrorKind
 from dalga.model.run import Cause
@@ -68,6 +69,16 @@ _CODES = {result: code for code, result in enumerate(_RESULTS)}
 
 #: The results of runs that need nobody.
 FINE = frozenset({Result.SUCCEEDED, Result.REMOVED, Result.DISABLED})
+
+
+def path_key(path: str) -> int:
+    """63 bits for a path, by which an index finds its records. Others may have the same."""
+    return int.from_bytes(blake2b(path.encode(), digest_size=8).digest()) >> 1
+
+
+def job_key(path: str, body: str) -> int:
+    """63 bits for a job, by which an index finds its records. Others may have the same."""
+    return int.from_bytes(blake2b(f"{path}\0{body}".encode(), digest_size=8).digest()) >> 1
 
 
 def result_of_code(code: object) -> Result | None:

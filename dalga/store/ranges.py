@@ -132,7 +132,7 @@ class Ranges:
         #: Whether rows to which the index leads may be left out. (A tag may be of a job that was
         #: deleted during its run.)
         self.leaves_out = bool(conditions) or self._driver is Driver.TAG
-        self._condition = _all(conditions)
+        self._condition = all_of(conditions)
 
     # Statements
 
@@ -310,12 +310,12 @@ class Ranges:
     def _due_ranges(self, after: DuePlace | None) -> Iterator[Condition]:
         bounds = list(self._due_bounds())
         if after is None:
-            yield _all(bounds) if bounds else Condition("due IS NOT NULL", {})
+            yield all_of(bounds) if bounds else Condition("due IS NOT NULL", {})
         elif after.due is not None:
             known = self._dialect.time_octets("after_due", after.is_blob)
             due: dict[str, object] = {"after_due": after.due}
             yield Condition(f"due = {known} AND id > %(after_id)s", {**due, "after_id": after.id})
-            yield _all([Condition(f"due > {known}", due), *bounds])
+            yield all_of([Condition(f"due > {known}", due), *bounds])
         if not bounds:
             if after is None or after.due is not None:
                 yield Condition("due IS NULL", {})
@@ -421,7 +421,7 @@ class Ranges:
         )
 
 
-def _all(conditions: Iterable[Condition]) -> Condition:
+def all_of(conditions: Iterable[Condition]) -> Condition:
     """All of them together; `ANY` if there are none."""
     first, *others = [*conditions] or [ANY]
     for other in others:

@@ -1,5 +1,5 @@
 """
-Cursors: the place where a page of jobs ended, as text that clients give back. Pure.
+Cursors: the place where a page of jobs, or of runs, ended, as text that clients give back. Pure.
 
 A cursor holds the place, and which list it is of: of a list without filters, or of one path, the
 path itself; of another list, a digest of its filters. It is not secret, and good for any instance.
@@ -16,6 +16,8 @@ from hashlib import sha256
 
 from dalga.model.key import Position
 from dalga.model.listing import ALL, Driver, DuePlace, Filters, Place, StatePlace
+from dalga.model.record import Shelf
+from dalga.model.runlist import RunFilters, RunPlace
 
 _DIGEST = 6  # octets
 _ID = 8  # octets
@@ -23,6 +25,9 @@ _ID = 8  # octets
 #: they say that it is a BLOB, and that there is a due time at all.
 _PATH_BLOB, _BODY_BLOB, _OF_A_PATH, _FILTERED = 1, 2, 4, 8
 _DUE_BLOB, _HAS_DUE = 1, 2
+
+#: Of a list of runs.
+_OF_RUNS = 16
 
 _UNCHANGED = (
     "it takes what the page before gave, unchanged; leave it out to begin with the first page"
@@ -52,6 +57,8 @@ def cursor_from_text(text: str, filters: Filters) -> Place:
     if octets is None:
         raise ValueError(f"is none: {_UNCHANGED}")
     flags, rest = octets[0], octets[1:]
+    if flags & _OF_RUNS:
+        raise ValueError(f"is of a list of runs: {_UNCHANGED}")
     if flags & _FILTERED or _are_others(filters):
         digest = rest[:_DIGEST] if flags & _FILTERED else b""
         if digest != _digest_of(filters):
@@ -74,17 +81,64 @@ def cursor_from_text(text: str, filters: Filters) -> Place:
     return last
 
 
+def run_cursor_text(last: RunPlace, filters: RunFilters) -> str:
+    """
+    :param last: where the page ended.
+    :param filters: those of the list.
+    """
+    numbers = b"".join(number.to_bytes(_ID, "big") for number in last[1:])
+    return _text(bytes([_OF_RUNS, last.shelf]) + _digest_of_runs(filters) + numbers)
+
+
+def run_cursor_from_text(text: str, filters: RunFilters) -> RunPlace:
+    """
+    Read a cursor that `run_cursor_text` wrote for the same list.
+
+    :raises ValueError: as `cursor_from_text` does.
+    """
+    octets = _octets(text)
+    if octets is None or octets[0] != _OF_RUNS or len(octets) != 2 + _DIGEST + 2 * _ID:
+        raise ValueError(f"is none of a list of runs: {_UNCHANGED}")
+    if octets[2 : 2 + _DIGEST] != _digest_of_runs(filters):
+        raise ValueError(
+            "is of another list: give the same filters as for the page before, or leave cursor out "
+            "to begin with the first page"
+        )
+    at, job = (int.from_bytes(octets[begin:][:_ID], "big") for begin in (-2 * _ID, -_ID))
+    if octets[1] not in list(Shelf) or max(at, job) >= 1 << 63:
+        raise ValueError(f"is none: {_UNCHANGED}")
+    return RunPlace(Shelf(octets[1]), at, job)
+
+
 def _are_others(filters: Filters) -> bool:
     """Whether there are filters beside the path."""
     return replace(filters, path=None) != ALL
 
 
+def _moment(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def _digest_of_runs(filters: RunFilters) -> bytes:
+    """The same for all filters that mean the same list."""
+    named = [
+        filters.path,
+        filters.prefix,
+        filters.body,
+        filters.endpoint,
+        sorted(filters.tags),
+        sorted(filters.results),
+        sorted(filters.states),
+        None if filters.statuses is None else str(filters.statuses),
+        sorted(filters.error_kinds),
+        _moment(filters.since),
+        _moment(filters.until),
+    ]
+    return sha256(b"dalga run filters 1\n" + json.dumps(named).encode()).digest()[:_DIGEST]
+
+
 def _digest_of(filters: Filters) -> bytes:
     """The same for all filters that mean the same list."""
-
-    def moment(time: datetime | None) -> str | None:
-        return None if time is None else time.isoformat()
-
     named = [
         filters.driver,
         filters.path,
@@ -93,8 +147,8 @@ def _digest_of(filters: Filters) -> bytes:
         filters.endpoint,
         sorted(filters.tags),
         sorted(filters.states),
-        moment(filters.due_before),
-        moment(filters.due_after),
+        _moment(filters.due_before),
+        _moment(filters.due_after),
         filters.contains,
         filters.sort,
     ]

@@ -7,15 +7,15 @@ parameters are given once, and each of them leaves jobs out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from dalga.errors import InvalidRequest, shown
 from dalga.model.key import MAX_KEY_LENGTH, check_length
 from dalga.model.listing import Filters, Query, Sort
-from dalga.model.reading import Reader, instant, of_text, one_of, whole
+from dalga.model.reading import Reader, Value, instant, of_text, one_of, whole
 from dalga.model.reading_delivery import check_tag
 from dalga.model.schedule import exact_timestamp
 from dalga.model.state import State
@@ -23,7 +23,10 @@ from dalga.web.bodies import form_pairs
 from dalga.web.cursors import cursor_from_text
 from dalga.web.values import read_values
 
-#: The largest number of jobs on a page, and the number if no limit is given.
+F = TypeVar("F")
+P = TypeVar("P")
+
+#: The largest number of jobs, or of runs, on a page, and the number if no limit is given.
 MAX_PAGE = 1000
 PAGE = 100
 
@@ -99,38 +102,77 @@ def listing(query: bytes) -> Query:
     :raises InvalidRequest: for a parameter that is unknown, not understood, or repeated though it
         is not to be, and for parameters that contradict each other.
     """
-    pairs = [*form_pairs(query)]
-    once = [(name, value) for name, value in pairs if name not in _SEVERAL]
-    values = read_values(once, _LISTING, "a list of jobs takes")
-    for name, attribute in _SEVERAL.items():
-        given = [value for each, value in pairs if each == name]
-        values[attribute] = frozenset(_LISTING[name](name, value) for value in given)
+    values = read_filters(form_pairs(query), _LISTING, _SEVERAL, "a list of jobs takes")
     size, text = values.pop("limit", PAGE), values.pop("cursor", None)
-    filters = Filters(**{name.replace("-", "_"): value for name, value in values.items()})
+    filters = Filters(**values)
     _check(filters)
+    return Query(filters, place(text, filters, cursor_from_text), size)
+
+
+def read_filters(
+    given: Iterable[tuple[str, Value]],
+    readers: Mapping[str, Reader],
+    several: Mapping[str, str],
+    takes: str,
+) -> dict[str, Any]:
+    """
+    Read the parameters of a list.
+
+    :param several: those that may be given several times, and the attributes that have them.
+    :param takes: see `read_values`.
+    :return: the values, by the names of attributes.
+    :raises InvalidRequest: as `listing`, but for parameters that contradict each other.
+    """
+    pairs = [(name.replace("_", "-"), name, value) for name, value in given]
+    once = [(spelled, value) for name, spelled, value in pairs if name not in several]
+    values = read_values(once, readers, takes)
+    for name, attribute in several.items():
+        found = [value for each, _, value in pairs if each == name]
+        values[attribute] = frozenset(readers[name](name, value) for value in found)
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def place(text: str | None, filters: F, read: Callable[[str, F], P]) -> P | None:
+    """
+    Where the page before ended.
+
+    :param text: the cursor; None for the first page.
+    :param read: as `cursor_from_text`.
+    :raises InvalidRequest: for a text that is no cursor of this list.
+    """
     if text is None:
-        return Query(filters, limit=size)
+        return None
     try:
-        return Query(filters, cursor_from_text(text, filters), size)
+        return read(text, filters)
     except ValueError as problem:
         raise InvalidRequest(f"cursor is {shown(text)}, which {problem}") from None
 
 
-def _check(filters: Filters) -> None:
-    """:raises InvalidRequest: for filters that contradict each other, or are too many."""
-    if filters.path is not None and filters.prefix is not None:
+def check_filters(path: str | None, prefix: str | None, tags: Collection[str], of: str) -> None:
+    """
+    Check what lists of jobs and of runs have in common.
+
+    :param of: what the list is of.
+    :raises InvalidRequest: for filters that contradict each other, or are too many.
+    """
+    if path is not None and prefix is not None:
         raise InvalidRequest(
-            "path and prefix are both given: give path for the jobs of this path alone, or prefix "
+            f"path and prefix are both given: give path for the {of} of this path alone, or prefix "
             "for those of all paths that begin with it"
         )
+    if len(tags) > MAX_TAGS:
+        raise InvalidRequest(f"there are {len(tags)} tags: a list takes {MAX_TAGS} at most")
+
+
+def _check(filters: Filters) -> None:
+    """:raises InvalidRequest: for filters that contradict each other, or are too many."""
+    check_filters(filters.path, filters.prefix, filters.tags, "jobs")
     before, after = filters.due_before, filters.due_after
     if before is not None and after is not None and before <= after:
         raise InvalidRequest(
             f"due_before is {exact_timestamp(before)}, which is not later than due_after, "
             f"{exact_timestamp(after)}: no job is due between the two"
         )
-    if len(filters.tags) > MAX_TAGS:
-        raise InvalidRequest(f"there are {len(filters.tags)} tags: a list takes {MAX_TAGS} at most")
 
 
 def next_page(query: Query, cursor: str) -> str:
@@ -155,5 +197,14 @@ def next_page(query: Query, cursor: str) -> str:
         ("limit", query.limit),
         ("cursor", cursor),
     ]
+    return link(named)
+
+
+def link(named: Iterable[tuple[str, Any]]) -> str:
+    """
+    The value of a Link header to the next page.
+
+    :param named: its parameters; those that are None are left out.
+    """
     given = [(name, value) for name, value in named if value is not None]
     return f'<?{urlencode(given, quote_via=quote)}>; rel="next"'

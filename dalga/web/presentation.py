@@ -117,12 +117,12 @@ def why_json(key: RawKey, why: Why) -> bytes:
         "code": why.code,
         "why": why.sentence,
     }
-    return _json(members)
+    return as_json(members)
 
 
 def run_times_json(timetable: Timetable) -> bytes:
     """A list of run times."""
-    return _json({"runs": [_run(timetable.zone, time) for time in timetable.times]})
+    return as_json({"runs": [_run(timetable.zone, time) for time in timetable.times]})
 
 
 def _run(zone: Zone, time: Occurrence) -> dict[str, str]:
@@ -152,12 +152,12 @@ def status_json(status: Status) -> bytes:
     members = {**asdict(status), "lag": math.floor(status.lag), "counts_age": age}
     if status.workers is None:
         del members["worker"], members["workers"]
-    return _json(members)
+    return as_json(members)
 
 
 def endpoints_json(endpoints: Iterable[EndpointShown]) -> bytes:
     """The endpoints of the configuration, the default one first."""
-    return _json({"endpoints": [asdict(endpoint) for endpoint in endpoints]})
+    return as_json({"endpoints": [asdict(endpoint) for endpoint in endpoints]})
 
 
 def problem_json(problem: Problem) -> bytes:
@@ -175,10 +175,11 @@ def problem_json(problem: Problem) -> bytes:
         members["errors"] = [
             {"pointer": pointer, "detail": detail} for pointer, detail in problem.errors
         ]
-    return _json(members)
+    return as_json(members)
 
 
-def _json(value: Any) -> bytes:
+def as_json(value: Any) -> bytes:
+    """JSON without spaces."""
     return _octets(_text(value))
 
 
