@@ -38,7 +38,7 @@ MODEL = (
         "histogram",
     ),
     *("attempt", "options", "agreement", "reading", "reading_delivery", "writing", "fields"),
-    *("grid", "lateness", "job", "state", "listing", "why", "run"),
+    *("grid", "lateness", "job", "state", "listing", "why", "run", "alert", "streak"),
     *("record", "runlist", "statistics", "plan", "patch", "replay", "setback", "trace"),
 )
 CONFIG = (
@@ -47,7 +47,7 @@ CONFIG = (
 )
 OUTGOING = (
     *("trust", "lookup", "deadlines", "failures", "answer", "keeping", "steering"),
-    *("wire", "pool", "client", "endpoint", "endpoints"),
+    *("wire", "pool", "client", "endpoint", "endpoints", "webhook"),
 )
 DISPATCH = (
     *("agenda", "lead", "claimsize", "shares", "sums", "waiting", "outlook", "outages", "loglines"),

@@ -1,0 +1,108 @@
+"""
+POST JSON to an URL of the configuration: an alert to its target, or a sign of life to a monitor.
+
+It goes over the same wire as the POSTs of jobs. So nothing makes it call another scheme, host or
+port (P11): no redirect is followed. The URL's path and query may be a secret, and are in no line of
+the log and in no sentence (P12).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from dalga import __version__
+from dalga.log import logger
+from dalga.outgoing.answer import Answer
+from dalga.outgoing.client import Client
+from dalga.outgoing.failures import PostFailed
+from dalga.outgoing.pool import Pool, Route
+from dalga.outgoing.trust import Trust
+from dalga.outgoing.wire import Exchange
+
+log = logger(__name__)
+
+#: Time limit (seconds) of a POST, from the connect to the end of the answer.
+TIMEOUT = 10.0
+
+#: Idle connections that are kept, at most.
+IDLE_CONNECTIONS = 2
+
+
+class Arrival(NamedTuple):
+    """What a POST came to."""
+
+    #: Whether the answer was 2xx.
+    arrived: bool
+    #: What was answered, or why there was no answer.
+    words: str
+
+
+class Webhook:
+    """
+    :param url: an http or https URL that `dalga.config.load` lets pass: ASCII, and without user and
+        fragment.
+    :param authorization: the value of the header Authorization, in ASCII; "" for none.
+    """
+
+    def __init__(self, reactor: Any, url: str, authorization: str, trust: Trust) -> None:
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}/"
+        self._reactor = reactor
+        self._route = Route(reactor, origin, TIMEOUT, trust)
+        self._pool = Pool(reactor, self._route, IDLE_CONNECTIONS)
+        self._client = Client(self._pool)
+        self._origin = origin
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._head = (
+            f"POST {target} HTTP/1.1\r\n"
+            f"Host: {self._route.host_header}\r\n"
+            "Content-Type: application/json\r\n"
+            f"User-Agent: dalga/{__version__}\r\n"
+            "Accept-Encoding: identity\r\n"
+            + (f"Authorization: {authorization}\r\n" if authorization else "")
+        )
+
+    def __str__(self) -> str:
+        """Its host and port."""
+        return str(self._route)
+
+    def post(self, text: str, id: str | None = None) -> Deferred[Arrival]:
+        """
+        Make one POST. The Deferred never fails. It fires within `TIMEOUT`; cancelling it gives an
+        arrival, too.
+
+        :param text: JSON.
+        :param id: of the alert, in hexadecimal digits.
+        """
+        body = text.encode()
+        of_alert = f"Dalga-Alert: {re.sub('[^0-9a-f]', '', id)}\r\n" if id else ""
+        head = f"{self._head}{of_alert}Content-Length: {len(body)}\r\n\r\n"
+        exchange = None
+        answer: Deferred[Any]
+        try:
+            exchange = Exchange(self._reactor, self._route, head.encode("ascii"), TIMEOUT, body)
+            answer = self._client.request("POST", self._origin, data=exchange)
+        except Exception:
+            if exchange is not None:
+                exchange.abandon()
+            answer = fail()
+        return answer.addCallbacks(self._answered, self._failed)
+
+    def close(self) -> Deferred[None]:
+        """Close the idle connections, and keep no connection from now on."""
+        self._route.lookup.close()
+        return self._pool.close()
+
+    def _answered(self, answer: Answer) -> Arrival:
+        return Arrival(200 <= answer.code <= 299, f"it answered {answer.code}")
+
+    def _failed(self, failure: Failure) -> Arrival:
+        if failure.check(PostFailed):
+            return Arrival(False, str(failure.value))
+        log.failure("a POST to {route} failed in an unexpected way", failure, route=self._route)
+        return Arrival(False, "internal error, which Dalga's log describes")
