@@ -22,10 +22,11 @@ from twisted.python.usage import UsageError
 
 from dalga import __version__
 from dalga.config.load import load_config
-from dalga.config.sections import Config, SQLiteConfig
+from dalga.config.sections import Config, LogFormat, SQLiteConfig
 from dalga.destination import of_twistd, standard_output
 from dalga.errors import ConfigError, StartupError, TableExists
-from dalga.log import log_debug
+from dalga.lines import JsonLines, TextLines
+from dalga.log import Form, log_from
 from dalga.privileges import User
 from dalga.signals import take_signals
 
@@ -52,7 +53,7 @@ class Options(UsageOptions):
         ["create-table", None, "Create the jobs table, and end."],
         ["upgrade-table", None, "Upgrade an older jobs table, or one of a Go release, and end."],
         ["dry-run", None, "With --upgrade-table: only say what that would do."],
-        ["debug", "d", "Log more."],
+        ["debug", "d", "Log more: goes before level in [log]."],
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -115,9 +116,9 @@ def makeService(options: Options) -> IService:
     _open_standard_files()
     from twisted.internet import reactor
 
-    service = _service(options, reactor)
+    service, form = _service(options, reactor)
     try:
-        observer = of_twistd(options.parent or {}, reactor)
+        observer = of_twistd(options.parent or {}, reactor, form)
     except StartupError as error:
         sys.exit(f"dalga: {error}")
     service.observer = observer
@@ -137,10 +138,10 @@ def _take_signals(service: Daemon, reactor: Any) -> None:
     reactor.callWhenRunning(take_signals, reactor, service.hang_up, leave)
 
 
-def _service(options: Options, reactor: Any) -> Daemon:
+def _service(options: Options, reactor: Any) -> tuple[Daemon, Form]:
     """
-    The service that the options ask for. Where they ask for a table, or the service can't be made,
-    the process ends here.
+    The service that the options ask for, and how the lines of its log look. Where they ask for a
+    table, or the service can't be made, the process ends here.
     """
     # Not above: Klein installs the reactor, whose files come after the standard ones.
     from dalga.service import make_daemon
@@ -151,9 +152,9 @@ def _service(options: Options, reactor: Any) -> Daemon:
         if options["create-table"] or options["upgrade-table"]:
             _see_to_table(options, config, reactor, user)
             sys.exit(0)
-        if options["debug"]:
-            log_debug()
-        return make_daemon(config, reactor, user)
+        log_from("debug" if options["debug"] else config.log.level)
+        form = JsonLines() if config.log.format is LogFormat.JSON else TextLines()
+        return make_daemon(config, reactor, user), form
     except TableExists as error:
         print(error)
         sys.exit(0)
@@ -224,8 +225,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     from twisted.internet import reactor
 
-    service = _service(options, reactor)
-    service.observer = observer = standard_output(reactor)
+    service, form = _service(options, reactor)
+    service.observer = observer = standard_output(reactor, form)
     _take_signals(service, reactor)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service.privilegedStartService()  # type: ignore[no-untyped-call]

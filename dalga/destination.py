@@ -4,12 +4,17 @@ Where the lines of the log go: the standard output, or a file that is rotated as
     standard_output    of the dalga command
     of_twistd          where twistd would write them, by twistd's own options
     to_function        where a function writes them, such as to another process
+
+twistd's own observer of syslog takes text alone. Where the lines are JSON, an observer of ours
+gives them to syslog.
 """
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
+import syslog
 from collections.abc import Callable, Mapping
 from io import TextIOWrapper
 from typing import Any
@@ -18,10 +23,22 @@ from twisted.python.logfile import LogFile
 from twisted.python.threadable import isInIOThread
 
 from dalga.errors import StartupError
-from dalga.log import LineObserver
+from dalga.lines import JsonLines
+from dalga.log import Form, LineObserver
+
+#: syslog's priority of a line, by its level.
+_PRIORITIES = {
+    "debug": syslog.LOG_DEBUG,
+    "info": syslog.LOG_INFO,
+    "warn": syslog.LOG_WARNING,
+    "error": syslog.LOG_ERR,
+    "critical": syslog.LOG_CRIT,
+}
+#: The level of a line of `JsonLines`, which begins with its time.
+_LEVEL = re.compile(r'\{"time": "[^"]*", "level": "(\w+)"')
 
 
-def standard_output(reactor: Any) -> LineObserver:
+def standard_output(reactor: Any, form: Form) -> LineObserver:
     """An observer that writes lines to the standard output, as it is now."""
     output = sys.stdout
     if isinstance(output, TextIOWrapper):
@@ -32,36 +49,50 @@ def standard_output(reactor: Any) -> LineObserver:
         output.write(text)
         output.flush()
 
-    return _observer(write, reactor)
+    return _observer(write, reactor, form)
 
 
-def of_twistd(options: Mapping[str, Any], reactor: Any) -> LineObserver | None:
+def of_twistd(options: Mapping[str, Any], reactor: Any, form: Form) -> LineObserver | None:
     """
     An observer that writes lines where twistd would. None where twistd itself is to choose: by
-    `--logger` or `--syslog`, or as it refuses to write to the standard output of a daemon.
+    `--logger`, by `--syslog` for text, or as it refuses to write to the standard output of a
+    daemon.
 
     :param options: twistd's own. Another program's, or none, give None.
     :raises StartupError: if the file can't be opened.
     """
-    if "nodaemon" not in options or options["logger"] or options["syslog"]:
+    if "nodaemon" not in options or options["logger"]:
         return None
+    if options["syslog"]:
+        return _syslog(options["prefix"], reactor, form) if isinstance(form, JsonLines) else None
     path = options["logfile"]
     if options["nodaemon"] and path in (None, "", "-"):
-        return standard_output(reactor)
-    return None if path == "-" else _file(path or "twistd.log", reactor)
+        return standard_output(reactor, form)
+    return None if path == "-" else _file(path or "twistd.log", reactor, form)
 
 
-def to_function(write: Callable[[str], object], tag: str, reactor: Any) -> LineObserver:
+def to_function(write: Callable[[str], object], reactor: Any, form: Form) -> LineObserver:
     """
     An observer that gives its lines to a function.
 
     :param write: called with whole lines.
-    :param tag: see `LineObserver`.
     """
-    return _observer(write, reactor, tag)
+    return _observer(write, reactor, form)
 
 
-def _file(path: str, reactor: Any) -> LineObserver:
+def _syslog(prefix: str, reactor: Any, form: Form) -> LineObserver:
+    """An observer that gives syslog a message for each line, with the priority of its level."""
+    syslog.openlog(prefix, 0, syslog.LOG_USER)
+
+    def write(text: str) -> None:
+        for line in text.splitlines():
+            level = _LEVEL.match(line)
+            syslog.syslog(_PRIORITIES[level[1]] if level else syslog.LOG_INFO, line)
+
+    return _observer(write, reactor, form)
+
+
+def _file(path: str, reactor: Any, form: Form) -> LineObserver:
     """An observer that writes lines to a file. It is rotated by its size, and at each SIGUSR1."""
     try:
         file = LogFile.fromFullPath(path)
@@ -73,10 +104,10 @@ def _file(path: str, reactor: Any) -> LineObserver:
     # As twistd does: a handler that is there stays.
     if signal.getsignal(signal.SIGUSR1) in (None, signal.SIG_DFL):
         signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(file.rotate))
-    return _observer(lambda text: file.write(text.encode(errors="backslashreplace")), reactor)
+    return _observer(lambda text: file.write(text.encode(errors="backslashreplace")), reactor, form)
 
 
-def _observer(write: Callable[[str], object], reactor: Any, tag: str = "") -> LineObserver:
+def _observer(write: Callable[[str], object], reactor: Any, form: Form) -> LineObserver:
     """
     An observer that writes the lines of each turn of the reactor together. Before the reactor runs,
     and after it, each line is written at once, as the process may end without a turn.
@@ -90,7 +121,7 @@ def _observer(write: Callable[[str], object], reactor: Any, tag: str = "") -> Li
         else:
             reactor.callFromThread(flush)
 
-    observer = LineObserver(write, soon, tag)
+    observer = LineObserver(write, soon, form)
     # The last turn's lines: twistd may end itself by a signal.
     reactor.addSystemEventTrigger("after", "shutdown", observer.flush)
     return observer

@@ -1,9 +1,9 @@
 """
-Dalga's loggers: twisted.logger's, without the debug level unless ``--debug`` asks for it. And the
-owner of work that nobody waits for: the log.
+Dalga's loggers: twisted.logger's, with the choice of level in them. And the owner of work that
+nobody waits for: the log.
 
 twistd's own log observers write each event that they are given. So the choice is made here, before
-the observers.
+the observers. `dalga.lines` makes the lines.
 """
 
 from __future__ import annotations
@@ -14,21 +14,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    Logger,
-    LogLevel,
-    formatEventAsClassicLogText,
-    globalLogPublisher,
-)
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, globalLogPublisher
 from zope.interface import implementer
 
 #: The levels that are logged.
 _levels = {LogLevel.info, LogLevel.warn, LogLevel.error, LogLevel.critical}
+#: The levels of which what others than Dalga say is left out.
+_left_out: set[object] = set()
 
 
 class _Logger(Logger):
@@ -58,9 +53,25 @@ def logger(namespace: str) -> Logger:
     return _Logger(namespace, observer=globalLogPublisher)
 
 
-def log_debug() -> None:
-    """Log the debug level, too, from now on."""
-    _levels.add(LogLevel.debug)
+def log_from(level: str) -> None:
+    """
+    Log this level and those above it, from now on. What others say at the debug level is left out
+    only where Dalga's own info is.
+
+    :param level: debug, info, warn or error. Above error there is critical, a mistake of ours.
+    """
+    order = list(LogLevel.iterconstants())
+    first = order.index(LogLevel.levelWithName(level))
+    _levels.clear()
+    _levels.update(order[first:])
+    _left_out.clear()
+    if LogLevel.info not in _levels:
+        _left_out.update(order[:first])
+
+
+def is_left_out(event: LogEvent) -> bool:
+    """Whether an event of others than Dalga, whose loggers choose themselves, is not logged."""
+    return event.get("log_level") in _left_out
 
 
 def debugging() -> bool:
@@ -69,6 +80,16 @@ def debugging() -> bool:
     words in vain.
     """
     return LogLevel.debug in _levels
+
+
+class Form(Protocol):
+    """How the lines of the log look."""
+
+    def lines(self, event: LogEvent) -> str:
+        """The lines of an event, each with its line feed."""
+
+    def of_worker(self, number: int) -> Form:
+        """The same, for the lines of a worker: they say its number."""
 
 
 def own(work: Coroutine[Deferred[Any], Any, None], log: Logger) -> None:
@@ -94,32 +115,28 @@ def say_past_the_log(text: str) -> None:
 @implementer(ILogObserver)
 class LineObserver:
     """
-    Writes events as `twisted.logger.textFileLogObserver` does, at a tenth of the cost where an
-    event is plain. The format of a plain event needs `str.format` alone, and the time is put into
-    words once a second. There is a line for each POST, so the log is a good part of a job's cost.
-    Any thread may call it.
+    Writes each event as lines. There is a line for each POST, so the log is a good part of a job's
+    cost. Any thread may call it.
 
     :param write: writes text to where the lines go, and leaves none of it in a buffer.
     :param soon: calls the function that it is given in the reactor's next turn, so that the lines
         of one turn are written together; or at once, if there may be no such turn.
-    :param tag: stands behind the time in each line, and begins with a space: which process it is.
+    :param form: how the lines look.
     """
 
     def __init__(
         self,
         write: Callable[[str], object],
         soon: Callable[[Callable[[], None]], object],
-        tag: str = "",
+        form: Form,
     ) -> None:
         self._write = write
         self._soon = soon
         self._lines: deque[str] = deque()
         #: Whether `soon` is to call `flush`.
         self._asked = False
-        self._tag = tag
-        self._second = 0
-        #: The time that lines of `_second` begin with, and the tag.
-        self._time = ""
+        self.form = form
+        self._lines_of = form.lines
         #: Whether a line is being made or written. A signal's handler may find it true.
         self._busy = False
         #: Ends the process, once all lines are written. None until a signal asks for the end.
@@ -128,7 +145,10 @@ class LineObserver:
     def __call__(self, event: LogEvent) -> None:
         """Take an event: called by Twisted with each of them."""
         self._busy = True
-        self._add(self._line(event))
+        if _left_out and is_left_out(event):
+            self._rest()
+        else:
+            self._add(self._lines_of(event))
 
     def pass_on(self, lines: str) -> None:
         """Write whole lines that another process has made."""
@@ -175,24 +195,3 @@ class LineObserver:
         except (OSError, ValueError):
             pass  # the disk is full, or nobody reads any more: a line on that would fail as well
         self._rest()
-
-    def _line(self, event: LogEvent) -> str:
-        if "log_failure" in event or not str(event.get("log_namespace")).startswith("dalga"):
-            return self._classic(event)
-        try:
-            text = event["log_format"].format_map(event)
-        except Exception:
-            # Twisted's words say what is wrong with the event.
-            return self._classic(event)
-        second = int(event["log_time"])
-        if second != self._second:
-            # In this order, as other threads compare the second.
-            now = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
-            self._time = now + self._tag
-            self._second = second
-        text = text.replace("\n", "\n\t")
-        return f"{self._time} [{event['log_namespace']}#{event['log_level'].name}] {text}\n"
-
-    def _classic(self, event: LogEvent) -> str:
-        """The lines of Twisted's own formatter, with the tag behind their time."""
-        return (formatEventAsClassicLogText(event) or "").replace(" [", f"{self._tag} [", 1)

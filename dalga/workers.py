@@ -395,7 +395,8 @@ def work(
     observer = None
     if inherited is not None:
         globalLogPublisher.removeObserver(inherited)
-        observer = to_function(parent.write, f" worker {place.number}", reactor)
+        form = inherited.form.of_worker(place.number)
+        observer = to_function(parent.write, reactor, form)
         globalLogPublisher.addObserver(observer)
     try:
         membership = Membership(place, lambda: parent.channel.send(CLOSED))

@@ -42,6 +42,9 @@ from dalga.config.sections import (
     Format,
     JobsConfig,
     ListenConfig,
+    LogConfig,
+    LogFormat,
+    LogLevel,
     MySQLConfig,
     SQLiteConfig,
 )
@@ -108,6 +111,8 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("alerts", "url", "https://example.org/hooks?a=b", "url", ...),
     ("alerts", "format", "Slack", "format", Format.SLACK),
     ("alerts", "heartbeatUrl", "http://example.org/ping/1", "heartbeat_url", ...),
+    ("log", "format", "JSON", "format", LogFormat.JSON),
+    ("log", "level", "warn", "level", LogLevel.WARN),
 ]
 
 
@@ -695,6 +700,16 @@ class ValueRefusalTests(ConfigTestCase):
                 "it takes a duration from 1m to 3650d, in seconds (10, 2.5), with a unit (10s, 5m, "
                 "1h30m, 7d), or as ISO 8601 has it without years and months (P7D)",
             )
+
+    def test_log(self) -> None:
+        self.check("log", "format", ["", "xml"], ["text", "JSON"], "it takes text or json")
+        self.check(
+            "log",
+            "level",
+            ["", "warning", "10", "critical"],
+            ["debug", "Info", "WARN", "error"],
+            "it takes debug, info, warn or error",
+        )
 
     def test_workers(self) -> None:
         """A number, or as many as there are cores, which is 0 here; on one file, one."""
@@ -2013,6 +2028,7 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
         "keepFailed": duration(60, 3650 * 86400),
         "maxRows": plain(1, 10_000_000_000),
     },
+    "log": {"format": text("text", "JSON"), "level": text("debug", "Warn")},
 }
 
 
@@ -2229,6 +2245,7 @@ configs = st.builds(
         format=st.sampled_from(Format),
         heartbeat_url=st.sampled_from(["", "http://h/1"]),
     ),
+    log=st.builds(LogConfig, format=st.sampled_from(LogFormat), level=st.sampled_from(LogLevel)),
 )
 
 
@@ -2761,8 +2778,8 @@ class WiringTests(SynchronousTestCase):
 
     def test_fixed_and_exchangeable(self) -> None:
         """
-        The database, the address and the workers are fixed while a daemon runs. Each other key has
-        its place in the settings, which could be exchanged.
+        The database, the address, the workers and the log are fixed while a daemon runs. Each other
+        key has its place in the settings, which could be exchanged.
         """
         self.patch(service, "Trust", lambda ca, _: ca)  # so that there need be no such file
         for section, key, text, *_ in EVERY_KEY:
@@ -2774,7 +2791,7 @@ class WiringTests(SynchronousTestCase):
                 load_config(None, {**beside, variable(section, key): text})
             )
             fixed = (section, key) in {("listen", "host"), ("listen", "port"), ("jobs", "workers")}
-            fixed = fixed or section in ("mysql", "sqlite")
+            fixed = fixed or section in ("mysql", "sqlite", "log")
             self.assertEqual(settings == without, fixed, key)
 
     def test_server(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.destination import of_twistd
+from dalga.lines import TextLines
 from tests.daemons import Daemon, DaemonTestCase
 from tests.stores import each_engine
 
@@ -49,10 +51,13 @@ reactor.callWhenRunning(lambda: reactor.callLater(0.1, turn))
 TO_STDOUT = TWO_LINES + "mark = lambda: os.write(1, b'mark\\n')\n"
 
 
-class LinesTests(SynchronousTestCase):
-    """What a process has written, and when."""
+class ProcessTestCase(SynchronousTestCase):
+    #: What happens to each way to run it.
+    WAYS = (("dalga",), ("twistd", "-n", "--pidfile=", "dalga"))
 
-    def run_with(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run_with(
+        self, script: str, *arguments: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a script, and then twistd or dalga, in a folder of its own."""
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
@@ -61,6 +66,7 @@ class LinesTests(SynchronousTestCase):
             "DALGA_LISTEN_PORT": "0",
             "PYTHONPATH": os.fspath(ROOT),
             "PYTHONIOENCODING": "ascii",
+            **variables,
         }
         environment.pop("PYTHONUNBUFFERED", None)  # what is not flushed is to be lost
         return subprocess.run(
@@ -73,9 +79,15 @@ class LinesTests(SynchronousTestCase):
             check=False,
         )
 
-    def twistd(self, script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    def twistd(
+        self, script: str, *options: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a script, and then ``twistd -n options dalga``."""
-        return self.run_with(script, "twistd", "-n", "--pidfile=", *options, "dalga")
+        return self.run_with(script, "twistd", "-n", "--pidfile=", *options, "dalga", **variables)
+
+
+class LinesTests(ProcessTestCase):
+    """What a process has written, and when."""
 
     def test_twistd_as_dalga(self) -> None:
         """
@@ -168,9 +180,6 @@ syslog.syslog = lambda *given: os.write(1, f"to syslog: {given[-1]}\\n".encode("
         done = self.run_with("import sys\n", "twistd", "--pidfile=", "--logfile=-", "dalga")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertEqual(done.stderr, "Daemons cannot log to stdout, exiting!\n")
-
-    #: What happens to each way to run it.
-    WAYS = (("dalga",), ("twistd", "-n", "--pidfile=", "dalga"))
 
     def test_killed_before_the_reactor_runs(self) -> None:
         """What was logged by then is there, although no turn of the reactor came."""
@@ -275,6 +284,98 @@ events = []
             self.assertEqual((self.folder / "on").read_text(), "[]")
 
 
+class JsonTests(ProcessTestCase):
+    """The same as JSON, wherever the lines go: each is an object, whoever says it."""
+
+    #: What the daemon's script says before its first turn: a line of two, and a failure.
+    SAYS = """
+def say():
+    logger("dalga.test").warn("two\\nlines", path="a", run_id="1-2")
+    print("printed")
+    1 // 0
+
+reactor.callWhenRunning(say)
+"""
+
+    def check(self, text: str, printed: bool = False) -> None:
+        """Each line has the members; those that are to be there, are."""
+        found = [json.loads(line) for line in text.splitlines() if line != "mark"]
+        for members in found:
+            self.assertEqual([*members][:4], ["time", "level", "logger", "message"])
+            self.assertRegex(members["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+        messages = [members["message"] for members in found]
+        self.assertIn("1: g\xfcnl\xfck \udc80", messages)
+        self.assertEqual(messages.count("stopped"), 1)
+        self.assertTrue(any("listens on" in message for message in messages), messages)
+        [warned] = [members for members in found if members["level"] == "warn"]
+        expected = {"logger": "dalga.test", "message": "two\nlines", "path": "a", "run_id": "1-2"}
+        self.assertEqual({name: warned[name] for name in expected}, expected)
+        [broken] = [members for members in found if "traceback" in members]
+        self.assertEqual(broken["level"], "critical")
+        self.assertIn("ZeroDivisionError", broken["traceback"])
+        self.assertNotIn("Traceback", broken["message"])
+        if printed:
+            self.assertIn("printed", messages)
+            self.assertIn("Server Shut Down.", messages)
+
+    def test_standard_output(self) -> None:
+        script = TO_STDOUT + self.SAYS
+        done = self.run_with(script, "dalga", DALGA_LOG_FORMAT="json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done)
+        self.check(done.stdout.replace("printed\n", ""))
+        done = self.twistd(script, DALGA_LOG_FORMAT="json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done)
+        self.check(done.stdout, printed=True)
+
+    def test_a_file_of_json(self) -> None:
+        done = self.twistd(TO_STDOUT + self.SAYS, "--logfile=t.log", DALGA_LOG_FORMAT="json")
+        self.assertEqual((done.returncode, done.stdout), (0, "mark\n"), done)
+        self.check((self.folder / "t.log").read_text(), printed=True)
+
+    def test_syslog_of_json(self) -> None:
+        """A message for each line, with the priority of its level, under twistd's prefix."""
+        fake = """
+import syslog
+syslog.syslog = lambda *given: os.write(1, f"{given[0]} {given[1]}\\n".encode())
+syslog.openlog = lambda *given: os.write(1, f"{given[0]} opened\\n".encode())
+"""
+        script = TO_STDOUT.replace("import os, sys", "import os, sys" + fake, 1) + self.SAYS
+        done = self.twistd(script, "--syslog", "--prefix=mine", DALGA_LOG_FORMAT="json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done)
+        opened, *lines = done.stdout.replace("mark\n", "").splitlines()
+        self.assertEqual(opened, "mine opened")
+        priorities = {"info": "6", "warn": "4", "critical": "2"}
+        for line in lines:
+            priority, _, text = line.partition(" ")
+            self.assertEqual(priorities[json.loads(text)["level"]], priority)
+        self.check("\n".join(line.partition(" ")[2] for line in lines), printed=True)
+
+    def test_level(self) -> None:
+        """Of lines below it there is none, not of Twisted's either; --debug goes before it."""
+        script = TO_STDOUT + self.SAYS
+        for way in self.WAYS:
+            done = self.run_with(script, *way, DALGA_LOG_LEVEL="warn")
+            self.assertEqual(done.returncode, 0, done)
+            said = done.stdout.replace("mark\n", "").replace("printed\n", "")
+            levels = re.findall(r"(?m)^\S+T\S+ \[\S+#(\w+)\]", said)
+            self.assertEqual(levels, ["warn", "critical"], said)
+        later = script + "reactor.callWhenRunning(logger('dalga.test').debug, 'detail')\n"
+        done = self.run_with(
+            later,
+            "twistd",
+            "-n",
+            "--pidfile=",
+            "dalga",
+            "--debug",
+            DALGA_LOG_LEVEL="error",
+            DALGA_LOG_FORMAT="json",
+        )
+        found = [json.loads(line) for line in done.stdout.splitlines() if line != "mark"]
+        self.assertEqual(
+            {members["level"] for members in found}, {"debug", "info", "warn", "critical"}, found
+        )
+
+
 class ThreadTests(SynchronousTestCase):
     def test_another_thread(self) -> None:
         """A line of another thread wakes the reactor, which would wait for its next timer."""
@@ -293,7 +394,7 @@ class ThreadTests(SynchronousTestCase):
         path = self.mktemp()
         options = {"nodaemon": True, "logger": None, "syslog": False, "logfile": path}
         self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
-        observer: Any = of_twistd(options, reactor)
+        observer: Any = of_twistd(options, reactor, TextLines())
         log = Logger("dalga", observer=observer)
         thread = threading.Thread(target=log.info, args=("from a thread",))
         thread.start()
@@ -304,8 +405,8 @@ class ThreadTests(SynchronousTestCase):
 
     def test_another_program(self) -> None:
         """Options that are not twistd's say nothing of where its lines go."""
-        self.assertIsNone(of_twistd({"logFile": None}, None))
-        self.assertIsNone(of_twistd({}, None))
+        self.assertIsNone(of_twistd({"logFile": None}, None, TextLines()))
+        self.assertIsNone(of_twistd({}, None, TextLines()))
 
 
 @each_engine(globals(), only=("sqlite",))

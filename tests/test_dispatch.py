@@ -15,7 +15,6 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga import log as dalga_log
 from dalga.dispatch import posts, recorder, waiting
 from dalga.dispatch.claimsize import HELD
 from dalga.dispatch.elsewhere import NAMES, QUIET, Elsewhere
@@ -32,7 +31,7 @@ from dalga.dispatch.upkeep import (
 )
 from dalga.dispatch.waiting import SHARE_PATIENCE, SLOT_PATIENCE
 from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
-from dalga.log import log_debug
+from dalga.log import log_from
 from dalga.metrics import Counts, Metrics
 from dalga.model.answers import Meaning
 from dalga.model.delivery import PLAIN, Delivery, Method, Payload
@@ -1651,8 +1650,8 @@ class RecordTests(SchedulerTestCase):
 
     def test_a_method_is_said_where_it_is_not_post(self) -> None:
         """In the lines of an attempt's start and end."""
-        log_debug()
-        self.addCleanup(dalga_log._levels.discard, LogLevel.debug)
+        log_from("debug")
+        self.addCleanup(log_from, "info")
         for number, (method, said) in enumerate(
             ((Method.PUT, "PUT: "), (Method.HEAD, "HEAD: "), (Method.POST, ""))
         ):

@@ -110,6 +110,7 @@ APPLICATION = (
 ROOMS = (
     *(room for room in PURE if room not in APPLICATION),
     "log",
+    "lines",
     "store",
     *(f"outgoing.{name}" for name in OUTGOING),
     *APPLICATION,

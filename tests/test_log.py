@@ -1,4 +1,4 @@
-"""The log: its lines are those of Twisted's own observer, and its levels can be chosen."""
+"""The log: its lines are those of Twisted's own observer, or JSON, and its levels can be chosen."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from twisted.logger import ILogObserver, Logger, LogLevel, globalLogPublisher, t
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga import log as dalga_log
-from dalga.log import LineObserver, debugging, log_debug, logger
+from dalga.lines import TextLines
+from dalga.log import LineObserver, debugging, log_from, logger
 from tests.fakes import noting
 
 
@@ -19,7 +19,9 @@ class LineObserverTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.output = StringIO()
         self.later: list[Callable[[], None]] = []
-        self.observer = LineObserver(lambda text: self.output.write(text), self.later.append)
+        self.observer = LineObserver(
+            lambda text: self.output.write(text), self.later.append, TextLines()
+        )
 
     def test_as_twisted_writes_it(self) -> None:
         """Each line is as `textFileLogObserver` has it, whatever the event."""
@@ -86,7 +88,9 @@ class LeaveTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.output = StringIO()
         self.ended: list[str] = []
-        self.observer = LineObserver(lambda text: self.output.write(text), lambda flush: None)
+        self.observer = LineObserver(
+            lambda text: self.output.write(text), lambda flush: None, TextLines()
+        )
         self.log = Logger("dalga", observer=self.observer)
 
     def interrupt(self) -> None:
@@ -130,7 +134,7 @@ class LeaveTests(SynchronousTestCase):
             self.interrupt()
             went_on.extend(self.ended or ["nothing has ended"])
 
-        self.observer = LineObserver(lambda text: self.output.write(text), soon)
+        self.observer = LineObserver(lambda text: self.output.write(text), soon, TextLines())
         self.assertRaises(SystemExit, self.observer.pass_on, "one\nand two\n")
         self.assertEqual((self.lines(), went_on), (["one", "two"], ["nothing has ended"]))
 
@@ -143,7 +147,7 @@ class LeaveTests(SynchronousTestCase):
             written = write(text[:20])
             self.interrupt()
             self.assertEqual(self.ended, [])
-            self.observer._lines.append(self.observer._line({**event, "log_format": "three"}))
+            self.observer._lines.append(TextLines().lines({**event, "log_format": "three"}))
             return written + write(text[20:])
 
         events: list[Any] = []
@@ -176,21 +180,47 @@ class LoggerTests(SynchronousTestCase):
 
 
 class LevelTests(SynchronousTestCase):
-    def test_debug(self) -> None:
-        """The debug level is left out until it is asked for; the others are always there."""
-        self.addCleanup(dalga_log._levels.discard, LogLevel.debug)
+    """From which level on there are lines."""
+
+    def setUp(self) -> None:
+        self.addCleanup(log_from, "info")
+
+    def test_of_dalga(self) -> None:
+        """Info and above unless another level is asked for; what is left out makes no event."""
         events: list[Any] = []
         globalLogPublisher.addObserver(noting(events))
         self.addCleanup(globalLogPublisher.removeObserver, noting(events))
         log = logger("dalga.somewhere")
+        names = ["debug", "info", "warn", "error", "critical"]
 
         def said() -> list[str]:
             events.clear()
-            log.debug("debug")
-            log.info("info")
-            log.warn("warn")
+            for name in names:
+                log.emit(LogLevel.levelWithName(name), name)
             return [event["log_format"] for event in events]
 
-        self.assertEqual((said(), debugging()), (["info", "warn"], False))
-        log_debug()
-        self.assertEqual((said(), debugging()), (["debug", "info", "warn"], True))
+        self.assertEqual((said(), debugging()), (names[1:], False))
+        for number, name in enumerate(names[:4]):
+            log_from(name)
+            self.assertEqual((said(), debugging()), (names[number:], name == "debug"))
+
+    def test_of_others(self) -> None:
+        """Twisted's lines are left out below the level, but for its few at the debug level."""
+        written: list[str] = []
+        observer = LineObserver(written.append, lambda flush: flush(), TextLines())
+        names = ["debug", "info", "warn", "error"]
+
+        def said() -> list[str]:
+            written.clear()
+            for name in names:
+                Logger("twisted.web", observer=observer).emit(LogLevel.levelWithName(name), name)
+            return [line.split()[-1] for line in written]
+
+        for level, expected in (
+            ("debug", names),
+            ("info", names),
+            ("warn", names[2:]),
+            ("error", names[3:]),
+        ):
+            log_from(level)
+            self.assertEqual(said(), expected)

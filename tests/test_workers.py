@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga import workers
 from dalga.config.sections import MySQLConfig, SQLiteConfig
 from dalga.forking import LOG_PAUSE, LogPipe
+from dalga.lines import TextLines
 from dalga.log import LineObserver
 from dalga.service import longest_answer
 from dalga.workers import (
@@ -175,7 +177,8 @@ class TagTests(SynchronousTestCase):
     def test_behind_the_time(self) -> None:
         """In lines of Dalga's, and in all others, once each."""
         written: list[str] = []
-        observer = LineObserver(written.append, lambda flush: flush(), " worker 3")
+        form = TextLines().of_worker(3)
+        observer = LineObserver(written.append, lambda flush: flush(), form)
         from twisted.logger import LogLevel
 
         for namespace in ("dalga.x", "other"):
@@ -563,6 +566,31 @@ class TogetherTests(WorkersTestCase):
         self.assertRegex(daemon.output, r"dalga \S+ \(2 workers\) listens on http://127\.0\.0\.1:")
         self.assertNotIn("a new worker starts", daemon.output)
         self.assertFalse(any(map(alive, pids.values())))
+
+    async def test_lines_as_json(self) -> None:
+        """Each line is an object; those of workers say which worker."""
+        daemon = self.run_workers(log={"format": "json"})
+        await daemon.says(r"listens on http://")
+        for number in (1, 2):
+            await daemon.says(rf'"this worker is instance \S+", "worker": {number}, ')
+        found = re.search(r"listens on (http://\S+)/,", daemon.output)
+        assert found is not None
+        await self.put_now(found[1], 8)
+        await self.until(lambda: self.left() == 0)
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        lines = [json.loads(line) for line in daemon.output.splitlines()]
+        self.pids.update(
+            int(line["instance"].split("-")[-2]) for line in lines if "instance" in line
+        )
+        ends = [line for line in lines if line.get("status") == 200]
+        self.assertEqual(len(ends), 8)
+        for line in ends:
+            self.assertIn(line["worker"], (1, 2))
+            self.assertEqual((line["path"], line["attempt"], line["method"]), ("now", 1, "POST"))
+        stopped = [line.get("worker") for line in lines if line["message"] == "stopped"]
+        self.assertEqual(sorted(stopped[:2]), [1, 2])
+        self.assertEqual(stopped[2:], [None])
 
     async def test_many_lines(self) -> None:
         """Of what both write at once, no line is lost or broken."""

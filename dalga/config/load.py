@@ -27,6 +27,7 @@ from dalga.config.sections import (
     HistoryConfig,
     JobsConfig,
     ListenConfig,
+    LogConfig,
     MySQLConfig,
     SQLiteConfig,
 )
@@ -84,6 +85,7 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
         history=read(HistoryConfig, given.of("history")),
         alerts=_target(given.of(ALERTS)),
         named_targets={name: _named_target(name, given) for name in sorted(given.targets)},
+        log=read(LogConfig, given.of("log")),
         notes=tuple(notes),
         links=tuple(given.links),
     )

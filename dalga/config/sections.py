@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dalga.config import texts
 from dalga.config.formats import Kind
@@ -32,6 +32,8 @@ from dalga.model.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+E = TypeVar("E", bound=StrEnum)
 
 #: The longest time of retries: a year.
 _YEAR = "8760h"
@@ -64,11 +66,17 @@ def _workers(value: Value) -> int:
         raise value.refuse(f"it takes a whole number from 1 to {MOST_WORKERS}, or auto") from None
 
 
-def _mode(value: Value) -> HistoryMode:
-    try:
-        return HistoryMode(value.text.lower())
-    except ValueError:
-        raise value.refuse("it takes all, failures or off") from None
+def _one_of(kind: type[E]) -> Reader[E]:
+    *others, last = kind
+    takes = f"it takes {', '.join(others)} or {last}"
+
+    def read(value: Value) -> E:
+        try:
+            return kind(value.text.lower())
+        except ValueError:
+            raise value.refuse(takes) from None
+
+    return read
 
 
 def _statuses(or_none: bool) -> Reader[Statuses]:
@@ -244,13 +252,6 @@ class Format(StrEnum):
     SLACK = "slack"
 
 
-def _format(value: Value) -> Format:
-    try:
-        return Format(value.text.lower())
-    except ValueError:
-        raise value.refuse(f"it takes {' or '.join(Format)}") from None
-
-
 @dataclass(frozen=True, slots=True)
 class AlertsConfig:
     """``[alerts]``, or ``[alerts ops]``: a target of alerts."""
@@ -258,7 +259,7 @@ class AlertsConfig:
     #: An http or https URL of ASCII characters, maybe with a query. A user and a password that the
     #: file has in the URL are `authorization` here. "" for no target, in ``[alerts]`` alone.
     url: str = key("url", _url, default="", secret=True)
-    format: Format = field(default=Format.STANDARD, metadata=of_key("format", _format))
+    format: Format = field(default=Format.STANDARD, metadata=of_key("format", _one_of(Format)))
     #: An URL that is POSTed to each minute; "" for none. In ``[alerts]`` alone.
     heartbeat_url: str = key("heartbeatUrl", _url, default="", secret=True)
     #: The values of the header Authorization, of a user and a password in the URLs; "" for none.
@@ -270,7 +271,7 @@ class AlertsConfig:
 class HistoryConfig:
     """``[history]``: which runs get a record, and how long records are kept."""
 
-    mode: HistoryMode = key("mode", _mode, default=HistoryMode.ALL)
+    mode: HistoryMode = key("mode", _one_of(HistoryMode), default=HistoryMode.ALL)
     #: How long the records of runs that succeeded are kept.
     keep: timedelta = key("keep", _timespan(*_KEEP, has_days=True), default=timedelta(days=7))
     #: How long the records of runs that did not succeed are kept.
@@ -279,6 +280,31 @@ class HistoryConfig:
     )
     #: About how many records are kept at most. Those of successes go first.
     max_rows: int = key("maxRows", whole(1, 10_000_000_000), default=10_000_000)
+
+
+class LogFormat(StrEnum):
+    """How the lines of the log look."""
+
+    TEXT = "text"
+    #: One JSON object a line.
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """From which level on the log has lines."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """``[log]``: what the log has, and how it looks. twistd's options say where it goes."""
+
+    format: LogFormat = field(default=LogFormat.TEXT, metadata=of_key("format", _one_of(LogFormat)))
+    level: LogLevel = field(default=LogLevel.INFO, metadata=of_key("level", _one_of(LogLevel)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +323,7 @@ class Config:
     alerts: AlertsConfig = AlertsConfig()
     #: The other targets by their names, in the order of the names.
     named_targets: Mapping[str, AlertsConfig] = field(default_factory=dict)
+    log: LogConfig = LogConfig()
     #: Sentences for the log, on values that were given and change nothing.
     notes: tuple[str, ...] = field(default=(), compare=False)
     #: Variables that have the name of a key, and that Kubernetes or a docker link has set.
@@ -325,6 +352,7 @@ SECTIONS: Mapping[str, type[DataclassInstance]] = {
     "endpoint": EndpointConfig,
     "history": HistoryConfig,
     "alerts": AlertsConfig,
+    "log": LogConfig,
 }
 
 #: The names of sections and of their keys.

@@ -39,6 +39,13 @@ _GONE = "job deleted: the endpoint does not know it"
 _FINE = (Meaning.SUCCEED, Meaning.REMOVE, Meaning.DISABLE)
 #: An enum's members are looked up by a call of Python.
 _REMOVE = Meaning.REMOVE
+_POST = Method.POST
+
+#: The line of an attempt. It names a method other than POST, which a reader would expect.
+_END = "{path!r} {body!r}: {reason}, after {elapsed:.3f} s, attempt {attempt}; {then}"
+_END_OF_ANOTHER = _END.replace("{reason}", "{method}: {reason}")
+_START = "{path!r} {body!r}: run {run_id}, attempt {attempt} starts"
+_START_OF_ANOTHER = _START.replace("run {run_id}", "{method}: run {run_id}")
 
 
 def fields(run: Run) -> dict[str, Any]:
@@ -48,6 +55,7 @@ def fields(run: Run) -> dict[str, Any]:
         "body": run.key.body,
         "run_id": run.id,
         "attempt": run.attempt,
+        "endpoint": run.options.endpoint,
     }
 
 
@@ -70,7 +78,6 @@ def log_elsewhere(run: Run) -> None:
     log.warn(
         "{path!r} {body!r}: not started, its endpoint {endpoint!r} is not in the configuration of "
         "this instance; it is due again in a while, and so is each other run of that endpoint",
-        endpoint=run.options.endpoint,
         **fields(run),
     )
 
@@ -81,16 +88,21 @@ def log_end(end: End) -> None:
     assert outcome is not None
     assert meaning is not None
     gone = meaning is _REMOVE and outcome.meaning is None
+    fine = meaning in _FINE
+    method = _POST if run.delivery is PLAIN else run.delivery.method
     # The keywords are written out, as each attempt comes here: `fields` would be one more dict, and
     # `info` or `warn` another.
     log.emit(
-        LogLevel.info if meaning in _FINE else LogLevel.warn,
-        "{path!r} {body!r}: {method}{reason}, after {elapsed:.3f} s, attempt {attempt}; {then}",
+        LogLevel.info if fine else LogLevel.warn,
+        _END if method is _POST else _END_OF_ANOTHER,
         path=run.key.path,
         body=run.key.body,
-        method="" if run.delivery is PLAIN else _method(run),
+        method=method,
+        endpoint=run.options.endpoint,
         run_id=run.id,
         attempt=run.attempt,
+        status=outcome.status,
+        error_kind=None if fine else end.error_kind,
         reason=reason(outcome, meaning),
         elapsed=outcome.elapsed,
         then=_GONE if gone else _then(end.verdict),
@@ -99,9 +111,10 @@ def log_end(end: End) -> None:
 
 def log_start(run: Run) -> None:
     """The line of an attempt that starts, for those who look for mistakes."""
+    method = run.delivery.method
     log.debug(
-        "{path!r} {body!r}: {method}run {run_id}, attempt {attempt} starts",
-        method=_method(run),
+        _START if method is _POST else _START_OF_ANOTHER,
+        method=method,
         **fields(run),
     )
 
@@ -133,12 +146,6 @@ def log_recorded(recorded: Recorded) -> None:
             "only the database's answer was lost",
             **fields(end.run),
         )
-
-
-def _method(run: Run) -> str:
-    """The method of a run's requests, where a reader would expect another: it is mostly POST."""
-    method = run.delivery.method
-    return "" if method is Method.POST else f"{method}: "
 
 
 def _then(verdict: Verdict) -> str:
