@@ -26,6 +26,11 @@ REST = 10.0
 #: The same, as a multiple of the duration of the last count.
 REST_FACTOR = 20
 
+#: As `REST` and `REST_FACTOR`, of a count that nobody waits for. Who looks at metrics looks each
+#: few seconds, and for ever: such counts take a hundredth of the time at most.
+SELDOM = 60.0
+SELDOM_FACTOR = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Present:
@@ -56,6 +61,8 @@ class Counting:
         #: The last count of all rows, and when the count began, in the reactor's seconds.
         self._last: Tally | None = None
         self._last_began = 0.0
+        #: How long the last count in the background took, in seconds.
+        self._took = 0.0
         #: The count that is under way.
         self._count: Deferred[None] | None = None
         #: When the next count may begin, in the reactor's seconds.
@@ -79,6 +86,21 @@ class Counting:
             self._begin()
         age = None if self._last is None else max(0.0, self._reactor.seconds() - self._last_began)
         return Present(live, self._last, age)
+
+    def refresh(self) -> None:
+        """
+        Begin a count in the background, if the last began so long ago that it may be worth it:
+        `SELDOM` seconds, or `SELDOM_FACTOR` times what it took.
+        """
+        since = self._reactor.seconds() - self._last_began
+        if self._last is None or since >= max(SELDOM, SELDOM_FACTOR * self._took):
+            self._begin()
+
+    def known(self) -> tuple[Tally, float] | None:
+        """The last count, and how long ago it began (seconds); None if none has ended yet."""
+        if self._last is None:
+            return None
+        return self._last, max(0.0, self._reactor.seconds() - self._last_began)
 
     def stop(self) -> None:
         """Count no more."""
@@ -109,8 +131,8 @@ class Counting:
                     await deferLater(self._reactor, self._reactor.seconds() - sent)
             self._last, self._last_began = total, began
         finally:
-            took = self._reactor.seconds() - began
-            self._not_before = began + max(REST, REST_FACTOR * took)
+            self._took = self._reactor.seconds() - began
+            self._not_before = began + max(REST, REST_FACTOR * self._took)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(StoreUnavailable, CancelledError) is None:

@@ -37,6 +37,8 @@ class Kind(StrEnum):
     """What a family is, in Prometheus's words."""
 
     COUNTER = "counter"
+    #: Always 1: what there is to be known is in the labels.
+    INFO = "info"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
 
@@ -83,7 +85,7 @@ _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 FAMILIES: tuple[Family, ...] = (
     Family(
         "dalga_build_info",
-        _G,
+        Kind.INFO,
         ("version", "python", "twisted", "instance_id"),
         "What runs: always 1.",
     ),
@@ -437,7 +439,7 @@ class Metrics:
         return found
 
 
-_GAUGES = frozenset(family.name for family in FAMILIES if family.kind is Kind.GAUGE)
+_GAUGES = frozenset(family.name for family in FAMILIES if family.kind in (Kind.GAUGE, Kind.INFO))
 
 
 def _count(counter: dict[tuple[str, ...], float], labels: tuple[str, ...]) -> None:

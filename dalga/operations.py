@@ -32,7 +32,7 @@ from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, times
 from dalga.model.state import State, state_of
 from dalga.model.why import Here, Lag, Why, why
 from dalga.model.zone import Occurrence, Zone
-from dalga.store import PIECE, Made, Page, Store
+from dalga.store import PIECE, Made, Page, Store, Tally
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -338,6 +338,14 @@ class Operations:
             worker=self._worker[0],
             workers=self._worker[1],
         )
+
+    def count(self) -> None:
+        """Have the jobs counted in the background, if the last count is old."""
+        self._counting.refresh()
+
+    def counted(self) -> tuple[Tally, float] | None:
+        """The last count of all jobs, and its age in seconds; None if there is none yet."""
+        return self._counting.known()
 
     def stop(self) -> None:
         """Stop counting in the background."""

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import secrets
 import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from random import SystemRandom
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
@@ -42,9 +44,10 @@ from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
+from dalga.health import Health
 from dalga.listening import BACKLOG, listen
 from dalga.log import logger
-from dalga.metrics import Metrics
+from dalga.metrics import Metrics, Values
 from dalga.model.address import as_in_url
 from dalga.model.run import RunPolicy
 from dalga.operations import Operations
@@ -52,6 +55,7 @@ from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.endpoints import Endpoints
 from dalga.outgoing.trust import Trust
 from dalga.privileges import STAYS, User, acting_as
+from dalga.sharing import SharedNumbers
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Dialect
 from dalga.store.table import JobsTable
@@ -60,6 +64,7 @@ from dalga.workers import Membership, Place, Supervisor, cores
 from dalga.zonedata import ZoneData, use_newest
 
 log = logger(__name__)
+T = TypeVar("T")
 
 #: Python's garbage collector looks at the young objects when there are this many more than at its
 #: last look, instead of 700. A look frees hardly anything, as a run leaves no cycles behind.
@@ -84,6 +89,8 @@ class Fixed:
     zones: ZoneData
     #: What this instance counts.
     metrics: Metrics
+    #: What all workers count; None if the daemon has no workers.
+    shared: SharedNumbers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,7 @@ class Parts(NamedTuple):
     endpoints: Endpoints
     scheduler: Scheduler
     operations: Operations
+    health: Health
     site: ApiSite
     ports: list[IListeningPort]
 
@@ -175,6 +183,10 @@ def build(
     """
     random = SystemRandom()
     slots = settings.pace.slots
+
+    def in_thread(work: Callable[[], T]) -> Deferred[T]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), work)
+
     endpoints = Endpoints(
         {
             name: build_endpoint(reactor, config, settings.trusts[name], slots, instance)
@@ -198,7 +210,7 @@ def build(
         running=lambda: scheduler.running,
         look=scheduler.look,
         instance=instance,
-        in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
+        in_thread=in_thread,
         variation=lambda: settings.policy.variation(random),
         tzdata=fixed.zones.version,
         worker=place,
@@ -208,8 +220,19 @@ def build(
             targets=tuple(settings.targets),
         ),
     )
+    health = Health(
+        store=fixed.store,
+        reactor=reactor,
+        metrics=fixed.metrics,
+        in_thread=in_thread,
+        looked=operations.count,
+        shared=fixed.shared,
+        place=None if place is None else place.number,
+    )
+    show(fixed.metrics, operations, instance)
     site = make_site(
         operations=operations,
+        health=health,
         reactor=reactor,
         idle_timeout=settings.idle_timeout,
         arrival_timeout=settings.arrival_timeout,
@@ -219,7 +242,7 @@ def build(
         reactor.adoptStreamPort(listener.fileno(), listener.family, site)
         for listener in fixed.listeners
     ]
-    return Parts(endpoints, scheduler, operations, site, ports)
+    return Parts(endpoints, scheduler, operations, health, site, ports)
 
 
 def build_endpoint(
@@ -257,6 +280,27 @@ def shown_endpoint(name: str, config: EndpointConfig) -> EndpointShown:
         gone=str(answers.gone),
         give_up=str(answers.give_up),
     )
+
+
+def show(metrics: Metrics, operations: Operations, instance: str) -> None:
+    """
+    Have the metrics show what is known of the jobs, and what runs.
+
+    :param instance: the name of this instance.
+    """
+    build = __version__, platform.python_version(), twisted.__version__, instance
+
+    def jobs() -> Values | None:
+        known = operations.counted()
+        return None if known is None else known[0].by_state
+
+    def age() -> float | None:
+        known = operations.counted()
+        return None if known is None else known[1]
+
+    metrics.gauge("dalga_build_info", lambda: {build: 1})
+    metrics.gauge("dalga_jobs", jobs)
+    metrics.gauge("dalga_jobs_age_seconds", age)
 
 
 def quiet_collector() -> None:
@@ -306,6 +350,7 @@ class DalgaService(Daemon):
         place = None if self._membership is None else self._membership.place
         self._parts = build(self._reactor, self._fixed, self._settings, instance, place)
         quiet_collector()
+        self._parts.health.start()
         self._parts.scheduler.start()
         # By then signals are taken: a stop may follow at once on these lines.
         self._reactor.callWhenRunning(self._log_start, instance, place)
@@ -327,11 +372,13 @@ class DalgaService(Daemon):
 
     async def _stop(self) -> None:
         try:
+            self._parts.health.stop()
             self._parts.scheduler.stop_claiming()
             self._parts.endpoints.stop_resolving()
             await self._stop_listening()
             await self._drain()
             self._parts.operations.stop()
+            self._parts.health.close()
             await self._parts.scheduler.depart()
             await self._parts.endpoints.close()
         finally:
@@ -469,18 +516,20 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
     # A collection writes to each object that it looks at, so a page of memory would be shared no
     # more. In the workers, too, it passes over what is there by now.
     quiet_collector()
+    shared = SharedNumbers(workers, steady_seconds)
 
     def make_worker(reactor: Any, membership: Membership) -> DalgaService:
         reactor.seconds = steady_seconds
-        metrics = Metrics()
+        metrics = Metrics(config.metrics.paths)
         store = build_store(config.database, reactor, SystemRandom(), dialect, metrics)
         store.open()
-        own = replace(fixed, store=store, metrics=metrics)
+        own = replace(fixed, store=store, metrics=metrics, shared=shared)
         return DalgaService(reactor, own, settings, membership)
 
     def close() -> None:
         for listener in fixed.listeners:
             listener.close()
+        shared.close()
 
     return Supervisor(
         reactor=reactor,
@@ -503,7 +552,7 @@ def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[F
     reactor.seconds = steady_seconds
     zones = use_newest()
     settings = settings_of(config)
-    metrics = Metrics()
+    metrics = Metrics(config.metrics.paths)
     store = build_store(config.database, reactor, SystemRandom(), dialect, metrics)
     listeners = listen(config.listen.host, config.listen.port)
     try:

@@ -108,6 +108,7 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("history", "keep", "36h", "keep", timedelta(hours=36)),
     ("history", "keepFailed", "90d", "keep_failed", timedelta(days=90)),
     ("history", "maxRows", "1000", "max_rows", 1000),
+    ("metrics", "paths", "0", "paths", 0),
     ("alerts", "url", "https://example.org/hooks?a=b", "url", ...),
     ("alerts", "format", "Slack", "format", Format.SLACK),
     ("alerts", "heartbeatUrl", "http://example.org/ping/1", "heartbeat_url", ...),
@@ -2029,6 +2030,7 @@ ANY_VALUE: dict[str, dict[str, st.SearchStrategy[Given]]] = {
         "maxRows": plain(1, 10_000_000_000),
     },
     "log": {"format": text("text", "JSON"), "level": text("debug", "Warn")},
+    "metrics": {"paths": plain(0, 10_000)},
 }
 
 
@@ -2780,6 +2782,8 @@ class WiringTests(SynchronousTestCase):
         """
         The database, the address, the workers and the log are fixed while a daemon runs. Each other
         key has its place in the settings, which could be exchanged.
+        The database, the address, the workers and the metrics are fixed while a daemon runs. Each
+        other key has its place in the settings, which could be exchanged.
         """
         self.patch(service, "Trust", lambda ca, _: ca)  # so that there need be no such file
         for section, key, text, *_ in EVERY_KEY:
@@ -2792,6 +2796,7 @@ class WiringTests(SynchronousTestCase):
             )
             fixed = (section, key) in {("listen", "host"), ("listen", "port"), ("jobs", "workers")}
             fixed = fixed or section in ("mysql", "sqlite", "log")
+            fixed = fixed or section in ("mysql", "sqlite", "metrics")
             self.assertEqual(settings == without, fixed, key)
 
     def test_server(self) -> None:

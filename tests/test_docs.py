@@ -23,8 +23,12 @@ from dalga.config.headers import HEADERS
 from dalga.config.load import load_config
 from dalga.config.sections import KEYS, Config
 from dalga.errors import ConfigError, InvalidRequest
+from dalga.metrics import FAMILIES
+from dalga.model.attempt import ErrorKind
 from dalga.model.fields import READERS
+from dalga.model.record import Result
 from dalga.operations import Status
+from dalga.store import Tally
 from dalga.web.api import Api
 from dalga.web.errors import UnknownResource
 from dalga.web.parameters import job_key, schedule_request
@@ -199,6 +203,27 @@ class FromGoTests(SynchronousTestCase):
         self.assertFalse(config.jobs.fixed_intervals)
         self.assertEqual(config.jobs.retry.interval, config.jobs.retry.max_interval)
         self.assertEqual((config.jobs.retry.multiplier, config.jobs.retry.jitter), (1, 0))
+
+
+class MetricsPageTests(SynchronousTestCase):
+    """docs/metrics.md has the metrics that there are."""
+
+    def test_table(self) -> None:
+        page = (DOCS / "metrics.md").read_text(encoding="utf-8")
+        found = [line for line in page.splitlines() if line.startswith("| `dalga_")]
+        expected = [
+            f"| `{family.name}` | {family.kind} | "
+            f"{', '.join(f'`{label}`' for label in family.labels)} | {family.help} |"
+            for family in FAMILIES
+        ]
+        self.assertEqual(found, expected)
+
+    def test_words(self) -> None:
+        """Of results and kinds of errors none is left out."""
+        page = (DOCS / "metrics.md").read_text(encoding="utf-8")
+        for word in (*Result, *ErrorKind, *Tally().by_state):
+            word = word if isinstance(word, str) else word[0]
+            self.assertIn(f"`{word}`", page)
 
 
 class LinkTests(SynchronousTestCase):

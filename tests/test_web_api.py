@@ -34,6 +34,8 @@ from zope.interface import implementer
 
 from dalga.allowed import Allowed, EndpointShown
 from dalga.errors import IdempotencyReused, JobDisabled, JobNotFound, StoreUnavailable
+from dalga.health import Health
+from dalga.metrics import Metrics
 from dalga.model.delivery import MAX_PAYLOAD, Delivery, Disabling, Notes
 from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
 from dalga.model.idempotency import Idempotency
@@ -346,6 +348,11 @@ ENDPOINTS = (
 )
 
 
+def healthy(store: Any, clock: Clock) -> Health:
+    """What a site needs to have its own health told."""
+    return Health(store, clock, Metrics(), maybeDeferred)
+
+
 class APITestCase(TestCase):
     timeout = 30
     max_connections = MAX_CONNECTIONS
@@ -366,7 +373,10 @@ class APITestCase(TestCase):
             tzdata="2026f",
             allowed=Allowed(ENDPOINTS, targets=("ops",)),
         )
-        self.site = make_site(self.jobs, self.clock, max_connections=self.max_connections)
+        self.health = healthy(store, self.clock)
+        self.site = make_site(
+            self.jobs, self.health, self.clock, max_connections=self.max_connections
+        )
         #: Fires for each connection when the server has lost it.
         self.server_lost: list[Deferred[None]] = []
         self.channels: list[Any] = []
@@ -1652,7 +1662,9 @@ class ConnectionTests(APITestCase):
             (b"\r\n", 60.0, 2.5, 2.5),  # which may stand before a request
         ]:
             clock = Clock()
-            site: Any = make_site(self.jobs, clock, idle_timeout=idle, arrival_timeout=arrival)
+            site: Any = make_site(
+                self.jobs, self.health, clock, idle_timeout=idle, arrival_timeout=arrival
+            )
             channel: Any = site.buildProtocol(None)
             transport: Any = StringTransport()
             transport.loseWriteConnection = lambda: None
@@ -1667,7 +1679,7 @@ class ConnectionTests(APITestCase):
 
     def test_no_more_connections_than_there_is_room_for(self) -> None:
         """P10: a new one takes the place of the one that has been waited for longest."""
-        site: Any = make_site(self.jobs, Clock(), max_connections=3)
+        site: Any = make_site(self.jobs, self.health, Clock(), max_connections=3)
         channels: list[Any] = []
         transports = []
 
@@ -1712,7 +1724,7 @@ class ConnectionTests(APITestCase):
 
     def test_where_all_are_being_answered(self) -> None:
         """P10: a new one is closed at once, each of them, and no other is."""
-        site: Any = make_site(self.jobs, Clock(), max_connections=1)
+        site: Any = make_site(self.jobs, self.health, Clock(), max_connections=1)
         self.store.stall = Deferred()
         channels: list[Any] = [site.buildProtocol(None) for _ in range(3)]
         transports = [StringTransport() for _ in channels]
@@ -1901,7 +1913,7 @@ class RefusedTests(APITestCase):
 
     async def test_an_octet_at_a_time(self) -> None:
         """What may still become a request is waited for."""
-        site: Any = make_site(self.jobs, Clock())
+        site: Any = make_site(self.jobs, self.health, Clock())
         channel: Any = site.buildProtocol(None)
         transport = StringTransport()
         channel.makeConnection(transport)
@@ -2330,7 +2342,7 @@ class BodySizeTests(APITestCase):
     def test_memory_does_not_grow_with_the_body(self) -> None:
         chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % TEN_MB
         for headers in [chunked, b"Content-Length: %d\r\n\r\n" % TEN_MB]:
-            site: Any = make_site(self.jobs, self.clock)
+            site: Any = make_site(self.jobs, self.health, self.clock)
             channel: Any = site.buildProtocol(None)
             transport: Any = StringTransport()
             transport.loseWriteConnection = lambda: None

@@ -34,7 +34,7 @@ from dalga.web.server import ARRIVAL_TIMEOUT, IDLE_TIMEOUT, LINGER, make_site
 from tests.daemons import DaemonTestCase
 from tests.stores import each_engine
 from tests.strategies import escaped, escapings, joined, json_bodies, queries, segments, thorough
-from tests.test_web_api import MemoryStore, without_date
+from tests.test_web_api import MemoryStore, healthy, without_date
 
 #: What an answer may be; of a 5xx only those that say that a client asks for what HTTP/1.1 lacks.
 STATUSES = {*(200, 201, 204, 400, 404, 405, 408, 409, 412, 413, 414, 415, 422, 431, 501, 505)}
@@ -265,7 +265,7 @@ class OctetTests(SynchronousTestCase):
         store: Any = MemoryStore()
         octets = Random(1).randbytes  # so that the same requests make the same names
         jobs = Operations(store, clock, lambda at: None, lambda: 7, "host-1", random_octets=octets)
-        site: Any = make_site(jobs, clock)
+        site: Any = make_site(jobs, healthy(store, clock), clock)
         channel: Any = site.buildProtocol(None)
         wire = Wire(lenient=True)
         channel.makeConnection(wire)

@@ -28,6 +28,7 @@ from dalga.config.sections import (
     JobsConfig,
     ListenConfig,
     LogConfig,
+    MetricsConfig,
     MySQLConfig,
     SQLiteConfig,
 )
@@ -83,6 +84,7 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
             if name != DEFAULT_ENDPOINT
         },
         history=read(HistoryConfig, given.of("history")),
+        metrics=read(MetricsConfig, given.of("metrics")),
         alerts=_target(given.of(ALERTS)),
         named_targets={name: _named_target(name, given) for name in sorted(given.targets)},
         log=read(LogConfig, given.of("log")),

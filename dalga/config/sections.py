@@ -308,6 +308,14 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """``[metrics]``: what ``/metrics`` tells apart."""
+
+    #: How many paths have numbers of their own. All others have theirs together.
+    paths: int = key("paths", whole(0, 10_000), default=100)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All that can be configured; made without arguments, the defaults."""
 
@@ -319,6 +327,7 @@ class Config:
     #: The other endpoints by their names, in the order of the names.
     named_endpoints: Mapping[str, EndpointConfig] = field(default_factory=dict)
     history: HistoryConfig = HistoryConfig()
+    metrics: MetricsConfig = MetricsConfig()
     #: ``[alerts]``. Its URL may be "".
     alerts: AlertsConfig = AlertsConfig()
     #: The other targets by their names, in the order of the names.
@@ -351,6 +360,7 @@ SECTIONS: Mapping[str, type[DataclassInstance]] = {
     "listen": ListenConfig,
     "endpoint": EndpointConfig,
     "history": HistoryConfig,
+    "metrics": MetricsConfig,
     "alerts": AlertsConfig,
     "log": LogConfig,
 }

@@ -44,6 +44,17 @@ class Tally:
     #: Under a lease that has not ended.
     running: int = 0
 
+    @property
+    def by_state(self) -> dict[tuple[str, ...], float]:
+        """By a word each: those that are left wait for a time, or for somebody."""
+        other = self.total - self.running - self.pending - self.set_aside
+        return {
+            ("running",): self.running,
+            ("pending",): self.pending,
+            ("set_aside",): self.set_aside,
+            ("other",): other,
+        }
+
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             self.total + other.total,

@@ -4,20 +4,24 @@ The routes. Each route reads the request, asks `Operations` and answers. Nothing
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from http import HTTPStatus
+from typing import Any
 
 from klein import Klein
 from twisted.python.failure import Failure
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
+from dalga.health import Health
 from dalga.log import logger
 from dalga.model.job import Job, UnreadableJob
 from dalga.operations import Operations
 from dalga.web.bodies import JSON, MERGE_PATCH, check_payload, media_type
 from dalga.web.conditional import etag
 from dalga.web.cursors import cursor_text
-from dalga.web.errors import problem_of, unexpected
+from dalga.web.errors import NotReady, problem_of, unexpected
 from dalga.web.lists import listing, next_page
 from dalga.web.parameters import (
     JOBS,
@@ -47,6 +51,8 @@ log = logger(__name__)
 
 CONTENT_TYPE = f"{JSON}; charset=utf-8"
 
+HEALTHY, READY = b'{"status":"ok"}', b'{"status":"ready"}'
+
 
 class _Path(BaseConverter):
     """One segment, which is no job's yet: jobs are made below it."""
@@ -65,16 +71,36 @@ class _Job(BaseConverter):
     part_isolating = False
 
 
-class Api:
-    """The HTTP interface to `operations`."""
+class _App(Klein):
+    """Klein, which tells each request its route."""
 
-    app = Klein()
+    @cached_property
+    def _names(self) -> Mapping[str, str]:
+        """The routes as the metrics name them, by the name of what answers."""
+        named = {}
+        for rule in self.url_map.iter_rules():
+            named[rule.endpoint] = rule.rule.replace("<job:target>", "<path>/<body>").replace(
+                "<path:target>", "<path>"
+            )
+        return named
+
+    def execute_endpoint(self, endpoint: str, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Called with each request that has a route."""
+        request.route = self._names[endpoint]
+        return super().execute_endpoint(endpoint, request, *args, **kwargs)
+
+
+class Api:
+    """The HTTP interface to `operations`, and to `health`."""
+
+    app = _App()
     app.url_map.converters["job"] = _Job
     app.url_map.converters["path"] = _Path
     app.url_map.merge_slashes = False  # an empty segment is refused, not redirected
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, health: Health) -> None:
         self._operations = operations
+        self._health = health
 
     @app.route("/jobs/<job:target>", methods=["PUT"])
     async def schedule(self, request: ApiRequest, target: str) -> bytes:
@@ -181,6 +207,25 @@ class Api:
         """List the endpoints of the configuration."""
         shown = endpoints_json(self._operations.allowed.endpoints)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
+
+    @app.route("/health", methods=["GET"])
+    async def health(self, request: ApiRequest) -> bytes:
+        """Say that the process is there, and its reactor turns."""
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, HEALTHY)
+
+    @app.route("/ready", methods=["GET"])
+    async def ready(self, request: ApiRequest) -> bytes:
+        """Say whether a request is likely to succeed now."""
+        reason = await self._health.ready()
+        if reason is not None:
+            raise NotReady(f"this instance is not ready: {reason}")
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, READY)
+
+    @app.route("/metrics", methods=["GET"])
+    async def metrics(self, request: ApiRequest) -> bytes:
+        """Show what this instance counts, as Prometheus reads it."""
+        body, content_type = await self._health.exposed(request.accept)
+        return request.answer(HTTPStatus.OK, content_type, body)
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def failed(self, request: ApiRequest, failure: Failure) -> bytes:

@@ -69,6 +69,10 @@ class UnknownCoding(DalgaError):
     """A transfer coding that is not read."""
 
 
+class NotReady(DalgaError):
+    """This instance is not ready for requests."""
+
+
 #: `NotFound` and `MethodNotAllowed` are Klein's, for a request that no route matches.
 STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
     {
@@ -96,6 +100,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
         UnsupportedVersion: HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
         NoRoom: HTTPStatus.SERVICE_UNAVAILABLE,
         StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     }
 )
 
@@ -163,7 +168,7 @@ def _detail(error: BaseException) -> str:
 def _headers(error: BaseException) -> Mapping[bytes, bytes]:
     if isinstance(error, MethodNotAllowed):
         return {b"Allow": _allowed(error).encode("ascii")}
-    if isinstance(error, StoreUnavailable | NoRoom):
+    if isinstance(error, StoreUnavailable | NoRoom | NotReady):
         return {b"Retry-After": b"%d" % RETRY_AFTER}
     return {}
 

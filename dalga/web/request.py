@@ -24,6 +24,7 @@ from urllib.parse import quote
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
+from dalga.metrics import OTHER
 from dalga.model.idempotency import Idempotency
 from dalga.model.precondition import Precondition
 from dalga.web.bodies import (
@@ -47,6 +48,14 @@ from dalga.web.presentation import problem_json
 _PROBLEM = "application/problem+json"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
+#: The route of requests that have none.
+NO_ROUTE = "none"
+
+#: The methods that the metrics tell apart: those of RFC 9110 and PATCH.
+METHODS = frozenset(
+    ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
+)
+
 #: How long a request may hold its body after its client has hung up, in seconds. The operation goes
 #: on without the client, for as long as an answer takes at most (`dalga.operations`).
 AFTER_HANG_UP = 4.0
@@ -60,6 +69,10 @@ class ApiRequest(Request):
     site: Any  # an `ApiSite`
     #: How many octets of the body have come, and take room in the sense of `BodyRoom`.
     _held = 0
+    #: The route that it takes, as the metrics name it.
+    route = NO_ROUTE
+    #: When it was complete, in the reactor's seconds; None where it was refused before.
+    _began: float | None = None
 
     def gotLength(self, length: int | None) -> None:
         """
@@ -91,8 +104,16 @@ class ApiRequest(Request):
 
     def finish(self) -> None:
         """Called when the answer has been written."""
+        site = self.channel.site  # type: ignore[attr-defined]
         super().finish()  # type: ignore[no-untyped-call]
         self._give_back()
+        began, method = self._began, self.method.decode("latin-1").upper()
+        site.metrics.request(
+            self.route,
+            method if method in METHODS else OTHER,
+            self.code,
+            None if began is None else site.reactor.seconds() - began,
+        )
 
     def connectionLost(self, reason: Failure) -> None:
         """Called when the client is gone before it has its answer."""
@@ -109,6 +130,7 @@ class ApiRequest(Request):
 
     def process(self) -> None:
         """Called when the body is there too."""
+        self._began = self.site.reactor.seconds()
         self.path = _origin_form(self.path)
         # Klein matches `postpath`. It would log a traceback if that were not UTF-8, and take any
         # number of slashes in front for one slash.
@@ -154,6 +176,11 @@ class ApiRequest(Request):
             return ()
         body = self.content.getvalue()
         return tuple((as_spelled(pointer, body), detail) for pointer, detail in errors)
+
+    @property
+    def accept(self) -> str:
+        """The Accept header, all of its lines."""
+        return ",".join(line.decode("latin-1") for line in self._lines(b"Accept"))
 
     @property
     def precondition(self) -> Precondition | None:

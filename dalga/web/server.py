@@ -24,6 +24,8 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from dalga.errors import DalgaError
+from dalga.health import Health
+from dalga.metrics import Metrics
 from dalga.model.delivery import MAX_PAYLOAD
 from dalga.operations import Operations
 from dalga.web.api import Api
@@ -73,12 +75,14 @@ FIRST_REQUEST = 0.2
 
 def make_site(
     operations: Operations,
+    health: Health,
     reactor: IReactorTime,
     idle_timeout: float = IDLE_TIMEOUT,
     arrival_timeout: float = ARRIVAL_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
 ) -> ApiSite:
     """
+    :param health: its metrics count the requests, too.
     :param reactor: for the time-outs of connections.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
@@ -86,7 +90,8 @@ def make_site(
     :return: the factory to listen with.
     """
     return ApiSite(
-        Api(operations).app.resource(),
+        Api(operations, health).app.resource(),
+        health.metrics,
         reactor,
         idle_timeout,
         arrival_timeout,
@@ -311,6 +316,7 @@ class ApiSite(Site):
     """
     The factory of connections.
 
+    :param metrics: counts the requests.
     :param reactor: for the time-outs of connections.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
@@ -326,12 +332,14 @@ class ApiSite(Site):
     def __init__(
         self,
         resource: IResource,
+        metrics: Metrics,
         reactor: IReactorTime,
         idle_timeout: float = IDLE_TIMEOUT,
         arrival_timeout: float = ARRIVAL_TIMEOUT,
         max_connections: int = MAX_CONNECTIONS,
         largest: int = largest_body(MAX_PAYLOAD),
     ) -> None:
+        self.metrics = metrics
         self.arrival_timeout = arrival_timeout
         self.largest_body = largest
         #: What the bodies of all connections take.
