@@ -15,6 +15,7 @@ from dalga.model.delivery import (
     Delivery,
     Method,
     Notes,
+    Payload,
     Retry,
 )
 from dalga.model.job import Job
@@ -89,3 +90,23 @@ class DefaultsTests(SynchronousTestCase):
         )
         self.assertEqual(one, other)
         self.assertNotEqual(one, Job(KEY, Every(MINUTE), Options(), NOW, NOW, NOW, attempts=1))
+
+    def test_in_brief(self) -> None:
+        """P10: as large as nothing, and a record learns of it what a record says."""
+        large = Payload(bytes(65536))
+        for delivery, is_detailed in (
+            (PLAIN, False),
+            (Delivery(retry=Retry(max_attempts=2)), False),
+            (Delivery(redact=("payload",)), False),
+            (Delivery(payload=large), True),
+            (Delivery(content_type="a/b"), True),
+            (Delivery(headers=(("X", "y" * 8000),)), True),
+            (Delivery(method=Method.PUT), True),
+        ):
+            for origin in (None, "0a1b-17"):
+                whole = replace(delivery, replay_of=origin)
+                brief = whole.in_brief()
+                self.assertEqual((brief.is_detailed, brief.replay_of), (is_detailed, origin))
+                self.assertEqual(whole.is_detailed, is_detailed)
+                self.assertEqual(brief.in_brief(), brief)
+                self.assertLess(len(repr(brief)), 300)

@@ -34,7 +34,7 @@ from dalga.errors import JobDisabled, JobNotFound, StoreUnavailable
 from dalga.log import log_from
 from dalga.metrics import Counts, Metrics
 from dalga.model.answers import Meaning
-from dalga.model.delivery import PLAIN, Delivery, Method, Payload
+from dalga.model.delivery import Delivery, Method, Payload
 from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
 from dalga.model.options import CatchUp, IfExists, OnFailure, Options
@@ -1677,7 +1677,7 @@ class RecordTests(SchedulerTestCase):
         self.assertEqual(len(run.payload), 65536)
         self.endpoint.answer("a")
         [end] = self.scheduler._recorder._waiting
-        self.assertEqual((end.run.payload, end.run.delivery), (b"", PLAIN))
+        self.assertEqual((end.run.payload, end.run.delivery), (b"", run.delivery.in_brief()))
         self.assertEqual(end.run._replace(payload=run.payload, delivery=run.delivery), run)
         self.go(1)
         self.assertEqual(self.store.rows, {})

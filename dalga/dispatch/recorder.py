@@ -92,9 +92,9 @@ class Recorder:
         if self._abandoned:
             return
         if end.run.delivery is not PLAIN:
-            # The end may wait as long as the database is away, and a payload is large (P10). No
-            # record needs what the request was made of.
-            end = end._replace(run=end.run._replace(payload=b"", delivery=PLAIN))
+            # The end may wait as long as the database is away, and a payload is large (P10).
+            brief = end.run.delivery.in_brief()
+            end = end._replace(run=end.run._replace(payload=b"", delivery=brief))
         self._waiting.append(end)
         if self._soon is None and not self._writing:
             # While a batch is under way, its end sees to the next one.

@@ -120,6 +120,21 @@ class Delivery:
     #: The id of the run that the job's run repeats; None for a job that is no replay.
     replay_of: str | None = None
 
+    @property
+    def is_detailed(self) -> bool:
+        """Whether a request can't be made anew of the job's path and body alone."""
+        return not (
+            self.payload is None
+            and self.content_type is None
+            and self.headers == ()
+            and self.method is Method.POST
+        )
+
+    def in_brief(self) -> Delivery:
+        """What a record needs of it, however large it is: `is_detailed` and `replay_of`."""
+        payload = Payload(b"") if self.is_detailed else None
+        return Delivery(payload=payload, replay_of=self.replay_of)
+
 
 #: What `Delivery.redact` has for the payload.
 PAYLOAD = "payload"

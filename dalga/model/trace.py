@@ -25,5 +25,6 @@ def traceparent(run_id: str, attempt: int) -> str:
 
     :param attempt: from 1, as a parent id of 0 would be invalid, to 2**32 - 1.
     """
-    trace = trace_id(run_id)
+    # As in `trace_id`: a call less, as each request comes here.
+    trace = blake2b(run_id.encode(), digest_size=16).hexdigest()
     return f"00-{trace}-{trace[8:16]}{attempt:08x}-01"
