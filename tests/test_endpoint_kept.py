@@ -275,7 +275,7 @@ class SavedTests(EndpointCase):
         """P12: an endpoint that echoes its request, and a job that redacts what it sent."""
         said = answer(500, b'{"you sent": "s3cret"}', b"X-TENANT: s3cret", b"X-B: c")
         headers = (("X-Tenant", "s3cret"),)
-        payload = Payload(b"s3cret")
+        payload = Payload(b"another text")
         for redact, has_header, has_body in (
             ((), True, True),
             (("x-tenant",), False, True),
@@ -286,7 +286,63 @@ class SavedTests(EndpointCase):
             found = yield self.saved(said, run)
             value = " s3cret" if has_header else ""
             self.assertEqual(found.headers, f"X-TENANT:{value}\nX-B: c\nContent-Length: 22")
-            self.assertEqual(found.text, '{"you sent": "s3cret"}' if has_body else "")
+            text = '{"you sent": "s3cret"}' if has_header else '{"you sent": "***"}'
+            self.assertEqual(found.text, text if has_body else "")
+
+    @inlineCallbacks
+    def test_echoes(self) -> Any:
+        """
+        P12: the page of an error that has all of the request has no secret of the endpoint's
+        section or of the job, wherever it stands, whole or in part, at the end of what is kept too.
+        """
+        theirs = (
+            *(("Authorization", "Bearer t0ken-of-endpoint"), ("X-Env", "live")),
+            ("Content-Type", "text/markdown"),
+        )
+        own = (("X-Tenant", "s3cret-of-job"), ("X-Api-Key", "k3y-of-job"), ("X-Plain", "plainly"))
+        delivery = Delivery(headers=own, redact=("x-tenant",))
+
+        def echo(conversation: Conversation, request: bytes) -> None:
+            page = b"x" * (MAX_BODY - len(request) - 8) + request + b"t0ken-of-endpoint live"
+            flat = b" ".join(request.split(b"\r\n"))
+            conversation.transport.write(answer(500, page, b"X-Echo: " + flat))
+
+        server = self.serve(echo)
+        endpoint = Endpoint(reactor, server.baseurl, LONG, "here", 1, Trust(), theirs)
+        self.addCleanup(endpoint.close)
+        outcome = yield endpoint.post(of(delivery))
+        [request] = server.requests
+        kept = outcome.saved.headers + outcome.saved.text
+        for header, secret in (("Authorization", "t0ken"), ("X-Tenant", "s3c"), ("X-Api", "k3y")):
+            self.assertIn(secret.encode(), request)
+            self.assertNotIn(secret, kept)
+            self.assertIn(header, kept)
+        for plain in (
+            "X-Env: live",
+            "X-Plain: plainly",
+            "Authorization: ***",
+            "x" * 100,
+            "/markdown",
+        ):
+            self.assertIn(plain, kept)
+
+    @inlineCallbacks
+    def test_a_payload_in_a_field(self) -> Any:
+        run = of(Delivery(payload=Payload(b"s3cret payload"), redact=("payload",)))
+        found = yield self.saved(answer(500, b"", b"X-Error: no s3cret payload here"), run)
+        self.assertEqual(found.headers, "X-Error: no *** here\nContent-Length: 0")
+
+    @inlineCallbacks
+    def test_a_redirect(self) -> Any:
+        """Where it leads, without what may be a secret of the URL."""
+        for location, shown in (
+            (b"/login", "/login"),
+            (b"https://app/login?next=%2F&key=1#x", "https://app/login?..."),
+            (b"//user:pass@app:81/a@b", "//app:81/a@b"),
+            (b"/a#token=1", "/a?..."),
+        ):
+            found = yield self.saved(answer(302, b"", b"LOCATION: " + location))
+            self.assertEqual(found.headers, f"LOCATION: {shown}\nContent-Length: 0")
 
     @inlineCallbacks
     def test_meaning_stays(self) -> Any:

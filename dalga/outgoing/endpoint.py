@@ -44,7 +44,7 @@ from dalga.model.trace import traceparent
 from dalga.outgoing.answer import Answer
 from dalga.outgoing.client import Client
 from dalga.outgoing.failures import MISTAKE, PostFailed, unsendable
-from dalga.outgoing.keeping import kept_of
+from dalga.outgoing.keeping import kept_of, secrets_of
 from dalga.outgoing.pool import Pool, Route
 from dalga.outgoing.steering import NOTHING, PREFIX, Steers
 from dalga.outgoing.trust import Trust
@@ -98,8 +98,11 @@ class Endpoint:
         headers: Iterable[tuple[str, str]] = (),
         answers: Answers = _ANSWERS,
     ) -> None:
+        headers = tuple(headers)
         self._reactor = reactor
         self._answers = answers
+        #: No record has them, also where the endpoint echoes them.
+        self._secrets = frozenset(secrets_of(headers))
         self._route = Route(reactor, baseurl, connect_timeout, trust)
         self._path = urlsplit(baseurl).path.rstrip("/")
         self._instance = re.sub("[^!-~]", "?", instance)
@@ -236,7 +239,7 @@ class Endpoint:
         means = self._answers.meaning(code, options) if meaning is None else meaning
         saved = None
         if means in FAILURES or options.save_response:
-            saved = kept_of(answer, run.delivery.redact)
+            saved = kept_of(answer, run.delivery, self._secrets)
         return Outcome(code, elapsed, "", retry_after, meaning, next_run, None, saved)
 
     def _failed(self, failure: Failure, exchange: Exchange | None) -> Outcome:

@@ -1,52 +1,95 @@
 """
 What is kept of an answer for the record of its run: the start of its fields and of its body.
 
-Endpoints answer with secrets, and echo those of requests. A field of a name in `SECRET`, or of one
-that the job redacts, is kept without its value; the body of a job that redacts its payload is not
-kept (P12)::
+Endpoints answer with secrets, and echo those of requests: the page of an error may have all of the
+request's headers. So what is kept has no secret that is known to be one (P12)::
 
-    Content-Type: application/json
-    Set-Cookie:
+    HTTP/1.1 500 Internal Server Error         kept:
+    Content-Type: text/plain                   Content-Type: text/plain
+    Set-Cookie: sid=8f3a                       Set-Cookie:
+    Location: http://u:p@app/login?key=8f3a    Location: http://app/login?...
+
+    You sent: Authorization: Bearer 8f3a91     You sent: Authorization: ***
+
+- A field of a name in `SECRET`, or of a name that the job redacts, has no value.
+- The values of the endpoint's headers, and of the job's headers of such names, are starred.
+- Of a job that redacts its payload no body is kept.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 from dalga.model.attempt import MAX_BODY, MAX_HEADERS, Saved
-from dalga.model.delivery import PAYLOAD
+from dalga.model.delivery import PAYLOAD, Delivery
 from dalga.outgoing.answer import Answer
 
 #: At most this much of a field's value is kept, in octets, so that one leaves room for the others.
 MAX_VALUE = 1024
 
+#: A text that is shorter is not starred wherever it stands, in octets: it stands for much else.
+LEAST_SECRET = 6
+
 #: Parts of names, in lower case, whose fields mostly hold secrets.
 SECRET = re.compile(
-    rb"cookie|authori[sz]ation|authentication-info|auth-|token|secret|passw|credential|session"
-    rb"|signature|api-?key|private"
+    r"cookie|authori[sz]ation|authentication-info|auth-|token|secret|passw|credential|session"
+    r"|signature|api-?key|private"
 )
 
+#: Headers whose values are no secrets, in lower case: answers have the same values.
+_PLAIN = ("content-type", "user-agent", "accept", "accept-language")
 
-def kept_of(answer: Answer, redact: Collection[str]) -> Saved:
+#: Fields with a URL, whose user, password and query may be secrets.
+_WITH_URL = ("location", "content-location")
+_USER = re.compile(rb"//[^/?#@]*@")
+_QUERY = re.compile(rb"[?#].*")
+
+
+def secrets_of(headers: Iterable[tuple[str, str]]) -> Iterator[bytes]:
     """
-    :param redact: that of the job: names of headers in lower case, and `PAYLOAD`.
+    What is starred where an endpoint echoes these headers: their values, and of an Authorization
+    such as ``Bearer 8f3a91`` the parts, as programs take it apart.
     """
-    body = b"" if PAYLOAD in redact else answer.start(MAX_BODY)
-    return Saved(_headers(answer, redact), body)
+    for name, value in headers:
+        low = name.lower()
+        if low in _PLAIN:
+            continue
+        parts = value.split(" ") if SECRET.search(low) else ()
+        for text in (value, *parts):
+            if len(text) >= LEAST_SECRET:
+                yield text.encode()
 
 
-def _headers(answer: Answer, redact: Collection[str]) -> str:
+def kept_of(answer: Answer, delivery: Delivery, secrets: Collection[bytes]) -> Saved:
+    """
+    :param delivery: that of the job.
+    :param secrets: those of the endpoint.
+    """
+    redact = delivery.redact
+    own = [
+        (name, value)
+        for name, value in delivery.headers
+        if name.lower() in redact or SECRET.search(name.lower())
+    ]
+    known = {*secrets, *secrets_of(own)}
+    has_body = PAYLOAD not in redact
+    if not has_body and delivery.payload and len(delivery.payload.octets) >= LEAST_SECRET:
+        known.add(delivery.payload.octets)  # a field may echo it
+    longest_first = sorted(known, key=len, reverse=True)
+    # A secret that the end would cut in two is found, too.
+    longest = len(longest_first[0]) if longest_first else 0
+    body = answer.start(MAX_BODY + longest) if has_body else b""
+    return Saved(_headers(answer, redact, longest_first), _starred(body, longest_first)[:MAX_BODY])
+
+
+def _headers(answer: Answer, redact: Collection[str], secrets: Iterable[bytes]) -> str:
     """The fields, line by line, until a line has no more room."""
     lines: list[str] = []
     left = MAX_HEADERS
-    for name, value in answer.fields():
-        low = name.lower()
-        if low.decode() in redact or SECRET.search(low):
-            value = b""
-        elif len(value) > MAX_VALUE:
-            value = value[:MAX_VALUE] + b"..."
-        line = f"{name.decode()}: {_text(value)}".rstrip()
+    for field, value in answer.fields():
+        name = field.decode()
+        line = f"{name}: {_shown(name.lower(), value, redact, secrets)}".rstrip()
         left -= len(line.encode()) + 1
         if left < 0:
             break
@@ -54,5 +97,19 @@ def _headers(answer: Answer, redact: Collection[str]) -> str:
     return "\n".join(lines)
 
 
-def _text(value: bytes) -> str:
+def _shown(name: str, value: bytes, redact: Collection[str], secrets: Iterable[bytes]) -> str:
+    """:param name: in lower case."""
+    if name in redact or SECRET.search(name):
+        return ""
+    value = _starred(value, secrets)
+    if name in _WITH_URL:
+        value = _QUERY.sub(b"?...", _USER.sub(b"//", value))
+    if len(value) > MAX_VALUE:
+        value = value[:MAX_VALUE] + b"..."
     return value.decode(errors="backslashreplace")
+
+
+def _starred(octets: bytes, secrets: Iterable[bytes]) -> bytes:
+    for secret in secrets:
+        octets = octets.replace(secret, b"***")
+    return octets
