@@ -6,7 +6,7 @@ BIN = .venv/bin
 JOBS ?= 2
 RUN = $(BIN)/python tests/run.py --jobs $(JOBS)
 
-.PHONY: help venv demo engines mysql-engine nginx-engine test test-mysql test-quick test-lowest lint \
+.PHONY: help venv demo engines mysql-engine nginx-engine prometheus test test-mysql test-quick test-lowest lint \
     format bench faults faults-quick clean
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make faults-quick  the same, short'
 	@echo 'make venv        only set up the virtual environment, .venv'
 	@echo 'make engines     only fetch MariaDB and Galera for the tests, into .cache'
+	@echo 'make prometheus  only fetch Prometheus for the tests, into .cache'
 	@echo 'make clean       remove what these have made'
 
 venv: .venv/made
@@ -50,20 +51,20 @@ engines: venv
 mysql-engine: venv
 	$(BIN)/python tests/servers/fetch.py mysql .cache/mysql
 
-test: engines
+test: engines prometheus
 	@DALGA_TEST_ENGINES=sqlite,mariadb $(RUN)
 
 test-mysql: mysql-engine
 	@DALGA_TEST_ENGINES=mysql $(RUN) --engines-only
 
-test-quick: venv
+test-quick: prometheus
 	@DALGA_TEST_ENGINES=sqlite $(RUN)
 
 # The modules in which the most of what Dalga asks of a library is tried, PyMySQL's on a MariaDB.
 # Daemons are not among them: they would be those of .venv.
 LOWEST = .venv-lowest
 LOWEST_TESTS = trust lookup answer answer_fuzz wire endpoint config cron duration jobs schedule store \
-    store_connections web_api web_parameters reading zone log destination
+    store_connections web_api web_parameters reading zone log destination exposition
 
 test-lowest: $(LOWEST)/made engines
 	@DALGA_TEST_ENGINES=sqlite,mariadb $(LOWEST)/bin/python tests/run.py $(LOWEST_TESTS:%=tests.test_%)
@@ -83,6 +84,9 @@ lint: venv
 format: venv
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+prometheus: venv
+	$(BIN)/python tests/servers/fetch.py prometheus .cache/prometheus
 
 nginx-engine: venv
 	$(BIN)/python tests/servers/fetch.py nginx .cache/nginx

@@ -4,8 +4,9 @@
     python3 tests/servers/fetch.py mariadb .cache/mariadb  # and Galera
     python3 tests/servers/fetch.py mysql .cache/mysql
     python3 tests/servers/fetch.py nginx .cache/nginx
+    python3 tests/servers/fetch.py prometheus .cache/prometheus  # and promtool
 
-The server comes from the distribution's own packages: MariaDB and nginx from the suites that this
+The server comes from the distribution's own packages: all but MySQL from the suites that this
 machine uses, MySQL from Debian unstable. apt does the choosing, the download and the check of
 signatures, but in a private root of its own, and the packages are only unpacked. They bring all
 their libraries and the loader along, so the machine's own libraries do not matter, and
@@ -32,9 +33,13 @@ PACKAGES = {
     "mariadb": ("mariadb-server-core", "galera-4"),
     "mysql": ("mysql-server-core",),
     "nginx": ("nginx",),
+    "prometheus": ("prometheus",),
 }
-# The scripts around MySQL are in Perl, the server is not: a fifth of the download saved.
-NOT_NEEDED = re.compile(r"(lib)?perl|gcc-.*-base$")
+# The scripts around MySQL are in Perl, the server is not: a fifth of the download saved. Nobody
+# looks at Prometheus's pages, for which there are libraries and fonts.
+NOT_NEEDED = re.compile(r"(lib)?perl|gcc-.*-base$|libjs-|fonts-")
+DATABASES = ("mariadbd", "mysqld")
+SERVERS = (*(f"sbin/{name}" for name in DATABASES), "sbin/nginx", "bin/prometheus")
 KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
 
 LAUNCHER = """\
@@ -255,8 +260,11 @@ def fetch(apt: Apt, wanted: Sequence[str], target: Path) -> list[str]:
     return packages
 
 
-def write_launcher(folder: Path) -> None:
-    """Write ``server``, which runs the unpacked server in that folder with its own libraries."""
+def write_launchers(folder: Path) -> None:
+    """
+    Write ``server``, which runs the unpacked server in that folder with its own libraries; and
+    beside Prometheus ``promtool``.
+    """
 
     def find(what: str, *patterns: str) -> Path:
         for pattern in patterns:
@@ -265,19 +273,21 @@ def write_launcher(folder: Path) -> None:
         raise FetchError(f"The packages hold no {what} where it was looked for.")
 
     loader = find("loader", "usr/lib/*/ld-linux*.so.*", "lib/*/ld-linux*.so.*")
-    server = find("server", "usr/sbin/mariadbd", "usr/sbin/mysqld", "usr/sbin/nginx")
+    server = find("server", *(f"usr/{name}" for name in SERVERS))
     options = ""
-    if server.name != "nginx":
+    if server.name in DATABASES:
         messages = find("messages", "usr/share/*/english/errmsg.sys").parent.parent
         options = DATABASE_OPTIONS.format(messages=messages)
-    libraries = (f"$here/{prefix}lib/{loader.parent.name}" for prefix in ("usr/", ""))
-    launcher = folder / "server"
-    launcher.write_text(
-        LAUNCHER.format(
-            loader=loader, server=server, options=options, libraries=":".join(libraries)
+    libraries = ":".join(f"$here/{prefix}lib/{loader.parent.name}" for prefix in ("usr/", ""))
+    programs = {"server": server}
+    if server.name == "prometheus":
+        programs["promtool"] = server.with_name("promtool")
+    for name, program in programs.items():
+        launcher = folder / name
+        launcher.write_text(
+            LAUNCHER.format(loader=loader, server=program, options=options, libraries=libraries)
         )
-    )
-    launcher.chmod(0o755)
+        launcher.chmod(0o755)
 
 
 def version(engine: str, folder: Path) -> str | None:
@@ -291,6 +301,8 @@ def version(engine: str, folder: Path) -> str | None:
 
 def ask_version(folder: Path) -> str:
     """What the server in that folder calls itself; nginx says it to the standard error."""
+    if (folder / "promtool").exists():
+        return run(str(folder / "server"), "--version").split()[2]
     said = run("sh", "-c", 'exec "$0" -V 2>&1', str(folder / "server"))
     return said.strip().splitlines()[0].rpartition("/")[2]
 
@@ -325,7 +337,7 @@ def build(engine: str, destination: Path, scratch: Path) -> str:
     unpacked = scratch / "unpacked"
     packages = fetch(apt, PACKAGES[engine], unpacked)
     (unpacked / "packages").write_text("\n".join([*sorted(packages), ""]))
-    write_launcher(unpacked)
+    write_launchers(unpacked)
     # Not version(): if it does not run here, the loader's own words say why.
     found = ask_version(unpacked)
     if destination.exists():
