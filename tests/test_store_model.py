@@ -413,7 +413,7 @@ class ModelTests(EngineTestCase):
             @given(st.lists(steps, min_size=20, max_size=60))
             def run(walk: list[tuple[Any, ...]]) -> None:
                 connection.cursor().execute("DELETE FROM dalga")
-                connection.cursor().execute("DELETE FROM dalga_alive_4")
+                connection.cursor().execute("DELETE FROM dalga_alive_5")
                 connection.commit()
                 machine = Machine(stores, time)
                 for name, *arguments in walk:

@@ -18,6 +18,7 @@ from dalga.errors import StartupError, TableExists
 from dalga.model.delivery import MOST_PAYLOAD
 from dalga.model.key import JobKey
 from dalga.model.run import Reschedule
+from dalga.store.schema import BESIDE
 from dalga.store.statements import ANY_ID, Statements
 from dalga.store.table import JobsTable
 from tests.lists import by_key
@@ -25,7 +26,7 @@ from tests.servers import start_server
 from tests.stores import LONG, NOW, EngineTestCase, each_engine, server
 
 #: All tables, by name.
-TABLES = ("dalga", "dalga_alive_4", "dalga_details", "dalga_tags", "dalga_keys")
+TABLES = ("dalga", "dalga_alive_5", *(f"dalga{suffix}" for suffix in BESIDE))
 
 KEYS = [JobKey("check_feed", str(number)) for number in range(3)]
 
@@ -45,10 +46,10 @@ async def walk(case: EngineTestCase, store: JobsTable) -> None:
     await store.disable(KEYS[1])
     await store.enable(KEYS[1])
     await store.announce("gone")
-    case.sql("UPDATE dalga_alive_4 SET seen = '2020-01-01 00:00:00.000000'")
+    case.sql("UPDATE dalga_alive_5 SET seen = '2020-01-01 00:00:00.000000'")
     await store.announce("here")
     await store.depart("here")
-    case.assertEqual(case.sql("SELECT COUNT(*) FROM dalga_alive_4"), [(0,)])
+    case.assertEqual(case.sql("SELECT COUNT(*) FROM dalga_alive_5"), [(0,)])
     counts = await store.counts()
     case.assertEqual((counts.total, counts.pending, counts.running), (3, 0, 0))
     for key in KEYS:
@@ -223,7 +224,8 @@ class TrialTests(EngineTestCase):
         self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
         self.config = replace(self.config, user=name, password="a")
         grant = "GRANT {} ON {}.{} TO '{}'@'127.0.0.1'"
-        tables = "`dalga`, `dalga_alive_4`, `dalga_details`, `dalga_keys` and `dalga_tags`"
+        *first, last = (f"`{table}`" for table in sorted(TABLES))
+        tables = f"{', '.join(first)} and {last}"
         cure = f"; grant SELECT, INSERT, UPDATE and DELETE on {tables} to user '{name}'"
         rights = ("INSERT", "UPDATE", "DELETE")
         missing = {(right, table) for right in rights for table in TABLES}
@@ -262,7 +264,7 @@ class TrialTests(EngineTestCase):
         self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
         self.config = replace(self.config, user=name, password="a")
         sentence = self.refusal()
-        self.assertIn("there is no table `dalga_alive_4` in ", sentence)
+        self.assertIn("there is no table `dalga_alive_5` in ", sentence)
         self.assertIn(f"that user '{name}' may use: create it with", sentence)
 
     def test_triggers(self) -> None:
@@ -273,10 +275,10 @@ class TrialTests(EngineTestCase):
             ("INSERT", "dalga"),
             ("UPDATE", "dalga"),
             ("DELETE", "dalga"),
-            ("INSERT", "dalga_alive_4"),
-            ("DELETE", "dalga_alive_4"),
+            ("INSERT", "dalga_alive_5"),
+            ("DELETE", "dalga_alive_5"),
             *product(("INSERT", "DELETE"), TABLES[2:]),
-            ("UPDATE", "dalga_keys"),
+            *(("UPDATE", table) for table in TABLES[4:]),
         ]:
             self.administer(f"CREATE TRIGGER t BEFORE {event} ON {table} FOR EACH ROW {refuses}")
             self.assertTrue(self.refusal().endswith(": no jobs on Sundays"))
@@ -293,6 +295,13 @@ class TrialTests(EngineTestCase):
             ("INSERT", "dalga_details", "SET NEW.payload = LEFT(NEW.payload, 9)"),
             ("INSERT", "dalga_tags", "SET NEW.tag = 'tag'"),
             ("UPDATE", "dalga_keys", "SET NEW.version = 7"),
+            ("INSERT", "dalga_runs", "SET NEW.started = NULL"),
+            ("INSERT", "dalga_runs", "SET NEW.jobkey = 7"),
+            ("UPDATE", "dalga_alerts", "SET NEW.content = LEFT(NEW.content, 9)"),
+            ("INSERT", "dalga_incidents", "SET NEW.since = NOW()"),
+            ("INSERT", "dalga_expected", "SET NEW.silent = NULL"),
+            ("UPDATE", "dalga_stats", "SET NEW.duration = ''"),
+            ("UPDATE", "dalga_actions", "SET NEW.error = 'none'"),
         ]:
             self.administer(f"CREATE TRIGGER t BEFORE {event} ON {table} FOR EACH ROW {change}")
             self.assertIn("does not keep what is written to it", self.refusal(), change)
@@ -403,7 +412,7 @@ class TrialTests(EngineTestCase):
         """What has no transactions is refused before anything is written to it."""
         self.make_store().create_table()
         # The keys are too long for MySQL's.
-        tables = ["dalga", "dalga_alive_4"] if self.engine == "mariadb" else ["dalga_alive_4"]
+        tables = ["dalga", "dalga_alive_5"] if self.engine == "mariadb" else ["dalga_alive_5"]
         for table in tables:
             self.administer(f"ALTER TABLE {table} ENGINE = MyISAM")
             sentence = self.refusal()
@@ -421,7 +430,7 @@ class TrialTests(EngineTestCase):
             cursor.fetchall()
             self.make_store().open()
             stranger.rollback()
-            cursor.execute("LOCK TABLES dalga WRITE, dalga_alive_4 WRITE")
+            cursor.execute("LOCK TABLES dalga WRITE, dalga_alive_5 WRITE")
             self.make_store().open()
 
 
@@ -434,13 +443,13 @@ class MissingTests(EngineTestCase):
         store = self.open_store()
         await store.put(KEYS[0], NOW)
         await store.close()
-        self.sql("DROP TABLE dalga_alive_4")
+        self.sql("DROP TABLE dalga_alive_5")
         if self.engine != "sqlite":
             sentence = str(self.assertRaises(StartupError, self.make_store().open))
-            self.assertIn("there is no table `dalga_alive_4` in ", sentence)
+            self.assertIn("there is no table `dalga_alive_5` in ", sentence)
             self.assertIn("create it with dalga --config FILE --create-table", sentence)
             said = self.make_store().create_table()
-            self.assertTrue(said.startswith("created the table `dalga_alive_4` in "), said)
+            self.assertTrue(said.startswith("created the table `dalga_alive_5` in "), said)
             self.assertRaises(TableExists, self.make_store().create_table)
         store = self.make_store()
         store.open()
@@ -452,8 +461,9 @@ class MissingTests(EngineTestCase):
         quote = '"' if self.engine == "sqlite" else "`"
         said = self.make_store().create_table()
         self.assertIn(
-            "created the tables `dalga`, `dalga_keys`, `dalga_tags`, `dalga_details` and "
-            "`dalga_alive_4` in ",
+            "created the tables `dalga`, `dalga_actions`, `dalga_stats`, `dalga_expected`, "
+            "`dalga_incidents`, `dalga_alerts`, `dalga_runs`, `dalga_keys`, `dalga_tags`, "
+            "`dalga_details` and `dalga_alive_5` in ",
             said.replace(quote, "`"),
         )
 
@@ -464,9 +474,11 @@ class MissingTests(EngineTestCase):
             ("dalga", ["options"]),
             ("dalga", ["skipped", "override"]),
             ("dalga", ["version", "extras"]),
-            ("dalga_alive_4", ["seen"]),
+            ("dalga_alive_5", ["seen"]),
             ("dalga_details", ["members"]),
             ("dalga_keys", ["digest"]),
+            ("dalga_runs", ["more", "answer"]),
+            ("dalga_stats", ["duration"]),
         ]:
             for column in columns:
                 self.sql(f"ALTER TABLE {table} DROP COLUMN {column}")

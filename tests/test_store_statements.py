@@ -220,7 +220,9 @@ class ExecutedTests(EngineTestCase):
         await self.details(store)
         await store.now()
         await store.counts()
-        self.sql("INSERT INTO dalga_alive_4 VALUES ('gone', '2020-01-01 00:00:00.000000')")
+        self.sql(
+            "INSERT INTO dalga_alive_5 (id, seen) VALUES ('gone', '2020-01-01 00:00:00.000000')"
+        )
         await store.announce("here")
         await store.depart("here")
         self.insert("ahead", schedule="5", scheduled=FUTURE, due=FUTURE)

@@ -25,7 +25,7 @@ from dalga.model.key import JobKey
 from dalga.model.run import Delete
 from dalga.store import mysql
 from dalga.store import upgrade as room
-from dalga.store.schema import DETAILS, HEARTBEATS_OF, KEYS, TAGS, VERSION
+from dalga.store.schema import BESIDE, BESIDE_SINCE, HEARTBEATS, HEARTBEATS_OF, VERSION
 from dalga.store.versions import STATEMENTS, statements_of
 from tests.examples import MINUTE, ended
 from tests.stores import EACH_MINUTE, LONG, each_engine, server
@@ -42,9 +42,6 @@ from tests.upgrades import (
 
 #: Jobs in the large table; docs/upgrading.md has figures of 1,000,000.
 ROWS = int(os.environ.get("DALGA_TEST_ROWS", "100000"))
-
-#: The tables beside the jobs table that each version from 4 on has.
-BESIDE = (DETAILS, TAGS, KEYS)
 
 
 class OwnTestCase(UpgradeTestCase):
@@ -67,7 +64,7 @@ class OwnTestCase(UpgradeTestCase):
 
     def shape(self) -> Any:
         """The columns and indexes of the tables. On SQLite new columns come last."""
-        return [self.shape_of(f"dalga{suffix}") for suffix in ("", *BESIDE)]
+        return [self.shape_of(f"dalga{suffix}") for suffix in ("", HEARTBEATS, *BESIDE)]
 
     def shape_of(self, table: str) -> Any:
         """The columns and indexes of a table; nothing where it is not there."""
@@ -204,14 +201,14 @@ class SchemaOneTests(OwnTestCase):
     def test_a_later_schema(self) -> None:
         """It is not for this version to touch."""
         if self.engine == "sqlite":
-            self.sql("PRAGMA user_version = 5")
+            self.sql("PRAGMA user_version = 6")
         else:
-            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 5'")
+            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 6'")
         for sentence in (
             self.refused(),
             str(self.assertRaises(StartupError, self.make_store().open)),
         ):
-            self.assertIn("has schema version 5, of a later version of Dalga", sentence)
+            self.assertIn("has schema version 6, of a later version of Dalga", sentence)
 
 
 #: Words in `KINDS` for times that are over and to come, one second apart from row to row, and for
@@ -259,6 +256,7 @@ NAMES: Mapping[int, Mapping[str, str]] = {
     2: {"override": "superseded", "standing": "failed"},
     3: {"standing": "failed"},
     4: {},
+    5: {},
 }
 
 _DIGITS = " UNION ALL ".join(["SELECT 0 AS n", *(f"SELECT {n}" for n in range(1, 10))])
@@ -280,7 +278,7 @@ class OlderTestCase(OwnTestCase):
         with closing(self.connect()) as connection:
             cursor = connection.cursor()
             for path, columns in KINDS.items():
-                if version < VERSION and columns.get("standing") == "4":
+                if version < 4 and columns.get("standing") == "4":
                     columns = {**columns, "standing": "0"}
                 names = ", ".join(NAMES[version].get(name, name) for name in columns)
                 values = ", ".join(columns.values())
@@ -373,6 +371,15 @@ class OlderTestCase(OwnTestCase):
         self.fill(60, VERSION)
         self.assertEqual((jobs, runs), await self.seen())
 
+    def go_back(self, version: int) -> None:
+        """As docs/upgrading.md says how."""
+        sqlite = self.engine == "sqlite"
+        words = f"user_version = {version};" if sqlite else f"'dalga schema {version}'"
+        with closing(self.connect()) as connection:
+            for statement in going_back(words):
+                connection.cursor().execute(statement)
+            connection.commit()
+
     def check_the_new_table(self) -> None:
         """It does not differ from one that was never anything else."""
         self.make_table(self.old)
@@ -427,24 +434,22 @@ class SchemaThreeTests(OlderTestCase):
 
     def test_what_is_there(self) -> None:
         """An upgrade that was interrupted after it had added something does not add it again."""
-        self.make_table(3)
         if self.engine == "sqlite":
             return  # all is undone
-        for statement in statements_of(self.dialect(), 3)[:-1]:
-            self.sql(statement)
-        said = self.upgrade()
-        self.assertNotIn(" ADD ", said)
-        self.assertIn("done: ", said)
-        self.make_store().open()
-
-    def go_back(self, version: int) -> None:
-        """As docs/upgrading.md says how."""
-        sqlite = self.engine == "sqlite"
-        words = f"user_version = {version};" if sqlite else f"'dalga schema {version}'"
-        with closing(self.connect()) as connection:
-            for statement in going_back(words):
-                connection.cursor().execute(statement)
-            connection.commit()
+        for version in (3, 4):
+            self.reset()
+            self.make_table(version)
+            old, new = HEARTBEATS_OF[version], HEARTBEATS_OF[version + 1]
+            self.sql(f"ALTER TABLE dalga{old} RENAME TO dalga{new}")
+            *others, last = statements_of(self.dialect(), version)
+            for statement in others:
+                self.sql(statement)
+            said = self.upgrade()
+            added = {line for line in said.splitlines() if " ADD " in line}
+            self.assertEqual(added & {f"to be done: {statement}" for statement in others}, set())
+            self.assertIn(f"to be done: {last}", said)
+            self.assertIn("done: ", said)
+            self.make_store().open()
 
     def test_going_back(self) -> None:
         """As docs/upgrading.md says how, with each job as it is; and then there and back again."""
@@ -452,12 +457,14 @@ class SchemaThreeTests(OlderTestCase):
         self.fill(3, 3)
         before, rows = self.shape_of("dalga"), self.digest(3)
         self.upgrade()
+        self.go_back(4)
         self.go_back(3)
         self.assertEqual(self.digest(3), rows)
         self.assertEqual(self.shape_of("dalga"), before)
         self.assertEqual(set(self.tables()) & {f"dalga{suffix}" for suffix in BESIDE}, set())
         self.assertIn("has schema version 3", self.upgrade())
         self.assertEqual(self.digest(VERSION), rows)
+        self.go_back(4)
         self.go_back(3)
         self.go_back(2)
         self.assertEqual(self.digest(2), rows)
@@ -482,6 +489,7 @@ class SchemaThreeTests(OlderTestCase):
                 f" ('p', '{body}', '60', '2020-01-01', '2020-01-01', '2020-01-01')"
             )
             self.sql(f"UPDATE dalga SET {columns} WHERE body = '{body}'")
+        self.go_back(4)
         self.go_back(3)
         found = self.sql("SELECT body, disabled, due IS NULL, token IS NULL FROM dalga ORDER BY id")
         self.assertEqual(
@@ -496,7 +504,7 @@ class SchemaThreeTests(OlderTestCase):
 
     def test_dry_run(self) -> None:
         """It names each statement that will be run, and changes nothing."""
-        for version in (1, 2, 3):
+        for version in (1, 2, 3, 4):
             self.make_table(version)
             before = self.tables()
             dry = self.upgrade(dry_run=True)
@@ -512,7 +520,7 @@ class SchemaThreeTests(OlderTestCase):
 
     def test_a_strangers_table(self) -> None:
         """A table that has a new name of ours by chance is not dropped, nor used."""
-        for version, suffix in product((1, 2, 3), ("_alive_4", *BESIDE)):
+        for version, suffix in product((1, 2, 3), ("_alive_4", "_alive_5", *BESIDE)):
             self.make_table(version)
             self.sql(f"CREATE TABLE dalga{suffix} (id INTEGER, seen INTEGER, owner INTEGER)")
             before = self.tables()
@@ -535,11 +543,65 @@ class SchemaThreeTests(OlderTestCase):
         self.make_table(3)
         said = self.upgrade()
         words = (
-            "granted on `dalga_alive_3` by its name have to be granted on `dalga_alive_4`, "
-            "`dalga_details`, `dalga_tags` and `dalga_keys`"
+            "granted on `dalga_alive_3` by its name have to be granted on `dalga_alive_5`, "
+            "`dalga_details`, `dalga_tags`, `dalga_keys`, `dalga_runs`, `dalga_alerts`, "
+            "`dalga_incidents`, `dalga_expected`, `dalga_stats` and `dalga_actions`"
         )
         self.assertEqual(words in said, self.engine != "sqlite")
         self.assertEqual("rights" in said, self.engine != "sqlite")
+
+
+@each_engine(globals())
+class SchemaFourTests(OlderTestCase):
+    """Tables of schema 4."""
+
+    old = 4
+
+    async def test_many_rows(self) -> None:
+        await self.check_many_rows()
+
+    def test_the_new_table(self) -> None:
+        self.check_the_new_table()
+
+    async def test_what_is_beside(self) -> None:
+        """Payloads and tags stay, and so do rows that a claim has set aside."""
+        self.make_table(4)
+        self.upgrade()
+        store = self.make_store()
+        store.open()
+        job = await self.job(store, JobKey("check_feed", "tagged"))
+        self.assertEqual(job.delivery.payload and job.delivery.payload.octets, b"hello")
+        self.assertEqual(job.notes.tags, ("blue",))
+        aside = await store.get(JobKey("check_feed", "aside"))
+        self.assertEqual(getattr(aside, "problem", ""), "interval is 'hourly'")
+
+    def test_going_back(self) -> None:
+        """As docs/upgrading.md says how, with each job as it is; and then there and back again."""
+        self.make_table(4)
+        self.fill(3, 4)
+        tables = ("dalga", "dalga_alive_4", *(f"dalga{suffix}" for suffix in BESIDE_SINCE[4]))
+        before, rows = [self.shape_of(table) for table in tables], self.digest(4)
+        self.upgrade()
+        self.sql("UPDATE dalga SET extras = extras + 48 WHERE extras = 263 OR path = 'retried'")
+        self.go_back(4)
+        self.assertEqual(self.digest(4), rows)
+        self.assertEqual([self.shape_of(table) for table in tables], before)
+        extras = self.sql("SELECT COUNT(*), MIN(extras), MAX(extras) FROM dalga")
+        self.assertEqual([row[1:] for row in extras], [(0, 263)])
+        self.assertEqual(set(self.tables()) & {f"dalga{end}" for end in BESIDE_SINCE[5]}, set())
+        self.assertIn("has schema version 4", self.upgrade())
+        self.assertEqual(self.digest(VERSION), rows)
+
+    def test_no_table_of_instances(self) -> None:
+        """It gets no columns where it is not there, and the start says how to make it."""
+        self.make_table(4)
+        self.sql("DROP TABLE dalga_alive_4")
+        self.assertIn("done: ", self.upgrade())
+        if self.engine != "sqlite":
+            sentence = str(self.assertRaises(StartupError, self.make_store().open))
+            self.assertIn("there is no table `dalga_alive_5`", sentence)
+            self.make_store().create_table()
+        self.make_store().open()
 
 
 class OldDaemon:
@@ -591,7 +653,7 @@ class ServerTests(OwnTestCase):
     def test_no_row_is_written(self) -> None:
         """The statements change the table's definition only, and write no row anew."""
         algorithm = "NOCOPY" if self.engine == "mariadb" else "INPLACE"
-        for version in (2, 3):
+        for version in (2, 3, 4):
             self.reset()
             self.make_table(version)
             # MySQL writes an empty table anew.
@@ -599,6 +661,8 @@ class ServerTests(OwnTestCase):
                 "INSERT INTO dalga (path, body, schedule, anchor, scheduled)"
                 " VALUES ('path', 'body', '', '2020-01-01', '2020-01-01')"
             )
+            old, new = HEARTBEATS_OF[version], HEARTBEATS_OF[version + 1]
+            self.sql(f"ALTER TABLE dalga{old} RENAME TO dalga{new}")
             before = self.space()
             *others, last = statements_of(self.dialect(), version)
             for statement in others:
@@ -622,14 +686,14 @@ class ServerTests(OwnTestCase):
         self.open_store()
 
         def lose(sql: str) -> None:
-            if "dalga schema 5" in sql:
+            if "dalga schema 6" in sql:
                 self.sql(sql)
                 raise StartupError("the connection is lost")
 
         with LaterVersion():
             sentence = self.refused(watched(self.dialect(), lose))
             self.assertIn("is lost; the same command goes on from there", sentence)
-            self.assertIn("dalga_alive_5", self.tables())
+            self.assertIn("dalga_alive_6", self.tables())
             self.assertIn("there is nothing to do", self.upgrade())
 
     def test_a_failure_after_something_was_added(self) -> None:
@@ -750,7 +814,7 @@ class KilledTests(OwnTestCase, KilledTestCase):
     the old version or of this one.
     """
 
-    timeout = 120
+    timeout = 300
     # A step is before each statement that changes something, and after the last.
     upgrade_script = """
 from dalga.store import upgrade as room
@@ -758,7 +822,7 @@ from tests.upgrades import watched
 
 def upgrade(dialect, step):
     def after(sql):
-        if "dalga schema 4" in sql or "user_version = 4" in sql:
+        if "dalga schema 5" in sql or "user_version = 5" in sql:
             step(sql)
     list(room.upgrade(watched(dialect, step, after), False))
 """
@@ -774,6 +838,10 @@ def upgrade(dialect, step):
     async def test_from_3(self) -> None:
         """At any step."""
         await deferToThread(self.check, 3)
+
+    async def test_from_4(self) -> None:
+        """At any step."""
+        await deferToThread(self.check, 4)
 
     def insert(self, version: int) -> None:
         self.make_table(version)
@@ -801,13 +869,16 @@ def upgrade(dialect, step):
             self.insert(version)
             if not self.kill(step):
                 break
-            if self.tables() != before and self.version() != VERSION:
+            reached = self.version()
+            if self.tables() != before and reached != VERSION:
                 between += 1
                 self.check_between(version)
             self.upgrade()
             self.assertEqual(self.rows(), complete)
             self.assertEqual(self.shape(), shape)
             self.make_store().open()
+            if reached is not None and version + 1 < reached < VERSION:
+                break  # the other steps are those of a later version, which has a test of its own
         else:
             self.fail("it is never through")
         # On SQLite all is one transaction.
@@ -821,7 +892,7 @@ def upgrade(dialect, step):
             self.assertNotIn(f"dalga{HEARTBEATS_OF.get(version)}", self.tables())
         for start in (self.make_store().open, self.make_store().create_table):
             sentence = str(self.assertRaises(StartupError, start))
-            self.assertIn("upgrade it to version 4 with dalga --config FILE --upgrade", sentence)
+            self.assertIn("upgrade it to version 5 with dalga --config FILE --upgrade", sentence)
         left = self.tables()
         self.assertIn("to be done: ALTER TABLE `dalga`", self.upgrade(dry_run=True))
         self.assertEqual(self.tables(), left)
@@ -853,13 +924,13 @@ class TableTests(SynchronousTestCase):
 class LaterVersionTests(OwnTestCase):
     """What becomes of a daemon of this version when a later one upgrades its table."""
 
-    def upgrade_to_5(self) -> str:
+    def upgrade_to_6(self) -> str:
         with LaterVersion():
             return self.upgrade()
 
     def forget(self) -> None:
         """As if nobody had a heartbeat for long."""
-        self.sql("UPDATE dalga_alive_4 SET seen = '2020-01-01 00:00:00.000000'")
+        self.sql("UPDATE dalga_alive_5 SET seen = '2020-01-01 00:00:00.000000'")
 
     async def test_living_instances(self) -> None:
         """They are named, and until when to wait for those that were killed."""
@@ -876,29 +947,29 @@ class LaterVersionTests(OwnTestCase):
         self.assertEqual(self.tables(), before)
         await store.depart("here-1-abcd")
         self.forget()
-        self.assertIn("done: ", self.upgrade_to_5())
-        self.assertNotIn("dalga_alive_4", self.tables())
+        self.assertIn("done: ", self.upgrade_to_6())
+        self.assertNotIn("dalga_alive_5", self.tables())
 
     async def test_heartbeats_from_the_future(self) -> None:
         """They are of before the database's clock was set back, and in nobody's way."""
         await self.open_store().announce("killed")
-        self.sql("UPDATE dalga_alive_4 SET seen = '2090-01-01 00:00:00.000000'")
-        self.assertIn("done: ", self.upgrade_to_5())
+        self.sql("UPDATE dalga_alive_5 SET seen = '2090-01-01 00:00:00.000000'")
+        self.assertIn("done: ", self.upgrade_to_6())
 
     async def test_an_upgrade_that_was_cut_off(self) -> None:
         """Heartbeats count under the new name of their table, too; and both may be there."""
         await self.open_store().announce("here-1-abcd")
-        self.sql("ALTER TABLE dalga_alive_4 RENAME TO dalga_alive_5")
+        self.sql("ALTER TABLE dalga_alive_5 RENAME TO dalga_alive_6")
         with LaterVersion():
             self.assertIn("heartbeat in the last 30 seconds: here-1-abcd)", self.refused())
-        self.sql("UPDATE dalga_alive_5 SET seen = '2020-01-01 00:00:00.000000'")
+        self.sql("UPDATE dalga_alive_6 SET seen = '2020-01-01 00:00:00.000000'")
         with LaterVersion():
             self.assertIn(" was interrupted\n", self.upgrade(dry_run=True))
-        self.sql("CREATE TABLE dalga_alive_4 AS SELECT * FROM dalga_alive_5")
-        for table in ("dalga_alive_4", "dalga_alive_5"):
+        self.sql("CREATE TABLE dalga_alive_5 AS SELECT * FROM dalga_alive_6")
+        for table in ("dalga_alive_5", "dalga_alive_6"):
             self.sql(f"UPDATE {table} SET seen = '2020-01-01 00:00:00.000000'")
-        self.assertIn("done: ", self.upgrade_to_5())
-        self.assertNotIn("dalga_alive_4", self.tables())
+        self.assertIn("done: ", self.upgrade_to_6())
+        self.assertNotIn("dalga_alive_5", self.tables())
 
     async def test_one_that_slept(self) -> None:
         """Its sessions are open; it writes nothing to the new table, and says why."""
@@ -909,7 +980,7 @@ class LaterVersionTests(OwnTestCase):
         await gatherResults([*calls, store.due_within(MINUTE, 9)])
         await store.announce("here")
         self.forget()
-        self.upgrade_to_5()
+        self.upgrade_to_6()
         after = self.tables()
         calls_of_all: list[Callable[[], Deferred[Any]]] = [
             lambda: store.put(key, EACH_MINUTE),
@@ -923,7 +994,7 @@ class LaterVersionTests(OwnTestCase):
         ]
         for call in calls_of_all:
             error = await self.assertFailure(call(), StoreUnavailable)
-            self.assertIn("has schema version 5, of a later version of Dalga", str(error))
+            self.assertIn("has schema version 6, of a later version of Dalga", str(error))
         self.assertEqual(self.tables(), after)
 
     async def test_the_first_claim_of_one_that_slept(self) -> None:
@@ -931,10 +1002,10 @@ class LaterVersionTests(OwnTestCase):
         store = self.open_store()
         await store.put(JobKey("check_feed", "1234"), replace(EACH_MINUTE, immediate=True))
         await store.claim(0, LONG)
-        self.upgrade_to_5()
+        self.upgrade_to_6()
         after = self.tables()
         error = await self.assertFailure(store.claim(9, LONG), StoreUnavailable)
-        self.assertIn("has schema version 5", str(error))
+        self.assertIn("has schema version 6", str(error))
         self.assertEqual(self.tables(), after)
 
     async def test_the_first_record_of_one_that_slept(self) -> None:
@@ -942,11 +1013,11 @@ class LaterVersionTests(OwnTestCase):
         store = self.open_store()
         run = await self.due_now(store, JobKey("check_feed", "1234"))
         self.end_leases()
-        self.upgrade_to_5()
+        self.upgrade_to_6()
         after = self.tables()
         recorded = store.record([ended(run, Delete())])
         error = await self.assertFailure(recorded, StoreUnavailable)
-        self.assertIn("has schema version 5", str(error))
+        self.assertIn("has schema version 6", str(error))
         self.assertEqual(self.tables(), after)
 
     async def test_back_again(self) -> None:
@@ -956,18 +1027,18 @@ class LaterVersionTests(OwnTestCase):
         await store.put(key, EACH_MINUTE)
         kept = self.tables()
         if self.engine == "sqlite":
+            self.sql("PRAGMA user_version = 6")
+        else:
+            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 6'")
+            self.sql("RENAME TABLE dalga_alive_5 TO elsewhere")
+        await self.assertFailure(store.get(key), StoreUnavailable)
+        if self.engine == "sqlite":
             self.sql("PRAGMA user_version = 5")
         else:
             self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 5'")
-            self.sql("RENAME TABLE dalga_alive_4 TO elsewhere")
-        await self.assertFailure(store.get(key), StoreUnavailable)
-        if self.engine == "sqlite":
-            self.sql("PRAGMA user_version = 4")
-        else:
-            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 4'")
             error = await self.assertFailure(store.get(key), StoreUnavailable)
-            self.assertIn("no table `dalga_alive_4`", str(error))
-            self.sql("RENAME TABLE elsewhere TO dalga_alive_4")
+            self.assertIn("no table `dalga_alive_5`", str(error))
+            self.sql("RENAME TABLE elsewhere TO dalga_alive_5")
         await self.job(store, key)
         self.assertEqual(self.tables(), kept)
 
@@ -977,7 +1048,7 @@ class LaterVersionTests(OwnTestCase):
         before = self.tables()
 
         def fail(sql: str) -> None:
-            if "dalga schema 5" in sql or "user_version =" in sql:
+            if "dalga schema 6" in sql or "user_version =" in sql:
                 raise StartupError("disk full")
 
         with LaterVersion():
@@ -992,7 +1063,7 @@ class LaterVersionTests(OwnTestCase):
         before = self.tables()
 
         def interrupt(sql: str) -> None:
-            if "dalga schema 5" in sql or "user_version =" in sql:
+            if "dalga schema 6" in sql or "user_version =" in sql:
                 raise KeyboardInterrupt
 
         with LaterVersion(), closing(room.upgrade(watched(self.dialect(), interrupt), False)) as up:
@@ -1015,7 +1086,7 @@ class LaterVersionTests(OwnTestCase):
             sentence = self.refused(watched(self.dialect(), claim))
         self.assertIn("is in use (runs under way: 1)", sentence)
         self.assertIn("the table is as it was", sentence)
-        self.assertIn("dalga_alive_4", self.tables())
+        self.assertIn("dalga_alive_5", self.tables())
         await store.now()
 
 
@@ -1052,4 +1123,4 @@ class LateWriteTests(OwnTestCase):
         self.assertIn("done: ", over[0])
         self.assertEqual(self.sql("SELECT path FROM dalga"), [(b"a",)])
         error = await self.assertFailure(store.now(), StoreUnavailable)
-        self.assertIn("has schema version 5", str(error))
+        self.assertIn("has schema version 6", str(error))

@@ -28,6 +28,10 @@ NOTES = 2
 TAGGED = 4
 #: The other tables have rows of what the job was before. No transaction commits this.
 STALE = 8
+#: A run of the job has failed and is to be tried again: it has an open row in the table of runs.
+OPEN = 16
+#: The job has a row in the table of jobs that are expected to succeed now and then.
+EXPECTED = 32
 
 #: The job has a row of details.
 DETAILED = DELIVERY | NOTES

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from dalga.errors import StartupError
 from dalga.model.delivery import Payload, PayloadKind
@@ -18,6 +19,7 @@ from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.keyed import KeyedRows, octets
 from dalga.store.puts import Puts, as_planned
 from dalga.store.rows import (
+    MAX_COUNT,
     MAX_ERROR,
     MAX_VERSION,
     Override,
@@ -26,6 +28,7 @@ from dalga.store.rows import (
     run_from_text,
     version_at,
 )
+from dalga.store.schema import ACTIONS, ALERTS, EXPECTED, INCIDENTS, RUNS, STATS
 from dalga.store.selected import DueRow
 from dalga.store.statements import Ended, FoundRow, OldKey, Retried, Statements
 
@@ -36,6 +39,109 @@ _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
 _TEXT = "é\N{SLIGHTLY SMILING FACE}' "
 
 
+class _Octets(str):
+    """Text of a column that is compared as octets."""
+
+
+class _Sample(NamedTuple):
+    """A row of a table that the trial writes to, reads, writes over and removes."""
+
+    suffix: str
+    #: The columns of the primary key, as they come first.
+    key: dict[str, object]
+    others: dict[str, object]
+
+
+_KEY = _Octets(f"try {_TEXT}")
+_TOKEN = bytes(range(16))
+
+#: Of the tables whose rows no other part of the trial writes.
+_SAMPLES = (
+    _Sample(
+        RUNS,
+        {"failed": 2, "at": MAX_VERSION, "job": MAX_VERSION},
+        {
+            "run": _TOKEN,
+            "path": _KEY,
+            "body": _KEY,
+            "pathkey": 1,
+            "jobkey": MAX_VERSION,
+            "endpoint": _KEY,
+            "cause": 3,
+            "result": 6,
+            "status": 999,
+            "kind": 9,
+            "scheduled": _TRIAL,
+            "claimed": _TRIAL,
+            "started": _TRIAL,
+            "ended": _TRIAL,
+            "lateness": -MAX_VERSION,
+            "attempts": MAX_COUNT,
+            "instance": _KEY,
+            "error": (_TEXT * MAX_ERROR)[:MAX_ERROR],
+            "more": _TEXT * MAX_ERROR,
+            "answer": _TEXT * MAX_ERROR,
+        },
+    ),
+    _Sample(
+        ALERTS,
+        {"id": _TOKEN},
+        {
+            "event": "job.recovered",
+            "endpoint": _KEY,
+            "path": _KEY,
+            "body": _KEY,
+            "target": _KEY,
+            "made": _TRIAL,
+            "due": None,
+            "token": _TOKEN,
+            "attempts": MAX_COUNT,
+            "sent": _TRIAL,
+            "error": (_TEXT * MAX_ERROR)[:MAX_ERROR],
+            "content": _TEXT * MAX_ERROR,
+        },
+    ),
+    _Sample(INCIDENTS, {"name": _KEY}, {"since": _TRIAL, "instance": _KEY}),
+    _Sample(EXPECTED, {"id": MAX_VERSION}, {"path": _KEY, "body": _KEY, "silent": _TRIAL}),
+    _Sample(
+        STATS,
+        {
+            "scope": 1,
+            "step": 3600,
+            "at": _TRIAL,
+            "endpoint": _KEY,
+            "path": _KEY,
+            "result": 6,
+            "instance": _KEY,
+        },
+        {
+            "runs": MAX_VERSION,
+            "attempts": MAX_VERSION,
+            "lateness": _TEXT * MAX_ERROR,
+            "duration": _TEXT * MAX_ERROR,
+        },
+    ),
+    _Sample(
+        ACTIONS,
+        {"id": _Octets("0" * 26)},
+        {
+            "made": _TRIAL,
+            "ended": _TRIAL,
+            "due": None,
+            "token": _TOKEN,
+            "instance": _KEY,
+            "request": _TEXT * MAX_ERROR,
+            "state": "refused",
+            "matched": MAX_VERSION,
+            "done": MAX_VERSION,
+            "failed": MAX_VERSION,
+            "place": _TEXT * MAX_ERROR,
+            "error": (_TEXT * MAX_ERROR)[:MAX_ERROR],
+        },
+    ),
+)
+
+
 class _NotKept(Exception):
     """A value is not read as it was written. The message says which."""
 
@@ -43,7 +149,8 @@ class _NotKept(Exception):
 class Trial:
     """
     Puts two jobs with payloads and tags, claims them, records their runs, deletes them, keeps two
-    Idempotency-Keys and forgets them, and comes and goes as an instance.
+    Idempotency-Keys and forgets them, comes and goes as an instance, and writes a row to each other
+    table.
 
     :param rows: reads the two jobs.
     :param puts: writes the two jobs.
@@ -115,6 +222,8 @@ class Trial:
             self._keep(cursor, keys),
             *self._forget(cursor, rows),
         ]
+        for sample in _SAMPLES:
+            self._write_sample(cursor, sample)
         if changed != wanted:
             raise _NotKept(f"of {wanted} rows {changed} are said to be changed")
 
@@ -244,3 +353,52 @@ class Trial:
         for _ in range(2):
             self._sql.announce.execute(cursor, id=id, seen=self._dialect.instant(_TRIAL))
         return self._sql.depart.execute(cursor, id=id)
+
+    def _write_sample(self, cursor: Cursor, sample: _Sample) -> None:
+        """
+        Insert a row, write over it, read and remove it.
+
+        :raises _NotKept: if it is not read as it was written.
+        """
+        dialect = self._dialect
+        table = dialect.named(sample.suffix)
+        row = sample.key | sample.others
+        values = {name: self._given(value) for name, value in row.items()}
+        places = ", ".join(f"%({name})s" for name in row)
+        where = " AND ".join(f"{name} = %({name})s" for name in sample.key)
+        key = {name: values[name] for name in sample.key}
+        last = next(reversed(row))
+        dialect.prepare(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})").execute(
+            cursor, **values
+        )
+        # What a trigger has made of the value is not to be covered up.
+        dialect.prepare(f"UPDATE {table} SET {last} = {last} WHERE {where}").execute(cursor, **key)
+        read = dialect.prepare(f"SELECT {', '.join(row)} FROM {table} WHERE {where}")
+        read.execute(cursor, **key)
+        (found,) = cursor.fetchall()
+        for (name, value), column in zip(row.items(), found, strict=True):
+            if self._read(value, column) != value:
+                raise _NotKept(f"the column {name} of {table} is not read as it was written")
+        if dialect.prepare(f"DELETE FROM {table} WHERE {where}").execute(cursor, **key) != 1:
+            raise _NotKept(f"a row of {table} is not removed")
+
+    def _given(self, value: object) -> object:
+        """A value of a sample as a parameter."""
+        if isinstance(value, datetime):
+            return self._dialect.instant(value)
+        return self._dialect.key(value) if isinstance(value, _Octets) else value
+
+    def _read(self, value: object, column: Any) -> object:
+        """
+        A column, of the type that a value of a sample has.
+
+        :raises _NotKept: if the column has no such value.
+        """
+        try:
+            if isinstance(value, datetime):
+                return self._dialect.read_instant(column)
+            if isinstance(value, str):
+                return octets(column).decode()
+            return bytes(column) if isinstance(value, bytes) else column
+        except (ValueError, TypeError) as problem:
+            raise _NotKept(str(problem)) from None

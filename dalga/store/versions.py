@@ -1,12 +1,13 @@
 """
 Our own upgrades: from each schema version to the next, in place.
 
-The steps from version 3 to version 4 on a server:
+The steps from version 4 to version 5 on a server:
 
-    1. ALTER TABLE dalga_alive_3 RENAME TO dalga_alive_4
+    1. ALTER TABLE dalga_alive_4 RENAME TO dalga_alive_5
     2. A second look. Is an instance alive, or a run under way? Then the first step is undone.
-    3. CREATE TABLE IF NOT EXISTS dalga_details ..., ALTER TABLE dalga ADD ...
-    4. ALTER TABLE dalga RENAME COLUMN ..., COMMENT = 'dalga schema 4'
+    3. CREATE TABLE IF NOT EXISTS dalga_runs ..., ALTER TABLE dalga_alive_5 ADD ...,
+       ALTER TABLE dalga ADD ...
+    4. ALTER TABLE dalga COMMENT = 'dalga schema 5'
 
 The rule: one statement changes what the old version needs of the jobs table, and the same statement
 sets the table's version. So an interrupted upgrade has left a whole table of one version or the
@@ -30,7 +31,7 @@ Only a Go release's table is copied: see `dalga.store.upgrade`.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -38,11 +39,16 @@ from dalga.errors import StartupError
 from dalga.model.schedule import timestamp
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.schema import (
+    ACTIONS,
+    ALERTS,
     ALIVE,
-    DETAILS,
+    BESIDE,
+    BESIDE_SINCE,
+    EXPECTED,
     HEARTBEATS,
     HEARTBEATS_OF,
     KEYS,
+    RUNS,
     TAGS,
     VERSION,
     columns_of,
@@ -178,23 +184,224 @@ STATEMENTS: Mapping[int, Mapping[str, str]] = {
             PRAGMA user_version = 4
             """,
     },
+    4: {
+        # Columns are added apart, as above.
+        "mysql": """
+            CREATE TABLE IF NOT EXISTS {runs} (
+                failed     TINYINT UNSIGNED NOT NULL,
+                at         BIGINT UNSIGNED  NOT NULL,
+                job        BIGINT UNSIGNED  NOT NULL,
+                run        BINARY(16)       NOT NULL,
+                path       VARBINARY(1020)  NOT NULL,
+                body       VARBINARY(1020)  NOT NULL,
+                pathkey    BIGINT           NOT NULL,
+                jobkey     BIGINT           NOT NULL,
+                endpoint   VARBINARY(255)   NOT NULL,
+                cause      TINYINT UNSIGNED NOT NULL,
+                result     TINYINT UNSIGNED NULL,
+                status     SMALLINT UNSIGNED NULL,
+                kind       TINYINT UNSIGNED NOT NULL DEFAULT 0,
+                scheduled  DATETIME(6)      NOT NULL,
+                claimed    DATETIME(6)      NOT NULL,
+                started    DATETIME(6)      NULL,
+                ended      DATETIME(6)      NULL,
+                lateness   BIGINT           NOT NULL,
+                attempts   INT UNSIGNED     NOT NULL,
+                instance   VARBINARY(255)   NOT NULL,
+                error      VARCHAR(255)     NULL,
+                more       MEDIUMTEXT       NULL,
+                answer     MEDIUMTEXT       NULL,
+                PRIMARY KEY (failed, at, job),
+                KEY run (run),
+                KEY jobruns (jobkey, failed, at),
+                KEY pathruns (pathkey, failed, at)
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            CREATE TABLE IF NOT EXISTS {alerts} (
+                id         BINARY(16)       NOT NULL PRIMARY KEY,
+                event      VARCHAR(32)      NOT NULL,
+                endpoint   VARBINARY(255)   NOT NULL,
+                path       VARBINARY(1020)  NULL,
+                body       VARBINARY(1020)  NULL,
+                target     VARBINARY(255)   NOT NULL,
+                made       DATETIME(6)      NOT NULL,
+                due        DATETIME(6)      NULL,
+                token      BINARY(16)       NULL,
+                attempts   INT UNSIGNED     NOT NULL DEFAULT 0,
+                sent       DATETIME(6)      NULL,
+                error      VARCHAR(255)     NULL,
+                content    MEDIUMTEXT       NOT NULL,
+                KEY alertdue (due),
+                KEY alertsent (endpoint, sent)
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            CREATE TABLE IF NOT EXISTS {incidents} (
+                name       VARBINARY(255)   NOT NULL PRIMARY KEY,
+                since      DATETIME(6)      NOT NULL,
+                instance   VARBINARY(255)   NOT NULL
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            CREATE TABLE IF NOT EXISTS {expected} (
+                id         BIGINT UNSIGNED  NOT NULL PRIMARY KEY,
+                path       VARBINARY(1020)  NOT NULL,
+                body       VARBINARY(1020)  NOT NULL,
+                silent     DATETIME(6)      NULL,
+                KEY silent (silent)
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            CREATE TABLE IF NOT EXISTS {stats} (
+                scope      TINYINT UNSIGNED NOT NULL,
+                step       INT UNSIGNED     NOT NULL,
+                at         DATETIME(6)      NOT NULL,
+                endpoint   VARBINARY(255)   NOT NULL,
+                path       VARBINARY(1020)  NOT NULL,
+                result     TINYINT UNSIGNED NOT NULL,
+                instance   VARBINARY(255)   NOT NULL,
+                runs       BIGINT UNSIGNED  NOT NULL,
+                attempts   BIGINT UNSIGNED  NOT NULL,
+                lateness   TEXT             NOT NULL,
+                duration   TEXT             NOT NULL,
+                PRIMARY KEY (scope, step, at, endpoint, path, result, instance)
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            CREATE TABLE IF NOT EXISTS {actions} (
+                id         VARBINARY(26)    NOT NULL PRIMARY KEY,
+                made       DATETIME(6)      NOT NULL,
+                ended      DATETIME(6)      NULL,
+                due        DATETIME(6)      NULL,
+                token      BINARY(16)       NULL,
+                instance   VARBINARY(255)   NULL,
+                request    MEDIUMTEXT       NOT NULL,
+                state      VARCHAR(16)      NOT NULL,
+                matched    BIGINT UNSIGNED  NOT NULL DEFAULT 0,
+                done       BIGINT UNSIGNED  NOT NULL DEFAULT 0,
+                failed     BIGINT UNSIGNED  NOT NULL DEFAULT 0,
+                place      MEDIUMTEXT       NOT NULL,
+                error      VARCHAR(255)     NULL,
+                KEY actiondue (due)
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            ALTER TABLE {instances}
+                ADD since DATETIME(6)   NULL,
+                ADD about VARCHAR(1024) NOT NULL DEFAULT '';
+            ALTER TABLE {table}
+                ADD streak  INT UNSIGNED     NOT NULL DEFAULT 0,
+                ADD alerted TINYINT UNSIGNED NOT NULL DEFAULT 0,
+                ADD cause   TINYINT UNSIGNED NOT NULL DEFAULT 0;
+            ALTER TABLE {table} COMMENT = 'dalga schema 5'
+            """,
+        "sqlite": """
+            CREATE TABLE IF NOT EXISTS {runs} (
+                failed     INTEGER NOT NULL,
+                at         INTEGER NOT NULL,
+                job        INTEGER NOT NULL,
+                run        BLOB    NOT NULL,
+                path       TEXT    NOT NULL,
+                body       TEXT    NOT NULL,
+                pathkey    INTEGER NOT NULL,
+                jobkey     INTEGER NOT NULL,
+                endpoint   TEXT    NOT NULL,
+                cause      INTEGER NOT NULL,
+                result     INTEGER NULL,
+                status     INTEGER NULL,
+                kind       INTEGER NOT NULL DEFAULT 0,
+                scheduled  TEXT    NOT NULL,
+                claimed    TEXT    NOT NULL,
+                started    TEXT    NULL,
+                ended      TEXT    NULL,
+                lateness   INTEGER NOT NULL,
+                attempts   INTEGER NOT NULL,
+                instance   TEXT    NOT NULL,
+                error      TEXT    NULL,
+                more       TEXT    NULL,
+                answer     TEXT    NULL,
+                PRIMARY KEY (failed, at, job)
+            ) WITHOUT ROWID;
+            CREATE INDEX IF NOT EXISTS {runs_run} ON {runs} (run);
+            CREATE INDEX IF NOT EXISTS {runs_jobruns} ON {runs} (jobkey, failed, at);
+            CREATE INDEX IF NOT EXISTS {runs_pathruns} ON {runs} (pathkey, failed, at);
+            CREATE TABLE IF NOT EXISTS {alerts} (
+                id         BLOB    NOT NULL PRIMARY KEY,
+                event      TEXT    NOT NULL,
+                endpoint   TEXT    NOT NULL,
+                path       TEXT    NULL,
+                body       TEXT    NULL,
+                target     TEXT    NOT NULL,
+                made       TEXT    NOT NULL,
+                due        TEXT    NULL,
+                token      BLOB    NULL,
+                attempts   INTEGER NOT NULL DEFAULT 0,
+                sent       TEXT    NULL,
+                error      TEXT    NULL,
+                content    TEXT    NOT NULL
+            );
+            CREATE INDEX IF NOT EXISTS {alerts_alertdue} ON {alerts} (due);
+            CREATE INDEX IF NOT EXISTS {alerts_alertsent} ON {alerts} (endpoint, sent);
+            CREATE TABLE IF NOT EXISTS {incidents} (
+                name       TEXT    NOT NULL PRIMARY KEY,
+                since      TEXT    NOT NULL,
+                instance   TEXT    NOT NULL
+            ) WITHOUT ROWID;
+            CREATE TABLE IF NOT EXISTS {expected} (
+                id         INTEGER PRIMARY KEY,
+                path       TEXT    NOT NULL,
+                body       TEXT    NOT NULL,
+                silent     TEXT    NULL
+            );
+            CREATE INDEX IF NOT EXISTS {expected_silent} ON {expected} (silent);
+            CREATE TABLE IF NOT EXISTS {stats} (
+                scope      INTEGER NOT NULL,
+                step       INTEGER NOT NULL,
+                at         TEXT    NOT NULL,
+                endpoint   TEXT    NOT NULL,
+                path       TEXT    NOT NULL,
+                result     INTEGER NOT NULL,
+                instance   TEXT    NOT NULL,
+                runs       INTEGER NOT NULL,
+                attempts   INTEGER NOT NULL,
+                lateness   TEXT    NOT NULL,
+                duration   TEXT    NOT NULL,
+                PRIMARY KEY (scope, step, at, endpoint, path, result, instance)
+            ) WITHOUT ROWID;
+            CREATE TABLE IF NOT EXISTS {actions} (
+                id         TEXT    NOT NULL PRIMARY KEY,
+                made       TEXT    NOT NULL,
+                ended      TEXT    NULL,
+                due        TEXT    NULL,
+                token      BLOB    NULL,
+                instance   TEXT    NULL,
+                request    TEXT    NOT NULL,
+                state      TEXT    NOT NULL,
+                matched    INTEGER NOT NULL DEFAULT 0,
+                done       INTEGER NOT NULL DEFAULT 0,
+                failed     INTEGER NOT NULL DEFAULT 0,
+                place      TEXT    NOT NULL,
+                error      TEXT    NULL
+            );
+            CREATE INDEX IF NOT EXISTS {actions_actiondue} ON {actions} (due);
+            ALTER TABLE {instances} ADD since TEXT    NULL;
+            ALTER TABLE {instances} ADD about TEXT    NOT NULL DEFAULT '';
+            ALTER TABLE {table} ADD streak    INTEGER NOT NULL DEFAULT 0;
+            ALTER TABLE {table} ADD alerted   INTEGER NOT NULL DEFAULT 0;
+            ALTER TABLE {table} ADD cause     INTEGER NOT NULL DEFAULT 0;
+            PRAGMA user_version = 5
+            """,
+    },
 }
 
 #: The words in `STATEMENTS` for names that are the same in each version: the jobs table's name, and
 #: what is behind it.
 _NAMES = {
     "{table}": "",
-    "{details}": DETAILS,
-    "{tags}": TAGS,
-    "{tags_id}": f"{TAGS}_id",
-    "{keys}": KEYS,
-    "{keys_made}": f"{KEYS}_made",
     "{state}": "_state",
+    "{tags_id}": f"{TAGS}_id",
+    "{keys_made}": f"{KEYS}_made",
+    "{runs_run}": f"{RUNS}_run",
+    "{runs_jobruns}": f"{RUNS}_jobruns",
+    "{runs_pathruns}": f"{RUNS}_pathruns",
+    "{alerts_alertdue}": f"{ALERTS}_alertdue",
+    "{alerts_alertsent}": f"{ALERTS}_alertsent",
+    "{expected_silent}": f"{EXPECTED}_silent",
+    "{actions_actiondue}": f"{ACTIONS}_actiondue",
+    **{f"{{{suffix[1:]}}}": suffix for suffix in BESIDE},
 }
 
-#: A statement that adds columns to the jobs table, or an index, whose name may not be that of a
-#: column.
-_ADDS = re.compile(r"ALTER TABLE \S+ ADD (?:KEY )?([a-z]+) ")
+#: A statement that adds columns to a table, or an index, whose name may not be that of a column.
+_ADDS = re.compile(r"ALTER TABLE (\S+) ADD (?:KEY )?([a-z]+) ")
 
 
 class Step(NamedTuple):
@@ -223,25 +430,44 @@ def steps(dialect: Dialect, cursor: Cursor, version: int) -> list[Step]:
     :param version: the schema version of the table.
     """
     there = {*dialect.indexes(cursor), *dialect.columns(cursor, "")}
+    instances = _instances(dialect, cursor, version)
+
+    def is_to_do(statement: str) -> bool:
+        added = _ADDS.match(statement)
+        if added is None:
+            return True
+        if added[1] == dialect.table:
+            return added[2] not in there
+        return instances is not None and added[2] not in instances
+
     return [
         Step(
             number,
-            _renaming(dialect, cursor, number, there=number > version),
-            tuple(
-                statement
-                for statement in statements_of(dialect, number)
-                if not ((added := _ADDS.match(statement)) and added[1] in there)
-            ),
+            _renaming(dialect, cursor, number, number > version and instances is not None),
+            tuple(filter(is_to_do, statements_of(dialect, number))),
         )
         for number in range(version, VERSION)
     ]
+
+
+def _instances(dialect: Dialect, cursor: Cursor, version: int) -> Collection[str] | None:
+    """
+    The columns of the table of instances; None if there is none. The first step makes that of
+    schema version 1.
+
+    :param version: the schema version of the jobs table.
+    """
+    for number in (version, version + 1):
+        if number in HEARTBEATS_OF and (found := dialect.columns(cursor, HEARTBEATS_OF[number])):
+            return found
+    return () if version == 1 else None
 
 
 def _renaming(dialect: Dialect, cursor: Cursor, version: int, there: bool) -> tuple[str, ...]:
     """
     The statements by which the table of instances gets the next version's name.
 
-    :param there: whether an earlier step makes the table.
+    :param there: whether an earlier step makes the table, or renames it.
     """
     old, new = HEARTBEATS_OF.get(version), HEARTBEATS_OF[version + 1]
     if old is None or not (there or dialect.columns(cursor, old)):
@@ -334,12 +560,21 @@ def _rights(dialect: Dialect, version: int) -> list[str]:
     old = HEARTBEATS_OF.get(version)
     if old is None or dialect.upgrades_at_once:
         return []
-    suffixes = (HEARTBEATS, *((DETAILS, TAGS, KEYS) if version < 4 else ()))
-    *first, last = map(dialect.named, suffixes)
-    new = f"{', '.join(first)} and {last}" if first else last
+    *first, last = map(dialect.named, (HEARTBEATS, *_new_tables(version)))
     return [
-        f"rights that were granted on {dialect.named(old)} by its name have to be granted on {new}"
+        f"rights that were granted on {dialect.named(old)} by its name have to be granted on "
+        f"{', '.join(first)} and {last}"
     ]
+
+
+def _new_tables(version: int) -> tuple[str, ...]:
+    """The ends of the names of the tables that an upgrade from a schema version makes."""
+    return tuple(
+        suffix
+        for number, suffixes in BESIDE_SINCE.items()
+        if number > version
+        for suffix in suffixes
+    )
 
 
 def _refuse_strangers(dialect: Dialect, cursor: Cursor, version: int) -> None:
@@ -350,11 +585,12 @@ def _refuse_strangers(dialect: Dialect, cursor: Cursor, version: int) -> None:
     """
     ours = columns_of(dialect.engine)
     names = {suffix: HEARTBEATS for number, suffix in HEARTBEATS_OF.items() if number > version}
-    if version < 4:
-        names |= {suffix: suffix for suffix in (DETAILS, TAGS, KEYS)}
+    names |= {suffix: suffix for suffix in _new_tables(version)}
     for suffix, like in names.items():
-        columns = set(dialect.columns(cursor, suffix))
-        if columns and columns != set(ours[like]):
+        columns, least = set(dialect.columns(cursor, suffix)), set(ours[like])
+        if like == HEARTBEATS:
+            least = {"id", "seen"}  # of all versions
+        if columns and not least <= columns <= set(ours[like]):
             what = "the table of instances" if like == HEARTBEATS else "a table beside it"
             raise StartupError(
                 f"{what} is to be {dialect.named(suffix)}, but there is a table of that name which "
