@@ -2778,6 +2778,21 @@ class WiringTests(SynchronousTestCase):
         ]:
             self.assertEqual(lanes(limit), expected)
 
+    def test_an_endpoint(self) -> None:
+        """It is built of all that its section says."""
+        made: list[dict[str, Any]] = []
+        self.patch(service, "Endpoint", lambda **given: made.append(given))
+        headers = (("X-Key", "1"),)
+        answers = Answers(success=statuses_from_text("202"))
+        config = EndpointConfig("http://h/", 2.5, answers=answers, headers=headers)
+        service.build_endpoint(Clock(), config, Trust(), 7, "here")
+        [given] = made
+        expected = {
+            **{"baseurl": "http://h/", "connect_timeout": 2.5, "instance": "here", "slots": 7},
+            **{"headers": headers, "answers": answers},
+        }
+        self.assertEqual({name: given[name] for name in expected}, expected)
+
     def test_fixed_and_exchangeable(self) -> None:
         """
         The database, the address, the workers and the log are fixed while a daemon runs. Each other

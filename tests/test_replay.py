@@ -65,6 +65,7 @@ JOB = Job(
         endpoint="billing",
         timeout=MINUTE,
         on_end=OnEnd.KEEP,
+        save_response=True,
     ),
     NOW,
     NOW,
@@ -86,7 +87,7 @@ class ReplayTests(SynchronousTestCase):
         self.assertIsInstance(planned.schedule, Once)
         self.assertEqual((planned.first, planned.anchor), (RECORD.scheduled, NOW))
         success = Statuses(((200, 299),))
-        options = Options(success=success, endpoint="billing", timeout=MINUTE)
+        options = Options(success=success, endpoint="billing", timeout=MINUTE, save_response=True)
         self.assertEqual(planned.options, options)
         delivery = replace(JOB.delivery, payload=as_text(b"1234"), replay_of=ID)
         self.assertEqual(planned.delivery, delivery)
