@@ -93,8 +93,8 @@ CREATE TABLE IF NOT EXISTS `{runs}` (
 
     PRIMARY KEY (failed, at, job),
     KEY run (run),
-    KEY jobruns (jobkey, failed, at),
-    KEY pathruns (pathkey, failed, at)
+    KEY jobruns (jobkey, failed, at, job),
+    KEY pathruns (pathkey, failed, at, job)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
 
 -- Alerts that are to be sent, and those that were sent lately.

@@ -98,9 +98,9 @@ CREATE TABLE IF NOT EXISTS "{runs}" (
 
 CREATE INDEX IF NOT EXISTS "{runs}_run" ON "{runs}" (run);
 
-CREATE INDEX IF NOT EXISTS "{runs}_jobruns" ON "{runs}" (jobkey, failed, at);
+CREATE INDEX IF NOT EXISTS "{runs}_jobruns" ON "{runs}" (jobkey, failed, at, job);
 
-CREATE INDEX IF NOT EXISTS "{runs}_pathruns" ON "{runs}" (pathkey, failed, at);
+CREATE INDEX IF NOT EXISTS "{runs}_pathruns" ON "{runs}" (pathkey, failed, at, job);
 
 -- Alerts that are to be sent, and those that were sent lately.
 CREATE TABLE IF NOT EXISTS "{alerts}" (

@@ -213,8 +213,8 @@ STATEMENTS: Mapping[int, Mapping[str, str]] = {
                 answer     MEDIUMTEXT       NULL,
                 PRIMARY KEY (failed, at, job),
                 KEY run (run),
-                KEY jobruns (jobkey, failed, at),
-                KEY pathruns (pathkey, failed, at)
+                KEY jobruns (jobkey, failed, at, job),
+                KEY pathruns (pathkey, failed, at, job)
             ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
             CREATE TABLE IF NOT EXISTS {alerts} (
                 id         BINARY(16)       NOT NULL PRIMARY KEY,
@@ -312,8 +312,8 @@ STATEMENTS: Mapping[int, Mapping[str, str]] = {
                 PRIMARY KEY (failed, at, job)
             ) WITHOUT ROWID;
             CREATE INDEX IF NOT EXISTS {runs_run} ON {runs} (run);
-            CREATE INDEX IF NOT EXISTS {runs_jobruns} ON {runs} (jobkey, failed, at);
-            CREATE INDEX IF NOT EXISTS {runs_pathruns} ON {runs} (pathkey, failed, at);
+            CREATE INDEX IF NOT EXISTS {runs_jobruns} ON {runs} (jobkey, failed, at, job);
+            CREATE INDEX IF NOT EXISTS {runs_pathruns} ON {runs} (pathkey, failed, at, job);
             CREATE TABLE IF NOT EXISTS {alerts} (
                 id         BLOB    NOT NULL PRIMARY KEY,
                 event      TEXT    NOT NULL,
