@@ -30,9 +30,11 @@ PARTS = {
     "date": r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT",
     "etag": r'(?<=")[0-9a-f]{13}(?=")',
     "name": r"\b[0-9A-HJKMNP-TV-Z]{26}\b",
+    "run": r"\b[0-9a-f]{32}-\d+\b",
+    "ms": r'(?<=ms":)\d+',
     "cursor": r'(?:(?<=cursor=)|(?<="cursor":"))[\w-]+',
     "wait": r"(?:(?<=, in )|(?<=due in ))\d+ (?:min|s)(?: \d+ s)?",
-    "instance": r'(?<="instance_id":")[\w.-]+',
+    "instance": r'(?:(?<="instance_id":")|(?<="instance":"))[\w.-]+',
     "tzdata": r'(?<="tzdata":")\d{4}[a-z]+',
 }
 _PART = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in PARTS.items()))
@@ -114,6 +116,8 @@ class Told:
         for (kind, text), came in zip(parts, found.groups(), strict=True):
             if kind in ("time", "date"):
                 self._check_time(text, came, now)
+            elif kind == "ms":
+                self._check_late(timedelta(milliseconds=int(came)), now, text, came)
             elif kind == "wait":
                 self._check_late(_wait(text) - _wait(came), now, text, came)
             elif known.setdefault((kind, text), came) != came:
