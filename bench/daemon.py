@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.databases import Database
@@ -86,6 +86,11 @@ class Program:
         )
         return re.search(rf"{option}\b", done.stdout) is not None
 
+    def has_section(self, name: str) -> bool:
+        """Whether its configuration has a section, by the example in its checkout."""
+        example = (self.checkout / "dalga.ini.example").read_text(encoding="utf-8")
+        return f"\n[{name}]\n" in example
+
 
 @dataclass
 class Bench:
@@ -98,6 +103,19 @@ class Bench:
     scale: float = 1.0
     profile: str | None = None
     program: Program = field(default_factory=Program)
+    #: Sections of the daemon's configuration, as they are in the file.
+    settings: str = ""
+
+    def with_section(self, name: str, **keys: object) -> Bench:
+        """
+        The same with a section more.
+
+        :raises NotHere: if the daemon's configuration has none of that name.
+        """
+        if not self.program.has_section(name):
+            raise NotHere(f"the daemon in {self.program.checkout} has no section [{name}]")
+        lines = "".join(f"{key} = {value}\n" for key, value in keys.items())
+        return replace(self, settings=f"{self.settings}[{name}]\n{lines}")
 
     def jobs(self, count: int) -> int:
         """So many, or fewer where the run is a short one."""
@@ -126,12 +144,12 @@ class Daemon(Process):
         return super().peak_memory() + sum(child.peak_memory() for child in self.descendants())
 
     def ask(self, method: str, target: str) -> int:
-        """Make a request and give the answer's status."""
+        """Make a request, read the answer to its end, and give its status."""
         with socket.create_connection(("127.0.0.1", self.port)) as client:
             client.sendall(
                 f"{method} {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode()
             )
-            return int(client.makefile("rb").readline().split()[1])
+            return int(client.makefile("rb").read().split(maxsplit=2)[1])
 
 
 def new_table(bench: Bench) -> None:
@@ -157,7 +175,7 @@ def write_ini(bench: Bench) -> Path:
     ini = bench.folder / "dalga.ini"
     ini.write_text(
         f"{bench.database.configuration}[listen]\nport = 0\n[jobs]\nmaxRunning = {CONNECTIONS}\n"
-        f"[endpoint]\nbaseurl = {bench.sink.url}\n"
+        f"[endpoint]\nbaseurl = {bench.sink.url}\n{bench.settings}"
     )
     return ini
 

@@ -9,13 +9,14 @@ import time
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from unittest.mock import ANY
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench import machine, peer
 from bench.__main__ import parse, usual
 from bench.cases import CASES, at_least, at_most
-from bench.daemon import SCRIPTS, Figures, Program
+from bench.daemon import SCRIPTS, Bench, Figures, Program
 from bench.machine import (
     CHECKOUT,
     NotHere,
@@ -188,6 +189,17 @@ class ProgramTests(SynchronousTestCase):
             program = Program(script=script)
             self.assertTrue(program.takes("--config"), script)
             self.assertFalse(program.takes("--conf"), script)
+
+    def test_sections(self) -> None:
+        """Or a section of the configuration."""
+        for name, is_there in (("history", True), ("alerts", True), ("nothing", False)):
+            self.assertEqual(Program().has_section(name), is_there, name)
+        bench = Bench(ANY, ANY, Path()).with_section("history", mode="off")
+        self.assertEqual(
+            bench.with_section("alerts", url="u").settings,
+            "[history]\nmode = off\n[alerts]\nurl = u\n",
+        )
+        self.assertRaises(NotHere, bench.with_section, "nothing", mode="off")
 
     def refused(self, *arguments: str) -> str:
         with redirect_stderr(StringIO()) as said:

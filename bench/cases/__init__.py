@@ -14,6 +14,7 @@ from bench.cases.drains import (
     drain,
     drain_among_million,
     drain_periodic,
+    drain_scraped,
     growth,
     store_alone,
     two_daemons,
@@ -63,6 +64,9 @@ CASES = {
         drain,
         (at_least("ratio", 2), at_most("database_cpu_ms_per_job", 0.15)),
         by_turns=(at_most("daemon_cpu_ms_per_job", 0.5),),
+    ),
+    "drain-scraped": Case(
+        drain_scraped, (at_least("ratio_to_drain", 0.98), at_most("peak_memory_mb", 90))
     ),
     "drain-periodic": Case(drain_periodic, (at_least("ratio", 1.8),)),
     "drain-among-million": Case(drain_among_million, (at_least("ratio_to_drain", 0.95),)),

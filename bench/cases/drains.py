@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Event
 
-from bench.daemon import Bench, Figures, new_table, running_dalga, write_ini
+from bench.daemon import Bench, Daemon, Figures, new_table, running_dalga, write_ini
 from bench.databases import COMMITS, DAY, LOCK_WAITS, MILLION, ROLLBACKS, text
 from bench.machine import NotHere, wait_until
 from bench.references import bare, lean
@@ -18,8 +22,14 @@ BACKLOG = 20_000
 
 
 def drain(bench: Bench) -> Figures:
-    """One-off jobs that are all due."""
-    return _beside_references(bench, drained(bench, bench.jobs(BACKLOG)))
+    """One-off jobs that are all due, without records of the runs."""
+    return _beside_references(bench, drained(_without_history(bench), bench.jobs(BACKLOG)))
+
+
+def _without_history(bench: Bench) -> Bench:
+    """As is, where the code is too old to have any."""
+    has_history = bench.program.has_section("history")
+    return bench.with_section("history", mode="off") if has_history else bench
 
 
 def drain_periodic(bench: Bench) -> Figures:
@@ -42,6 +52,7 @@ def drained(
     waiting: int = 0,
     limit: float | None = None,
     options: tuple[str, ...] = (),
+    scraped: bool = False,
 ) -> Figures:
     """
     Drain so many jobs.
@@ -50,6 +61,7 @@ def drained(
     :param waiting: jobs in the table that are not due.
     :param limit: seconds after which the drain is broken off and what has arrived is counted.
     :param options: the daemon's.
+    :param scraped: whether the daemon is asked for its metrics each second.
     """
     new_table(bench)
     now = datetime.now(UTC)
@@ -66,11 +78,12 @@ def drained(
                 limit is not None and time.monotonic() - began > limit
             )
 
-        wait_until(over, "all jobs to arrive")
-        done = bench.sink.count()
-        if done >= count:
-            unrecorded = f"due <= '{text(now)}' OR token IS NOT NULL"
-            wait_until(lambda: bench.database.count(unrecorded) == 0, "all to be recorded")
+        with _scraped(daemon) if scraped else contextlib.nullcontext():
+            wait_until(over, "all jobs to arrive")
+            done = bench.sink.count()
+            if done >= count:
+                unrecorded = f"due <= '{text(now)}' OR token IS NOT NULL"
+                wait_until(lambda: bench.database.count(unrecorded) == 0, "all to be recorded")
         cpu, database_cpu = daemon.cpu() - cpu, bench.database.cpu() - database_cpu
         commits = bench.database.counter(COMMITS) - commits
         peak = daemon.peak_memory()
@@ -98,6 +111,41 @@ def _beside_references(bench: Bench, figures: Figures) -> Figures:
         "ratio": figures["jobs_per_second"] / treq,
         "of_lean": figures["jobs_per_second"] / least,
     }
+
+
+def drain_scraped(bench: Bench) -> Figures:
+    """
+    A longer drain with all that tells of runs, as a monitor asks for the metrics each second,
+    against one without a monitor.
+    """
+    count = bench.jobs(5 * BACKLOG)
+    bench = bench.with_section("alerts", url=f"{bench.sink.url}alerts")
+    without = drained(bench, count)
+    figures = drained(bench, count, scraped=True)
+    more = figures["daemon_cpu_ms_per_job"] - without["daemon_cpu_ms_per_job"]
+    ratio = figures["jobs_per_second"] / without["jobs_per_second"]
+    return {**figures, "ratio_to_drain": ratio, "daemon_cpu_ms_more_per_job": more}
+
+
+@contextlib.contextmanager
+def _scraped(daemon: Daemon, pause: float = 1.0) -> Iterator[None]:
+    """Ask for a daemon's metrics, at once and then every `pause` seconds."""
+    over = Event()
+
+    def scrape() -> None:
+        while True:
+            if (status := daemon.ask("GET", "/metrics")) != 200:
+                raise SystemExit(f"GET /metrics was answered by {status}")
+            if over.wait(pause):
+                return
+
+    with ThreadPoolExecutor(1) as thread:
+        scraping = thread.submit(scrape)
+        try:
+            yield
+        finally:
+            over.set()
+        scraping.result()
 
 
 def growth(bench: Bench) -> Figures:
