@@ -847,6 +847,10 @@ class FailureTests(EndpointCase):
                 for code in (b"2_00", b"+200", b"0200", b"20", b" 200")
             ),
             (b"x" * 500 + b"\r\n", "the answer is not HTTP: '" + "x" * 60 + "'..."),
+            # There is never a line of these.
+            (b"x" * 500, "the answer is not HTTP: '" + "x" * 60 + "'..."),
+            (b"\x15\x03\x03\x00\x02\x02\x28", "the answer is not HTTP: '\\x15\\x03"),
+            (b"\x00\x00\x12\x04", "the answer is not HTTP: '\\x00\\x00\\x12\\x04'"),
             (b"FOO/1.1 200 OK\r\n\r\n", "the answer is not HTTP: 'FOO/1.1 200'"),
             (b"FOO/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "the answer is not HTTP: "),
             (b"HTTP/1.1 0 x\r\nContent-Length: 0\r\n\r\n", "the answer is not HTTP: "),

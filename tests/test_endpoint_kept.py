@@ -118,6 +118,8 @@ class KindTests(EndpointCase):
             (says(b"HTTP/1.1 103 Early Hints\r\n\r\n", close=True), CLOSED),
             (says(b"SSH-2.0-OpenSSH_9.2\r\n"), MALFORMED),
             (says(b"HTTP/2 200\r\n\r\n"), MALFORMED),
+            (says(b"<html>hello</html>", close=True), MALFORMED),
+            (says(b"\x15\x03\x03\x00\x02\x02\x28"), MALFORMED),
             (says(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n"), MALFORMED),
             (says(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), MALFORMED),
             (says(b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"), MALFORMED),

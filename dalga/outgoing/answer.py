@@ -29,7 +29,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from dalga.outgoing.failures import malformed, no_http, start_of, too_long
+from dalga.outgoing.failures import SHOWN, malformed, no_http, start_of, too_long
 
 #: At most this much of an answer's body is read, in bytes. The outcome needs the status alone; the
 #: body is read so that the connection can be kept. If a body is longer, the connection is dropped:
@@ -58,6 +58,9 @@ _FIELD_LINE = re.compile(_FIELD)
 _USUAL_HEAD = re.compile(
     rb"HTTP/1\.1 ([2-9][0-9]{2})(?: " + _TEXT + rb")?\r\n(?:" + _FIELD + rb"\r\n)*\r\n"
 )
+#: What each status line begins with.
+_START = b"HTTP/1."
+_NO_TEXT = re.compile(rb"[^\r\n\t -~]")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 #: What looks like a status line, of HTTP or of something else.
 _LIKE_STATUS_LINE = re.compile(rb"([^ ]+ [0-9]{3})(?: |$)")
@@ -272,7 +275,10 @@ class Reader:
         Take the end of the connection.
 
         :return: the answer whose end this is; None for an answer that has broken off.
+        :raises BadAnswer: for what was no HTTP from its start.
         """
+        if self._part and self._end is None and not self._checked:
+            _check_start(self._part)
         return self._answer() if self._end is End.CLOSE else None
 
     def _read_usual(self, code: int, end: int, data: bytes) -> Answer | None:
@@ -326,6 +332,8 @@ class Reader:
                 raise too_long(MAX_HEAD)
             self._check_lines(part, found.end() if found else part.rfind(b"\n") + 1)
             if found is None:
+                if not self._checked and (len(part) >= SHOWN or _NO_TEXT.search(part)):
+                    _check_start(part)  # there may never be a line of it
                 return None
             head = bytes(part[: found.end()])
             del part[: found.end()]
@@ -477,6 +485,15 @@ class Reader:
         return b"close" not in options and (
             is_1_1 or (b"keep-alive" in options and self._end is End.LENGTH)
         )
+
+
+def _check_start(start: bytearray) -> None:
+    """
+    :param start: what has come of a first line.
+    :raises BadAnswer: if no status line begins so.
+    """
+    if not start.startswith(_START[: len(start)]):
+        raise no_http(bytes(start))
 
 
 def _check_status_line(line: bytes) -> None:

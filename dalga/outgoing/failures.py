@@ -64,6 +64,9 @@ class Stage(IntEnum):
     CONNECTED = 4
 
 
+#: At most this much of what a server has sent is shown, in octets.
+SHOWN = 60
+
 #: Why a POST was not sent that had a connection.
 CLOSED_BEFORE = Why(ErrorKind.CLOSED, "the connection was closed before the POST, nothing was sent")
 SPOKE_BEFORE = Why(
@@ -96,8 +99,8 @@ def unsendable(what: str) -> PostFailed:
 
 
 def start_of(data: bytes) -> str:
-    """At most 60 bytes of what a server has sent, as one line of the log can show them."""
-    return repr(data[:60])[1:] + ("..." if len(data) > 60 else "")
+    """The start of what a server has sent, as one line of the log can show it."""
+    return repr(data[:SHOWN])[1:] + ("..." if len(data) > SHOWN else "")
 
 
 def no_answer(timeout: float) -> Why:

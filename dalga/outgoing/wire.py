@@ -421,15 +421,23 @@ class Connection(Protocol):
         exchange.answered(answer)
         self._is_answering = False
 
+    def _ended(self, exchange: Exchange, reason: Failure) -> None:
+        """The connection is lost, and with it an exchange, unless its answer ends so."""
+        try:
+            answer = self._reader.end()
+        except BadAnswer as error:
+            exchange.fail(error.why)
+            return
+        if answer is None:
+            exchange.lost(reason, self._reader.has_begun)
+        else:
+            exchange.answered(answer)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._drop_timer is not None and self._drop_timer.active():
             self._drop_timer.cancel()
         self._keeper.lost(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            answer = self._reader.end()
-            if answer is None:
-                exchange.lost(reason, self._reader.has_begun)
-            else:
-                exchange.answered(answer)
+            self._ended(exchange, reason)
         self.closed.callback(None)
