@@ -458,8 +458,9 @@ class FakeStore:
             due = self._due(now, without)[:limit]
             self._tokens += 1
             token = b"%016d" % self._tokens
-            runs = []
+            runs, taken_over = [], 0
             for row in due:
+                leased = row.token is not None
                 if row.override == Override.DELETED:
                     del self.rows[row.id]
                     continue
@@ -477,7 +478,8 @@ class FakeStore:
                     row.due, row.token, row.run = now + lease_of(own), token, row.run or token
                     row.started, row.attempts = row.started or now, row.attempts + 1
                     runs.append(self._taken(row, now, own, was_due, waited))
-            return Claimed(runs, now, full=len(due) == limit)
+                    taken_over += leased
+            return Claimed(runs, now, len(due) == limit, taken_over)
 
         return self._run("claim", limit, work, without)
 

@@ -2557,6 +2557,21 @@ class MetricsTests(SchedulerTestCase):
         self.go(1)
         self.assertEqual(self.value("dalga_leases_lost_total"), 1)
 
+    def test_takeovers(self) -> None:
+        """Runs of an instance that died; a run that is tried again is none."""
+        for number in range(2):
+            key = self.store.insert(f"job{number}")
+            row = self.store.find(key)
+            assert row is not None
+            row.token, row.attempts = b"of another claim", 1
+        self.store.insert("own")
+        self.start()
+        self.assertEqual(self.value("dalga_takeovers_total"), 2)
+        self.endpoint.answer("own", 500)
+        self.go(5)
+        self.assertEqual([run.key.path for run, _ in self.endpoint.posts].count("own"), 2)
+        self.assertEqual(self.value("dalga_takeovers_total"), 2)
+
     def test_instances(self) -> None:
         self.store.heard_of["web2"] = self.store.time
         self.start()

@@ -326,6 +326,21 @@ class ClaimTests(EngineTestCase):
         self.assertEqual((second.scheduled, second.attempt), (first.scheduled, 2))
         self.assertNotEqual(first.token, second.token)
 
+    async def test_taken_over(self) -> None:
+        """A claim says how many leases have ended without a record, however it reads the rows."""
+        store, other = self.open_store(), self.open_store()
+        for unusual in (False, True):
+            if unusual:
+                self.patch(store_runs, "run_from_text", lambda *_: None)
+            self.in_the_past("a", "b", "c")
+            claimed = await store.claim(2, OVER)
+            self.assertEqual((len(claimed.runs), claimed.taken_over), (2, 0))
+            retried = claimed.runs[0]
+            await self.record(store, [(retried, Retry(claimed.now - MINUTE, "500"))])
+            claimed = await other.claim(9, LONG)
+            self.assertEqual((len(claimed.runs), claimed.taken_over), (3, 1))
+            await self.record(other, [(run, Delete()) for run in claimed.runs])
+
     async def test_the_lease_is_counted_from_before_the_claim(self) -> None:
         """P3: the end that the instance goes by is no later than the row's."""
         store = self.open_store()

@@ -256,6 +256,7 @@ class Scheduler:
         left_out, seconds = self._slots.left_out, self._reactor.seconds()
         self._outlook.claimed(claimed, self.running, left_out, seconds)
         self._metrics.claimed("taken" if claimed.runs else "empty", len(claimed.runs))
+        self._metrics.takeovers += claimed.taken_over
         if self._over:
             return  # the claim ended after the stop: its runs are left to their leases
         if self._stopping:

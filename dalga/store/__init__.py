@@ -87,6 +87,8 @@ class Claimed:
     #: Whether there may be more rows that are due: as many were due as the claim asked for, or it
     #: has left out some for the size of their payloads.
     full: bool
+    #: How many of the runs an earlier claim had taken, whose lease has ended without a record.
+    taken_over: int = 0
 
 
 @dataclass(frozen=True, slots=True)

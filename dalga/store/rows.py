@@ -258,10 +258,11 @@ def run_from_text(
     since: float,
     timeout: float,
     timeouts: Mapping[str, float],
-) -> tuple[Run, int] | None:
+) -> tuple[Run, int, bool] | None:
     """
-    The run in a row that a claim has found (`FoundText`), as it is once the claim has taken it; and
-    the row's `extras`. The run is that of a job without details.
+    The run in a row that a claim has found (`FoundText`), as it is once the claim has taken it; the
+    row's `extras`; and whether an earlier claim's lease has ended without a record. The run is that
+    of a job without details.
 
     :param since: from when the lease is counted, in seconds of the steady clock.
     :param timeout: see `timeout_of`, as for `timeouts`.
@@ -271,6 +272,7 @@ def run_from_text(
     try:
         (
             due,
+            leased,
             override,
             disabled,
             standing,
@@ -333,7 +335,7 @@ def run_from_text(
             PLAIN,
             int(version),
         )
-        return run_of_row, 0 if extras == "0" else int(extras)
+        return run_of_row, 0 if extras == "0" else int(extras), leased == "1"
     except (ValueError, InvalidRequest):
         return None
 

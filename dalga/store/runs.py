@@ -110,6 +110,8 @@ class _Claim:
     full: bool = False
     #: The `extras` of the rows that are taken, where they have any, by the ids of the rows.
     extras: dict[int, int] = field(default_factory=dict)
+    #: The ids of rows that an earlier claim had taken, and whose lease has ended.
+    leased: set[int] = field(default_factory=set)
     #: Lines for the log: which rows can't be understood.
     problems: list[str] = field(default_factory=list)
 
@@ -232,7 +234,8 @@ class Runs:
             claim = _Claim(self._token(), rows[0].now, sent, timeout, timeouts)
             claim.full = len(rows) == limit
             runs = self._take_found(cursor, claim, rows)
-            claimed = Claimed(runs, claim.now, claim.full)
+            taken_over = claim.leased and sum(run.row in claim.leased for run in runs)
+            claimed = Claimed(runs, claim.now, claim.full, taken_over or 0)
             return Timed((claimed, claim.problems), claim.now, sent, received)
 
         def report(result: tuple[Claimed, list[str]]) -> Claimed:
@@ -261,7 +264,9 @@ class Runs:
             if read is None:
                 unusual.append(row.id)
                 continue
-            run, extras = read
+            run, extras, leased = read
+            if leased:
+                claim.leased.add(row.id)
             if extras:
                 if not fitting([weight_of(extras, DELIVERY)], DETAILS, claim.weight):
                     claim.full = True
@@ -315,6 +320,7 @@ class Runs:
         runs |= {id: found[id] for id, row in due.items() if row.token == claim.token}
         claim.extras = {id: extras for id, extras in claim.extras.items() if id in runs}
         left = [due[id] for id in ids if id in due and id not in runs]
+        claim.leased.update(row.id for row in left if row.token is not None)
         some = fitting([weight_of(row.extras, DELIVERY) for row in left], DETAILS, claim.weight)
         claim.full = claim.full or some < len(left)
         groups: defaultdict[float, list[int]] = defaultdict(list)

@@ -71,12 +71,14 @@ class FoundText(NamedTuple):
     Each field is a column, or an expression of its name. The text of a job that runs each minute,
     and has no options (its lines in columns here)::
 
-        2026-03-01 09:00:00.000000    0    0    0    0    0    7    1772355180000000    0    5
+        2026-03-01 09:00:00.000000    0    0    0    0    0    0    7    1772355180000000    0    5
         2026-03-01 09:00:00.000000    2026-03-01 08:53:00.000000    NULL    NULL
         60    UTC    (an empty line)    reports    daily
     """
 
     due: str
+    #: Whether an earlier claim has left its token: 0 or 1.
+    leased: str
     override: str
     disabled: str
     standing: str

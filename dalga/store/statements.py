@@ -716,6 +716,7 @@ class Statements:
         dialect = self._dialect
         texts = FoundText(
             due="due",
+            leased="(token IS NOT NULL)",
             override=dialect.whole("override"),
             disabled=dialect.whole("disabled"),
             standing=dialect.whole("standing"),
