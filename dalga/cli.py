@@ -23,7 +23,7 @@ from twisted.python.usage import UsageError
 from dalga import __version__
 from dalga.config.load import load_config
 from dalga.config.sections import Config, LogFormat, SQLiteConfig
-from dalga.destination import of_twistd, standard_output
+from dalga.destination import of_twistd, standard_output, text_to_syslog
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.lines import JsonLines, TextLines
 from dalga.log import Form, log_from
@@ -122,6 +122,8 @@ def makeService(options: Options) -> IService:
     except StartupError as error:
         sys.exit(f"dalga: {error}")
     service.observer = observer
+    if observer is None:
+        service.twistds = text_to_syslog(options.parent or {})
     _take_signals(service, reactor)
     return service
 

@@ -16,6 +16,8 @@ class Daemon(Service):
 
     #: By what the process logs; None for an observer of twistd's own.
     observer: LineObserver | None = None
+    #: An observer of twistd's that is made here; None where twistd makes it.
+    twistds: ILogObserver | None = None
 
     def setServiceParent(self, parent: object) -> None:
         """
@@ -23,8 +25,9 @@ class Daemon(Service):
         that the application has.
         """
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
-        if self.observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.observer)
+        observer = self.observer or self.twistds
+        if observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, observer)
 
     def hang_up(self, stop: Callable[[], None]) -> None:
         """

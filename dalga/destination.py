@@ -3,6 +3,7 @@ Where the lines of the log go: the standard output, or a file that is rotated as
 
     standard_output    of the dalga command
     of_twistd          where twistd would write them, by twistd's own options
+    text_to_syslog     the same for syslog, by an observer of twistd's
     to_function        where a function writes them, such as to another process
 
 twistd's own observer of syslog takes text alone. Where the lines are JSON, an observer of ours
@@ -17,14 +18,24 @@ import sys
 import syslog
 from collections.abc import Callable, Mapping
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, cast
 
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogFilterPredicate,
+    ILogObserver,
+    LegacyLogObserverWrapper,
+    LogEvent,
+    PredicateResult,
+)
 from twisted.python.logfile import LogFile
+from twisted.python.syslog import SyslogObserver
 from twisted.python.threadable import isInIOThread
+from zope.interface import implementer
 
 from dalga.errors import StartupError
 from dalga.lines import JsonLines
-from dalga.log import Form, LineObserver
+from dalga.log import Form, LineObserver, is_left_out, leaves_out
 
 #: syslog's priority of a line, by its level.
 _PRIORITIES = {
@@ -69,6 +80,24 @@ def of_twistd(options: Mapping[str, Any], reactor: Any, form: Form) -> LineObser
     if options["nodaemon"] and path in (None, "", "-"):
         return standard_output(reactor, form)
     return None if path == "-" else _file(path or "twistd.log", reactor, form)
+
+
+def text_to_syslog(options: Mapping[str, Any]) -> ILogObserver | None:
+    """
+    twistd's observer for `--syslog`, without what is left out (`dalga.log.log_from`). None where
+    twistd's own does as well.
+
+    :param options: twistd's own.
+    """
+    if not options.get("syslog") or not leaves_out():
+        return None
+    observer = LegacyLogObserverWrapper(cast(Any, SyslogObserver(options["prefix"]).emit))
+
+    @implementer(ILogFilterPredicate)
+    def choose(event: LogEvent) -> Any:
+        return PredicateResult.no if is_left_out(event) else PredicateResult.maybe
+
+    return FilteringLogObserver(observer, [choose])
 
 
 def to_function(write: Callable[[str], object], reactor: Any, form: Form) -> LineObserver:

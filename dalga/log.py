@@ -69,6 +69,11 @@ def log_from(level: str) -> None:
         _left_out.update(order[:first])
 
 
+def leaves_out() -> bool:
+    """Whether there are events of others that are not logged."""
+    return bool(_left_out)
+
+
 def is_left_out(event: LogEvent) -> bool:
     """Whether an event of others than Dalga, whose loggers choose themselves, is not logged."""
     return event.get("log_level") in _left_out

@@ -359,6 +359,16 @@ syslog.openlog = lambda *given: os.write(1, f"{given[0]} opened\\n".encode())
             said = done.stdout.replace("mark\n", "").replace("printed\n", "")
             levels = re.findall(r"(?m)^\S+T\S+ \[\S+#(\w+)\]", said)
             self.assertEqual(levels, ["warn", "critical"], said)
+        fake = (
+            "import syslog\nsyslog.syslog = lambda *given: os.write(1, b'%a\\n' % (given[-1],))\n"
+        )
+        quiet = script.replace("import os, sys", f"import os, sys\n{fake}", 1)
+        done = self.twistd(quiet, "--syslog", DALGA_LOG_LEVEL="warn")
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done)
+        quietly = [line for line in done.stdout.splitlines() if line != "mark"]
+        self.assertEqual(quietly[:2], ["'[-] two'", "'[-] \\tlines'"])
+        self.assertIn("ZeroDivisionError", quietly[-1])
+        self.assertFalse([line for line in quietly if "Server Shut Down" in line or "1: g" in line])
         later = script + "reactor.callWhenRunning(logger('dalga.test').debug, 'detail')\n"
         done = self.run_with(
             later,
