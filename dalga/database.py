@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from dalga.config.sections import MySQLConfig, SQLiteConfig
 from dalga.metrics import Metrics
+from dalga.model.alert import NO_TARGETS, Targets
 from dalga.model.delivery import MAX_PAYLOAD
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
@@ -86,6 +87,7 @@ def build_store(
     random: Random,
     dialect: Dialect | None = None,
     metrics: Metrics | None = None,
+    targets: Targets = NO_TARGETS,
 ) -> JobsTable:
     """
     Build the store that the configuration asks for. It is not open yet.
@@ -94,6 +96,7 @@ def build_store(
         ``seconds``.
     :param dialect: the `dialect_of` the configuration, if it is there already.
     :param metrics: counts the transactions; None if nobody looks.
+    :param targets: where alerts are sent.
     """
     counting = metrics or Metrics()
     if dialect is None:
@@ -109,11 +112,11 @@ def build_store(
         # SQLite.
         only = lane(dialect, 1)
         guard = FileGuard(os.path.abspath(database.path))
-        return JobsTable(dialect, clock, only, only.for_the_api(), guard)
+        return JobsTable(dialect, clock, only, only.for_the_api(), guard, targets=targets)
     threads = lanes(database.max_open_conns)
     runs = lane(dialect, threads.runs)
     api = lane(dialect, threads.api) if threads.api else runs.for_the_api()
-    return JobsTable(dialect, clock, runs, api)
+    return JobsTable(dialect, clock, runs, api, targets=targets)
 
 
 def server(database: MySQLConfig, workers: int = 1, max_payload: int = MAX_PAYLOAD) -> MySQL:

@@ -32,7 +32,7 @@ from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, times
 from dalga.model.state import State, state_of
 from dalga.model.why import Here, Lag, Why, why
 from dalga.model.zone import Occurrence, Zone
-from dalga.store import PIECE, Made, Page, Store, Tally
+from dalga.store import PIECE, KeptAlert, Made, Page, Store, Tally
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -210,6 +210,14 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached.
         """
         return await self._shielded(self._store.page(query))
+
+    async def alerts(self, limit: int) -> list[KeptAlert]:
+        """
+        See `Outbox.newest`.
+
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.outbox.newest(limit))
 
     async def trigger(self, key: RawKey) -> Job:
         """

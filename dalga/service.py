@@ -36,12 +36,15 @@ from dalga.config.sections import (
     AlertsConfig,
     Config,
     EndpointConfig,
+    Format,
     HistoryConfig,
     MySQLConfig,
     SQLiteConfig,
 )
+from dalga.config.targets import ALERTS
 from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
+from dalga.dispatch.alerts import Alerting, Target
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
 from dalga.health import Health
@@ -49,11 +52,13 @@ from dalga.listening import BACKLOG, listen
 from dalga.log import logger
 from dalga.metrics import Metrics, Values
 from dalga.model.address import as_in_url
+from dalga.model.alert import Targets
 from dalga.model.run import RunPolicy
 from dalga.operations import Operations
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.endpoints import Endpoints
 from dalga.outgoing.trust import Trust
+from dalga.outgoing.webhook import Webhook
 from dalga.privileges import STAYS, User, acting_as
 from dalga.sharing import SharedNumbers
 from dalga.store.clock import steady_seconds
@@ -118,6 +123,8 @@ class Settings:
     history: HistoryConfig
     #: ``[alerts]``.
     alerts: AlertsConfig
+    #: The CAs that may have signed the certificates of targets of alerts.
+    alert_trust: Trust
     #: The targets of alerts by their names, the default one first, if there is one.
     targets: Mapping[str, AlertsConfig]
     #: See `Config.notes` and `Config.links`.
@@ -154,6 +161,7 @@ def settings_of(config: Config) -> Settings:
         max_payload=jobs.max_payload,
         history=config.history,
         alerts=config.alerts,
+        alert_trust=Trust("", ALERTS),
         targets=config.targets,
         notes=config.notes,
         links=config.links,
@@ -169,6 +177,21 @@ class Parts(NamedTuple):
     health: Health
     site: ApiSite
     ports: list[IListeningPort]
+    webhooks: Webhooks
+
+
+class Webhooks(NamedTuple):
+    """Where alerts and signs of life are POSTed to."""
+
+    #: By the names of the targets.
+    targets: Mapping[str, Webhook]
+    monitor: Webhook | None
+
+    async def close(self) -> None:
+        """See `Webhook.close`."""
+        monitors = [] if self.monitor is None else [self.monitor]
+        for webhook in (*self.targets.values(), *monitors):
+            await webhook.close()
 
 
 def build(
@@ -182,6 +205,8 @@ def build(
     :param place: which worker this instance is; None if it is the only one of its daemon.
     """
     random = SystemRandom()
+    fixed.store.called(instance)
+    webhooks = build_webhooks(reactor, settings)
     slots = settings.pace.slots
 
     def in_thread(work: Callable[[], T]) -> Deferred[T]:
@@ -202,6 +227,7 @@ def build(
         random=random,
         instance=instance,
         metrics=fixed.metrics,
+        alerting=alerting_of(settings, webhooks),
     )
     operations = Operations(
         store=fixed.store,
@@ -242,7 +268,36 @@ def build(
         reactor.adoptStreamPort(listener.fileno(), listener.family, site)
         for listener in fixed.listeners
     ]
-    return Parts(endpoints, scheduler, operations, health, site, ports)
+    return Parts(endpoints, scheduler, operations, health, site, ports, webhooks)
+
+
+def build_webhooks(reactor: Any, settings: Settings) -> Webhooks:
+    """Build what alerts and signs of life are POSTed with."""
+    alerts = settings.alerts
+    trust = settings.alert_trust
+    monitor = None
+    if alerts.heartbeat_url:
+        monitor = Webhook(reactor, alerts.heartbeat_url, alerts.heartbeat_authorization, trust)
+    targets = {
+        name: Webhook(reactor, each.url, each.authorization, trust)
+        for name, each in settings.targets.items()
+    }
+    return Webhooks(targets, monitor)
+
+
+def alerting_of(settings: Settings, webhooks: Webhooks) -> Alerting:
+    """Where the scheduler sends alerts."""
+    targets = {
+        name: Target(webhook, settings.targets[name].format is Format.SLACK)
+        for name, webhook in webhooks.targets.items()
+    }
+    return Alerting(targets, webhooks.monitor)
+
+
+def targets_of(config: Config) -> Targets:
+    """Which alerts go where."""
+    of_endpoints = {name: each.alerts for name, each in config.endpoints.items() if each.alerts}
+    return Targets(tuple(config.targets), of_endpoints)
 
 
 def build_endpoint(
@@ -381,6 +436,7 @@ class DalgaService(Daemon):
             self._parts.health.close()
             await self._parts.scheduler.depart()
             await self._parts.endpoints.close()
+            await self._parts.webhooks.close()
         finally:
             await self._fixed.store.close()
         log.info("stopped")
@@ -521,7 +577,9 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
     def make_worker(reactor: Any, membership: Membership) -> DalgaService:
         reactor.seconds = steady_seconds
         metrics = Metrics(config.metrics.paths)
-        store = build_store(config.database, reactor, SystemRandom(), dialect, metrics)
+        store = build_store(
+            config.database, reactor, SystemRandom(), dialect, metrics, targets_of(config)
+        )
         store.open()
         own = replace(fixed, store=store, metrics=metrics, shared=shared)
         return DalgaService(reactor, own, settings, membership)
@@ -553,7 +611,9 @@ def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[F
     zones = use_newest()
     settings = settings_of(config)
     metrics = Metrics(config.metrics.paths)
-    store = build_store(config.database, reactor, SystemRandom(), dialect, metrics)
+    store = build_store(
+        config.database, reactor, SystemRandom(), dialect, metrics, targets_of(config)
+    )
     listeners = listen(config.listen.host, config.listen.port)
     try:
         with acting_as(user), said_if_slow(store.where()):

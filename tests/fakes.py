@@ -7,7 +7,7 @@ and wants the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
+from dalga.model.alert import Alert, Targets
 from dalga.model.answers import Meaning
 from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Disabling, Notes
 from dalga.model.idempotency import Idempotency
@@ -44,7 +45,21 @@ from dalga.model.run import (
 )
 from dalga.model.schedule import Every, Once, Schedule
 from dalga.model.setback import Reach, corrected
-from dalga.store import PIECE, Change, Claimed, Counts, Due, Dues, Made, Page, Recorded
+from dalga.store import (
+    PIECE,
+    Change,
+    Claimed,
+    Counts,
+    Due,
+    Dues,
+    KeptAlert,
+    Made,
+    Page,
+    Parcel,
+    Recorded,
+    Settled,
+    Watch,
+)
 from dalga.store.clock import DatabaseClock
 from dalga.store.rows import WAITED, Override, version_at
 from dalga.store.schema import ALIVE
@@ -100,6 +115,62 @@ def noting(events: list[Any]) -> ILogObserver:
     return cast(ILogObserver, events.append)
 
 
+class FakeOutbox:
+    """
+    `dalga.store.Outbox` in memory: what is put into `waiting` is to be sent.
+
+    :param now: gives the database's time.
+    """
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self.targets = Targets()
+        self.written = 0
+        self.waiting: list[Parcel] = []
+        self.settled: list[Settled] = []
+        self.incidents: dict[str, datetime] = {}
+        self.alerts: list[Alert] = []
+        self.lag = timedelta()
+        self.looks = 0
+        #: How many silent jobs, and old alerts, each call finds.
+        self.silent: list[int] = []
+        self.old: list[int] = []
+
+    def claim(self, limit: int) -> Deferred[list[Parcel]]:
+        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return succeed(taken)
+
+    def settle(self, settled: Sequence[Settled]) -> Deferred[None]:
+        self.settled += settled
+        return succeed(None)
+
+    def watch(self) -> Deferred[Watch]:
+        self.looks += 1
+        return succeed(Watch(self._now(), dict(self.incidents), self.lag, len(self.waiting)))
+
+    def begin(self, name: str, alert: Alert) -> Deferred[bool]:
+        if name in self.incidents:
+            return succeed(False)
+        self.incidents[name] = alert.since or self._now()
+        self.alerts.append(alert)
+        return succeed(True)
+
+    def end(self, name: str, alert: Alert) -> Deferred[bool]:
+        if name not in self.incidents:
+            return succeed(False)
+        self.alerts.append(alert._replace(since=self.incidents.pop(name)))
+        return succeed(True)
+
+    def silences(self) -> Deferred[int]:
+        return succeed(self.silent.pop(0) if self.silent else 0)
+
+    def newest(self, limit: int) -> Deferred[list[KeptAlert]]:
+        return succeed([])
+
+    def forget(self, limit: int) -> Deferred[int]:
+        return succeed(self.old.pop(0) if self.old else 0)
+
+
 class FakeStore:
     """
     `dalga.store.Store` over a dict.
@@ -133,6 +204,7 @@ class FakeStore:
         self._seconds = seconds
         self._tokens = 0
         self._last_row = 0
+        self.outbox = FakeOutbox(lambda: self.time)
         self._read_clock()
 
     @property

@@ -110,6 +110,14 @@ class ContentTests(SynchronousTestCase):
             "13 more alerts of the endpoint billing: 12 job.failing, 1 job.removed. "
             "p/0, p/1, p/2, p/3, p/4, p/5, p/6, p/7, p/8, p/9 and others.",
         )
+        more = summary(
+            NOW,
+            "billing",
+            [("job.removed", jobs[1])],
+            json.loads(content(alert, "0a", "web-1")),
+        )
+        self.assertEqual(more.counts, {"job.failing": 12, "job.removed": 2})
+        self.assertEqual(more.jobs, alert.jobs)
         few = summary(NOW, None, [("scheduler.lagging", None)])
         self.assertEqual(message(few), "1 more alerts: 1 scheduler.lagging.")
 

@@ -50,12 +50,13 @@ OUTGOING = (
     *("wire", "pool", "client", "endpoint", "endpoints", "webhook"),
 )
 DISPATCH = (
-    *("agenda", "lead", "claimsize", "shares", "sums", "waiting", "outlook", "outages", "loglines"),
-    *("elsewhere", "query", "recorder", "posts", "slots", "gauges", "upkeep", "scheduler"),
+    *("agenda", "lead", "claimsize", "shares", "sums", "pulse", "waiting", "outlook", "outages"),
+    *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "gauges", "upkeep"),
+    *("alerts", "scheduler"),
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),
-    *("presentation", "runs", "request", "api", "server"),
+    *("presentation", "runs", "alerts", "request", "api", "server"),
 )
 FOLDERS = {
     "model": MODEL,
@@ -77,6 +78,7 @@ PURE = (
     "dispatch.shares",
     "dispatch.sums",
     "dispatch.waiting",
+    "dispatch.pulse",
     "allowed",
     "web.bodies",
     "web.head",

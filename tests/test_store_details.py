@@ -61,8 +61,8 @@ from dalga.store import puts as puts_room
 from dalga.store import runs as store_runs
 from dalga.store.details import DetailRows
 from dalga.store.extras import (
+    BESIDE,
     DELIVERY,
-    DETAILED,
     NOTES,
     TAGGED,
     DetailsRow,
@@ -135,7 +135,7 @@ class ExtrasTests(SynchronousTestCase):
             self.assertEqual((extras & 255, weight_of(extras)), (bits, weight), name)
             self.assertEqual(has_details(job), bool(bits), name)
         self.assertEqual(weight_of(b"many"), 0)
-        self.assertEqual(kinds_of(b"many"), DETAILED | TAGGED)
+        self.assertEqual(kinds_of(b"many"), BESIDE)
         self.assertEqual(kinds_of(5 << 8 | NOTES), NOTES)
         self.assertEqual(weight_of(5 << 8 | NOTES, DELIVERY), 0)
 

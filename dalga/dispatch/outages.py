@@ -19,6 +19,7 @@ log = logger(__name__)
 # The kinds of queries, as the log names them.
 CLAIM, SCAN, RECORD, HEARTBEAT = "a claim", "a scan", "a record", "a heartbeat"
 CORRECTION, CLEANING = "a correction", "a removal of old keys"
+ALERTS, LOOK, SIGN_OF_LIFE = "the sending of alerts", "a look for alerts", "a sign of life"
 
 #: Programming mistakes that are remembered, at most. The traceback of a remembered mistake is not
 #: logged again.

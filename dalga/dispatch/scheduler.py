@@ -28,6 +28,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from dalga.dispatch.alerts import NO_ALERTING, Alerting, Alerts
 from dalga.dispatch.elsewhere import Elsewhere
 from dalga.dispatch.gauges import show
 from dalga.dispatch.loglines import log_recorded
@@ -48,6 +49,10 @@ from dalga.store import Claimed, Dues, Recorded, Store
 
 #: Due times that one scan reads, at most.
 SCAN_LIMIT = 1_000
+
+#: There are signs of life if the last scan succeeded no longer ago than this (seconds), beyond the
+#: time from one scan to the next.
+SCANNED_LATELY = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Scheduler:
     :param random: for jitter.
     :param instance: what this instance calls itself.
     :param metrics: counts what the scheduler does, and shows what it has in hand.
+    :param alerting: where alerts are sent.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class Scheduler:
         instance: str = "",
         *,
         metrics: Metrics,
+        alerting: Alerting = NO_ALERTING,
     ) -> None:
         self._reactor = reactor
         self._store = store
@@ -117,11 +124,30 @@ class Scheduler:
             self._scan_soon,
             self._changed,
         )
+        self._alerts = Alerts(
+            reactor,
+            store,
+            outages,
+            random,
+            alerting,
+            instance,
+            metrics.numbers,
+            self._works,
+            lambda: outlook.more,
+            metrics,
+            self._changed,
+        )
         self._claims = Query(
             CLAIM, outages, self._claim_when, self._claim, self._take_in, self._claim_ended
         )
         scans = Query(SCAN, outages, self._scan_when, self._scan, self._look_at, self._changed)
-        self._queries: tuple[Query[Any], ...] = (self._claims, scans, *self._upkeep.queries)
+        self._queries: tuple[Query[Any], ...] = (
+            *(self._claims, scans),
+            *self._upkeep.queries,
+            *self._alerts.queries,
+        )
+        #: When the last scan succeeded, in seconds of the reactor's clock.
+        self._scanned = reactor.seconds()
         self._metrics = metrics
         show(metrics, store.clock, self._slots, recorder, outlook)
         #: Calls `_wake`.
@@ -167,7 +193,11 @@ class Scheduler:
         return self.running + self._recorder.abandon()
 
     async def depart(self) -> None:
-        """After `drain`: leave the instance table, unless the database is away."""
+        """
+        After `drain`: cut off the alerts that are being sent, and leave the instance table, unless
+        the database is away.
+        """
+        await self._alerts.close()
         await self._upkeep.depart()
 
     @property
@@ -183,6 +213,12 @@ class Scheduler:
         """This instance has written a job that is due at this time: claim it in time."""
         self._outlook.note(due, self._store.clock.now())
         self._claim_sooner()
+
+    def _works(self) -> bool:
+        """Whether claims and records work: what signs of life say."""
+        now = self._reactor.seconds()
+        is_away = self._outages.away or self._recorder.held_up
+        return not is_away and now - self._scanned <= SCANNED_LATELY + self._pace.scan
 
     # The timer
 
@@ -265,6 +301,7 @@ class Scheduler:
             self._slots.add(claimed.runs)
 
     def _claim_ended(self) -> None:
+        self._alerts.recorded()
         if not self._claims.succeeded:
             self._metrics.claimed("failed")
         self._outlook.claim_ended(self._claims.succeeded, self._store.clock.now())
@@ -287,6 +324,7 @@ class Scheduler:
         return self._store.due_within(within, SCAN_LIMIT, without)
 
     def _look_at(self, dues: Dues) -> None:
+        self._scanned = self._reactor.seconds()
         self._outlook.scanned(dues, self._store.clock.now(), self._reactor.seconds())
 
     # Record
@@ -295,6 +333,7 @@ class Scheduler:
         """The recorder has written a batch. The log tells which ends it wrote otherwise."""
         self._outlook.recorded(recorded, self._store.clock.now())
         self._upkeep.recorded(recorded)
+        self._alerts.recorded()
         self._metrics.leases_lost += len(recorded.lost)
         log_recorded(recorded)
         self._slots.records_written()

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dalga.model.address import DEFAULT_TARGET, NO_TARGET
@@ -176,19 +177,27 @@ def _escaped(text: str) -> str:
 
 
 def summary(
-    at: datetime, endpoint: str | None, alerts: Iterable[tuple[str, RawKey | None]]
+    at: datetime,
+    endpoint: str | None,
+    alerts: Iterable[tuple[str, RawKey | None]],
+    before: Mapping[str, Any] = MappingProxyType({}),
 ) -> Alert:
     """
     The alert that stands for others.
 
     :param alerts: the event of each, and its job.
+    :param before: the members of a summary that is to stand for these as well.
     """
     counts: dict[str, int] = {}
+    if isinstance(known := before.get("counts"), dict):
+        counts.update(known)
     jobs: dict[RawKey, None] = {}
-    for event, job in alerts:
+    for job in before.get("jobs") or ():
+        jobs[RawKey(str(job["path"]), str(job["body"]))] = None
+    for event, key in alerts:
         counts[event] = counts.get(event, 0) + 1
-        if job is not None and len(jobs) < NAMED:
-            jobs[job] = None
+        if key is not None and len(jobs) < NAMED:
+            jobs[key] = None
     return Alert(Event.SUMMARY, at, endpoint=endpoint, counts=counts, jobs=tuple(jobs))
 
 
@@ -217,3 +226,7 @@ class Targets:
         name = DEFAULT_TARGET if endpoint is None else self.of_endpoints.get(endpoint)
         name = name or DEFAULT_TARGET
         return name if name in self.names else None
+
+
+#: Alerts are sent nowhere.
+NO_TARGETS = Targets()

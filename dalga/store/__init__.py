@@ -7,14 +7,16 @@ this room. All instants are the database's time (P8), as aware UTC datetimes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
+from dalga.model.alert import Alert, Targets
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
@@ -158,6 +160,119 @@ class Recorded:
         self.postponed.extend(other.postponed)
 
 
+class Parcel(NamedTuple):
+    """An alert that this instance is to send, under a lease."""
+
+    id: bytes
+    token: bytes
+    #: The name of its target.
+    target: str
+    #: Its JSON.
+    content: str
+    #: How many attempts it had, this one included.
+    attempt: int
+    #: For how long it is sent again if it does not arrive.
+    lasts: timedelta
+
+
+class Settled(NamedTuple):
+    """What came of the attempt to send an alert."""
+
+    parcel: Parcel
+    #: When it is sent again, from now on; None if it is over.
+    again: timedelta | None
+    #: Why it did not arrive; None if it did.
+    error: str | None
+
+
+class Watch(NamedTuple):
+    """What there is to be told of, but for jobs."""
+
+    now: datetime
+    #: The incidents that are open, and since when.
+    incidents: Mapping[str, datetime]
+    #: For how long the job has been due that is due first.
+    lag: timedelta
+    #: How many alerts wait to be sent, up to 1,000.
+    pending: int
+
+
+class AlertState(StrEnum):
+    """What became of an alert."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    #: Another one stands for it.
+    SUMMARIZED = "summarized"
+    #: It did not arrive in a day.
+    GIVEN_UP = "given_up"
+
+
+class KeptAlert(NamedTuple):
+    """An alert, for people to see."""
+
+    #: Its JSON.
+    members: dict[str, Any]
+    target: str
+    state: AlertState
+    #: How often it was sent, and when last.
+    attempts: int
+    sent: datetime | None
+    #: Why the last attempt failed, or which alert stands for it.
+    error: str | None
+
+
+class Outbox(Protocol):
+    """
+    The alerts that wait to be sent, and what there is to be told of. Alerts about jobs are written
+    by `Store.record` and `Store.claim`. Each method may fail with `StoreUnavailable`.
+    """
+
+    @property
+    def targets(self) -> Targets:
+        """Where this instance sends alerts. Others are left to other instances."""
+
+    @property
+    def written(self) -> int:
+        """How many alerts this instance has written, or a few more."""
+
+    def claim(self, limit: int) -> Deferred[list[Parcel]]:
+        """Take up to `limit` due alerts, each under a lease of a minute."""
+
+    def settle(self, settled: Sequence[Settled]) -> Deferred[None]:
+        """Write what came of alerts that were claimed, unless their lease was over."""
+
+    def watch(self) -> Deferred[Watch]:
+        """Look at what there is to be told of."""
+
+    def begin(self, name: str, alert: Alert) -> Deferred[bool]:
+        """
+        Begin an incident, and write its alert, unless the incident is open.
+
+        :return: whether this call has begun it.
+        """
+
+    def end(self, name: str, alert: Alert) -> Deferred[bool]:
+        """
+        End an incident that is open, and write an alert, with the time since when it was.
+
+        :return: whether this call has ended it.
+        """
+
+    def silences(self) -> Deferred[int]:
+        """
+        Look at some of the jobs that had no success for too long, and write their alerts.
+
+        :return: how many there were. If they are `dalga.store.alerts.SILENCES`, there may be more.
+        """
+
+    def newest(self, limit: int) -> Deferred[list[KeptAlert]]:
+        """The newest alerts, the newest one first."""
+
+    def forget(self, limit: int) -> Deferred[int]:
+        """Remove up to `limit` old alerts; gives how many were found."""
+
+
 #: A row's due time and id. `Store.correct` goes through the rows in this order.
 Due = tuple[datetime, int]
 
@@ -173,6 +288,10 @@ class Store(Protocol):
 
     #: The database's time, estimated between two transactions.
     clock: DatabaseClock
+
+    @property
+    def outbox(self) -> Outbox:
+        """The alerts."""
 
     def open(self) -> None:
         """

@@ -17,7 +17,7 @@ from dalga.model.key import RawKey
 from dalga.model.schedule import timestamp
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.extras import DETAILED, TAGGED
+from dalga.store.extras import BESIDE
 from dalga.store.keyed import KeyedRows
 from dalga.store.statements import Statements
 from dalga.store.transactions import Conflict
@@ -83,7 +83,7 @@ class Changes:
         for row in self._sql.find.fetch(cursor, **where):
             if not self._sql.delete_idle_row.execute(cursor, id=row.id, now=at):
                 raise Conflict("claimed or released between two statements")
-            self._details.remove(cursor, [row.id], DETAILED | TAGGED)
+            self._details.remove(cursor, [row.id], BESIDE)
 
 
 def _check_until(job: Job) -> None:

@@ -22,6 +22,7 @@ from dalga.model.key import RawKey
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import (
     DETAILED,
+    EXPECTED,
     NO_DETAILS,
     STALE,
     TAGGED,
@@ -167,6 +168,8 @@ class DetailRows:
             self._sql.delete_details.execute(cursor, ids)
         if ids and extras & TAGGED:
             self._sql.delete_tags.execute(cursor, ids)
+        if ids and extras & EXPECTED:
+            self._sql.delete_expected.execute(cursor, ids)
 
     def _write_details(self, cursor: Cursor, written: Iterable[Written]) -> None:
         rows = [

@@ -36,6 +36,9 @@ EXPECTED = 32
 #: The job has a row of details.
 DETAILED = DELIVERY | NOTES
 
+#: The job has rows in the tables of details, of tags, or of expected jobs.
+BESIDE = DETAILED | TAGGED | EXPECTED
+
 #: From this bit up ``extras`` has the weight, in KiB.
 _WEIGHT = 8
 
@@ -86,6 +89,8 @@ def details_text(terms: Terms) -> DetailsText | None:
 
 def has_details(terms: Terms) -> bool:
     """Whether a job has anything in other tables."""
+    if terms.options.expect_within is not None:
+        return True
     if terms.delivery is PLAIN and terms.notes is NO_NOTES:
         return False
     return terms.delivery != PLAIN or terms.notes != NO_NOTES
@@ -97,14 +102,16 @@ def extras_of(terms: Terms, text: DetailsText | None) -> int:
 
     :param text: the job's `details_text`.
     """
+    expected = EXPECTED if terms.options.expect_within is not None else 0
     if text is None:
-        return 0
+        return expected
     octets = len(text.members.encode()) + len(text.payload or b"")
     return (
         -(-octets // 1024) << _WEIGHT
         | (DELIVERY if terms.delivery != PLAIN else 0)
         | (NOTES if terms.notes != NO_NOTES else 0)
         | (TAGGED if terms.notes.tags else 0)
+        | expected
     )
 
 
@@ -128,8 +135,8 @@ def weight_of(extras: object, bits: int = DETAILED) -> int:
 def kinds_of(extras: object) -> int:
     """Which rows there may be in other tables of a job: those bits of its `extras`."""
     if not isinstance(extras, int):
-        return DETAILED | TAGGED
-    return extras & (DETAILED | TAGGED)
+        return BESIDE
+    return extras & BESIDE
 
 
 def fitting(weights: Iterable[int], most: int, so_far: int = 0) -> int:

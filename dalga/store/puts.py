@@ -20,6 +20,7 @@ from dalga.model.patch import replanned
 from dalga.model.plan import Plan, ScheduleRequest, amended, as_it_was, plan
 from dalga.model.precondition import Precondition
 from dalga.store import Change
+from dalga.store.alerts import AlertRows
 from dalga.store.details import READ_AT_ONCE, DetailRows, Written
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import (
@@ -148,21 +149,40 @@ class _Todo(NamedTuple):
             group.pop(key, None)
 
     @property
+    def as_expected(self) -> set[JobKey]:
+        """Jobs that keep their runs, and whose next success is awaited as before."""
+        return {
+            key
+            for key, terms in self.terms.items()
+            if isinstance(job := self.found[key].job, Job)
+            and job.options.expect_within == terms.options.expect_within
+        }
+
+    @property
     def written(self) -> dict[JobKey, Plan]:
         """All jobs that are written."""
         return {**self.plans, **self.added, **self.over, **self.terms}
 
 
 class Puts:
-    """:param rows: of the jobs that are there."""
+    """
+    :param rows: of the jobs that are there.
+    :param alerts: for jobs that are expected to succeed now and then.
+    """
 
     def __init__(
-        self, dialect: Dialect, sql: Statements, rows: KeyedRows, details: DetailRows
+        self,
+        dialect: Dialect,
+        sql: Statements,
+        rows: KeyedRows,
+        details: DetailRows,
+        alerts: AlertRows,
     ) -> None:
         self._dialect = dialect
         self._sql = sql
         self._rows = rows
         self._details = details
+        self._alerts = alerts
 
     def write(
         self, cursor: Cursor, now: datetime, puts: list[Put]
@@ -201,7 +221,7 @@ class Puts:
         for key in todo.disabled.intersection(todo.over):
             self._rows.disable(cursor, key, now)
         written = todo.written
-        results |= self.settle(cursor, written, todo.added, now)
+        results |= self.settle(cursor, written, todo.added, now, todo.as_expected)
         for put in puts:
             # A PUT that keeps what is there keeps what was added meanwhile.
             if put.key not in results and put.if_exists is IfExists.KEEP and not put.precondition:
@@ -212,12 +232,18 @@ class Puts:
         return [results[put.key] for put in puts]
 
     def settle(
-        self, cursor: Cursor, plans: Mapping[JobKey, Plan], added: Collection[JobKey], now: datetime
+        self,
+        cursor: Cursor,
+        plans: Mapping[JobKey, Plan],
+        added: Collection[JobKey],
+        now: datetime,
+        as_expected: Collection[JobKey] = (),
     ) -> dict[JobKey, Job]:
         """
         Write what jobs have in other tables, once their rows are written.
 
         :param added: those jobs that were written only if there was no other one.
+        :param as_expected: those whose next success is awaited as before.
         :return: all jobs, as they stand now, but for those of `added` that somebody else has added.
         """
         rows = dict(self._rows.select(cursor, self._sql.get, plans))
@@ -226,6 +252,12 @@ class Puts:
                 del rows[key]
         some = [Written(key, row, plans[key]) for key, row in rows.items() if row.extras]
         self._details.settle(cursor, some)
+        expected = [
+            (each.row.id, each.key, within)
+            for each in some
+            if (within := each.terms.options.expect_within) and each.key not in as_expected
+        ]
+        self._alerts.expect(cursor, now, expected)
         jobs = {}
         for key, row in rows.items():
             beside = Details(plans[key].delivery, plans[key].notes)

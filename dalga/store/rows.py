@@ -343,7 +343,7 @@ def run_from_text(
 def lease_from_text(row: TextRow) -> LeaseRow | None:
     """What the row of a run that has ended holds (`LeaseText`). None if anything is unusual."""
     try:
-        override, token, disabled, version, extras, options = row.columns.split(
+        override, token, disabled, version, extras, streak, alerted, options = row.columns.split(
             b"\n", len(LeaseText._fields) - 1
         )
         if token == b"NULL":
@@ -360,6 +360,8 @@ def lease_from_text(row: TextRow) -> LeaseRow | None:
             options,
             int(version),
             0 if extras == b"0" else int(extras),
+            0 if streak == b"0" else int(streak),
+            0 if alerted == b"0" else int(alerted),
         )
     except ValueError:
         return None

@@ -41,6 +41,7 @@ from dalga.model.run import (
 )
 from dalga.model.setback import Reach, corrected
 from dalga.store import Claimed, Due, Dues, Recorded
+from dalga.store.alerts import AlertRows, Noted, is_expected
 from dalga.store.clock import DatabaseClock
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
@@ -80,6 +81,9 @@ from dalga.store.statements import (
 from dalga.store.transactions import Call, Conflict, Timed, Transactions
 
 log = logger(__name__)
+
+#: To look up a member of an enum takes a call of Python, and each run would do so.
+_SUCCEED = Meaning.SUCCEED
 
 #: Rows that are looked at in one transaction after the clock was set back.
 CORRECTED = 500
@@ -155,11 +159,13 @@ class _ToWrite(NamedTuple):
     #: Of jobs that are removed: the ids of their rows, by which kinds of rows they have in other
     #: tables.
     gone: defaultdict[int, list[int]]
+    #: Ends that are more than another success of a job that is well.
+    noted: list[Noted]
 
     @classmethod
     def nothing(cls) -> _ToWrite:
         """To be filled."""
-        return cls(Recorded(), [], defaultdict(list), defaultdict(list))
+        return cls(Recorded(), [], defaultdict(list), defaultdict(list), [])
 
 
 class Runs:
@@ -168,6 +174,7 @@ class Runs:
 
     :param lane: the transactions of the scheduler.
     :param details: of the jobs.
+    :param alerts: that ends of runs, and rows that are set aside, give rise to.
     :param token: makes the random token of a claim, `TOKEN_LENGTH` bytes.
     """
 
@@ -178,6 +185,7 @@ class Runs:
         sql: Statements,
         lane: Transactions,
         details: DetailRows,
+        alerts: AlertRows,
         token: Callable[[], bytes],
     ) -> None:
         self._dialect = dialect
@@ -185,6 +193,7 @@ class Runs:
         self._sql = sql
         self._lane = lane
         self._details = details
+        self._alerts = alerts
         self._token = token
         #: Row and token of the runs whose record's COMMIT got no answer, until they are settled: at
         #: most as many as the scheduler keeps ends.
@@ -384,6 +393,7 @@ class Runs:
         error = str(problem)[:MAX_ERROR]
         self._sql.set_aside.execute(cursor, id=id, token=claim.token, error=error)
         claim.problems.append(f"row {id} is set aside: {problem}")
+        self._alerts.set_aside(cursor, claim.now, id, error)
 
     def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
         """See `Store.correct`."""
@@ -476,6 +486,9 @@ class Runs:
         if locked:
             leases.locked.update(locked)
             to_write = self._to_write(ends, leases)
+        if to_write.noted:
+            now = leases.now or self._clock.at(leases.sent)
+            self._alerts.after_ends(cursor, now, to_write.noted)
         for statement, rows in to_write.batches.items():
             if statement.execute(cursor, rows) != len(rows):
                 raise Conflict("a lease changed hands between two statements")
@@ -485,7 +498,7 @@ class Runs:
 
     def _to_write(self, ends: list[End], leases: _Leases) -> _ToWrite:
         """What is to be written of ends, and what becomes of each then."""
-        recorded, others, batches, gone = to_write = _ToWrite.nothing()
+        recorded, others, batches, gone, noted = to_write = _ToWrite.nothing()
         now = leases.now or self._clock.at(leases.sent)  # there if there are leases
         for end in ends:
             row = end.run.row
@@ -501,9 +514,18 @@ class Runs:
                 written = by_now is end or by_now == end
                 (recorded.written if written else recorded.revised).append(by_now)
                 statement, values = self._end(by_now, now)
+                if (
+                    by_now.meaning is not _SUCCEED
+                    or lease.streak
+                    or lease.alerted
+                    or (lease.extras and is_expected(lease))
+                ):
+                    noted.append(Noted(by_now, lease, overridden=False))
             else:
                 recorded.overridden.append(end)
                 statement, values = self._overridden(lease.override, end, now)
+                if lease.override != Override.DELETED:
+                    noted.append(Noted(end, lease, overridden=True))
             batches[statement].append(values)
             if lease.extras and isinstance(values, Ended):
                 gone[kinds_of(lease.extras)].append(row)

@@ -113,6 +113,8 @@ class LeaseText(NamedTuple):
     disabled: str
     version: str
     extras: str
+    streak: str
+    alerted: str
     options: str
 
 
@@ -145,6 +147,8 @@ class LeaseRow(NamedTuple):
     options: Any
     version: Any
     extras: Any
+    streak: Any
+    alerted: Any
 
 
 class TokenRow(NamedTuple):

@@ -21,7 +21,7 @@ from dalga.store.dialect import Dialect
 from dalga.store.extras import STALE, DetailsRow
 from dalga.store.parameters import R, Select, Statement, columns
 from dalga.store.rows import MAX_COUNT, MAX_VERSION, Override
-from dalga.store.schema import DETAILS, KEYS, TAGS
+from dalga.store.schema import DETAILS, EXPECTED, KEYS, TAGS
 from dalga.store.selected import (
     CountsRow,
     DueRow,
@@ -487,6 +487,10 @@ class Statements:
         return self._dialect.delete_by_id(TAGS, "id")
 
     @cached_property
+    def delete_expected(self) -> Statement:
+        return self._dialect.delete_by_id(EXPECTED, "PRIMARY")
+
+    @cached_property
     def find_details(self) -> Select[NumberRow]:
         return self._ids_in(DETAILS, "PRIMARY")
 
@@ -834,6 +838,8 @@ class Statements:
             disabled=dialect.whole("disabled"),
             version=dialect.whole("version"),
             extras=dialect.whole("extras"),
+            streak=dialect.whole("streak"),
+            alerted=dialect.whole("alerted"),
             options="options",
         )
         return self._select(

@@ -19,6 +19,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from dalga.errors import StartupError
+from dalga.model.alert import NO_TARGETS, Targets
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
@@ -28,6 +29,8 @@ from dalga.model.precondition import Precondition
 from dalga.model.run import End
 from dalga.model.setback import Reach
 from dalga.store import PIECE, Change, Claimed, Counts, Due, Dues, Made, Page, Recorded
+from dalga.store.alerts import AlertRows, AlertTable
+from dalga.store.alertsql import AlertStatements
 from dalga.store.changes import Changes
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.details import DetailRows
@@ -67,6 +70,7 @@ class JobsTable:
     :param run_lane: transactions for the scheduler.
     :param api_lane: transactions for the API; may be the same object.
     :param token: makes the random token of a claim, `TOKEN_LENGTH` bytes.
+    :param targets: where alerts are sent.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class JobsTable:
         api_lane: Transactions,
         guard: Guard | None = None,
         token: Callable[[], bytes] = lambda: os.urandom(TOKEN_LENGTH),
+        targets: Targets = NO_TARGETS,
     ) -> None:
         self.clock = clock
         self._dialect = dialect
@@ -86,13 +91,20 @@ class JobsTable:
         self._sql = sql = Statements(dialect)
         details = DetailRows(dialect, sql)
         rows = KeyedRows(dialect, sql, details)
-        puts = Puts(dialect, sql, rows, details)
+        alertsql = AlertStatements(dialect)
+        self._alerts = alerts = AlertRows(dialect, alertsql, targets, token)
+        self.outbox = AlertTable(dialect, alertsql, api_lane, alerts, token)
+        puts = Puts(dialect, sql, rows, details, alerts)
         changes = Changes(dialect, sql, rows, details)
         self._jobs = Jobs(dialect, sql, api_lane, rows, puts, changes)
         self._listing = Listing(dialect, api_lane, details)
-        self._runs = Runs(dialect, clock, sql, run_lane, details, token)
+        self._runs = Runs(dialect, clock, sql, run_lane, details, alerts, token)
         self._instances = Instances(dialect, sql, run_lane)
         self._trial = Trial(dialect, clock, sql, rows, puts, token)
+
+    def called(self, instance: str) -> None:
+        """Say what this instance calls itself."""
+        self._alerts.instance = instance
 
     # Open and close
 

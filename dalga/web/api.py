@@ -18,6 +18,7 @@ from dalga.health import Health
 from dalga.log import logger
 from dalga.model.job import Job, UnreadableJob
 from dalga.operations import Operations
+from dalga.web.alerts import alert_list, alerts_json
 from dalga.web.bodies import JSON, MERGE_PATCH, check_payload, media_type
 from dalga.web.conditional import etag
 from dalga.web.cursors import cursor_text
@@ -226,6 +227,12 @@ class Api:
         """Show what this instance counts, as Prometheus reads it."""
         body, content_type = await self._health.exposed(request.accept)
         return request.answer(HTTPStatus.OK, content_type, body)
+
+    @app.route("/alerts", methods=["GET"])
+    async def alerts(self, request: ApiRequest) -> bytes:
+        """List the newest alerts."""
+        newest = await self._operations.alerts(alert_list(request.query))
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, alerts_json(newest))
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def failed(self, request: ApiRequest, failure: Failure) -> bytes:

@@ -1,0 +1,214 @@
+"""Daemons that send alerts to a real server: through restarts, several of them, and outages."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+from dalga.config.sections import SQLiteConfig
+from tests.daemons import Answer, Daemon, DaemonTestCase, Hit
+from tests.receivers import Receiver, listen
+from tests.stores import each_engine
+
+#: Retries that are quick, and are given up after four attempts.
+QUICK = '"retry":{"interval":"20ms","multiplier":1,"max_attempts":4}'
+ONE_OFF = '"one_off":true,"immediate":true'
+
+
+@each_engine(globals())
+class AlertTests(DaemonTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.receiver, self.ops = Receiver(), Receiver()
+        self.urls = {}
+        for name, receiver in (("default", self.receiver), ("ops", self.ops)):
+            port = listen(self.reactor, receiver)
+            self.addCleanup(port.stopListening)
+            self.urls[name] = f"http://127.0.0.1:{port.getHost().port}/T0/s3cret?k=s3cret"
+        #: What the endpoint answers.
+        self.status: Answer = 500
+
+        def answer(hit: Hit) -> Answer:
+            return self.status
+
+        self.endpoint.answer = answer
+
+    async def start_alerting(self, **more: Any) -> tuple[Daemon, str]:
+        alerts = {"url": self.urls["default"]}
+        ops = {"url": self.urls["ops"], "format": "slack"}
+        return await self.start(**{"alerts": alerts, "alerts ops": ops, **more})
+
+    async def put_json(self, url: str, name: str, members: str) -> None:
+        status, answer = await self.call(
+            "PUT",
+            f"{url}/jobs/p/{name}",
+            data=f"{{{members}}}".encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        self.assertEqual(status, 201, answer)
+
+    def of(self, name: str) -> list[str]:
+        """The events of a job, in the order of their times."""
+        sent = {
+            each.content["id"]: each.content
+            for each in self.receiver.sent
+            if (each.content["job"] or {}).get("body") == name
+        }
+        return [each["event"] for each in sorted(sent.values(), key=lambda each: each["at"])]
+
+    async def test_failing_restarted_given_up_and_recovered(self) -> None:
+        """Once an incident, though the daemon is killed in it, and another one takes over."""
+        first, url = await self.start_alerting()
+        retry = '"retry":{"interval":"20ms","multiplier":1,"max_attempts":9}'
+        await self.put_json(url, "a", f'"interval":1,"immediate":true,"alert_after":2,{retry}')
+        await self.receiver.until(lambda: len(self.receiver.sent) == 1)
+        first.send(signal.SIGKILL)
+        await first.ended
+        self.end_leases()
+        second, url = await self.start_alerting()
+        await self.receiver.until(lambda: "job.given_up" in self.of("a"))
+        before = len(self.endpoint.hits)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) >= before + 12)
+        self.status = 200
+        await self.receiver.until(lambda: "job.recovered" in self.of("a"))
+        before = len(self.endpoint.hits)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) >= before + 2)
+        self.assertEqual(self.of("a"), ["job.failing", "job.given_up", "job.recovered"])
+        sent = self.receiver.sent[0]
+        self.assertEqual(sent.target, "/T0/s3cret?k=s3cret")
+        self.assertEqual(sent.headers["dalga-alert"], sent.content["id"])
+        self.assertEqual(sent.content["streak"], 2)
+        self.assertEqual(sent.content["error"], "500 Internal Server Error")
+        listed = (await self.get(f"{url}/alerts"))["alerts"]
+        self.assertEqual(
+            [each["event"] for each in listed], ["job.recovered", "job.given_up", "job.failing"]
+        )
+        self.assertEqual({each["target"] for each in listed}, {"default"})
+        # P12: no line and no answer has the URL.
+        for output in (first.output, second.output, json.dumps(listed)):
+            self.assertNotIn("s3cret", output)
+
+    async def test_a_receiver_that_is_down(self) -> None:
+        """It gets the alert once it is there again; the log says so without the URL."""
+        self.receiver.status = 503
+        daemon, url = await self.start_alerting()
+        await self.put_json(url, "a", f'{ONE_OFF},"alert_after":1')
+        await daemon.says("did not arrive at the target default: it answered 503; it is sent again")
+        await self.receiver.until(lambda: len(self.receiver.sent) == 2)
+        self.receiver.status = 204
+        await self.receiver.until(lambda: len(self.receiver.sent) == 3)
+        self.assertEqual(len({sent.content["id"] for sent in self.receiver.sent}), 1)
+        await self.until_state(url, "sent")
+        self.assertNotIn("s3cret", daemon.output)
+
+    async def until_state(self, url: str, state: str) -> dict[str, Any]:
+        """Wait until the newest alert has a state; gives it as it is listed."""
+        for _ in range(100):
+            (alert,) = (await self.get(f"{url}/alerts?limit=1"))["alerts"]
+            if alert["state"] == state:
+                found: dict[str, Any] = alert
+                return found
+            await self.sleep(0.05)
+        raise AssertionError(f"it is {alert}")
+
+    async def sleep(self, seconds: float) -> None:
+        from twisted.internet.task import deferLater
+
+        await deferLater(self.reactor, seconds)
+
+    async def test_targets(self) -> None:
+        """Of the job, of its endpoint, or none; in Slack's form."""
+        billing = {"baseurl": self.baseurl, "alerts": "ops"}
+        _, url = await self.start_alerting(**{"endpoint billing": billing})
+        one_off = f'{ONE_OFF},"alert_after":1'
+        await self.put_json(url, "none", f'{one_off},"alert_url":"none"')
+        await self.put_json(url, "of-job", f'{one_off},"alert_url":"ops"')
+        await self.put_json(url, "of-endpoint", f'{one_off},"endpoint":"billing"')
+        await self.put_json(url, "default", one_off)
+        await self.ops.until(lambda: len(self.ops.sent) == 2)
+        await self.receiver.until(lambda: len(self.receiver.sent) == 1)
+        texts = sorted(sent.content["text"] for sent in self.ops.sent)
+        self.assertEqual(
+            [text.partition(" fails")[0] for text in texts],
+            ["job.failing: The job p/of-endpoint", "job.failing: The job p/of-job"],
+        )
+        self.assertEqual(self.of("default"), ["job.failing"])
+        hits = {hit.body for hit in self.endpoint.hits}
+        self.assertEqual(hits, {"none", "of-job", "of-endpoint", "default"})
+
+    async def test_silent_removed_and_a_problem(self) -> None:
+        _, url = await self.start_alerting()
+        self.status = 204
+        await self.put_json(url, "removed", ONE_OFF)
+        await self.receiver.until(lambda: self.of("removed") == ["job.removed"])
+        await self.put_json(url, "silent", '"interval":3600,"expect_within":1')
+        await self.put_json(url, "odd", '"interval":3600')
+        self.sql(
+            "UPDATE dalga SET schedule = 'often', due = '2020-01-01 00:00:00.000000'"
+            " WHERE body = %s",
+            (self.key("odd"),),
+        )
+        await self.receiver.until(lambda: self.of("odd") == ["job.problem"])
+        await self.receiver.until(lambda: self.of("silent") == ["job.silent"])
+        self.status = 200
+        await self.call("POST", f"{url}/jobs/p/silent")
+        await self.receiver.until(lambda: self.of("silent") in (["job.silent", "job.recovered"],))
+
+    async def test_many(self) -> None:
+        """More than 20 a minute: the others wait for the end of the minute, as one."""
+        _, url = await self.start_alerting()
+        for number in range(30):
+            await self.put_json(url, str(number), f'{ONE_OFF},{QUICK},"alert_after":1')
+        await self.receiver.until(lambda: len(self.receiver.sent) == 20)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 120)
+        for _ in range(200):
+            rows = self.sql("SELECT event, due FROM dalga_alerts WHERE due IS NOT NULL")
+            count = self.sql("SELECT COUNT(*) FROM dalga_alerts")[0][0]
+            if len(rows) == 1 and count == 61:
+                break
+            await self.sleep(0.05)
+        # As if the minute were over.
+        self.sql("UPDATE dalga_alerts SET sent = NULL WHERE sent IS NOT NULL")
+        self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000' WHERE due IS NOT NULL")
+        await self.receiver.until(lambda: "alerts.summary" in self.receiver.events())
+        self.assertEqual(len(self.receiver.sent), 21)
+        counts = self.receiver.sent[-1].content["counts"]
+        self.assertEqual(sum(counts.values()), 40)
+
+    async def test_no_target(self) -> None:
+        """Nothing is kept."""
+        _, url = await self.start()
+        await self.put_json(url, "a", f"{ONE_OFF},{QUICK}")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 4)
+        while not self.sql("SELECT streak FROM dalga WHERE streak = 4"):
+            await self.sleep(0.02)
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alerts")[0][0], 0)
+
+    async def test_signs_of_life(self) -> None:
+        _, url = await self.start(alerts={"heartbeatUrl": self.urls["default"]})
+        await self.receiver.until(lambda: len(self.receiver.sent) == 1)
+        content = self.receiver.sent[0].content
+        self.assertEqual(content["event"], "heartbeat")
+        status = await self.get(f"{url}/status")
+        self.assertEqual(content["instance"], status["instance_id"])
+
+    async def test_two_instances(self) -> None:
+        """Each alert is sent by one of them."""
+        if isinstance(self.config, SQLiteConfig):
+            urls = [(await self.start_alerting())[1]]
+        else:
+            urls = [(await self.start_alerting())[1] for _ in range(2)]
+        for number in range(8):
+            await self.put_json(
+                urls[number % len(urls)], str(number), f'"interval":1,"immediate":true,{QUICK}'
+            )
+        of_jobs = "endpoint.down"
+        await self.receiver.until(lambda: len(self.receiver.events(of_jobs)) >= 16)
+        before = len(self.endpoint.hits)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) >= before + 64)
+        self.assertEqual(len(self.receiver.events(of_jobs)), 16)
+        for number in range(8):
+            self.assertEqual(self.of(str(number)), ["job.failing", "job.given_up"])
+        instances = {hit.instance for hit in self.endpoint.hits}
+        self.assertEqual(len(instances), len(urls))

@@ -1,0 +1,334 @@
+"""The sending of alerts, and the looks, on a clock of the test's."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.dispatch.alerts import (
+    AT_ONCE,
+    BEAT,
+    DOWN_FOR,
+    LATE,
+    LATE_FOR,
+    LOOK_INTERVAL,
+    POLL,
+    Alerting,
+    Target,
+)
+from dalga.dispatch.pulse import LASTS, Pulse, Tally
+from dalga.dispatch.scheduler import Pace, Scheduler
+from dalga.metrics import Metrics
+from dalga.model.alert import Event
+from dalga.model.retry import RetryPolicy
+from dalga.model.run import RunPolicy
+from dalga.outgoing.webhook import Arrival
+from dalga.store import Parcel
+from tests.fakes import FakeEndpoint, FakeStore, noting
+
+HOUR = timedelta(hours=1)
+
+
+class FakeWebhook:
+    """It notes each POST, and answers at once, unless it is told to wait."""
+
+    def __init__(self) -> None:
+        self.posts: list[tuple[str, str | None]] = []
+        self.arrival = Arrival(True, "it answered 200")
+        self.waits = False
+
+    def post(self, text: str, id: str | None = None) -> Deferred[Any]:
+        self.posts.append((text, id))
+        if not self.waits:
+            return succeed(self.arrival)
+        self.waiting: Deferred[Any] = Deferred()
+        return self.waiting.addErrback(lambda failure: Arrival(False, "cancelled"))
+
+
+def parcel(
+    number: int, target: str = "default", attempt: int = 1, lasts: timedelta = HOUR
+) -> Parcel:
+    content = json.dumps({"event": "job.failing", "message": "m"})
+    return Parcel(bytes([number]) * 16, b"t", target, content, attempt, lasts)
+
+
+class AlertsTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.store = FakeStore(self.clock.seconds)
+        self.outbox = self.store.outbox
+        self.metrics = Metrics()
+        self.attempts: dict[tuple[str, ...], float] = {}
+        self.metrics.source(lambda: {"dalga_attempts_total": self.attempts})
+        self.webhook, self.ops, self.monitor = FakeWebhook(), FakeWebhook(), FakeWebhook()
+        self.events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(noting(self.events))
+        self.addCleanup(globalLogPublisher.removeObserver, noting(self.events))
+
+    def start(self, alerting: Alerting | None = None) -> None:
+        targets = {"default": Target(self.webhook), "ops": Target(self.ops, is_slack=True)}
+        self.scheduler = Scheduler(
+            self.clock,
+            self.store,
+            FakeEndpoint(self.clock.seconds),
+            Pace(slots=10, timeout=10.0, scan=1.0),
+            RunPolicy(RetryPolicy(jitter=0)),
+            Random(20141111),
+            "web1",
+            metrics=self.metrics,
+            alerting=alerting or Alerting(targets),
+        )
+        self.scheduler.start()
+        self.go(0)
+
+    def go(self, duration: float) -> None:
+        """Let time go by, from one timer to the next."""
+        end = self.clock.seconds() + duration
+        for _ in range(5000):
+            times = [call.getTime() for call in self.clock.getDelayedCalls()]
+            if not times or min(times) > end:
+                self.clock.advance(max(0.0, end - self.clock.seconds()))
+                return
+            self.clock.advance(max(0.0, min(times) - self.clock.seconds()))
+        self.fail("the timers never come to rest")
+
+    def warnings(self) -> list[str]:
+        return [each["log_format"] for each in self.events if each["log_level"] is LogLevel.warn]
+
+    def told(self) -> list[Event]:
+        return [alert.event for alert in self.outbox.alerts]
+
+
+class SendingTests(AlertsTestCase):
+    def test_sent_at_the_start_and_now_and_then(self) -> None:
+        self.outbox.waiting = [parcel(1)]
+        self.start()
+        self.assertEqual([id for _, id in self.webhook.posts], ["01" * 16])
+        (settled,) = self.outbox.settled
+        self.assertEqual((settled.again, settled.error), (None, None))
+        self.outbox.waiting = [parcel(2)]
+        self.go(POLL)
+        self.assertEqual(len(self.webhook.posts), 2)
+        counted = self.metrics.numbers()["dalga_alerts_total"]
+        self.assertEqual(dict(counted), {("job.failing", "sent"): 2})
+
+    def test_soon_after_it_was_written(self) -> None:
+        """By a record of this instance. Nobody waits for the next look at the table."""
+        self.start()
+        self.outbox.waiting, self.outbox.written = [parcel(1)], 1
+        self.scheduler._alerts.recorded()
+        self.scheduler._changed()
+        self.go(0.1)
+        self.assertEqual(len(self.webhook.posts), 1)
+
+    def test_written_while_others_are_sent(self) -> None:
+        self.outbox.waiting = [parcel(1)]
+        self.webhook.waits = True
+        self.start()
+        self.outbox.waiting, self.outbox.written = [parcel(2)], 1
+        self.scheduler._alerts.recorded()
+        self.scheduler._changed()
+        self.go(1.0)
+        self.assertEqual(len(self.webhook.posts), 1)
+        self.webhook.waits = False
+        self.webhook.waiting.callback(self.webhook.arrival)
+        self.go(0.1)
+        self.assertEqual(len(self.webhook.posts), 2)
+
+    def test_as_many_as_there_are(self) -> None:
+        self.outbox.waiting = [parcel(number) for number in range(3 * AT_ONCE)]
+        self.start()
+        self.go(0.1)
+        self.assertEqual(len(self.webhook.posts), 3 * AT_ONCE)
+
+    def test_to_each_in_its_format(self) -> None:
+        self.outbox.waiting = [parcel(1), parcel(2, "ops")]
+        self.start()
+        self.assertEqual(json.loads(self.webhook.posts[0][0])["event"], "job.failing")
+        self.assertIn("blocks", json.loads(self.ops.posts[0][0]))
+
+    def test_again(self) -> None:
+        """Later each time, up to ten minutes; after a day it is given up."""
+        self.webhook.arrival = Arrival(False, "it answered 503")
+        waits = []
+        for attempt in (1, 2, 3, 12):
+            self.outbox.waiting = [parcel(1, attempt=attempt)]
+            self.start()
+            settled = self.outbox.settled.pop()
+            self.assertEqual(settled.error, "it answered 503")
+            assert settled.again is not None
+            waits.append(round(settled.again.total_seconds()))
+        self.assertEqual(waits[:3], [2, 4, 8])
+        self.assertAlmostEqual(waits[3], 600, delta=61)
+        self.outbox.waiting = [parcel(1, attempt=200, lasts=timedelta(seconds=9))]
+        self.start()
+        self.assertIsNone(self.outbox.settled.pop().again)
+        self.assertEqual(len(self.warnings()), 2)  # of the first attempt and the last
+
+    def test_no_target(self) -> None:
+        """Nothing is asked of the database."""
+        self.outbox.waiting = [parcel(1)]
+        self.start(Alerting())
+        self.go(600)
+        self.assertEqual((self.outbox.looks, len(self.outbox.waiting)), (0, 1))
+
+    def test_a_silent_receiver_holds_up_nothing(self) -> None:
+        """P7: claims and scans go on."""
+        self.webhook.waits = True
+        self.outbox.waiting = [parcel(1)]
+        self.start()
+        before = len(self.store.called("due_within"))
+        self.go(10)
+        self.assertGreaterEqual(len(self.store.called("due_within")), before + 9)
+        self.assertEqual(self.outbox.settled, [])
+
+    def test_a_stop(self) -> None:
+        """What is being sent is cut off, and noted as not arrived."""
+        self.webhook.waits = True
+        self.outbox.waiting = [parcel(1)]
+        self.start()
+        self.scheduler.stop_claiming()
+        self.successResultOf(Deferred.fromCoroutine(self.scheduler.drain(1.0)))
+        self.successResultOf(Deferred.fromCoroutine(self.scheduler.depart()))
+        (settled,) = self.outbox.settled
+        self.assertEqual(settled.error, "cancelled")
+        self.assertIsNotNone(settled.again)
+
+
+class LookTests(AlertsTestCase):
+    def attempt(self, good: int, bad: int, endpoint: str = "billing") -> None:
+        for key, number in (((endpoint, "2xx", ""), good), ((endpoint, "5xx", "status"), bad)):
+            self.attempts[key] = self.attempts.get(key, 0) + number
+
+    def test_down_and_up(self) -> None:
+        self.start()
+        self.attempt(100, 0)
+        self.go(LOOK_INTERVAL)
+        # The restart of an endpoint: all fail, for a moment.
+        self.attempt(0, 50)
+        self.go(LOOK_INTERVAL)
+        self.attempt(50, 0)
+        self.go(LOOK_INTERVAL)
+        self.assertEqual(self.told(), [])
+        for _ in range(3):
+            self.attempt(0, 50)
+            self.attempt(50, 0, "default")
+            self.go(LOOK_INTERVAL)
+        self.assertEqual(self.told(), [Event.ENDPOINT_DOWN])
+        self.assertEqual(self.outbox.alerts[0].endpoint, "billing")
+        # It is well at once, but nobody is told within a minute.
+        for _ in range(3):
+            self.attempt(10, 0)
+            self.go(LOOK_INTERVAL)
+        self.assertEqual(self.told(), [Event.ENDPOINT_DOWN])
+        for _ in range(round(DOWN_FOR / LOOK_INTERVAL)):
+            self.attempt(10, 2)
+            self.go(LOOK_INTERVAL)
+        self.assertEqual(self.told(), [Event.ENDPOINT_DOWN, Event.ENDPOINT_UP])
+        self.assertIsNotNone(self.outbox.alerts[1].since)
+
+    def test_an_incident_of_before_the_restart(self) -> None:
+        """It goes by the table: this process has not seen that the endpoint was down."""
+        self.outbox.incidents["endpoint.down billing"] = self.store.time - HOUR
+        self.start()
+        self.go(2 * LOOK_INTERVAL)
+        self.assertEqual(self.told(), [])
+        self.attempt(3, 1)
+        self.go(LOOK_INTERVAL)
+        self.assertEqual(self.told(), [Event.ENDPOINT_UP])
+
+    def test_lag(self) -> None:
+        self.start()
+        self.outbox.lag = timedelta(seconds=LATE)
+        self.go(LATE_FOR - LOOK_INTERVAL)
+        self.outbox.lag = timedelta(seconds=LATE - 1)
+        self.go(LOOK_INTERVAL)
+        self.outbox.lag = timedelta(seconds=LATE + 30)
+        self.go(LATE_FOR)
+        self.assertEqual(self.told(), [])
+        self.go(2 * LOOK_INTERVAL)
+        self.assertEqual(self.told(), [Event.LAGGING])
+        self.go(600)
+        self.assertEqual(self.told(), [Event.LAGGING])
+        self.outbox.lag = timedelta(seconds=1)
+        self.go(2 * LOOK_INTERVAL)
+        self.assertEqual(self.told(), [Event.LAGGING, Event.CAUGHT_UP])
+
+    def test_pending(self) -> None:
+        self.start()
+        self.outbox.waiting = [parcel(1)]
+        self.webhook.waits = True
+        self.go(POLL)
+        self.outbox.waiting = [parcel(2)]
+        self.go(2 * LOOK_INTERVAL)
+        self.assertEqual(dict(self.metrics.numbers()["dalga_alerts_pending"]), {(): 1})
+
+
+class SignsOfLifeTests(AlertsTestCase):
+    def test_each_minute(self) -> None:
+        self.start(Alerting(monitor=self.monitor))
+        self.go(3 * BEAT)
+        self.assertEqual(len(self.monitor.posts), 4)
+        members = json.loads(self.monitor.posts[0][0])
+        self.assertEqual((members["event"], members["instance"]), ("heartbeat", "web1"))
+
+    def test_none_while_the_database_is_away(self) -> None:
+        for method in ("claim", "record", "due_within"):
+            self.setUp()
+            self.start(Alerting(monitor=self.monitor))
+            self.store.away.add("due_within" if method == "claim" else method)
+            self.go(1)
+            before = len(self.monitor.posts)
+            if method == "record":
+                continue  # nothing is recorded here; see `Recorder.held_up`
+            self.go(3 * BEAT)
+            self.assertEqual(len(self.monitor.posts), before, method)
+            self.store.away.clear()
+            self.go(2 * BEAT)
+            self.assertGreater(len(self.monitor.posts), before, method)
+
+    def test_a_monitor_that_takes_none(self) -> None:
+        """It is said once."""
+        self.monitor.arrival = Arrival(False, "it answered 404")
+        self.start(Alerting(monitor=self.monitor))
+        self.go(3 * BEAT)
+        self.assertEqual(len(self.warnings()), 1)
+        self.assertEqual(len(self.monitor.posts), 4)
+
+
+class PulseTests(SynchronousTestCase):
+    """Attempts and failures of each look; whether the endpoint is down then, and up."""
+
+    def test_examples(self) -> None:
+        for beats, down, up in [
+            ([], False, False),
+            ([(10, 10)], False, False),  # one beat
+            ([(4, 4), (5, 5)], False, False),  # too few
+            ([(4, 4), (6, 6)], True, False),
+            ([(100, 0), (50, 50), (50, 50)], True, False),
+            ([(100, 0), (50, 45), (50, 45)], True, False),
+            ([(100, 0), (50, 44), (50, 45)], False, False),
+            ([(20, 20), (0, 0), (2, 2)], True, False),
+            ([(50, 50), (50, 50), (10, 5)], False, True),
+            ([(50, 50), (50, 50), (10, 6)], True, False),
+            ([(50, 50), (50, 50), (1, 0)], True, False),
+            ([(1, 0)], False, True),
+        ]:
+            pulse = Pulse()
+            total = Tally()
+            for number, (attempts, failed) in enumerate(beats):
+                total = Tally(total.attempts + attempts, total.failed + failed)
+                pulse.take(float(number), {"a": total})
+            self.assertEqual((pulse.is_down("a", 9.0), pulse.is_up("a", 9.0)), (down, up), beats)
+            later = 9.0 + LASTS
+            self.assertEqual((pulse.is_down("a", later), pulse.is_up("a", later)), (False, False))
+            pulse.forget("a")
+            self.assertEqual((pulse.is_down("a", 9.0), pulse.is_up("a", 9.0)), (False, False))

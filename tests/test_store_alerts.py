@@ -1,0 +1,518 @@
+"""
+The table of alerts, and what is written into it by records, claims and looks: over each engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from dalga.database import build_store
+from dalga.model.alert import Alert, Event, Targets
+from dalga.model.answers import Meaning
+from dalga.model.duration import seconds
+from dalga.model.key import JobKey, RawKey
+from dalga.model.options import IfExists
+from dalga.model.plan import ScheduleRequest
+from dalga.model.run import Delete, End, Outcome, Reschedule, Retry, Run, Stop, Verdict
+from dalga.store import AlertState, KeptAlert, Parcel, Settled
+from dalga.store.alerts import AT_ONCE, LASTS, id_at
+from dalga.store.table import JobsTable
+from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
+
+KEY = JobKey("reports", "daily")
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+OPS = Targets(("default", "ops"), {"billing": "ops", "quiet": "none"})
+
+
+class AlertsTestCase(EngineTestCase):
+    def open_with(self, targets: Targets = OPS, instance: str = "web-1") -> JobsTable:
+        """One more instance's store, which sends alerts to these targets."""
+        from twisted.internet import reactor
+
+        store = build_store(self.config, reactor, self.random, targets=targets)
+        store._guard = None
+        store.called(instance)
+        self.stores.append(store)
+        if len(self.stores) == 1 and self.engine != "sqlite":
+            store.create_table()
+        store.open()
+        return store
+
+    async def fails(self, store: JobsTable, key: JobKey = KEY) -> Run:
+        """A due run of the job fails, and is due again at once."""
+        return await self.ends(store, lambda run, now: Retry(now, "500"), Meaning.RETRY, key)
+
+    async def succeeds(self, store: JobsTable, key: JobKey = KEY) -> Run:
+        return await self.ends(store, lambda run, now: Reschedule(now, run.anchor), key=key)
+
+    async def ends(
+        self,
+        store: JobsTable,
+        verdict: Any,
+        meaning: Meaning = Meaning.SUCCEED,
+        key: JobKey = KEY,
+    ) -> Run:
+        run = await self.claim_one(store, key)
+        await self.end(store, run, verdict(run, store.clock.now()), meaning)
+        return run
+
+    async def end(
+        self, store: JobsTable, run: Run, verdict: Verdict, meaning: Meaning = Meaning.SUCCEED
+    ) -> None:
+        outcome = Outcome(500 if meaning is Meaning.RETRY else 200, 0.1)
+        await store.record([End(run, outcome, verdict, meaning, ended=store.clock.now())])
+
+    async def alerts(self, store: JobsTable) -> list[dict[str, Any]]:
+        """What was written, the oldest first."""
+        newest = await store.outbox.newest(100)
+        return [each.members for each in reversed(newest)]
+
+    async def events(self, store: JobsTable) -> list[str]:
+        return [members["event"] for members in await self.alerts(store)]
+
+    def streak(self) -> tuple[int, int]:
+        ((streak, alerted),) = self.sql("SELECT streak, alerted FROM dalga")
+        return streak, alerted
+
+
+def _asking(**asked: Any) -> ScheduleRequest:
+    """A PUT of a job that is due, and then each minute."""
+    return replace(EACH_MINUTE, **{"immediate": True, **asked})
+
+
+@each_engine(globals())
+class WrittenTests(AlertsTestCase):
+    """By records and claims."""
+
+    async def test_an_incident(self) -> None:
+        """
+        Failing, given up and well again are told of once an incident, through several instances and
+        restarts: each end is recorded by another one.
+        """
+        await self.open_with().put(KEY, _asking())
+        ends = [self.fails] * 5
+        for number, end in enumerate(ends):
+            store = self.open_with(instance=f"web-{number}")
+            await end(store)
+            expected = ["job.failing"] if number >= 2 else []
+            self.assertEqual(await self.events(store), expected)
+        self.assertEqual(self.streak(), (5, 1))
+        store = self.open_with()
+
+        def given_up(run: Run, now: datetime) -> Verdict:
+            return Reschedule(now, run.anchor, "500")
+
+        await self.ends(store, given_up, Meaning.RETRY)
+        await self.ends(store, given_up, Meaning.RETRY)
+        told = ["job.failing", "job.given_up"]
+        self.assertEqual(await self.events(store), told)
+        self.assertEqual(self.streak(), (7, 3))
+        await self.succeeds(store)
+        await self.succeeds(store)
+        self.assertEqual(await self.events(store), [*told, "job.recovered"])
+        self.assertEqual(self.streak(), (0, 0))
+
+    async def test_what_it_says(self) -> None:
+        store = self.open_with()
+        await store.put(KEY, _asking(alert_after=1, endpoint="billing"))
+        run = await self.fails(store)
+        (kept,) = await store.outbox.newest(9)
+        self.assertEqual(
+            kept._replace(members={}), KeptAlert({}, "ops", AlertState.WAITING, 0, None, None)
+        )
+        members = kept.members
+        self.assertEqual(members["job"], {"path": "reports", "body": "daily"})
+        self.assertEqual(members["run"], run.id)
+        expected = {
+            "event": "job.failing",
+            "endpoint": "billing",
+            "attempt": 1,
+            "streak": 1,
+            "status": 500,
+            "error_kind": "status",
+            "error": "500 Internal Server Error",
+            "instance": "web-1",
+        }
+        self.assertEqual({name: members[name] for name in expected}, expected)
+        for name in ("at", "scheduled", "next_run", "since"):
+            self.assertRegex(members[name], r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
+        (parcel,) = await store.outbox.claim(9)
+        self.assertEqual(parcel.id.hex(), members["id"])
+
+    async def test_where_it_goes(self) -> None:
+        store = self.open_with()
+        for asked, target in [
+            ({}, "default"),
+            ({"endpoint": "billing"}, "ops"),
+            ({"endpoint": "billing", "alert_url": "default"}, "default"),
+            ({"endpoint": "quiet"}, None),
+            ({"alert_url": "none"}, None),
+            ({"alert_url": "gone"}, "default"),
+        ]:
+            await store.put(KEY, _asking(alert_after=1, **asked))
+            await self.fails(store)
+            found = [kept.target for kept in await store.outbox.newest(9)]
+            self.assertEqual(found, [target] if target else [], asked)
+            # Nobody was told, so that a later configuration may tell.
+            self.assertEqual(self.streak(), (1, 1 if target else 0))
+            await store.delete(KEY)
+            self.sql("DELETE FROM dalga_alerts")
+
+    async def test_no_target(self) -> None:
+        """Streaks are counted all the same, and nothing is written."""
+        store = self.open_with(Targets())
+        await store.put(KEY, _asking(alert_after=2))
+        for _ in range(3):
+            await self.fails(store)
+        self.assertEqual(self.streak(), (3, 0))
+        self.assertEqual(await self.events(store), [])
+        await self.succeeds(store)
+        self.assertEqual(self.streak(), (0, 0))
+
+    async def test_removed(self) -> None:
+        store = self.open_with()
+        await store.put(KEY, _asking())
+        await self.ends(store, lambda run, now: Delete(), Meaning.REMOVE)
+        self.assertEqual(await self.events(store), ["job.removed"])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga")[0][0], 0)
+
+    async def test_a_last_run_that_succeeds_after_failures(self) -> None:
+        """The row is gone, and that the job is well is told of."""
+        store = self.open_with()
+        await store.put(KEY, NOW)
+        for _ in range(3):
+            await self.fails(store)
+        await self.ends(store, lambda run, now: Delete())
+        self.assertEqual(await self.events(store), ["job.failing", "job.recovered"])
+
+    async def test_a_put_ends_no_incident(self) -> None:
+        store = self.open_with()
+        await store.put(KEY, _asking(alert_after=1))
+        await self.fails(store)
+        await store.put(KEY, _asking(alert_after=1))
+        self.assertEqual(self.streak(), (1, 1))
+        await self.fails(store)
+        await self.succeeds(store)
+        self.assertEqual(await self.events(store), ["job.failing", "job.recovered"])
+
+    async def test_a_put_during_the_run(self) -> None:
+        """The end counts, though the run is given up by nobody (P4)."""
+        store = self.open_with()
+        cases: list[tuple[Verdict, Meaning, tuple[int, int]]] = [
+            (Stop("500"), Meaning.RETRY, (1, 1)),
+            (Delete(), Meaning.SUCCEED, (0, 0)),
+        ]
+        for verdict, meaning, streak in cases:
+            await store.put(KEY, _asking(alert_after=1))
+            run = await self.claim_one(store, KEY)
+            await store.put(KEY, _asking(alert_after=1))
+            await self.end(store, run, verdict, meaning)
+            self.assertEqual(self.streak(), streak)
+        self.assertEqual(await self.events(store), ["job.failing", "job.recovered"])
+
+    async def test_a_delete_during_the_run(self) -> None:
+        store = self.open_with()
+        await store.put(KEY, _asking(alert_after=1))
+        run = await self.claim_one(store, KEY)
+        await store.delete(KEY)
+        await self.end(store, run, Retry(store.clock.now(), "500"), Meaning.RETRY)
+        self.assertEqual(await self.events(store), [])
+
+    async def test_a_lost_lease(self) -> None:
+        """What another instance has taken over, this one tells nobody of."""
+        store = self.open_with()
+        await store.put(KEY, _asking(alert_after=1))
+        (run,) = (await store.claim(9, OVER)).runs
+        again = await self.claim_one(store, KEY)
+        await self.end(store, run, Retry(store.clock.now(), "500"), Meaning.RETRY)
+        self.assertEqual(self.streak(), (0, 0))
+        await self.end(store, again, Retry(store.clock.now(), "500"), Meaning.RETRY)
+        self.assertEqual(await self.events(store), ["job.failing"])
+
+    async def test_a_row_that_nobody_understands(self) -> None:
+        """It is told of once, also where a trigger has it claimed again; a success ends that."""
+        store = self.open_with()
+        await store.put(KEY, _asking())
+        for _ in range(2):
+            self.sql("UPDATE dalga SET schedule = 'often', due = '2020-01-01 00:00:00.000000'")
+            self.assertEqual((await store.claim(9, LONG)).runs, [])
+            self.assertEqual(self.streak(), (0, 8))
+        (members,) = await self.alerts(store)
+        self.assertEqual(members["event"], "job.problem")
+        self.assertEqual(members["job"], {"path": "reports", "body": "daily"})
+        self.assertIn("often", members["error"])
+        self.flushLoggedErrors()
+        await store.put(KEY, _asking())
+        await self.succeeds(store)
+        self.assertEqual(await self.events(store), ["job.problem", "job.recovered"])
+
+    async def test_streaks_that_are_none(self) -> None:
+        """P6: whatever somebody's SQL has written."""
+        store = self.open_with()
+        await store.put(KEY, _asking(alert_after=2))
+        self.sql("UPDATE dalga SET streak = 4294967295, alerted = 240")
+        await self.fails(store)
+        self.assertEqual(self.streak(), (4294967295, 1))
+        self.assertEqual(await self.events(store), ["job.failing"])
+
+
+@each_engine(globals())
+class SilenceTests(AlertsTestCase):
+    """Jobs that are expected to succeed now and then."""
+
+    def silent(self) -> Any:
+        """When the only such job is silent."""
+        ((silent,),) = self.sql("SELECT silent FROM dalga_expected")
+        return silent
+
+    def let_go_by(self) -> None:
+        self.sql("UPDATE dalga_expected SET silent = '2020-01-01 00:00:00.000000'")
+
+    async def test_silent(self) -> None:
+        """Once, until a success. Two instances look at the same time."""
+        store, other = self.open_with(), self.open_with()
+        await store.put(KEY, _asking(expect_within=HOUR))
+        self.assertEqual(await store.outbox.silences(), 0)
+        self.let_go_by()
+        for each in (store, other, store):
+            await each.outbox.silences()
+        (members,) = await self.alerts(store)
+        self.assertEqual(members["event"], "job.silent")
+        self.assertEqual(members["since"], "2019-12-31T23:00:00Z")
+        self.assertEqual(members["job"], {"path": "reports", "body": "daily"})
+        self.assertIsNone(self.silent())
+        await self.fails(store)
+        self.assertIsNone(self.silent())
+        await self.succeeds(store)
+        self.assertEqual(await self.events(store), ["job.silent", "job.recovered"])
+        self.let_go_by()
+        await store.outbox.silences()
+        self.assertEqual((await self.events(store))[2:], ["job.silent"])
+
+    async def test_a_success_pushes_it_on(self) -> None:
+        store = self.open_with()
+        await store.put(KEY, _asking(expect_within=HOUR))
+        self.let_go_by()
+        await self.succeeds(store)
+        self.assertEqual(await store.outbox.silences(), 0)
+        self.assertGreater(str(self.silent()), "2021")
+
+    async def test_puts(self) -> None:
+        """One that schedules the job anew counts from then; one that updates it changes nothing."""
+        store = self.open_with()
+        await store.put(KEY, _asking(expect_within=HOUR))
+        self.let_go_by()
+        update = {"if_exists": IfExists.UPDATE, "immediate": False, "interval": seconds(60)}
+        await store.put(KEY, _asking(expect_within=HOUR, alert_after=9, **update))
+        self.assertLess(str(self.silent()), "2021")
+        await store.put(KEY, _asking(expect_within=2 * HOUR, **update))
+        self.assertGreater(str(self.silent()), "2021")
+        self.let_go_by()
+        await store.put(KEY, _asking(expect_within=HOUR))
+        self.assertGreater(str(self.silent()), "2021")
+        # A job of which nothing is expected any more is forgotten when its time is there.
+        await store.put(KEY, _asking())
+        self.let_go_by()
+        self.assertEqual(await store.outbox.silences(), 1)
+        self.assertEqual(await self.events(store), [])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_expected")[0][0], 0)
+
+    async def test_jobs_that_are_gone(self) -> None:
+        store = self.open_with()
+        for end in (
+            lambda run: store.delete(KEY),
+            lambda run: self.end(store, run, Delete()),
+        ):
+            await store.put(KEY, _asking(expect_within=HOUR))
+            run = await self.claim_one(store, KEY)
+            await end(run)
+            await self.end(store, run, Delete())
+            self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_expected")[0][0], 0)
+        # Somebody's SQL has deleted it.
+        await store.put(KEY, _asking(expect_within=HOUR))
+        self.sql("DELETE FROM dalga")
+        self.let_go_by()
+        await store.outbox.silences()
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_expected")[0][0], 0)
+        self.assertEqual(await self.events(store), [])
+
+    async def test_a_disabled_job_is_not_silent(self) -> None:
+        store = self.open_with()
+        await store.put(KEY, _asking(expect_within=HOUR))
+        await store.disable(KEY)
+        self.let_go_by()
+        await store.outbox.silences()
+        self.assertEqual(await self.events(store), [])
+        self.assertGreater(str(self.silent()), "2021")
+
+    async def test_beside_a_payload(self) -> None:
+        """The job has rows in several tables, and all are gone with it."""
+        store = self.open_with()
+        for _ in range(2):
+            await store.put(KEY, _asking(expect_within=HOUR, tags=("a",), description="d"))
+        await store.delete(KEY)
+        for table in ("dalga", "dalga_details", "dalga_tags", "dalga_expected"):
+            self.assertEqual(self.sql(f"SELECT COUNT(*) FROM {table}")[0][0], 0)
+
+
+@each_engine(globals())
+class OutboxTests(AlertsTestCase):
+    """Alerts that are sent."""
+
+    async def add(self, store: JobsTable, number: int, endpoint: str = "default") -> None:
+        """Write alerts, as many records would."""
+
+        def work(cursor: Any, now: datetime, since: float) -> None:
+            alerts = [
+                ("default", Alert(Event.JOB_FAILING, now, RawKey("p", str(each)), endpoint))
+                for each in range(number)
+            ]
+            store._alerts.add(cursor, now, alerts)
+
+        await store._api_lane.run(work, "alerts")
+
+    async def test_claimed_by_one(self) -> None:
+        store, other = self.open_with(), self.open_with()
+        await self.add(store, 3)
+        parcels = await store.outbox.claim(2)
+        self.assertEqual(len(parcels), 2)
+        self.assertEqual(len(await other.outbox.claim(9)), 1)
+        self.assertEqual(await other.outbox.claim(9), [])
+        self.assertEqual({parcel.attempt for parcel in parcels}, {1})
+        self.assertAlmostEqual(parcels[0].lasts / LASTS, 1, places=2)
+        # Its instance dies: the lease ends, and another one sends the same.
+        self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000'")
+        again = await other.outbox.claim(2)
+        self.assertEqual({each.id for each in again}, {each.id for each in parcels})
+        self.assertEqual({parcel.attempt for parcel in again}, {2})
+        # What the first one has to say does not count any more.
+        await store.outbox.settle([Settled(each, None, None) for each in parcels])
+        self.assertEqual({each.state for each in await self.newest(store)}, {AlertState.WAITING})
+        await other.outbox.settle([Settled(each, None, None) for each in again])
+        states = [each.state for each in await self.newest(store)]
+        self.assertEqual(states.count(AlertState.SENT), 2)
+
+    async def newest(self, store: JobsTable) -> list[KeptAlert]:
+        return await store.outbox.newest(100)
+
+    async def test_what_becomes_of_them(self) -> None:
+        store = self.open_with()
+        await self.add(store, 3)
+        sent, again, given_up = await store.outbox.claim(9)
+        await store.outbox.settle(
+            [
+                Settled(sent, None, None),
+                Settled(again, HOUR, "it answered 500"),
+                Settled(given_up, None, "x" * 300),
+            ]
+        )
+        found = {each.members["id"]: each for each in await self.newest(store)}
+        self.assertEqual(found[sent.id.hex()].state, AlertState.SENT)
+        self.assertIsNotNone(found[sent.id.hex()].sent)
+        self.assertEqual(found[again.id.hex()].state, AlertState.WAITING)
+        self.assertEqual(found[again.id.hex()].error, "it answered 500")
+        self.assertEqual(found[given_up.id.hex()].state, AlertState.GIVEN_UP)
+        self.assertEqual(await store.outbox.claim(9), [])
+        self.assertEqual((await store.outbox.watch()).pending, 1)
+
+    async def test_targets_of_others(self) -> None:
+        """An instance that has not the target leaves the alert to others."""
+        store, other = self.open_with(), self.open_with(Targets(("ops",)))
+        await self.add(store, 1)
+        self.assertEqual(await other.outbox.claim(9), [])
+        self.assertEqual(len(await store.outbox.claim(9)), 1)
+
+    async def test_many(self) -> None:
+        """More than 20 a minute of one endpoint become one; other endpoints' are sent."""
+        store, other = self.open_with(), self.open_with()
+        await self.add(store, 45)
+        await self.add(store, 2, "billing")
+        taken: list[Parcel] = []
+        for each in (store, other, store, other):
+            taken += await each.outbox.claim(10)
+        self.assertEqual(len(taken), AT_ONCE + 2)
+        await self.add(store, 5)
+        self.assertEqual(await store.outbox.claim(10), [])
+        await store.outbox.settle([Settled(each, None, None) for each in taken])
+        states = [each.state for each in await self.newest(store)]
+        self.assertEqual(states.count(AlertState.SUMMARIZED), 45 + 5 - AT_ONCE)
+        self.assertEqual(states.count(AlertState.WAITING), 1)
+        # The minute is over.
+        self.sql(
+            "UPDATE dalga_alerts SET sent = '2020-01-01 00:00:00.000000' WHERE sent IS NOT NULL"
+        )
+        self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000' WHERE due IS NOT NULL")
+        await self.add(store, 1)
+        parcels = await store.outbox.claim(10)
+        await store.outbox.settle([Settled(each, None, None) for each in parcels])
+        first, second = [
+            each.members
+            for each in await self.newest(store)
+            if each.members["id"] in {parcel.id.hex() for parcel in parcels}
+        ]
+        self.assertEqual({first["event"], second["event"]}, {"job.failing", "alerts.summary"})
+        summary = first if first["event"] == "alerts.summary" else second
+        self.assertEqual(summary["counts"], {"job.failing": 30})
+        self.assertEqual(len(summary["jobs"]), 10)
+        self.assertEqual(summary["endpoint"], "default")
+        self.assertEqual((await store.outbox.watch()).pending, 0)
+
+    async def test_alerts_that_did_not_arrive_are_in_no_summary(self) -> None:
+        store = self.open_with()
+        await self.add(store, AT_ONCE)
+        for _ in range(2):
+            parcels = await store.outbox.claim(10)
+            await store.outbox.settle([Settled(each, timedelta(), "503") for each in parcels])
+        self.assertEqual(await store.outbox.claim(10), [])
+        self.sql("UPDATE dalga_alerts SET sent = '2020-01-01 00:00:00.000000'")
+        self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000'")
+        self.assertEqual(len(await store.outbox.claim(10)), 10)
+
+    async def test_old_ones_are_removed(self) -> None:
+        store = self.open_with()
+        await self.add(store, 3)
+        old = id_at(store.clock.now() - timedelta(days=8))
+        for number in range(3):
+            id = old + bytes([number]) + bytes(9)
+            self.sql(
+                "INSERT INTO dalga_alerts (id, event, endpoint, target, made, content)"
+                " VALUES (%s, 'job.failing', %s, %s, '2020-01-01 00:00:00.000000', '{')",
+                (id, self.key("default"), self.key("default")),
+            )
+        self.assertEqual(await store.outbox.forget(2), 2)
+        self.assertEqual(await store.outbox.forget(2), 1)
+        self.assertEqual(await store.outbox.forget(2), 0)
+        self.assertEqual(len(await self.newest(store)), 3)
+
+    async def test_incidents(self) -> None:
+        """Of two instances that see the same, one tells of it."""
+        store, other = self.open_with(), self.open_with(instance="web-2")
+        down = Alert(Event.ENDPOINT_DOWN, store.clock.now(), endpoint="billing")
+        name = "endpoint.down billing"
+        self.assertEqual(
+            [await each.outbox.begin(name, down) for each in (store, other, store)],
+            [True, False, False],
+        )
+        watch = await other.outbox.watch()
+        self.assertEqual(list(watch.incidents), [name])
+        up = Alert(Event.ENDPOINT_UP, store.clock.now(), endpoint="billing")
+        self.assertEqual(
+            [await each.outbox.end(name, up) for each in (other, store)], [True, False]
+        )
+        self.assertEqual(await self.events(store), ["endpoint.down", "endpoint.up"])
+        first, last = await self.alerts(store)
+        self.assertEqual((first["instance"], last["instance"]), ("web-1", "web-2"))
+        self.assertIsNotNone(last["since"])
+        self.assertTrue(await store.outbox.begin(name, down))
+
+    async def test_lag(self) -> None:
+        store = self.open_with()
+        self.assertEqual((await store.outbox.watch()).lag, timedelta())
+        await store.put(KEY, EACH_MINUTE)
+        self.assertEqual((await store.outbox.watch()).lag, timedelta())
+        self.in_the_past("a")
+        self.assertGreater((await store.outbox.watch()).lag, timedelta(days=365))
