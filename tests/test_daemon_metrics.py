@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.web.client import ResponseNeverReceived
 
 from dalga.health import PATIENCE
+from dalga.store.schema import HEARTBEATS, VERSION
 from faults.proxy import Proxy
 from tests.daemons import DaemonTestCase
 from tests.servers.prometheus import Prometheus
@@ -90,6 +91,31 @@ class DaemonMetricsTests(ScrapedTestCase):
         self.assertEqual(status, 200, answer)
         result: list[dict[str, Any]] = json.loads(answer)["data"]["result"]
         return result
+
+
+@each_engine(globals())
+class UpgradedTests(ScrapedTestCase):
+    """Another version of Dalga has upgraded the tables, or has come back."""
+
+    def set_version(self, version: int) -> None:
+        """As far as a daemon looks at the version."""
+        if self.engine == "sqlite":
+            self.sql(f"PRAGMA user_version = {version}")
+        elif version != VERSION:
+            self.sql(f"RENAME TABLE dalga{HEARTBEATS} TO dalga_alive_elsewhere")
+        else:
+            self.sql(f"RENAME TABLE dalga_alive_elsewhere TO dalga{HEARTBEATS}")
+
+    async def test_another_version(self) -> None:
+        _, url = await self.start()
+        for version, expected in [(VERSION + 1, 503), (VERSION, 200)]:
+            self.set_version(version)
+            status, answer = 0, ""
+            while status != expected:
+                status, answer = await self.call("GET", f"{url}/ready")
+                await self.pause(0.1)
+            if status == 503:
+                self.assertIn("this instance is not ready: ", json.loads(answer)["detail"])
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))
