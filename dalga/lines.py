@@ -28,6 +28,10 @@ MEMBERS = (
 )
 
 
+#: The end of the year 9999, in seconds since 1970.
+_LATEST = 253402300800
+
+
 class TextLines:
     """
     Lines as `twisted.logger.textFileLogObserver` writes them, at a tenth of the cost where an event
@@ -79,6 +83,8 @@ class JsonLines:
 
     def __init__(self, worker: int | None = None) -> None:
         self._worker = "" if worker is None else f', "worker": {worker}'
+        #: The start of the time in lines of a second, with that second.
+        self._second: tuple[int, str] = (-1, "")
 
     def of_worker(self, number: int) -> JsonLines:
         """See `dalga.log.Form`."""
@@ -89,7 +95,7 @@ class JsonLines:
         namespace = event.get("log_namespace")
         level = event.get("log_level")
         members = [
-            f'{{"time": "{_time(event.get("log_time"))}"',
+            f'{{"time": "{self._time(event.get("log_time"))}"',
             f'"level": "{"info" if level is None else level.name}"',
             f'"logger": {_json("-" if namespace is None else namespace)}',
             f'"message": {encode_basestring_ascii(_message(event))}{self._worker}',
@@ -105,6 +111,17 @@ class JsonLines:
         if failure is not None:
             members.append(f'"traceback": {encode_basestring_ascii(_traceback(failure))}')
         return ", ".join(members) + "}\n"
+
+    def _time(self, seconds: object) -> str:
+        """RFC 3339 in UTC, to the millisecond."""
+        if not isinstance(seconds, int | float) or not 0 <= seconds < _LATEST:
+            seconds = 0
+        whole, rest = divmod(int(seconds * 1000), 1000)
+        second, text = self._second  # at once, as other threads may set both
+        if second != whole:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+            self._second = whole, text
+        return f"{text}.{rest:03}Z"
 
 
 def _failure(event: LogEvent) -> object:
@@ -134,14 +151,6 @@ def _traceback(failure: Any) -> str:
         return str(failure.getTraceback())
     except Exception as error:
         return f"the traceback can't be shown: {error!r}"
-
-
-def _time(seconds: object) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    at = seconds if isinstance(seconds, int | float) and isfinite(seconds) else 0
-    milliseconds = int(at * 1000)
-    whole, rest = divmod(milliseconds, 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{rest:03}Z"
 
 
 def _json(value: object) -> str:

@@ -140,6 +140,8 @@ class JsonTests(SynchronousTestCase):
         self.assertIn("nothing", shown(event_of(LogLevel.info, "{nothing}"))["message"])
         self.assertEqual(shown(event_of(LogLevel.info))["message"], "")
         self.assertEqual(shown({})["time"], "1970-01-01T00:00:00.000Z")
+        for wrong in (math.nan, math.inf, -1, 1e300, "x", None):
+            self.assertEqual(shown({"log_time": wrong})["time"], "1970-01-01T00:00:00.000Z")
         found = shown(event_of(LogLevel.info, "x", path=Odd(), body=b"\xff", elapsed=math.nan))
         self.assertIn("can't be shown", found["path"])
         self.assertEqual((found["body"], found["elapsed"]), (r"b'\xff'", "nan"))
