@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from dalga.errors import DalgaError
 from dalga.exposition import Shown, text
-from dalga.log import logger
+from dalga.log import logger, own
 from dalga.metrics import Metrics
 from dalga.sharing import SharedNumbers
 from dalga.store import Store
@@ -77,6 +77,8 @@ class Health:
         self._looked = looked
         self._shared = shared
         self._place = place
+        #: One thread at a time: each slows the reactor's thread down (P7).
+        self._turn = DeferredLock()
         self._stopping = False
         #: The look that is under way, and since when, in the reactor's seconds.
         self._look: Deferred[Any] | None = None
@@ -113,15 +115,32 @@ class Health:
         :param accept: see `dalga.exposition.text`.
         """
         self._looked()
-        shown = self._shown()
-        return self._in_thread(lambda: text(shown, accept))
+        waiting: Deferred[tuple[bytes, str]] = Deferred()
+        own(self._write(waiting, accept), log)
+        return waiting
+
+    async def _write(self, waiting: Deferred[tuple[bytes, str]], accept: str) -> None:
+        await self._turn.acquire()
+        try:
+            if waiting.called:
+                return  # the client is gone
+            shown = self._shown()
+            written = await self._in_thread(lambda: text(shown, accept))
+            if not waiting.called:
+                waiting.callback(written)
+        except Exception:
+            if waiting.called:
+                raise
+            waiting.errback()
+        finally:
+            self._turn.release()
 
     def _shown(self) -> Sequence[Shown]:
-        own = Shown(self.metrics.numbers(), self._place)
+        ours = Shown(self.metrics.numbers(), self._place)
         if self._shared is None or self._place is None:
-            return [own]
+            return [ours]
         others = self._shared.read(self._place)
-        shown = [own, *(Shown(numbers, place) for place, numbers in others.items())]
+        shown = [ours, *(Shown(numbers, place) for place, numbers in others.items())]
         return sorted(shown, key=lambda each: each.worker or 0)
 
     def _ticked(self, due: float) -> None:

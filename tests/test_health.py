@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -140,6 +141,40 @@ class NumbersTests(HealthTestCase):
         self.assertIn(b"dalga_leases_lost_total 0.0\n", body)
         self.assertTrue(kind.startswith("text/plain"))
         self.assertEqual(self.scrapes, 1)
+
+    def test_one_thread_at_a_time(self) -> None:
+        """P7: however many ask. Nothing is written for a client that is gone."""
+        threads: list[Deferred[tuple[bytes, str]]] = []
+
+        def in_thread(work: Callable[[], tuple[bytes, str]]) -> Deferred[tuple[bytes, str]]:
+            threads.append(Deferred())
+            return threads[-1]
+
+        self.patch(self.health, "_in_thread", in_thread)
+        first, gone, second = (self.health.exposed("") for _ in range(3))
+        self.assertEqual(len(threads), 1)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.assertEqual(len(threads), 1)
+        threads[0].errback(KeyError("ours"))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertEqual(len(threads), 2)
+        threads[1].callback((b"x", "text"))
+        self.assertEqual(self.successResultOf(second), (b"x", "text"))
+
+    def test_mistake_in_a_number(self) -> None:
+        """Whoever asks is told, and the next one is answered."""
+        broken = [True]
+
+        def slots() -> int:
+            return 1 // (not broken)
+
+        self.metrics.gauge("dalga_slots", slots)
+        self.failureResultOf(self.health.exposed(""), ZeroDivisionError)
+        broken.clear()
+        self.successResultOf(self.health.exposed(""))
 
     def test_workers(self) -> None:
         """Whichever is asked shows the numbers of all."""
