@@ -260,8 +260,8 @@ class Alerts:
         self._metrics.alert(event, "given_up" if is_over else "failed")
         if is_over or parcel.attempt == 1:
             log.warn(
-                "alert {id} ({event}) did not arrive at the target {target}: {words}; {then}",
-                id=parcel.id.hex(),
+                "alert {alert} ({event}) did not arrive at the target {target}: {words}; {then}",
+                alert=parcel.id.hex(),
                 event=event,
                 target=parcel.target,
                 words=arrival.words,
