@@ -20,6 +20,7 @@ from dalga.counting import Counting
 from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
 from dalga.model.idempotency import Idempotency
+from dalga.model.instance import Instance
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Query
@@ -30,12 +31,17 @@ from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
 from dalga.model.precondition import Precondition
 from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
 from dalga.model.state import State, state_of
+from dalga.model.statistics import StatsQuery
 from dalga.model.why import Here, Lag, Why, why
 from dalga.model.zone import Occurrence, Zone
+from dalga.series import Series, read_series
 from dalga.store import PIECE, KeptAlert, Made, Page, Store, Tally
 
 log = logger(__name__)
 T = TypeVar("T")
+
+#: How many instances are listed, at most.
+MOST_INSTANCES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +360,34 @@ class Operations:
     def counted(self) -> tuple[Tally, float] | None:
         """The last count of all jobs, and its age in seconds; None if there is none yet."""
         return self._counting.known()
+
+    def now(self) -> datetime:
+        """The database's time, as far as it is known without asking."""
+        return self._store.clock.now()
+
+    async def statistics(self, query: StatsQuery) -> Series:
+        """
+        Series of counts, lateness and durations of runs, as far as instances have written them.
+
+        :raises InvalidRequest: if that takes too many sums, or gives too many points.
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        endpoints = [endpoint.name for endpoint in self.allowed.endpoints]
+        series = read_series(self._store, self._reactor, query, endpoints)
+        return await self._shielded(Deferred.fromCoroutine(series))
+
+    async def instances(self) -> list[Instance]:
+        """
+        The instances with a heartbeat of late, `MOST_INSTANCES` at most.
+
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.instances(MOST_INSTANCES))
+
+    @property
+    def instance(self) -> str:
+        """The name of this instance."""
+        return self._instance
 
     def stop(self) -> None:
         """Stop counting in the background."""

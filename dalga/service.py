@@ -53,6 +53,7 @@ from dalga.log import logger
 from dalga.metrics import Metrics, Values
 from dalga.model.address import as_in_url
 from dalga.model.alert import Targets
+from dalga.model.instance import About
 from dalga.model.run import RunPolicy
 from dalga.operations import Operations
 from dalga.outgoing.endpoint import Endpoint
@@ -226,6 +227,7 @@ def build(
         policy=settings.policy,
         random=random,
         instance=instance,
+        about=lambda: About(version=__version__, clock_offset=fixed.store.clock.offset),
         metrics=fixed.metrics,
         alerting=alerting_of(settings, webhooks),
     )

@@ -21,6 +21,7 @@ from dalga.model.alert import Alert, Targets
 from dalga.model.answers import Meaning
 from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Disabling, Notes
 from dalga.model.idempotency import Idempotency
+from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import AT_REST, Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Query
@@ -45,6 +46,7 @@ from dalga.model.run import (
 )
 from dalga.model.schedule import Every, Once, Schedule
 from dalga.model.setback import Reach, corrected
+from dalga.model.statistics import HOUR, MINUTE, MinuteSums, Scope, Sum, SumKey, floor
 from dalga.store import (
     PIECE,
     Change,
@@ -54,10 +56,13 @@ from dalga.store import (
     Dues,
     KeptAlert,
     Made,
+    OldestSums,
     Page,
     Parcel,
     Recorded,
     Settled,
+    SumsAsked,
+    SumsFound,
     Watch,
 )
 from dalga.store.clock import DatabaseClock
@@ -200,6 +205,12 @@ class FakeStore:
         self.old_keys = 0
         #: When each instance was last heard of.
         self.heard_of: dict[str, datetime] = {}
+        #: What each instance has told of itself: since when it is there, and the rest.
+        self.told: dict[str, tuple[datetime | None, About]] = {}
+        #: What is written of the runs of minutes, by the instance.
+        self.written_sums: dict[tuple[str, SumKey], Sum] = {}
+        #: How many sums are there to be folded, and how many to be removed.
+        self.old_sums = self.oldest_hours = 0
         self._held: dict[str, list[tuple[Deferred[Any], Any]]] = {}
         self._seconds = seconds
         self._tokens = 0
@@ -475,12 +486,15 @@ class FakeStore:
         """See `Store.now`."""
         return self._run("now", None, lambda: self.time)
 
-    def announce(self, instance: str) -> Deferred[int]:
+    def announce(
+        self, instance: str, since: datetime | None = None, about: About = UNKNOWN
+    ) -> Deferred[int]:
         """See `Store.announce`."""
 
         def work() -> int:
             alive = {name: seen for name, seen in self.heard_of.items() if self._alive(seen)}
             self.heard_of = {**alive, instance: self.time}
+            self.told[instance] = since, about
             return len(self.heard_of) - 1
 
         return self._run("announce", instance, work)
@@ -503,6 +517,87 @@ class FakeStore:
             self.heard_of.pop(instance, None)
 
         return self._run("depart", instance, work)
+
+    def instances(self, limit: int) -> Deferred[list[Instance]]:
+        """See `Store.instances`."""
+
+        def work() -> list[Instance]:
+            return [
+                Instance(name, since, (self.time - self.heard_of[name]).total_seconds(), about)
+                for name, (since, about) in sorted(self.told.items())
+                if self._alive(self.heard_of[name])
+            ][:limit]
+
+        return self._run("instances", limit, work)
+
+    def write_sums(self, sums: MinuteSums) -> Deferred[None]:
+        """See `Store.write_sums`."""
+
+        def work() -> None:
+            for key in sums.gone:
+                self.written_sums.pop((sums.instance, key), None)
+            for key, counted in sums.rows:
+                self.written_sums[sums.instance, key] = counted
+
+        return self._run("write_sums", sums, work)
+
+    def fold_sums(self, limit: int) -> Deferred[int]:
+        """See `Store.fold_sums`."""
+
+        def work() -> int:
+            folded = min(limit, self.old_sums)
+            self.old_sums -= folded
+            return folded
+
+        return self._run("fold_sums", limit, work)
+
+    def forget_sums(self, limit: int) -> Deferred[int]:
+        """See `Store.forget_sums`."""
+
+        def work() -> int:
+            removed = min(limit, self.oldest_hours)
+            self.oldest_hours -= removed
+            return removed
+
+        return self._run("forget_sums", limit, work)
+
+    def oldest_sums(self, scope: Scope) -> Deferred[OldestSums]:
+        """See `Store.oldest_sums`."""
+
+        def work() -> OldestSums:
+            of_scope = [key for _, key in self.written_sums if key.scope is scope]
+            return OldestSums(
+                *(
+                    min((key.at for key in of_scope if key.step == step), default=None)
+                    for step in (MINUTE, HOUR)
+                )
+            )
+
+        return self._run("oldest_sums", scope, work)
+
+    def sums(self, asked: SumsAsked) -> Deferred[SumsFound]:
+        """See `Store.sums`."""
+        query = asked.query
+
+        def fits(key: SumKey) -> bool:
+            return (
+                (key.scope, key.step) == (query.scope, asked.step)
+                and key.at in asked.times
+                and asked.endpoint in (None, key.endpoint)
+                and query.path in (None, key.path)
+            )
+
+        def work() -> SumsFound:
+            rows = [(key, each) for (_, key), each in self.written_sums.items() if fits(key)]
+            if len(rows) > asked.limit:
+                return SumsFound({}, asked.limit, is_whole=False)
+            found: dict[tuple[str, datetime], Sum] = {}
+            for key, counted in rows:
+                series = query.series(key.endpoint, key.path, key.result)
+                found.setdefault((series, floor(key.at, query.step)), Sum()).add(counted)
+            return SumsFound(found, len(rows), is_whole=True)
+
+        return self._run("sums", asked, work)
 
     def due_within(
         self, within: timedelta, limit: int, without: Collection[str] = ()

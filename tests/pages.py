@@ -23,9 +23,17 @@ NEAR = timedelta(days=1)
 #: run first.
 PATIENCE = 10
 
+#: The longest step of statistics on a page.
+STEP = timedelta(hours=1)
+
 #: Parts of answers that differ from run to run, by kind. Parts of the same text on the page have to
 #: be of the same text in the answers, and other parts of another text.
 PARTS = {
+    # A time that is moved to the beginning of a step, up to an hour.
+    "step": r'(?:(?<="from":")|(?<="points":\[\{"at":"))\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ',
+    # A percentile, or a duration.
+    "seconds": r'(?:(?<="p\d\d":)|(?<="heartbeat_age":)|(?<="clock_offset":)|(?<=_latency":))'
+    r"(?:-?[\d.]+(?:e-\d+)?|null)",
     "time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z",
     "date": r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT",
     "etag": r'(?<=")[0-9a-f]{13}(?=")',
@@ -118,6 +126,11 @@ class Told:
                 self._check_time(text, came, now)
             elif kind == "ms":
                 self._check_late(timedelta(milliseconds=int(came)), now, text, came)
+            elif kind == "step":
+                late = _time(came) - _time(text) + CLOCK - self._started
+                self._check_late(late + STEP, now + STEP, text, came)
+            elif kind == "seconds":
+                pass  # as long as it took
             elif kind == "wait":
                 self._check_late(_wait(text) - _wait(came), now, text, came)
             elif known.setdefault((kind, text), came) != came:

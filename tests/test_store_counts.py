@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from dalga.model.instance import UNKNOWN, About
 from dalga.model.key import JobKey, RawKey
 from dalga.model.run import Delete, Retry, Run, Stop, Verdict
 from dalga.store.schema import ALIVE
@@ -200,6 +201,27 @@ class InstanceTests(EngineTestCase):
             self.not_heard_of(f"gone{number}", ALIVE)
         await store.announce("here")
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alive_5"), [(1,)])
+
+    async def test_the_list(self) -> None:
+        """Who is there, what each says of itself, and when it was heard of last."""
+        store, other = self.open_store(), self.open_store()
+        self.assertEqual(await store.instances(9), [])
+        began = (await store.now()) - MINUTE
+        about = About("1.2.0", 100, 12, -0.0007, 0.0021)
+        await store.announce("two", began, about._replace(running=0))
+        await other.announce("öne 🙂", began, about)
+        await other.announce("gone", began, about)
+        await store.announce("two", began + MINUTE, about)  # since when stays
+        await store.announce("silent")
+        self.not_heard_of("gone", ALIVE)
+        self.not_heard_of("silent", SOON)
+        silent, two, one = await store.instances(9)
+        self.assertEqual((one.name, one.since, one.about), ("öne 🙂", began, about))
+        self.assertEqual((two.name, two.since, two.about), ("two", began, about))
+        self.assertEqual((silent.name, silent.since, silent.about), ("silent", None, UNKNOWN))
+        self.assertTrue(5 <= silent.age < 25, silent.age)
+        self.assertTrue(0 <= one.age < 20, one.age)
+        self.assertEqual([each.name for each in await store.instances(2)], ["silent", "two"])
 
     async def test_a_crowd(self) -> None:
         """Many that come, go and forget at once are in nobody's way."""

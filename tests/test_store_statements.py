@@ -224,6 +224,7 @@ class ExecutedTests(EngineTestCase):
             "INSERT INTO dalga_alive_5 (id, seen) VALUES ('gone', '2020-01-01 00:00:00.000000')"
         )
         await store.announce("here")
+        await store.instances(9)
         await store.depart("here")
         self.insert("ahead", schedule="5", scheduled=FUTURE, due=FUTURE)
         await store.correct(Reach(lease=HOUR, retry=RetryPolicy(max_interval=HOUR)), None)

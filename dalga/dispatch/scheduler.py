@@ -11,6 +11,7 @@ The scheduler owns that timer, builds the other parts of this folder, and stops 
     slots.py     which claimed run starts when; POSTs it (posts.py)
     recorder.py  writes the ends of runs
     upkeep.py    heartbeats, corrections after a clock was set back, removal of old keys
+    statistics.py  writes what sums.py has counted of the runs
     outages.py   when a query that failed is made again
 
 Whatever the database does, the scheduler goes on: a query that fails is logged once, and made again
@@ -19,7 +20,7 @@ until it succeeds (P5). Nothing here reads the machine's wall clock (P8).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -38,9 +39,12 @@ from dalga.dispatch.posts import Poster, Posts
 from dalga.dispatch.query import Query
 from dalga.dispatch.recorder import Recorder
 from dalga.dispatch.slots import Slots
+from dalga.dispatch.statistics import Statistics
+from dalga.dispatch.sums import Sums
 from dalga.dispatch.upkeep import Upkeep
 from dalga.metrics import Metrics
 from dalga.model.address import DEFAULT_ENDPOINT
+from dalga.model.instance import UNKNOWN, About
 from dalga.model.key import RawKey
 from dalga.model.run import RunPolicy, lease_of
 from dalga.model.setback import Reach
@@ -79,6 +83,7 @@ class Scheduler:
     :param reactor: its ``seconds`` have to be the steady clock that the store's leases are in.
     :param random: for jitter.
     :param instance: what this instance calls itself.
+    :param about: gives what this instance says of itself, as far as others know it.
     :param metrics: counts what the scheduler does, and shows what it has in hand.
     :param alerting: where alerts are sent.
     """
@@ -92,6 +97,7 @@ class Scheduler:
         policy: RunPolicy,
         random: Random,
         instance: str = "",
+        about: Callable[[], About] = lambda: UNKNOWN,
         *,
         metrics: Metrics,
         alerting: Alerting = NO_ALERTING,
@@ -123,6 +129,7 @@ class Scheduler:
             lambda: outlook.more,
             self._scan_soon,
             self._changed,
+            lambda: about()._replace(slots=pace.slots, running=self.running),
         )
         self._alerts = Alerts(
             reactor,
@@ -141,9 +148,15 @@ class Scheduler:
             CLAIM, outages, self._claim_when, self._claim, self._take_in, self._claim_ended
         )
         scans = Query(SCAN, outages, self._scan_when, self._scan, self._look_at, self._changed)
+        self._sums = Sums(instance, metrics.path_labels)
+        metrics.source(self._sums.numbers)
+        self._statistics = Statistics(
+            reactor, store, outages, self._sums, lambda: outlook.more, self._changed
+        )
         self._queries: tuple[Query[Any], ...] = (
             *(self._claims, scans),
             *self._upkeep.queries,
+            *self._statistics.queries,
             *self._alerts.queries,
         )
         #: When the last scan succeeded, in seconds of the reactor's clock.
@@ -194,10 +207,11 @@ class Scheduler:
 
     async def depart(self) -> None:
         """
-        After `drain`: cut off the alerts that are being sent, and leave the instance table, unless
-        the database is away.
+        After `drain`: cut off the alerts that are being sent, write the last of the statistics, and
+        leave the instance table, unless the database is away.
         """
         await self._alerts.close()
+        await self._statistics.write_last()
         await self._upkeep.depart()
 
     @property
@@ -331,7 +345,9 @@ class Scheduler:
 
     def _recorded(self, recorded: Recorded) -> None:
         """The recorder has written a batch. The log tells which ends it wrote otherwise."""
-        self._outlook.recorded(recorded, self._store.clock.now())
+        now = self._store.clock.now()
+        self._outlook.recorded(recorded, now)
+        self._sums.ended(recorded.results, now)
         self._upkeep.recorded(recorded)
         self._alerts.recorded()
         self._metrics.leases_lost += len(recorded.lost)

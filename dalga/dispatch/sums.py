@@ -103,6 +103,11 @@ class _Minute:
         self._written: dict[SumKey, int] = {}
         #: The rows that may be there: one whose COMMIT failed may have been written.
         self._sent: set[SumKey] = set()
+        #: How many batches of ends were counted; how many at the last `unsaved`, and how many of
+        #: them are written for certain.
+        self.batches = 0
+        self._given = 0
+        self._saved = 0
 
     def cell(self, endpoint: str, path: str, result: Result) -> _Cell:
         """A cell, which is made if it is not there."""
@@ -113,8 +118,14 @@ class _Minute:
                 path = _REST
         return self.cells.setdefault((endpoint, path, result), _Cell())
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether all is written."""
+        return self._saved == self.batches
+
     def unsaved(self) -> MinuteSums:
         """What is to be written."""
+        self._given = self.batches
         sums = self._sums()
         rows = [
             (key, counted)
@@ -127,7 +138,8 @@ class _Minute:
         return MinuteSums(self.at, self.instance, rows, gone)
 
     def saved(self, written: MinuteSums) -> None:
-        """The database has what `unsaved` gave."""
+        """The database has what `unsaved` gave last."""
+        self._saved = self._given
         self._written.update((key, counted.runs) for key, counted in written.rows)
         for key in written.gone:
             self._sent.discard(key)
@@ -192,6 +204,7 @@ class Sums:
         minute = self._open
         if minute is None or not minute.at <= now < minute.at + MINUTE:
             minute = self._minute(now)
+        minute.batches += 1
         cells, totals = minute.cells, self._totals
         for end, result in ends:
             run, outcome = end.run, end.outcome
@@ -222,13 +235,16 @@ class Sums:
                 cell.unusual += 1
                 totals.unusual(end, outcome.status)
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether all that was counted is written."""
+        return not self._closed and (self._open is None or self._open.is_saved)
+
     def unsaved(self) -> list[MinuteSums]:
         """What is to be written, the oldest minute first; each is given again until `saved`."""
         found = list(self._closed)
-        if self._open is not None:
-            changes = self._open.unsaved()
-            if changes.rows or changes.gone:
-                found.append(changes)
+        if self._open is not None and not self._open.is_saved:
+            found.append(self._open.unsaved())
         return found
 
     def saved(self, written: MinuteSums) -> None:
@@ -253,9 +269,8 @@ class Sums:
             if last.at - MINUTE <= at < last.at:
                 return last  # the estimate of the time may go back a little
             self._totals.take_in(last, self._labels)
-            changes = last.unsaved()
-            if changes.rows or changes.gone:
-                self._closed.append(changes)
+            if not last.is_saved:
+                self._closed.append(last.unsaved())
             if len(self._closed) > UNSAVED:
                 self._closed.popleft()
                 self.dropped += 1

@@ -27,6 +27,7 @@ from dalga.dispatch.lead import Lead
 from dalga.dispatch.outages import CLEANING, CORRECTION, HEARTBEAT, Outages
 from dalga.dispatch.query import Query
 from dalga.log import logger
+from dalga.model.instance import About
 from dalga.model.setback import Reach
 from dalga.store import Recorded, Store
 from dalga.store.clock import SET_BACK
@@ -63,6 +64,7 @@ class Upkeep:
     :param busy: tells whether there are more due runs than this instance can claim now.
     :param moved: is called when a correction has moved due times.
     :param changed: is called when a query is over, and another may be wanted.
+    :param about: gives what this instance says of itself, but for how long a heartbeat takes.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Upkeep:
         busy: Callable[[], bool],
         moved: Callable[[], None],
         changed: Callable[[], None],
+        about: Callable[[], About],
     ) -> None:
         self._reactor = reactor
         self._store = store
@@ -86,6 +89,13 @@ class Upkeep:
         self._busy = busy
         self._moved = moved
         self._changed = changed
+        self._about = about
+        #: When this instance began, by the database's clock.
+        self._since = store.clock.now()
+        #: When the last heartbeat began (seconds of the reactor's clock), and how long the one took
+        #: that succeeded last (seconds).
+        self._announced_at = 0.0
+        self._latency: float | None = None
         self._heartbeats = Query(
             HEARTBEAT,
             outages,
@@ -137,11 +147,15 @@ class Upkeep:
         return self._next_heartbeat
 
     def _announce(self) -> Deferred[int]:
-        return self._store.announce(self._instance)
+        self._announced_at = self._reactor.seconds()
+        about = self._about()._replace(latency=self._latency)
+        return self._store.announce(self._instance, self._since, about)
 
     def _announced(self, others: int) -> None:
         self._lead.others = others
-        self._next_heartbeat = self._reactor.seconds() + HEARTBEAT_INTERVAL
+        now = self._reactor.seconds()
+        self._latency = now - self._announced_at
+        self._next_heartbeat = now + HEARTBEAT_INTERVAL
 
     def _heartbeat_ended(self) -> None:
         over, self._heartbeat_over = self._heartbeat_over, None

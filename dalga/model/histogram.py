@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable
+from functools import cache
 from math import ceil, inf
 
 #: Upper bounds of the buckets of lateness, in seconds: 1 ms to 1 h.
@@ -38,8 +39,8 @@ DURATION_BOUNDS = (
 #: A bound is at most this many times the bound before it.
 FACTOR = 3
 
-#: A bucket as text: its upper bound in milliseconds, or + behind all bounds; and its count.
-_BUCKET = re.compile(r"([0-9]{1,12}|\+):([0-9]{1,18})")
+#: A bucket as text: its upper bound in milliseconds, and its count.
+_BUCKET = re.compile(r"([0-9]{1,12}):([0-9]{1,18})")
 
 
 class Histogram:
@@ -85,6 +86,21 @@ class Histogram:
             if count:
                 counts[number] += count
 
+    def add_text(self, text: str) -> None:
+        """
+        Count all durations of a histogram that is given as `text` gives it. A bucket with a bound
+        that is not one of these bounds counts in the bucket that this bound lies in.
+
+        :raises ValueError: if the text is no histogram. Some of it may be counted then.
+        """
+        places = _places(self.bounds)
+        for bucket in text.split():
+            bound, _, count = bucket.partition(":")
+            place = places.get(bound)
+            if place is None or not count.isdecimal() or not count.isascii():
+                place, count = _place(bucket, self.bounds)
+            self.counts[place] += int(count)
+
     def quantile(self, share: float) -> float | None:
         """
         An estimate of a quantile, in seconds; None if there are no durations.
@@ -119,18 +135,12 @@ class Histogram:
 
 def histogram_of(text: str, bounds: tuple[float, ...]) -> Histogram:
     """
-    What `Histogram.text` wrote. A bucket with a bound that is not in `bounds` counts in the bucket
-    that this bound lies in.
+    What `Histogram.text` wrote.
 
     :raises ValueError: if the text is no histogram.
     """
     read = Histogram(bounds)
-    for bucket in text.split():
-        found = _BUCKET.fullmatch(bucket)
-        if found is None:
-            raise ValueError(f"{bucket!r} is no bucket of a histogram")
-        bound = inf if found[1] == "+" else int(found[1]) / 1000
-        read.counts[bisect_left(bounds, bound)] += int(found[2])
+    read.add_text(text)
     return read
 
 
@@ -140,6 +150,20 @@ def merged(histograms: Iterable[Histogram], bounds: tuple[float, ...]) -> Histog
     for each in histograms:
         summed.merge(each)
     return summed
+
+
+@cache
+def _places(bounds: tuple[float, ...]) -> dict[str, int]:
+    """The places of buckets, by their bounds as text."""
+    return {_bound_text(bound): place for place, bound in enumerate((*bounds, inf))}
+
+
+def _place(bucket: str, bounds: tuple[float, ...]) -> tuple[int, str]:
+    """The place and the count of a bucket, as text, with any bound. :raises ValueError: if none."""
+    found = _BUCKET.fullmatch(bucket)
+    if found is None:
+        raise ValueError(f"{bucket!r} is no bucket of a histogram")
+    return bisect_left(bounds, int(found[1]) / 1000), found[2]
 
 
 def _bound_text(bound: float) -> str:

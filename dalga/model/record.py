@@ -13,8 +13,9 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from hashlib import blake2b
 
+from dalga.model.answers import Meaning
 from dalga.model.attempt import Attempt, ErrorKind
-from dalga.model.run import Cause
+from dalga.model.run import Cause, End, GiveBack, Retry
 
 
 class HistoryMode(StrEnum):
@@ -79,6 +80,26 @@ def path_key(path: str) -> int:
 def job_key(path: str, body: str) -> int:
     """63 bits for a job, by which an index finds its records. Others may have the same."""
     return int.from_bytes(blake2b(f"{path}\0{body}".encode(), digest_size=8).digest()) >> 1
+
+
+def result_of(end: End, is_overridden: bool = False) -> Result | None:
+    """
+    How an end ends its run; None where the run goes on.
+
+    :param is_overridden: whether a user has scheduled the job anew, or triggered or deleted it,
+        during the run, so that the run is not tried again.
+    """
+    if end.meaning is Meaning.SUCCEED:
+        return Result.SUCCEEDED
+    if isinstance(end.verdict, GiveBack):
+        return None
+    if end.outcome is None:
+        return Result.SKIPPED
+    if isinstance(end.verdict, Retry):
+        return Result.OVERRIDDEN if is_overridden else None
+    if end.meaning is Meaning.REMOVE:
+        return Result.REMOVED
+    return Result.DISABLED if end.meaning is Meaning.DISABLE else Result.GIVEN_UP
 
 
 def result_of_code(code: object) -> Result | None:

@@ -20,12 +20,15 @@ of an hour.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
+from dalga.errors import InvalidRequest
 from dalga.model.histogram import DURATION_BOUNDS, LATENESS_BOUNDS, Histogram
 from dalga.model.record import Result
+from dalga.model.schedule import exact_timestamp
 
 #: How many paths have sums of their own in a minute, per instance.
 BUSIEST = 100
@@ -128,3 +131,163 @@ def by_hour(rows: Iterable[tuple[SumKey, Sum]]) -> dict[SumKey, Sum]:
         hour = key._replace(step=HOUR, at=floor(key.at, HOUR))
         hours.setdefault(hour, Sum()).add(counted)
     return hours
+
+
+# Statistics: series of sums
+
+
+class Group(StrEnum):
+    """What the series of an answer are told apart by."""
+
+    ENDPOINT = "endpoint"
+    PATH = "path"
+    RESULT = "result"
+
+
+#: The steps that are taken where none is asked for: the first one that gives few enough points.
+STEPS = tuple(
+    timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 3 * 60, 12 * 60, 24 * 60, 7 * 24 * 60)
+)
+FEW = 300
+
+#: How many points an answer has, at most, in all series together.
+MAX_POINTS = 1500
+
+#: How many sums are read for an answer, at most.
+MAX_SUMS = 50_000
+
+#: The longest step.
+MAX_STEP = timedelta(days=366)
+
+
+@dataclass(frozen=True, slots=True)
+class StatsQuery:
+    """Which sums are asked for."""
+
+    #: From when, and until when (exclusive); both aware, UTC. The first one is a whole step.
+    begin: datetime
+    end: datetime
+    #: How long a time a point is of.
+    step: timedelta
+    #: None for one series of all runs.
+    group: Group | None = None
+    endpoint: str | None = None
+    path: str | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """Which sums tell enough, and are the fewest."""
+        by_path = self.path is not None or self.group is Group.PATH
+        return Scope.PATH if by_path else Scope.ENDPOINT
+
+    def series(self, endpoint: str, path: str, result: Result) -> str:
+        """The name of the series that a sum belongs to."""
+        match self.group:
+            case Group.ENDPOINT:
+                return endpoint
+            case Group.PATH:
+                return path
+            case Group.RESULT:
+                return result.value
+        return ""
+
+
+def stats_query(
+    now: datetime,
+    begin: datetime | None = None,
+    end: datetime | None = None,
+    step: timedelta | None = None,
+    group: Group | None = None,
+    endpoint: str | None = None,
+    path: str | None = None,
+) -> StatsQuery:
+    """
+    :param now: the database's time.
+    :param begin: an hour before the end, if it is not given.
+    :param end: now, if it is not given, or is still to come.
+    :param step: as long as gives `FEW` points, if it is not given.
+    :raises InvalidRequest: if that can't be answered.
+    """
+    end = now if end is None else min(end, now)
+    begin = max(_EPOCH, begin or max(end, _EPOCH + HOUR) - HOUR)
+    if begin >= end:
+        raise InvalidRequest(
+            f"from is {exact_timestamp(begin)}, which is not earlier than "
+            f"{'now' if end == now else 'to'}, {exact_timestamp(end)}: give a from that is earlier"
+        )
+    oldest = floor(now - MINUTES_KEPT, HOUR) + HOUR
+    has_minutes = begin >= oldest
+    if step is None:
+        step = _step(end - begin, HOUR if not has_minutes else MINUTE)
+    _check_step(step)
+    if step < HOUR and not has_minutes:
+        raise InvalidRequest(
+            f"step is {_words(step)}, and sums of less than an hour are kept for "
+            f"{_words(MINUTES_KEPT)}: give a step of 1h or more, or a from that is not before "
+            f"{exact_timestamp(oldest)}"
+        )
+    begin = floor(begin, step)
+    points = -((begin - end) // step)
+    if points > MAX_POINTS:
+        raise InvalidRequest(
+            f"from {exact_timestamp(begin)} to {exact_timestamp(end)} there are {points} times "
+            f"{_words(step)}, and an answer has {MAX_POINTS} points at most: give a step of "
+            f"{_words(_step_of(end - begin, MAX_POINTS))} or more, or less time"
+        )
+    return StatsQuery(begin, end, step, group, endpoint, path)
+
+
+def too_many_points(query: StatsQuery) -> InvalidRequest:
+    """The answer to a query whose series have more points than an answer may have."""
+    return InvalidRequest(
+        f"the series have more than {MAX_POINTS} points together: give a step that is longer than "
+        f"{_words(query.step)}, less time, or what else leaves runs out (endpoint, path)"
+    )
+
+
+def too_many_sums(query: StatsQuery, until: datetime) -> InvalidRequest:
+    """
+    The answer to a query that would read more sums than it may.
+
+    :param until: up to when `MAX_SUMS` would do.
+    """
+    enough = max(floor(until, MINUTE) - query.begin, MINUTE)
+    return InvalidRequest(
+        f"that takes more than {MAX_SUMS} sums to be read: give less time, such as "
+        f"{_words(enough)}, or what else leaves sums out (endpoint, path, a group other than path)"
+    )
+
+
+def _check_step(step: timedelta) -> None:
+    """:raises InvalidRequest: if there are no points of such a length."""
+    unit = MINUTE if step < HOUR else HOUR
+    if step % unit:
+        raise InvalidRequest(
+            f"step is {_words(step)}: it takes whole minutes up to an hour, and then whole hours"
+        )
+
+
+def _step(length: timedelta, least: timedelta) -> timedelta:
+    """The first one of `STEPS` that gives few points; or one that does, whatever it is."""
+    for step in STEPS:
+        if step >= least and length <= FEW * step:
+            return step
+    return _step_of(length, FEW)
+
+
+def _step_of(length: timedelta, points: int) -> timedelta:
+    """The shortest step that gives so many points at most."""
+    for unit in (MINUTE, HOUR):
+        # One point more begins where the beginning is no whole step.
+        step = -(-length // ((points - 1) * unit)) * unit
+        if unit is HOUR or step < HOUR:
+            return min(step, MAX_STEP)
+    raise AssertionError
+
+
+def _words(length: timedelta) -> str:
+    """A duration as a parameter takes it."""
+    for unit, letter in ((HOUR, "h"), (MINUTE, "m")):
+        if length and not length % unit:
+            return f"{length // unit}{letter}"
+    return f"{length.total_seconds():g}s"

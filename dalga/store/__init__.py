@@ -18,13 +18,16 @@ from twisted.internet.defer import Deferred
 
 from dalga.model.alert import Alert, Targets
 from dalga.model.idempotency import Idempotency
+from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Place, Query
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
+from dalga.model.record import Result, result_of
 from dalga.model.run import End, Run
 from dalga.model.setback import Reach
+from dalga.model.statistics import MinuteSums, Scope, StatsQuery, Sum
 from dalga.store.clock import DatabaseClock
 
 #: Makes the request of a PATCH of the job that is there.
@@ -150,6 +153,19 @@ class Recorded:
         ends = (*self.written, *self.revised, *self.already)
         return [due for end in ends if (due := end.due) is not None]
 
+    @property
+    def results(self) -> list[tuple[End, Result | None]]:
+        """
+        All ends but the postponed ones, each with the result of its run: None where the run goes
+        on, or is another instance's.
+        """
+        ended = (*self.written, *self.revised, *self.already)
+        return [
+            *((end, result_of(end)) for end in ended),
+            *((end, result_of(end, is_overridden=True)) for end in self.overridden),
+            *((end, None) for end in self.lost),
+        ]
+
     def extend(self, other: Recorded) -> None:
         """Take in the ends of another record."""
         self.written.extend(other.written)
@@ -271,6 +287,38 @@ class Outbox(Protocol):
 
     def forget(self, limit: int) -> Deferred[int]:
         """Remove up to `limit` old alerts; gives how many were found."""
+
+
+class OldestSums(NamedTuple):
+    """When the oldest sums of a scope begin; None where there are none."""
+
+    minute: datetime | None
+    hour: datetime | None
+
+
+class SumsAsked(NamedTuple):
+    """Some of the sums that a query needs."""
+
+    query: StatsQuery
+    #: Sums of minutes, or of hours.
+    step: timedelta
+    #: When the steps begin that are read, at least one.
+    times: Sequence[datetime]
+    #: None for the sums of all endpoints.
+    endpoint: str | None
+    #: How many sums are read, at most.
+    limit: int
+
+
+class SumsFound(NamedTuple):
+    """What `Store.sums` has found."""
+
+    #: By the names of series, and where the points begin.
+    sums: dict[tuple[str, datetime], Sum]
+    #: How many sums were read.
+    rows: int
+    #: Whether that is all that was asked for. Else there is nothing in `sums`.
+    is_whole: bool
 
 
 #: A row's due time and id. `Store.correct` goes through the rows in this order.
@@ -462,15 +510,25 @@ class Store(Protocol):
     def now(self) -> Deferred[datetime]:
         """The database's time."""
 
-    def announce(self, instance: str) -> Deferred[int]:
+    def announce(
+        self, instance: str, since: datetime | None = None, about: About = UNKNOWN
+    ) -> Deferred[int]:
         """
         Write an instance's heartbeat. Remove instances whose last heartbeat is long ago.
 
+        :param since: when the instance began.
         :return: how many other instances have a heartbeat of the last 30 s.
         """
 
     def depart(self, instance: str) -> Deferred[None]:
         """Remove an instance from the instance table: it stops."""
+
+    def instances(self, limit: int) -> Deferred[list[Instance]]:
+        """
+        The instances with a heartbeat of the last 30 s, by their names.
+
+        :param limit: how many at most.
+        """
 
     def due_within(
         self, within: timedelta, limit: int, without: Collection[str] = ()
@@ -513,3 +571,35 @@ class Store(Protocol):
 
     def record(self, ends: list[End]) -> Deferred[Recorded]:
         """Write the ends of runs in one transaction. If a row is locked, the others are written."""
+
+    # Statistics
+
+    def write_sums(self, sums: MinuteSums) -> Deferred[None]:
+        """
+        Write what an instance has counted of a minute. It may be written again, to the same effect.
+        Nothing is written of a minute that is older than a day.
+        """
+
+    def fold_sums(self, limit: int) -> Deferred[int]:
+        """
+        Add up the oldest sums of minutes to sums of hours, if they are older than
+        `dalga.model.statistics.MINUTES_KEPT`.
+
+        :param limit: how many at most, unless there are more of one minute and scope.
+        :return: how many were found. If there are none, all is folded.
+        """
+
+    def forget_sums(self, limit: int) -> Deferred[int]:
+        """
+        Remove the oldest sums of hours, if they are older than
+        `dalga.model.statistics.HOURS_KEPT`.
+
+        :param limit: how many at most, unless more are of one path.
+        :return: how many were removed. If there were none, all are removed.
+        """
+
+    def oldest_sums(self, scope: Scope) -> Deferred[OldestSums]:
+        """When the oldest sums begin."""
+
+    def sums(self, asked: SumsAsked) -> Deferred[SumsFound]:
+        """Some sums, added up to points of series."""

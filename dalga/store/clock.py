@@ -2,14 +2,15 @@
 The database's clock, as far as it can be known between two queries (P8).
 
 `steady_seconds` is what the daemon measures durations with: it goes on while the machine sleeps and
-can't be set. The wall clock of the machine is used for nothing but the log's timestamps.
+can't be set. The wall clock of the machine is used for nothing but the log's timestamps, and to say
+how far it is from the database's clock.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 #: A reading gives way to any newer one once it is this old, in seconds: clocks drift, and are set.
@@ -27,6 +28,11 @@ def steady_seconds() -> float:
 
 if not hasattr(time, "CLOCK_BOOTTIME"):  # not Linux
     steady_seconds = time.monotonic
+
+
+def wall_clock() -> datetime:
+    """The time by the clock of this machine, aware UTC."""
+    return datetime.now(UTC)
 
 
 class _Reading(NamedTuple):
@@ -49,10 +55,14 @@ class DatabaseClock:
     finds its job due. The reading with the shortest round trip of the last seconds is used.
 
     :param seconds: a steady clock; it is called from the database threads too.
+    :param wall_clock: the clock of this machine: an aware UTC datetime.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, seconds: Callable[[], float], wall_clock: Callable[[], datetime] = wall_clock
+    ) -> None:
         self.seconds = seconds
+        self._wall_clock = wall_clock
         #: In one attribute, so that any thread may ask for the time.
         self._best: _Reading | None = None
         #: How often it was found that the database's clock has been set back.
@@ -87,6 +97,11 @@ class DatabaseClock:
         :raises RuntimeError: before the first reading.
         """
         return self.at(self.seconds())
+
+    @property
+    def offset(self) -> float:
+        """The database's time minus that of this machine's clock, in seconds."""
+        return (self.now() - self._wall_clock()).total_seconds()
 
     def until(self, instant: datetime) -> float:
         """Seconds from now until `instant`, negative once it is past."""

@@ -9,32 +9,49 @@ from datetime import datetime
 
 from twisted.internet.defer import Deferred
 
+from dalga.model.instance import UNKNOWN, About, Instance, about_from_text, about_text
 from dalga.store.dialect import Cursor, Dialect
+from dalga.store.keyed import octets
 from dalga.store.schema import ALIVE
+from dalga.store.selected import InstanceRow
 from dalga.store.statements import Statements
 from dalga.store.transactions import Transactions
 
 
 class Instances:
-    """:param lane: the transactions of the scheduler."""
+    """
+    :param lane: the transactions of the scheduler.
+    :param api_lane: those of the API.
+    """
 
-    def __init__(self, dialect: Dialect, sql: Statements, lane: Transactions) -> None:
+    def __init__(
+        self, dialect: Dialect, sql: Statements, lane: Transactions, api_lane: Transactions
+    ) -> None:
         self._dialect = dialect
         self._sql = sql
         self._lane = lane
+        self._api_lane = api_lane
 
-    def announce(self, instance: str) -> Deferred[int]:
+    def announce(
+        self, instance: str, began: datetime | None = None, about: About = UNKNOWN
+    ) -> Deferred[int]:
         """See `Store.announce`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> int:
-            id, seen = self._dialect.key(instance), self._dialect.instant(now)
-            alive = self._dialect.instant(now - ALIVE)
+            instant = self._dialect.instant
+            id, alive = self._dialect.key(instance), instant(now - ALIVE)
             # Others' rows are locked only where one is to go, and before one's own: two instances
             # never wait for each other.
             (found,) = self._sql.count_instances.fetch(cursor, seen=alive, id=id)
             if found.gone:
                 self._sql.forget.execute(cursor, seen=alive)
-            self._sql.announce.execute(cursor, id=id, seen=seen)
+            self._sql.announce.execute(
+                cursor,
+                id=id,
+                seen=instant(now),
+                since=began and instant(began),
+                about=about_text(about),
+            )
             return found.others
 
         return self._lane.run(work, "heartbeat")
@@ -46,3 +63,22 @@ class Instances:
             self._sql.depart.execute(cursor, id=self._dialect.key(instance))
 
         return self._lane.run(work, "depart")
+
+    def instances(self, limit: int) -> Deferred[list[Instance]]:
+        """See `Store.instances`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> list[Instance]:
+            alive = self._dialect.instant(now - ALIVE)
+            rows = self._sql.instances.fetch(cursor, alive=alive, limit=limit)
+            return [self._instance(row, now) for row in rows]
+
+        return self._api_lane.run(work, "instances")
+
+    def _instance(self, row: InstanceRow, now: datetime) -> Instance:
+        read_instant = self._dialect.read_instant
+        return Instance(
+            octets(row.id).decode("utf-8", "replace"),
+            None if row.since is None else read_instant(row.since),
+            max(0.0, (now - read_instant(row.seen)).total_seconds()),
+            about_from_text(octets(row.about).decode("utf-8", "replace")),
+        )

@@ -209,6 +209,15 @@ class JobRow(NamedTuple):
     extras: Any
 
 
+class InstanceRow(NamedTuple):
+    """A row of the table of instances."""
+
+    id: Any
+    seen: Any
+    since: Any
+    about: Any
+
+
 class WholeRow(NamedTuple):
     """A job's row, and its row of details, as one statement has read them."""
 

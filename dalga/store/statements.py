@@ -27,6 +27,7 @@ from dalga.store.selected import (
     DueRow,
     DueTime,
     FoundText,
+    InstanceRow,
     InstancesRow,
     JobRow,
     KeptRow,
@@ -1053,9 +1054,22 @@ class Statements:
     @cached_property
     def announce(self) -> Statement:
         return self._dialect.prepare(f"""
-            INSERT INTO {self._dialect.heartbeats} (id, seen) VALUES (%(id)s, %(seen)s)
-            {self._dialect.on_conflict("id")} seen = {self._dialect.proposed("seen")}
+            INSERT INTO {self._dialect.heartbeats} (id, seen, since, about)
+            VALUES (%(id)s, %(seen)s, %(since)s, %(about)s)
+            {self._dialect.on_conflict("id")}
+                seen = {self._dialect.proposed("seen")},
+                about = {self._dialect.proposed("about")}
             """)
+
+    @cached_property
+    def instances(self) -> Select[InstanceRow]:
+        return self._select(
+            InstanceRow,
+            f"""
+            SELECT {columns(InstanceRow)} FROM {self._dialect.heartbeats}
+            WHERE seen > %(alive)s ORDER BY id LIMIT %(limit)s
+            """,
+        )
 
     @cached_property
     def depart(self) -> Statement:

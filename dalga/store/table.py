@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from dalga.errors import StartupError
 from dalga.model.alert import NO_TARGETS, Targets
 from dalga.model.idempotency import Idempotency
+from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Query
@@ -28,7 +29,21 @@ from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.model.run import End
 from dalga.model.setback import Reach
-from dalga.store import PIECE, Change, Claimed, Counts, Due, Dues, Made, Page, Recorded
+from dalga.model.statistics import MinuteSums, Scope
+from dalga.store import (
+    PIECE,
+    Change,
+    Claimed,
+    Counts,
+    Due,
+    Dues,
+    Made,
+    OldestSums,
+    Page,
+    Recorded,
+    SumsAsked,
+    SumsFound,
+)
 from dalga.store.alerts import AlertRows, AlertTable
 from dalga.store.alertsql import AlertStatements
 from dalga.store.changes import Changes
@@ -44,6 +59,7 @@ from dalga.store.rows import TOKEN_LENGTH
 from dalga.store.runs import Runs
 from dalga.store.schema import MAX_LEASE
 from dalga.store.statements import Statements
+from dalga.store.stats import Stats
 from dalga.store.transactions import Transactions
 from dalga.store.trial import Trial
 from dalga.store.upgrade import upgrade
@@ -99,7 +115,8 @@ class JobsTable:
         self._jobs = Jobs(dialect, sql, api_lane, rows, puts, changes)
         self._listing = Listing(dialect, api_lane, details)
         self._runs = Runs(dialect, clock, sql, run_lane, details, alerts, token)
-        self._instances = Instances(dialect, sql, run_lane)
+        self._instances = Instances(dialect, sql, run_lane, api_lane)
+        self._stats = Stats(dialect, api_lane)
         self._trial = Trial(dialect, clock, sql, rows, puts, token)
 
     def called(self, instance: str) -> None:
@@ -262,9 +279,15 @@ class JobsTable:
         """See `Store.now`."""
         return self._api_lane.read(self._sql.now.fetch, lambda rows, now: now, "now")
 
-    def announce(self, instance: str) -> Deferred[int]:
+    def announce(
+        self, instance: str, since: datetime | None = None, about: About = UNKNOWN
+    ) -> Deferred[int]:
         """See `Store.announce`."""
-        return self._instances.announce(instance)
+        return self._instances.announce(instance, since, about)
+
+    def instances(self, limit: int) -> Deferred[list[Instance]]:
+        """See `Store.instances`."""
+        return self._instances.instances(limit)
 
     def depart(self, instance: str) -> Deferred[None]:
         """See `Store.depart`."""
@@ -296,3 +319,25 @@ class JobsTable:
     def record(self, ends: list[End]) -> Deferred[Recorded]:
         """See `Store.record`."""
         return self._runs.record(ends)
+
+    # Statistics
+
+    def write_sums(self, sums: MinuteSums) -> Deferred[None]:
+        """See `Store.write_sums`."""
+        return self._stats.write(sums)
+
+    def fold_sums(self, limit: int) -> Deferred[int]:
+        """See `Store.fold_sums`."""
+        return self._stats.fold(limit)
+
+    def forget_sums(self, limit: int) -> Deferred[int]:
+        """See `Store.forget_sums`."""
+        return self._stats.forget(limit)
+
+    def oldest_sums(self, scope: Scope) -> Deferred[OldestSums]:
+        """See `Store.oldest_sums`."""
+        return self._stats.oldest(scope)
+
+    def sums(self, asked: SumsAsked) -> Deferred[SumsFound]:
+        """See `Store.sums`."""
+        return self._stats.sums(asked)

@@ -349,9 +349,9 @@ class Trial:
 
         :return: how many rows the removal removed.
         """
-        id = self._dialect.key(name)
+        id, at = self._dialect.key(name), self._dialect.instant(_TRIAL)
         for _ in range(2):
-            self._sql.announce.execute(cursor, id=id, seen=self._dialect.instant(_TRIAL))
+            self._sql.announce.execute(cursor, id=id, seen=at, since=at, about=_TEXT)
         return self._sql.depart.execute(cursor, id=id)
 
     def _write_sample(self, cursor: Cursor, sample: _Sample) -> None:

@@ -47,6 +47,7 @@ from dalga.web.presentation import (
     why_json,
 )
 from dalga.web.request import ApiRequest
+from dalga.web.statistics import instances_json, series_json, statistics
 
 log = logger(__name__)
 
@@ -202,6 +203,20 @@ class Api:
         """Count the jobs."""
         status = await self._operations.status()
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, status_json(status))
+
+    @app.route("/stats", methods=["GET"])
+    async def statistics(self, request: ApiRequest) -> bytes:
+        """Show how many runs there were, how late they were and how long they took."""
+        query = statistics(request.query, self._operations.now())
+        series = await self._operations.statistics(query)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, series_json(series))
+
+    @app.route("/instances", methods=["GET"])
+    async def instances(self, request: ApiRequest) -> bytes:
+        """List the instances."""
+        found = await self._operations.instances()
+        shown = instances_json(found, self._operations.instance)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
     @app.route("/endpoints", methods=["GET"])
     async def endpoints(self, request: ApiRequest) -> bytes:

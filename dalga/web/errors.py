@@ -158,8 +158,8 @@ def _detail(error: BaseException) -> str:
             "there is nothing here: a job is at /jobs/<path>/<body>, its next runs at "
             "/jobs/<path>/<body>/upcoming, why it is not running at /jobs/<path>/<body>/why, the "
             "runs that a PUT would give at /preview, all jobs at /jobs, the endpoints at "
-            "/endpoints, the counts at /status, the metrics at /metrics; POST /jobs/<path> runs a "
-            "body once"
+            "/endpoints, the instances at /instances, the counts at /status, statistics at /stats, "
+            "the metrics at /metrics; POST /jobs/<path> runs a body once"
         )
     if isinstance(error, MethodNotAllowed):
         return f"the method is not one that works here: it takes {_allowed(error)}"

@@ -1,0 +1,121 @@
+"""What daemons count of their runs, and what they say of themselves."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from dalga import __version__
+from tests.daemons import DaemonTestCase, Hit
+from tests.stores import each_engine
+
+RUNS = 12
+
+
+class StatisticsTestCase(DaemonTestCase):
+    """Statistics over HTTP."""
+
+    async def runs(self, url: str, query: str = "") -> dict[str, tuple[int, int]]:
+        """Runs and attempts of the last hour by their result, as `/stats` has them now."""
+        answer = await self.get(f"{url}/stats?group=result{query}")
+        return {
+            series["result"]: (
+                sum(point["runs"] for point in series["points"]),
+                sum(point["attempts"] for point in series["points"]),
+            )
+            for series in answer["series"]
+        }
+
+    async def until_runs(self, url: str, **expected: tuple[int, int]) -> None:
+        """Wait until the statistics are these."""
+        while await self.runs(url) != expected:
+            await self.pause(0.05)
+
+    async def stop(self, daemon: Any) -> None:
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0, daemon.output)
+        self.assertNotIn("Traceback", daemon.output)
+
+    async def run_jobs(self, url: str, name: str, number: int) -> None:
+        """Run jobs once each, on paths of their own, and see their ends recorded."""
+        keys = [f"{url}/jobs/{name}{each}/body" for each in range(number)]
+        for key in keys:
+            await self.put(f"{key}?one-off=true&immediate=true")
+        for key in keys:
+            await self.until_gone(key)
+
+
+@each_engine(globals())
+class StopTests(StatisticsTestCase):
+    """A daemon that is stopped, and started again."""
+
+    async def test_nothing_is_lost_at_a_stop(self) -> None:
+        """What the daemon before has counted in the same minute stays beside what this one does."""
+        self.endpoint.answer = lambda hit: 500 if hit.path == "bad" else 200
+        daemon, url = await self.start(jobs={"retryInterval": "50ms"})
+        await self.run_jobs(url, "a", RUNS)
+        bad = "bad/body?one-off=true&immediate=true&retry-max-attempts=3"
+        await self.put(f"{url}/jobs/{bad}")
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == RUNS + 3)
+        await self.until_shown(f"{url}/jobs/bad/body", next_run=None)
+        await self.stop(daemon)
+        daemon, url = await self.start()
+        expected = {"succeeded": (RUNS, RUNS), "given_up": (1, 3)}
+        self.assertEqual(await self.runs(url), expected)
+        await self.run_jobs(url, "b", 1)
+        await self.stop(daemon)
+        daemon, url = await self.start()
+        await self.until_runs(url, succeeded=(RUNS + 1, RUNS + 1), given_up=(1, 3))
+        self.assertEqual(await self.runs(url, "&path=bad"), {"given_up": (1, 3)})
+        self.assertEqual(await self.runs(url, "&endpoint=billing"), {})
+        answer = await self.get(f"{url}/stats?group=path&step=1h")
+        self.assertEqual(
+            {series["path"] for series in answer["series"]},
+            {"bad", "b0", *(f"a{number}" for number in range(RUNS))},
+        )
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class InstancesTests(StatisticsTestCase):
+    """Several instances on one table."""
+
+    async def test_one_is_killed(self) -> None:
+        """P2: a run that another one takes over is counted once, with all its attempts."""
+        hangs: list[Deferred[int]] = []
+
+        def answer(hit: Hit) -> Any:
+            if hit.path == "hangs" and hit.attempt == 1:
+                hangs.append(Deferred())
+                return hangs[-1]
+            return 200
+
+        self.endpoint.answer = answer
+        one, url = await self.start()
+        await self.run_jobs(url, "a", 1)
+        await self.until_runs(url, succeeded=(1, 1))
+        await self.put(f"{url}/jobs/hangs/body?one-off=true&immediate=true")
+        await self.endpoint.until(lambda: bool(hangs))
+        two, other = await self.start()
+        while len(found := (await self.get(f"{other}/instances"))["instances"]) < 2:
+            await self.pause(0.05)
+        self.assertEqual({each["version"] for each in found}, {__version__})
+        self.assertEqual([each.get("answering", False) for each in found].count(True), 1)
+        names = {hit.instance for hit in self.endpoint.hits}
+        self.assertLess(names, {each["instance_id"] for each in found})
+        for each in found:
+            self.assertLess(each["heartbeat_age"], 30)
+            self.assertGreater(each["slots"], 0)
+            self.assertLess(abs(each["clock_offset"]), 5)
+        one.send(signal.SIGKILL)
+        await one.ended
+        self.end_leases()
+        await self.until_runs(other, succeeded=(2, 3))
+        await self.run_jobs(other, "b", 3)
+        await self.stop(two)
+        three, url = await self.start()
+        self.assertEqual(await self.runs(url), {"succeeded": (5, 6)})
+        await self.stop(three)
+        rows = self.sql("SELECT instance, SUM(runs) FROM dalga_stats WHERE scope = 0 GROUP BY 1")
+        self.assertEqual(sorted(int(runs) for _, runs in rows), [1, 4])
