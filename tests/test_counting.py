@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.counting import REST, REST_FACTOR, Counting, Present
+from dalga.counting import REST, REST_FACTOR, SELDOM, SELDOM_FACTOR, Counting, Present
 from dalga.errors import StoreUnavailable
 from tests.fakes import FakeStore
 
@@ -122,6 +122,34 @@ class CountingTests(SynchronousTestCase):
         self.pass_by(1)
         self.assertEqual(len(self.asked()), 5)
         self.assertLess(self.present()[1] or 99, 2)
+
+    def test_of_whoever_does_not_wait(self) -> None:
+        """Metrics are looked at for ever: their counts are seldom, and more so where they are long."""
+        self.assertEqual(self.counting.known(), None)
+        self.insert(25)
+        self.counting.refresh()
+        self.pass_by(1)
+        self.assertEqual(self.asked(), [(0, PIECE), (10, PIECE), (20, PIECE)])
+        known = self.counting.known()
+        assert known is not None
+        self.assertEqual((known[0].total, known[1]), (25, 1.0))
+        self.clock.advance(SELDOM - 1.5)
+        self.counting.refresh()
+        self.assertEqual(self.asked(), [])
+        self.clock.advance(0.5)
+        self.store.hold("counts")
+        self.counting.refresh()
+        self.clock.advance(3)
+        self.store.release("counts")
+        self.pass_by(4)
+        self.assertEqual(len(self.asked()), 3)
+        self.clock.advance(SELDOM_FACTOR * 3 - 10)
+        self.counting.refresh()
+        self.assertEqual(self.asked(), [])
+        self.clock.advance(SELDOM_FACTOR * 3 + 10)
+        self.counting.refresh()
+        self.pass_by(1)
+        self.assertEqual(len(self.asked()), 3)
 
     def test_nobody_asks(self) -> None:
         """Then nothing is counted."""
