@@ -124,7 +124,7 @@ class CountingTests(SynchronousTestCase):
         self.assertLess(self.present()[1] or 99, 2)
 
     def test_of_whoever_does_not_wait(self) -> None:
-        """Metrics are looked at for ever: their counts are seldom, and more so where they are long."""
+        """Metrics are looked at for ever: so their counts are seldom, the longer the seldomer."""
         self.assertEqual(self.counting.known(), None)
         self.insert(25)
         self.counting.refresh()
