@@ -29,13 +29,15 @@ from dalga.model.options import IfExists
 from dalga.model.patch import patched
 from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
 from dalga.model.precondition import Precondition
+from dalga.model.runid import RunId
+from dalga.model.runlist import ListedRun, RunPage, RunQuery
 from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
 from dalga.model.state import State, state_of
 from dalga.model.statistics import StatsQuery
 from dalga.model.why import Here, Lag, Why, why
 from dalga.model.zone import Occurrence, Zone
 from dalga.series import Series, read_series
-from dalga.store import PIECE, KeptAlert, Made, Page, Store, Tally
+from dalga.store import PIECE, KeptAlert, Made, Page, Shown, Store, Tally
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -208,6 +210,32 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached.
         """
         return await self._shielded(self._store.get(key))
+
+    async def show(self, key: RawKey) -> Shown:
+        """
+        A job with its last run.
+
+        :raises JobNotFound: if there is none.
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.show(key))
+
+    async def runs(self, query: RunQuery) -> RunPage:
+        """
+        See `Store.runs`.
+
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.runs(query))
+
+    async def run(self, run_id: RunId) -> ListedRun:
+        """
+        A run with all that is known of it.
+
+        :raises RunNotFound: see `Store.run`.
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.run(run_id))
 
     async def page(self, query: Query) -> Page:
         """

@@ -45,6 +45,7 @@ from dalga.config.targets import ALERTS
 from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
 from dalga.dispatch.alerts import Alerting, Target
+from dalga.dispatch.pruning import Keeping
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.files import room_for_clients
 from dalga.health import Health
@@ -228,6 +229,9 @@ def build(
         random=random,
         instance=instance,
         about=lambda: About(version=__version__, clock_offset=fixed.store.clock.offset),
+        keeping=Keeping(
+            settings.history.keep, settings.history.keep_failed, settings.history.max_rows
+        ),
         metrics=fixed.metrics,
         alerting=alerting_of(settings, webhooks),
     )

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver
 
-from dalga.errors import JobDisabled, JobNotFound, JobOver, StoreUnavailable
+from dalga.errors import JobDisabled, JobNotFound, JobOver, RunNotFound, StoreUnavailable
 from dalga.model.alert import Alert, Targets
 from dalga.model.answers import Meaning
 from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Disabling, Notes
@@ -29,6 +29,7 @@ from dalga.model.options import IfExists, Options
 from dalga.model.patch import replanned
 from dalga.model.plan import Plan, ScheduleRequest, amended, plan
 from dalga.model.precondition import Precondition
+from dalga.model.record import Shelf
 from dalga.model.run import (
     Delete,
     Disable,
@@ -44,6 +45,8 @@ from dalga.model.run import (
     lease_of,
     revised,
 )
+from dalga.model.runid import RunId
+from dalga.model.runlist import ListedRun, RunPage, RunQuery
 from dalga.model.schedule import Every, Once, Schedule
 from dalga.model.setback import Reach, corrected
 from dalga.model.statistics import HOUR, MINUTE, MinuteSums, Scope, Sum, SumKey, floor
@@ -59,10 +62,13 @@ from dalga.store import (
     OldestSums,
     Page,
     Parcel,
+    Pruned,
     Recorded,
     Settled,
+    Shown,
     SumsAsked,
     SumsFound,
+    Surveyed,
     Watch,
 )
 from dalga.store.clock import DatabaseClock
@@ -203,6 +209,11 @@ class FakeStore:
         self.locked: set[int] = set()
         #: How many Idempotency-Keys are there to be removed.
         self.old_keys = 0
+        #: How many records there are that may be removed, and the times of all, newest first.
+        self.old_records = dict.fromkeys(Shelf, 0)
+        self.records: dict[Shelf, list[int]] = {shelf: [] for shelf in Shelf}
+        #: How long a batch takes, as the store says, in seconds.
+        self.prune_seconds = 0.001
         #: When each instance was last heard of.
         self.heard_of: dict[str, datetime] = {}
         #: What each instance has told of itself: since when it is there, and the rest.
@@ -376,9 +387,42 @@ class FakeStore:
 
         return self._run("forget_keys", limit, work)
 
+    def prune(
+        self, shelf: Shelf, keep: timedelta, surplus: int | None, limit: int
+    ) -> Deferred[Pruned]:
+        """See `Store.prune`. Each removal takes `prune_seconds`."""
+
+        def work() -> Pruned:
+            old = min(limit, self.old_records[shelf])
+            self.old_records[shelf] -= old
+            return Pruned(old, self.prune_seconds)
+
+        return self._run("prune", (shelf, keep, surplus, limit), work)
+
+    def survey(self, shelf: Shelf, before: int | None, limit: int) -> Deferred[Surveyed]:
+        """See `Store.survey`."""
+
+        def work() -> Surveyed:
+            older = [at for at in self.records[shelf] if before is None or at < before][:limit]
+            return Surveyed(len(older), older[-1] if older else None, self.prune_seconds)
+
+        return self._run("survey", (shelf, before, limit), work)
+
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
         return self._run("get", key, lambda: self._job(self._expect(key)))
+
+    def show(self, key: RawKey) -> Deferred[Shown]:
+        """See `Store.show`. There is no history."""
+        return self._run("get", key, lambda: Shown(self._job(self._expect(key)), None))
+
+    def runs(self, query: RunQuery) -> Deferred[RunPage]:
+        """See `Store.runs`. There is no history."""
+        return self._run("runs", query, lambda: RunPage([], None))
+
+    def run(self, run_id: RunId) -> Deferred[ListedRun]:
+        """See `Store.run`. There is no history."""
+        return fail(RunNotFound("there is no history"))
 
     def page(self, query: Query) -> Deferred[Page]:
         """See `Store.page`."""

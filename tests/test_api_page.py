@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.model.attempt import ErrorKind
 from dalga.model.fields import FIELDS, READERS
+from dalga.model.record import Result
+from dalga.model.runlist import ListedRun
 from dalga.operations import Status
 from dalga.web.api import Api
 from dalga.web.errors import STATUS
 from dalga.web.parameters import schedule_request
+from dalga.web.runs import FILTERS as FILTERS_OF_RUNS
+from dalga.web.runs import run_json
 from tests.daemons import Hit
 from tests.pages import BREAK, Differs, PageTestCase, Told, page
 from tests.stores import each_engine
+from tests.test_web_runs import RECORD
 
 PAGE = page("api.md")
 
@@ -146,6 +153,31 @@ class TableTests(SynchronousTestCase):
         *others, last = (f"`{name}`" for name in hidden)
         sentence = f"with `_` for `-`, but for {', '.join(others)} and {last}"
         self.assertTrue(sentence in " ".join(PAGE.split()), sentence)
+
+    def test_each_kind_of_error(self) -> None:
+        """With the sentence that a run shows as its hint."""
+        table = rows("### Kinds of errors", "| `error_kind` | what went wrong | what to look at |")
+        self.assertEqual(
+            [(code(kind)[0], hint) for kind, _, hint in table],
+            [(kind, kind.hint) for kind in ErrorKind],
+        )
+
+    def test_each_result_of_a_run(self) -> None:
+        table = rows("### One run", "| `result` | the run |")
+        self.assertEqual([code(row[0])[0] for row in table], [*Result])
+
+    def test_each_filter_of_runs(self) -> None:
+        table = rows("## Runs", "| filter | the run's | index |")
+        named = {name for row in table for name in code(row[0])}
+        self.assertEqual(named, {name.replace("-", "_") for name in FILTERS_OF_RUNS})
+
+    def test_each_member_of_a_run(self) -> None:
+        """In their order, the hint and the state beside others."""
+        table = rows("### One run", "| member | what it says |")
+        said = [name for row in table for name in code(row[0])]
+        whole = replace(RECORD, replay_of="0-1", response_headers="X-A: 1", response_body="no")
+        shown = json.loads(run_json(ListedRun(whole)))
+        self.assertEqual(said, [*shown])
 
     def test_status(self) -> None:
         """The keys of GET /status, in their order."""

@@ -20,6 +20,7 @@ from dalga.dispatch.claimsize import HELD
 from dalga.dispatch.elsewhere import NAMES, QUIET, Elsewhere
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, MISTAKES_TOLD, OTHERS_FIRST
 from dalga.dispatch.posts import Posts
+from dalga.dispatch.pruning import Keeping
 from dalga.dispatch.recorder import LOCKED_PAUSE, RECORD_DELAY, RECORD_LIMIT
 from dalga.dispatch.scheduler import SCAN_LIMIT, Pace, Scheduler
 from dalga.dispatch.upkeep import (
@@ -93,6 +94,7 @@ class SchedulerTestCase(SynchronousTestCase):
         retry: RetryPolicy | None = None,
         policy: RunPolicy | None = None,
         timeouts: Mapping[str, float] = MappingProxyType({}),
+        max_rows: int = 10_000_000,
     ) -> None:
         """Start a scheduler, and let it claim for the first time."""
         self.scheduler = Scheduler(
@@ -104,6 +106,7 @@ class SchedulerTestCase(SynchronousTestCase):
             Random(20141111),
             "web1",
             metrics=self.metrics,
+            keeping=Keeping(max_rows=max_rows),
         )
         self.scheduler.start()
         self.go(0)

@@ -53,7 +53,7 @@ OUTGOING = (
 DISPATCH = (
     *("agenda", "lead", "claimsize", "shares", "sums", "pulse", "waiting", "outlook", "outages"),
     *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "gauges", "upkeep"),
-    *("statistics", "alerts", "scheduler"),
+    *("statistics", "pruning", "alerts", "scheduler"),
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),

@@ -40,14 +40,24 @@ from dalga.model.delivery import MAX_PAYLOAD, Delivery, Disabling, Notes
 from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, Standing, UnreadableJob, readable
-from dalga.model.key import JobKey, Position
+from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.listing import DuePlace, Query
 from dalga.model.patch import replanned
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.precondition import UNREADABLE, Precondition
+from dalga.model.record import Record, Result
+from dalga.model.runid import RunId
+from dalga.model.runlist import (
+    BEFORE_OPEN,
+    ListedRun,
+    RunFilters,
+    RunPage,
+    RunQuery,
+    RunState,
+)
 from dalga.model.why import Here
 from dalga.operations import Operations
-from dalga.store import Change, Counts, Made, Page
+from dalga.store import Change, Counts, Made, Page, Shown
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
 from dalga.web.api import Api
@@ -64,6 +74,7 @@ from dalga.web.server import (
 from tests.fakes import noting
 from tests.lists import page_of
 from tests.test_fields import PUTS
+from tests.test_web_runs import RECORD
 
 reactor: Any = real_reactor
 
@@ -76,7 +87,7 @@ JSON = b"Content-Type: application/json\r\n"
 #: The members of a job's JSON that are no parameters.
 STATE = {
     *("next_run", "next_sched", "successes", "disabled", "failing", "failed", "skipped"),
-    *("done", "disabled_since", "disabled_reason", "problem", "replay_of"),
+    *("done", "disabled_since", "disabled_reason", "problem", "replay_of", "last_run"),
 }
 
 
@@ -90,6 +101,11 @@ class MemoryStore:
         self.version = 0
         #: By path and Idempotency-Key, the request and the job that was made for it.
         self.kept: dict[tuple[str, str], tuple[Idempotency, Job]] = {}
+        self.last_runs: dict[RawKey, Record] = {}
+        #: What is answered to any list of runs, and the lists that were asked for.
+        self.runs_page = RunPage([], None)
+        self.run_queries: list[RunQuery] = []
+        self.single_runs: dict[RunId, ListedRun] = {}
         #: What the database's clock shows.
         self.time = NOW
         #: Where set, answers wait for it.
@@ -164,6 +180,16 @@ class MemoryStore:
 
     def get(self, key: JobKey) -> Deferred[Any]:
         return self._call("get", lambda: self._find(key))
+
+    def show(self, key: JobKey) -> Deferred[Any]:
+        return self._call("get", lambda: Shown(self._find(key), self.last_runs.get(key)))
+
+    def runs(self, query: RunQuery) -> Deferred[Any]:
+        self.run_queries.append(query)
+        return self._call("runs", lambda: self.runs_page)
+
+    def run(self, run_id: RunId) -> Deferred[Any]:
+        return self._call("run", lambda: self.single_runs[run_id])
 
     def page(self, query: Query) -> Deferred[Any]:
         return self._call("page", lambda: page_of(enumerate(self.rows.values()), query, self.time))
@@ -649,7 +675,7 @@ class MethodTests(APITestCase):
 
     async def test_no_sub_resource_of_a_job(self) -> None:
         """The methods are those of a job; the path is wrong whatever else is."""
-        for target in [b"/jobs/", b"/jobs/a/b/", b"/jobs/a/b/runs", b"/jobs/%zz/b/c"]:
+        for target in [b"/jobs/", b"/jobs/a/b/", b"/jobs/a/b/walks", b"/jobs/%zz/b/c"]:
             for method in [b"GET", b"PUT", b"POST", b"PATCH", b"DELETE", b"get", b"Put"]:
                 status, detail = await self.refusal(method + b" " + target)
                 self.assertEqual((status, detail[:29]), (404, "a job is at /jobs/<path>/<bod"))
@@ -661,14 +687,14 @@ class MethodTests(APITestCase):
     def test_a_sub_resource_is_one_route(self) -> None:
         """A route more in the table is found, with its own methods, and changes no other."""
         ours = Api.app.url_map
-        further = Rule("/jobs/<job:target>/runs", endpoint="runs", methods=["GET"])
+        further = Rule("/jobs/<job:target>/walks", endpoint="walks", methods=["GET"])
         table = Map(
             [*(rule.empty() for rule in ours.iter_rules()), further],
             converters=ours.converters,
             merge_slashes=False,
         ).bind("localhost")
-        self.assertEqual(table.match("/jobs/a/b/runs", "GET"), ("runs", {"target": "a/b"}))
-        refusal = self.assertRaises(MethodNotAllowed, table.match, "/jobs/a/b/runs", "PUT")
+        self.assertEqual(table.match("/jobs/a/b/walks", "GET"), ("walks", {"target": "a/b"}))
+        refusal = self.assertRaises(MethodNotAllowed, table.match, "/jobs/a/b/walks", "PUT")
         self.assertEqual({*refusal.valid_methods}, {"GET", "HEAD"})
         for path, method in [
             *(("/jobs/a/b", "PUT"), ("/jobs/a/runs", "PUT"), ("/jobs/runs/runs", "PATCH")),
@@ -822,6 +848,7 @@ class ParameterTests(APITestCase):
         failing = replace(job, due=self.store.time, attempts=2, error="500", skipped=1)
         failed = replace(failing, standing=Standing.STOPPED, due=None)
         names: set[str] = set()
+        self.store.last_runs[key] = RECORD
         rows: list[Job | UnreadableJob] = [
             replace(
                 failing, disabled=True, due=None, notes=Notes(disabled=Disabling(NOW, "no stock"))
@@ -1203,6 +1230,73 @@ class WhyTests(APITestCase):
         self.assertEqual((await self.refusal(b"GET /jobs/a/1/why"))[0], 404)
         self.assertEqual((await self.refusal(b"GET /jobs/a/why"))[0], 404)
         self.assertEqual((await self.refusal(b"PUT /jobs/a/1/why"))[0], 405)
+
+
+class HistoryTests(APITestCase):
+    async def body(self, call: bytes) -> Any:
+        answer = await self.ask(call)
+        self.assertTrue(
+            answer.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: application/json;"), answer
+        )
+        return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+    async def test_runs(self) -> None:
+        self.store.runs_page = RunPage([ListedRun(RECORD, RunState.RUNNING)], None)
+        found = await self.body(b"GET /runs?path=a%2Fb&result=running&limit=7")
+        self.assertEqual(found.keys(), {"runs"})
+        self.assertEqual(
+            [(run["run_id"], run["state"]) for run in found["runs"]], [(RECORD.run_id, "running")]
+        )
+        states = frozenset({RunState.RUNNING})
+        self.assertEqual(
+            self.store.run_queries, [RunQuery(RunFilters(path="a/b", states=states), limit=7)]
+        )
+
+    async def test_the_next_page(self) -> None:
+        """By the cursor, or by the Link."""
+        self.store.runs_page = RunPage([], BEFORE_OPEN, partial=True)
+        for list in (b"/runs", b"/jobs/a%2Fb/1/runs"):
+            answer = await self.ask(b"GET " + list + b"?endpoint=billing")
+            found = json.loads(answer.partition(b"\r\n\r\n")[2])
+            self.assertIs(found["partial"], True)
+            link = re.search(rb"\r\nLink: <(\?.*?)>; rel=\"next\"\r\n", answer)
+            assert link is not None
+            self.assertTrue(link[1].endswith(b"&cursor=" + found["cursor"].encode()), link[1])
+            await self.body(b"GET " + list + link[1])
+            first, second = self.store.run_queries[-2:]
+            self.assertEqual(second, replace(first, after=BEFORE_OPEN))
+
+    async def test_the_runs_of_a_job(self) -> None:
+        """There need be no such job any more."""
+        await self.body(b"GET /jobs/a%2Fb/1/runs?result=given_up")
+        results = frozenset({Result.GIVEN_UP})
+        self.assertEqual(
+            self.store.run_queries, [RunQuery(RunFilters(path="a/b", body="1", results=results))]
+        )
+        self.assertEqual((await self.refusal(b"GET /jobs/a/runs"))[0], 404)
+        self.assertEqual((await self.refusal(b"PUT /jobs/a/1/runs"))[0], 405)
+
+    async def test_one_run(self) -> None:
+        self.store.single_runs[RunId(b"\x0f" * 16, 17)] = ListedRun(
+            replace(RECORD, response_body="no")
+        )
+        found = await self.body(b"GET /runs/" + RECORD.run_id.encode())
+        self.assertEqual((found["run_id"], found["response_body"]), (RECORD.run_id, "no"))
+        for unknown in (b"x", b"0f-1", RECORD.run_id.encode() + b"%20"):
+            status, detail = await self.refusal(b"GET /runs/" + unknown)
+            self.assertEqual(status, 404)
+            self.assertIn("there is no run ", detail)
+
+    async def test_a_jobs_last_run(self) -> None:
+        """Its GET has it, behind all else."""
+        await self.ask(b"PUT /jobs/mail/7?interval=60")
+        without = await self.body(b"GET /jobs/mail/7")
+        self.assertNotIn("last_run", without)
+        self.store.last_runs[RawKey("mail", "7")] = RECORD
+        found = await self.body(b"GET /jobs/mail/7")
+        self.assertEqual([*found], [*without, "last_run"])
+        self.assertEqual(found["last_run"]["run_id"], RECORD.run_id)
+        self.assertNotIn("path", found["last_run"])
 
 
 class PageTests(APITestCase):

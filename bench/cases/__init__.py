@@ -22,6 +22,7 @@ from bench.cases.drains import (
 )
 from bench.cases.field import field
 from bench.cases.finding import finding
+from bench.cases.history import pruning, runs_pages
 from bench.cases.million import idle_million, start_million
 from bench.cases.payloads import payloads
 from bench.cases.posts import posts
@@ -116,6 +117,12 @@ CASES = {
         "sqlite",
         only_by_name=True,
     ),
+    "runs-pages": Case(runs_pages, (at_most("worst_p99_ms", 30),), only_by_name=True),
+    "runs-pages-sqlite": Case(
+        runs_pages, (at_most("worst_p99_ms", 30),), "sqlite", only_by_name=True
+    ),
+    "pruning": Case(pruning, (at_most("later_by_ms", 5),), only_by_name=True),
+    "pruning-sqlite": Case(pruning, (at_most("later_by_ms", 5),), "sqlite", only_by_name=True),
     "growth": Case(growth, (at_least("ratio", 0.9),)),
     "two-daemons": Case(two_daemons, (at_least("ratio", 1.2),)),
     "workers": Case(workers, (at_least("ratio", 1.3),)),

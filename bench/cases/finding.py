@@ -98,14 +98,14 @@ def finding(bench: Bench) -> Figures:
     pages = max(20, int(PAGES * min(1.0, bench.scale)))
     with running_dalga(bench) as daemon:
         time.sleep(3)  # let the start be over
-        took = {name: list(_pages(daemon.port, at, pages)) for name, at in targets.items()}
-        without = _lateness(bench, "alone", seconds)
+        took = {name: list(pages_of(daemon.port, at, pages)) for name, at in targets.items()}
+        without = lateness(bench, "alone", seconds)
         # Each kind's first pages, one kind after the other.
         asked = [at for at, _ in zip(cycle(targets.values()), range(int(seconds * LISTS)))]
         with ThreadPoolExecutor(CLIENTS) as clients:
             shares = (asked[number::CLIENTS] for number in range(CLIENTS))
             asking = [clients.submit(_paced, daemon.port, share) for share in shares]
-            beside = _lateness(bench, "beside", seconds)
+            beside = lateness(bench, "beside", seconds)
             lists = [each for share in asking for each in share.result()]
         peak = daemon.peak_memory()
     found = {name: percentiles(milliseconds) for name, milliseconds in took.items()}
@@ -138,7 +138,7 @@ def _fill(bench: Bench, count: int, day: datetime) -> None:
     bench.database.analyze("dalga", "dalga_tags")
 
 
-def _pages(port: int, target: str, count: int) -> Iterator[float]:
+def pages_of(port: int, target: str, count: int) -> Iterator[float]:
     """How long each of so many pages took, in milliseconds. Behind the last one comes the first."""
     client = HTTPConnection("127.0.0.1", port, timeout=60)
     at = target
@@ -175,7 +175,7 @@ def _paced(port: int, targets: list[str]) -> list[float]:
     return took
 
 
-def _lateness(bench: Bench, name: str, seconds: float) -> Figures:
+def lateness(bench: Bench, name: str, seconds: float) -> Figures:
     """How late jobs arrive that are due one after the other."""
     bench.sink.forget()
     # The daemon learns of them by its scan, each second.

@@ -21,6 +21,7 @@ CLAIM, SCAN, RECORD, HEARTBEAT = "a claim", "a scan", "a record", "a heartbeat"
 CORRECTION, CLEANING = "a correction", "a removal of old keys"
 ALERTS, LOOK, SIGN_OF_LIFE = "the sending of alerts", "a look for alerts", "a sign of life"
 WRITE, FOLDING = "a write of statistics", "a folding of statistics"
+PRUNING, SURVEY = "a removal of old records", "a count of records"
 
 #: Programming mistakes that are remembered, at most. The traceback of a remembered mistake is not
 #: logged again.

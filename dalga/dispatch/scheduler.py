@@ -12,6 +12,7 @@ The scheduler owns that timer, builds the other parts of this folder, and stops 
     recorder.py  writes the ends of runs
     upkeep.py    heartbeats, corrections after a clock was set back, removal of old keys
     statistics.py  writes what sums.py has counted of the runs
+    pruning.py   removal of old records of runs
     outages.py   when a query that failed is made again
 
 Whatever the database does, the scheduler goes on: a query that fails is logged once, and made again
@@ -36,6 +37,7 @@ from dalga.dispatch.loglines import log_recorded
 from dalga.dispatch.outages import CLAIM, SCAN, Outages
 from dalga.dispatch.outlook import Outlook
 from dalga.dispatch.posts import Poster, Posts
+from dalga.dispatch.pruning import KEPT_BY_DEFAULT, Keeping, Pruning
 from dalga.dispatch.query import Query
 from dalga.dispatch.recorder import Recorder
 from dalga.dispatch.slots import Slots
@@ -86,6 +88,7 @@ class Scheduler:
     :param about: gives what this instance says of itself, as far as others know it.
     :param metrics: counts what the scheduler does, and shows what it has in hand.
     :param alerting: where alerts are sent.
+    :param keeping: how long records of runs are kept.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Scheduler:
         *,
         metrics: Metrics,
         alerting: Alerting = NO_ALERTING,
+        keeping: Keeping = KEPT_BY_DEFAULT,
     ) -> None:
         self._reactor = reactor
         self._store = store
@@ -153,11 +157,22 @@ class Scheduler:
         self._statistics = Statistics(
             reactor, store, outages, self._sums, lambda: outlook.more, self._changed
         )
+        pruning = Pruning(
+            reactor,
+            store,
+            outages,
+            keeping,
+            lambda: outlook.more,
+            lambda: outlook.lead.others,
+            self._changed,
+            metrics,
+        )
         self._queries: tuple[Query[Any], ...] = (
             *(self._claims, scans),
             *self._upkeep.queries,
             *self._statistics.queries,
             *self._alerts.queries,
+            *pruning.queries,
         )
         #: When the last scan succeeded, in seconds of the reactor's clock.
         self._scanned = reactor.seconds()

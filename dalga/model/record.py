@@ -9,7 +9,7 @@ a `Shelf`. Each shelf is kept for a time of its own, so that successes never pus
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from hashlib import blake2b
 
@@ -68,6 +68,8 @@ class Result(StrEnum):
 _RESULTS = tuple(Result)
 _CODES = {result: code for code, result in enumerate(_RESULTS)}
 
+_MILLISECOND = timedelta(milliseconds=1)
+
 #: The results of runs that need nobody.
 FINE = frozenset({Result.SUCCEEDED, Result.REMOVED, Result.DISABLED})
 
@@ -100,6 +102,11 @@ def result_of(end: End, is_overridden: bool = False) -> Result | None:
     if end.meaning is Meaning.REMOVE:
         return Result.REMOVED
     return Result.DISABLED if end.meaning is Meaning.DISABLE else Result.GIVEN_UP
+
+
+def milliseconds(started: datetime, ended: datetime) -> int:
+    """From a start to an end; 0 where the clock was set back between the two."""
+    return max(0, round((ended - started) / _MILLISECOND))
 
 
 def result_of_code(code: object) -> Result | None:
@@ -157,4 +164,4 @@ class Record:
         """From the start of its first POST to the end of its last one, in milliseconds."""
         if self.started is None or self.ended is None:
             return None
-        return max(0, round((self.ended - self.started).total_seconds() * 1000))
+        return milliseconds(self.started, self.ended)

@@ -24,8 +24,10 @@ from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Place, Query
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
-from dalga.model.record import Result, result_of
+from dalga.model.record import Record, Result, Shelf, result_of
 from dalga.model.run import End, Run
+from dalga.model.runid import RunId
+from dalga.model.runlist import ListedRun, RunPage, RunQuery
 from dalga.model.setback import Reach
 from dalga.model.statistics import MinuteSums, Scope, StatsQuery, Sum
 from dalga.store.clock import DatabaseClock
@@ -107,6 +109,35 @@ class Page:
     #: Whether it ended with fewer jobs than were asked for, as it had looked at many others, or for
     #: long, or as these have large payloads.
     partial: bool = False
+
+
+class Shown(NamedTuple):
+    """A job, and what is kept of its runs."""
+
+    job: Job | UnreadableJob
+    #: The last of its runs that have ended; None if there is none, or no record of it.
+    last_run: Record | None
+
+
+class Pruned(NamedTuple):
+    """What became of a batch of removals."""
+
+    #: How many records were removed. If that is less than was asked for, there are no more that may
+    #: be removed now, or another instance removes them.
+    records: int
+    #: How long that took, without the COMMIT.
+    seconds: float
+
+
+class Surveyed(NamedTuple):
+    """A piece of a shelf of records."""
+
+    #: How many there are in the piece. If that is less than was asked for, it is the last one.
+    records: int
+    #: When the oldest of them was written, in microseconds since 1970; None if there is none.
+    oldest: int | None
+    #: How long the look took.
+    seconds: float
 
 
 class Made(NamedTuple):
@@ -440,6 +471,26 @@ class Store(Protocol):
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """:raises JobNotFound: if there is no such job."""
 
+    def show(self, key: RawKey) -> Deferred[Shown]:
+        """
+        A job with the record of its last run.
+
+        :raises JobNotFound: if there is no such job.
+        """
+
+    def runs(self, query: RunQuery) -> Deferred[RunPage]:
+        """
+        Some runs of a list. See `dalga.model.runlist`, and `dalga.store.history` for how many rows
+        are read.
+        """
+
+    def run(self, run_id: RunId) -> Deferred[ListedRun]:
+        """
+        A run with all that is known of it.
+
+        :raises RunNotFound: if there is no record of it, and it is not under way.
+        """
+
     def page(self, query: Query) -> Deferred[Page]:
         """
         Some jobs of a list. See `dalga.model.listing`, and `dalga.store.listing` for how many rows
@@ -505,6 +556,27 @@ class Store(Protocol):
 
         :param after: the last row that earlier calls have counted, or 0.
         :param limit: how many rows are counted at most.
+        """
+
+    def prune(
+        self, shelf: Shelf, keep: timedelta, surplus: int | None, limit: int
+    ) -> Deferred[Pruned]:
+        """
+        Remove the oldest records of a shelf that are older than `keep`, or surplus.
+
+        :param surplus: records that were written before this time are, in microseconds since 1970;
+            None if there are none.
+        :param limit: how many at most.
+        """
+
+    def survey(self, shelf: Shelf, before: int | None, limit: int) -> Deferred[Surveyed]:
+        """
+        Count the newest records of a shelf. Of those that were written at the very time of the
+        oldest, some may be left out.
+
+        :param before: only those that were written before this time, in microseconds since 1970;
+            None for all.
+        :param limit: how many are counted at most.
         """
 
     def now(self) -> Deferred[datetime]:

@@ -16,12 +16,13 @@ from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
-from dalga.store import PIECE, Change, Counts, Made
+from dalga.store import PIECE, Change, Counts, Made, Shown
 from dalga.store.changes import Changes
 from dalga.store.details import READ_AT_ONCE
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import fitting, weight_of
 from dalga.store.group_commit import LOCKED, GroupCommit, Locked
+from dalga.store.history import History
 from dalga.store.idempotency import Keys, Once
 from dalga.store.keyed import KeyedRows, not_found
 from dalga.store.puts import Put, Puts
@@ -45,20 +46,20 @@ class Jobs:
         rows: KeyedRows,
         puts: Puts,
         changes: Changes,
+        history: History,
     ) -> None:
         self._dialect = dialect
         self._sql = sql
         self._lane = lane
         self._rows = rows
         self._changes = changes
+        self._history = history
         self._keys = Keys(dialect, sql, puts)
         #: Each write of a job goes through this, for the order of the writes of one job.
         self._puts: GroupCommit[Put, Job] = GroupCommit(
             lane, puts.write, lambda put: put.key, "put"
         )
-        self._gets: GroupCommit[RawKey, Job | UnreadableJob] = GroupCommit(
-            lane, self._read_all, operation="get"
-        )
+        self._gets: GroupCommit[RawKey, Shown] = GroupCommit(lane, self._read_all, operation="get")
 
     def close(self) -> None:
         """Begin no more PUTs and GETs; those that wait fail."""
@@ -111,6 +112,10 @@ class Jobs:
 
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
+        return self._gets.run(key).addCallback(lambda shown: shown.job)
+
+    def show(self, key: RawKey) -> Deferred[Shown]:
+        """See `Store.show`."""
         return self._gets.run(key)
 
     def trigger(self, key: RawKey) -> Deferred[Job]:
@@ -183,10 +188,12 @@ class Jobs:
 
     def _read_all(
         self, cursor: Cursor, now: datetime, keys: list[RawKey]
-    ) -> list[Job | UnreadableJob | Exception | Locked]:
+    ) -> list[Shown | Exception | Locked]:
         rows = list(self._rows.select(cursor, self._sql.get, set(keys)))
         some = fitting([weight_of(row.extras) for _, row in rows], READ_AT_ONCE)
-        found: dict[RawKey, Job | UnreadableJob | Locked]
-        found = dict(self._rows.read_jobs(cursor, rows[:some], now))
+        jobs = dict(self._rows.read_jobs(cursor, rows[:some], now))
+        last_runs = self._history.last_runs(cursor, jobs)
+        found: dict[RawKey, Shown | Locked]
+        found = {key: Shown(job, last_runs.get(key)) for key, job in jobs.items()}
         found |= {key: LOCKED for key, _ in rows[some:]}
         return [found[key] if key in found else not_found(key) for key in keys]

@@ -2,6 +2,7 @@
 The store over one database: it opens and closes, and hands each call to the part whose duty it is.
 
 `dalga.store.jobs` does what users do to jobs, `dalga.store.runs` what the scheduler does to runs,
+`dalga.store.history` reads what is kept of runs,
 `dalga.store.instances` keeps who is alive. All SQL is in `dalga.store.statements`.
 """
 
@@ -27,7 +28,10 @@ from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Query
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
+from dalga.model.record import Shelf
 from dalga.model.run import End
+from dalga.model.runid import RunId
+from dalga.model.runlist import ListedRun, RunPage, RunQuery
 from dalga.model.setback import Reach
 from dalga.model.statistics import MinuteSums, Scope
 from dalga.store import (
@@ -40,9 +44,12 @@ from dalga.store import (
     Made,
     OldestSums,
     Page,
+    Pruned,
     Recorded,
+    Shown,
     SumsAsked,
     SumsFound,
+    Surveyed,
 )
 from dalga.store.alerts import AlertRows, AlertTable
 from dalga.store.alertsql import AlertStatements
@@ -50,10 +57,12 @@ from dalga.store.changes import Changes
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
+from dalga.store.history import History
 from dalga.store.instances import Instances
 from dalga.store.jobs import Jobs
 from dalga.store.keyed import KeyedRows
 from dalga.store.listing import Listing
+from dalga.store.pruning import Pruning
 from dalga.store.puts import Puts
 from dalga.store.rows import TOKEN_LENGTH
 from dalga.store.runs import Runs
@@ -112,7 +121,9 @@ class JobsTable:
         self.outbox = AlertTable(dialect, alertsql, api_lane, alerts, token)
         puts = Puts(dialect, sql, rows, details, alerts)
         changes = Changes(dialect, sql, rows, details)
-        self._jobs = Jobs(dialect, sql, api_lane, rows, puts, changes)
+        self._history = History(dialect, api_lane)
+        self._pruning = Pruning(dialect, api_lane)
+        self._jobs = Jobs(dialect, sql, api_lane, rows, puts, changes, self._history)
         self._listing = Listing(dialect, api_lane, details)
         self._runs = Runs(dialect, clock, sql, run_lane, details, alerts, token)
         self._instances = Instances(dialect, sql, run_lane, api_lane)
@@ -245,6 +256,18 @@ class JobsTable:
         """See `Store.get`."""
         return self._jobs.get(key)
 
+    def show(self, key: RawKey) -> Deferred[Shown]:
+        """See `Store.show`."""
+        return self._jobs.show(key)
+
+    def runs(self, query: RunQuery) -> Deferred[RunPage]:
+        """See `Store.runs`."""
+        return self._history.page(query)
+
+    def run(self, run_id: RunId) -> Deferred[ListedRun]:
+        """See `Store.run`."""
+        return self._history.run(run_id)
+
     def page(self, query: Query) -> Deferred[Page]:
         """See `Store.page`."""
         return self._listing.page(query)
@@ -274,6 +297,16 @@ class JobsTable:
         return self._jobs.counts(after, limit)
 
     # What the scheduler does
+
+    def prune(
+        self, shelf: Shelf, keep: timedelta, surplus: int | None, limit: int
+    ) -> Deferred[Pruned]:
+        """See `Store.prune`."""
+        return self._pruning.prune(shelf, keep, surplus, limit)
+
+    def survey(self, shelf: Shelf, before: int | None, limit: int) -> Deferred[Surveyed]:
+        """See `Store.survey`."""
+        return self._pruning.survey(shelf, before, limit)
 
     def now(self) -> Deferred[datetime]:
         """See `Store.now`."""

@@ -17,6 +17,8 @@ from werkzeug.routing import BaseConverter
 from dalga.health import Health
 from dalga.log import logger
 from dalga.model.job import Job, UnreadableJob
+from dalga.model.record import Record
+from dalga.model.runlist import RunQuery
 from dalga.operations import Operations
 from dalga.web.alerts import alert_list, alerts_json
 from dalga.web.bodies import JSON, MERGE_PATCH, check_payload, media_type
@@ -47,6 +49,16 @@ from dalga.web.presentation import (
     why_json,
 )
 from dalga.web.request import ApiRequest
+from dalga.web.runs import (
+    job_run_list,
+    last_run_members,
+    next_cursor,
+    next_runs,
+    run_id_of,
+    run_json,
+    run_list,
+    runs_json,
+)
 from dalga.web.statistics import instances_json, series_json, statistics
 
 log = logger(__name__)
@@ -115,8 +127,8 @@ class Api:
     @app.route("/jobs/<job:target>", methods=["GET"])
     async def get(self, request: ApiRequest, target: str) -> bytes:
         """Show a job. Its ETag is that of its definition, and it shows more: so there is no 304."""
-        job = await self._operations.get(job_key(request.path))
-        return self._answer(request, HTTPStatus.OK, job)
+        shown = await self._operations.show(job_key(request.path))
+        return self._answer(request, HTTPStatus.OK, *shown)
 
     @app.route("/jobs/<job:target>", methods=["POST"])
     async def trigger(self, request: ApiRequest, target: str) -> bytes:
@@ -176,6 +188,23 @@ class Api:
         key = owner_key(request.path)
         why = await self._operations.why(key)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, why_json(key, why))
+
+    @app.route("/jobs/<job:target>/runs", methods=["GET"])
+    async def job_runs(self, request: ApiRequest, target: str) -> bytes:
+        """List the runs of a job, a page at a time."""
+        query = job_run_list(request.query, owner_key(request.path))
+        return await self._runs(request, query, is_of_job=True)
+
+    @app.route("/runs", methods=["GET"])
+    async def runs(self, request: ApiRequest) -> bytes:
+        """List runs, a page at a time."""
+        return await self._runs(request, run_list(request.query), is_of_job=False)
+
+    @app.route("/runs/<run_id>", methods=["GET"])
+    async def run(self, request: ApiRequest, run_id: str) -> bytes:
+        """Show a run with all that is known of it."""
+        run = await self._operations.run(run_id_of(run_id))
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_json(run))
 
     @app.route("/jobs", methods=["GET"])
     async def page(self, request: ApiRequest) -> bytes:
@@ -261,9 +290,29 @@ class Api:
             problem = unexpected()
         return request.refuse(problem)
 
-    def _answer(self, request: ApiRequest, status: HTTPStatus, job: Job | UnreadableJob) -> bytes:
+    async def _runs(self, request: ApiRequest, query: RunQuery, is_of_job: bool) -> bytes:
+        page = await self._operations.runs(query)
+        cursor = next_cursor(page, query)
+        body = request.answer(HTTPStatus.OK, CONTENT_TYPE, runs_json(page, cursor))
+        if cursor is not None:
+            link = next_runs(query, cursor, is_of_job)
+            request.responseHeaders.setRawHeaders(b"Link", [link.encode("ascii")])
+        return body
+
+    def _answer(
+        self,
+        request: ApiRequest,
+        status: HTTPStatus,
+        job: Job | UnreadableJob,
+        last_run: Record | None = None,
+    ) -> bytes:
         """Answer with a job and its ETag. A row that can't be understood has none."""
-        body = request.answer(status, CONTENT_TYPE, job_json(job, self._operations.allowed.problem))
+        shown = job_json(
+            job,
+            self._operations.allowed.problem,
+            None if last_run is None else last_run_members(last_run),
+        )
+        body = request.answer(status, CONTENT_TYPE, shown)
         if isinstance(job, Job):
             request.responseHeaders.setRawHeaders(b"ETag", [etag(job.version)])
         return body

@@ -156,7 +156,8 @@ def _detail(error: BaseException) -> str:
     if isinstance(error, NotFound):
         return (
             "there is nothing here: a job is at /jobs/<path>/<body>, its next runs at "
-            "/jobs/<path>/<body>/upcoming, why it is not running at /jobs/<path>/<body>/why, the "
+            "/jobs/<path>/<body>/upcoming, why it is not running at /jobs/<path>/<body>/why, its "
+            "past runs at /jobs/<path>/<body>/runs, all runs at /runs, the "
             "runs that a PUT would give at /preview, all jobs at /jobs, the endpoints at "
             "/endpoints, the instances at /instances, the counts at /status, statistics at /stats, "
             "the metrics at /metrics; POST /jobs/<path> runs a body once"

@@ -326,6 +326,7 @@ _STATE = frozenset(
         "failed",
         "skipped",
         "problem",
+        "last-run",
         "replay-of",
     }
 )

@@ -32,9 +32,20 @@ _MINUTE = timedelta(minutes=1)
 ProblemOf = Callable[[Job], str | None]
 
 
-def job_json(job: Job | UnreadableJob, problem_of: ProblemOf = lambda job: None) -> bytes:
-    """A job."""
-    return _octets(_members_text(_job(job, problem_of)))
+def job_json(
+    job: Job | UnreadableJob,
+    problem_of: ProblemOf = lambda job: None,
+    last_run: dict[str, Any] | None = None,
+) -> bytes:
+    """
+    A job.
+
+    :param last_run: the members of its last run; None for none.
+    """
+    members = _job(job, problem_of)
+    if last_run is not None:
+        members["last_run"] = last_run
+    return _octets(_members_text(members))
 
 
 def page_json(page: Page, cursor: str | None, problem_of: ProblemOf = lambda job: None) -> bytes:

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dalga.errors import InvalidRequest, shown
+from dalga.errors import InvalidRequest, RunNotFound, shown
 from dalga.model.attempt import ErrorKind, attempt_to_json
 from dalga.model.key import RawKey
 from dalga.model.reading import Reader, instant, of_text, one_of, success
 from dalga.model.record import Record, Result
+from dalga.model.runid import RunId, run_id_from_text
 from dalga.model.runlist import ListedRun, RunFilters, RunPage, RunQuery, RunState
 from dalga.model.schedule import exact_timestamp
 from dalga.web.bodies import form_pairs
@@ -80,6 +81,17 @@ _ALL: Mapping[str, Reader] = MappingProxyType({**FILTERS, **_PAGE_OF})
 _OF_JOB: Mapping[str, Reader] = MappingProxyType(
     {name: read for name, read in _ALL.items() if name not in ("path", "prefix", "body", "tag")}
 )
+
+
+def run_id_of(text: str) -> RunId:
+    """:raises RunNotFound: for a text that is no run's id."""
+    run_id = run_id_from_text(text)
+    if run_id is None:
+        raise RunNotFound(
+            f"there is no run {shown(text)}: a run's id is 32 hexadecimal digits, a dash and a "
+            "number, as the endpoint gets it in Dalga-Run"
+        )
+    return run_id
 
 
 def run_list(query: bytes) -> RunQuery:
