@@ -6,7 +6,7 @@ targets of alerts. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,6 +54,11 @@ class Allowed:
     def _timeouts(self) -> Mapping[str, float]:
         """By the endpoints' names, how long (seconds) a request may take."""
         return {DEFAULT_ENDPOINT: math.inf} | {each.name: each.timeout for each in self.endpoints}
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the endpoints."""
+        return self._timeouts.keys()
 
     def problem(self, job: Job) -> str | None:
         """Why this instance can't run a job that another instance may run; None if it can."""

@@ -4,6 +4,7 @@ What the API can do with jobs. `dalga.web` asks, `dalga.store` does: neither HTT
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from dalga.allowed import ALLOWED_BY_DEFAULT, Allowed
 from dalga.counting import Counting
 from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
+from dalga.model.action import Action, ActionRequest, ActionState, filter_to_json
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import Instance
 from dalga.model.job import Job, UnreadableJob, readable
@@ -100,6 +102,7 @@ class Operations:
     :param written: called with the due time of each job that was written, so that the scheduler
         wakes in time.
     :param running: gives the number of runs that this instance has under way.
+    :param acting: called when an action was written, so that the scheduler makes its first batch.
     :param look: gives what this instance knows of a job's run.
     :param instance: the name of this instance.
     :param patience: the time limit of a call to the database, in seconds.
@@ -130,12 +133,14 @@ class Operations:
         worker: tuple[int, int] | None = None,
         allowed: Allowed = ALLOWED_BY_DEFAULT,
         look: Callable[[RawKey], Here] = lambda key: Here(),
+        acting: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._reactor = reactor
         self._written = written
         self._running = running
         self._look = look
+        self._acting = acting
         self._instance = instance
         self._patience = patience
         self._in_thread = in_thread
@@ -362,6 +367,53 @@ class Operations:
         deleted = self._store.delete(key, precondition)
         await self._shielded(deleted.addCallback(self._cancelled, key))
 
+    async def replay(self, run_id: RunId) -> Job:
+        """
+        Repeat a run that has ended, as a job of its own. Returns after the commit (P1).
+
+        :raises RunNotFound: if there is no such run.
+        :raises RunUnderWay: if the run has not ended.
+        :raises ReplayImpossible: if its request can't be made again.
+        :raises JobSetAside: if the row of its job can't be understood.
+        :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
+            not known then.
+        """
+        made = self._store.replay(run_id, self.allowed.names)
+        return await self._shielded(made.addCallback(self._replayed))
+
+    async def act(self, request: ActionRequest) -> Action:
+        """
+        Begin an action on many jobs or runs. Returns after the commit (P1), before it is done.
+
+        :raises StoreUnavailable: if the database can't be reached. Whether the action was begun is
+            not known then.
+        """
+        return await self._shielded(self._store.begin_action(request).addCallback(self._begun))
+
+    async def action(self, id: str) -> Action:
+        """
+        :raises ActionNotFound: if there is no such action.
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.action(id))
+
+    async def actions(self, limit: int) -> list[Action]:
+        """
+        The actions that were begun last, the newest first.
+
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.actions(limit))
+
+    async def stop_action(self, id: str) -> Action:
+        """
+        End an action after the batch that is under way.
+
+        :raises ActionNotFound: if there is no such action.
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        return await self._shielded(self._store.stop_action(id).addCallback(self._stopped))
+
     async def status(self) -> Status:
         """:raises StoreUnavailable: if the database can't be reached."""
         present = await self._shielded(Deferred.fromCoroutine(self._counting.present()))
@@ -486,6 +538,35 @@ class Operations:
 
     def _cancelled(self, _: None, key: RawKey) -> None:
         log.info("{path!r} {body!r}: cancelled", path=key.path, body=key.body)
+
+    def _replayed(self, job: Job) -> Job:
+        log.info(
+            "{path!r} {body!r}: replays the run {run}",
+            path=job.key.path,
+            body=job.key.body,
+            run=job.delivery.replay_of,
+        )
+        if job.due is not None:
+            self._written(job.due)
+        return job
+
+    def _begun(self, action: Action) -> Action:
+        assert action.request is not None
+        log.info(
+            "action {action}: {what} of {filter}{dry}{why}",
+            action=action.id,
+            what=action.request.do,
+            filter=json.dumps(filter_to_json(action.request.filters), ensure_ascii=False),
+            dry=", a dry run" if action.request.dry_run else "",
+            why="" if action.request.reason is None else f": {action.request.reason}",
+        )
+        self._acting()
+        return action
+
+    def _stopped(self, action: Action) -> Action:
+        if action.state is ActionState.STOPPED:
+            log.info("action {action}: stopped by a user", action=action.id)
+        return action
 
     def _timetable(self, work: Callable[[], Timetable]) -> Deferred[Timetable]:
         made = self._turn.acquire().addCallback(lambda _: self._make(work))

@@ -241,6 +241,7 @@ def build(
         written=scheduler.expect,
         running=lambda: scheduler.running,
         look=scheduler.look,
+        acting=scheduler.expect_action,
         instance=instance,
         in_thread=in_thread,
         variation=lambda: settings.policy.variation(random),

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, RunNotFound, StoreUnavailable
+from dalga.model.action import Action, ActionRequest
 from dalga.model.alert import Alert, Targets
 from dalga.model.answers import Meaning
 from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Disabling, Notes
@@ -52,6 +53,7 @@ from dalga.model.setback import Reach, corrected
 from dalga.model.statistics import HOUR, MINUTE, MinuteSums, Scope, Sum, SumKey, floor
 from dalga.store import (
     PIECE,
+    Batch,
     Change,
     Claimed,
     Counts,
@@ -214,6 +216,8 @@ class FakeStore:
         self.records: dict[Shelf, list[int]] = {shelf: [] for shelf in Shelf}
         #: How long a batch takes, as the store says, in seconds.
         self.prune_seconds = 0.001
+        #: What the next batches of actions come to.
+        self.batches: list[Batch] = []
         #: When each instance was last heard of.
         self.heard_of: dict[str, datetime] = {}
         #: What each instance has told of itself: since when it is there, and the rest.
@@ -376,6 +380,40 @@ class FakeStore:
             return Made(self._job(row), is_new=True)
 
         return self._run("once", key, work)
+
+    def replay(self, run_id: RunId, endpoints: Collection[str]) -> Deferred[Job]:
+        """See `Store.replay`."""
+        raise NotImplementedError
+
+    def begin_action(self, request: ActionRequest) -> Deferred[Action]:
+        """See `Store.begin_action`."""
+        raise NotImplementedError
+
+    def action(self, id: str) -> Deferred[Action]:
+        """See `Store.action`."""
+        raise NotImplementedError
+
+    def actions(self, limit: int) -> Deferred[list[Action]]:
+        """See `Store.actions`."""
+        raise NotImplementedError
+
+    def stop_action(self, id: str) -> Deferred[Action]:
+        """See `Store.stop_action`."""
+        raise NotImplementedError
+
+    def act(
+        self, limit: int, endpoints: Collection[str], instance: str, in_any_case: bool = False
+    ) -> Deferred[Batch]:
+        """See `Store.act`. Gives what `batches` has."""
+
+        def work() -> Batch:
+            return self.batches.pop(0) if self.batches else Batch()
+
+        return self._run("act", (limit, in_any_case), work)
+
+    def forget_actions(self, limit: int) -> Deferred[int]:
+        """See `Store.forget_actions`."""
+        return self._run("forget_actions", limit, lambda: 0)
 
     def forget_keys(self, limit: int) -> Deferred[int]:
         """See `Store.forget_keys`."""

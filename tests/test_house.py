@@ -40,7 +40,7 @@ MODEL = (
     ),
     *("attempt", "options", "agreement", "reading", "reading_delivery", "writing", "fields"),
     *("grid", "lateness", "job", "state", "listing", "why", "run", "alert", "streak"),
-    *("record", "runlist", "statistics", "plan", "patch", "replay", "setback", "trace"),
+    *("record", "runlist", "action", "statistics", "plan", "patch", "replay", "setback", "trace"),
 )
 CONFIG = (
     *("formats", "texts", "values", "keys", "sections"),
@@ -53,11 +53,11 @@ OUTGOING = (
 DISPATCH = (
     *("agenda", "lead", "claimsize", "shares", "sums", "pulse", "waiting", "outlook", "outages"),
     *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "gauges", "upkeep"),
-    *("statistics", "pruning", "alerts", "scheduler"),
+    *("statistics", "pruning", "alerts", "acting", "scheduler"),
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),
-    *("presentation", "runs", "statistics", "alerts", "request", "api", "server"),
+    *("presentation", "runs", "actions", "statistics", "alerts", "request", "api", "server"),
 )
 FOLDERS = {
     "model": MODEL,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,7 +25,7 @@ from dalga.model.options import CatchUp, OnEnd, OnFailure, Options
 from dalga.model.patch import patched, replanned
 from dalga.model.plan import ScheduleRequest
 from dalga.model.record import Record, Result
-from dalga.model.replay import replay_of
+from dalga.model.replay import _KEPT, replay_of
 from dalga.model.run import Cause
 from dalga.model.runid import RunId, run_id_from_text
 from dalga.model.schedule import Every, Once
@@ -66,6 +66,9 @@ JOB = Job(
         timeout=MINUTE,
         on_end=OnEnd.KEEP,
         save_response=True,
+        alert_after=5,
+        expect_within=HOUR,
+        alert_url="ops",
     ),
     NOW,
     NOW,
@@ -87,11 +90,24 @@ class ReplayTests(SynchronousTestCase):
         self.assertIsInstance(planned.schedule, Once)
         self.assertEqual((planned.first, planned.anchor), (RECORD.scheduled, NOW))
         success = Statuses(((200, 299),))
-        options = Options(success=success, endpoint="billing", timeout=MINUTE, save_response=True)
+        options = Options(
+            success=success,
+            endpoint="billing",
+            timeout=MINUTE,
+            save_response=True,
+            alert_after=5,
+            alert_url="ops",
+        )
         self.assertEqual(planned.options, options)
         delivery = replace(JOB.delivery, payload=as_text(b"1234"), replay_of=ID)
         self.assertEqual(planned.delivery, delivery)
         self.assertEqual(planned.notes, Notes(("a",), "why"))
+
+    def test_each_option_is_kept_or_left_out(self) -> None:
+        """An option that is new is one or the other."""
+        left = {"until", "count", "catch_up", "max_lateness", "on_failure", "first_run", "jitter"}
+        left |= {"on_end", "expect_within", "delay"}
+        self.assertEqual({field.name for field in fields(Options)}, left | {*_KEPT})
 
     def test_what_is_sent(self) -> None:
         """The job's payload, or its body where that is sent."""

@@ -139,7 +139,7 @@ class PreconditionTests(APITestCase):
             for name in (b"If-Match", b"If-None-Match"):
                 status, detail = await self.refusal(b"POST " + target, name + b": *\r\n")
                 self.assertEqual(status, 400)
-                self.assertIn("a POST runs a job whatever its ETag", detail)
+                self.assertIn("all other calls do their work whatever its ETag", detail)
         status, detail = await self.refusal(b"POST /jobs/a/b", b"Idempotency-Key: x\r\n")
         self.assertEqual(status, 400)
         self.assertIn("leave Idempotency-Key out", detail)

@@ -9,7 +9,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from bench.simulation.endpoint import Endpoint
 from bench.simulation.machine import MS, Cores, Interpreter, Reactor, Then, Time, at
@@ -20,7 +20,7 @@ from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.run import End, Outcome, Run, RunPolicy, lease_of
 from dalga.model.schedule import Once
-from dalga.store import Claimed, Dues, Recorded
+from dalga.store import Batch, Claimed, Dues, Recorded
 from dalga.store.clock import DatabaseClock
 
 #: CPU of a daemon for a POST, log and judgement included: what is left of the 0.32 ms of a drained
@@ -179,6 +179,12 @@ class SimulatedStore:
 
         follow(steps())
         return deferred
+
+    def act(
+        self, limit: int, endpoints: Collection[str], instance: str, in_any_case: bool
+    ) -> Deferred[Batch]:
+        """There are no actions. What a look for them costs is left out: one in 5 s."""
+        return succeed(Batch())
 
     def announce(self, instance: str) -> Deferred[int]:
         """The time, count, write, commit."""

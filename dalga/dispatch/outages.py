@@ -22,6 +22,7 @@ CORRECTION, CLEANING = "a correction", "a removal of old keys"
 ALERTS, LOOK, SIGN_OF_LIFE = "the sending of alerts", "a look for alerts", "a sign of life"
 WRITE, FOLDING = "a write of statistics", "a folding of statistics"
 PRUNING, SURVEY = "a removal of old records", "a count of records"
+ACTION, FORGETTING = "a batch of an action", "a removal of old actions"
 
 #: Programming mistakes that are remembered, at most. The traceback of a remembered mistake is not
 #: logged again.

@@ -13,6 +13,7 @@ The scheduler owns that timer, builds the other parts of this folder, and stops 
     upkeep.py    heartbeats, corrections after a clock was set back, removal of old keys
     statistics.py  writes what sums.py has counted of the runs
     pruning.py   removal of old records of runs
+    acting.py    batches of actions on many jobs
     outages.py   when a query that failed is made again
 
 Whatever the database does, the scheduler goes on: a query that fails is logged once, and made again
@@ -30,6 +31,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from dalga.dispatch.acting import Acting
 from dalga.dispatch.alerts import NO_ALERTING, Alerting, Alerts
 from dalga.dispatch.elsewhere import Elsewhere
 from dalga.dispatch.gauges import show
@@ -148,6 +150,17 @@ class Scheduler:
             metrics,
             self._changed,
         )
+        self._acting = Acting(
+            reactor,
+            store,
+            outages,
+            pace.slots,
+            {DEFAULT_ENDPOINT, *pace.timeouts},
+            instance,
+            lambda: outlook.more,
+            self.expect,
+            self._changed,
+        )
         self._claims = Query(
             CLAIM, outages, self._claim_when, self._claim, self._take_in, self._claim_ended
         )
@@ -173,6 +186,7 @@ class Scheduler:
             *self._statistics.queries,
             *self._alerts.queries,
             *pruning.queries,
+            *self._acting.queries,
         )
         #: When the last scan succeeded, in seconds of the reactor's clock.
         self._scanned = reactor.seconds()
@@ -242,6 +256,10 @@ class Scheduler:
         """This instance has written a job that is due at this time: claim it in time."""
         self._outlook.note(due, self._store.clock.now())
         self._claim_sooner()
+
+    def expect_action(self) -> None:
+        """This instance has written an action: make its first batch."""
+        self._acting.look()
 
     def _works(self) -> bool:
         """Whether claims and records work: what signs of life say."""

@@ -31,9 +31,13 @@ from dalga.model.record import Record
 from dalga.model.schedule import Once
 from dalga.model.zone import Zone
 
-#: The options of a job that say what is sent, how long it may take, and what becomes of the answer.
+#: The options of a job that say what is sent, how long it may take, what becomes of the answer, and
+#: who is told of a failure.
 #: The others say when a job runs, and its replay runs once, now.
-_KEPT = ("success", "gone", "give_up", "endpoint", "timeout", "save_response")
+_KEPT = (
+    *("success", "gone", "give_up", "endpoint", "timeout", "save_response"),
+    *("alert_after", "alert_url"),
+)
 
 
 def replay_of(record: Record, job: Job | None, now: datetime, endpoints: Collection[str]) -> Plan:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
+from dalga.model.action import Action, ActionRequest
 from dalga.model.alert import Alert, Targets
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
@@ -138,6 +139,17 @@ class Surveyed(NamedTuple):
     oldest: int | None
     #: How long the look took.
     seconds: float
+
+
+class Batch(NamedTuple):
+    """What a batch of an action has come to."""
+
+    #: As it stands now. None if no action's next batch was due.
+    action: Action | None = None
+    #: The due times of the jobs that were written.
+    dues: Sequence[datetime] = ()
+    #: Whether nothing was done, as many jobs are due already.
+    held_up: bool = False
 
 
 class Made(NamedTuple):
@@ -548,6 +560,54 @@ class Store(Protocol):
         recorded, or the lease has ended (P3, P4).
 
         :raises PreconditionFailed: if the precondition does not hold.
+        """
+
+    def replay(self, run_id: RunId, endpoints: Collection[str]) -> Deferred[Job]:
+        """
+        Write a job that repeats a run once, now.
+
+        :param endpoints: the names of the endpoints of the configuration.
+        :raises RunNotFound: if there is no such run.
+        :raises RunUnderWay: if it has not ended.
+        :raises ReplayImpossible: if its request can't be made again.
+        :raises JobSetAside: if the row of its job can't be understood.
+        """
+
+    def begin_action(self, request: ActionRequest) -> Deferred[Action]:
+        """Write an action that is to begin."""
+
+    def action(self, id: str) -> Deferred[Action]:
+        """:raises ActionNotFound: if there is no such action."""
+
+    def actions(self, limit: int) -> Deferred[list[Action]]:
+        """The actions that were begun last, the newest first."""
+
+    def stop_action(self, id: str) -> Deferred[Action]:
+        """
+        End an action after the batch that is under way. An action that is over stays as it is.
+
+        :raises ActionNotFound: if there is no such action.
+        """
+
+    def act(
+        self, limit: int, endpoints: Collection[str], instance: str, in_any_case: bool = False
+    ) -> Deferred[Batch]:
+        """
+        Make the next batch of the action that has waited longest for one.
+
+        :param limit: how many jobs or runs it acts on at most. If as many jobs are due already, it
+            is not made.
+        :param endpoints: the names of the endpoints of the configuration.
+        :param instance: who makes it.
+        :param in_any_case: make it however many jobs are due.
+        """
+
+    def forget_actions(self, limit: int) -> Deferred[int]:
+        """
+        Remove the oldest actions that are over, and were begun more than 30 days ago.
+
+        :param limit: how many at most.
+        :return: how many were found. If that is `limit`, there may be more.
         """
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:

@@ -45,7 +45,7 @@ class Changes:
         triggered = self._sql.trigger.execute(cursor, now=at, **where)
         job = self._rows.read_readable(cursor, key, now)
         if triggered:
-            _check_until(job)
+            check_until(job, job.scheduled)
             return job
         if job.standing is Standing.DONE:
             raise JobOver(
@@ -86,10 +86,10 @@ class Changes:
             self._details.remove(cursor, [row.id], BESIDE)
 
 
-def _check_until(job: Job) -> None:
-    """:raises JobOver: if the job was triggered after its `until`."""
+def check_until(job: Job, scheduled: datetime) -> None:
+    """:raises JobOver: if a triggered run that is scheduled for this time is after the `until`."""
     until = job.options.until
-    if until is not None and job.scheduled > until:
+    if until is not None and scheduled > until:
         raise JobOver(
             f"the job with path {job.key.path!r} and body {job.key.body!r} has until "
             f"{timestamp(until)}, which is past: there is no new run of it, unless you PUT it with "

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -65,6 +65,24 @@ class _Found(NamedTuple):
     partial: bool = False
 
 
+class Listed(NamedTuple):
+    """A job of a walk, without its details."""
+
+    job: Job | UnreadableJob
+    #: Of its definition: see `Job.version`.
+    version: Any
+    #: Where it is in the order of the walk.
+    place: Place
+
+
+class Walked(NamedTuple):
+    """A part of a list that somebody goes through who acts on the jobs."""
+
+    jobs: list[Listed]
+    #: Where it ended; None if there are no more jobs behind it.
+    last: Place | None
+
+
 class Listing:
     """
     :param lane: the transactions of the API.
@@ -87,6 +105,15 @@ class Listing:
     def page(self, query: Query) -> Deferred[Page]:
         """See `Store.page`."""
         return self._lane.run(partial(self._page, query), "list")
+
+    def walk(self, query: Query, cursor: Cursor, now: datetime) -> Walked:
+        """The jobs of a page, within a transaction of the caller."""
+        index = Ranges(self._dialect, query.filters, now)
+        found = self._found(query, index, cursor, now)
+        jobs = [
+            Listed(each.job, each.row.job.version, index.place(each.row)) for each in found.shown
+        ]
+        return Walked(jobs, found.last)
 
     def _page(self, query: Query, cursor: Cursor, now: datetime, since: float) -> Page:
         index = Ranges(self._dialect, query.filters, now)

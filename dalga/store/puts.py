@@ -433,9 +433,10 @@ class Puts:
 
     def _new_rows(self, plans: dict[JobKey, Plan], now: datetime) -> list[NewRow]:
         version = version_at(now)
-        return [self._new_row(key, planned, version) for key, planned in plans.items()]
+        return [self.new_row(key, planned, version) for key, planned in plans.items()]
 
-    def _new_row(self, key: JobKey, planned: Plan, version: int) -> NewRow:
+    def new_row(self, key: JobKey, planned: Plan, version: int) -> NewRow:
+        """The row of a new job."""
         path, body = self._rows.key(key)
         schedule, location, options = terms_text(planned.schedule, planned.options)
         first = self._dialect.instant(planned.first)

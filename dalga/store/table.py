@@ -20,6 +20,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from dalga.errors import StartupError
+from dalga.model.action import Action, ActionRequest
 from dalga.model.alert import NO_TARGETS, Targets
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
@@ -36,6 +37,7 @@ from dalga.model.setback import Reach
 from dalga.model.statistics import MinuteSums, Scope
 from dalga.store import (
     PIECE,
+    Batch,
     Change,
     Claimed,
     Counts,
@@ -51,6 +53,7 @@ from dalga.store import (
     SumsFound,
     Surveyed,
 )
+from dalga.store.actions import Actions
 from dalga.store.alerts import AlertRows, AlertTable
 from dalga.store.alertsql import AlertStatements
 from dalga.store.changes import Changes
@@ -64,6 +67,7 @@ from dalga.store.keyed import KeyedRows
 from dalga.store.listing import Listing
 from dalga.store.pruning import Pruning
 from dalga.store.puts import Puts
+from dalga.store.replays import Replays
 from dalga.store.rows import TOKEN_LENGTH
 from dalga.store.runs import Runs
 from dalga.store.schema import MAX_LEASE
@@ -125,6 +129,18 @@ class JobsTable:
         self._pruning = Pruning(dialect, api_lane)
         self._jobs = Jobs(dialect, sql, api_lane, rows, puts, changes, self._history)
         self._listing = Listing(dialect, api_lane, details)
+        self._replays = Replays(dialect, sql, api_lane, rows, details, puts, self._history, token)
+        self._actions = Actions(
+            dialect,
+            sql,
+            api_lane,
+            rows,
+            changes,
+            self._listing,
+            self._history,
+            self._replays,
+            token,
+        )
         self._runs = Runs(dialect, clock, sql, run_lane, details, alerts, token)
         self._instances = Instances(dialect, sql, run_lane, api_lane)
         self._stats = Stats(dialect, api_lane)
@@ -291,6 +307,36 @@ class JobsTable:
     def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
         """See `Store.delete`."""
         return self._jobs.delete(key, precondition)
+
+    def replay(self, run_id: RunId, endpoints: Collection[str]) -> Deferred[Job]:
+        """See `Store.replay`."""
+        return self._replays.replay(run_id, endpoints)
+
+    def begin_action(self, request: ActionRequest) -> Deferred[Action]:
+        """See `Store.begin_action`."""
+        return self._actions.begin(request)
+
+    def action(self, id: str) -> Deferred[Action]:
+        """See `Store.action`."""
+        return self._actions.get(id)
+
+    def actions(self, limit: int) -> Deferred[list[Action]]:
+        """See `Store.actions`."""
+        return self._actions.newest(limit)
+
+    def stop_action(self, id: str) -> Deferred[Action]:
+        """See `Store.stop_action`."""
+        return self._actions.stop(id)
+
+    def act(
+        self, limit: int, endpoints: Collection[str], instance: str, in_any_case: bool = False
+    ) -> Deferred[Batch]:
+        """See `Store.act`."""
+        return self._actions.act(limit, endpoints, instance, in_any_case)
+
+    def forget_actions(self, limit: int) -> Deferred[int]:
+        """See `Store.forget_actions`."""
+        return self._actions.forget(limit)
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""

@@ -20,6 +20,7 @@ from dalga.model.job import Job, UnreadableJob
 from dalga.model.record import Record
 from dalga.model.runlist import RunQuery
 from dalga.operations import Operations
+from dalga.web.actions import action_json, action_list, action_request, actions_json
 from dalga.web.alerts import alert_list, alerts_json
 from dalga.web.bodies import JSON, MERGE_PATCH, check_payload, media_type
 from dalga.web.conditional import etag
@@ -219,6 +220,46 @@ class Api:
         link = next_page(query, cursor)
         request.responseHeaders.setRawHeaders(b"Link", [link.encode("ascii")])
         return body
+
+    @app.route("/runs/<run_id>/replay", methods=["POST"])
+    async def replay(self, request: ApiRequest, run_id: str) -> bytes:
+        """Repeat a run, as a job of its own."""
+        request.refuse_preconditions()
+        request.refuse_idempotency()
+        job = await self._operations.replay(run_id_of(run_id))
+        answer = self._answer(request, HTTPStatus.CREATED, job)
+        request.responseHeaders.setRawHeaders(b"Location", [job_target(job.key)])
+        return answer
+
+    @app.route("/actions", methods=["POST"])
+    async def act(self, request: ApiRequest) -> bytes:
+        """Begin an action on many jobs or runs."""
+        request.refuse_preconditions()
+        request.refuse_idempotency()
+        wanted = action_request(request.query, request.content_type, request.body)
+        action = await self._operations.act(wanted)
+        body = request.answer(HTTPStatus.ACCEPTED, CONTENT_TYPE, action_json(action))
+        request.responseHeaders.setRawHeaders(b"Location", [b"/actions/" + action.id.encode()])
+        return body
+
+    @app.route("/actions", methods=["GET"])
+    async def actions(self, request: ApiRequest) -> bytes:
+        """List the actions that were begun last."""
+        actions = await self._operations.actions(action_list(request.query))
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, actions_json(actions))
+
+    @app.route("/actions/<id>", methods=["GET"])
+    async def action(self, request: ApiRequest, id: str) -> bytes:
+        """Show how far an action is."""
+        action = await self._operations.action(id)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, action_json(action))
+
+    @app.route("/actions/<id>", methods=["DELETE"])
+    async def stop_action(self, request: ApiRequest, id: str) -> bytes:
+        """Stop an action."""
+        request.refuse_preconditions()
+        action = await self._operations.stop_action(id)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, action_json(action))
 
     @app.route("/preview", methods=["GET"])
     async def preview(self, request: ApiRequest) -> bytes:

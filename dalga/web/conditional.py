@@ -66,15 +66,15 @@ def precondition(if_match: Sequence[bytes], if_none_match: Sequence[bytes]) -> P
 
 def refuse_preconditions(if_match: Sequence[bytes], if_none_match: Sequence[bytes]) -> None:
     """
-    For a POST, which goes by none.
+    For a call that goes by none.
 
     :raises InvalidRequest: if there is one. To ignore it could undo what it is meant to keep.
     """
     for name, lines in (("If-Match", if_match), ("If-None-Match", if_none_match)):
         if lines:
             raise InvalidRequest(
-                f"{name} goes with PUT, PATCH and DELETE; a POST runs a job whatever its ETag: "
-                f"leave {name} out"
+                f"{name} goes with PUT, PATCH and DELETE of a job; all other calls do their work "
+                f"whatever its ETag: leave {name} out"
             )
 
 
@@ -100,14 +100,14 @@ def idempotency(lines: Sequence[bytes], *request: bytes) -> Idempotency | None:
 
 def refuse_idempotency(lines: Sequence[bytes]) -> None:
     """
-    For the POST that triggers a job: asked twice, it runs the job twice.
+    For a POST such as the one that triggers a job: asked twice, it runs the job twice.
 
     :raises InvalidRequest: if there is a key. To ignore it would break what it is given for.
     """
     if lines:
         raise InvalidRequest(
-            "Idempotency-Key goes with POST /jobs/<path>, which makes a job: a POST to a job runs "
-            "it once more each time; leave Idempotency-Key out"
+            "Idempotency-Key goes with POST /jobs/<path>, which makes a job: any other POST does "
+            "its work once more each time; leave Idempotency-Key out"
         )
 
 

@@ -73,12 +73,10 @@ def cursor(name: str, value: str) -> str:
     return value
 
 
-#: The parameters of a list of jobs.
-_LISTING: Mapping[str, Reader] = MappingProxyType(
+#: The filters of a list of jobs.
+FILTERS: Mapping[str, Reader] = MappingProxyType(
     {
         "path": of_key,
-        "limit": limit,
-        "cursor": cursor,
         "prefix": part,
         "body": of_key,
         "endpoint": part,
@@ -86,13 +84,17 @@ _LISTING: Mapping[str, Reader] = MappingProxyType(
         "state": one_of(State),
         "due-before": instant,
         "due-after": instant,
-        "sort": one_of(Sort),
         "contains": part,
     }
 )
 
-#: The parameters that may be given several times, and the attributes of `Filters` that have them.
-_SEVERAL = {"tag": "tags", "state": "states"}
+#: The filters that may be given several times, and the attributes of `Filters` that have them.
+SEVERAL: Mapping[str, str] = MappingProxyType({"tag": "tags", "state": "states"})
+
+#: The parameters of a list of jobs.
+_LISTING: Mapping[str, Reader] = MappingProxyType(
+    {"limit": limit, "cursor": cursor, **FILTERS, "sort": one_of(Sort)}
+)
 
 
 def listing(query: bytes) -> Query:
@@ -102,10 +104,9 @@ def listing(query: bytes) -> Query:
     :raises InvalidRequest: for a parameter that is unknown, not understood, or repeated though it
         is not to be, and for parameters that contradict each other.
     """
-    values = read_filters(form_pairs(query), _LISTING, _SEVERAL, "a list of jobs takes")
+    values = read_filters(form_pairs(query), _LISTING, SEVERAL, "a list of jobs takes")
     size, text = values.pop("limit", PAGE), values.pop("cursor", None)
-    filters = Filters(**values)
-    _check(filters)
+    filters = job_filters(values)
     return Query(filters, place(text, filters, cursor_from_text), size)
 
 
@@ -164,8 +165,12 @@ def check_filters(path: str | None, prefix: str | None, tags: Collection[str], o
         raise InvalidRequest(f"there are {len(tags)} tags: a list takes {MAX_TAGS} at most")
 
 
-def _check(filters: Filters) -> None:
-    """:raises InvalidRequest: for filters that contradict each other, or are too many."""
+def job_filters(values: Mapping[str, Any]) -> Filters:
+    """
+    :param values: as `read_filters` gives them, of `FILTERS`.
+    :raises InvalidRequest: for filters that contradict each other, or are too many.
+    """
+    filters = Filters(**values)
     check_filters(filters.path, filters.prefix, filters.tags, "jobs")
     before, after = filters.due_before, filters.due_after
     if before is not None and after is not None and before <= after:
@@ -173,6 +178,7 @@ def _check(filters: Filters) -> None:
             f"due_before is {exact_timestamp(before)}, which is not later than due_after, "
             f"{exact_timestamp(after)}: no job is due between the two"
         )
+    return filters
 
 
 def next_page(query: Query, cursor: str) -> str:

@@ -172,7 +172,9 @@ class ApiRequest(Request):
     def _in_body(self, errors: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """The errors of members, as the body of the request has these members."""
         has_json = media_type(self.content_type) in (JSON, MERGE_PATCH)
-        if not has_json or self.method not in (b"PUT", b"PATCH") or not self._held:
+        # The body of another POST is a payload.
+        has_members = self.method in (b"PUT", b"PATCH") or self.path == b"/actions"
+        if not has_json or not has_members or not self._held:
             return ()
         body = self.content.getvalue()
         return tuple((as_spelled(pointer, body), detail) for pointer, detail in errors)

@@ -1,0 +1,658 @@
+"""
+Actions on many jobs or runs: begun, shown, stopped, and done a batch at a time.
+
+`_actions.due` says when the next batch of an action may be made. Nobody holds an action between two
+batches, so whoever comes next makes the next one, and nobody's death is waited for (P5). A batch is
+one transaction::
+
+    the action's row, locked          SELECT ... WHERE due <= now
+    what it finds from its place on   a page of the list of jobs, or of runs
+    what it does to each              as the calls on one job do it
+    its place and counts              UPDATE ... WHERE token = the one that was read
+
+What always holds: a batch and its place are committed together, so that no job and no run is acted
+on twice, and none is left out. A batch is short, and waits for no row that somebody else has locked
+(P7).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from dalga.errors import ActionNotFound, JobDisabled, JobOver, JobSetAside, shown
+from dalga.model.action import (
+    UNDER_WAY,
+    Action,
+    ActionRequest,
+    ActionState,
+    AnyPlace,
+    Do,
+    place_from_text,
+    place_to_text,
+    request_from_text,
+    request_to_json,
+)
+from dalga.model.job import Job, Standing, UnreadableJob, readable
+from dalga.model.key import Position, RawKey
+from dalga.model.listing import Filters, Place, Query
+from dalga.model.name import RANDOM_OCTETS, generated_name
+from dalga.model.runlist import RunFilters, RunPage, RunPlace, RunQuery
+from dalga.store import Batch
+from dalga.store.changes import Changes, check_until
+from dalga.store.clock import steady_seconds
+from dalga.store.dialect import Cursor, Dialect
+from dalga.store.history import History
+from dalga.store.keyed import KeyedRows, octets
+from dalga.store.listing import Listed, Listing, Walked
+from dalga.store.parameters import Select, Statement, columns
+from dalga.store.replays import Replays
+from dalga.store.rows import MAX_ERROR, read_job, version_at
+from dalga.store.schema import ACTIONS
+from dalga.store.selected import NumberRow
+from dalga.store.statements import Statements
+from dalga.store.transactions import Conflict, Transactions
+
+#: How many jobs or runs a batch counts at most. It takes some 8 ms.
+COUNTED = 250
+
+#: How many runs a batch replays at most, by a few statements for all of them; and how many jobs it
+#: changes, by a few for each.
+REPLAYED, CHANGED = 50, 25
+
+#: A batch changes no other job after this time, in seconds of the steady clock from when it has
+#: found them. On SQLite a claim may wait for a batch that is under way, and on a server nobody
+#: claims the jobs of the batch meanwhile.
+PATIENCE = 0.006
+
+#: From one batch of an action to the next, at least.
+PAUSE = timedelta(milliseconds=50)
+
+#: How long an action is remembered that is over.
+REMEMBERED = timedelta(days=30)
+
+
+class ActionRow(NamedTuple):
+    """An action's row."""
+
+    id: Any
+    made: Any
+    ended: Any
+    due: Any
+    token: Any
+    instance: Any
+    request: Any
+    state: Any
+    matched: int
+    done: int
+    failed: int
+    place: Any
+    error: Any
+
+
+class _IdRow(NamedTuple):
+    id: Any
+
+
+@dataclass(slots=True)
+class _Step:
+    """What a batch does to an action."""
+
+    place: AnyPlace | None
+    matched: int = 0
+    done: int = 0
+    failed: int = 0
+    #: Why it could not be done to the last one of those; or why the action is over.
+    error: str | None = None
+    #: None if the walk goes on.
+    over: ActionState | None = None
+    #: The due times of the jobs that were written.
+    dues: list[datetime] = field(default_factory=list)
+
+    def end(self, is_cut: bool, is_last: bool, request: ActionRequest) -> None:
+        """
+        What becomes of the action after this batch.
+
+        :param is_cut: whether more match than it may act on.
+        :param is_last: whether there are no more behind the batch.
+        """
+        if is_cut:
+            self.over = ActionState.STOPPED
+            self.error = (
+                f"more match by now than {request.expect_at_most} (expect_at_most): the others "
+                "were left as they are"
+            )
+        elif is_last:
+            self.over = ActionState.DONE
+
+
+class Actions:
+    """
+    :param lane: the transactions of the API.
+    :param token: makes a random token, of 16 octets.
+    :param steady: the steady clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        sql: Statements,
+        lane: Transactions,
+        rows: KeyedRows,
+        changes: Changes,
+        listing: Listing,
+        history: History,
+        replays: Replays,
+        token: Callable[[], bytes],
+        steady: Callable[[], float] = steady_seconds,
+    ) -> None:
+        self._dialect = dialect
+        self._sql_of_jobs = sql
+        self._sql = _ActionStatements(dialect)
+        self._lane = lane
+        self._rows = rows
+        self._changes = changes
+        self._listing = listing
+        self._history = history
+        self._replays = replays
+        self._token = token
+        self._steady = steady
+
+    # What users do
+
+    def begin(self, request: ActionRequest) -> Deferred[Action]:
+        """See `Store.begin_action`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Action:
+            id = generated_name(now, self._token()[:RANDOM_OCTETS])
+            at = self._dialect.instant(now)
+            self._sql.add.execute(
+                cursor,
+                id=self._dialect.key(id),
+                made=at,
+                due=at,
+                token=self._token(),
+                request=json.dumps(request_to_json(request)),
+                state=str(ActionState.COUNTING),
+            )
+            return Action(id=id, request=request, state=ActionState.COUNTING, made=now)
+
+        return self._lane.run(work, "action")
+
+    def get(self, id: str) -> Deferred[Action]:
+        """See `Store.action`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Action:
+            return self._action(self._row(cursor, id))
+
+        return self._lane.run(work, "action")
+
+    def newest(self, limit: int) -> Deferred[list[Action]]:
+        """See `Store.actions`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> list[Action]:
+            return [self._action(row) for row in self._sql.newest.fetch(cursor, limit=limit)]
+
+        return self._lane.run(work, "action")
+
+    def stop(self, id: str) -> Deferred[Action]:
+        """See `Store.stop_action`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> Action:
+            self._sql.stop.execute(
+                cursor,
+                id=self._dialect.key(id),
+                ended=self._dialect.instant(now),
+                token=self._token(),
+                state=str(ActionState.STOPPED),
+            )
+            return self._action(self._row(cursor, id))
+
+        return self._lane.run(work, "action")
+
+    def forget(self, limit: int) -> Deferred[int]:
+        """See `Store.forget_actions`."""
+
+        def work(cursor: Cursor, now: datetime, since: float) -> int:
+            before = generated_name(now - REMEMBERED, bytes(RANDOM_OCTETS))
+            old = self._sql.old.fetch(cursor, before=self._dialect.key(before), limit=limit)
+            if old:
+                ids = [self._dialect.key(octets(row.id).decode()) for row in old]
+                self._sql.forget.execute(cursor, ids)
+            return len(old)
+
+        return self._lane.run(work, "action")
+
+    def _row(self, cursor: Cursor, id: str) -> ActionRow:
+        """:raises ActionNotFound: if there is none."""
+        for row in self._sql.get.fetch(cursor, id=self._dialect.key(id)):
+            return row
+        raise ActionNotFound(f"there is no action {shown(id)}, or it was forgotten: GET /actions")
+
+    def _action(self, row: ActionRow) -> Action:
+        """The action in a row. What can't be understood is left out (P6)."""
+        instance, error = (
+            None if each is None else octets(each).decode("utf-8", "replace")
+            for each in (row.instance, row.error)
+        )
+        request, state = None, ActionState.FAILED
+        try:
+            state = ActionState(octets(row.state).decode())
+            request = request_from_text(octets(row.request).decode())
+        except ValueError as problem:
+            error = str(problem)
+            state = ActionState.FAILED
+        return Action(
+            id=octets(row.id).decode("utf-8", "replace"),
+            request=request,
+            state=state,
+            made=self._dialect.read_instant(row.made),
+            ended=None if row.ended is None else self._dialect.read_instant(row.ended),
+            matched=int(row.matched),
+            done=int(row.done),
+            failed=int(row.failed),
+            error=error,
+            instance=instance,
+        )
+
+    # Batches
+
+    def act(
+        self, limit: int, endpoints: Collection[str], instance: str, in_any_case: bool
+    ) -> Deferred[Batch]:
+        """See `Store.act`."""
+        return self._lane.run(partial(self._act, limit, endpoints, instance, in_any_case), "action")
+
+    def _act(
+        self,
+        limit: int,
+        endpoints: Collection[str],
+        instance: str,
+        in_any_case: bool,
+        cursor: Cursor,
+        now: datetime,
+        since: float,
+    ) -> Batch:
+        at = self._dialect.instant(now)
+        for row in self._sql.due.fetch(cursor, now=at):
+            action = self._action(row)
+            is_acting = action.state is ActionState.ACTING
+            if is_acting and not in_any_case and self._is_behind(cursor, at, limit):
+                return Batch(action, held_up=True)
+            step = self._step(cursor, now, action, row, limit, endpoints)
+            return Batch(self._write(cursor, now, action, row, step, instance), step.dues)
+        return Batch()
+
+    def _is_behind(self, cursor: Cursor, at: object, limit: int) -> bool:
+        """Whether as many jobs are due already as a batch may make due."""
+        ((number,),) = self._sql.count_due.fetch(cursor, now=at, limit=limit)
+        return number >= limit
+
+    def _step(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        action: Action,
+        row: ActionRow,
+        limit: int,
+        endpoints: Collection[str],
+    ) -> _Step:
+        """Count, or act, from the action's place on."""
+        request = action.request
+        try:
+            place = place_from_text(octets(row.place).decode())
+        except ValueError as problem:
+            return _Step(None, error=str(problem), over=ActionState.FAILED)
+        if request is None or (place and isinstance(place, RunPlace) is not request.of_runs):
+            error = action.error or "its place is none of its walk"
+            return _Step(None, error=error, over=ActionState.FAILED)
+        if action.state is ActionState.COUNTING:
+            return self._count(cursor, now, action, request, place)
+        if request.of_runs:
+            return self._replay(cursor, now, action, request, place, limit, endpoints)
+        return self._act_on_jobs(cursor, now, action, request, place, limit)
+
+    def _write(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        action: Action,
+        row: ActionRow,
+        step: _Step,
+        instance: str,
+    ) -> Action:
+        """Write what a batch has come to."""
+        state = step.over or action.state
+        is_over = state not in UNDER_WAY
+        action = replace(
+            action,
+            state=state,
+            ended=now if is_over else None,
+            matched=action.matched + step.matched,
+            done=action.done + step.done,
+            failed=action.failed + step.failed,
+            error=action.error if step.error is None else step.error[:MAX_ERROR],
+            instance=instance,
+        )
+        # To act begins at the beginning again.
+        place = None if step.over is ActionState.ACTING else step.place
+        changed = self._sql.write.execute(
+            cursor,
+            id=self._dialect.key(action.id),
+            found=row.token,
+            token=self._token(),
+            due=None if is_over else self._dialect.instant(now + PAUSE),
+            ended=None if action.ended is None else self._dialect.instant(action.ended),
+            state=str(state),
+            matched=action.matched,
+            done=action.done,
+            failed=action.failed,
+            error=action.error,
+            place=place_to_text(place),
+            instance=self._dialect.key(instance),
+        )
+        if changed != 1:
+            raise Conflict("another instance has made the batch")
+        return action
+
+    # Counting
+
+    def _count(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        action: Action,
+        request: ActionRequest,
+        place: AnyPlace | None,
+    ) -> _Step:
+        if request.of_runs:
+            page = self._walk_runs(cursor, now, action, request, place, COUNTED)
+            step = _Step(page.last, matched=len(page.runs))
+        else:
+            walked = self._walk(cursor, now, action, request, place, COUNTED)
+            step = _Step(_position(walked.last), matched=len(walked.jobs))
+        most, total = request.expect_at_most, action.matched + step.matched
+        if most is not None and total > most:
+            step.error = f"more than {most} match (expect_at_most), so nothing was done"
+            step.over = ActionState.REFUSED
+        elif step.place is None:
+            step.over = ActionState.DONE if request.dry_run else ActionState.ACTING
+        return step
+
+    def _walk(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        action: Action,
+        request: ActionRequest,
+        place: AnyPlace | None,
+        limit: int,
+    ) -> Walked:
+        """The next jobs, but for those that a user has written since the action began (P4)."""
+        filters = request.walked(action.made)
+        assert isinstance(filters, Filters)
+        assert place is None or isinstance(place, Position)
+        walked = self._listing.walk(Query(filters, place, limit), cursor, now)
+        latest = version_at(action.made)
+        jobs = [each for each in walked.jobs if _is_older(each.version, latest)]
+        return Walked(jobs, walked.last)
+
+    # Replays
+
+    def _walk_runs(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        action: Action,
+        request: ActionRequest,
+        place: AnyPlace | None,
+        limit: int,
+    ) -> RunPage:
+        """The next runs, newest first; none that has ended since the action began."""
+        filters = request.walked(action.made)
+        assert isinstance(filters, RunFilters)
+        assert place is None or isinstance(place, RunPlace)
+        return self._history.walk(RunQuery(filters, place, limit), cursor, now)
+
+    def _replay(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        action: Action,
+        request: ActionRequest,
+        place: AnyPlace | None,
+        limit: int,
+        endpoints: Collection[str],
+    ) -> _Step:
+        page = self._walk_runs(cursor, now, action, request, place, min(limit, REPLAYED))
+        records = [run.record for run in page.runs]
+        some = self._replays.fitting(cursor, records)
+        left = action.left
+        is_cut = left is not None and min(some, left) == left < len(records)
+        if is_cut:
+            some = left or 0
+        if 0 < some < len(records):
+            page = self._walk_runs(cursor, now, action, request, place, some)
+        records = [run.record for run in page.runs[:some]]
+        made = self._replays.make(cursor, now, records, endpoints)
+        step = _Step(page.last, done=len(made.jobs), failed=len(made.refusals))
+        step.dues = [now] * len(made.jobs)
+        if made.refusals:
+            step.error = str(made.refusals[-1])
+        step.end(is_cut, page.last is None, request)
+        return step
+
+    # Acting on jobs
+
+    def _act_on_jobs(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        action: Action,
+        request: ActionRequest,
+        place: AnyPlace | None,
+        limit: int,
+    ) -> _Step:
+        walked = self._walk(cursor, now, action, request, place, min(limit, CHANGED))
+        step = _Step(_position(walked.last))
+        jobs, left = walked.jobs, action.left
+        is_cut = left is not None and len(jobs) > left
+        held = self._hold(cursor, now, jobs[:left], action, request)
+        until = self._steady() + PATIENCE
+        for number, each in enumerate(jobs[:left]):
+            key = each.job.key
+            if key not in held or (number and self._steady() >= until):
+                # The next batch goes on with this one.
+                step.place = _position(jobs[number - 1].place) if number else place
+                return step
+            job = held[key]
+            if job is not None:
+                self._do(cursor, now, job, request, step)
+        step.end(is_cut, walked.last is None, request)
+        return step
+
+    def _hold(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        jobs: Sequence[Listed],
+        action: Action,
+        request: ActionRequest,
+    ) -> dict[RawKey, Job | UnreadableJob | None]:
+        """
+        The jobs that nobody else has locked, as they are now, locked to the end of the transaction.
+        None for those that are meant no more.
+        """
+        keys = [each.job.key for each in jobs]
+        if not keys:
+            return {}
+        held: dict[RawKey, Job | UnreadableJob | None] = dict.fromkeys(keys)
+        if self._dialect.skip_locked:
+            there = {key for key, _ in self._rows.select(cursor, self._sql_of_jobs.find_all, keys)}
+            free = {key for key, _ in self._rows.select(cursor, self._sql_of_jobs.lock, keys)}
+            for key in there - free:
+                del held[key]
+        filters = request.filters
+        assert isinstance(filters, Filters)
+        # Whoever changes a job's tags changes its version.
+        filters = replace(filters, tags=frozenset())
+        latest = version_at(action.made)
+        for key, row in self._rows.select(cursor, self._sql_of_jobs.get, list(held)):
+            job = read_job(row, key, now, self._dialect.read_instant)
+            if _is_older(row.version, latest) and filters.fit_anew(job, now):
+                held[key] = job
+        return held
+
+    def _do(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        job: Job | UnreadableJob,
+        request: ActionRequest,
+        step: _Step,
+    ) -> None:
+        """Act on a job whose row is locked."""
+        try:
+            self._change(cursor, now, job, request, step.dues)
+            step.done += 1
+        except (JobDisabled, JobOver, JobSetAside) as refusal:
+            step.failed += 1
+            step.error = str(refusal)
+
+    def _change(
+        self,
+        cursor: Cursor,
+        now: datetime,
+        job: Job | UnreadableJob,
+        request: ActionRequest,
+        dues: list[datetime],
+    ) -> None:
+        """
+        :raises JobDisabled: and the like: if the job can't be triggered. Then nothing is written.
+        """
+        key = job.key
+        match request.do:
+            case Do.TRIGGER:
+                job = readable(job)
+                check_until(job, job.scheduled if job.standing is Standing.STOPPED else now)
+                self._changes.trigger(cursor, now, key)
+                dues.append(now)
+            case Do.ENABLE:
+                enabled = self._changes.enable(cursor, now, key)
+                if isinstance(enabled, Job) and enabled.due is not None:
+                    dues.append(enabled.scheduled)
+            case Do.DISABLE:
+                self._changes.disable(cursor, now, key, request.reason)
+            case Do.DELETE:
+                self._changes.delete(cursor, now, key)
+
+
+def _position(place: Place | None) -> Position | None:
+    """A place in the order of keys, which all walks of jobs have."""
+    assert place is None or isinstance(place, Position)
+    return place
+
+
+def _is_older(version: object, latest: int) -> bool:
+    return isinstance(version, int) and version <= latest
+
+
+class _ActionStatements:
+    """The SQL of the table of actions."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._table = dialect.named(ACTIONS)
+
+    @cached_property
+    def add(self) -> Statement:
+        return self._dialect.prepare(f"""
+            INSERT INTO {self._table} (
+                id, made, due, token, request, state, matched, done, failed, place
+            ) VALUES (
+                %(id)s, %(made)s, %(due)s, %(token)s, %(request)s, %(state)s, 0, 0, 0, ''
+            )
+            """)
+
+    @cached_property
+    def get(self) -> Select[ActionRow]:
+        return self._select(f"SELECT {columns(ActionRow)} FROM {self._table} WHERE id = %(id)s")
+
+    @cached_property
+    def newest(self) -> Select[ActionRow]:
+        return self._select(
+            f"SELECT {columns(ActionRow)} FROM {self._table} ORDER BY id DESC LIMIT %(limit)s"
+        )
+
+    @cached_property
+    def due(self) -> Select[ActionRow]:
+        """The action that has waited longest for its next batch, locked where there are locks."""
+        index = self._dialect.by_index("actiondue")
+        return self._select(f"""
+            SELECT {columns(ActionRow)} FROM {self._table}{index}
+            WHERE due <= %(now)s ORDER BY due LIMIT 1{self._dialect.skip_locked}
+            """)
+
+    @cached_property
+    def write(self) -> Statement:
+        return self._dialect.prepare(f"""
+            UPDATE {self._table} SET
+                token = %(token)s,
+                due = %(due)s,
+                ended = %(ended)s,
+                state = %(state)s,
+                matched = %(matched)s,
+                done = %(done)s,
+                failed = %(failed)s,
+                error = %(error)s,
+                place = %(place)s,
+                instance = %(instance)s
+            WHERE id = %(id)s AND token = %(found)s
+            """)
+
+    @cached_property
+    def stop(self) -> Statement:
+        """Of an action that is not over; after the batch under way."""
+        return self._dialect.prepare(f"""
+            UPDATE {self._table} SET
+                token = %(token)s,
+                due = NULL,
+                ended = %(ended)s,
+                state = %(state)s
+            WHERE id = %(id)s AND due IS NOT NULL
+            """)
+
+    @cached_property
+    def count_due(self) -> Select[NumberRow]:
+        """How many jobs are due, up to a limit."""
+        dialect = self._dialect
+        statement = dialect.prepare(f"""
+            SELECT COUNT(*) AS number FROM (
+                SELECT due FROM {dialect.table}{dialect.by_due}
+                WHERE due <= %(now)s ORDER BY due LIMIT %(limit)s
+            ) AS some
+            """)
+        return Select(NumberRow, statement)
+
+    @cached_property
+    def old(self) -> Select[_IdRow]:
+        statement = self._dialect.prepare(f"""
+            SELECT id FROM {self._table} WHERE id < %(before)s AND due IS NULL
+            ORDER BY id LIMIT %(limit)s
+            """)
+        return Select(_IdRow, statement)
+
+    @cached_property
+    def forget(self) -> Statement:
+        return self._dialect.prepare(f"""
+            DELETE FROM {self._table} WHERE id IN ([%(id)s, ...]) AND due IS NULL
+            """)
+
+    def _select(self, sql: str) -> Select[ActionRow]:
+        return Select(ActionRow, self._dialect.prepare(sql))
