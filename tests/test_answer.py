@@ -5,6 +5,8 @@ over sockets what it does here is in test_endpoint.
 
 from __future__ import annotations
 
+import tracemalloc
+
 from httptools import HttpParserError, HttpResponseParser
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -175,6 +177,30 @@ class LimitTests(SynchronousTestCase):
             for data in (with_length + body, CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)):
                 for pieces in (0, 5000):
                     self.assertEqual(became(data, pieces), (200, then))
+
+    def test_nothing_is_held(self) -> None:
+        """P10: a connection that waits for its next request has nothing of its last answer."""
+        field = b"X: " + b"y" * 15_000 + b"\r\n"
+        length = b"Content-Length: %d\r\n" % MAX_BODY
+        chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (MAX_BODY, b"z" * MAX_BODY)
+        for head, body in (
+            (b"HTTP/1.1 500 X\r\n" + field + length, b"z" * MAX_BODY),
+            (b"HTTP/1.1 500 X\r\n" + field + b"Transfer-Encoding: chunked\r\n", chunks),
+        ):
+            for pieces in (0, 5000):
+                readers = [Reader() for _ in range(20)]
+                tracemalloc.start()
+                before, _ = tracemalloc.get_traced_memory()
+                for reader in readers:
+                    data = head + b"\r\n" + body
+                    reader.begin()
+                    for at in range(0, len(data), pieces or len(data)):
+                        answer = reader.feed(data[at : at + (pieces or len(data))])
+                    self.assertIsNotNone(answer)
+                del answer, data
+                after, _ = tracemalloc.get_traced_memory()
+                tracemalloc.stop()
+                self.assertLess(after - before, 20 * 2000, (head[-40:], pieces))
 
     def test_chunks(self) -> None:
         """A body of little in chunks that say much is cut as well."""

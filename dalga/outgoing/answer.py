@@ -76,6 +76,10 @@ _NUMBER = re.compile(rb"[0-9]{1,4000}")  # Python's int takes at most 4300 digit
 _LONGEST = 10**15
 
 
+#: What a reader has of a body once its answer is whole. Its connection may be idle for a while, and
+#: an answer is large (P10). Nothing is added to it.
+_NOTHING: list[bytes] = []
+
 _UNREADABLE = "its headers can't be read"
 _NO_END = "its body does not end where its headers say"
 
@@ -277,7 +281,7 @@ class Reader:
         :return: the answer whose end this is; None for an answer that has broken off.
         :raises BadAnswer: for what was no HTTP from its start.
         """
-        if self._part and self._end is None and not self._checked:
+        if self._part and not self._checked:
             _check_start(self._part)
         return self._answer() if self._end is End.CLOSE else None
 
@@ -314,7 +318,8 @@ class Reader:
         if not self._ended:
             raise malformed(_NO_END)
         then = Then.KEEP if self._may_keep else Then.CLOSE
-        return Answer(code, head, low, self._body, True, then)
+        body, self._body = self._body, _NOTHING
+        return Answer(code, head, low, body, True, then)
 
     # The head
 
@@ -346,6 +351,7 @@ class Reader:
         is_plain = b"\r\n" in head
         if not is_plain:
             head = head.replace(b"\n", b"\r\n")
+        self._part = None
         return self._read_final(int(status[2]), head, head.lower(), bytes(part), is_plain)
 
     def _check_lines(self, part: bytearray, end: int) -> None:
@@ -465,7 +471,11 @@ class Reader:
         then = Then.DROP
         if is_whole and not self._surplus:
             then = Then.KEEP if self._may_keep and self._is_kept() else Then.CLOSE
-        return Answer(self._code, self._head, self._low, self._body, is_whole, then)
+        answer = Answer(self._code, self._head, self._low, self._body, is_whole, then)
+        self._ended = True
+        self._head = self._low = b""
+        self._body = _NOTHING
+        return answer
 
     def _is_kept(self) -> bool:
         """
