@@ -9,15 +9,21 @@ from urllib.parse import urlencode
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.threads import deferToThread
 from twisted.web.client import ResponseNeverReceived
 
 from dalga.health import PATIENCE
+from dalga.metrics import FAMILIES
 from dalga.store.schema import HEARTBEATS, VERSION
 from faults.proxy import Proxy
 from tests.daemons import DaemonTestCase
-from tests.servers.prometheus import Prometheus
+from tests.servers.prometheus import Prometheus, promtool
 from tests.stores import each_engine, server
 from tests.test_contrib import RULES, queries, rules
+from tests.test_workers import WorkersTestCase
+
+#: Metrics that a daemon of these tests has nothing to say of: no alert is configured, ...
+SILENT = {"dalga_alerts_total", "dalga_alerts_pending"}
 
 
 class ScrapedTestCase(DaemonTestCase):
@@ -45,6 +51,52 @@ class ScrapedTestCase(DaemonTestCase):
 
 @each_engine(globals())
 class DaemonMetricsTests(ScrapedTestCase):
+    async def test_runs(self) -> None:
+        """What has run is counted; promtool has nothing to say; and nothing asks for a body."""
+        self.endpoint.answer = lambda hit: 500 if hit.path == "broken" else 200
+        _, url = await self.start(jobs={"retryInterval": "1h"})
+        for path, body in (("reports", "daily"), ("reports", "weekly"), ("broken", "s3cret")):
+            await self.put(f"{url}/jobs/{path}/{body}?one-off=1&immediate=1")
+        runs = {"endpoint": "default", "path": "reports", "result": "succeeded"}
+        samples = await self.until_scraped(url, "dalga_runs_total", 2.0, **runs)
+        samples = await self.until_scraped(
+            url,
+            "dalga_attempts_total",
+            1.0,
+            endpoint="default",
+            code_class="5xx",
+            error_kind="status",
+        )
+        self.assertEqual(samples["dalga_slots"][()], 100.0)
+        self.assertEqual(samples["dalga_db_up"][()], 1.0)
+        self.assertEqual(samples["dalga_lateness_seconds_count"][("endpoint", "default"),], 2.0)
+        self.assertEqual(samples["dalga_run_attempts_bucket"][("le", "1.0"),], 2.0)
+        self.assertLess(abs(samples["dalga_clock_offset_seconds"][()]), 60.0)
+        put = (("code", "201"), ("method", "PUT"), ("route", "/jobs/<path>/<body>"))
+        self.assertEqual(samples["dalga_http_requests_total"][put], 3.0)
+        self.assertIn(
+            (("operation", "put"), ("result", "ok")), samples["dalga_db_transactions_total"]
+        )
+        samples = await self.until_scraped(url, "dalga_jobs", 1.0, state="other")
+        self.assertIn((), samples["dalga_jobs_age_seconds"])
+        shown = {re.sub("_(bucket|sum|count)$", "", name) for name in samples}
+        expected = {re.sub("_count$", "", family.name) for family in FAMILIES}
+        self.assertEqual(expected - shown - SILENT, set())
+        _, text = await self.call("GET", f"{url}/metrics")
+        self.assertNotIn("s3cret", text)
+        checked = await deferToThread(promtool, "check", "metrics", given=text.encode())
+        self.assertEqual(checked, (0, ""))
+
+    async def test_paths(self) -> None:
+        """P10: beyond so many, paths are counted together."""
+        _, url = await self.start(metrics={"paths": 2})
+        for number in range(5):
+            await self.put(f"{url}/jobs/path{number}/x?one-off=1&immediate=1")
+            await self.endpoint.until(lambda: len(self.endpoint.hits) == number + 1)  # noqa: B023
+        labels = {"endpoint": "default", "path": "other", "result": "succeeded"}
+        samples = await self.until_scraped(url, "dalga_runs_total", 3.0, **labels)
+        self.assertEqual(len(samples["dalga_runs_total"]), 3)
+
     async def test_prometheus(self) -> None:
         """A Prometheus scrapes it, takes the rules, and can answer each query of the dashboard."""
         _, url = await self.start()
@@ -60,6 +112,8 @@ class DaemonMetricsTests(ScrapedTestCase):
             }
         )
         self.addCleanup(prometheus.stop)
+        query = 'dalga_runs_total{job="dalga", path="reports", result="succeeded"}'
+        await self.until_answered(prometheus, query, "1")
         await self.until_answered(prometheus, 'up{job="dalga"}', "1")
         for _, text in queries():
             asked = text.replace("$__rate_interval", "10s")
@@ -91,6 +145,32 @@ class DaemonMetricsTests(ScrapedTestCase):
         self.assertEqual(status, 200, answer)
         result: list[dict[str, Any]] = json.loads(answer)["data"]["result"]
         return result
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class WorkerMetricsTests(WorkersTestCase, ScrapedTestCase):
+    async def test_all_in_one(self) -> None:
+        """Whichever worker answers a scrape, it shows the numbers of both."""
+        daemon = self.run_workers()
+        url, _ = await self.listening(daemon)
+        await self.put_now(url, 20)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) == 20)
+        while True:
+            samples = await self.scrape(url)
+            if sum(samples.get("dalga_runs_total", {}).values()) == 20:
+                break
+            await self.pause(0.2)
+        for _ in range(6):
+            samples = await self.scrape(url)
+            self.assertEqual(sum(samples["dalga_runs_total"].values()), 20)
+            self.assertEqual(
+                samples["dalga_slots"], {(("worker", "1"),): 100.0, (("worker", "2"),): 100.0}
+            )
+            self.assertEqual(len(samples["dalga_build_info"]), 2)
+        _, text = await self.call("GET", f"{url}/metrics")
+        self.assertEqual(
+            await deferToThread(promtool, "check", "metrics", given=text.encode()), (0, "")
+        )
 
 
 @each_engine(globals())

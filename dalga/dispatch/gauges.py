@@ -21,4 +21,5 @@ def show(
     metrics.gauge("dalga_unrecorded_outcomes", lambda: recorder.pending)
     metrics.gauge("dalga_lag_seconds", lambda: outlook.lag(clock.now()))
     metrics.gauge("dalga_due_jobs", lambda: outlook.due)
+    metrics.gauge("dalga_clock_offset_seconds", lambda: clock.offset)
     metrics.gauge("dalga_instances", lambda: 1 + outlook.lead.others)
