@@ -244,15 +244,20 @@ class DaemonTestCase(EngineTestCase):
         twistd: bool = False,
         closed: Container[int] = (),
         buffered: bool = False,
+        before: str = "",
     ) -> Daemon:
         """
         Start ``dalga arguments``, or ``twistd arguments``, from this checkout.
 
         :param closed: which of the standard input, output and error, 0 to 2, it does not have.
         :param buffered: whether Python keeps what it could not write, as it does by itself.
+        :param before: Python that is run first, of ``dalga``.
         """
         run_twistd = "from twisted.scripts.twistd import run; run()"
         program = ["-c", run_twistd] if twistd else ["-m", "dalga"]
+        if before:
+            run_dalga = "import runpy; runpy.run_module('dalga', run_name='__main__')"
+            program = ["-c", f"{before}; {run_dalga}"]
         daemon = Daemon()
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("DALGA_")

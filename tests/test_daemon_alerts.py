@@ -6,6 +6,8 @@ import json
 import signal
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from dalga.config.sections import SQLiteConfig
 from tests.daemons import Answer, Daemon, DaemonTestCase, Hit
 from tests.receivers import Receiver, listen
@@ -13,6 +15,8 @@ from tests.stores import each_engine
 
 #: Retries that are quick, and are given up after four attempts.
 QUICK = '"retry":{"interval":"20ms","multiplier":1,"max_attempts":4}'
+#: Python that has a daemon look more often, at what there is to be told of.
+LOOKS = "import dalga.dispatch.alerts as a; a.LOOK_INTERVAL = 0.3; a.POLL = 0.2"
 ONE_OFF = '"one_off":true,"immediate":true'
 
 
@@ -34,10 +38,15 @@ class AlertTests(DaemonTestCase):
 
         self.endpoint.answer = answer
 
-    async def start_alerting(self, **more: Any) -> tuple[Daemon, str]:
+    async def start_alerting(self, before: str = "", **more: Any) -> tuple[Daemon, str]:
+        """:param before: see `spawn`."""
         alerts = {"url": self.urls["default"]}
         ops = {"url": self.urls["ops"], "format": "slack"}
-        return await self.start(**{"alerts": alerts, "alerts ops": ops, **more})
+        ini = self.ini(**{"alerts": alerts, "alerts ops": ops, **more})
+        if not self.daemons and self.engine != "sqlite":
+            self.make_store().create_table()
+        daemon = self.spawn("--config", ini, before=before)
+        return daemon, await daemon.url()
 
     async def put_json(self, url: str, name: str, members: str) -> None:
         status, answer = await self.call(
@@ -92,7 +101,9 @@ class AlertTests(DaemonTestCase):
     async def test_a_receiver_that_is_down(self) -> None:
         """It gets the alert once it is there again; the log says so without the URL."""
         self.receiver.status = 503
-        daemon, url = await self.start_alerting()
+        soon = "a.AGAIN = replace(a.AGAIN, interval=a.timedelta(milliseconds=50))"
+        before = f"{LOOKS}; from dataclasses import replace; {soon}"
+        daemon, url = await self.start_alerting(before=before)
         await self.put_json(url, "a", f'{ONE_OFF},"alert_after":1')
         await daemon.says("did not arrive at the target default: it answered 503; it is sent again")
         await self.receiver.until(lambda: len(self.receiver.sent) == 2)
@@ -120,7 +131,7 @@ class AlertTests(DaemonTestCase):
     async def test_targets(self) -> None:
         """Of the job, of its endpoint, or none; in Slack's form."""
         billing = {"baseurl": self.baseurl, "alerts": "ops"}
-        _, url = await self.start_alerting(**{"endpoint billing": billing})
+        _, url = await self.start_alerting("", **{"endpoint billing": billing})
         one_off = f'{ONE_OFF},"alert_after":1'
         await self.put_json(url, "none", f'{one_off},"alert_url":"none"')
         await self.put_json(url, "of-job", f'{one_off},"alert_url":"ops"')
@@ -138,7 +149,7 @@ class AlertTests(DaemonTestCase):
         self.assertEqual(hits, {"none", "of-job", "of-endpoint", "default"})
 
     async def test_silent_removed_and_a_problem(self) -> None:
-        _, url = await self.start_alerting()
+        _, url = await self.start_alerting(before=LOOKS)
         self.status = 204
         await self.put_json(url, "removed", ONE_OFF)
         await self.receiver.until(lambda: self.of("removed") == ["job.removed"])
@@ -157,15 +168,15 @@ class AlertTests(DaemonTestCase):
 
     async def test_many(self) -> None:
         """More than 20 a minute: the others wait for the end of the minute, as one."""
-        _, url = await self.start_alerting()
+        _, url = await self.start_alerting(before="import dalga.dispatch.alerts as a; a.POLL = 0.2")
         for number in range(30):
             await self.put_json(url, str(number), f'{ONE_OFF},{QUICK},"alert_after":1')
         await self.receiver.until(lambda: len(self.receiver.sent) == 20)
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 120)
         for _ in range(200):
             rows = self.sql("SELECT event, due FROM dalga_alerts WHERE due IS NOT NULL")
-            count = self.sql("SELECT COUNT(*) FROM dalga_alerts")[0][0]
-            if len(rows) == 1 and count == 61:
+            of_jobs = "SELECT COUNT(*) FROM dalga_alerts WHERE path IS NOT NULL"
+            if len(rows) == 1 and self.sql(of_jobs)[0][0] == 60:
                 break
             await self.sleep(0.05)
         # As if the minute were over.
@@ -174,6 +185,7 @@ class AlertTests(DaemonTestCase):
         await self.receiver.until(lambda: "alerts.summary" in self.receiver.events())
         self.assertEqual(len(self.receiver.sent), 21)
         counts = self.receiver.sent[-1].content["counts"]
+        counts.pop("endpoint.down", None)
         self.assertEqual(sum(counts.values()), 40)
 
     async def test_no_target(self) -> None:
@@ -184,6 +196,41 @@ class AlertTests(DaemonTestCase):
         while not self.sql("SELECT streak FROM dalga WHERE streak = 4"):
             await self.sleep(0.02)
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alerts")[0][0], 0)
+
+    async def test_an_endpoint_that_is_down(self) -> None:
+        """Nearly all of its attempts fail; the next start goes on with the incident."""
+        daemon, url = await self.start_alerting(before=LOOKS)
+        slow = '"retry":{"interval":"200ms","multiplier":1}'
+        for number in range(10):
+            await self.put_json(url, str(number), f'{ONE_OFF},{slow},"alert_url":"none"')
+        await self.receiver.until(lambda: "endpoint.down" in self.receiver.events())
+        (sent,) = self.receiver.sent
+        self.assertEqual(sent.content["endpoint"], "default")
+        daemon.send(signal.SIGTERM)
+        await daemon.ended
+        self.sql("UPDATE dalga_incidents SET since = '2020-01-01 00:00:00.000000'")
+        self.status = 200
+        await self.start_alerting(before=LOOKS)
+        await self.receiver.until(lambda: "endpoint.up" in self.receiver.events())
+        self.assertEqual(self.receiver.events(), ["endpoint.down", "endpoint.up"])
+        self.assertEqual(self.receiver.sent[1].content["since"], "2020-01-01T00:00:00Z")
+
+    async def test_runs_that_are_late(self) -> None:
+        """One slot, which an endpoint holds, and more jobs than are claimed ahead."""
+        held: Deferred[int] = Deferred()
+        self.endpoint.answer = lambda hit: held
+        short = "; a.LATE = 1.0; a.LATE_FOR = 0.5; a.IN_TIME = 0.5"
+        _, url = await self.start_alerting(before=LOOKS + short, jobs={"maxRunning": 1})
+        for number in range(20):
+            await self.put_json(url, str(number), f'{ONE_OFF},"alert_url":"none"')
+        await self.receiver.until(lambda: self.receiver.events() == ["scheduler.lagging"])
+        self.assertIsNone(self.receiver.sent[0].content["endpoint"])
+        held.callback(200)
+        self.endpoint.answer = lambda hit: 200
+        await self.receiver.until(lambda: len(self.receiver.sent) == 2)
+        self.assertEqual(self.receiver.events(), ["scheduler.lagging", "scheduler.recovered"])
+        since = [sent.content["since"] for sent in self.receiver.sent]
+        self.assertEqual(since[0][:19], since[1][:19])
 
     async def test_signs_of_life(self) -> None:
         _, url = await self.start(alerts={"heartbeatUrl": self.urls["default"]})
