@@ -31,6 +31,7 @@ from twisted.internet.task import LoopingCall, deferLater, react
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner
 
+from faults.alerted import check_alerts
 from faults.checker import check, repetitions
 from faults.instance import BENCH
 from faults.mutants import MUTANTS, mutant
@@ -214,8 +215,9 @@ class Bench:
             await one.run(world)
             history = await world.finish()
             # In a thread: the endpoints of others are served by this one meanwhile.
-            found = await deferToThread(check, history, world.bounds)
-            result.wrong += [str(violation) for violation in found]
+            for rules in (check, check_alerts):
+                found = await deferToThread(rules, history, world.bounds)
+                result.wrong += [str(violation) for violation in found]
         finally:
             posts = world.endpoint.posts
             result.faults = len(world.history.faults)
@@ -224,7 +226,7 @@ class Bench:
             result.repeated = len(repetitions(posts))
             result.notes = world.notes
             # Beside the endpoint's own log, for who wants to know how it came about.
-            told = [*world.client.said, *world.history.faults, *history.rows]
+            told = [*world.client.said, *world.history.faults, *history.rows, *history.records]
             await deferToThread(write_lines, world.folder / "history", told)
             await deferToThread(write_lines, world.folder / "usage", world.usages())
 

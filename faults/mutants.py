@@ -73,6 +73,11 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
             ("if lease.extras and isinstance(values, Ended):", "if False:"),
         ],
     },
+    "told-once": {
+        "model/streak.py": [
+            ("if failed >= alert_after and not before.told & Told.FAILING:", "if failed >= 3:"),
+        ],
+    },
     "details-before": {
         "store/details.py": [
             ("self.remove(cursor, stale, DETAILED | TAGGED)", "pass"),

@@ -16,7 +16,8 @@ What a fault may take from that:
 - An instance dies between an answer and its record. The run is POSTed again, and has one record, of
   the last attempt.
 - It dies while a user's PUT, trigger or DELETE waits for the run's end. The run is not POSTed
-  again, and nobody knows what came of it: it has no record, or one of an attempt before.
+  again, and nobody knows what came of it: it has no record, or one that names no instance, or one
+  of an attempt before, which may be open until the job's next run ends.
 - A request or an answer is lost on its way. The record has an attempt that the endpoint has not
   seen, or no status where the endpoint has answered.
 - A database loses what it had committed. A run and its record are lost together.
@@ -50,6 +51,7 @@ def check_records(history: History, bounds: Bounds) -> list[Violation]:
     for word in history.said:
         words[word.key].append(word)
     rows = {row.key: row for row in history.rows}
+    opened = {record.key for record in history.records if record.result is None}
     found = []
     for name in {**posts, **records}:
         key = posts[name][0].key if posts[name] else records[name][0].key
@@ -57,7 +59,7 @@ def check_records(history: History, bounds: Bounds) -> list[Violation]:
         run = _Run(name, key, posts[name], records[name], row, words[key], history, bounds)
         found += run.violations()
     for row in history.rows:
-        if row.opened and not any(record.result is None for record in records[row.run or ""]):
+        if row.opened and row.key not in opened:
             found.append(Violation("P13", row.key, f"run {row.run} has no open record"))
     return sorted(found, key=lambda violation: violation.key)
 
@@ -107,7 +109,7 @@ class _Run:
             yield f"is open, and {over[0]}"
         if over and self._row is not None:
             yield f"is {over[0]}, and its job's run still"
-        if opened and self._row is None:
+        if opened and self._row is None and not (self._posts and self._may_lack_record()):
             yield "is open, and not its job's run"
         if opened and self._row is not None and not self._row.opened:
             yield "is open, and its job's row does not say so"
@@ -156,6 +158,10 @@ class _Run:
         if record.scheduled is None or int(record.scheduled) != self._posts[0].scheduled:
             yield f"is recorded for {record.scheduled}, not for {self._posts[0].scheduled}"
         yield from self._result(record)
+        if not record.instance and record.result in CHANGED and record.status is None:
+            if not self._may_lack_record():
+                yield f"is recorded as {record.result}, and of no instance"
+            return
         yield from self._attempts(record)
         for tried in record.tried:
             post = self._attempt(tried.number)

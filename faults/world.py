@@ -32,7 +32,20 @@ from twisted.python.failure import Failure
 from faults.checker import Bounds
 from faults.client import Client
 from faults.endpoint import Endpoint
-from faults.history import Fault, History, Key, Row, Said, Verb, plainly, says
+from faults.history import (
+    Alert,
+    Fault,
+    History,
+    Key,
+    Post,
+    Record,
+    Row,
+    Said,
+    Tried,
+    Verb,
+    plainly,
+    says,
+)
 from faults.proxy import Proxy
 from faults.watch import Limits, Usage, Watch, overcrowded, oversized, overstayed, overworked
 from tests.servers import Server
@@ -59,9 +72,23 @@ PATIENCE = 180.0
 #: What is left of jobs at the end.
 ROWS = (
     "SELECT j.id, j.path, j.body, j.disabled, j.token, j.override, j.scheduled, j.due,"
-    " d.members, d.payload"
+    " j.run, j.attempts, j.extras, j.standing, d.members, d.payload"
     " FROM dalga AS j LEFT JOIN dalga_details AS d ON d.id = j.id ORDER BY j.id"
 )
+#: The bit of `extras` of a job that has an open record, and the `standing` of one whose run was
+#: given up, and whose row names it for the case that somebody triggers the job.
+OPEN, STOPPED = 16, 2
+
+#: What the table of runs holds. Open records, which have no result, are on a shelf of their own.
+RECORDS = (
+    "SELECT job, run, path, body, failed, result, scheduled, started, ended, attempts, status,"
+    " instance, more FROM dalga_runs"
+)
+OPEN_SHELF = 2
+
+#: What the numbers mean in the column of results.
+RESULTS = ("succeeded", "removed", "disabled", "given_up", "skipped", "overridden", "cancelled")
+
 #: How many rows of a table beside the jobs are of no job.
 WITHOUT_JOB = (
     "SELECT COUNT(*) FROM {table} AS s WHERE NOT EXISTS"
@@ -194,6 +221,8 @@ class World:
         #: Jobs of which the checker is not told what was said, as that has no order.
         self.foreign: set[Key] = set()
         self.proxies: list[Proxy] = []
+        #: Who is told by alerts, where somebody is.
+        self.receiver: Endpoint | None = None
         #: What is to be called at the very end, in a thread.
         self.at_end: list[Callable[[], object]] = []
         #: What a scenario wants to be seen in the table: "slowest answer", "0.1 s".
@@ -220,6 +249,8 @@ class World:
             if instance.status is None:
                 await instance.ended
         listening: list[Proxy | Endpoint] = [*self.proxies, self.endpoint]
+        if self.receiver is not None:
+            listening.append(self.receiver)
         for one in listening:
             await Deferred.fromCoroutine(one.close()).addTimeout(10, self.reactor)
         if self.server is not None and self.server.pid is not None and self.database:
@@ -240,6 +271,16 @@ class World:
         proxy.listen()
         self.proxies.append(proxy)
         return proxy
+
+    def receive_alerts(self) -> Endpoint:
+        """An endpoint for alerts, listening."""
+        self.receiver = Endpoint(self.reactor, self.folder / "alerts.jsonl")
+        self.receiver.listen()
+        return self.receiver
+
+    def alerts(self) -> list[Alert]:
+        """What was delivered to it so far."""
+        return [] if self.receiver is None else list(map(_alert, self.receiver.posts))
 
     def before_database(self) -> Proxy:
         """A proxy before the database."""
@@ -413,26 +454,38 @@ class World:
     # Faults
 
     def fault(
-        self, kind: str, start: float, end: float, repeats: bool = True, held: str = ""
+        self,
+        kind: str,
+        start: float,
+        end: float,
+        repeats: bool = True,
+        held: str = "",
+        loses: bool = False,
     ) -> None:
         """Note that something was wrong."""
-        self.history.faults.append(Fault(kind, start, end, repeats, held))
+        self.history.faults.append(Fault(kind, start, end, repeats, held, loses))
 
     @contextmanager
     def faulty(
-        self, kind: str, after: float = 0.0, repeats: bool = True, held: str = ""
+        self,
+        kind: str,
+        after: float = 0.0,
+        repeats: bool = True,
+        held: str = "",
+        loses: bool = False,
     ) -> Iterator[None]:
         """
         Note that something is wrong meanwhile.
 
         :param after: for how many seconds after it things may still be late.
         :param held: the name of the instance that is held meanwhile.
+        :param loses: whether the database may lose what it has committed.
         """
         start = time()
         try:
             yield
         finally:
-            self.fault(kind, start, time() + after, repeats, held)
+            self.fault(kind, start, time() + after, repeats, held, loses)
 
     # Waiting
 
@@ -576,12 +629,14 @@ class World:
         self.history.ended = ended
         self.history.posts = list(self.endpoint.posts)
         self.history.foreign = set(self.foreign)
+        self.history.alerts = self.alerts()
         self.history.said = [word for word in self.client.said if word.key not in self.foreign]
         rows = await self.sql(ROWS)
         tags: defaultdict[int, list[str]] = defaultdict(list)
         for number, tag in await self.sql("SELECT id, tag FROM dalga_tags ORDER BY tag"):
             tags[number].append(_text(tag))
-        self.history.rows = [_row(tags[number], *row) for number, *row in rows]
+        self.history.rows = [_row(tags[number], number, *row) for number, *row in rows]
+        self.history.records = [_record(*row) for row in await self.sql(RECORDS)]
         for table in ("dalga_details", "dalga_tags"):
             ((left,),) = await self.sql(WITHOUT_JOB.format(table=table))
             if left:
@@ -624,6 +679,7 @@ class World:
 
 def _row(
     tags: list[str],
+    number: int,
     path: Any,
     body: Any,
     disabled: Any,
@@ -631,6 +687,10 @@ def _row(
     override: Any,
     scheduled: Any,
     due: Any,
+    run: Any,
+    attempts: Any,
+    extras: Any,
+    standing: Any,
     members: Any,
     payload: Any,
 ) -> Row:
@@ -642,7 +702,66 @@ def _row(
         method, headers = found.get("method", "POST"), dict(found.get("headers", ()))
         content = key[1].encode() if payload is None else payload
         said = says(method, headers.get("X-Says", ""), content)
-    return Row(key, disabled == 1, token is not None, override == 2, *times, said, tuple(tags))
+    return Row(
+        key,
+        disabled == 1,
+        token is not None,
+        override == 2,
+        *times,
+        said,
+        tuple(tags),
+        None if run is None or standing == STOPPED else _run(run, number),
+        int(attempts),
+        bool(extras & OPEN),
+    )
+
+
+def _run(half: Any, number: int) -> str:
+    """A run's id, as requests have it."""
+    return f"{bytes(half).hex()}-{number}"
+
+
+def _record(
+    number: Any,
+    half: Any,
+    path: Any,
+    body: Any,
+    shelf: Any,
+    result: Any,
+    scheduled: Any,
+    started: Any,
+    ended: Any,
+    attempts: Any,
+    status: Any,
+    instance: Any,
+    more: Any,
+) -> Record:
+    listed = json.loads(more).get("attempts", ()) if more else ()
+    return Record(
+        (_text(path), _text(body)),
+        _run(half, number),
+        None if shelf == OPEN_SHELF else RESULTS[result],
+        _seconds(scheduled),
+        _seconds(started),
+        _seconds(ended),
+        attempts,
+        status,
+        _text(instance),
+        tuple(Tried(one["n"], one["instance"], one.get("status")) for one in listed),
+    )
+
+
+def _alert(post: Post) -> Alert:
+    """What a request to the receiver of alerts tells."""
+    content = json.loads(post.body)
+    job = content.get("job")
+    return Alert(
+        content["id"],
+        content["event"],
+        None if job is None else (job["path"], job["body"]),
+        datetime.fromisoformat(content["at"]).timestamp(),
+        post.start,
+    )
 
 
 def _seconds(value: Any) -> float | None:

@@ -201,12 +201,20 @@ class RecordTests(SynchronousTestCase):
         self.wrong("has no record", asked, done, gone, Fault("SIGKILL", T + 10, T + 23))
         self.wrong("has no record", asked, done, said(Verb.DISABLE, T + 1), killed)
         self.well(KEY, done, killed)
+        # Who removes the job writes what the row knows.
+        unknown = replace(record(done, "cancelled", status=None), instance="", started=None)
+        self.well(asked, done, gone, killed, unknown)
+        self.wrong("and of no instance", asked, done, gone, unknown)
         # An attempt before had failed: that is all that is known of it.
         failed = post(T, status=500)
         second = post(T, T + 3, T + 5, attempt=2)
         gone, killed = said(Verb.DELETE, T + 4), Fault("SIGKILL", T + 5.1, T + 18)
         told = record(failed, "cancelled")
         self.well(asked, failed, second, gone, killed, told)
+        anew, stale = put(T + 4, T + 200), replace(told, result=None, ended=None)
+        left = row(T + 200, opened=True)
+        self.well(asked, failed, second, anew, killed, stale, left)
+        self.wrong("is open, and not its job's run", asked, failed, anew, stale, left)
         self.wrong("has 1 attempts in its record, and", asked, failed, second, gone, told)
 
     def test_lost(self) -> None:

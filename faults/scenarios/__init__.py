@@ -49,6 +49,7 @@ def scenario(
 
 # Each module puts its scenarios on the list.
 from faults.scenarios import (  # noqa: E402
+    alerted,  # noqa: F401
     api,  # noqa: F401
     database,  # noqa: F401
     embedded,  # noqa: F401

@@ -77,7 +77,7 @@ async def failover(world: World) -> None:
 
     async def broken() -> None:
         await world.pause(max(3.0, world.seconds / 4))
-        with world.faulty("primary killed", after=RECOVERY):
+        with world.faulty("primary killed", after=RECOVERY, loses=True):
             await in_thread(pair.primary.kill)
             await world.pause(2)
             await in_thread(pair.promote)
