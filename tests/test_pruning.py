@@ -69,7 +69,7 @@ class SizeTests(SynchronousTestCase):
             (100, TARGET / 10, 200),  # twice as many at most
             (100, 0.0, 200),
             (100, 2 * TARGET, 50),
-            (100, 10.0, 50),  # half as many at least
+            (200, 10.0, 100),  # half as many at least
             (FEWEST, 10.0, FEWEST),
             (MOST, 0.0, MOST),
         ]:

@@ -73,6 +73,15 @@ class PruneTests(RecordTestCase):
             self.assertEqual((await store.prune(shelf, SECOND, None, 9)).records, 0)
         self.assertEqual(self.jobs(Shelf.OPEN), [1])
 
+    async def test_how_long_others_may_have_waited(self) -> None:
+        """Where there is one writer, for the COMMIT as well."""
+        store = self.open_store()
+        # At the beginning and the end of the statements, and behind the COMMIT.
+        times = iter([0.0, 1.0, 3.0, 10.0])
+        store._pruning._steady = times.__next__
+        pruned = await store.prune(FINE, SECOND, None, 9)
+        self.assertEqual(pruned.seconds, 10.0 if self.engine == "sqlite" else 2.0)
+
     async def test_survey(self) -> None:
         store = self.open_store()
         now = await store.now()

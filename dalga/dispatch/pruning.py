@@ -46,7 +46,7 @@ REST_FACTOR = 20
 TARGET = 0.004
 
 #: How many records a batch removes at first, at least and at most.
-FIRST, FEWEST, MOST = 100, 20, 1_000
+FIRST, FEWEST, MOST = 100, 50, 1_000
 
 #: How many records a piece of a survey has. It takes some milliseconds.
 PIECE = 5_000

@@ -126,7 +126,7 @@ class Pruned(NamedTuple):
     #: How many records were removed. If that is less than was asked for, there are no more that may
     #: be removed now, or another instance removes them.
     records: int
-    #: How long that took, without the COMMIT.
+    #: How long others may have waited for it: without the COMMIT, unless there is but one writer.
     seconds: float
 
 

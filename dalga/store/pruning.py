@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -67,7 +67,18 @@ class Pruning:
         self, shelf: Shelf, keep: timedelta, surplus: int | None, limit: int
     ) -> Deferred[Pruned]:
         """See `Store.prune`."""
-        return self._lane.run(partial(self._prune, shelf, keep, surplus, limit), "prune")
+
+        def work(cursor: Cursor, now: datetime, since: float) -> tuple[Pruned, float]:
+            began = self._steady()
+            return self._prune(cursor, now, shelf, keep, surplus, limit), began
+
+        def committed(done: tuple[Pruned, float]) -> Pruned:
+            pruned, began = done
+            if self._dialect.one_writer:  # whoever else wants to write has waited for the COMMIT
+                pruned = pruned._replace(seconds=self._steady() - began)
+            return pruned
+
+        return self._lane.run(work, "prune").addCallback(committed)
 
     def survey(self, shelf: Shelf, before: int | None, limit: int) -> Deferred[Surveyed]:
         """See `Store.survey`."""
@@ -83,13 +94,12 @@ class Pruning:
 
     def _prune(
         self,
+        cursor: Cursor,
+        now: datetime,
         shelf: Shelf,
         keep: timedelta,
         surplus: int | None,
         limit: int,
-        cursor: Cursor,
-        now: datetime,
-        since: float,
     ) -> Pruned:
         began = self._steady()
         before = version_at(now - keep)
