@@ -186,9 +186,18 @@ class SimulatedStore:
         """There are no actions. What a look for them costs is left out: one in 5 s."""
         return succeed(Batch())
 
-    def announce(self, instance: str) -> Deferred[int]:
+    def announce(
+        self, instance: str, since: datetime | None = None, about: object = None
+    ) -> Deferred[int]:
         """The time, count, write, commit."""
-        deferred: Deferred[int] = Deferred()
+        return self._write(self._others)
+
+    def write_sums(self, sums: object) -> Deferred[None]:
+        """The time, write, commit."""
+        return self._write(None)
+
+    def _write(self, result: Any) -> Deferred[Any]:
+        deferred: Deferred[Any] = Deferred()
 
         def steps() -> Generator[Step, None, None]:
             sent = self._time.now
@@ -196,7 +205,7 @@ class SimulatedStore:
             yield from self._ask(TRANSACTION_HERE, TRANSACTION_THERE)
             now = at(self._time.now)
             yield lambda go: self._database.commit(transaction, lambda: None, go)
-            yield from self._answer(deferred, self._others, 0.0, now, sent)
+            yield from self._answer(deferred, result, 0.0, now, sent)
 
         follow(steps())
         return deferred
