@@ -101,7 +101,7 @@ class FromGoTests(SynchronousTestCase):
             try:
                 routes.match(path, method)
                 if path.startswith("/jobs/p/"):
-                    job_key(path.removesuffix("/upcoming").encode())
+                    job_key(re.sub("/(upcoming|runs)$", "", path).encode())
                 found = True
             except (HTTPException, UnknownResource):
                 found = False
