@@ -192,7 +192,7 @@ class FakeStore:
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        self.clock = DatabaseClock(seconds)
+        self.clock = DatabaseClock(seconds, lambda: EPOCH + timedelta(seconds=seconds()))
         #: How far the database's clock has been set since.
         self.set_by = timedelta(0)
         self.rows: dict[int, Row] = {}

@@ -30,6 +30,16 @@ class DatabaseClockTests(SynchronousTestCase):
         """The database's time."""
         return START + self.set_by + timedelta(seconds=self.steady.seconds() - self.began)
 
+    def test_offset(self) -> None:
+        """How far the database's clock is ahead of the machine's."""
+        machine = START
+        clock = DatabaseClock(self.steady.seconds, lambda: machine)
+        clock.observe(START + timedelta(seconds=2), self.began, self.began)
+        self.assertEqual(clock.offset, 2.0)
+        machine += timedelta(seconds=7)
+        self.steady.advance(5)
+        self.assertEqual(clock.offset, 0.0)
+
     def read(self, there: float = 0.0, back: float = 0.0) -> None:
         """Ask the database for its time, over a network that takes so many seconds each way."""
         sent = self.steady.seconds()

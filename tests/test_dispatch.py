@@ -2503,6 +2503,30 @@ class MetricsTests(SchedulerTestCase):
         self.go(1)
         self.assertEqual(self.value("dalga_unrecorded_outcomes"), 0)
 
+    def test_runs(self) -> None:
+        """Runs and attempts are counted as their ends are recorded."""
+        self.start()
+        for number in range(2):
+            self.store.insert(f"job{number}")
+        self.go(1)
+        self.endpoint.answer("job0")
+        self.endpoint.answer("job1", 500)
+        self.go(0)
+        self.assertEqual(self.metrics.numbers()["dalga_runs_total"], {})
+        self.go(0.1)
+        self.assertEqual(self.value("dalga_runs_total", "default", "job0", "succeeded"), 1)
+        self.assertEqual(len(self.metrics.numbers()["dalga_runs_total"]), 1)
+        self.assertEqual(self.value("dalga_attempts_total", "default", "2xx", ""), 1)
+        self.assertEqual(self.value("dalga_attempts_total", "default", "5xx", "status"), 1)
+
+    def test_clock(self) -> None:
+        """How far the database's clock is from the machine's."""
+        self.start()
+        self.assertEqual(self.value("dalga_clock_offset_seconds"), 0.0)
+        self.store.set_by = timedelta(seconds=5)
+        self.go(2)
+        self.assertEqual(self.value("dalga_clock_offset_seconds"), 5.0)
+
     def test_claims(self) -> None:
         self.start()
         self.store.insert("job")

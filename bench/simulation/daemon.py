@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -16,12 +16,16 @@ from bench.simulation.machine import MS, Cores, Interpreter, Reactor, Then, Time
 from bench.simulation.table import COMMIT, Database, Row
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.metrics import Metrics
+from dalga.model.instance import About
 from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.run import End, Outcome, Run, RunPolicy, lease_of
 from dalga.model.schedule import Once
+from dalga.model.statistics import MinuteSums
 from dalga.store import Batch, Claimed, Dues, Recorded
 from dalga.store.clock import DatabaseClock
+
+T = TypeVar("T")
 
 #: CPU of a daemon for a POST, log and judgement included: what is left of the 0.32 ms of a drained
 #: job without its share of claims and records, as below; and of the 0.246 ms that a job costs where
@@ -186,18 +190,25 @@ class SimulatedStore:
         """There are no actions. What a look for them costs is left out: one in 5 s."""
         return succeed(Batch())
 
-    def announce(
-        self, instance: str, since: datetime | None = None, about: object = None
-    ) -> Deferred[int]:
+    def announce(self, instance: str, since: datetime, about: About) -> Deferred[int]:
         """The time, count, write, commit."""
         return self._write(self._others)
 
-    def write_sums(self, sums: object) -> Deferred[None]:
+    def write_sums(self, sums: MinuteSums) -> Deferred[None]:
         """The time, write, commit."""
         return self._write(None)
 
-    def _write(self, result: Any) -> Deferred[Any]:
-        deferred: Deferred[Any] = Deferred()
+    def fold_sums(self, limit: int) -> Deferred[int]:
+        """There are no old sums. What a look for them costs is left out: one in 60 s."""
+        return succeed(0)
+
+    def forget_sums(self, limit: int) -> Deferred[int]:
+        """As `fold_sums`."""
+        return succeed(0)
+
+    def _write(self, result: T) -> Deferred[T]:
+        """A transaction of a few rows that no other transaction waits for."""
+        deferred: Deferred[T] = Deferred()
 
         def steps() -> Generator[Step, None, None]:
             sent = self._time.now
