@@ -48,10 +48,6 @@ from dalga.store.runranges import (
 from dalga.store.schema import RUNS
 from dalga.store.transactions import Transactions
 
-#: How many rows of jobs are looked at to find those under way, at most: those that are due, or
-#: whose lease ends, soonest.
-RUNNING_SCANNED = 1_000
-
 #: How many records of one run are read, at most. A run has several where a user triggers a job that
 #: has stopped on that run.
 OF_ONE_RUN = 10
@@ -126,10 +122,10 @@ class History:
     def _under_way(
         self, cursor: Cursor, index: RunRanges, filters: RunFilters, now: datetime, limit: int
     ) -> Iterator[_Shown]:
-        """The runs that have no record yet."""
+        """The runs that have no record yet: of the `SCANNED` jobs that are due soonest."""
         if not (filters.shows(RunState.RUNNING, now) and filters.shows_first_attempts):
             return
-        for row in index.running(RUNNING_SCANNED, limit).fetch(cursor):
+        for row in index.running(SCANNED, limit).fetch(cursor):
             run = running_run(row, self._dialect.read_instant)
             if run is not None and filters.endpoint in (None, run.record.endpoint):
                 yield _Shown(run, BEFORE_OPEN)
