@@ -186,6 +186,19 @@ class DoTests(ActionTestCase):
         self.assertEqual(lost, [run])
         self.assertEqual(await self.bodies(), ["d"])
 
+    async def test_a_key_that_is_no_text(self) -> None:
+        """P6: such a row is left. The job whose key it seems to have is not taken for it."""
+        await self.put("a", "\ufffd")
+        blob = "x'70'" if self.engine == "sqlite" else "'p'"
+        self.sql(
+            "INSERT INTO dalga (path, body, schedule, anchor, scheduled, due)"
+            f" SELECT {blob}, x'ff', schedule, anchor, scheduled, due FROM dalga WHERE body = %s",
+            (self.key("a"),),
+        )
+        action = await self.done(Do.DELETE)
+        self.check(action, ActionState.DONE, 2, 2, 0)
+        self.assertEqual(len(self.rows("id")), 1)
+
     async def test_filters(self) -> None:
         """Those of the list of jobs."""
         await self.put("a", "b", tags=("x", "y"))

@@ -400,7 +400,9 @@ class Actions:
         assert place is None or isinstance(place, Position)
         walked = self._listing.walk(Query(filters, place, limit), cursor, now)
         latest = version_at(action.made)
-        jobs = [each for each in walked.jobs if _is_older(each.version, latest)]
+        jobs = [
+            each for each in walked.jobs if _is_older(each.version, latest) and _is_by_key(each)
+        ]
         return Walked(jobs, walked.last)
 
     # Replays
@@ -557,6 +559,15 @@ def _position(place: Place | None) -> Position | None:
     """A place in the order of keys, which all walks of jobs have."""
     assert place is None or isinstance(place, Position)
     return place
+
+
+def _is_by_key(listed: Listed) -> bool:
+    """
+    Whether a job can be found by its key. A stranger's row may have a key that is no text, and is
+    shown with one that may be another job's.
+    """
+    path, body = listed.job.key
+    return listed.place == Position(path.encode(), body.encode())
 
 
 def _is_older(version: object, latest: int) -> bool:
