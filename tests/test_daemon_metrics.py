@@ -77,7 +77,12 @@ class DaemonMetricsTests(ScrapedTestCase):
         self.assertIn(
             (("operation", "put"), ("result", "ok")), samples["dalga_db_transactions_total"]
         )
-        samples = await self.until_scraped(url, "dalga_jobs", 1.0, state="other")
+        while "dalga_jobs" not in samples:
+            await self.pause(0.1)
+            samples = await self.scrape(url)
+        states = {labels[0][1] for labels in samples["dalga_jobs"]}
+        self.assertEqual(states, {"running", "pending", "set_aside", "other"})
+        self.assertIn(sum(samples["dalga_jobs"].values()), (1.0, 2.0, 3.0))
         self.assertIn((), samples["dalga_jobs_age_seconds"])
         shown = {re.sub("_(bucket|sum|count)$", "", name) for name in samples}
         expected = {re.sub("_count$", "", family.name) for family in FAMILIES}
