@@ -16,11 +16,16 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 from zope.interface.verify import verifyObject
 
-from dalga.outgoing.answer import MAX_BODY, MAX_CHUNKS, MAX_HEAD, Answer, Reader, Then
+from dalga.outgoing.answer import KEPT, MAX_BODY, MAX_CHUNKS, MAX_HEAD, Answer, Reader, Then
 from dalga.outgoing.failures import BadAnswer
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def of_length(size: int) -> bytes:
+    """An answer with a body of this length."""
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, b"x" * size)
 
 
 def read(data: bytes, size: int = 0, head_only: bool = False) -> Answer | None:
@@ -351,6 +356,13 @@ class ResponseTests(SynchronousTestCase):
             (CHUNKED + b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n", b"ok", ResponseDone),
             (CHUNKED + b"2\r\nok\r\n0\r\n\r\n" + OK.replace(b"ok", b"no"), b"ok", ResponseDone),
             (b"HTTP/1.1 200 OK\r\n\r\nok", b"ok", PotentialDataLoss),
+            (of_length(KEPT), b"x" * KEPT, ResponseDone),
+            (of_length(KEPT + 1), b"x" * KEPT, PotentialDataLoss),
+            (
+                CHUNKED + b"9000\r\n%b\r\n0\r\n\r\n" % (b"x" * 0x9000),
+                b"x" * KEPT,
+                PotentialDataLoss,
+            ),
         ):
             answer = read(data)
             assert answer is not None

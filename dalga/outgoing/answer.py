@@ -36,6 +36,10 @@ from dalga.outgoing.failures import SHOWN, malformed, no_http, start_of, too_lon
 #: to connect again costs less than to read on.
 MAX_BODY = 64 * 1024
 
+#: At most this much of a body is kept, in bytes: more than anybody looks at (`keeping.py`). All
+#: connections may be in the middle of an answer at a time (P10).
+KEPT = 16 * 1024
+
 #: At most this much of a body in chunks is read, in bytes, with the chunks' sizes, extensions and
 #: trailers. It is enough for a body of `MAX_BODY` in chunks of one byte.
 MAX_CHUNKS = 8 * MAX_BODY
@@ -111,7 +115,7 @@ class Answer:
 
     :param head: its status line and headers, each line with its CRLF; without interim answers.
     :param low: the same in lower case.
-    :param body: the part of the body that was read, without chunks' sizes, not decompressed.
+    :param body: the part of the body that was kept, without chunks' sizes, not decompressed.
     :param is_whole: whether `body` is certainly all of the body.
     """
 
@@ -319,7 +323,7 @@ class Reader:
             raise malformed(_NO_END)
         then = Then.KEEP if self._may_keep else Then.CLOSE
         body, self._body = self._body, _NOTHING
-        return Answer(code, head, low, body, True, then)
+        return Answer(code, head, low, body, self._size <= KEPT, then)
 
     # The head
 
@@ -448,7 +452,9 @@ class Reader:
     def on_body(self, data: bytes) -> None:
         """Called by llhttp, for what comes behind the answer as well."""
         if not self._ended:
-            self._body.append(data)
+            left = KEPT - self._size
+            if left > 0:
+                self._body.append(data if len(data) <= left else data[:left])
             self._size += len(data)
 
     def on_message_complete(self) -> None:
@@ -471,7 +477,8 @@ class Reader:
         then = Then.DROP
         if is_whole and not self._surplus:
             then = Then.KEEP if self._may_keep and self._is_kept() else Then.CLOSE
-        answer = Answer(self._code, self._head, self._low, self._body, is_whole, then)
+        has_all = is_whole and self._size <= KEPT
+        answer = Answer(self._code, self._head, self._low, self._body, has_all, then)
         self._ended = True
         self._head = self._low = b""
         self._body = _NOTHING
