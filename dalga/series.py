@@ -34,6 +34,10 @@ from dalga.store import Store, SumsAsked
 #: About how many sums one transaction reads. It takes some 5 ms.
 PIECE = 500
 
+#: After a piece, others have the connection and the interpreter for so long, in seconds a sum. The
+#: piece takes about as long (P7).
+REST = 0.00001
+
 #: How many steps a piece has at first, and at most. Where they have few sums, the next piece has
 #: twice as many.
 STEPS, MOST_STEPS = 16, 500
@@ -83,7 +87,7 @@ async def read_series(
     :raises InvalidRequest: if that takes too many sums, or gives too many points.
     :raises StoreUnavailable: if the database can't be reached.
     """
-    found = await _Reading(store, query, endpoints).sums()
+    found = await _Reading(store, reactor, query, endpoints).sums()
     points: dict[str, list[Point]] = {}
     for number, ((name, at), counted) in enumerate(sorted(found.items(), key=_place)):
         if number % AT_ONCE == AT_ONCE - 1:
@@ -107,8 +111,15 @@ def _place(item: tuple[tuple[str, datetime], Sum]) -> tuple[str, datetime]:
 class _Reading:
     """One answer's sums as they are read."""
 
-    def __init__(self, store: Store, query: StatsQuery, endpoints: Collection[str]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        reactor: IReactorTime,
+        query: StatsQuery,
+        endpoints: Collection[str],
+    ) -> None:
         self._store = store
+        self._reactor = reactor
         self._query = query
         #: For each of these, the sums are read by themselves. None: those of all endpoints.
         self._endpoints: Sequence[str | None] = [query.endpoint]
@@ -158,5 +169,7 @@ class _Reading:
             if len(self._found) > MAX_POINTS:
                 raise too_many_points(self._query)
             first += len(some)
+            if found.rows:
+                await deferLater(self._reactor, REST * found.rows)
             if found.rows < PIECE // 4:
                 size = min(2 * size, MOST_STEPS)

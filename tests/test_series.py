@@ -26,7 +26,7 @@ from dalga.model.statistics import (
     floor,
     stats_query,
 )
-from dalga.series import PIECE, Series, read_series
+from dalga.series import PIECE, REST, Series, read_series
 from dalga.web.statistics import series_json, statistics
 from tests.fakes import FakeStore
 from tests.test_store_stats import count, key
@@ -129,7 +129,7 @@ class ReadingTests(SynchronousTestCase):
         reading = read_series(self.store, self.clock, query, ["default", "billing"])
         found = Deferred.fromCoroutine(reading)
         for _ in range(MAX_POINTS):
-            self.clock.advance(0)
+            self.clock.advance(REST * PIECE)
         return found
 
     def points(self, query: StatsQuery) -> dict[str, list[tuple[datetime, int]]]:
@@ -221,6 +221,24 @@ class ReadingTests(SynchronousTestCase):
         self.patch(series, "MAX_SUMS", 2020)
         self.assertEqual(len(self.points(query)), 101)
 
+    def test_others_go_first(self) -> None:
+        """P7: between two pieces the connection is others' for a while."""
+        at = floor(NOW, MINUTE)
+        for number in range(60):
+            for path in range(PIECE // 16):
+                self.keep(key(at - number * MINUTE, f"p{path}"), count(1))
+        query = stats_query(NOW, at - HOUR, group=Group.PATH, step=HOUR)
+        reading = read_series(self.store, self.clock, query, ["default"])
+        found = Deferred.fromCoroutine(reading)
+        before = self.store.called("sums")
+        self.clock.advance(REST)
+        self.assertEqual(len(self.store.called("sums")), len(before))
+        self.clock.advance(REST * PIECE)
+        self.assertGreater(len(self.store.called("sums")), len(before))
+        self.assertNoResult(found)
+        found.cancel()
+        self.failureResultOf(found)
+
     def test_too_many_points(self) -> None:
         at = floor(NOW, MINUTE)
         for path in range(MAX_POINTS + 1):
@@ -273,7 +291,10 @@ class JSONTests(SynchronousTestCase):
         skipped = key(at, result=Result.SKIPPED, scope=Scope.ENDPOINT)
         store.written_sums["one", skipped] = Sum(1)
         reading = read_series(store, clock, stats_query(NOW, group=group), ["default"])
-        found = self.successResultOf(Deferred.fromCoroutine(reading))
+        answered = Deferred.fromCoroutine(reading)
+        for _ in range(9):
+            clock.advance(1)
+        found = self.successResultOf(answered)
         answer: dict[str, Any] = json.loads(series_json(found))
         return answer
 

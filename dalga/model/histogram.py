@@ -93,13 +93,13 @@ class Histogram:
 
         :raises ValueError: if the text is no histogram. Some of it may be counted then.
         """
-        places = _places(self.bounds)
+        places, counts = _places(self.bounds), self.counts
         for bucket in text.split():
             bound, _, count = bucket.partition(":")
             place = places.get(bound)
-            if place is None or not count.isdecimal() or not count.isascii():
+            if place is None or not count.isdecimal():
                 place, count = _place(bucket, self.bounds)
-            self.counts[place] += int(count)
+            counts[place] += int(count)
 
     def quantile(self, share: float) -> float | None:
         """

@@ -15,7 +15,6 @@ for the first one's locks, finds that the rows are gone, and runs again (`Confli
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -37,7 +36,6 @@ from dalga.model.statistics import (
 )
 from dalga.store import OldestSums, SumsAsked, SumsFound
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.keyed import octets
 from dalga.store.parameters import R, Select, Statement, columns, in_parts
 from dalga.store.schema import STATS
 from dalga.store.transactions import Conflict, Transactions
@@ -82,6 +80,19 @@ class OldestRow(NamedTuple):
 
     minute: Any
     hour: Any
+
+
+class CountedRow(NamedTuple):
+    """What a point of a series is made of."""
+
+    at: Any
+    endpoint: Any
+    path: Any
+    result: Any
+    runs: Any
+    attempts: Any
+    lateness: Any
+    duration: Any
 
 
 class PlaceRow(NamedTuple):
@@ -247,17 +258,21 @@ class Stats:
             )
             if len(rows) > asked.limit:
                 return SumsFound({}, asked.limit, is_whole=False)
+            # Many rows have the same time: it is read once.
+            points: dict[object, datetime] = {}
             found: dict[tuple[str, datetime], Sum] = {}
             for row in rows:
                 result = result_of_code(row.result)
                 if result is None:
                     continue
-                at = floor(self._dialect.read_instant(row.at), query.step)
-                series = query.series(_text(row.endpoint), _text(row.path), result)
-                whose = series, at
-                if whose not in found:
-                    found[whose] = Sum()
-                _add(found[whose], row)
+                at = points.get(row.at)
+                if at is None:
+                    at = points[row.at] = floor(self._dialect.read_instant(row.at), query.step)
+                whose = query.series(_text(row.endpoint), _text(row.path), result), at
+                counted = found.get(whose)
+                if counted is None:
+                    counted = found[whose] = Sum()
+                _add(counted, row)
             return SumsFound(found, len(rows), is_whole=True)
 
         return self._lane.run(work, "stats")
@@ -295,7 +310,7 @@ class _Statements:
         self._table = dialect.named(STATS)
         # Left to itself, MySQL reads the whole table for what is in many ranges of the index.
         self._by_place = f"{self._table}{dialect.by_index('PRIMARY')}"
-        self._some: dict[frozenset[str], Select[StatsRow]] = {}
+        self._some: dict[frozenset[str], Select[CountedRow]] = {}
 
     @cached_property
     def upsert(self) -> Statement:
@@ -384,7 +399,7 @@ class _Statements:
             OldestRow, f"SELECT ({oldest} %(minute)s) AS minute, ({oldest} %(hour)s) AS hour"
         )
 
-    def some(self, names: frozenset[str]) -> Select[StatsRow]:
+    def some(self, names: frozenset[str]) -> Select[CountedRow]:
         """
         The rows of some times.
 
@@ -393,9 +408,9 @@ class _Statements:
         if names not in self._some:
             compared = "".join(f" AND {name} = %({name})s" for name in sorted(names))
             self._some[names] = self._select(
-                StatsRow,
+                CountedRow,
                 f"""
-                SELECT {columns(StatsRow)} FROM {self._by_place}
+                SELECT {columns(CountedRow)} FROM {self._by_place}
                 WHERE scope = %(scope)s AND step = %(step)s AND at IN ([%(at)s, ...]) {compared}
                 LIMIT %(limit)s
                 """,
@@ -410,8 +425,7 @@ def _sums(
     rows: Iterable[StatsRow], read_instant: Callable[[object], datetime]
 ) -> list[tuple[SumKey, Sum]]:
     """
-    The sums in rows. A row whose result nobody knows is of a later version, and left out; so is a
-    histogram that can't be read (P6).
+    The sums in rows. A row whose result nobody knows is of a later version, and left out.
     """
     found = []
     for row in rows:
@@ -425,18 +439,20 @@ def _sums(
     return found
 
 
-def _add(counted: Sum, row: StatsRow) -> None:
-    """Count the runs of a row, too."""
+def _add(counted: Sum, row: StatsRow | CountedRow) -> None:
+    """Count the runs of a row, too. What of a histogram can't be read is left out (P6)."""
     counted.runs += row.runs
     counted.attempts += row.attempts
-    for histogram, text in ((counted.lateness, row.lateness), (counted.duration, row.duration)):
-        with suppress(ValueError):
-            histogram.add_text(_text(text))
+    try:
+        counted.lateness.add_text(_text(row.lateness))
+        counted.duration.add_text(_text(row.duration))
+    except ValueError:
+        pass
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
     """The text in a column, which the drivers give as text or as octets."""
-    return value if isinstance(value, str) else octets(value).decode("utf-8", "replace")
+    return value if isinstance(value, str) else bytes(value).decode("utf-8", "replace")
 
 
 def _seconds(step: timedelta) -> int:
