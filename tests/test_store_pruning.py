@@ -149,3 +149,8 @@ class PruneCostTests(LargeHistoryTestCase):
             given = {"shelf": 1, "before": before, **values}
             statement, parameters = select.statement.bound((), given)
             self.check_cost(statement, parameters, rows, 100 if rows > 200 else 0)
+        with closing(store._dialect.connect()) as connection:
+            where = {"shelf": 1, "before": before, "number": 99}
+            ((at, job),) = pruning._nth.fetch(connection.cursor(), **where)
+        bound = pruning._delete.bound((), {"shelf": 1, "at": at, "job": job})
+        self.check_cost(*bound, 105)
