@@ -18,10 +18,12 @@ from dalga.model.duration import seconds
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job
 from dalga.model.key import JobKey
+from dalga.model.record import Shelf
 from dalga.model.run import Delete, Reschedule, Run
 from dalga.store.dialect import Trouble
 from dalga.store.table import JobsTable
 from tests.examples import ended
+from tests.records import RecordTestCase, record_row
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, cluster, each_engine
 
 KEY = JobKey("check_feed", "1234")
@@ -82,6 +84,27 @@ def together(*coroutines: Any) -> Deferred[list[Any]]:
 
 async def pause(delay: float) -> None:
     await deferLater(reactor, delay)
+
+
+@each_engine(globals(), only=("mariadb",))
+class ClusterPruneTests(ClusterTestCase, RecordTestCase):
+    async def test_each_record_is_removed_once(self) -> None:
+        """Nodes know nothing of each other's locks: two batches may be of the same rows."""
+        stores = self.open_stores()
+        now = await stores[0].now()
+        hour = timedelta(hours=1)
+        self.insert_records(record_row(now - 2 * hour, job) for job in range(1, 601))
+        self.insert_records([record_row(now, 601)])
+        removed: list[int] = []
+
+        async def work(store: JobsTable) -> None:
+            while pruned := (await store.prune(Shelf.FINE, hour, None, 20)).records:
+                removed.append(pruned)
+
+        await together(*map(work, stores))
+        self.assertEqual(sum(removed), 600)
+        self.assertEqual(self.sql("SELECT job FROM dalga_runs"), [(601,)])
+        self.assertTrue(self.conflicts, "nobody was in anybody's way: this has tested nothing")
 
 
 @each_engine(globals(), only=("mariadb",))
