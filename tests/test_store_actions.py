@@ -471,6 +471,34 @@ class RowTests(ActionTestCase):
             self.assertTrue(batch.action.error)
             self.assertEqual((await self.batch()).action, None)
 
+    async def test_one_that_breaks(self) -> None:
+        """P6: whatever the mistake is, the others go on; and it is tried again."""
+        await self.put("a")
+        broken = await self.begin(Do.TRIGGER)
+        while await self.store.now() < broken.made + timedelta(milliseconds=2):
+            pass
+        other = await self.begin(Do.DISABLE)
+        step = self.store._actions._step
+
+        def breaks(cursor: Any, now: datetime, action: Action, *rest: Any) -> Any:
+            if action.id == broken.id:
+                raise ZeroDivisionError
+            return step(cursor, now, action, *rest)
+
+        with patch.object(self.store._actions, "_step", breaks):
+            tries = 0
+            while (await self.store.action(other.id)).ended is None:
+                try:
+                    await self.batch()
+                except ZeroDivisionError:
+                    tries += 1
+        self.assertEqual(tries, 1)
+        self.check(await self.store.action(other.id), ActionState.DONE, 1, 1, 0)
+        self.check(await self.store.action(broken.id), ActionState.COUNTING, 0, 0, 0)
+        last = (await self.batch()).action
+        assert last is not None
+        self.assertEqual(last.id, broken.id)
+
     async def test_old_ones_are_forgotten(self) -> None:
         """After 30 days, the oldest first; not those that go on."""
         new = await self.done(Do.DISABLE)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -76,6 +76,9 @@ PAUSE = timedelta(milliseconds=50)
 
 #: How long an action is remembered that is over.
 REMEMBERED = timedelta(days=30)
+
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ActionRow(NamedTuple):
@@ -163,6 +166,8 @@ class Actions:
         self._replays = replays
         self._token = token
         self._steady = steady
+        #: The next batch is of an action that was due later than this, if there is one.
+        self._behind = _LONG_AGO
 
     # What users do
 
@@ -280,14 +285,23 @@ class Actions:
         since: float,
     ) -> Batch:
         at = self._dialect.instant(now)
-        for row in self._sql.due.fetch(cursor, now=at):
+        for row in self._next(cursor, at, self._behind) or self._next(cursor, at, _LONG_AGO):
+            # If this batch breaks, the next one is of another action (P6).
+            before, self._behind = self._behind, self._dialect.read_instant(row.due)
             action = self._action(row)
             is_acting = action.state is ActionState.ACTING
             if is_acting and not in_any_case and self._is_behind(cursor, at, limit):
+                self._behind = before
                 return Batch(action, held_up=True)
             step = self._step(cursor, now, action, row, limit, endpoints)
-            return Batch(self._write(cursor, now, action, row, step, instance), step.dues)
+            action = self._write(cursor, now, action, row, step, instance)
+            self._behind = before
+            return Batch(action, step.dues)
         return Batch()
+
+    def _next(self, cursor: Cursor, now: object, behind: datetime) -> list[ActionRow]:
+        """The action whose next batch was due first, of those that are due later than `behind`."""
+        return self._sql.due.fetch(cursor, now=now, behind=self._dialect.instant(behind))
 
     def _is_behind(self, cursor: Cursor, at: object, limit: int) -> bool:
         """Whether as many jobs are due already as a batch may make due."""
@@ -607,7 +621,8 @@ class _ActionStatements:
         index = self._dialect.by_index("actiondue")
         return self._select(f"""
             SELECT {columns(ActionRow)} FROM {self._table}{index}
-            WHERE due <= %(now)s ORDER BY due LIMIT 1{self._dialect.skip_locked}
+            WHERE due > %(behind)s AND due <= %(now)s
+            ORDER BY due LIMIT 1{self._dialect.skip_locked}
             """)
 
     @cached_property
