@@ -145,8 +145,9 @@ class FakeOutbox:
         self.alerts: list[Alert] = []
         self.lag = timedelta()
         self.looks = 0
-        #: How many silent jobs, and old alerts, each call finds.
-        self.silent: list[int] = []
+        #: How many transactions look at silent jobs, before there are no more of these.
+        self.silent = 0
+        #: How many old alerts each call finds.
         self.old: list[int] = []
 
     def claim(self, limit: int) -> Deferred[list[Parcel]]:
@@ -174,8 +175,9 @@ class FakeOutbox:
         self.alerts.append(alert._replace(since=self.incidents.pop(name)))
         return succeed(True)
 
-    def silences(self) -> Deferred[int]:
-        return succeed(self.silent.pop(0) if self.silent else 0)
+    def silences(self) -> Deferred[bool]:
+        self.silent -= self.silent > 0
+        return succeed(self.silent > 0)
 
     def newest(self, limit: int) -> Deferred[list[KeptAlert]]:
         return succeed([])

@@ -67,7 +67,6 @@ class AlertsTestCase(SynchronousTestCase):
         self.outbox = self.store.outbox
         self.metrics = Metrics()
         self.attempts: dict[tuple[str, ...], float] = {}
-        self.metrics.source(lambda: {"dalga_attempts_total": self.attempts})
         self.webhook, self.ops, self.monitor = FakeWebhook(), FakeWebhook(), FakeWebhook()
         self.events: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(noting(self.events))
@@ -86,6 +85,8 @@ class AlertsTestCase(SynchronousTestCase):
             metrics=self.metrics,
             alerting=alerting or Alerting(targets),
         )
+        # In the place of what the scheduler counts.
+        self.metrics.source(lambda: {"dalga_attempts_total": self.attempts})
         self.scheduler.start()
         self.go(0)
 
@@ -261,6 +262,13 @@ class LookTests(AlertsTestCase):
         self.outbox.lag = timedelta(seconds=1)
         self.go(2 * LOOK_INTERVAL)
         self.assertEqual(self.told(), [Event.LAGGING, Event.CAUGHT_UP])
+
+    def test_silent_jobs(self) -> None:
+        """All that there are, a few in each transaction."""
+        self.start()
+        self.outbox.silent = 5
+        self.go(LOOK_INTERVAL)
+        self.assertEqual(self.outbox.silent, 0)
 
     def test_pending(self) -> None:
         self.start()

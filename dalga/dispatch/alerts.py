@@ -50,6 +50,9 @@ SOON = 0.05
 #: From one look at endpoints, lag and silent jobs to the next, in seconds.
 LOOK_INTERVAL = 5.0
 
+#: Transactions of one look at silent jobs, at most. Each looks at some of them.
+SILENCES = 20
+
 #: When an alert is sent again that did not arrive.
 AGAIN = RetryPolicy(
     interval=timedelta(seconds=2),
@@ -293,7 +296,9 @@ class Alerts:
         self._pending = watch.pending
         await self._look_at_endpoints(watch)
         await self._look_at_lag(watch)
-        await self._outbox.silences()
+        for _ in range(SILENCES):
+            if not await self._outbox.silences():
+                break
         now = self._reactor.seconds()
         if now >= self._next_cleaning and not self._busy():
             found = await self._outbox.forget(CLEANED)

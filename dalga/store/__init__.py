@@ -318,11 +318,11 @@ class Outbox(Protocol):
         :return: whether this call has ended it.
         """
 
-    def silences(self) -> Deferred[int]:
+    def silences(self) -> Deferred[bool]:
         """
         Look at some of the jobs that had no success for too long, and write their alerts.
 
-        :return: how many there were. If they are `dalga.store.alerts.SILENCES`, there may be more.
+        :return: whether there may be more.
         """
 
     def newest(self, limit: int) -> Deferred[list[KeptAlert]]:

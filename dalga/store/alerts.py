@@ -358,7 +358,8 @@ class AlertTable:
         instant, sql = self._dialect.instant, self._sql
         key, target = self._dialect.key, group[0].target
         about = {"endpoint": key(endpoint), "target": key(target)}
-        (lately,) = sql.sent_lately.fetch(cursor, after=instant(now - MINUTE), **about)
+        minute = {"after": instant(now - MINUTE), "now": instant(now)}
+        (lately,) = sql.sent_lately.fetch(cursor, **minute, **about)
         room = AT_ONCE - lately.number
         to_send: list[_Due] = []
         again: list[_Due] = []
@@ -489,10 +490,10 @@ class AlertTable:
         if target is not None:
             self._rows.add(cursor, now, [(target, alert._replace(at=now))])
 
-    def silences(self) -> Deferred[int]:
+    def silences(self) -> Deferred[bool]:
         """See `Outbox.silences`."""
 
-        def work(cursor: Cursor, now: datetime, since: float) -> int:
+        def work(cursor: Cursor, now: datetime, since: float) -> bool:
             at = self._dialect.instant(now)
             rows = self._sql.silent.fetch(cursor, now=at, limit=SILENCES)
             # The job's row first, as all transactions lock it first.
@@ -505,7 +506,7 @@ class AlertTable:
                 if (told := self._silence(cursor, now, row)) is not None
             ]
             self._rows.add(cursor, now, alerts)
-            return len(rows)
+            return len(rows) == SILENCES
 
         return self._lane.run(work, "alerts")
 

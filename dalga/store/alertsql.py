@@ -178,7 +178,8 @@ class AlertStatements:
             f"""
             SELECT COUNT(*) AS number, MIN(sent) AS first
             FROM {self._alerts}{self._dialect.by_index("alertsent")}
-            WHERE endpoint = %(endpoint)s AND sent > %(after)s AND target = %(target)s
+            WHERE endpoint = %(endpoint)s AND sent > %(after)s AND sent <= %(now)s
+            AND target = %(target)s
             """,
         )
 
