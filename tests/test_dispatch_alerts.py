@@ -27,11 +27,13 @@ from dalga.dispatch.pulse import LASTS, Pulse, Tally
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.metrics import Metrics
 from dalga.model.alert import Event
+from dalga.model.key import JobKey
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import RunPolicy
 from dalga.outgoing.webhook import Arrival
 from dalga.store import Parcel
 from tests.fakes import FakeEndpoint, FakeStore, noting
+from tests.stores import NOW
 
 HOUR = timedelta(hours=1)
 
@@ -66,6 +68,7 @@ class AlertsTestCase(SynchronousTestCase):
         self.store = FakeStore(self.clock.seconds)
         self.outbox = self.store.outbox
         self.metrics = Metrics()
+        self.endpoint = FakeEndpoint(self.clock.seconds)
         self.attempts: dict[tuple[str, ...], float] = {}
         self.webhook, self.ops, self.monitor = FakeWebhook(), FakeWebhook(), FakeWebhook()
         self.events: list[dict[str, Any]] = []
@@ -77,7 +80,7 @@ class AlertsTestCase(SynchronousTestCase):
         self.scheduler = Scheduler(
             self.clock,
             self.store,
-            FakeEndpoint(self.clock.seconds),
+            self.endpoint,
             Pace(slots=10, timeout=10.0, scan=1.0),
             RunPolicy(RetryPolicy(jitter=0)),
             Random(20141111),
@@ -236,6 +239,17 @@ class LookTests(AlertsTestCase):
         self.assertEqual(self.told(), [Event.ENDPOINT_DOWN, Event.ENDPOINT_UP])
         self.assertIsNotNone(self.outbox.alerts[1].since)
 
+    def test_an_incident_that_another_instance_ended(self) -> None:
+        """What this one has seen before that does not begin it anew."""
+        self.start()
+        for _ in range(3):
+            self.attempt(0, 50)
+            self.go(LOOK_INTERVAL)
+        self.assertEqual(self.told(), [Event.ENDPOINT_DOWN])
+        self.outbox.incidents.clear()
+        self.go(3 * LOOK_INTERVAL)
+        self.assertEqual(self.told(), [Event.ENDPOINT_DOWN])
+
     def test_an_incident_of_before_the_restart(self) -> None:
         """It goes by the table: this process has not seen that the endpoint was down."""
         self.outbox.incidents["endpoint.down billing"] = self.store.time - HOUR
@@ -288,20 +302,36 @@ class SignsOfLifeTests(AlertsTestCase):
         members = json.loads(self.monitor.posts[0][0])
         self.assertEqual((members["event"], members["instance"]), ("heartbeat", "web1"))
 
-    def test_none_while_the_database_is_away(self) -> None:
-        for method in ("claim", "record", "due_within"):
+    def test_none_while_claims_or_records_fail(self) -> None:
+        for method in ("claim", "due_within", "record"):
             self.setUp()
             self.start(Alerting(monitor=self.monitor))
-            self.store.away.add("due_within" if method == "claim" else method)
+            self.store.away.add(method)
+            self.store.put(JobKey("a", "b"), NOW)
+            self.scheduler.expect(self.store.time)
+            self.go(1)
+            if method == "record":
+                self.endpoint.answer("a")
             self.go(1)
             before = len(self.monitor.posts)
-            if method == "record":
-                continue  # nothing is recorded here; see `Recorder.held_up`
             self.go(3 * BEAT)
             self.assertEqual(len(self.monitor.posts), before, method)
             self.store.away.clear()
-            self.go(2 * BEAT)
+            self.go(3 * BEAT)
             self.assertGreater(len(self.monitor.posts), before, method)
+
+    def test_none_while_a_scan_gets_no_answer(self) -> None:
+        self.start(Alerting(monitor=self.monitor))
+        self.store.hold("due_within")
+        self.go(3 * BEAT)
+        self.assertEqual(len(self.monitor.posts), 1)
+
+    def test_what_else_fails(self) -> None:
+        """Runs go on all the same, and so do the signs of life."""
+        self.start(Alerting(monitor=self.monitor))
+        self.store.away.add("announce")
+        self.go(3 * BEAT)
+        self.assertEqual(len(self.monitor.posts), 4)
 
     def test_a_monitor_that_takes_none(self) -> None:
         """It is said once."""

@@ -72,6 +72,10 @@ class Outages:
         """Whether the last query of any kind failed."""
         return bool(self._away)
 
+    def fails(self, what: str) -> bool:
+        """Whether the last query of a kind failed."""
+        return what in self._away
+
     def not_before(self, what: str) -> float:
         """The earliest time of the next query of a kind, in the reactor's seconds."""
         until = self._away.get(what, 0.0) if self._away else 0.0

@@ -36,7 +36,7 @@ from dalga.dispatch.alerts import NO_ALERTING, Alerting, Alerts
 from dalga.dispatch.elsewhere import Elsewhere
 from dalga.dispatch.gauges import show
 from dalga.dispatch.loglines import log_recorded
-from dalga.dispatch.outages import CLAIM, SCAN, Outages
+from dalga.dispatch.outages import CLAIM, RECORD, SCAN, Outages
 from dalga.dispatch.outlook import Outlook
 from dalga.dispatch.posts import Poster, Posts
 from dalga.dispatch.pruning import KEPT_BY_DEFAULT, Keeping, Pruning
@@ -264,8 +264,9 @@ class Scheduler:
     def _works(self) -> bool:
         """Whether claims and records work: what signs of life say."""
         now = self._reactor.seconds()
-        is_away = self._outages.away or self._recorder.held_up
-        return not is_away and now - self._scanned <= SCANNED_LATELY + self._pace.scan
+        if any(map(self._outages.fails, (CLAIM, SCAN, RECORD))):
+            return False
+        return now - self._scanned <= SCANNED_LATELY + self._pace.scan
 
     # The timer
 
