@@ -62,7 +62,7 @@ _HINTS = {
     ErrorKind.CONNECT: "Nothing takes connections at the endpoint's host and port: look whether "
     "the application runs there, and at firewalls on the way.",
     ErrorKind.TLS: "The TLS handshake failed: look at the endpoint's certificate (its name, its "
-    "dates, who signed it), at caFile, and whether the port speaks TLS.",
+    "dates, who signed it), at ca in the endpoint's section, and whether the port speaks TLS.",
     ErrorKind.TIMEOUT: "The answer was not complete in time: look at how long the endpoint works "
     "on such a request, or give the job or the endpoint a longer timeout.",
     ErrorKind.CLOSED: "The connection was closed before the answer was complete: look whether the "
