@@ -278,6 +278,12 @@ class Distribution:
             self.buckets[number] += count
         self.sum += total
 
+    def copy(self) -> Distribution:
+        """The same values, to which others may be added."""
+        copied = Distribution(self.bounds)
+        copied.take_in(self.buckets, self.sum)
+        return copied
+
     @property
     def counts(self) -> Counts:
         """The numbers as they are now: a copy."""

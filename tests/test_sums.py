@@ -380,6 +380,15 @@ class NumberTests(SynchronousTestCase):
         sums.ended([end()], NOW)
         self.assertEqual(given, {("default", "a", "succeeded"): 1})
 
+    def test_a_look_changes_nothing(self) -> None:
+        """However often somebody looks, and though a minute is over and the next has begun."""
+        sums = sums_of(end("/a"), end("/a", attempt=3), end("/b", FAILURE, Result.GIVEN_UP))
+        sums.ended([end("/a"), end("/a", FAILURE, None)], NOW + MINUTE)
+        first = sums.numbers()
+        self.assertEqual(len(first["dalga_lateness_seconds"]), 1)
+        for _ in range(3):
+            self.assertEqual(sums.numbers(), first)
+
 
 class HourTests(SynchronousTestCase):
     """Steps, and sums of hours."""
