@@ -218,6 +218,20 @@ class MetricsPageTests(SynchronousTestCase):
         ]
         self.assertEqual(found, expected)
 
+    def test_operations(self) -> None:
+        """Each transaction's name is told."""
+        page = (DOCS / "metrics.md").read_text(encoding="utf-8")
+        calls = r"_(?:lane|transactions)\.(?:run|read|run_timed|run_call)\(.*|operation=\"\w+\".*"
+        names = {
+            name
+            for path in (DOCS.parent / "dalga" / "store").glob("*.py")
+            for call in re.findall(calls, path.read_text(encoding="utf-8"))
+            for name in re.findall(r'"(\w+)"', call)
+        }
+        self.assertGreater(len(names), 15)
+        for name in names:
+            self.assertIn(f"`{name}`", page)
+
     def test_words(self) -> None:
         """Of results and kinds of errors none is left out."""
         page = (DOCS / "metrics.md").read_text(encoding="utf-8")
