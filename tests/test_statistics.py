@@ -20,6 +20,7 @@ from dalga.dispatch.statistics import (
 from dalga.dispatch.sums import Sums
 from dalga.metrics import PathLabels
 from dalga.model.statistics import Scope
+from dalga.store import Recorded
 from tests.fakes import FakeStore
 from tests.test_sums import end
 
@@ -78,6 +79,12 @@ class StatisticsTests(SynchronousTestCase):
         self.count()
         self.run_for(0.1)
         self.assertEqual(self.written(), 4)
+
+    def test_a_mistake(self) -> None:
+        """P6: it is logged, and what follows on the record goes on."""
+        self.patch(self.sums, "ended", lambda ends, now: 1 / 0)
+        self.statistics.recorded(Recorded(), self.store.time)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_during_a_backlog(self) -> None:
         """It is written all the same."""

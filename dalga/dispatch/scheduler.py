@@ -165,10 +165,10 @@ class Scheduler:
             CLAIM, outages, self._claim_when, self._claim, self._take_in, self._claim_ended
         )
         scans = Query(SCAN, outages, self._scan_when, self._scan, self._look_at, self._changed)
-        self._sums = Sums(instance, metrics.path_labels)
-        metrics.source(self._sums.numbers)
+        sums = Sums(instance, metrics.path_labels)
+        metrics.source(sums.numbers)
         self._statistics = Statistics(
-            reactor, store, outages, self._sums, lambda: outlook.more, self._changed
+            reactor, store, outages, sums, lambda: outlook.more, self._changed
         )
         pruning = Pruning(
             reactor,
@@ -381,7 +381,7 @@ class Scheduler:
         """The recorder has written a batch. The log tells which ends it wrote otherwise."""
         now = self._store.clock.now()
         self._outlook.recorded(recorded, now)
-        self._sums.ended(recorded.results, now)
+        self._statistics.recorded(recorded, now)
         self._upkeep.recorded(recorded)
         self._alerts.recorded()
         self._metrics.leases_lost += len(recorded.lost)

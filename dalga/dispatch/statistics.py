@@ -15,16 +15,18 @@ few in each transaction. It waits while there is a backlog of runs (P7).
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from dalga.dispatch.outages import FOLDING, WRITE, Outages
 from dalga.dispatch.query import Query
 from dalga.dispatch.sums import Sums
 from dalga.log import logger
-from dalga.store import Store
+from dalga.store import Recorded, Store
 
 log = logger(__name__)
 
@@ -85,6 +87,13 @@ class Statistics:
         self._told = 0
         #: Fires when the write under way has ended: `write_last` waits for it.
         self._write_over: Deferred[None] | None = None
+
+    def recorded(self, recorded: Recorded, now: datetime) -> None:
+        """Count the ends of a batch. A mistake here holds up nothing that follows (P6)."""
+        try:
+            self._sums.ended(recorded.results, now)
+        except Exception:
+            log.failure("the statistics lack some runs", Failure())
 
     async def write_last(self) -> None:
         """Write what is not written yet, unless the database is away. No run ends any more."""
