@@ -17,6 +17,7 @@ from dalga.config.sections import MySQLConfig, SQLiteConfig
 from dalga.metrics import Metrics
 from dalga.model.alert import NO_TARGETS, Targets
 from dalga.model.delivery import MAX_PAYLOAD
+from dalga.model.record import HistoryMode
 from dalga.store.clock import DatabaseClock
 from dalga.store.dialect import Dialect
 from dalga.store.mysql import MySQL
@@ -88,6 +89,7 @@ def build_store(
     dialect: Dialect | None = None,
     metrics: Metrics | None = None,
     targets: Targets = NO_TARGETS,
+    history: HistoryMode = HistoryMode.ALL,
 ) -> JobsTable:
     """
     Build the store that the configuration asks for. It is not open yet.
@@ -97,6 +99,7 @@ def build_store(
     :param dialect: the `dialect_of` the configuration, if it is there already.
     :param metrics: counts the transactions; None if nobody looks.
     :param targets: where alerts are sent.
+    :param history: which runs get a record.
     """
     counting = metrics or Metrics()
     if dialect is None:
@@ -112,11 +115,13 @@ def build_store(
         # SQLite.
         only = lane(dialect, 1)
         guard = FileGuard(os.path.abspath(database.path))
-        return JobsTable(dialect, clock, only, only.for_the_api(), guard, targets=targets)
+        return JobsTable(
+            dialect, clock, only, only.for_the_api(), guard, targets=targets, history=history
+        )
     threads = lanes(database.max_open_conns)
     runs = lane(dialect, threads.runs)
     api = lane(dialect, threads.api) if threads.api else runs.for_the_api()
-    return JobsTable(dialect, clock, runs, api, targets=targets)
+    return JobsTable(dialect, clock, runs, api, targets=targets, history=history)
 
 
 def server(database: MySQLConfig, workers: int = 1, max_payload: int = MAX_PAYLOAD) -> MySQL:

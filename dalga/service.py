@@ -585,7 +585,13 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
         reactor.seconds = steady_seconds
         metrics = Metrics(config.metrics.paths)
         store = build_store(
-            config.database, reactor, SystemRandom(), dialect, metrics, targets_of(config)
+            config.database,
+            reactor,
+            SystemRandom(),
+            dialect,
+            metrics,
+            targets_of(config),
+            config.history.mode,
         )
         store.open()
         own = replace(fixed, store=store, metrics=metrics, shared=shared)
@@ -619,7 +625,13 @@ def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[F
     settings = settings_of(config)
     metrics = Metrics(config.metrics.paths)
     store = build_store(
-        config.database, reactor, SystemRandom(), dialect, metrics, targets_of(config)
+        config.database,
+        reactor,
+        SystemRandom(),
+        dialect,
+        metrics,
+        targets_of(config),
+        config.history.mode,
     )
     listeners = listen(config.listen.host, config.listen.port)
     try:

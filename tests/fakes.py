@@ -30,8 +30,9 @@ from dalga.model.options import IfExists, Options
 from dalga.model.patch import replanned
 from dalga.model.plan import Plan, ScheduleRequest, amended, plan
 from dalga.model.precondition import Precondition
-from dalga.model.record import Shelf
+from dalga.model.record import Result, Shelf, result_of
 from dalga.model.run import (
+    Cause,
     Delete,
     Disable,
     End,
@@ -108,6 +109,9 @@ class Row:
     delivery: Delivery = PLAIN
     notes: Notes = NO_NOTES
     version: int = 0
+    cause: Cause = Cause.SCHEDULE
+    #: The id of a run that has failed and is to be tried again.
+    open_run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,8 @@ class FakeStore:
         self.written_sums: dict[tuple[str, SumKey], Sum] = {}
         #: How many sums are there to be folded, and how many to be removed.
         self.old_sums = self.oldest_hours = 0
+        #: The records of runs that have ended: their ids and results, in the order of their ends.
+        self.history: list[tuple[str, Result]] = []
         self._held: dict[str, list[tuple[Deferred[Any], Any]]] = {}
         self._seconds = seconds
         self._tokens = 0
@@ -485,15 +491,17 @@ class FakeStore:
             until = row.options.until
             if until is not None and until < self.time and row.standing is not Standing.STOPPED:
                 raise JobOver(f"the job {key} has no new run any more")
-            kept = (row.scheduled, row.anchor, row.run, row.attempts)
+            kept = (row.scheduled, row.anchor, row.run, row.attempts, row.cause)
             error = row.error if row.standing is Standing.FAILED else None
             anew = row.override in (Override.RESCHEDULED, Override.RUN_NOW)
             override = Override.RUN_NOW if anew else Override.TRIGGERED
             self._overridden(row, self.time, override)
             row.anchor = self.time if isinstance(row.schedule, Every | Once) else row.anchor
             row.error = error
-            if row.standing is Standing.STOPPED:
-                row.scheduled, row.anchor, row.run, row.attempts = kept
+            if row.standing is not Standing.STOPPED:
+                row.cause = Cause.MANUAL
+            else:
+                row.scheduled, row.anchor, row.run, row.attempts, row.cause = kept
                 row.standing = Standing.SOUND
             return self._job(row)
 
@@ -543,6 +551,7 @@ class FakeStore:
             if row is not None and self._leased(row):
                 row.override = Override.DELETED
             elif row is not None:
+                self._end_open(row, Result.CANCELLED)
                 del self.rows[row.id]
 
         return self._run("delete", key, work)
@@ -713,6 +722,9 @@ class FakeStore:
             for row in due:
                 leased = row.token is not None
                 if row.override == Override.DELETED:
+                    if row.open_run is None and row.run is not None:
+                        row.open_run = f"{row.run.decode()}-{row.id}"
+                    self._end_open(row, Result.CANCELLED)
                     del self.rows[row.id]
                     continue
                 was_due, waited = row.due, row.override in WAITED
@@ -817,8 +829,26 @@ class FakeStore:
             row.override = override
         else:
             row.override, row.token, row.due = Override.NONE, None, first
+            self._end_open(row, Result.OVERRIDDEN)
+        row.cause = Cause.SCHEDULE
         row.scheduled, row.run, row.started, row.attempts = first, None, None, 0
         row.error = None
+
+    def _end_open(self, row: Row, result: Result) -> None:
+        """End a run that waits for its next attempt, if there is one."""
+        if row.open_run is not None:
+            self.history.append((row.open_run, result))
+            row.open_run = None
+
+    def _end_run(self, row: Row, end: End, result: Result | None) -> None:
+        """Write the record of a run."""
+        if row.open_run not in (None, end.run.id):
+            self._end_open(row, Result.OVERRIDDEN)
+        if result is not None:
+            self.history.append((end.run.id, result))
+            row.open_run = None
+        elif isinstance(end.verdict, Retry):
+            row.open_run = end.run.id
 
     def _disable(self, row: Row) -> None:
         row.disabled = True
@@ -850,6 +880,7 @@ class FakeStore:
             timeout=timeout,
             delivery=row.delivery,
             version=row.version,
+            cause=row.cause,
         )
 
     def _close(self, end: End, recorded: Recorded) -> None:
@@ -859,7 +890,12 @@ class FakeStore:
         if row is None or row.token != run.token:
             already = (run.row, run.token) in self.unsure
             (recorded.already if already else recorded.lost).append(end)
+            recorded.results.append((end, result_of(end) if already else None))
             return
+        if row.override != Override.NONE:
+            result = result_of(end, True, row.override == Override.DELETED)
+            self._end_run(row, end, result)
+            recorded.results.append((end, result))
         if row.override == Override.DELETED:
             recorded.overridden.append(end)
             del self.rows[row.id]
@@ -880,6 +916,11 @@ class FakeStore:
             changed = changed or row.disabled or row.version != run.version
         by_now = revised(end, row.options, self.time) if changed else end
         (recorded.written if by_now == end else recorded.revised).append(by_now)
+        result = result_of(by_now)
+        self._end_run(row, by_now, result)
+        recorded.results.append((by_now, result))
+        if not isinstance(by_now.verdict, Retry | GiveBack | Stop):
+            row.cause = Cause.SCHEDULE
         match by_now.verdict:
             case Delete():
                 del self.rows[row.id]

@@ -219,10 +219,14 @@ class Machine:
     """
     :param stores: two instances' stores on an empty table.
     :param time: the database's time as both see it, and nobody else.
+    :param sql: reads the tables.
     """
 
-    def __init__(self, stores: list[JobsTable], time: list[datetime]) -> None:
+    def __init__(
+        self, stores: list[JobsTable], time: list[datetime], sql: Callable[[str], list[Any]]
+    ) -> None:
         self.stores = stores
+        self.sql = sql
         self.time = time
         time[0] = EPOCH
         self.steady = 0.0
@@ -243,6 +247,7 @@ class Machine:
     # The user
 
     def put(self, who: int, key: JobKey, request: ScheduleRequest) -> None:
+        self.tick()
         self.same(
             self.stores[who].put(key, request),
             self.model.put(key, request),
@@ -260,6 +265,7 @@ class Machine:
         self.claim(who, 9, TIMEOUT)
 
     def claim(self, who: int, limit: int, timeout: float, without: tuple[str, ...] = ()) -> None:
+        self.tick()
         found = result_of(self.stores[who].claim(limit, timeout, without))
         expected = result_of(self.model.claim(limit, timeout, without))
         assert (found.full, found.now) == (expected.full, expected.now)
@@ -291,6 +297,7 @@ class Machine:
         """
         if not self.running:
             return
+        self.tick()
         who = self.running[which % len(self.running)][1]
         over = [item for item in self.running if item[1] == who]
         if len(endings) == 1:
@@ -377,6 +384,7 @@ class Machine:
 
     def end(self) -> None:
         """P5: once the leases are over, all is as the user has said, with nobody's help."""
+        self.check_history()
         self.wait(24 * 3600.0 * 40)
         taken = {run.key for run in result_of(self.stores[0].claim(99, TIMEOUT)).runs}
         jobs = {key: result_of(self.stores[0].get(key)) for key in KEYS}
@@ -387,6 +395,17 @@ class Machine:
             assert job.running is not waits, job
         counts = result_of(self.stores[0].counts())
         assert (counts.total, counts.running) == (len(kept), len(taken)), (counts, kept)
+
+    def tick(self) -> None:
+        """No two records are written at the same time."""
+        self.wait(0.000001)
+
+    def check_history(self) -> None:
+        """P13: each run that ended has one record, with the result that it came to."""
+        rows = self.sql("SELECT run, job, result FROM dalga_runs WHERE failed < 2")
+        found = sorted((self.ids[f"{bytes(run).hex()}-{job}"], result) for run, job, result in rows)
+        expected = sorted((run, result.code) for run, result in self.model.history)
+        assert found == expected, (found, expected)
 
 
 @each_engine(globals())
@@ -413,9 +432,10 @@ class ModelTests(EngineTestCase):
             @given(st.lists(steps, min_size=20, max_size=60))
             def run(walk: list[tuple[Any, ...]]) -> None:
                 connection.cursor().execute("DELETE FROM dalga")
+                connection.cursor().execute("DELETE FROM dalga_runs")
                 connection.cursor().execute("DELETE FROM dalga_alive_5")
                 connection.commit()
-                machine = Machine(stores, time)
+                machine = Machine(stores, time, self.sql)
                 for name, *arguments in walk:
                     getattr(machine, name)(*arguments)
                     machine.looks_the_same()

@@ -20,7 +20,7 @@ from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
 from dalga.model.precondition import Precondition
 from dalga.model.retry import RetryPolicy
-from dalga.model.run import Delete, End, Reschedule
+from dalga.model.run import Delete, End, Reschedule, Retry
 from dalga.model.setback import Reach
 from dalga.store import runs as store_runs
 from dalga.store.dialect import Dialect
@@ -163,7 +163,10 @@ class NamesTests(SynchronousTestCase):
 
 
 #: Statements that nobody needs where there is one writer.
-FOR_SERVERS = ("take_found", "find_details", "lock_details", "find_tags", "lock_tags")
+FOR_SERVERS = (
+    "take_found",
+    *("find_details", "lock_details", "find_tags", "lock_tags", "find_open", "lock_open"),
+)
 
 
 @each_engine(globals())
@@ -218,6 +221,7 @@ class ExecutedTests(EngineTestCase):
         await self.claims(store)
         await self.keys(store)
         await self.details(store)
+        await self.retries(store)
         await store.now()
         await store.counts()
         self.sql(
@@ -294,6 +298,17 @@ class ExecutedTests(EngineTestCase):
         await store.delete(key)
         run = await self.due_now(store, key, description="a", tags=("b",))
         await self.record(store, [(run, Delete())])
+
+    async def retries(self, store: JobsTable) -> None:
+        """A run that fails twice, and is replaced then."""
+        key = JobKey("h", "1")
+        run = await self.due_now(store, key)
+        for _ in range(2):
+            await self.record(store, [(run, Retry(run.claimed, "500"))])
+            run = await self.claim_one(store, key)
+        await self.record(store, [(run, Retry(run.claimed, "500"))])
+        await store.trigger(key)
+        await store.delete(key)
 
     async def claims(self, store: JobsTable) -> None:
         deleted, disabled = JobKey("d", "1"), JobKey("d", "2")

@@ -12,10 +12,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from hashlib import blake2b
+from typing import NamedTuple
 
 from dalga.model.answers import Meaning
-from dalga.model.attempt import Attempt, ErrorKind
-from dalga.model.run import Cause, End, GiveBack, Retry
+from dalga.model.attempt import Attempt, ErrorKind, kept
+from dalga.model.options import CatchUp
+from dalga.model.run import (
+    Cause,
+    Delete,
+    End,
+    Finish,
+    GiveBack,
+    Reschedule,
+    Retry,
+    Run,
+    Skip,
+    reason,
+)
+from dalga.model.schedule import Once, add
 
 
 class HistoryMode(StrEnum):
@@ -84,26 +98,6 @@ def job_key(path: str, body: str) -> int:
     return int.from_bytes(blake2b(f"{path}\0{body}".encode(), digest_size=8).digest()) >> 1
 
 
-def result_of(end: End, is_overridden: bool = False) -> Result | None:
-    """
-    How an end ends its run; None where the run goes on.
-
-    :param is_overridden: whether a user has scheduled the job anew, or triggered or deleted it,
-        during the run, so that the run is not tried again.
-    """
-    if end.meaning is Meaning.SUCCEED:
-        return Result.SUCCEEDED
-    if isinstance(end.verdict, GiveBack):
-        return None
-    if end.outcome is None:
-        return Result.SKIPPED
-    if isinstance(end.verdict, Retry):
-        return Result.OVERRIDDEN if is_overridden else None
-    if end.meaning is Meaning.REMOVE:
-        return Result.REMOVED
-    return Result.DISABLED if end.meaning is Meaning.DISABLE else Result.GIVEN_UP
-
-
 def milliseconds(started: datetime, ended: datetime) -> int:
     """From a start to an end; 0 where the clock was set back between the two."""
     return max(0, round((ended - started) / _MILLISECOND))
@@ -165,3 +159,131 @@ class Record:
         if self.started is None or self.ended is None:
             return None
         return milliseconds(self.started, self.ended)
+
+
+#: A run that begins later than this is looked at: does it stand for several of its job's times?
+LATE_AFTER = timedelta(seconds=1)
+
+
+def result_of(end: End, overridden: bool = False, deleted: bool = False) -> Result | None:
+    """
+    What a run came to; None if it has not ended, or was not begun.
+
+    A run that has come to something by itself has that result, whatever a user did meanwhile. A
+    user's change ends a run that would be tried again.
+
+    :param overridden: whether a user has scheduled or triggered the job during the run.
+    :param deleted: whether a user has deleted the job during the run.
+    """
+    by_itself = _OF_MEANINGS.get(end.meaning)
+    if by_itself is not None:
+        return by_itself
+    match end.verdict:
+        case Retry():
+            if deleted:
+                return Result.CANCELLED
+            return Result.OVERRIDDEN if overridden else None
+        case GiveBack():
+            return None
+        case Skip():
+            return Result.SKIPPED
+        case Delete() | Finish() if end.outcome is None:
+            return Result.SKIPPED
+        case Reschedule(_, _, None) | Delete() | Finish() if end.meaning is None:
+            return Result.SUCCEEDED
+    return Result.GIVEN_UP
+
+
+_OF_MEANINGS: dict[Meaning | None, Result] = {
+    Meaning.SUCCEED: Result.SUCCEEDED,
+    Meaning.REMOVE: Result.REMOVED,
+    Meaning.DISABLE: Result.DISABLED,
+}
+
+
+def cause_of(run: Run, began: datetime) -> Cause:
+    """
+    Why there was a run, as its record has it: LATE for one that stands for several times (P9).
+
+    :param began: when it began, or was skipped.
+    """
+    if run.cause is not Cause.SCHEDULE or began - run.scheduled <= LATE_AFTER:
+        return run.cause
+    if isinstance(run.schedule, Once) or run.options.catch_up is CatchUp.ALL:
+        return run.cause
+    following = run.grid.next_after(run.scheduled)
+    return Cause.LATE if following is not None and following.at <= began else run.cause
+
+
+class Earlier(NamedTuple):
+    """What is known of the attempts of a run before its last one. As in `Record`."""
+
+    claimed: datetime
+    started: datetime | None
+    lateness_ms: int
+    trigger: Cause
+    attempts: tuple[Attempt, ...]
+
+
+def record_of(
+    end: End, result: Result | None, now: datetime, instance: str, earlier: Earlier | None = None
+) -> Record:
+    """
+    The record of a run at the end of one of its attempts, or of a run that was skipped.
+
+    :param result: see `result_of`; None for a run that is to be tried again.
+    :param now: the database's time.
+    :param instance: that made the attempt.
+    :param earlier: None for a first attempt, and where nothing is known of those before.
+    """
+    run, outcome, delivery = end.run, end.outcome, end.run.delivery
+    if outcome is None:
+        started = ended = None
+        began = run.claimed
+    else:
+        ended = end.ended or now
+        began = started = add(ended, timedelta(seconds=-outcome.elapsed)) or ended
+    attempts = () if earlier is None else earlier.attempts
+    error = None
+    if outcome is not None:
+        attempt = Attempt(
+            n=run.attempt,
+            at=began,
+            instance=instance,
+            ms=round(outcome.elapsed * 1000),
+            status=outcome.status,
+            error_kind=end.error_kind,
+        )
+        attempts = kept((*attempts, attempt))
+        if end.error_kind is not None and end.meaning is not None:
+            error = reason(outcome, end.meaning)
+    if earlier is None and run.attempt > 1 and outcome is not None:
+        # Its instance was lost. It began just after its claim.
+        began = started = run.started
+    if earlier is None:
+        lateness_ms = (began - run.late_since) // _MILLISECOND
+        earlier = Earlier(run.started, started, lateness_ms, cause_of(run, began), ())
+    saved = None if outcome is None else outcome.saved
+    return Record(
+        run_id=run.id,
+        path=run.key.path,
+        body=run.key.body,
+        endpoint=run.options.endpoint,
+        trigger=earlier.trigger,
+        scheduled=run.scheduled,
+        claimed=earlier.claimed,
+        started=earlier.started,
+        ended=ended,
+        lateness_ms=earlier.lateness_ms,
+        instance=instance,
+        result=result,
+        status=None if outcome is None else outcome.status,
+        error_kind=end.error_kind,
+        error=error,
+        attempt_count=run.attempt if outcome is not None else run.attempt - 1,
+        attempts=attempts,
+        response_headers=None if saved is None else saved.headers,
+        response_body=None if saved is None else saved.text,
+        replay_of=delivery.replay_of,
+        detailed=delivery.is_detailed,
+    )

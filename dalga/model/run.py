@@ -107,11 +107,21 @@ class Run(NamedTuple):
     delivery: Delivery = PLAIN
     #: The version of the job's definition that it was claimed with (`Job.version`).
     version: int = 0
+    #: Why there is this run: any but LATE.
+    cause: Cause = Cause.SCHEDULE
 
     @property
     def late_since(self) -> datetime:
-        """From when its lateness is counted."""
-        return self.due if self.waited else self.scheduled
+        """
+        From when its lateness is counted. A run that a user asked for is not late by its scheduled
+        time, which may be that of another run.
+        """
+        if self.waited:
+            return self.due
+        if self.cause:
+            # A run that was begun is due from its retry's time on.
+            return self.due if self.attempt == 1 else self.started
+        return self.scheduled
 
     @property
     def grid(self) -> Grid:

@@ -25,7 +25,7 @@ from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Place, Query
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
-from dalga.model.record import Record, Result, Shelf, result_of
+from dalga.model.record import Record, Result, Shelf
 from dalga.model.run import End, Run
 from dalga.model.runid import RunId
 from dalga.model.runlist import ListedRun, RunPage, RunQuery
@@ -189,25 +189,15 @@ class Recorded:
     lost: list[End] = field(default_factory=list)
     #: Ends of which nothing is written yet, as somebody has locked the row.
     postponed: list[End] = field(default_factory=list)
+    #: Each end of the other lists but `postponed`, with what its run came to; None if the run goes
+    #: on, or is another instance's. An end that was revised is as it is written.
+    results: list[tuple[End, Result | None]] = field(default_factory=list)
 
     @property
     def dues(self) -> list[datetime]:
         """The due times of the rows that are written as their ends say. Some may be past."""
         ends = (*self.written, *self.revised, *self.already)
         return [due for end in ends if (due := end.due) is not None]
-
-    @property
-    def results(self) -> list[tuple[End, Result | None]]:
-        """
-        All ends but the postponed ones, each with the result of its run: None where the run goes
-        on, or is another instance's.
-        """
-        ended = (*self.written, *self.revised, *self.already)
-        return [
-            *((end, result_of(end)) for end in ended),
-            *((end, result_of(end, is_overridden=True)) for end in self.overridden),
-            *((end, None) for end in self.lost),
-        ]
 
     def extend(self, other: Recorded) -> None:
         """Take in the ends of another record."""
@@ -217,6 +207,7 @@ class Recorded:
         self.already.extend(other.already)
         self.lost.extend(other.lost)
         self.postponed.extend(other.postponed)
+        self.results.extend(other.results)
 
 
 class Parcel(NamedTuple):
@@ -702,7 +693,10 @@ class Store(Protocol):
         """
 
     def record(self, ends: list[End]) -> Deferred[Recorded]:
-        """Write the ends of runs in one transaction. If a row is locked, the others are written."""
+        """
+        Write the ends of runs, and the records of these runs, in one transaction (P13). If a row is
+        locked, the others are written.
+        """
 
     # Statistics
 

@@ -14,11 +14,13 @@ from dalga.errors import JobDisabled, JobOver
 from dalga.model.delivery import Disabling
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import RawKey
+from dalga.model.record import Result
 from dalga.model.schedule import timestamp
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import BESIDE
 from dalga.store.keyed import KeyedRows
+from dalga.store.recording import Recording
 from dalga.store.statements import Statements
 from dalga.store.transactions import Conflict
 
@@ -27,12 +29,18 @@ class Changes:
     """Each method runs within a transaction of its caller. `now` is the database's time."""
 
     def __init__(
-        self, dialect: Dialect, sql: Statements, rows: KeyedRows, details: DetailRows
+        self,
+        dialect: Dialect,
+        sql: Statements,
+        rows: KeyedRows,
+        details: DetailRows,
+        recording: Recording,
     ) -> None:
         self._dialect = dialect
         self._sql = sql
         self._rows = rows
         self._details = details
+        self._recording = recording
 
     def trigger(self, cursor: Cursor, now: datetime, key: RawKey) -> Job:
         """
@@ -46,6 +54,10 @@ class Changes:
         job = self._rows.read_readable(cursor, key, now)
         if triggered:
             check_until(job, job.scheduled)
+            # The new run takes the place of one that waits for its retry. A run that is under way
+            # has its end yet.
+            found = self._sql.find_waiting.fetch(cursor, **where)
+            self._recording.close(cursor, [row.id for row in found], Result.OVERRIDDEN, now)
             return job
         if job.standing is Standing.DONE:
             raise JobOver(
@@ -80,10 +92,12 @@ class Changes:
             return
         if self._sql.delete_leased.execute(cursor, now=at, **where):
             return
-        for row in self._sql.find.fetch(cursor, **where):
+        # A row that was deleted during a run whose lease is over is removed, too.
+        for _, row in self._rows.select(cursor, self._sql.find_all, (key,)):
             if not self._sql.delete_idle_row.execute(cursor, id=row.id, now=at):
                 raise Conflict("claimed or released between two statements")
             self._details.remove(cursor, [row.id], BESIDE)
+            self._recording.close(cursor, [row.id], Result.CANCELLED, now)
 
 
 def check_until(job: Job, scheduled: datetime) -> None:

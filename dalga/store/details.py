@@ -24,6 +24,7 @@ from dalga.store.extras import (
     DETAILED,
     EXPECTED,
     NO_DETAILS,
+    OPEN,
     STALE,
     TAGGED,
     Details,
@@ -131,7 +132,7 @@ class DetailRows:
     def note(self, cursor: Cursor, written: Written) -> None:
         """Write a job's notes anew. Its row is locked, and its tags are the same."""
         row, text = written.row, details_text(written.terms)
-        extras = extras_of(written.terms, text)
+        extras = extras_of(written.terms, text) | row.extras & OPEN
         self._sql.set_extras.execute(cursor, id=row.id, extras=extras)
         if text is None:
             self.remove(cursor, [row.id], DETAILED)

@@ -8,12 +8,46 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dalga.store.parameters import Statement
 
+#: The rows of jobs in another table, by the jobs' ids.
+BY_ID = "id IN ([%(id)s, ...])"
+
 #: What a work function gets: adbapi's Transaction, a DB-API cursor.
 Cursor = Any
+
+
+class RecordValues(NamedTuple):
+    """
+    The columns of a record, as `Dialect.insert_records` takes them: times as text, and the half of
+    the run's id in hexadecimal.
+    """
+
+    failed: int
+    at: int
+    job: int
+    run: str
+    path: str
+    body: str
+    pathkey: int
+    jobkey: int
+    endpoint: str
+    cause: int
+    result: int | None
+    status: int | None
+    kind: int
+    scheduled: str
+    claimed: str
+    started: str | None
+    ended: str | None
+    lateness: int
+    attempts: int
+    instance: str
+    error: str | None
+    more: str | None
+    answer: str | None
 
 
 class Trouble(Enum):
@@ -158,15 +192,26 @@ class Dialect(Protocol):
     def delete_rows(self, fields: tuple[str, ...], condition: str) -> Statement:
         """A statement that deletes rows, each by its ``row_id`` and ``row_token``: its fields."""
 
+    def insert_records(
+        self, cursor: Cursor, rows: Sequence[RecordValues], over: bool = False
+    ) -> None:
+        """
+        Insert rows into the table of runs, whose columns they have. There are as many as runs that
+        end, so this takes a way of its own, which costs a third of that of `Statement`.
+
+        :param over: whether to write over a row that is there already.
+        """
+
     def by_index(self, name: str) -> str:
         """Behind a table's name: which index is to be used. Empty on SQLite, which finds it."""
 
-    def delete_by_id(self, suffix: str, index: str) -> Statement:
+    def delete_by_id(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
         """
         A statement that deletes the rows of jobs from another table.
 
         :param suffix: of that table's name.
         :param index: of the column ``id`` on a server.
+        :param where: the rows, by ids of jobs.
         """
 
     def trouble(self, error: Exception) -> Trouble | None:

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import pymysql
@@ -24,13 +25,22 @@ from dalga.model.address import as_in_url
 from dalga.model.delivery import MAX_PAYLOAD
 from dalga.store import login
 from dalga.store.dial import Dialer
-from dalga.store.dialect import CopyingDialect, Cursor, Trouble, as_instant, instant_text
+from dalga.store.dialect import (
+    BY_ID,
+    CopyingDialect,
+    Cursor,
+    RecordValues,
+    Trouble,
+    as_instant,
+    instant_text,
+)
 from dalga.store.mysqltls import ANY_CERTIFICATE, tls_failure
-from dalga.store.parameters import Statement
+from dalga.store.parameters import Statement, in_parts
 from dalga.store.places import Places, Session
 from dalga.store.schema import (
     BACKUP,
     HEARTBEATS,
+    RUNS,
     VERSION,
     columns_of,
     definitions,
@@ -598,11 +608,57 @@ class MySQL:
     def by_index(self, name: str) -> str:
         return f" FORCE INDEX ({name})"
 
-    def delete_by_id(self, suffix: str, index: str) -> Statement:
+    def delete_by_id(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
         table = self.named(suffix)
         return self.prepare(f"""
-            DELETE old FROM {table} AS old FORCE INDEX ({index}) WHERE old.id IN ([%(id)s, ...])
+            DELETE old FROM {table} AS old FORCE INDEX ({index}) WHERE {where}
             """)
+
+    def insert_records(
+        self, cursor: Cursor, rows: Sequence[RecordValues], over: bool = False
+    ) -> None:
+        # The driver would take each value by a call. Octets and text are hexadecimal, so nothing
+        # has to be escaped.
+        texts = [
+            f"({failed},{at},{job},X'{run}',X'{path.encode().hex()}',X'{body.encode().hex()}',"
+            f"{pathkey},{jobkey},X'{_hexadecimal(endpoint)}',{cause},{_or_null(result)},"
+            f"{_or_null(status)},{kind},'{scheduled}','{claimed}',{_quoted(started)},"
+            f"{_quoted(ended)},{lateness},{attempts},X'{_hexadecimal(instance)}',"
+            f"{_text(error)},{_text(more)},{_text(answer)})"
+            for (
+                failed,
+                at,
+                job,
+                run,
+                path,
+                body,
+                pathkey,
+                jobkey,
+                endpoint,
+                cause,
+                result,
+                status,
+                kind,
+                scheduled,
+                claimed,
+                started,
+                ended,
+                lateness,
+                attempts,
+                instance,
+                error,
+                more,
+                answer,
+            ) in rows
+        ]
+        names = RecordValues._fields
+        into = f"INSERT INTO {self.named(RUNS)} ({', '.join(names)}) VALUES "
+        behind = ""
+        if over:
+            new = ", ".join(f"{name} = {self.proposed(name)}" for name in names[3:])
+            behind = f" {self.on_conflict('')} {new}"
+        for part in in_parts(texts, len, LONGEST_STATEMENT // 2):
+            cursor.execute(f"{into}{','.join(part)}{behind}")
 
     def trouble(self, error: Exception) -> Trouble | None:
         if isinstance(error, _MISREAD) and _from_the_wire(error):
@@ -835,3 +891,23 @@ def _derived(fields: tuple[str, ...]) -> str:
     first = ", ".join(f"%({name})s AS {name}" for name in fields)
     others = ", ".join(f"%({name})s" for name in fields)
     return f"[SELECT {first} UNION ALL SELECT {others} UNION ALL ...]"
+
+
+@lru_cache(maxsize=1024)
+def _hexadecimal(text: str) -> str:
+    """The octets of a text that many records have."""
+    return text.encode().hex()
+
+
+def _or_null(number: int | None) -> int | str:
+    return "NULL" if number is None else number
+
+
+def _quoted(instant: str | None) -> str:
+    """A time as SQL."""
+    return "NULL" if instant is None else f"'{instant}'"
+
+
+def _text(text: str | None) -> str:
+    """Any text as SQL."""
+    return "NULL" if text is None else f"_utf8mb4 X'{text.encode().hex()}'"

@@ -19,11 +19,13 @@ from dalga.model.options import IfExists
 from dalga.model.patch import replanned
 from dalga.model.plan import Plan, ScheduleRequest, amended, as_it_was, plan
 from dalga.model.precondition import Precondition
+from dalga.model.record import Result
 from dalga.store import Change
 from dalga.store.alerts import AlertRows
 from dalga.store.details import READ_AT_ONCE, DetailRows, Written
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import (
+    OPEN,
     STALE,
     Details,
     details_text,
@@ -35,6 +37,7 @@ from dalga.store.extras import (
 )
 from dalga.store.group_commit import LOCKED, Locked
 from dalga.store.keyed import KeyedRows, not_found, version_of
+from dalga.store.recording import Recording
 from dalga.store.rows import Override, read_job, terms_text, text, version_at
 from dalga.store.selected import JobRow
 from dalga.store.statements import NewRow, Statements
@@ -177,12 +180,14 @@ class Puts:
         rows: KeyedRows,
         details: DetailRows,
         alerts: AlertRows,
+        recording: Recording,
     ) -> None:
         self._dialect = dialect
         self._sql = sql
         self._rows = rows
         self._details = details
         self._alerts = alerts
+        self._recording = recording
 
     def write(
         self, cursor: Cursor, now: datetime, puts: list[Put]
@@ -221,7 +226,9 @@ class Puts:
         for key in todo.disabled.intersection(todo.over):
             self._rows.disable(cursor, key, now)
         written = todo.written
-        results |= self.settle(cursor, written, todo.added, now, todo.as_expected)
+        results |= self.settle(
+            cursor, written, todo.added, now, todo.as_expected, going_on=todo.terms
+        )
         for put in puts:
             # A PUT that keeps what is there keeps what was added meanwhile.
             if put.key not in results and put.if_exists is IfExists.KEEP and not put.precondition:
@@ -238,12 +245,14 @@ class Puts:
         added: Collection[JobKey],
         now: datetime,
         as_expected: Collection[JobKey] = (),
+        going_on: Collection[JobKey] = (),
     ) -> dict[JobKey, Job]:
         """
         Write what jobs have in other tables, once their rows are written.
 
         :param added: those jobs that were written only if there was no other one.
         :param as_expected: those whose next success is awaited as before.
+        :param going_on: those jobs whose runs go on as they were.
         :return: all jobs, as they stand now, but for those of `added` that somebody else has added.
         """
         rows = dict(self._rows.select(cursor, self._sql.get, plans))
@@ -258,6 +267,13 @@ class Puts:
             if (within := each.terms.options.expect_within) and each.key not in as_expected
         ]
         self._alerts.expect(cursor, now, expected)
+        # A run that is under way has its end yet.
+        replaced = [
+            each.row.id
+            for each in some
+            if each.row.extras & OPEN and each.row.token is None and each.key not in going_on
+        ]
+        self._recording.close(cursor, replaced, Result.OVERRIDDEN, now)
         jobs = {}
         for key, row in rows.items():
             beside = Details(plans[key].delivery, plans[key].notes)
@@ -383,7 +399,7 @@ class Puts:
             cursor,
             scheduled=self._dialect.instant(terms.first),
             version=version_at(now),
-            extras=extras | STALE if found.row.extras else extras,
+            extras=extras | STALE | found.row.extras & OPEN if found.row.extras else extras,
             **texts._asdict(),
             **self._rows.key(key)._asdict(),
             **found.compared,

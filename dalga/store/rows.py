@@ -23,6 +23,7 @@ from dalga.model.key import JobKey, RawKey
 from dalga.model.options import Options
 from dalga.model.run import (
     LEASE_MARGIN,
+    Cause,
     Delete,
     Disable,
     End,
@@ -237,6 +238,7 @@ def read_run(
             payload=key.body.encode(),
             timeout=timeout,
             version=version("version", row.version),
+            cause=_cause(row.cause),
         )
     except (ValueError, InvalidRequest) as problem:
         raise Unreadable(str(problem)) from None
@@ -246,6 +248,8 @@ def read_run(
 _TAKEN = frozenset(str(int(each)) for each in Override if each is not Override.DELETED)
 _TAKEN_WAITED = frozenset(str(int(each)) for each in WAITED)
 _STANDING = frozenset(str(int(each)) for each in Standing)
+#: Of a run that waits, by their texts.
+_CAUSES = {str(int(each)): each for each in Cause if each is not Cause.LATE}
 
 #: A claim's token, as `Dialect.hexadecimal` gives it.
 _HEXADECIMAL = re.compile(rf"X'[0-9A-F]{{{2 * TOKEN_LENGTH}}}'")
@@ -281,6 +285,7 @@ def run_from_text(
             successes,
             version,
             extras,
+            cause,
             length,
             scheduled,
             anchor,
@@ -298,6 +303,7 @@ def run_from_text(
             or disabled != "0"
             or override not in _TAKEN
             or standing not in _STANDING
+            or cause not in _CAUSES
             or not f"{attempts}{successes}{skipped}{version}{extras}".isdigit()
         ):
             return None
@@ -334,6 +340,7 @@ def run_from_text(
             timeout,
             PLAIN,
             int(version),
+            _CAUSES[cause],
         )
         return run_of_row, 0 if extras == "0" else int(extras), leased == "1"
     except (ValueError, InvalidRequest):
@@ -455,6 +462,14 @@ def _standing(value: object) -> Standing:
         return Standing(count("standing", value))
     except ValueError:
         raise Unreadable(f"standing is {value!r:.40}, which is none of 0 to 4") from None
+
+
+def _cause(value: object) -> Cause:
+    """:raises Unreadable: if the value is none."""
+    found = _CAUSES.get(str(count("cause", value)))
+    if found is None:
+        raise Unreadable(f"cause is {value!r:.40}, which is none of 0 to 2")
+    return found
 
 
 def run_token(value: object) -> bytes:

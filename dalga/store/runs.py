@@ -25,6 +25,7 @@ from dalga.log import logger
 from dalga.model.answers import Meaning
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import RawKey
+from dalga.model.record import Result, result_of
 from dalga.model.run import (
     Delete,
     Disable,
@@ -45,8 +46,9 @@ from dalga.store.alerts import AlertRows, Noted, is_expected
 from dalga.store.clock import DatabaseClock
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.extras import DELIVERY, fitting, kinds_of, weight_of
+from dalga.store.extras import DELIVERY, OPEN, fitting, kinds_of, weight_of
 from dalga.store.parameters import Statement, in_parts
+from dalga.store.recording import Ending, Recording
 from dalga.store.rows import (
     MAX_ERROR,
     WAITED,
@@ -83,7 +85,7 @@ from dalga.store.transactions import Call, Conflict, Timed, Transactions
 log = logger(__name__)
 
 #: To look up a member of an enum takes a call of Python, and each run would do so.
-_SUCCEED = Meaning.SUCCEED
+_SUCCEED, _SUCCEEDED = Meaning.SUCCEED, Result.SUCCEEDED
 
 #: Rows that are looked at in one transaction after the clock was set back.
 CORRECTED = 500
@@ -161,11 +163,15 @@ class _ToWrite(NamedTuple):
     gone: defaultdict[int, list[int]]
     #: Ends that are more than another success of a job that is well.
     noted: list[Noted]
+    #: The ends that are written, with what their runs came to.
+    endings: list[Ending]
+    #: The ids of those rows of jobs that have a record on the shelf OPEN.
+    opened: list[int]
 
     @classmethod
     def nothing(cls) -> _ToWrite:
         """To be filled."""
-        return cls(Recorded(), [], defaultdict(list), defaultdict(list), [])
+        return cls(Recorded(), [], defaultdict(list), defaultdict(list), [], [], [])
 
 
 class Runs:
@@ -175,6 +181,7 @@ class Runs:
     :param lane: the transactions of the scheduler.
     :param details: of the jobs.
     :param alerts: that ends of runs, and rows that are set aside, give rise to.
+    :param recording: writes the records of runs.
     :param token: makes the random token of a claim, `TOKEN_LENGTH` bytes.
     """
 
@@ -186,6 +193,7 @@ class Runs:
         lane: Transactions,
         details: DetailRows,
         alerts: AlertRows,
+        recording: Recording,
         token: Callable[[], bytes],
     ) -> None:
         self._dialect = dialect
@@ -194,6 +202,7 @@ class Runs:
         self._lane = lane
         self._details = details
         self._alerts = alerts
+        self._recording = recording
         self._token = token
         #: Row and token of the runs whose record's COMMIT got no answer, until they are settled: at
         #: most as many as the scheduler keeps ends.
@@ -370,9 +379,11 @@ class Runs:
         if row.override == Override.DELETED:
             kinds = kinds_of(row.extras)
             # Else a claim drops the row when this lease has ended.
-            if not self._details.locked(cursor, [row.id], kinds):
+            locked = self._details.locked(cursor, [row.id], kinds)
+            if not locked and not self._recording.locked(cursor, [row.id]):
                 sql.drop.execute(cursor, id=row.id, token=token)
                 self._details.remove(cursor, [row.id], kinds)
+                self._recording.lost(cursor, row, token, now)
             return None
         try:
             if is_true("disabled", row.disabled):
@@ -456,7 +467,9 @@ class Runs:
             recorded, others = self._record_held(cursor, ends, leases)
             already = self._recorded_already(cursor, others, unsure)
             for end in others:
-                (recorded.already if end.run.row in already else recorded.lost).append(end)
+                is_written = end.run.row in already
+                (recorded.already if is_written else recorded.lost).append(end)
+                recorded.results.append((end, result_of(end) if is_written else None))
             return leases.timed(recorded)
 
         def failed(failure: Failure) -> Failure:
@@ -474,7 +487,7 @@ class Runs:
         self, cursor: Cursor, ends: list[End], leases: _Leases
     ) -> tuple[Recorded, list[End]]:
         """
-        Write the ends of the runs whose rows have still the run's token.
+        Write the ends of the runs whose rows have still the run's token, and their records.
 
         :return: what became of these ends, and of those of rows that are locked; and the ends of
             runs whose rows have another token, or are gone.
@@ -483,6 +496,8 @@ class Runs:
         locked: set[int] = set()
         for kinds, ids in to_write.gone.items():
             locked |= self._details.locked(cursor, ids, kinds)
+        if to_write.opened:
+            locked |= self._recording.locked(cursor, to_write.opened)
         if locked:
             leases.locked.update(locked)
             to_write = self._to_write(ends, leases)
@@ -494,11 +509,14 @@ class Runs:
                 raise Conflict("a lease changed hands between two statements")
         for kinds, ids in to_write.gone.items():
             self._details.remove(cursor, ids, kinds)
+        if to_write.endings:
+            now = leases.now or self._clock.at(leases.sent)  # there if there are leases
+            self._recording.write(cursor, to_write.endings, now)
         return to_write.recorded, to_write.others
 
     def _to_write(self, ends: list[End], leases: _Leases) -> _ToWrite:
         """What is to be written of ends, and what becomes of each then."""
-        recorded, others, batches, gone, noted = to_write = _ToWrite.nothing()
+        recorded, others, batches, gone, noted, endings, opened = to_write = _ToWrite.nothing()
         now = leases.now or self._clock.at(leases.sent)  # there if there are leases
         for end in ends:
             row = end.run.row
@@ -514,6 +532,7 @@ class Runs:
                 written = by_now is end or by_now == end
                 (recorded.written if written else recorded.revised).append(by_now)
                 statement, values = self._end(by_now, now)
+                result = _SUCCEEDED if by_now.meaning is _SUCCEED else result_of(by_now)
                 if (
                     by_now.meaning is not _SUCCEED
                     or lease.streak
@@ -522,13 +541,20 @@ class Runs:
                 ):
                     noted.append(Noted(by_now, lease, overridden=False))
             else:
+                by_now = end
                 recorded.overridden.append(end)
                 statement, values = self._overridden(lease.override, end, now)
+                result = result_of(end, True, lease.override == Override.DELETED)
                 if lease.override != Override.DELETED:
                     noted.append(Noted(end, lease, overridden=True))
             batches[statement].append(values)
-            if lease.extras and isinstance(values, Ended):
-                gone[kinds_of(lease.extras)].append(row)
+            recorded.results.append((by_now, result))
+            endings.append(Ending(by_now, result, lease))
+            if lease.extras:
+                if isinstance(values, Ended):
+                    gone[kinds_of(lease.extras)].append(row)
+                if lease.extras & OPEN:
+                    opened.append(row)
         return to_write
 
     def _read_leases(self, cursor: Cursor, runs: list[Run]) -> _Leases:

@@ -71,8 +71,8 @@ class FoundText(NamedTuple):
     Each field is a column, or an expression of its name. The text of a job that runs each minute,
     and has no options (its lines in columns here)::
 
-        2026-03-01 09:00:00.000000    0    0    0    0    0    0    7    1772355180000000    0    5
-        2026-03-01 09:00:00.000000    2026-03-01 08:53:00.000000    NULL    NULL
+        2026-03-01 09:00:00.000000    0    0    0    0    0    0    7    1772355180000000    0    0
+        5    2026-03-01 09:00:00.000000    2026-03-01 08:53:00.000000    NULL    NULL
         60    UTC    (an empty line)    reports    daily
     """
 
@@ -87,6 +87,7 @@ class FoundText(NamedTuple):
     successes: str
     version: str
     extras: str
+    cause: str
     #: How many octets the body has.
     length: str
     scheduled: str
@@ -149,6 +150,18 @@ class LeaseRow(NamedTuple):
     extras: Any
     streak: Any
     alerted: Any
+
+
+class OpenRow(NamedTuple):
+    """Of a record on the shelf OPEN: what the record of the whole run takes of it."""
+
+    job: int
+    run: Any
+    cause: Any
+    claimed: Any
+    started: Any
+    lateness: Any
+    more: Any
 
 
 class TokenRow(NamedTuple):
@@ -266,6 +279,7 @@ class RunRow(NamedTuple):
     disabled: Any
     version: Any
     extras: Any
+    cause: Any
 
 
 class Marks(NamedTuple):

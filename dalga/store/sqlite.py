@@ -10,9 +10,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dalga.errors import StartupError, TableExists
-from dalga.store.dialect import Cursor, Trouble, instant_from_text, instant_text
+from dalga.store.dialect import (
+    BY_ID,
+    Cursor,
+    RecordValues,
+    Trouble,
+    instant_from_text,
+    instant_text,
+)
 from dalga.store.parameters import Statement
-from dalga.store.schema import HEARTBEATS, VERSION, columns_of, definitions, lacking, misfit
+from dalga.store.schema import HEARTBEATS, RUNS, VERSION, columns_of, definitions, lacking, misfit
 from dalga.store.sqlitefile import PUT_BACK, FileWatch, unusable, uri, who
 
 #: The jobs table's name. A file has one jobs table.
@@ -242,8 +249,19 @@ class SQLite:
     def by_index(self, name: str) -> str:
         return ""
 
-    def delete_by_id(self, suffix: str, index: str) -> Statement:
-        return self.prepare(f"DELETE FROM {self.named(suffix)} WHERE id IN ([%(id)s, ...])")
+    def delete_by_id(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
+        return self.prepare(f"DELETE FROM {self.named(suffix)} WHERE {where}")
+
+    def insert_records(
+        self, cursor: Cursor, rows: Sequence[RecordValues], over: bool = False
+    ) -> None:
+        names = RecordValues._fields
+        places = ", ".join(["?"] * len(names))
+        into = f"INSERT INTO {self.named(RUNS)} ({', '.join(names)}) VALUES ({places})"
+        if over:
+            new = ", ".join(f"{name} = {self.proposed(name)}" for name in names[3:])
+            into += f" {self.on_conflict('failed, at, job')} {new}"
+        cursor.executemany(into, [(*row[:3], bytes.fromhex(row[3]), *row[4:]) for row in rows])
 
     def trouble(self, error: Exception) -> Trouble | None:
         if isinstance(error, OSError):

@@ -17,11 +17,13 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from dalga.model.job import AT_REST, Standing
-from dalga.store.dialect import Dialect
-from dalga.store.extras import STALE, DetailsRow
+from dalga.model.record import Shelf
+from dalga.model.run import Cause
+from dalga.store.dialect import Dialect, RecordValues
+from dalga.store.extras import OPEN, STALE, DetailsRow
 from dalga.store.parameters import R, Select, Statement, columns
 from dalga.store.rows import MAX_COUNT, MAX_VERSION, Override
-from dalga.store.schema import DETAILS, EXPECTED, KEYS, TAGS
+from dalga.store.schema import DETAILS, EXPECTED, KEYS, RUNS, TAGS
 from dalga.store.selected import (
     CountsRow,
     DueRow,
@@ -37,6 +39,7 @@ from dalga.store.selected import (
     Marks,
     NowRow,
     NumberRow,
+    OpenRow,
     RunRow,
     TextRow,
     TokenRow,
@@ -77,6 +80,9 @@ ANY_KEY = "[path = %(path)s AND body = %(body)s OR ...]"
 
 #: The rows with one of these ids.
 ANY_ID = "id IN ([%(id)s, ...])"
+
+#: The records on the shelf OPEN of the jobs with one of these ids.
+OPEN_ROWS = f"failed = {int(Shelf.OPEN)} AND at = 0 AND job IN ([%(id)s, ...])"
 
 #: The rows whose path is none of these.
 WITHOUT = "AND path NOT IN ([%(path)s, ...])"
@@ -262,6 +268,7 @@ class Statements:
         self._dialect = dialect
         self._table = dialect.table
         self._keys = dialect.named(KEYS)
+        self._runs = dialect.named(RUNS)
 
     # What the API reads
 
@@ -282,10 +289,6 @@ class Statements:
     @cached_property
     def find_rows(self) -> Select[JobRow]:
         return self._select(JobRow, f"SELECT {columns(JobRow)} FROM {self._table} WHERE {ANY_KEY}")
-
-    @cached_property
-    def find(self) -> Select[KeyRow]:
-        return self._select(KeyRow, f"SELECT {columns(KeyRow)} FROM {self._table} {BY_KEY}")
 
     @cached_property
     def counts(self) -> Select[CountsRow]:
@@ -361,6 +364,7 @@ class Statements:
                 skipped = 0,
                 standing = {Standing.SOUND},
                 disabled = 0,
+                cause = {Cause.SCHEDULE},
                 version = {self._newer(new("version"))},
                 extras = {self._marked(new("extras"))}
             """
@@ -374,7 +378,7 @@ class Statements:
     @staticmethod
     def _marked(extras: str) -> str:
         """An expression: the extras of a job that is written over, until `settle`."""
-        return f"CASE WHEN extras = 0 THEN {extras} ELSE {extras} | {STALE} END"
+        return f"CASE WHEN extras = 0 THEN {extras} ELSE {extras} | {STALE} | (extras & {OPEN}) END"
 
     @cached_property
     def lock(self) -> Select[KeyRow]:
@@ -550,6 +554,7 @@ class Statements:
                 attempts = CASE standing WHEN {Standing.STOPPED} THEN attempts ELSE 0 END,
                 error = CASE standing WHEN {Standing.FAILED} THEN error END,
                 started = NULL,
+                cause = CASE standing WHEN {Standing.STOPPED} THEN cause ELSE {Cause.MANUAL} END,
                 standing = CASE WHEN standing IN ({Standing.STOPPED}, {Standing.ASIDE})
                     THEN {Standing.SOUND} ELSE standing END
             {BY_KEY} AND disabled = 0 AND standing <> {Standing.DONE}
@@ -730,6 +735,7 @@ class Statements:
             successes=dialect.whole("successes"),
             version=dialect.whole("version"),
             extras=dialect.whole("extras"),
+            cause=dialect.whole("cause"),
             length=dialect.length("body"),
             scheduled="scheduled",
             anchor="anchor",
@@ -806,6 +812,7 @@ class Statements:
                 run = NULL,
                 started = NULL,
                 attempts = 0,
+                cause = {Cause.SCHEDULE},
                 standing = {Standing.ASIDE},
                 disabled = 0
             {MINE}
@@ -891,6 +898,7 @@ class Statements:
                 run = NULL,
                 started = NULL,
                 attempts = 0,
+                cause = {Cause.SCHEDULE},
                 successes = CASE WHEN successes < {MAX_COUNT}
                     THEN successes + 1 ELSE successes END,
                 error = NULL,
@@ -910,6 +918,7 @@ class Statements:
                 run = NULL,
                 started = NULL,
                 attempts = 0,
+                cause = {Cause.SCHEDULE},
                 successes = CASE WHEN last_error IS NULL AND successes < {MAX_COUNT}
                     THEN successes + 1 ELSE successes END,
                 error = last_error,
@@ -929,6 +938,7 @@ class Statements:
                 run = NULL,
                 started = NULL,
                 attempts = 0,
+                cause = {Cause.SCHEDULE},
                 skipped = CASE WHEN skipped < {MAX_COUNT} THEN skipped + 1 ELSE skipped END
             """,
         )
@@ -966,6 +976,7 @@ class Statements:
                 run = NULL,
                 started = NULL,
                 attempts = 0,
+                cause = {Cause.SCHEDULE},
                 successes = CASE WHEN successes < {MAX_COUNT}
                     THEN successes + succeeded ELSE successes END,
                 skipped = CASE WHEN skipped < {MAX_COUNT} THEN skipped + skips ELSE skipped END,
@@ -986,6 +997,7 @@ class Statements:
                 run = NULL,
                 started = NULL,
                 attempts = 0,
+                cause = {Cause.SCHEDULE},
                 error = last_error,
                 standing = {Standing.SOUND},
                 disabled = 1
@@ -1022,6 +1034,71 @@ class Statements:
     def _update_rows(self, fields: tuple[str, ...], assignments: str) -> Statement:
         """The end of runs during which the user did nothing to the job."""
         return self._dialect.update_rows(fields, assignments, f"override = {Override.NONE}")
+
+    # The table of runs
+
+    @cached_property
+    def read_open(self) -> Select[OpenRow]:
+        return self._select(
+            OpenRow,
+            f"""
+            SELECT {columns(OpenRow)} FROM {self._runs}{self._dialect.by_index("PRIMARY")}
+            WHERE {OPEN_ROWS}
+            """,
+        )
+
+    @cached_property
+    def find_open(self) -> Select[NumberRow]:
+        return self._open_jobs("")
+
+    @cached_property
+    def lock_open(self) -> Select[NumberRow]:
+        return self._open_jobs(self._dialect.skip_locked)
+
+    def _open_jobs(self, lock: str) -> Select[NumberRow]:
+        by_key = self._dialect.by_index("PRIMARY")
+        return self._select(
+            NumberRow,
+            f"SELECT job AS number FROM {self._runs}{by_key} WHERE {OPEN_ROWS}{lock}",
+        )
+
+    @cached_property
+    def find_waiting(self) -> Select[KeyRow]:
+        """The job's row, if it has an open row, and no run of it is under way."""
+        return self._select(
+            KeyRow,
+            f"""
+            SELECT {columns(KeyRow)} FROM {self._table} {BY_KEY}
+            AND token IS NULL AND (extras & {OPEN}) <> 0
+            """,
+        )
+
+    @cached_property
+    def remove_open(self) -> Statement:
+        return self._dialect.delete_by_id(RUNS, "PRIMARY", OPEN_ROWS)
+
+    @cached_property
+    def copy_open(self) -> Statement:
+        """Puts open rows on another shelf, too."""
+        given = ("failed", "at", "result")
+        values = (f"%({name})s" if name in given else name for name in RecordValues._fields)
+        return self._dialect.prepare(f"""
+            INSERT INTO {self._runs} ({columns(RecordValues)})
+            SELECT {", ".join(values)} FROM {self._runs}{self._dialect.by_index("PRIMARY")}
+            WHERE {OPEN_ROWS}
+            """)
+
+    @cached_property
+    def mark_open(self) -> Statement:
+        return self._dialect.prepare(f"""
+            UPDATE {self._table}{self._dialect.by_id} SET extras = extras | {OPEN} WHERE {ANY_ID}
+            """)
+
+    @cached_property
+    def unmark_open(self) -> Statement:
+        return self._dialect.prepare(f"""
+            UPDATE {self._table}{self._dialect.by_id} SET extras = extras & ~{OPEN} WHERE {ANY_ID}
+            """)
 
     # What a correction does, after the clock was set back
 

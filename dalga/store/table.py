@@ -29,7 +29,7 @@ from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Query
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
-from dalga.model.record import Shelf
+from dalga.model.record import HistoryMode, Shelf
 from dalga.model.run import End
 from dalga.model.runid import RunId
 from dalga.model.runlist import ListedRun, RunPage, RunQuery
@@ -67,6 +67,7 @@ from dalga.store.keyed import KeyedRows
 from dalga.store.listing import Listing
 from dalga.store.pruning import Pruning
 from dalga.store.puts import Puts
+from dalga.store.recording import Recording
 from dalga.store.replays import Replays
 from dalga.store.rows import TOKEN_LENGTH
 from dalga.store.runs import Runs
@@ -100,6 +101,7 @@ class JobsTable:
     :param api_lane: transactions for the API; may be the same object.
     :param token: makes the random token of a claim, `TOKEN_LENGTH` bytes.
     :param targets: where alerts are sent.
+    :param history: which runs get a record.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class JobsTable:
         guard: Guard | None = None,
         token: Callable[[], bytes] = lambda: os.urandom(TOKEN_LENGTH),
         targets: Targets = NO_TARGETS,
+        history: HistoryMode = HistoryMode.ALL,
     ) -> None:
         self.clock = clock
         self._dialect = dialect
@@ -123,8 +126,9 @@ class JobsTable:
         alertsql = AlertStatements(dialect)
         self._alerts = alerts = AlertRows(dialect, alertsql, targets, token)
         self.outbox = AlertTable(dialect, alertsql, api_lane, alerts, token)
-        puts = Puts(dialect, sql, rows, details, alerts)
-        changes = Changes(dialect, sql, rows, details)
+        self._recording = recording = Recording(dialect, sql, history)
+        puts = Puts(dialect, sql, rows, details, alerts, recording)
+        changes = Changes(dialect, sql, rows, details, recording)
         self._history = History(dialect, api_lane)
         self._pruning = Pruning(dialect, api_lane)
         self._jobs = Jobs(dialect, sql, api_lane, rows, puts, changes, self._history)
@@ -141,7 +145,7 @@ class JobsTable:
             self._replays,
             token,
         )
-        self._runs = Runs(dialect, clock, sql, run_lane, details, alerts, token)
+        self._runs = Runs(dialect, clock, sql, run_lane, details, alerts, recording, token)
         self._instances = Instances(dialect, sql, run_lane, api_lane)
         self._stats = Stats(dialect, api_lane)
         self._trial = Trial(dialect, clock, sql, rows, puts, token)
@@ -149,6 +153,7 @@ class JobsTable:
     def called(self, instance: str) -> None:
         """Say what this instance calls itself."""
         self._alerts.instance = instance
+        self._recording.instance = instance
 
     # Open and close
 

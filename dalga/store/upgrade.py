@@ -369,6 +369,7 @@ def problem_of(row: Row, read_instant: Callable[[object], datetime]) -> str | No
                 disabled=0,
                 version=0,
                 extras=0,
+                cause=0,
             ),
             DueRow(id=0, due=row.scheduled, override=0, token=None, options="", extras=0),
             b"",
