@@ -425,6 +425,9 @@ class SingleTests(HistoryTestCase):
         record = (await store.run(RunId(b"\10" * 16, 8))).record
         self.assertEqual(record.attempts, (Attempt(1, now, "web-1", 31, 200, None),))
         self.assertFalse(record.detailed)
+        self.insert_records([record_row(now, 9, more={"detailed": True})])
+        detailed = (await store.run(RunId(b"\11" * 16, 9))).record
+        self.assertEqual((detailed.attempts, detailed.detailed), (record.attempts, True))
         for run_id in (RunId(b"\7" * 16, 8), RunId(b"\0" * 16, 7), RunId(b"\0" * 16, MAX_ID)):
             await self.assertFailure(store.run(run_id), RunNotFound)
 

@@ -96,8 +96,13 @@ def _record(row: RecordRow, read_instant: ReadInstant) -> Record | None:
         status = None if row.status is None else count("status", row.status)
         instance, kind = _text(row.instance), kind_of_code(row.kind)
         attempts = attempts_from_json(more.get("attempts"))
-        if row.more is None and started is not None and ended is not None and row.attempts == 1:
-            # Of a run that had one attempt, and has ended, the columns say all.
+        if (
+            "attempts" not in more
+            and started is not None
+            and ended is not None
+            and row.attempts == 1
+        ):
+            # Of a run that had one attempt, the columns say all.
             attempts = (Attempt(1, started, instance, milliseconds(started, ended), status, kind),)
         replay_of = more.get("replay_of")
         return Record(
