@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests.daemons import DaemonTestCase
 from tests.ended import KEY, SCHEDULED, insert_runs, run_id
 from tests.records import RecordTestCase
@@ -69,6 +71,41 @@ class ActionTests(DaemonTestCase, RecordTestCase):
         ]
         self.assertGreater(len(late), 1)
         self.assertLess(median(late), 0.25)
+
+    async def test_from_a_failure_to_its_replay(self) -> None:
+        """
+        A run that was given up is found, and replayed: with its payload and its time, and under a
+        run id of its own. P13: both have their records. While a run goes on, it is not replayed.
+        """
+        answers: dict[bool, Any] = {False: 500, True: Deferred()}
+        self.endpoint.answer = lambda hit: answers["dalga-replay-of" in hit.headers]
+        _, url = await self.start()
+        status, text = await self.call("POST", f"{url}/jobs/mail?give-up=500", data=b"hello")
+        self.assertEqual(status, 201, text)
+        failed = await self.one_run(f"{url}/runs?path=mail&result=given_up")
+        status, text = await self.call("POST", f"{url}/runs/{failed['run_id']}/replay")
+        self.assertEqual(status, 201, text)
+        self.assertEqual(json.loads(text)["replay_of"], failed["run_id"])
+        running = await self.one_run(f"{url}/runs?path=mail&result=running")
+        status, text = await self.call("POST", f"{url}/runs/{running['run_id']}/replay")
+        self.assertEqual(status, 409, text)
+        self.assertIn("has not ended (it is running)", text)
+        answers[True].callback(200)
+        replayed = await self.one_run(f"{url}/runs?path=mail&result=succeeded")
+        found = replayed["trigger"], replayed["replay_of"], replayed["scheduled"]
+        self.assertEqual(found, ("replay", failed["run_id"], failed["scheduled"]))
+        self.assertLess(replayed["lateness_ms"], 5000)
+        first, second = self.endpoint.hits
+        self.assertEqual((first.body, second.body), ("hello", "hello"))
+        self.assertEqual((first.run, second.run), (failed["run_id"], replayed["run_id"]))
+        self.assertEqual(first.scheduled, second.scheduled)
+
+    async def one_run(self, url: str) -> dict[str, Any]:
+        """Wait until a list of runs has one."""
+        while not (runs := (await self.get(url))["runs"]):
+            await self.pause(0.05)
+        (run,) = runs
+        return dict(run)
 
     def succeeded(self) -> dict[str, set[str]]:
         """By the run that was replayed, the runs that were POSTed for it."""
