@@ -112,8 +112,8 @@ class Hit:
         return datetime.strptime(self.headers["dalga-sched"], "%Y-%m-%dT%H:%M:%S%z")
 
 
-#: A status, or a status and a Retry-After, or a status and headers.
-Answer = int | tuple[int, str | dict[str, str]]
+#: A status, or a status and a Retry-After, or a status and headers, and maybe a body.
+Answer = int | tuple[int, str | dict[str, str]] | tuple[int, dict[str, str], bytes]
 
 
 @dataclass
@@ -153,12 +153,13 @@ class Recorder(Resource):
 
         def finish(answer: Answer) -> Answer:
             hit.end = self.seconds()
-            status, given = answer if isinstance(answer, tuple) else (answer, {})
+            status, given, *body = answer if isinstance(answer, tuple) else (answer, {})
             headers = {"retry-after": given} if isinstance(given, str) else given
             if not gone:
                 request.setResponseCode(status)
                 for name, value in headers.items():
                     request.setHeader(name, value)
+                request.write(b"".join(body))
                 request.finish()
             self._look()
             return answer  # for other requests that wait for the same Deferred
