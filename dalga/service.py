@@ -229,9 +229,7 @@ def build(
         random=random,
         instance=instance,
         about=lambda: About(version=__version__, clock_offset=fixed.store.clock.offset),
-        keeping=Keeping(
-            settings.history.keep, settings.history.keep_failed, settings.history.max_rows
-        ),
+        keeping=keeping_of(settings.history),
         metrics=fixed.metrics,
         alerting=alerting_of(settings, webhooks),
     )
@@ -305,6 +303,11 @@ def targets_of(config: Config) -> Targets:
     """Which alerts go where."""
     of_endpoints = {name: each.alerts for name, each in config.endpoints.items() if each.alerts}
     return Targets(tuple(config.targets), of_endpoints)
+
+
+def keeping_of(history: HistoryConfig) -> Keeping:
+    """How long records of runs are kept."""
+    return Keeping(fine=history.keep, failed=history.keep_failed, max_rows=history.max_rows)
 
 
 def build_endpoint(

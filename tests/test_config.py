@@ -40,6 +40,7 @@ from dalga.config.sections import (
     Config,
     EndpointConfig,
     Format,
+    HistoryConfig,
     JobsConfig,
     ListenConfig,
     LogConfig,
@@ -49,6 +50,7 @@ from dalga.config.sections import (
     SQLiteConfig,
 )
 from dalga.database import API_THREADS, RUN_THREADS, lanes, server
+from dalga.dispatch.pruning import Keeping
 from dalga.errors import ConfigError
 from dalga.model.answers import Answers, Statuses, statuses_from_text
 from dalga.model.headers import MESSAGE_HEADERS
@@ -2793,12 +2795,16 @@ class WiringTests(SynchronousTestCase):
         }
         self.assertEqual({name: given[name] for name in expected}, expected)
 
+    def test_how_long_records_are_kept(self) -> None:
+        day = timedelta(days=1)
+        history = HistoryConfig(keep=day, keep_failed=2 * day, max_rows=3)
+        self.assertEqual(service.keeping_of(history), Keeping(day, 2 * day, 3))
+        self.assertEqual(service.keeping_of(HistoryConfig()), Keeping())
+
     def test_fixed_and_exchangeable(self) -> None:
         """
-        The database, the address, the workers and the log are fixed while a daemon runs. Each other
-        key has its place in the settings, which could be exchanged.
-        The database, the address, the workers and the metrics are fixed while a daemon runs. Each
-        other key has its place in the settings, which could be exchanged.
+        The database, the address, the workers, the log and the metrics are fixed while a daemon
+        runs. Each other key has its place in the settings, which could be exchanged.
         """
         self.patch(service, "Trust", lambda ca, _: ca)  # so that there need be no such file
         for section, key, text, *_ in EVERY_KEY:
@@ -2810,8 +2816,7 @@ class WiringTests(SynchronousTestCase):
                 load_config(None, {**beside, variable(section, key): text})
             )
             fixed = (section, key) in {("listen", "host"), ("listen", "port"), ("jobs", "workers")}
-            fixed = fixed or section in ("mysql", "sqlite", "log")
-            fixed = fixed or section in ("mysql", "sqlite", "metrics")
+            fixed = fixed or section in ("mysql", "sqlite", "log", "metrics")
             self.assertEqual(settings == without, fixed, key)
 
     def test_server(self) -> None:
