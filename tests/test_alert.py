@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -43,6 +45,21 @@ class ContentTests(SynchronousTestCase):
             '"next_run":"2014-11-11T22:10:41.5Z","since":"2014-11-11T22:10:32Z",'
             '"instance":"web-1"}',
         )
+
+    def test_docs(self) -> None:
+        """docs/alerts.md shows this alert, and has each member and each event in its tables."""
+        page = (Path(__file__).parent.parent / "docs" / "alerts.md").read_text(encoding="utf-8")
+        shown = re.search(r'^    (\{"id".*?\})$', page, re.MULTILINE | re.DOTALL)
+        assert shown is not None
+        members = json.loads(re.sub(r"\n +", "", shown[1]))
+        self.assertEqual(list(members), list(json.loads(content(FAILING, "0a", "web-1"))))
+        self.assertEqual(members["message"], message(FAILING))
+        table = page.partition("| member | |")[2].partition("\n\n")[0]
+        rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
+        names = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+        self.assertEqual(sorted(names), sorted([*members, "counts", "jobs"]))
+        events = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", page, re.MULTILINE)
+        self.assertEqual(sorted(events), sorted(Event))
 
     def test_members_are_always_there(self) -> None:
         """So a program can read them without asking whether they are."""
