@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from dalga import __version__
 from tests.daemons import DaemonTestCase, Hit
-from tests.stores import each_engine
+from tests.erring import ErringProxy
+from tests.stores import each_engine, server
 
 RUNS = 12
 
@@ -68,6 +70,8 @@ class StopTests(StatisticsTestCase):
         await self.stop(daemon)
         daemon, url = await self.start()
         await self.until_runs(url, succeeded=(RUNS + 1, RUNS + 1), given_up=(1, 3))
+        history = Counter(run["result"] for run in (await self.get(f"{url}/runs"))["runs"])
+        self.assertEqual(history, {"succeeded": RUNS + 1, "given_up": 1})
         self.assertEqual(await self.runs(url, "&path=bad"), {"given_up": (1, 3)})
         self.assertEqual(await self.runs(url, "&endpoint=billing"), {})
         answer = await self.get(f"{url}/stats?group=path&step=1h")
@@ -80,6 +84,24 @@ class StopTests(StatisticsTestCase):
 @each_engine(globals(), only=("mariadb", "mysql"))
 class InstancesTests(StatisticsTestCase):
     """Several instances on one table."""
+
+    async def test_the_table_is_away(self) -> None:
+        """Runs go on, and are counted once the table is back: each once."""
+        host = server(self.engine)
+        proxy = ErringProxy(self.reactor, host.host, host.port)
+        self.addCleanup(proxy.close)
+        daemon, url = await self.start(mysql={"port": proxy.port, "ssl-mode": "disabled"})
+        await self.run_jobs(url, "a", 1)
+        await self.until_runs(url, succeeded=(1, 1))
+        proxy.say(9001, "no connection to the shard", b"INTO `dalga_stats`")
+        await self.run_jobs(url, "b", RUNS)
+        await daemon.says("no connection to the shard; waiting for it to come back")
+        await self.run_jobs(url, "c", RUNS)
+        self.assertEqual(await self.runs(url), {"succeeded": (1, 1)})
+        proxy.stop_saying()
+        await daemon.says("the database is back")
+        await self.until_runs(url, succeeded=(1 + 2 * RUNS, 1 + 2 * RUNS))
+        await self.stop(daemon)
 
     async def test_one_is_killed(self) -> None:
         """P2: a run that another one takes over is counted once, with all its attempts."""
