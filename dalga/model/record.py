@@ -179,12 +179,12 @@ def result_of(end: End, overridden: bool = False, deleted: bool = False) -> Resu
     if by_itself is not None:
         return by_itself
     match end.verdict:
-        case Retry():
+        case GiveBack() if end.run.attempt == 1:
+            return None
+        case Retry() | GiveBack():
             if deleted:
                 return Result.CANCELLED
             return Result.OVERRIDDEN if overridden else None
-        case GiveBack():
-            return None
         case Skip():
             return Result.SKIPPED
         case Delete() | Finish() if end.outcome is None:
@@ -207,7 +207,7 @@ def cause_of(run: Run, began: datetime) -> Cause:
 
     :param began: when it began, or was skipped.
     """
-    if run.cause is not Cause.SCHEDULE or began - run.scheduled <= LATE_AFTER:
+    if run.cause is not Cause.SCHEDULE or began - run.late_since <= LATE_AFTER:
         return run.cause
     if isinstance(run.schedule, Once) or run.options.catch_up is CatchUp.ALL:
         return run.cause

@@ -90,7 +90,9 @@ class Recording:
         """Write what a record knows of runs."""
         at, instance = version_at(now), self.instance
         opened = [ending.lease.id for ending in endings if ending.lease.extras & OPEN]
-        earlier = self._close_earlier(cursor, endings, opened, at) if opened else {}
+        earlier, closed = (
+            self._close_earlier(cursor, endings, opened, at) if opened else ({}, set())
+        )
         if self._mode is HistoryMode.OFF:
             return
         rows: list[RecordValues] = []
@@ -100,6 +102,8 @@ class Recording:
             if result is _SUCCEEDED and not opened and _is_plain(end):
                 if self._mode is HistoryMode.ALL:
                     rows.append(_plain(end, clock, instance))
+            elif lease.id in closed:
+                pass
             elif result is not None:
                 shelf = result.shelf
                 if shelf is not Shelf.FINE or self._mode is HistoryMode.ALL:
@@ -116,16 +120,18 @@ class Recording:
 
     def _close_earlier(
         self, cursor: Cursor, endings: Sequence[Ending], opened: Sequence[int], at: int
-    ) -> dict[int, Earlier]:
+    ) -> tuple[dict[int, Earlier], set[int]]:
         """
         Remove open rows, and close those whose runs end by what a user did.
 
         :param opened: the ids of the jobs' rows that have one.
-        :return: the records in the others, by the ids of the jobs' rows.
+        :return: what the others know, by the ids of the jobs' rows; and the ids of those jobs' rows
+            whose runs are closed by that, though they have an end.
         """
         found = {row.job: row for row in self._sql.read_open.fetch(cursor, opened)}
         earlier: dict[int, Earlier] = {}
         left: list[int] = []
+        ended: set[int] = set()
         closed: dict[Result, list[int]] = {}
         for end, result, lease in endings:
             row = found.get(lease.id)
@@ -140,6 +146,7 @@ class Recording:
                     left.append(lease.id)  # the run goes on
                 else:
                     closed.setdefault(result, []).append(lease.id)
+                    ended.add(lease.id)
             else:
                 known = _earlier(row, self._dialect)
                 if known is not None:
@@ -151,7 +158,7 @@ class Recording:
         if gone:
             self._sql.remove_open.execute(cursor, gone)
             self._sql.unmark_open.execute(cursor, gone)
-        return earlier
+        return earlier, ended
 
     def close(self, cursor: Cursor, ids: Sequence[int], result: Result, now: datetime) -> None:
         """
@@ -288,7 +295,7 @@ def _plain(end: End, texts: _Texts, instance: str) -> RecordValues:
     cause = run.cause
     if cause is not _SCHEDULE or run.waited:
         since = texts.micros(run.late_since)
-    elif started - scheduled > _SECOND:
+    if cause is _SCHEDULE and started - since > _SECOND:
         cause = cause_of(run, end.ended - timedelta(seconds=outcome.elapsed))
     path, body = run.key
     return RecordValues._make(
