@@ -52,7 +52,7 @@ from dalga.health import Health
 from dalga.listening import BACKLOG, listen
 from dalga.log import logger
 from dalga.metrics import Metrics, Values
-from dalga.model.address import as_in_url
+from dalga.model.address import DEFAULT_ENDPOINT, as_in_url
 from dalga.model.alert import Targets
 from dalga.model.instance import About
 from dalga.model.run import RunPolicy
@@ -141,6 +141,7 @@ def settings_of(config: Config) -> Settings:
     :raises StartupError: if the file with the CAs can't be used.
     """
     jobs = config.jobs
+    trusts = {name: Trust(each.ca, section_of(name)) for name, each in config.endpoints.items()}
     return Settings(
         policy=RunPolicy(
             retry=jobs.retry,
@@ -156,14 +157,15 @@ def settings_of(config: Config) -> Settings:
             timeouts={name: each.timeout for name, each in config.named_endpoints.items()},
         ),
         endpoints=config.endpoints,
-        trusts={name: Trust(each.ca, section_of(name)) for name, each in config.endpoints.items()},
+        trusts=trusts,
         idle_timeout=config.listen.idle_timeout,
         arrival_timeout=config.listen.read_timeout,
         grace=jobs.shutdown_timeout,
         max_payload=jobs.max_payload,
         history=config.history,
         alerts=config.alerts,
-        alert_trust=Trust("", ALERTS),
+        # The platform's CAs take some megabytes, so they are there once.
+        alert_trust=Trust("", ALERTS) if config.endpoint.ca else trusts[DEFAULT_ENDPOINT],
         targets=config.targets,
         notes=config.notes,
         links=config.links,

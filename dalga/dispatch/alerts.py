@@ -51,7 +51,7 @@ SOON = 0.05
 LOOK_INTERVAL = 5.0
 
 #: Transactions of one look at silent jobs, at most. Each looks at some of them.
-SILENCES = 20
+SILENCES = 40
 
 #: When an alert is sent again that did not arrive.
 AGAIN = RetryPolicy(

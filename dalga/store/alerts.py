@@ -56,7 +56,7 @@ AT_ONCE = 20
 MINUTE = timedelta(minutes=1)
 
 #: Due alerts that one transaction looks at, at most. It takes some 8 ms.
-LOOKED_AT = 200
+LOOKED_AT = 100
 
 #: An alert that did not arrive is sent again for so long.
 LASTS = timedelta(hours=24)
@@ -65,7 +65,7 @@ LASTS = timedelta(hours=24)
 KEPT = timedelta(days=7)
 
 #: Silent jobs that are looked at in one transaction, at most.
-SILENCES = 50
+SILENCES = 25
 
 #: Incidents of endpoints and of the scheduler that are read, at most.
 INCIDENTS = 1_000
