@@ -95,3 +95,33 @@ class HistoryTests(DaemonTestCase):
         self.assertEqual(await self.runs(f"{base}/runs?status=503", bool), [run])
         self.assertEqual((await self.get(f"{base}/runs?status=500"))["runs"], [])
         self.assertEqual((await self.get(f"{base}/runs?result=retrying"))["runs"], [])
+
+    async def test_each_run_is_on_one_page(self) -> None:
+        """Those of several records, on both shelves, by each index."""
+        self.endpoint.answer = lambda hit: 503 if hit.body.endswith("7") else 200
+        _, base = await self.start()
+        for number in range(30):
+            await self.put(
+                f"{base}/jobs/p{number % 2}/{number}?one-off=true&immediate=true"
+                "&retry-max-attempts=1"
+            )
+        await self.runs(
+            f"{base}/runs?limit=100",
+            lambda runs: len(runs) == 30 and all(run["result"] for run in runs),
+        )
+        for query, is_listed in (
+            ("", lambda hit: True),
+            ("path=p1&", lambda hit: hit.path == "p1"),
+            ("result=given_up&", lambda hit: hit.body.endswith("7")),
+            ("path=p1&result=succeeded&", lambda hit: hit.path == "p1" and hit.body[-1] != "7"),
+        ):
+            found: list[str] = []
+            cursor = ""
+            while True:
+                page = await self.get(f"{base}/runs?{query}limit=4{cursor}")
+                found += [run["run_id"] for run in page["runs"]]
+                if "cursor" not in page:
+                    break
+                cursor = f"&cursor={page['cursor']}"
+            expected = [hit.run for hit in self.endpoint.hits if is_listed(hit)]
+            self.assertEqual(sorted(found), sorted(expected), query)
