@@ -72,16 +72,22 @@ class _Cell:
     def runs(self) -> int:
         return sum(self.duration) + self.unposted
 
-    @property
-    def sum(self) -> Sum:
-        """It has the cell's own lists, so it is only to be read."""
-        posted = sum(self.duration)
-        return Sum(
-            posted + self.unposted,
-            posted + self.retries,
-            Histogram(LATENESS_BOUNDS, self.lateness),
-            Histogram(DURATION_BOUNDS, self.duration),
-        )
+
+def _sum(cells: list[_Cell]) -> Sum:
+    """The sum of the runs in some cells, at least one."""
+    duration = _added(cell.duration for cell in cells)
+    posted = sum(duration)
+    return Sum(
+        posted + sum(cell.unposted for cell in cells),
+        posted + sum(cell.retries for cell in cells),
+        Histogram(LATENESS_BOUNDS, _added(cell.lateness for cell in cells)),
+        Histogram(DURATION_BOUNDS, duration),
+    )
+
+
+def _added(counts: Iterable[list[int]]) -> list[int]:
+    """Lists of counts, added up."""
+    return list(map(sum, zip(*counts, strict=True)))
 
 
 class _Minute:
@@ -146,16 +152,14 @@ class _Minute:
             if path != _REST:
                 runs[endpoint, path] = runs.get((endpoint, path), 0) + cell.runs
         busiest = set(nlargest(BUSIEST, runs, key=lambda path: (runs[path], path)))
-        of_paths: dict[tuple[str, str, Result], Sum] = {}
+        cells: defaultdict[tuple[str, str, Result], list[_Cell]] = defaultdict(list)
         for (endpoint, path, result), cell in self.cells.items():
-            whose = endpoint, path if (endpoint, path) in busiest else _REST, result
-            if whose not in of_paths:
-                of_paths[whose] = Sum()
-            of_paths[whose].add(cell.sum)
+            own = path if (endpoint, path) in busiest else _REST
+            cells[endpoint, own, result].append(cell)
         sums: dict[SumKey, Sum] = {}
-        for whose, counted in of_paths.items():
+        for whose, some in cells.items():
             key = SumKey(Scope.PATH, MINUTE, self.at, *whose)
-            sums[key] = counted
+            counted = sums[key] = _sum(some)
             of_endpoint = key._replace(scope=Scope.ENDPOINT, path=_REST)
             sums.setdefault(of_endpoint, Sum()).add(counted)
         return sums
@@ -189,7 +193,7 @@ class Sums:
         """
         Count ends that the recorder has written.
 
-        Each run comes here, so each microsecond counts. What is unusual is done by calls.
+        Each run comes here, so each microsecond counts. Rare cases are left to methods.
 
         :param ends: each with the result of its run; None where the run goes on, or is another
             instance's.
@@ -322,8 +326,8 @@ class _Totals:
             self._runs[key] = self._runs.get(key, 0) + cell.runs
             cells[endpoint].append(cell)
         for endpoint, some in cells.items():
-            lateness = list(map(sum, zip(*(cell.lateness for cell in some), strict=True)))
-            duration = list(map(sum, zip(*(cell.duration for cell in some), strict=True)))
+            lateness = _added(cell.lateness for cell in some)
+            duration = _added(cell.duration for cell in some)
             late, took = sum(cell.late for cell in some), sum(cell.took for cell in some)
             _of(self._lateness, endpoint, LATENESS_BOUNDS).take_in(lateness, late)
             _of(self._duration, endpoint, DURATION_BOUNDS).take_in(duration, took)
