@@ -106,7 +106,9 @@ class SQLite:
             timeout=BUSY_TIMEOUT,
             isolation_level=None,  # transactions are begun in so many words
             check_same_thread=False,  # adbapi closes from another thread than it used
-            cached_statements=512,
+            # A statement of many rows takes some 15 KiB. Each number of rows makes another one, and
+            # seldom ones are made anew.
+            cached_statements=128,
         )
         try:
             # Text that is not UTF-8 has to reach dalga.store.rows, so that its row is set aside.
