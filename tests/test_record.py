@@ -36,7 +36,7 @@ from dalga.model.run import (
     Verdict,
 )
 from dalga.model.schedule import Every, Once, Schedule
-from dalga.store.recording import _is_plain, _plain, _Texts, _values
+from dalga.store.recording import _is_plain, _Plain, _values
 from dalga.store.rows import version_at
 from tests.examples import HOUR, MINUTE, RUN, SECOND
 
@@ -136,6 +136,8 @@ class CauseTests(SynchronousTestCase):
             (each_minute, Options(), Cause.SCHEDULE, MINUTE, Cause.LATE),
             (each_second, Options(), Cause.SCHEDULE, SECOND, Cause.SCHEDULE),  # not worth a word
             (each_second, Options(), Cause.SCHEDULE, 2 * SECOND, Cause.LATE),
+            (each_minute, Options(jitter=HOUR), Cause.SCHEDULE, MINUTE - SECOND, Cause.SCHEDULE),
+            (each_minute, Options(jitter=HOUR), Cause.SCHEDULE, HOUR + 2 * MINUTE, Cause.LATE),
             (each_minute, Options(catch_up=CatchUp.ALL), Cause.SCHEDULE, HOUR, Cause.SCHEDULE),
             (Once(), Options(), Cause.SCHEDULE, HOUR, Cause.SCHEDULE),
             (each_minute, Options(), Cause.MANUAL, HOUR, Cause.MANUAL),
@@ -253,6 +255,6 @@ class RecordTests(SynchronousTestCase):
                     at = version_at(LATER)
                     record = self.record(end, Result.SUCCEEDED)
                     self.assertEqual(
-                        _plain(end, _Texts(LATER, at), "web-1"),
+                        _Plain(LATER, at, "web-1").values(end, run.row),
                         _values(record, Shelf.FINE, at, run.row),
                     )

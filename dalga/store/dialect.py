@@ -19,35 +19,30 @@ BY_ID = "id IN ([%(id)s, ...])"
 Cursor = Any
 
 
-class RecordValues(NamedTuple):
-    """
-    The columns of a record, as `Dialect.insert_records` takes them: times as text, and the half of
-    the run's id in hexadecimal.
-    """
+class SharedValues(NamedTuple):
+    """Columns of a record. Most records of a transaction have the same, and are given the same."""
 
     failed: int
     at: int
-    job: int
-    run: str
     path: str
-    body: str
     pathkey: int
-    jobkey: int
     endpoint: str
     cause: int
     result: int | None
     status: int | None
     kind: int
-    scheduled: str
-    claimed: str
-    started: str | None
-    ended: str | None
-    lateness: int
     attempts: int
     instance: str
     error: str | None
     more: str | None
     answer: str | None
+
+
+#: The columns of a record that `SharedValues` has not.
+OWN = (*("job", "run", "body", "jobkey", "scheduled", "claimed", "started", "ended", "lateness"),)
+
+#: The columns of `OWN`, and the others: times as text, and the half of the run's id in hexadecimal.
+RecordValues = tuple[int, str, str, int, str, str, str | None, str | None, int, SharedValues]
 
 
 class Trouble(Enum):
@@ -196,8 +191,8 @@ class Dialect(Protocol):
         self, cursor: Cursor, rows: Sequence[RecordValues], over: bool = False
     ) -> None:
         """
-        Insert rows into the table of runs, whose columns they have. There are as many as runs that
-        end, so this takes a way of its own, which costs a third of that of `Statement`.
+        Insert rows into the table of runs. There are as many as runs that end, so this takes a way
+        of its own, which costs a fraction of that of `Statement`.
 
         :param over: whether to write over a row that is there already.
         """

@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import pymysql
@@ -27,9 +26,11 @@ from dalga.store import login
 from dalga.store.dial import Dialer
 from dalga.store.dialect import (
     BY_ID,
+    OWN,
     CopyingDialect,
     Cursor,
     RecordValues,
+    SharedValues,
     Trouble,
     as_instant,
     instant_text,
@@ -619,43 +620,23 @@ class MySQL:
     ) -> None:
         # The driver would take each value by a call. Octets and text are hexadecimal, so nothing
         # has to be escaped.
-        texts = [
-            f"({failed},{at},{job},X'{run}',X'{path.encode().hex()}',X'{body.encode().hex()}',"
-            f"{pathkey},{jobkey},X'{_hexadecimal(endpoint)}',{cause},{_or_null(result)},"
-            f"{_or_null(status)},{kind},'{scheduled}','{claimed}',{_quoted(started)},"
-            f"{_quoted(ended)},{lateness},{attempts},X'{_hexadecimal(instance)}',"
-            f"{_text(error)},{_text(more)},{_text(answer)})"
-            for (
-                failed,
-                at,
-                job,
-                run,
-                path,
-                body,
-                pathkey,
-                jobkey,
-                endpoint,
-                cause,
-                result,
-                status,
-                kind,
-                scheduled,
-                claimed,
-                started,
-                ended,
-                lateness,
-                attempts,
-                instance,
-                error,
-                more,
-                answer,
-            ) in rows
-        ]
-        names = RecordValues._fields
+        shared_texts: dict[int, str] = {}
+        texts = []
+        for job, run, body, jobkey, scheduled, claimed, started, ended, lateness, shared in rows:
+            others = shared_texts.get(id(shared))
+            if others is None:
+                others = shared_texts[id(shared)] = _shared(shared)
+            # A run that was POSTed has both times.
+            posted = "NULL,NULL" if started is None or ended is None else f"'{started}','{ended}'"
+            texts.append(
+                f"({job},X'{run}',X'{body.encode().hex()}',{jobkey},'{scheduled}','{claimed}',"
+                f"{posted},{lateness},{others})"
+            )
+        names = (*OWN, *SharedValues._fields)
         into = f"INSERT INTO {self.named(RUNS)} ({', '.join(names)}) VALUES "
         behind = ""
         if over:
-            new = ", ".join(f"{name} = {self.proposed(name)}" for name in names[3:])
+            new = ", ".join(f"{name} = {self.proposed(name)}" for name in names)
             behind = f" {self.on_conflict('')} {new}"
         for part in in_parts(texts, len, LONGEST_STATEMENT // 2):
             cursor.execute(f"{into}{','.join(part)}{behind}")
@@ -893,21 +874,14 @@ def _derived(fields: tuple[str, ...]) -> str:
     return f"[SELECT {first} UNION ALL SELECT {others} UNION ALL ...]"
 
 
-@lru_cache(maxsize=1024)
-def _hexadecimal(text: str) -> str:
-    """The octets of a text that many records have."""
-    return text.encode().hex()
-
-
-def _or_null(number: int | None) -> int | str:
-    return "NULL" if number is None else number
-
-
-def _quoted(instant: str | None) -> str:
-    """A time as SQL."""
-    return "NULL" if instant is None else f"'{instant}'"
-
-
-def _text(text: str | None) -> str:
-    """Any text as SQL."""
-    return "NULL" if text is None else f"_utf8mb4 X'{text.encode().hex()}'"
+def _shared(values: SharedValues) -> str:
+    """The columns that many records have in common, as SQL."""
+    octets = ("path", "endpoint", "instance")
+    return ",".join(
+        "NULL"
+        if value is None
+        else str(value)
+        if isinstance(value, int)
+        else f"{'' if name in octets else '_utf8mb4 '}X'{value.encode().hex()}'"
+        for name, value in values._asdict().items()
+    )

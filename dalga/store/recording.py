@@ -20,8 +20,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import NamedTuple
 
 from dalga.model.answers import Meaning
 from dalga.model.attempt import attempt_to_json, attempts_from_json
@@ -38,7 +36,8 @@ from dalga.model.record import (
     record_of,
 )
 from dalga.model.run import Cause, End, GiveBack
-from dalga.store.dialect import Cursor, Dialect, RecordValues, instant_text
+from dalga.model.schedule import Once
+from dalga.store.dialect import Cursor, Dialect, RecordValues, SharedValues, instant_text
 from dalga.store.extras import OPEN
 from dalga.store.rows import MAX_ERROR, options_of, shown_key, version_at
 from dalga.store.selected import LeaseRow, OpenRow, RunRow
@@ -51,14 +50,10 @@ _SECOND = 1_000_000
 _SUCCEED, _SUCCEEDED, _SCHEDULE = Meaning.SUCCEED, Result.SUCCEEDED, Cause.SCHEDULE
 
 
-class Ending(NamedTuple):
-    """An end as a record writes it."""
-
-    #: With the verdict that is written, unless the job was overridden.
-    end: End
-    #: None if the run is to be tried again, or is given back.
-    result: Result | None
-    lease: LeaseRow
+#: An end as a record writes it, with the verdict that is written, unless the job was overridden;
+#: what its run came to, None if the run is to be tried again, or is given back; and what the row of
+#: the job holds.
+Ending = tuple[End, Result | None, LeaseRow]
 
 
 class Recording:
@@ -89,7 +84,7 @@ class Recording:
     def write(self, cursor: Cursor, endings: Sequence[Ending], now: datetime) -> None:
         """Write what a record knows of runs."""
         at, instance = version_at(now), self.instance
-        opened = [ending.lease.id for ending in endings if ending.lease.extras & OPEN]
+        opened = [lease.id for _, _, lease in endings if lease.extras & OPEN]
         earlier, closed = (
             self._close_earlier(cursor, endings, opened, at) if opened else ({}, set())
         )
@@ -97,11 +92,11 @@ class Recording:
             return
         rows: list[RecordValues] = []
         to_open: list[RecordValues] = []
-        clock = _Texts(now, at)
+        plain = _Plain(now, at, instance)
         for end, result, lease in endings:
             if result is _SUCCEEDED and not opened and _is_plain(end):
                 if self._mode is HistoryMode.ALL:
-                    rows.append(_plain(end, clock, instance))
+                    rows.append(plain.values(end, lease.id))
             elif lease.id in closed:
                 pass
             elif result is not None:
@@ -116,7 +111,7 @@ class Recording:
             self._dialect.insert_records(cursor, rows)
         if to_open:
             self._dialect.insert_records(cursor, to_open, over=True)
-            self._sql.mark_open.execute(cursor, [row.job for row in to_open])
+            self._sql.mark_open.execute(cursor, [job for job, *_ in to_open])
 
     def _close_earlier(
         self, cursor: Cursor, endings: Sequence[Ending], opened: Sequence[int], at: int
@@ -249,85 +244,94 @@ def _is_plain(end: End) -> bool:
     )
 
 
-class _Texts:
+class _Plain:
     """
-    Texts of times near to each other. A text takes a third of the time of `instant_text`, as those
-    of one second have all but the fraction in common.
+    The columns of the records of runs that were done at once, for one transaction. Each run comes
+    here, so there are few calls: what is common to many is kept, and a time is put into words by
+    the second, which takes a third of the time of `instant_text`.
     """
 
-    def __init__(self, now: datetime, at: int) -> None:
+    def __init__(self, now: datetime, at: int, instance: str) -> None:
         #: The database's time, and the same in microseconds since 1970.
-        self.now = now
-        self.at = at
+        self._now = now
+        self._at = at
+        self._instance = instance
         #: By seconds since 1970: the text up to the fraction.
         self._heads: dict[int, str] = {}
-        #: The last claim's time, and its text.
-        self._claimed: tuple[datetime, str] | None = None
+        #: By path, endpoint, status and cause.
+        self._shared: dict[tuple[str, str, int | None, int], SharedValues] = {}
+        #: The last claim's time, and the last scheduled time (microseconds), each with its text.
+        self._claimed: tuple[datetime, str] = (now, instant_text(now))
+        self._scheduled: tuple[int, str] = (at, self._claimed[1])
 
-    def micros(self, instant: datetime) -> int:
-        """An instant in microseconds since 1970."""
+    def values(self, end: End, row: int) -> RecordValues:
+        """
+        What `_values` gives of the record of a run that `_is_plain`.
+
+        :param row: the id of the job's row.
+        """
+        run, outcome, heads = end.run, end.outcome, self._heads
+        assert outcome is not None and end.ended is not None
+        now, at = self._now, self._at
         # To divide two timedeltas is quick, and exact for 285 years.
-        return self.at + round((instant - self.now) / _MICROSECOND)
+        ended = at + round((end.ended - now) / _MICROSECOND)
+        started = ended - round(outcome.elapsed * 1e6)
+        since = scheduled = at + round((run.scheduled - now) / _MICROSECOND)
+        cause = run.cause
+        if cause is not _SCHEDULE or run.waited:
+            since = at + round((run.late_since - now) / _MICROSECOND)
+        if cause is _SCHEDULE and started - since > _SECOND and not isinstance(run.schedule, Once):
+            cause = cause_of(run, end.ended - timedelta(seconds=outcome.elapsed))
+        if run.started is not self._claimed[0]:
+            self._claimed = run.started, instant_text(run.started)
+        if scheduled != self._scheduled[0]:
+            self._scheduled = scheduled, self._text(*divmod(scheduled, _SECOND))
+        second, fraction = divmod(ended, _SECOND)
+        head = heads.get(second)
+        ended_text = f"{head}{fraction:06d}" if head else self._text(second, fraction)
+        second, fraction = divmod(started, _SECOND)
+        head = heads.get(second)
+        started_text = f"{head}{fraction:06d}" if head else self._text(second, fraction)
+        path, body = run.key
+        alike = path, run.options.endpoint, outcome.status, cause
+        return (
+            row,
+            run.id[:32],
+            body,
+            job_key(path, body),
+            self._scheduled[1],
+            self._claimed[1],
+            started_text,
+            ended_text,
+            (started - since) // 1000,
+            self._shared.get(alike) or self._share(*alike),
+        )
 
-    def text(self, micros: int) -> str:
-        second, fraction = divmod(micros, _SECOND)
+    def _share(self, path: str, endpoint: str, status: int | None, cause: int) -> SharedValues:
+        made = self._shared[path, endpoint, status, cause] = SharedValues(
+            failed=int(Shelf.FINE),
+            at=self._at,
+            path=path,
+            pathkey=path_key(path),
+            endpoint=endpoint,
+            cause=int(cause),
+            result=_SUCCEEDED.code,
+            status=status,
+            kind=0,
+            attempts=1,
+            instance=self._instance,
+            error=None,
+            more=None,
+            answer=None,
+        )
+        return made
+
+    def _text(self, second: int, fraction: int) -> str:
         head = self._heads.get(second)
         if head is None:
-            instant = self.now + (second * _SECOND - self.at) * _MICROSECOND
+            instant = self._now + (second * _SECOND - self._at) * _MICROSECOND
             head = self._heads[second] = instant_text(instant)[:20]
         return f"{head}{fraction:06d}"
-
-    def claimed(self, instant: datetime) -> str:
-        """The same for all runs of a claim."""
-        known = self._claimed
-        if known is None or known[0] is not instant:
-            known = self._claimed = instant, instant_text(instant)
-        return known[1]
-
-
-def _plain(end: End, texts: _Texts, instance: str) -> RecordValues:
-    """What `_values` gives of the record of a run that `_is_plain`."""
-    run, outcome = end.run, end.outcome
-    assert outcome is not None and end.ended is not None
-    ended = texts.micros(end.ended)
-    started = ended - round(outcome.elapsed * 1e6)
-    since = scheduled = texts.micros(run.scheduled)
-    cause = run.cause
-    if cause is not _SCHEDULE or run.waited:
-        since = texts.micros(run.late_since)
-    if cause is _SCHEDULE and started - since > _SECOND:
-        cause = cause_of(run, end.ended - timedelta(seconds=outcome.elapsed))
-    path, body = run.key
-    return RecordValues._make(
-        (
-            0,
-            texts.at,
-            run.row,
-            run.id[:32],
-            path,
-            body,
-            _path_key(path),
-            job_key(path, body),
-            run.options.endpoint,
-            int(cause),
-            0,
-            outcome.status,
-            0,
-            texts.text(scheduled),
-            texts.claimed(run.started),
-            texts.text(started),
-            texts.text(ended),
-            (started - since) // 1000,
-            1,
-            instance,
-            None,
-            None,
-            None,
-        )
-    )
-
-
-_path_key = lru_cache(maxsize=1024)(path_key)
 
 
 def _values(record: Record, shelf: Shelf, at: int, row: int) -> RecordValues:
@@ -338,30 +342,32 @@ def _values(record: Record, shelf: Shelf, at: int, row: int) -> RecordValues:
     :param row: the id of the job's row.
     """
     kind = record.error_kind
-    return RecordValues(
-        failed=int(shelf),
-        at=at,
-        job=row,
-        run=record.run_id[:32],
-        path=record.path,
-        body=record.body,
-        pathkey=_path_key(record.path),
-        jobkey=job_key(record.path, record.body),
-        endpoint=record.endpoint,
-        cause=int(record.trigger),
-        result=None if record.result is None else record.result.code,
-        status=record.status,
-        kind=0 if kind is None else kind.code,
-        scheduled=instant_text(record.scheduled),
-        claimed=instant_text(record.claimed),
-        started=None if record.started is None else instant_text(record.started),
-        ended=None if record.ended is None else instant_text(record.ended),
-        lateness=record.lateness_ms or 0,
-        attempts=record.attempt_count,
-        instance=record.instance or "",
-        error=record.error and record.error[:MAX_ERROR],
-        more=_more(record),
-        answer=_answer(record),
+    return (
+        row,
+        record.run_id[:32],
+        record.body,
+        job_key(record.path, record.body),
+        instant_text(record.scheduled),
+        instant_text(record.claimed),
+        None if record.started is None else instant_text(record.started),
+        None if record.ended is None else instant_text(record.ended),
+        record.lateness_ms or 0,
+        SharedValues(
+            failed=int(shelf),
+            at=at,
+            path=record.path,
+            pathkey=path_key(record.path),
+            endpoint=record.endpoint,
+            cause=int(record.trigger),
+            result=None if record.result is None else record.result.code,
+            status=record.status,
+            kind=0 if kind is None else kind.code,
+            attempts=record.attempt_count,
+            instance=record.instance or "",
+            error=record.error and record.error[:MAX_ERROR],
+            more=_more(record),
+            answer=_answer(record),
+        ),
     )
 
 

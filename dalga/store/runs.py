@@ -549,7 +549,7 @@ class Runs:
                     noted.append(Noted(end, lease, overridden=True))
             batches[statement].append(values)
             recorded.results.append((by_now, result))
-            endings.append(Ending(by_now, result, lease))
+            endings.append((by_now, result, lease))
             if lease.extras:
                 if isinstance(values, Ended):
                     gone[kinds_of(lease.extras)].append(row)

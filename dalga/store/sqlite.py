@@ -12,8 +12,10 @@ from typing import Any
 from dalga.errors import StartupError, TableExists
 from dalga.store.dialect import (
     BY_ID,
+    OWN,
     Cursor,
     RecordValues,
+    SharedValues,
     Trouble,
     instant_from_text,
     instant_text,
@@ -257,13 +259,16 @@ class SQLite:
     def insert_records(
         self, cursor: Cursor, rows: Sequence[RecordValues], over: bool = False
     ) -> None:
-        names = RecordValues._fields
+        names = (*OWN, *SharedValues._fields)
         places = ", ".join(["?"] * len(names))
         into = f"INSERT INTO {self.named(RUNS)} ({', '.join(names)}) VALUES ({places})"
         if over:
-            new = ", ".join(f"{name} = {self.proposed(name)}" for name in names[3:])
+            new = ", ".join(f"{name} = {self.proposed(name)}" for name in names)
             into += f" {self.on_conflict('failed, at, job')} {new}"
-        cursor.executemany(into, [(*row[:3], bytes.fromhex(row[3]), *row[4:]) for row in rows])
+        cursor.executemany(
+            into,
+            [(job, bytes.fromhex(run), *own, *shared) for job, run, *own, shared in rows],
+        )
 
     def trouble(self, error: Exception) -> Trouble | None:
         if isinstance(error, OSError):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from dalga.model.job import AT_REST, Standing
 from dalga.model.record import Shelf
 from dalga.model.run import Cause
-from dalga.store.dialect import Dialect, RecordValues
+from dalga.store.dialect import OWN, Dialect, SharedValues
 from dalga.store.extras import OPEN, STALE, DetailsRow
 from dalga.store.parameters import R, Select, Statement, columns
 from dalga.store.rows import MAX_COUNT, MAX_VERSION, Override
@@ -1081,9 +1081,10 @@ class Statements:
     def copy_open(self) -> Statement:
         """Puts open rows on another shelf, too."""
         given = ("failed", "at", "result")
-        values = (f"%({name})s" if name in given else name for name in RecordValues._fields)
+        names = (*OWN, *SharedValues._fields)
+        values = (f"%({name})s" if name in given else name for name in names)
         return self._dialect.prepare(f"""
-            INSERT INTO {self._runs} ({columns(RecordValues)})
+            INSERT INTO {self._runs} ({", ".join(names)})
             SELECT {", ".join(values)} FROM {self._runs}{self._dialect.by_index("PRIMARY")}
             WHERE {OPEN_ROWS}
             """)
