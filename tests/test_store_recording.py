@@ -21,6 +21,7 @@ from dalga.model.options import IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
 from dalga.model.record import HistoryMode, Result, job_key, path_key
 from dalga.model.run import End, GiveBack, Outcome, Reschedule, Retry, Run, Skip, judge
+from dalga.store import recording
 from dalga.store.extras import OPEN
 from dalga.store.table import JobsTable
 from tests.examples import EXACT, HOUR, MINUTE, ended
@@ -214,6 +215,15 @@ class RecordingTests(RecordingTestCase):
         self.assertEqual([row["failed"] for row in rows], [0] * 20 + [1] * 20)
         body = saved.text
         self.assertEqual({json.loads(text(row["answer"]))["response_body"] for row in rows}, {body})
+
+    async def test_two_records_of_one_time(self) -> None:
+        """As a clock that was set back may have it: the transaction runs again, later."""
+        store = self.open_store()
+        times = iter([7, 7, 8])
+        self.patch(recording, "version_at", lambda now: next(times))
+        for _ in range(2):
+            await self.end(store, await self.due_now(store, KEY))
+        self.assertEqual([row["at"] for row in self.rows()], [7, 8])
 
     async def test_causes(self) -> None:
         """A run that a user asked for, and one that stands for several times."""

@@ -212,6 +212,9 @@ class Dialect(Protocol):
     def trouble(self, error: Exception) -> Trouble | None:
         """What an exception means; None if it is a mistake of the program."""
 
+    def is_duplicate(self, error: Exception) -> bool:
+        """Whether an exception says that there is a row with this key already."""
+
     def explain(self, error: Exception) -> str | None:
         """A sentence on why the database can't be used at start; None if there is none to give."""
 

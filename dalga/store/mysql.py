@@ -661,6 +661,9 @@ class MySQL:
             return Trouble.LOST
         return None if code in _MISTAKES else Trouble.UNAVAILABLE
 
+    def is_duplicate(self, error: Exception) -> bool:
+        return isinstance(error, pymysql.err.IntegrityError) and error.args[0] == ER.DUP_ENTRY
+
     def explain(self, error: Exception) -> str | None:
         if not isinstance(error, pymysql.err.MySQLError | OSError):
             return None

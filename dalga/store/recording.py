@@ -42,6 +42,7 @@ from dalga.store.extras import OPEN
 from dalga.store.rows import MAX_ERROR, options_of, shown_key, version_at
 from dalga.store.selected import LeaseRow, OpenRow, RunRow
 from dalga.store.statements import Statements
+from dalga.store.transactions import Conflict
 
 _MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000
@@ -108,7 +109,7 @@ class Recording:
                 record = record_of(end, None, now, instance, earlier.get(lease.id))
                 to_open.append(_values(record, Shelf.OPEN, 0, lease.id))
         if rows:
-            self._dialect.insert_records(cursor, rows)
+            self._insert(cursor, rows)
         if to_open:
             self._dialect.insert_records(cursor, to_open, over=True)
             self._sql.mark_open.execute(cursor, [job for job, *_ in to_open])
@@ -172,6 +173,15 @@ class Recording:
                 cursor, ids, failed=int(result.shelf), at=at, result=result.code
             )
 
+    def _insert(self, cursor: Cursor, rows: Sequence[RecordValues]) -> None:
+        """:raises Conflict: if a job has a record of the same microsecond: a clock was set back."""
+        try:
+            self._dialect.insert_records(cursor, rows)
+        except Exception as error:
+            if self._dialect.is_duplicate(error):
+                raise Conflict("a job has two records of one time") from error
+            raise
+
     def lost(self, cursor: Cursor, row: RunRow, token: bytes, now: datetime) -> None:
         """
         Write the record of a run whose instance was lost, and whose job a user has deleted
@@ -211,7 +221,7 @@ class Recording:
             )
         except (ValueError, TypeError):
             return
-        self._dialect.insert_records(cursor, [values])
+        self._insert(cursor, [values])
 
 
 def _earlier(row: OpenRow, dialect: Dialect) -> Earlier | None:

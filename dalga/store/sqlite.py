@@ -286,6 +286,9 @@ class SQLite:
             return Trouble.UNAVAILABLE  # as on a server: somebody may put the table back
         return None if code & 0xFF in _MISTAKES else Trouble.UNAVAILABLE
 
+    def is_duplicate(self, error: Exception) -> bool:
+        return isinstance(error, sqlite3.IntegrityError)
+
     def explain(self, error: Exception) -> str | None:
         if not isinstance(error, sqlite3.Error):
             return None
