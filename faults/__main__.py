@@ -35,6 +35,7 @@ from faults.alerted import check_alerts
 from faults.checker import check, repetitions
 from faults.instance import BENCH
 from faults.mutants import MUTANTS, mutant
+from faults.recorded import check_records
 from faults.scenarios import SCENARIOS, Scenario
 from faults.world import MUTANT, World
 from tests.servers import Server, ServerError, start_server
@@ -215,7 +216,7 @@ class Bench:
             await one.run(world)
             history = await world.finish()
             # In a thread: the endpoints of others are served by this one meanwhile.
-            for rules in (check, check_alerts):
+            for rules in (check, check_records, check_alerts):
                 found = await deferToThread(rules, history, world.bounds)
                 result.wrong += [str(violation) for violation in found]
         finally:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from faults.checker import Bounds, Violation
 from faults.history import Alert, History, Key, Post
@@ -91,7 +92,7 @@ def incidents(posts: list[Post], after: int, bounds: Bounds) -> dict[str, _Count
     """
     counts = {FAILING: _Count(), RECOVERED: _Count()}
     streak = _Count()
-    for post, following in zip(posts, [*posts[1:], None], strict=True):
+    for post, following in zip_longest(posts, posts[1:]):
         if not post.done:
             gap = None if following is None else following.start - post.start
             recorded = gap is not None and gap < bounds.lease - SOONER

@@ -70,12 +70,51 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     },
     "rows-beside": {
         "store/runs.py": [
-            ("if lease.extras and isinstance(values, Ended):", "if False:"),
+            ("if isinstance(values, Ended):", "if False:"),
         ],
     },
     "told-once": {
         "model/streak.py": [
             ("if failed >= alert_after and not before.told & Told.FAILING:", "if failed >= 3:"),
+        ],
+    },
+    "record": {
+        "store/recording.py": [
+            ("if rows:\n            self._dialect.insert_records(cursor, rows)", "rows.clear()"),
+        ],
+    },
+    "one-record": {
+        "store/recording.py": [
+            (
+                "            self._dialect.insert_records(cursor, rows)\n",
+                "            self._dialect.insert_records(cursor, rows)\n"
+                "            again = [row._replace(at=row.at + 1) for row in rows]\n"
+                "            self._dialect.insert_records(cursor, again)\n",
+            ),
+        ],
+    },
+    "same-transaction": {
+        "store/runs.py": [
+            (
+                "            self._recording.write(cursor, to_write.endings, now)\n",
+                "            from twisted.internet import reactor\n\n"
+                "            def write(cursor, now, since):\n"
+                "                self._recording.write(cursor, to_write.endings, now)\n\n"
+                "            reactor.callFromThread(self._lane.run, write, 'record')\n",
+            ),
+        ],
+    },
+    "result": {
+        "model/record.py": [
+            ("return Result.OVERRIDDEN if overridden", "return Result.CANCELLED if overridden"),
+        ],
+    },
+    "open-record": {
+        "store/recording.py": [
+            (
+                "        if gone:\n            self._sql.remove_open.execute(cursor, gone)\n",
+                "        if gone:\n",
+            ),
         ],
     },
     "details-before": {

@@ -145,7 +145,8 @@ class Watch:
         """Once."""
         instances = [one for one in self._instances() if one.status is None and one.address]
         for instance in instances:
-            with contextlib.suppress(OSError, KeyError):  # it has ended meanwhile
+            # It has ended meanwhile: then it has no process, or none that Twisted knows of.
+            with contextlib.suppress(OSError, KeyError, TypeError):
                 instance.usage.samples.append(sample(instance.pid))
         asked = time()
         counts: Counter[str] = Counter()

@@ -39,6 +39,7 @@ PARTS = {
     "etag": r'(?<=")[0-9a-f]{13}(?=")',
     "name": r"\b[0-9A-HJKMNP-TV-Z]{26}\b",
     "run": r"\b[0-9a-f]{32}-\d+\b",
+    "alert": r'(?<="id":")[0-9a-f]{32}',
     "ms": r'(?<=ms":)\d+',
     "cursor": r'(?:(?<=cursor=)|(?<="cursor":"))[\w-]+',
     "wait": r"(?:(?<=, in )|(?<=due in ))\d+ (?:min|s)(?: \d+ s)?",

@@ -74,6 +74,8 @@ class AlertTests(SynchronousTestCase):
         self.assertIn("does not come after the other", " ".join(early))
 
     def test_no_incident(self) -> None:
+        self.well()
+        self.wrong("1 alerts job.failing, for 0 to 0", alert(FAILING, T + 5))
         self.well(*attempts("+--+--+"))
         self.wrong("1 alerts job.failing, for 0 to 0", *attempts("--+--"), alert(FAILING, T + 5))
         self.assertIn("job.recovered", self.found(*attempts("--+"), alert(RECOVERED, T + 3))[0])

@@ -13,6 +13,7 @@ from bench.cases.api import api_get, api_put
 from bench.cases.drains import (
     drain,
     drain_among_million,
+    drain_history,
     drain_periodic,
     drain_scraped,
     growth,
@@ -65,6 +66,10 @@ CASES = {
         drain,
         (at_least("ratio", 2), at_most("database_cpu_ms_per_job", 0.15)),
         by_turns=(at_most("daemon_cpu_ms_per_job", 0.5),),
+    ),
+    "drain-history": Case(
+        drain_history,
+        (at_least("ratio_to_drain", 0.9), at_most("database_cpu_ms_more_per_job", 0.03)),
     ),
     "drain-scraped": Case(
         drain_scraped, (at_least("ratio_to_drain", 0.98), at_most("peak_memory_mb", 90))

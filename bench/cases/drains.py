@@ -32,6 +32,22 @@ def _without_history(bench: Bench) -> Bench:
     return bench.with_section("history", mode="off") if has_history else bench
 
 
+def drain_history(bench: Bench) -> Figures:
+    """The same with and without a record of each run."""
+    count = bench.jobs(BACKLOG)
+    recording = bench.with_section("history", mode="all")
+    without = drained(_without_history(bench), count)
+    figures = drained(recording, count)
+    if (records := bench.database.count("result = 0", "dalga_runs")) != count:
+        raise SystemExit(f"{count} runs have {records} records")
+    more = {
+        name.replace("_per_job", "_more_per_job"): figures[name] - without[name]
+        for name in ("daemon_cpu_ms_per_job", "database_cpu_ms_per_job")
+    }
+    ratio = figures["jobs_per_second"] / without["jobs_per_second"]
+    return {**figures, "ratio_to_drain": ratio, **more}
+
+
 def drain_periodic(bench: Bench) -> Figures:
     """Periodic jobs that are all due: rescheduled, not deleted."""
     return _beside_references(bench, drained(bench, bench.jobs(BACKLOG), schedule=DAY))
