@@ -157,7 +157,20 @@ class PruningTests(SchedulerTestCase):
         pieces = self.store.called("survey")
         self.assertEqual(len(pieces), 1 + 4)
         took = pieces[-1].at - pieces[0].at
-        self.go(REST_FACTOR * took - 25)
+        self.go(max(INTERVAL, REST_FACTOR * took) - 10)
         self.assertEqual(len(self.store.called("survey")), 5)
-        self.go(30)
+        self.go(15)
         self.assertGreater(len(self.store.called("survey")), 5)
+
+    def test_surveys_of_several_instances_rest_longer(self) -> None:
+        self.store.heard_of["web2"] = self.store.time + timedelta(hours=1)
+        self.store.prune_seconds = 1.0
+        self.store.records[FINE] = list(range(3 * PIECE, 0, -1))
+        self.start()
+        self.go(INTERVAL + 20)
+        pieces = self.store.called("survey")
+        took = pieces[-1].at - pieces[0].at
+        self.go(2 * REST_FACTOR * took - 10)
+        self.assertEqual(len(self.store.called("survey")), len(pieces))
+        self.go(15)
+        self.assertGreater(len(self.store.called("survey")), len(pieces))

@@ -40,7 +40,7 @@ INTERVAL = 60.0
 
 #: From one survey to the next, at least, as a multiple of the time that the last one took, and of
 #: the number of instances: each makes surveys of its own.
-REST_FACTOR = 20
+REST_FACTOR = 5
 
 #: How long (seconds) a batch of removals is to take. A claim may have to wait for it on SQLite.
 TARGET = 0.004
@@ -51,8 +51,9 @@ FIRST, FEWEST, MOST = 100, 50, 1_000
 #: How many records a piece of a survey has. It takes some milliseconds.
 PIECE = 5_000
 
-#: The pause behind a batch or a piece: this long (seconds), or this many times as long as it took.
-PAUSE, PAUSE_FACTOR = 0.02, 4
+#: The pause behind a batch, and behind a piece: this long (seconds), or `PAUSE_FACTOR` times what
+#: it took. Each batch has a COMMIT, and the records of runs wait for the disk behind it.
+PAUSE, PIECE_PAUSE, PAUSE_FACTOR = 0.05, 0.02, 4
 
 #: While there is a backlog, removals wait for its end, but no longer than this, in seconds.
 PATIENCE = 600.0
@@ -221,7 +222,7 @@ class Pruning:
     def _counted(self, piece: Surveyed) -> None:
         now = self._reactor.seconds()
         self._survey.counted(piece)
-        pause = max(PAUSE, PAUSE_FACTOR * piece.seconds)
+        pause = max(PIECE_PAUSE, PAUSE_FACTOR * piece.seconds)
         if self._survey.shelf is None:
             self._surplus = self._survey.surplus
             self._survey = Survey(self._keeping.max_rows)
