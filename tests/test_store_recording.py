@@ -475,6 +475,20 @@ class RetriedTests(RecordingTestCase):
         )
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
 
+    async def test_a_run_that_leaves_no_trace(self) -> None:
+        """
+        A PUT has taken the place of a run whose instance is lost. That run has no record, and none
+        is made up in its place when the job is deleted.
+        """
+        store = self.open_store()
+        await self.due_now(store, KEY)
+        await store.put(KEY, EACH_MINUTE)
+        await store.delete(KEY)
+        self.end_leases()
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+
     async def test_stopped_and_triggered(self) -> None:
         """The same run once more has a record once more, and its cause stays."""
         store = self.open_store()
