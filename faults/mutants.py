@@ -80,16 +80,17 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     },
     "record": {
         "store/recording.py": [
-            ("if rows:\n            self._dialect.insert_records(cursor, rows)", "rows.clear()"),
+            ("        if rows:\n            self._insert(cursor, rows)\n", ""),
         ],
     },
     "one-record": {
         "store/recording.py": [
             (
-                "            self._dialect.insert_records(cursor, rows)\n",
-                "            self._dialect.insert_records(cursor, rows)\n"
-                "            again = [row._replace(at=row.at + 1) for row in rows]\n"
-                "            self._dialect.insert_records(cursor, again)\n",
+                "            self._insert(cursor, rows)\n",
+                "            self._insert(cursor, rows)\n"
+                "            later = [row[-1]._replace(at=row[-1].at + 1) for row in rows]\n"
+                "            again = [(*row[:-1], shared) for row, shared in zip(rows, later)]\n"
+                "            self._insert(cursor, again)\n",
             ),
         ],
     },
