@@ -127,7 +127,13 @@ class RequestTests(SynchronousTestCase):
             '{"do":"delete","filter":{"state":["x"]}}',
             '{"do":"delete","filter":{"state":"failed"}}',
             '{"do":"delete","filter":{"due_before":"2014-11-11T22:10:40"}}',
+            '{"do":"delete","filter":{"due_before":"0001-01-01T00:00:00+14:00"}}',
+            '{"do":"delete","filter":{"path":"\\ud800"}}',
             '{"do":"delete","filter":{"path":"p"},"x":1}',
+            '{"do":"delete","filter":{"path":"p"},"expect_at_most":"5"}',
+            '{"do":"delete","filter":{"path":"p"},"expect_at_most":Infinity}',
+            '{"do":"delete","filter":{"path":"p"},"dry_run":"no"}',
+            '{"do":"delete","filter":{"path":"p"},"reason":["r"]}',
             "[" * 100_000,
         ):
             self.assertRaises(ValueError, request_from_text, text)
@@ -173,5 +179,17 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(place_from_text(place_to_text(place)), place)
 
     def test_text_that_nobody_can_have_written(self) -> None:
-        for text in ("x", "1", "[]", "[1]", "[1,2]", "[9,2,3]", '["zz","",false,false]', '["",""]'):
+        for text in (
+            "x",
+            "1",
+            "[]",
+            "[1]",
+            "[1,2]",
+            "[9,2,3]",
+            "[1,Infinity,3]",
+            "[1,-1,3]",
+            *(f"[1,2,{2**63}]",),
+            '["zz","",false,false]',
+            '["",""]',
+        ):
             self.assertRaises(ValueError, place_from_text, text)

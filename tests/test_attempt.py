@@ -118,7 +118,8 @@ class JsonTests(SynchronousTestCase):
         good = attempt_to_json(attempt(1))
         other: Any
         numbers: tuple[Any, ...] = (None, "1", -1, True, 1.5)
-        times: tuple[Any, ...] = (None, "", "yesterday", 5, "2026-03-01T09:00:00")
+        far = "0001-01-01T00:00:00+14:00"  # a year that UTC does not have
+        times: tuple[Any, ...] = (None, "", "yesterday", 5, "2026-03-01T09:00:00", far)
         kinds: tuple[Any, ...] = ("tired", 4, [], {})
         for other in (
             *(None, 1, "x", [], {}),

@@ -128,6 +128,8 @@ class RequestTests(SynchronousTestCase):
             ('"do":"delete","filter":{"state":["done",1]}', "state is '1'", "/filter/state/1"),
             ('"do":"delete","filter":{"state":"x"}', "state is 'x'", "/filter/state"),
             ('"do":"delete","filter":{"path":["a"]}', "an object or array", "/filter/path"),
+            ('"do":"replay","filter":{"path":"\\ud800"}', "half a character", "/filter/path"),
+            ('"do":"delete","filter":{"prefix":"\\udfff"}', "half a character", "/filter/prefix"),
             ('"do":"delete","all":true,"dryrun":true', "did you mean dry-run?", "/dryrun"),
             ('"do":"delete","all":true,"expect_at_most":-1', "0 to 4294967295", "/expect_at_most"),
             ('"do":"delete","all":true,"reason":""', "reason is empty", "/reason"),

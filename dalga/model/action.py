@@ -177,6 +177,7 @@ class _Member(NamedTuple):
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.40} is no text")
+    value.encode()  # raises ValueError: JSON can write half a character
     return value
 
 
@@ -224,6 +225,10 @@ _OF_RUNS: Mapping[str, _Member] = MappingProxyType(
 )
 
 
+#: What each of the members of a request is that are no filters.
+_REST = {"all": bool, "dry_run": bool, "expect_at_most": int, "reason": str}
+
+
 def filter_to_json(filters: AnyFilters) -> dict[str, Any]:
     """The filters that are there: names as in the query of a list, several values as an array."""
     members = _OF_JOBS if isinstance(filters, Filters) else _OF_RUNS
@@ -263,8 +268,15 @@ def request_from_text(text: str) -> ActionRequest:
             members[name].attribute: members[name].read(value)
             for name, value in found["filter"].items()
         }
-        return ActionRequest(do, kind(**given), **rest)
-    except (KeyError, TypeError, AttributeError, RecursionError, InvalidRequest) as problem:
+        request = ActionRequest(do, kind(**given), **rest)
+        for name, value in rest.items():
+            if type(value) is not _REST[name]:
+                raise TypeError(f"{name} is {value!r:.40}")
+        return request
+    except (
+        *(KeyError, TypeError, AttributeError, RecursionError, OverflowError),
+        InvalidRequest,
+    ) as problem:
         raise ValueError(f"it is no action: {shown(str(problem))}") from None
 
 
@@ -293,8 +305,10 @@ def place_from_text(text: str) -> AnyPlace | None:
         first, second, *rest = json.loads(text)
         if isinstance(first, int):
             (job,) = rest
+            if not (0 <= int(second) < 1 << 63 and 0 <= int(job) < 1 << 63):
+                raise ValueError
             return RunPlace(Shelf(first), int(second), int(job))
         path_is_blob, body_is_blob = map(bool, rest)
         return Position(bytes.fromhex(first), bytes.fromhex(second), path_is_blob, body_is_blob)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         raise ValueError(f"{shown(text)} is no place") from None

@@ -167,15 +167,16 @@ def _attempt_from_json(value: object) -> Attempt | None:
         return None
     try:
         at = datetime.fromisoformat(value["at"])
+        began = None if at.tzinfo is None else at.astimezone(UTC)
         numbers = value["n"], value["ms"], value.get("status", 0)
         instance, kind = value["instance"], value.get("error_kind")
         error_kind = None if kind is None else ErrorKind(kind)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    if at.tzinfo is None or not isinstance(instance, str) or not all(map(_is_number, numbers)):
+    if began is None or not isinstance(instance, str) or not all(map(_is_number, numbers)):
         return None
     n, ms, status = numbers
-    return Attempt(n, at.astimezone(UTC), instance, ms, status or None, error_kind)
+    return Attempt(n, began, instance, ms, status or None, error_kind)
 
 
 def _is_number(value: object) -> bool:

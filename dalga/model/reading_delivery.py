@@ -89,7 +89,7 @@ def payload(name: str, value: Value) -> Payload:
             f'{name}="null" with content-type=application/json'
         )
     if _is_string(value):
-        _check_characters(name, value)
+        check_characters(name, value)
         return Payload(value.encode(), PayloadKind.TEXT)
     return Payload(_json_of(name, value, 0).encode(), PayloadKind.JSON)
 
@@ -122,7 +122,7 @@ def _json_of(name: str, value: Value, depth: int) -> str:
             )
         return value.written
     if isinstance(value, str):
-        _check_characters(name, value)
+        check_characters(name, value)
         return _string(value)
     if not isinstance(value, list):
         return as_text(value)
@@ -150,7 +150,7 @@ def _members_of(name: str, value: Members, depth: int) -> list[str]:
                 f"{name} has an object with {shown(member)} twice: give it once",
                 f"/{pointer_step(member)}",
             )
-        _check_characters(name, member)
+        check_characters(name, member)
         try:
             parts[member] = f"{_string(member)}:{_json_of(name, inner, depth + 1)}"
         except InvalidRequest as mistake:
@@ -161,7 +161,7 @@ def _members_of(name: str, value: Members, depth: int) -> list[str]:
 _string: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def _check_characters(name: str, text: str) -> None:
+def check_characters(name: str, text: str) -> None:
     """:raises InvalidRequest: for half a character, which JSON can write and UTF-8 can't."""
     try:
         text.encode()
@@ -189,7 +189,7 @@ def string_of(name: str, value: Value) -> str:
         raise InvalidRequest(
             f"{name} is {as_text(value)} in the JSON body: it takes a string{leave_out}"
         )
-    _check_characters(name, value)
+    check_characters(name, value)
     return value
 
 
@@ -494,7 +494,7 @@ def _checked(
     mistakes: list[InvalidRequest] = []
     for place, each in enumerate(found):
         try:
-            _check_characters(name, each)
+            check_characters(name, each)
             check(name, each)
             if each in seen:
                 raise InvalidRequest(f"{name} has {shown(each)} twice: give it once")

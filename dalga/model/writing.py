@@ -165,7 +165,10 @@ def _load_instant(value: str) -> datetime:
     instant = datetime.fromisoformat(value)
     if instant.tzinfo is None:
         raise ValueError(f"{value!r} has no zone")
-    return instant.astimezone(UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value!r} is no year of UTC") from None
 
 
 def _load_statuses(value: str) -> Statuses:

@@ -36,10 +36,18 @@ from dalga.model.record import (
     record_of,
 )
 from dalga.model.run import Cause, End, GiveBack
+from dalga.model.runid import RunId
 from dalga.model.schedule import Once
 from dalga.store.dialect import Cursor, Dialect, RecordValues, SharedValues, instant_text
 from dalga.store.extras import OPEN
-from dalga.store.rows import MAX_ERROR, options_of, shown_key, version_at
+from dalga.store.rows import (
+    MAX_ERROR,
+    Unreadable,
+    options_of,
+    run_token,
+    shown_key,
+    version_at,
+)
 from dalga.store.selected import LeaseRow, OpenRow, RunRow
 from dalga.store.statements import Statements
 from dalga.store.transactions import Conflict
@@ -133,8 +141,11 @@ class Recording:
             row = found.get(lease.id)
             if row is None:
                 continue
-            is_same = bytes(row.run).hex() == end.run.id.partition("-")[0]
-            if not is_same:
+            try:
+                run = run_token(row.run).hex()
+            except Unreadable:
+                continue  # somebody's SQL; the run's record is made without it
+            if run != end.run.id.partition("-")[0]:
                 # A user had scheduled the job anew, and the instance of that run was lost.
                 closed.setdefault(Result.OVERRIDDEN, []).append(lease.id)
             elif isinstance(end.verdict, GiveBack):
@@ -201,7 +212,7 @@ class Recording:
             claimed, scheduled = read(row.started), read(row.scheduled)
             values = _values(
                 Record(
-                    run_id=f"{bytes(row.run).hex()}-{row.id}",
+                    run_id=str(RunId(run_token(row.run), row.id)),
                     path=key.path,
                     body=key.body,
                     endpoint=options_of(row.options).endpoint,
@@ -232,12 +243,19 @@ def _earlier(row: OpenRow, dialect: Dialect) -> Earlier | None:
         return Earlier(
             claimed=read(row.claimed),
             started=None if row.started is None else read(row.started),
-            lateness_ms=int(row.lateness),
+            lateness_ms=_whole(row.lateness),
             trigger=Cause(row.cause),
             attempts=attempts_from_json(more["attempts"]),
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def _whole(value: object) -> int:
+    """:raises TypeError: if it is no whole number."""
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return value
 
 
 def _is_plain(end: End) -> bool:

@@ -16,7 +16,7 @@ from dalga.errors import InvalidRequest, shown
 from dalga.model.key import MAX_KEY_LENGTH, check_length
 from dalga.model.listing import Filters, Query, Sort
 from dalga.model.reading import Reader, Value, instant, of_text, one_of, whole
-from dalga.model.reading_delivery import check_tag
+from dalga.model.reading_delivery import check_characters, check_tag
 from dalga.model.schedule import exact_timestamp
 from dalga.model.state import State
 from dalga.web.bodies import form_pairs
@@ -43,6 +43,7 @@ def limit(name: str, value: str) -> int:
 @of_text
 def of_key(name: str, value: str) -> str:
     """:return: a text that may be a job's path, or its body."""
+    check_characters(name, value)
     check_length(name, value)
     return value
 
@@ -50,6 +51,7 @@ def of_key(name: str, value: str) -> str:
 @of_text
 def part(name: str, value: str) -> str:
     """:return: a text that may be a part of a job's key."""
+    check_characters(name, value)
     if not 0 < len(value) <= MAX_KEY_LENGTH:
         raise InvalidRequest(f"{name} has {len(value)} characters: it takes 1 to {MAX_KEY_LENGTH}")
     return value
