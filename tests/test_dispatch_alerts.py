@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -23,6 +24,7 @@ from dalga.dispatch.alerts import (
     Alerting,
     Target,
 )
+from dalga.dispatch.outages import LONG_AWAY_PAUSE
 from dalga.dispatch.pulse import LASTS, Pulse, Tally
 from dalga.dispatch.scheduler import Pace, Scheduler
 from dalga.metrics import Metrics
@@ -36,6 +38,13 @@ from tests.fakes import FakeEndpoint, FakeStore, noting
 from tests.stores import NOW
 
 HOUR = timedelta(hours=1)
+
+
+class EveryCall(set[str]):
+    """The names of all calls of a store."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 class FakeWebhook:
@@ -325,6 +334,18 @@ class SignsOfLifeTests(AlertsTestCase):
         self.store.hold("due_within")
         self.go(3 * BEAT)
         self.assertEqual(len(self.monitor.posts), 1)
+
+    def test_none_is_an_answer_of_the_database(self) -> None:
+        """P2: another query than a claim is to find that the database is back."""
+        self.start(Alerting(monitor=self.monitor))
+        self.store.away = EveryCall()
+        self.scheduler.expect(self.store.time)
+        self.go(2 * LONG_AWAY_PAUSE)
+        before = len(self.store.called("claim"))
+        self.go(5 * BEAT)
+        claims = [call.at for call in self.store.called("claim")][before - 1 :]
+        for earlier, later in pairwise(claims):
+            self.assertGreaterEqual(later - earlier, LONG_AWAY_PAUSE)
 
     def test_what_else_fails(self) -> None:
         """Runs go on all the same, and so do the signs of life."""

@@ -124,5 +124,7 @@ class Outages:
                 self._claims_from = now + OTHERS_FIRST
             if not self._away:
                 log.info("the database is back")
-        if CLAIM in self._away:  # a claim need not wait for the end of a long pause any more
+        # After any other query a claim need not wait for the end of a long pause. A sign of life is
+        # none: it asks a monitor, and not the database.
+        if CLAIM in self._away and what != SIGN_OF_LIFE:
             self._away[CLAIM] = min(self._away[CLAIM], now + OTHERS_FIRST)
