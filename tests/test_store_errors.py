@@ -258,7 +258,7 @@ class ErringTests(EngineTestCase):
             self.proxy.stop_saying()
             await store.get(KEY)
         end = ended(run, Delete())
-        self.assertEqual(await store.record([end]), Recorded(written=[end]))
+        self.assertEqual((await store.record([end])).written, [end])
         self.assertEqual((await store.counts()).total, 0)
 
     async def test_rolled_back_at_the_commit(self) -> None:
@@ -334,8 +334,8 @@ class ErringTests(EngineTestCase):
         store, run = await self.open_with_a_run()
         await store.trigger(KEY)
         end = ended(run, Delete())
-        self.assertEqual(await store.record([end]), Recorded(overridden=[end]))
+        self.assertEqual((await store.record([end])).overridden, [end])
         late = await self.claim_one(store, KEY, OVER)
         await self.claim_one(store, KEY)
         end = ended(late, Retry(late.claimed, "500"))
-        self.assertEqual(await store.record([end]), Recorded(lost=[end]))
+        self.assertEqual((await store.record([end])).lost, [end])
