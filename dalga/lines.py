@@ -158,8 +158,10 @@ def _json(value: object) -> str:
         return encode_basestring_ascii(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int) or (isinstance(value, float) and isfinite(value)):
+    if isinstance(value, int):
         return repr(value)
+    if isinstance(value, float) and isfinite(value):
+        return repr(round(value, 6))  # seconds, to the microsecond
     return encode_basestring_ascii(_text(value))
 
 

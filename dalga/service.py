@@ -424,7 +424,7 @@ class DalgaService(Daemon):
 
     def _log_start(self, instance: str, place: Place | None) -> None:
         if place is None:
-            log_start(self._fixed, self._settings, instance)
+            log_start(self._fixed, self._settings, instance, instance)
         else:
             log.info("this worker is instance {instance}", instance=instance)
 
@@ -512,11 +512,12 @@ def _clients(count: int) -> str:
     return "1 client" if count == 1 else f"{count} clients"
 
 
-def log_start(fixed: Fixed, settings: Settings, who: str) -> None:
+def log_start(fixed: Fixed, settings: Settings, who: str, instance: str | None = None) -> None:
     """
     Write the log's first lines: what this daemon is, and what it goes by.
 
     :param who: the name of its only instance, or how many workers it has.
+    :param instance: the name of its only instance; None if it has workers.
     """
     log.info(
         "dalga {version} ({who}) listens on {urls}, "
@@ -528,6 +529,7 @@ def log_start(fixed: Fixed, settings: Settings, who: str) -> None:
         ),
         where=fixed.store.where(),
         endpoints=_in_words(settings.endpoints),
+        instance=instance,
     )
     log.info("time zone data: {zones}", zones=fixed.zones)
     for note in settings.notes:

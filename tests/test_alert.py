@@ -87,8 +87,8 @@ class ContentTests(SynchronousTestCase):
             ),
             (
                 Alert(Event.JOB_SILENT, NOW, job=JOB, since=began),
-                "The job reports/daily had no success since 2014-11-11T21:10:40Z, which is longer "
-                "than its expect-within.",
+                "The job reports/daily has had no success since 2014-11-11T21:10:40Z: its "
+                "expect-within is over.",
             ),
             (
                 Alert(Event.JOB_PROBLEM, NOW, job=JOB, error="interval is 'x'"),

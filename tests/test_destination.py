@@ -306,7 +306,8 @@ reactor.callWhenRunning(say)
         messages = [members["message"] for members in found]
         self.assertIn("1: g\xfcnl\xfck \udc80", messages)
         self.assertEqual(messages.count("stopped"), 1)
-        self.assertTrue(any("listens on" in message for message in messages), messages)
+        [began] = [members for members in found if "listens on" in members["message"]]
+        self.assertIn(f"({began['instance']})", began["message"])
         [warned] = [members for members in found if members["level"] == "warn"]
         expected = {"logger": "dalga.test", "message": "two\nlines", "path": "a", "run_id": "1-2"}
         self.assertEqual({name: warned[name] for name in expected}, expected)

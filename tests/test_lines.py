@@ -73,7 +73,7 @@ class JsonTests(SynchronousTestCase):
         put = RUN._replace(delivery=Delivery(method=Method.PUT))
         failed = Outcome(None, 10.0, "no answer within 10 s", kind=ErrorKind.TIMEOUT)
         log_start(put)
-        log_end(End(RUN, Outcome(200, 0.03125), Reschedule(NOW, NOW), Meaning.SUCCEED))
+        log_end(End(RUN, Outcome(200, 0.0312500001), Reschedule(NOW, NOW), Meaning.SUCCEED))
         log_end(End(put, Outcome(500, 0.5), again, Meaning.RETRY))
         log_end(End(RUN, failed, again, Meaning.RETRY))
         run = {

@@ -145,6 +145,8 @@ class RequestTests(SynchronousTestCase):
             InvalidRequest, action_request, b"all=true", "application/json", b"{}"
         )
         self.assertIn("an action takes no query", str(error))
+        error = self.assertRaises(InvalidRequest, read, "[]")
+        self.assertIn('not an object: it takes one such as {"do":"replay"', str(error))
 
     def test_how_many_are_listed(self) -> None:
         for query, limit in ((b"", 20), (b"limit=1", 1), (b"limit=100", 100)):

@@ -369,7 +369,7 @@ class Alerts:
             return
         self._metrics.alert("heartbeat", "sent" if arrival.arrived else "failed")
         if not arrival.arrived and self._beat_arrived and not self._closing:
-            log.warn("the monitor did not take a sign of life: {words}", words=arrival.words)
+            log.warn("the POST to heartbeatUrl did not arrive: {words}", words=arrival.words)
         self._beat_arrived = arrival.arrived
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from dalga.model.address import DEFAULT_TARGET, NO_TARGET
 from dalga.model.attempt import ErrorKind
 from dalga.model.key import RawKey
-from dalga.model.schedule import exact_timestamp
+from dalga.model.schedule import exact_timestamp, timestamp
 
 #: Jobs that a summary names, at most.
 NAMED = 10
@@ -112,7 +112,7 @@ def message(alert: Alert) -> str:
     """A sentence for people, or two."""
     job = f"The job {alert.job.path}/{alert.job.body}" if alert.job else "A job"
     error = f" {alert.error}." if alert.error else ""
-    since = f" since {exact_timestamp(alert.since)}" if alert.since else ""
+    since = f" since {timestamp(alert.since)}" if alert.since else ""
     match alert.event:
         case Event.JOB_FAILING:
             return f"{job} fails: {_attempts(alert.streak)}.{error}"
@@ -123,7 +123,7 @@ def message(alert: Alert) -> str:
         case Event.JOB_REMOVED:
             return f"{job} was removed by an answer of its endpoint.{error}"
         case Event.JOB_SILENT:
-            return f"{job} had no success{since}, which is longer than its expect-within."
+            return f"{job} has had no success{since}: its expect-within is over."
         case Event.JOB_PROBLEM:
             return f"{job} can't be run, and was set aside: {alert.error}"
         case Event.ENDPOINT_DOWN:

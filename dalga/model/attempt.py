@@ -72,7 +72,7 @@ _HINTS = {
     ErrorKind.TOO_LARGE: "The head of the answer is longer than Dalga reads: look for headers that "
     "grow with each answer, such as cookies.",
     ErrorKind.STATUS: "The endpoint answered, and its answer says that the run failed: look at "
-    "response_body, and at the application's log of this run id.",
+    "response_body in GET /runs/<run_id>, and at the application's log of this run id.",
     ErrorKind.INTERNAL: "Dalga could not make the request, or made a mistake: look at Dalga's log "
     "of that time.",
 }

@@ -1,5 +1,5 @@
 """
-POST JSON to an URL of the configuration: an alert to its target, or a sign of life to a monitor.
+POST JSON to a URL of the configuration: an alert to its target, or a sign of life to a monitor.
 
 It goes over the same wire as the POSTs of jobs. So nothing makes it call another scheme, host or
 port (P11): no redirect is followed. The URL's path and query may be a secret, and are in no line of

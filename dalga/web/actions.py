@@ -79,7 +79,7 @@ def action_request(query: bytes, content_type: str | None, body: bytes) -> Actio
     if media_type(content_type) != JSON:
         given = content_type or "missing"
         raise UnsupportedMediaType(f"the body's Content-Type is {given}: it takes {JSON}")
-    values = read_values(json_members(body), _MEMBERS, "an action takes")
+    values = read_values(json_members(body, _EXAMPLE), _MEMBERS, "an action takes")
     if "do" not in values:
         raise InvalidRequest(
             f"do is missing: give {', '.join(Do)}, with a filter, such as {_EXAMPLE}", ""

@@ -210,7 +210,7 @@ def media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def json_members(body: bytes) -> Members:
+def json_members(body: bytes, example: str = '{"interval":60}') -> Members:
     """
     The members of the JSON object that a body is.
 
@@ -236,7 +236,7 @@ def json_members(body: bytes) -> Members:
     except RecursionError:
         raise _too_deep() from None
     if not isinstance(members, Members):
-        raise InvalidRequest('the JSON body is not an object: it takes one such as {"interval":60}')
+        raise InvalidRequest(f"the JSON body is not an object: it takes one such as {example}")
     return members
 
 
