@@ -135,6 +135,11 @@ class ContentTests(SynchronousTestCase):
         )
         self.assertEqual(more.counts, {"job.failing": 12, "job.removed": 2})
         self.assertEqual(more.jobs, alert.jobs)
+        odd = {"counts": {"job.failing": "x"}, "jobs": [1, {"path": "p"}, {"path": 1, "body": 2}]}
+        for before in (odd, {"counts": 1, "jobs": 1}):  # somebody's SQL (P6)
+            found = summary(NOW, None, [("job.failing", jobs[0])], before)
+            self.assertEqual(found.counts, {"job.failing": 1})
+            self.assertIn(jobs[0], found.jobs)
         few = summary(NOW, None, [("scheduler.lagging", None)])
         self.assertEqual(message(few), "1 more alerts: 1 scheduler.lagging.")
 

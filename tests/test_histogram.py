@@ -131,6 +131,18 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(histogram_of("1:2 3:4 5:1 9:5 +:6", BOUNDS).counts, [2, 0, 5, 11])
 
     def test_no_texts(self) -> None:
-        for text in ("1", "1:", ":1", "1:-2", "x:1", "1:2,2:3", "1.5:2", "1:2:3", "+", "٣:1"):
+        for text in (
+            "1",
+            "1:",
+            ":1",
+            "1:-2",
+            "x:1",
+            "1:2,2:3",
+            "1.5:2",
+            "1:2:3",
+            "+",
+            "٣:1",
+            f"5:{10**18}",
+        ):
             with self.assertRaises(ValueError, msg=text):
                 histogram_of(text, BOUNDS)

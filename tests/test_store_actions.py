@@ -30,6 +30,8 @@ from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine
 ENDPOINTS = ("default",)
 ALL = Filters()
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
+#: What a column of a server takes nobody's SQL for.
+SQLITE_TAKES = (("made", "x"), ("due", "1970-13-41 00:00:00.000000"), ("ended", "x"))
 
 
 class ActionTestCase(EngineTestCase):
@@ -460,11 +462,13 @@ class RowTests(ActionTestCase):
         """P6: it is told, and the next one goes on."""
         for column, value in (
             *(("request", "x"), ("place", "[1]"), ("place", "[1,2,3]"), ("state", "x")),
+            *(SQLITE_TAKES if self.engine == "sqlite" else ()),
         ):
             action = await self.begin(Do.DISABLE)
             self.sql(f"UPDATE dalga_actions SET {column} = %s WHERE due IS NOT NULL", (value,))
             shown = await self.store.action(action.id)
             self.assertEqual(shown.id, action.id)
+            self.assertEqual((await self.store.actions(1))[0].id, action.id)
             batch = await self.batch()
             assert batch.action is not None
             self.assertEqual(batch.action.state, ActionState.FAILED)

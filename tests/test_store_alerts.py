@@ -4,6 +4,7 @@ The table of alerts, and what is written into it by records, claims and looks: o
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -293,6 +294,14 @@ class SilenceTests(AlertsTestCase):
         await store.outbox.silences()
         self.assertEqual((await self.events(store))[2:], ["job.silent"])
 
+    async def test_times_that_nobody_can_have_written(self) -> None:
+        """P6: a job is told of, whatever its row says of when."""
+        store = self.open_with()
+        await store.put(KEY, _asking(expect_within=HOUR))
+        self.sql("UPDATE dalga_expected SET silent = '0001-01-01 00:00:00.000000'")
+        await store.outbox.silences()
+        self.assertEqual(await self.events(store), ["job.silent"])
+
     async def test_many_at_once(self) -> None:
         """A few in each transaction."""
         store = self.open_with()
@@ -407,6 +416,26 @@ class OutboxTests(AlertsTestCase):
         await other.outbox.settle([Settled(each, None, None) for each in again])
         states = [each.state for each in await self.newest(store)]
         self.assertEqual(states.count(AlertState.SENT), 2)
+
+    async def test_what_nobody_can_have_written(self) -> None:
+        """P6: of any row, the others are sent, and all of them are listed."""
+        store = self.open_with()
+        deep = '{"a":' * 5000
+        for change in (
+            "made = '9999-12-31 23:59:59'",
+            f"content = '{deep}'",
+            """content = '{"id":NaN}'""",
+            *(["made = ''", "sent = 'x'"] if self.engine == "sqlite" else ()),
+        ):
+            await self.add(store, 1)
+            self.sql(f"UPDATE dalga_alerts SET {change}")
+            await self.add(store, 1)
+            parcels = await store.outbox.claim(9)
+            self.assertEqual(len(parcels), 2, change)
+            self.assertLessEqual(max(parcel.lasts for parcel in parcels), LASTS)
+            for kept in await self.newest(store):
+                json.dumps(kept.members, allow_nan=False)
+            self.sql("DELETE FROM dalga_alerts")
 
     async def newest(self, store: JobsTable) -> list[KeptAlert]:
         return await store.outbox.newest(100)

@@ -302,6 +302,22 @@ class FoldingTests(StatsTestCase):
         self.assertEqual(sum(found), 60)
         self.assertEqual(self.rows(), [(1, 3600, "a", "", 60)])
 
+    async def test_rows_of_others(self) -> None:
+        """P6: a time that is none, and numbers that are absurd, keep no sum from being folded."""
+        store = self.open_store()
+        hour = floor(await self.now(store) - MINUTES_KEPT - DAY, HOUR)
+        for number, path in enumerate("abc"):
+            self.write_old(hour + number * MINUTE, path, 1)
+        ignore, zero = ("OR IGNORE", "") if self.engine == "sqlite" else ("IGNORE", "0000-00-00")
+        self.sql(f"UPDATE {ignore} dalga_stats SET at = '{zero}' WHERE path = %s", (self.key("a"),))
+        self.sql(
+            "UPDATE dalga_stats SET runs = 9223372036854775807 WHERE path = %s", (self.key("b"),)
+        )
+        for scope in Scope:
+            await store.oldest_sums(scope)
+        self.assertEqual(await self.fold_all(store), 3)
+        self.assertEqual(self.rows(), [(1, 3600, "b", "", 0), (1, 3600, "c", "", 1)])
+
     async def test_an_instance_that_was_asleep(self) -> None:
         """It does not write again what was folded meanwhile."""
         store = self.open_store()

@@ -377,7 +377,7 @@ def _members(text: str) -> dict[str, Any]:
     """The JSON of an alert; nothing of what is none (P6)."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -190,10 +190,12 @@ def summary(
     """
     counts: dict[str, int] = {}
     if isinstance(known := before.get("counts"), dict):
-        counts.update(known)
+        counts.update({event: n for event, n in known.items() if isinstance(n, int)})
     jobs: dict[RawKey, None] = {}
-    for job in before.get("jobs") or ():
-        jobs[RawKey(str(job["path"]), str(job["body"]))] = None
+    named = before.get("jobs")
+    for job in named if isinstance(named, list) else ():
+        if isinstance(job, dict) and {"path", "body"} <= job.keys():
+            jobs[RawKey(str(job["path"]), str(job["body"]))] = None
     for event, key in alerts:
         counts[event] = counts.get(event, 0) + 1
         if key is not None and len(jobs) < NAMED:

@@ -40,7 +40,9 @@ DURATION_BOUNDS = (
 FACTOR = 3
 
 #: A bucket as text: its upper bound in milliseconds, and its count.
-_BUCKET = re.compile(r"([0-9]{1,12}):([0-9]{1,18})")
+#: A count has no more digits than this.
+DIGITS = 18
+_BUCKET = re.compile(rf"([0-9]{{1,12}}):([0-9]{{1,{DIGITS}}})")
 
 
 class Histogram:
@@ -97,7 +99,7 @@ class Histogram:
         for bucket in text.split():
             bound, _, count = bucket.partition(":")
             place = places.get(bound)
-            if place is None or not count.isdecimal():
+            if place is None or len(count) > DIGITS or not count.isdecimal():
                 place, count = _place(bucket, self.bounds)
             counts[place] += int(count)
 

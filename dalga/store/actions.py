@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -45,6 +46,7 @@ from dalga.model.listing import Filters, Place, Query
 from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.runlist import RunFilters, RunPage, RunPlace, RunQuery
 from dalga.store import Batch
+from dalga.store.alerts import whole
 from dalga.store.changes import Changes, check_until
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Cursor, Dialect
@@ -246,22 +248,27 @@ class Actions:
             None if each is None else octets(each).decode("utf-8", "replace")
             for each in (row.instance, row.error)
         )
-        request, state = None, ActionState.FAILED
+        read_instant = self._dialect.read_instant
+        request, state, made, ended = None, ActionState.FAILED, _LONG_AGO, None
         try:
+            ended = None if row.ended is None else read_instant(row.ended)
+            made = read_instant(row.made)
             state = ActionState(octets(row.state).decode())
             request = request_from_text(octets(row.request).decode())
+            if row.due is not None:
+                read_instant(row.due)
         except ValueError as problem:
             error = str(problem)
-            state = ActionState.FAILED
+            request, state = None, ActionState.FAILED
         return Action(
             id=octets(row.id).decode("utf-8", "replace"),
             request=request,
             state=state,
-            made=self._dialect.read_instant(row.made),
-            ended=None if row.ended is None else self._dialect.read_instant(row.ended),
-            matched=int(row.matched),
-            done=int(row.done),
-            failed=int(row.failed),
+            made=made,
+            ended=ended,
+            matched=whole(row.matched),
+            done=whole(row.done),
+            failed=whole(row.failed),
             error=error,
             instance=instance,
         )
@@ -287,7 +294,9 @@ class Actions:
         at = self._dialect.instant(now)
         for row in self._next(cursor, at, self._behind) or self._next(cursor, at, _LONG_AGO):
             # If this batch breaks, the next one is of another action (P6).
-            before, self._behind = self._behind, self._dialect.read_instant(row.due)
+            before = self._behind
+            with suppress(ValueError):  # a time that is none: this batch ends the action
+                self._behind = self._dialect.read_instant(row.due)
             action = self._action(row)
             is_acting = action.state is ActionState.ACTING
             if is_acting and not in_any_case and self._is_behind(cursor, at, limit):

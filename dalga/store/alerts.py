@@ -314,12 +314,13 @@ class AlertTable:
             at = self._dialect.instant(now)
             groups: defaultdict[tuple[str, str], list[_Due]] = defaultdict(list)
             for row in self._sql.due.fetch(cursor, names, now=at, limit=LOOKED_AT):
+                made = self._instant(row.made)
                 due = _Due(
-                    bytes(row.id),
+                    _octets(row.id),
                     _text(row.event),
                     RawKey(*shown_key(row.path, row.body)) if row.path is not None else None,
                     _text(row.target),
-                    self._dialect.read_instant(row.made),
+                    now if made is None else min(made, now),
                     whole(row.attempts),
                     _text(row.content),
                 )
@@ -398,7 +399,7 @@ class AlertTable:
             **about,
         )
         before = _members(open_ones[0].content) if open_ones else {}
-        id = bytes(open_ones[0].id) if open_ones else self._rows.new_id(now)
+        id = _octets(open_ones[0].id) if open_ones else self._rows.new_id(now)
         alert = summary(now, endpoint or None, [(row.event, row.job) for row in rows], before)
         text = content(alert, id.hex(), self._rows.instance)
         if open_ones:
@@ -536,7 +537,7 @@ class AlertTable:
             return None
         sql.tell.execute(cursor, id=row.id, told=int(Told.SILENT))
         alert = Alert(Event.JOB_SILENT, now, shown_key(row.path, row.body), options.endpoint)
-        with suppress(ValueError):  # a time that is none
+        with suppress(ValueError, OverflowError):  # a time that is none, or none that was meant
             since = self._dialect.read_instant(row.silent) - within
             next_run = None if row.due is None else self._dialect.read_instant(row.due)
             alert = alert._replace(since=since, next_run=next_run)
@@ -565,9 +566,16 @@ class AlertTable:
             _octets(row.target).decode("utf-8", "replace"),
             state,
             whole(row.attempts),
-            None if row.sent is None else self._dialect.read_instant(row.sent),
+            self._instant(row.sent),
             error,
         )
+
+    def _instant(self, value: object) -> datetime | None:
+        """A time; None for anything that is none (P6)."""
+        try:
+            return self._dialect.read_instant(value)
+        except ValueError:
+            return None
 
     def forget(self, limit: int) -> Deferred[int]:
         """See `Outbox.forget`."""
@@ -586,7 +594,8 @@ def _members(value: object) -> dict[str, Any]:
     """The JSON of an alert; nothing of what is none (P6)."""
     try:
         found = json.loads(_text(value))
-    except ValueError:
+        json.dumps(found, allow_nan=False)  # which is no JSON
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -70,15 +70,26 @@ class Instances:
         def work(cursor: Cursor, now: datetime, since: float) -> list[Instance]:
             alive = self._dialect.instant(now - ALIVE)
             rows = self._sql.instances.fetch(cursor, alive=alive, limit=limit)
-            return [self._instance(row, now) for row in rows]
+            found = [self._instance(row, now) for row in rows]
+            return [each for each in found if each is not None]
 
         return self._api_lane.run(work, "instances")
 
-    def _instance(self, row: InstanceRow, now: datetime) -> Instance:
-        read_instant = self._dialect.read_instant
+    def _instance(self, row: InstanceRow, now: datetime) -> Instance | None:
+        """The instance in a row; None if nobody knows when it was seen (P6)."""
+        seen, since = map(self._instant, (row.seen, row.since))
+        if seen is None:
+            return None
         return Instance(
             octets(row.id).decode("utf-8", "replace"),
-            None if row.since is None else read_instant(row.since),
-            max(0.0, (now - read_instant(row.seen)).total_seconds()),
+            since,
+            max(0.0, (now - seen).total_seconds()),
             about_from_text(octets(row.about).decode("utf-8", "replace")),
         )
+
+    def _instant(self, value: object) -> datetime | None:
+        """A time; None for anything that is none."""
+        try:
+            return self._dialect.read_instant(value)
+        except ValueError:
+            return None

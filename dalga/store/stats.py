@@ -15,7 +15,7 @@ for the first one's locks, finds that the rows are gone, and runs again (`Confli
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,7 +46,11 @@ WRITTEN_WITHIN = timedelta(days=1)
 #: What one statement takes of rows, in octets. The driver quotes them, which may make them longer.
 WRITTEN = 2**19
 
+#: A row of more runs, or attempts, than this was not written by an instance.
+MOST = 10**12
+
 _SECOND = timedelta(seconds=1)
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 K = TypeVar("K")
 
@@ -227,7 +231,10 @@ class Stats:
 
     def _parameter(self, at: Any) -> object:
         """A value of the column, as a parameter."""
-        return self._dialect.instant(self._dialect.read_instant(at))
+        try:
+            return self._dialect.instant(self._dialect.read_instant(at))
+        except ValueError:
+            return _text(at)
 
     def oldest(self, scope: Scope) -> Deferred[OldestSums]:
         """See `Store.oldest_sums`."""
@@ -235,9 +242,18 @@ class Stats:
         def work(cursor: Cursor, now: datetime, since: float) -> OldestSums:
             steps = {"minute": _seconds(MINUTE), "hour": _seconds(HOUR)}
             (row,) = self._sql.oldest.fetch(cursor, scope=int(scope), **steps)
-            return OldestSums(*(at and self._dialect.read_instant(at) for at in row))
+            return OldestSums(*map(self._instant, row))
 
         return self._lane.run(work, "stats")
+
+    def _instant(self, value: object) -> datetime | None:
+        """A time, or the earliest of all for what is none; None for NULL."""
+        if value is None:
+            return None
+        try:
+            return self._dialect.read_instant(value)
+        except ValueError:
+            return _EARLIEST
 
     def sums(self, asked: SumsAsked) -> Deferred[SumsFound]:
         """See `Store.sums`."""
@@ -425,28 +441,34 @@ def _sums(
     rows: Iterable[StatsRow], read_instant: Callable[[object], datetime]
 ) -> list[tuple[SumKey, Sum]]:
     """
-    The sums in rows. A row whose result nobody knows is of a later version, and left out.
+    The sums in rows. A row whose result nobody knows is of a later version, and left out; so is one
+    whose time is none.
     """
     found = []
     for row in rows:
         result = result_of_code(row.result)
-        if result is not None:
+        if result is None:
+            continue
+        try:
             step, at = int(row.step) * _SECOND, read_instant(row.at)
-            named = _text(row.endpoint), _text(row.path)
-            counted = Sum()
-            _add(counted, row)
-            found.append((SumKey(Scope(row.scope), step, at, *named, result), counted))
+        except ValueError:
+            continue  # somebody's SQL (P6)
+        named = _text(row.endpoint), _text(row.path)
+        counted = Sum()
+        _add(counted, row)
+        found.append((SumKey(Scope(row.scope), step, at, *named, result), counted))
     return found
 
 
 def _add(counted: Sum, row: StatsRow | CountedRow) -> None:
-    """Count the runs of a row, too. What of a histogram can't be read is left out (P6)."""
-    counted.runs += row.runs
-    counted.attempts += row.attempts
+    """Count the runs of a row, too. What can't be read, or can't be, is left out (P6)."""
     try:
+        if 0 <= row.runs <= MOST and 0 <= row.attempts <= MOST:
+            counted.runs += row.runs
+            counted.attempts += row.attempts
         counted.lateness.add_text(_text(row.lateness))
         counted.duration.add_text(_text(row.duration))
-    except ValueError:
+    except (ValueError, TypeError):
         pass
 
 
