@@ -183,10 +183,11 @@ class AlertTests(DaemonTestCase):
         self.sql("UPDATE dalga_alerts SET sent = NULL WHERE sent IS NOT NULL")
         self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000' WHERE due IS NOT NULL")
         await self.receiver.until(lambda: "alerts.summary" in self.receiver.events())
-        self.assertEqual(len(self.receiver.sent), 21)
+        of_jobs_alone = self.receiver.events("endpoint.down", "alerts.summary")
+        self.assertIn(len(of_jobs_alone), (19, 20))  # endpoint.down may be one of the 20
         counts = self.receiver.sent[-1].content["counts"]
-        counts.pop("endpoint.down", None)
-        self.assertEqual(sum(counts.values()), 40)
+        self.assertNotIn("endpoint.down", counts)
+        self.assertEqual(len(of_jobs_alone) + sum(counts.values()), 60)
 
     async def test_no_target(self) -> None:
         """Nothing is kept."""

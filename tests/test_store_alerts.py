@@ -478,6 +478,14 @@ class OutboxTests(AlertsTestCase):
         self.assertEqual(len(taken), AT_ONCE + 2)
         await self.add(store, 5)
         self.assertEqual(await store.outbox.claim(10), [])
+        # What says why so many jobs fail is sent at once.
+        for begins, event in ((True, Event.ENDPOINT_DOWN), (False, Event.ENDPOINT_UP)):
+            alert = Alert(event, store.clock.now(), endpoint="default")
+            tell = store.outbox.begin if begins else store.outbox.end
+            self.assertTrue(await tell("endpoint.down default", alert))
+            [parcel] = await store.outbox.claim(10)
+            self.assertIn(f'"{event}"', parcel.content)
+            taken.append(parcel)
         await store.outbox.settle([Settled(each, None, None) for each in taken])
         states = [each.state for each in await self.newest(store)]
         self.assertEqual(states.count(AlertState.SUMMARIZED), 45 + 5 - AT_ONCE)

@@ -55,6 +55,10 @@ LEASE = timedelta(seconds=60)
 AT_ONCE = 20
 MINUTE = timedelta(minutes=1)
 
+#: These are in no summary. An endpoint that is down makes its jobs fail, and their alerts would
+#: hide the one that says why. There are few of these: an endpoint is down for a minute at least.
+_BY_THEMSELVES = frozenset({Event.SUMMARY, Event.ENDPOINT_DOWN, Event.ENDPOINT_UP})
+
 #: Due alerts that one transaction looks at, at most. It takes some 8 ms.
 LOOKED_AT = 100
 
@@ -352,7 +356,7 @@ class AlertTable:
         """
         Which of the due alerts about one endpoint are sent now: `AT_ONCE` in a minute. A summary
         stands for the others, and is sent at the end of that minute. Alerts that were sent before,
-        and did not arrive, wait until then, too.
+        and did not arrive, wait until then, too. `_BY_THEMSELVES` wait for nothing.
 
         :param group: those to one target.
         """
@@ -366,7 +370,7 @@ class AlertTable:
         again: list[_Due] = []
         beyond: list[_Due] = []
         for row in group:
-            if row.event == Event.SUMMARY or room > 0:
+            if row.event in _BY_THEMSELVES or room > 0:
                 to_send.append(row)
                 room -= 1
             else:
