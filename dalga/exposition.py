@@ -7,7 +7,7 @@ milliseconds, so a thread may do it, with numbers that the reactor's thread has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from dalga.metrics import FAMILIES, Counts, Family, Kind, Numbers
 
@@ -44,8 +45,17 @@ def text(shown: Sequence[Shown], accept: str) -> tuple[bytes, str]:
     """
     registry = CollectorRegistry()
     registry.register(_Collector(shown))
-    encoder, content_type = choose_encoder(accept)
+    encoder, content_type = _encoder(accept)
     return encoder(registry), content_type
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        # The client knows no quotes around a version, which HTTP allows.
+        return choose_encoder(accept.replace('"', ""))
+    except (TypeError, ValueError):
+        # A version that is no number: a scrape does not fail for that.
+        return choose_encoder("")
 
 
 class _Collector:

@@ -139,6 +139,8 @@ class Health:
         ours = Shown(self.metrics.numbers(), self._place)
         if self._shared is None or self._place is None:
             return [ours]
+        # A scrape of another worker in the next moment shows no less: a counter never goes down.
+        self._shared.write(self._place, ours.numbers)
         others = self._shared.read(self._place)
         shown = [ours, *(Shown(numbers, place) for place, numbers in others.items())]
         return sorted(shown, key=lambda each: each.worker or 0)

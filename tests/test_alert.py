@@ -152,7 +152,17 @@ class ContentTests(SynchronousTestCase):
         section, context = found["blocks"]
         self.assertEqual(section["text"], {"type": "mrkdwn", "text": f"*job.failing* {text}"})
         self.assertIn("endpoint: billing · run: ab-1", context["elements"][0]["text"])
+        self.assertIn("at: 2014-11-11T22:10:40Z", context["elements"][0]["text"])
         self.assertNotIn("<", json.dumps(found))
+
+    def test_slack_elsewhere(self) -> None:
+        """Mattermost and Discord call everybody by a plain word."""
+        for word in ("@channel", "@all", "@here", "@everyone", "@Channel"):
+            job = RawKey(f"to {word}", "a@example.org")
+            written = content(FAILING._replace(job=job), "0a", "web-1")
+            text = json.loads(slack(json.loads(written)))["text"]
+            self.assertNotIn(word, text)
+            self.assertIn(f"to @\u200b{word[1:]}/a@example.org", text)
 
 
 class TargetsTests(SynchronousTestCase):

@@ -88,6 +88,10 @@ class TextTests(SynchronousTestCase):
                 "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5",
                 "application/openmetrics-text",
             ),
+            ('application/openmetrics-text;version="1.0.0"', "application/openmetrics-text"),
+            ("application/openmetrics-text;version=one", "text/plain; version=0.0.4"),
+            ("text/plain;version=1.x", "text/plain; version=0.0.4"),
+            ("application/openmetrics-text;version=\xb2", "text/plain; version=0.0.4"),
         ]:
             body, content_type = text([Shown(numbers)], accept)
             self.assertTrue(content_type.startswith(kind), (accept, content_type))

@@ -190,6 +190,21 @@ class NumbersTests(HealthTestCase):
         self.assertIn(b'dalga_leases_lost_total{worker="1"} 0.0\n', body)
         self.assertIn(b'dalga_leases_lost_total{worker="2"} 7.0\n', body)
 
+    def test_no_counter_goes_down(self) -> None:
+        """Two scrapes within a second that come to different workers."""
+        shared = SharedNumbers(2, self.clock.seconds)
+        self.addCleanup(shared.close)
+        metrics = self.metrics
+        first = self.make(shared, 1)
+        first.start()
+        self.metrics = Metrics()
+        second = self.make(shared, 2)
+        self.clock.advance(TICK)
+        metrics.leases_lost = 5
+        for asked in (first, second):
+            body, _ = self.successResultOf(asked.exposed(""))
+            self.assertIn(b'dalga_leases_lost_total{worker="1"} 5.0\n', body)
+
     def test_shared_each_second(self) -> None:
         shared = SharedNumbers(2, self.clock.seconds)
         self.addCleanup(shared.close)

@@ -9,6 +9,7 @@ it. `slack` makes a message for people of it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -160,7 +161,7 @@ def slack(content: Mapping[str, Any]) -> str:
     text = _escaped(str(content.get("message", "")))
     about = [
         f"{name}: {_escaped(str(content[name]))}"
-        for name in ("endpoint", "run", "error_kind", "next_run", "instance", "id")
+        for name in ("at", "endpoint", "run", "error_kind", "next_run", "instance", "id")
         if content.get(name) is not None
     ]
     event = _escaped(str(content.get("event", "")))
@@ -171,9 +172,17 @@ def slack(content: Mapping[str, Any]) -> str:
     return json.dumps({"text": f"{event}: {text}", "blocks": blocks}, ensure_ascii=False)
 
 
+#: What calls everybody in Mattermost and Discord, which take Slack's messages, too.
+_EVERYBODY = re.compile("@(?=all|channel|everyone|here)", re.IGNORECASE)
+
+
 def _escaped(text: str) -> str:
-    """Slack's three characters with a meaning of their own: no job's name can call people."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """
+    No job's name can call people: Slack's three characters with a meaning of their own are escaped,
+    and a space of no width takes the meaning from words that call everybody elsewhere.
+    """
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _EVERYBODY.sub("@\u200b", text)
 
 
 def summary(
