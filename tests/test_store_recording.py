@@ -11,6 +11,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.defer import gatherResults
 
 from dalga.database import build_store
 from dalga.model.answers import Meaning
@@ -23,6 +26,8 @@ from dalga.model.record import HistoryMode, Result, job_key, path_key
 from dalga.model.run import End, GiveBack, Outcome, Reschedule, Retry, Run, Skip, judge
 from dalga.store import recording
 from dalga.store.extras import OPEN
+from dalga.store.group_commit import LOCKED
+from dalga.store.puts import Put, Puts
 from dalga.store.table import JobsTable
 from tests.examples import EXACT, HOUR, MINUTE, ended
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
@@ -565,3 +570,30 @@ class LockedTests(RecordingTestCase):
         self.assertEqual(
             self.results(), [("free", Result.SUCCEEDED, 2), ("held", Result.SUCCEEDED, 2)]
         )
+
+    async def test_it_holds_up_no_other_put(self) -> None:
+        """Of a group of PUTs, the one of that job is tried alone; the others are written."""
+        held, other = JobKey("held", "1"), JobKey("other", "1")
+        answers: dict[JobKey, object] = {}
+        write = Puts.write
+
+        def noted(puts: Puts, cursor: Any, now: datetime, some: list[Put]) -> list[Any]:
+            found = write(puts, cursor, now, some)
+            for put, answer in zip(some, found, strict=True):
+                answers.setdefault(put.key, answer)
+            return found
+
+        with patch.object(Puts, "write", noted):
+            store = self.open_store()
+        await self.retry(store, await self.due_now(store, held), now=False)
+        answers.clear()
+        with closing(self.connect()) as stranger:
+            stranger.begin()
+            stranger.cursor().execute("SELECT * FROM dalga_runs WHERE failed = 2 FOR UPDATE")
+            first = store.put(JobKey("first", "1"), EACH_MINUTE)  # a group of its own
+            waiting, free = (store.put(key, EACH_MINUTE) for key in (held, other))
+            await gatherResults([first, free])
+            stranger.rollback()
+        await waiting
+        self.assertIs(answers[held], LOCKED)
+        self.assertEqual(self.results(), [("held", Result.OVERRIDDEN, 1)])

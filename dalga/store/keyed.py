@@ -20,11 +20,11 @@ from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import NO_DETAILS
 from dalga.store.parameters import Select
 from dalga.store.rows import read_job
-from dalga.store.selected import JobRow, KeyRow
+from dalga.store.selected import JobRow, KeyRow, LockedRow
 from dalga.store.statements import KeyValues, Statements
 from dalga.store.transactions import Conflict
 
-Row = TypeVar("Row", JobRow, KeyRow)
+Row = TypeVar("Row", JobRow, KeyRow, LockedRow)
 K = TypeVar("K", bound=RawKey)
 
 
@@ -104,9 +104,9 @@ class KeyedRows:
         """Those of the jobs that are in the table, locked or not."""
         return {key for key, _ in self.select(cursor, self._sql.find_all, keys)}
 
-    def lock(self, cursor: Cursor, keys: Collection[JobKey]) -> set[JobKey]:
-        """Lock the rows that no other session has locked, and give their keys."""
-        return {key for key, _ in self.select(cursor, self._sql.lock, keys)}
+    def lock(self, cursor: Cursor, keys: Collection[JobKey]) -> dict[JobKey, LockedRow]:
+        """Lock the rows that no other session has locked."""
+        return dict(self.select(cursor, self._sql.lock, keys))
 
     def disable(self, cursor: Cursor, key: RawKey, now: datetime) -> None:
         at = self._dialect.instant(now)

@@ -212,7 +212,7 @@ class Puts:
                 done = [key for key in new if not has_details(new[key])]
                 results |= {key: as_planned(key, plans.pop(key), now) for key in done}
             wanted = there.union(todo.over, todo.terms)
-            free = self._rows.lock(cursor, wanted)
+            free = self._free(cursor, wanted)
             for key in wanted - free:
                 results[key] = LOCKED
                 todo.leave_out(key)
@@ -237,6 +237,13 @@ class Puts:
         if len(results) != len(puts):
             raise Conflict("added between two statements")
         return [results[put.key] for put in puts]
+
+    def _free(self, cursor: Cursor, keys: set[JobKey]) -> set[JobKey]:
+        """Lock the rows of jobs, and give the keys of those that no other session has locked."""
+        free = self._rows.lock(cursor, keys)
+        opened = {row.id: key for key, row in free.items() if row.extras & OPEN}
+        held = self._recording.locked(cursor, list(opened))
+        return free.keys() - {opened[id] for id in held}
 
     def settle(
         self,

@@ -127,6 +127,15 @@ class KeyRow(NamedTuple):
     body: Any
 
 
+class LockedRow(NamedTuple):
+    """A job's row that this transaction has locked."""
+
+    path: Any
+    body: Any
+    id: int
+    extras: Any
+
+
 class KeptRow(NamedTuple):
     """What is kept of a request that came with an Idempotency-Key."""
 

@@ -36,6 +36,7 @@ from dalga.store.selected import (
     KeyRow,
     LeaseRow,
     LeaseText,
+    LockedRow,
     Marks,
     NowRow,
     NumberRow,
@@ -381,12 +382,12 @@ class Statements:
         return f"CASE WHEN extras = 0 THEN {extras} ELSE {extras} | {STALE} | (extras & {OPEN}) END"
 
     @cached_property
-    def lock(self) -> Select[KeyRow]:
+    def lock(self) -> Select[LockedRow]:
         # By the index of keys, as everybody else who goes by a key: no deadlocks.
         return self._select(
-            KeyRow,
+            LockedRow,
             f"""
-            SELECT {columns(KeyRow)} FROM {self._table}{self._dialect.by_key}
+            SELECT {columns(LockedRow)} FROM {self._table}{self._dialect.by_key}
             WHERE {ANY_KEY}{self._dialect.skip_locked}
             """,
         )
