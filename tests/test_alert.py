@@ -20,7 +20,7 @@ FAILING = Alert(
     NOW,
     job=JOB,
     endpoint="billing",
-    run="ab-1",
+    run_id="ab-1",
     scheduled=NOW - timedelta(seconds=9),
     attempt=3,
     streak=3,
@@ -39,7 +39,7 @@ class ContentTests(SynchronousTestCase):
             content(FAILING, "0a", "web-1"),
             '{"id":"0a","event":"job.failing","at":"2014-11-11T22:10:40Z",'
             '"message":"The job reports/daily fails: 3 attempts. 500 Internal Server Error.",'
-            '"job":{"path":"reports","body":"daily"},"endpoint":"billing","run":"ab-1",'
+            '"job":{"path":"reports","body":"daily"},"endpoint":"billing","run_id":"ab-1",'
             '"scheduled":"2014-11-11T22:10:31Z","attempt":3,"streak":3,"status":500,'
             '"error_kind":"status","error":"500 Internal Server Error",'
             '"next_run":"2014-11-11T22:10:41.5Z","since":"2014-11-11T22:10:32Z",'
@@ -151,7 +151,7 @@ class ContentTests(SynchronousTestCase):
         self.assertEqual(found["text"], f"job.failing: {text}")
         section, context = found["blocks"]
         self.assertEqual(section["text"], {"type": "mrkdwn", "text": f"*job.failing* {text}"})
-        self.assertIn("endpoint: billing · run: ab-1", context["elements"][0]["text"])
+        self.assertIn("endpoint: billing · run_id: ab-1", context["elements"][0]["text"])
         self.assertIn("at: 2014-11-11T22:10:40Z", context["elements"][0]["text"])
         self.assertNotIn("<", json.dumps(found))
 

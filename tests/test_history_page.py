@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.daemons import Answer, Hit
-from tests.pages import Call, PageTestCase, page
+from tests.pages import PageTestCase, page
 from tests.stores import each_engine
 
 PAGE = page("history.md")
@@ -29,10 +29,3 @@ class CurlTests(PageTestCase):
             "alerts": {"url": self.baseurl + "hooks/dalga"},
         }
         self.assertGreater(await self.make_all(PAGE, **sections), 10)
-
-    async def make(self, call: Call) -> None:
-        if "/replay" in call.command:
-            # The run's second is over. In that second the job would have no `next_sched`: its
-            # next run would be shown at the same time.
-            await self.pause(1)
-        await super().make(call)

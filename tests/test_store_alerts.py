@@ -127,7 +127,7 @@ class WrittenTests(AlertsTestCase):
         )
         members = kept.members
         self.assertEqual(members["job"], {"path": "reports", "body": "daily"})
-        self.assertEqual(members["run"], run.id)
+        self.assertEqual(members["run_id"], run.id)
         expected = {
             "event": "job.failing",
             "endpoint": "billing",

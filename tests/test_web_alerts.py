@@ -32,8 +32,8 @@ class ListTests(SynchronousTestCase):
             KeptAlert({"id": "0a", "event": "x"}, "ops", AlertState.SENT, 2, NOW, None),
             KeptAlert({}, "default", AlertState.WAITING, 0, None, "it answered 500"),
         ]
-        first = {"id": "0a", "event": "x", "target": "ops", "state": "sent", "attempts": 2}
+        first = {"id": "0a", "event": "x", "target": "ops", "state": "sent", "send_attempts": 2}
         first |= {"sent_at": "2014-11-11T22:10:40Z", "send_error": None}
-        second = {"target": "default", "state": "waiting", "attempts": 0, "sent_at": None}
+        second = {"target": "default", "state": "waiting", "send_attempts": 0, "sent_at": None}
         second |= {"send_error": "it answered 500"}
         self.assertEqual(json.loads(alerts_json(alerts)), {"alerts": [first, second]})

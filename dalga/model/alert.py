@@ -53,7 +53,7 @@ class Alert(NamedTuple):
     at: datetime
     job: RawKey | None = None
     endpoint: str | None = None
-    run: str | None = None
+    run_id: str | None = None
     scheduled: datetime | None = None
     attempt: int | None = None
     #: How many attempts have failed in a row; before the success, of JOB_RECOVERED.
@@ -84,7 +84,7 @@ def content(alert: Alert, id: str, instance: str) -> str:
         "message": message(alert),
         "job": alert.job and _key(alert.job),
         "endpoint": alert.endpoint,
-        "run": alert.run,
+        "run_id": alert.run_id,
         "scheduled": _time(alert.scheduled),
         "attempt": alert.attempt,
         "streak": alert.streak,
@@ -161,7 +161,7 @@ def slack(content: Mapping[str, Any]) -> str:
     text = _escaped(str(content.get("message", "")))
     about = [
         f"{name}: {_escaped(str(content[name]))}"
-        for name in ("at", "endpoint", "run", "error_kind", "next_run", "instance", "id")
+        for name in ("at", "endpoint", "run_id", "error_kind", "next_run", "instance", "id")
         if content.get(name) is not None
     ]
     event = _escaped(str(content.get("event", "")))

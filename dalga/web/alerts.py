@@ -50,7 +50,7 @@ def _shown(alert: KeptAlert) -> dict[str, Any]:
         **alert.members,
         "target": alert.target,
         "state": str(alert.state),
-        "attempts": alert.attempts,
+        "send_attempts": alert.attempts,
         "sent_at": None if alert.sent is None else exact_timestamp(alert.sent),
         "send_error": alert.error,
     }
