@@ -431,6 +431,13 @@ class SingleTests(HistoryTestCase):
         for run_id in (RunId(b"\7" * 16, 8), RunId(b"\0" * 16, 7), RunId(b"\0" * 16, MAX_ID)):
             await self.assertFailure(store.run(run_id), RunNotFound)
 
+    async def test_a_clock_that_was_set_back(self) -> None:
+        """A run that began before its time, by the clock of then, was not late."""
+        store = self.open_store()
+        self.insert_records([record_row(await store.now(), 7, lateness=-3_599_999)])
+        record = (await store.run(RunId(b"\7" * 16, 7))).record
+        self.assertEqual(record.lateness_ms, 0)
+
     async def test_a_run_that_was_never_begun(self) -> None:
         store = self.open_store()
         now = await store.now()

@@ -115,8 +115,9 @@ def _record(row: RecordRow, read_instant: ReadInstant) -> Record | None:
             claimed=instant("claimed", row.claimed, read_instant),
             started=started,
             ended=ended,
-            # Of a run that was never POSTed nothing is late.
-            lateness_ms=None if started is None else _number(row.lateness),
+            # Of a run that was never POSTed nothing is late. Where the clock was set back between
+            # its time and its start, the column is below 0.
+            lateness_ms=None if started is None else max(0, _number(row.lateness)),
             instance=instance,
             result=result_of_code(row.result),
             status=status,
