@@ -158,8 +158,8 @@ class History:
         found = self.find(cursor, run_id, now)
         if found is None:
             raise RunNotFound(
-                f"there is no run {run_id}, or its record is not kept any more: see keep and "
-                "keepFailed in [history]"
+                f"there is no run {run_id}, or it has no record, or none any more: see mode, keep, "
+                "keepFailed and maxRows in [history]"
             )
         return found
 
