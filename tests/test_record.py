@@ -16,6 +16,8 @@ from dalga.model.record import (
     Result,
     Shelf,
     cause_of,
+    job_key,
+    path_key,
     record_of,
     result_of,
     result_of_code,
@@ -63,6 +65,19 @@ class CodeTests(SynchronousTestCase):
             {cause.word: int(cause) for cause in Cause},
             {"schedule": 0, "manual": 1, "replay": 2, "late": 3},
         )
+
+    def test_keys_stay_as_they_are(self) -> None:
+        """The tables have them."""
+        self.assertEqual(path_key("reports"), 8687394902737974435)
+        self.assertEqual(path_key("berichte/für alle"), 9204428124013168485)
+        self.assertEqual(job_key("reports", "daily"), 7802976537597515778)
+        self.assertEqual(job_key("", ""), 7566460545155561414)
+
+    def test_few_keys_are_alike(self) -> None:
+        bodies = [f"{number:0{width}}" for width in (1, 8) for number in range(10_000, 40_000)]
+        keys = {job_key(path, body) for path in ("mail", "liam") for body in bodies}
+        self.assertEqual(len(keys), 2 * len(bodies))
+        self.assertTrue(all(0 <= key < 1 << 63 for key in keys))
 
     def test_there_and_back(self) -> None:
         for result in Result:

@@ -226,7 +226,7 @@ class WalkTests(HistoryTestCase):
         self.assertEqual([page.partial for page in pages], [True] * 6 + [False])
 
     async def test_another_path_with_the_same_key(self) -> None:
-        """The keys of indexes are digests: two paths may have one."""
+        """The keys of indexes are checksums: two paths may have one."""
         store = self.open_store()
         now = await store.now()
         self.insert_records(

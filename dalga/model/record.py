@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from hashlib import blake2b
 from typing import NamedTuple
+from zlib import crc32
 
 from dalga.model.answers import Meaning
 from dalga.model.attempt import Attempt, ErrorKind, kept
@@ -90,12 +90,21 @@ FINE = frozenset({Result.SUCCEEDED, Result.REMOVED, Result.DISABLED})
 
 def path_key(path: str) -> int:
     """63 bits for a path, by which an index finds its records. Others may have the same."""
-    return int.from_bytes(blake2b(path.encode(), digest_size=8).digest()) >> 1
+    return _bits(path.encode())
 
 
 def job_key(path: str, body: str) -> int:
     """63 bits for a job, by which an index finds its records. Others may have the same."""
-    return int.from_bytes(blake2b(f"{path}\0{body}".encode(), digest_size=8).digest()) >> 1
+    return _bits(f"{path}\0{body}".encode())
+
+
+def _bits(octets: bytes) -> int:
+    """
+    63 bits of two checksums: of octets, and of the same backwards. That takes a quarter of a
+    digest's time, and each record has two keys. Who looks for two names with the same bits finds
+    them: lists compare the names as well.
+    """
+    return crc32(octets) << 31 | crc32(octets[::-1]) >> 1
 
 
 def milliseconds(started: datetime, ended: datetime) -> int:

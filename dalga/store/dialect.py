@@ -24,8 +24,6 @@ class SharedValues(NamedTuple):
 
     failed: int
     at: int
-    path: str
-    pathkey: int
     endpoint: str
     cause: int
     result: int | None
@@ -39,10 +37,15 @@ class SharedValues(NamedTuple):
 
 
 #: The columns of a record that `SharedValues` has not.
-OWN = (*("job", "run", "body", "jobkey", "scheduled", "claimed", "started", "ended", "lateness"),)
+OWN = (
+    *("job", "run", "path", "pathkey", "body", "jobkey"),
+    *("scheduled", "claimed", "started", "ended", "lateness"),
+)
 
 #: The columns of `OWN`, and the others: times as text, and the half of the run's id in hexadecimal.
-RecordValues = tuple[int, str, str, int, str, str, str | None, str | None, int, SharedValues]
+RecordValues = tuple[
+    int, str, str, int, str, int, str, str, str | None, str | None, int, SharedValues
+]
 
 
 class Trouble(Enum):

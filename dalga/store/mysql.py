@@ -620,17 +620,18 @@ class MySQL:
     ) -> None:
         # The driver would take each value by a call. Octets and text are hexadecimal, so nothing
         # has to be escaped.
-        shared_texts: dict[int, str] = {}
+        shared, others = None, ""
         texts = []
-        for job, run, body, jobkey, scheduled, claimed, started, ended, lateness, shared in rows:
-            others = shared_texts.get(id(shared))
-            if others is None:
-                others = shared_texts[id(shared)] = _shared(shared)
+        for row in rows:
+            job, run, path, pathkey, body, jobkey, *times, lateness, same = row
+            scheduled, claimed, started, ended = times
+            if same is not shared:
+                shared, others = same, _shared(same)
             # A run that was POSTed has both times.
             posted = "NULL,NULL" if started is None or ended is None else f"'{started}','{ended}'"
             texts.append(
-                f"({job},X'{run}',X'{body.encode().hex()}',{jobkey},'{scheduled}','{claimed}',"
-                f"{posted},{lateness},{others})"
+                f"({job},X'{run}',X'{path.encode().hex()}',{pathkey},X'{body.encode().hex()}',"
+                f"{jobkey},'{scheduled}','{claimed}',{posted},{lateness},{others})"
             )
         names = (*OWN, *SharedValues._fields)
         into = f"INSERT INTO {self.named(RUNS)} ({', '.join(names)}) VALUES "
@@ -879,7 +880,7 @@ def _derived(fields: tuple[str, ...]) -> str:
 
 def _shared(values: SharedValues) -> str:
     """The columns that many records have in common, as SQL."""
-    octets = ("path", "endpoint", "instance")
+    octets = ("endpoint", "instance")
     return ",".join(
         "NULL"
         if value is None

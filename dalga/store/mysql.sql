@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS `{runs}` (
     run        BINARY(16)       NOT NULL,
     path       VARBINARY(1020)  NOT NULL,
     body       VARBINARY(1020)  NOT NULL,
-    -- 63 bits of the digests of the path, and of path and body, for narrow indexes.
+    -- 63 bits of checksums of the path, and of path and body, for narrow indexes.
     pathkey    BIGINT           NOT NULL,
     jobkey     BIGINT           NOT NULL,
     endpoint   VARBINARY(255)   NOT NULL,

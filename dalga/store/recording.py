@@ -286,11 +286,12 @@ class _Plain:
         self._instance = instance
         #: By seconds since 1970: the text up to the fraction.
         self._heads: dict[int, str] = {}
-        #: By path, endpoint, status and cause.
-        self._shared: dict[tuple[str, str, int | None, int], SharedValues] = {}
-        #: The last claim's time, and the last scheduled time (microseconds), each with its text.
+        #: By endpoint, status and cause.
+        self._shared: dict[tuple[str, int | None, int], SharedValues] = {}
+        #: The last claim's time with its text.
         self._claimed: tuple[datetime, str] = (now, instant_text(now))
-        self._scheduled: tuple[int, str] = (at, self._claimed[1])
+        #: The last scheduled time, the same in microseconds since 1970, and its text.
+        self._scheduled: tuple[datetime, int, str] = (now, at, self._claimed[1])
 
     def values(self, end: End, row: int) -> RecordValues:
         """
@@ -301,19 +302,19 @@ class _Plain:
         run, outcome, heads = end.run, end.outcome, self._heads
         assert outcome is not None and end.ended is not None
         now, at = self._now, self._at
-        # To divide two timedeltas is quick, and exact for 285 years.
-        ended = at + round((end.ended - now) / _MICROSECOND)
+        ended = at + (end.ended - now) // _MICROSECOND
         started = ended - round(outcome.elapsed * 1e6)
-        since = scheduled = at + round((run.scheduled - now) / _MICROSECOND)
+        if run.scheduled != self._scheduled[0]:
+            instant = at + (run.scheduled - now) // _MICROSECOND
+            self._scheduled = run.scheduled, instant, self._text(*divmod(instant, _SECOND))
+        _, since, scheduled_text = self._scheduled
         cause = run.cause
         if cause is not _SCHEDULE or run.waited:
-            since = at + round((run.late_since - now) / _MICROSECOND)
+            since = at + (run.late_since - now) // _MICROSECOND
         if cause is _SCHEDULE and started - since > _SECOND and not isinstance(run.schedule, Once):
             cause = cause_of(run, end.ended - timedelta(seconds=outcome.elapsed))
         if run.started is not self._claimed[0]:
             self._claimed = run.started, instant_text(run.started)
-        if scheduled != self._scheduled[0]:
-            self._scheduled = scheduled, self._text(*divmod(scheduled, _SECOND))
         second, fraction = divmod(ended, _SECOND)
         head = heads.get(second)
         ended_text = f"{head}{fraction:06d}" if head else self._text(second, fraction)
@@ -321,13 +322,15 @@ class _Plain:
         head = heads.get(second)
         started_text = f"{head}{fraction:06d}" if head else self._text(second, fraction)
         path, body = run.key
-        alike = path, run.options.endpoint, outcome.status, cause
+        alike = run.options.endpoint, outcome.status, cause
         return (
             row,
             run.id[:32],
+            path,
+            path_key(path),
             body,
             job_key(path, body),
-            self._scheduled[1],
+            scheduled_text,
             self._claimed[1],
             started_text,
             ended_text,
@@ -335,12 +338,10 @@ class _Plain:
             self._shared.get(alike) or self._share(*alike),
         )
 
-    def _share(self, path: str, endpoint: str, status: int | None, cause: int) -> SharedValues:
-        made = self._shared[path, endpoint, status, cause] = SharedValues(
+    def _share(self, endpoint: str, status: int | None, cause: int) -> SharedValues:
+        made = self._shared[endpoint, status, cause] = SharedValues(
             failed=int(Shelf.FINE),
             at=self._at,
-            path=path,
-            pathkey=path_key(path),
             endpoint=endpoint,
             cause=int(cause),
             result=_SUCCEEDED.code,
@@ -373,6 +374,8 @@ def _values(record: Record, shelf: Shelf, at: int, row: int) -> RecordValues:
     return (
         row,
         record.run_id[:32],
+        record.path,
+        path_key(record.path),
         record.body,
         job_key(record.path, record.body),
         instant_text(record.scheduled),
@@ -383,8 +386,6 @@ def _values(record: Record, shelf: Shelf, at: int, row: int) -> RecordValues:
         SharedValues(
             failed=int(shelf),
             at=at,
-            path=record.path,
-            pathkey=path_key(record.path),
             endpoint=record.endpoint,
             cause=int(record.trigger),
             result=None if record.result is None else record.result.code,

@@ -63,7 +63,7 @@ CREATE TABLE IF NOT EXISTS "{runs}" (
     run        BLOB    NOT NULL,
     path       TEXT    NOT NULL,
     body       TEXT    NOT NULL,
-    -- 63 bits of the digests of the path, and of path and body, for narrow indexes.
+    -- 63 bits of checksums of the path, and of path and body, for narrow indexes.
     pathkey    INTEGER NOT NULL,
     jobkey     INTEGER NOT NULL,
     endpoint   TEXT    NOT NULL,
