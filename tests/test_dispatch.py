@@ -1532,6 +1532,20 @@ class SignTests(SchedulerTestCase):
         self.start()
         self.successResultOf(self.depart())
 
+    def test_departure_with_statistics_unheard(self) -> None:
+        """Both wait for the database, and at the same time."""
+        for held in ("write_sums", "depart"):
+            self.store.hold(held)
+        key = self.store.insert("a")
+        self.start()
+        self.endpoint.answer(key.path)
+        self.go(0.125)
+        departed = self.depart()
+        self.go(DEPARTURE - 0.125)
+        self.assertNoResult(departed)
+        self.go(0.125)
+        self.successResultOf(departed)
+
 
 class CleaningTests(SchedulerTestCase):
     """P10: Idempotency-Keys are not kept for ever."""

@@ -128,7 +128,6 @@ class Alerts:
 
     :param random: for the pauses between attempts.
     :param instance: what this instance calls itself.
-    :param numbers: gives the numbers of `dalga.dispatch.sums`.
     :param works: tells whether claims and records work.
     :param busy: tells whether there are more due runs than this instance can claim now.
     :param changed: is called when a query is over, or another may be wanted.
@@ -142,7 +141,6 @@ class Alerts:
         random: Random,
         alerting: Alerting,
         instance: str,
-        numbers: Callable[[], Numbers],
         works: Callable[[], bool],
         busy: Callable[[], bool],
         metrics: Metrics,
@@ -153,7 +151,6 @@ class Alerts:
         self._random = random
         self._alerting = alerting
         self._instance = instance
-        self._numbers = numbers
         self._works = works
         self._busy = busy
         self._metrics = metrics
@@ -309,7 +306,7 @@ class Alerts:
         for name in self._open.symmetric_difference(watch.incidents):
             pulse.forget(name.removeprefix(_DOWN))
         self._open = set(watch.incidents)
-        pulse.take(now, _tallies(self._numbers()))
+        pulse.take(now, _tallies(self._metrics.numbers()))
         for endpoint in pulse.endpoints:
             name = f"{_DOWN}{endpoint}"
             began = watch.incidents.get(name)

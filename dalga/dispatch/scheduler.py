@@ -28,7 +28,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from dalga.dispatch.acting import Acting
@@ -144,7 +144,6 @@ class Scheduler:
             random,
             alerting,
             instance,
-            metrics.numbers,
             self._works,
             lambda: outlook.more,
             metrics,
@@ -237,11 +236,11 @@ class Scheduler:
     async def depart(self) -> None:
         """
         After `drain`: cut off the alerts that are being sent, write the last of the statistics, and
-        leave the instance table, unless the database is away.
+        leave the instance table, unless the database is away. All three at the same time: each
+        waits for a silent database for a second.
         """
-        await self._alerts.close()
-        await self._statistics.write_last()
-        await self._upkeep.depart()
+        parts = self._alerts.close(), self._statistics.write_last(), self._upkeep.depart()
+        await gatherResults([Deferred.fromCoroutine(part) for part in parts])
 
     @property
     def running(self) -> int:
