@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from dalga.errors import DalgaError
 from dalga.exposition import Shown, text
 from dalga.log import logger, own
-from dalga.metrics import Metrics
+from dalga.metrics import Metrics, Numbers
 from dalga.sharing import SharedNumbers
 from dalga.store import Store
 
@@ -54,7 +54,8 @@ class Health:
     See the module's text.
 
     :param store: an opened store.
-    :param in_thread: writes the numbers, which takes some milliseconds.
+    :param in_thread: reads the numbers of other workers, and writes all numbers as a text. That
+        takes some milliseconds.
     :param looked: is called with each scrape, before its numbers are looked at.
     :param shared: the numbers of all workers, where the daemon has workers.
     :param place: which worker this instance is, from 1 on.
@@ -124,8 +125,8 @@ class Health:
         try:
             if waiting.called:
                 return  # the client is gone
-            shown = self._shown()
-            written = await self._in_thread(lambda: text(shown, accept))
+            numbers = self.metrics.numbers()
+            written = await self._in_thread(lambda: text(self._shown(numbers), accept))
             if not waiting.called:
                 waiting.callback(written)
         except Exception:
@@ -135,8 +136,13 @@ class Health:
         finally:
             self._turn.release()
 
-    def _shown(self) -> Sequence[Shown]:
-        ours = Shown(self.metrics.numbers(), self._place)
+    def _shown(self, numbers: Numbers) -> Sequence[Shown]:
+        """
+        Called in a thread.
+
+        :param numbers: of this instance.
+        """
+        ours = Shown(numbers, self._place)
         if self._shared is None or self._place is None:
             return [ours]
         # A scrape of another worker in the next moment shows no less: a counter never goes down.
