@@ -175,6 +175,15 @@ class EngineTestCase(TestCase):
             return sqlite3.connect(self.config.path, timeout=10)
         return server(self.engine).connect(database=self.config.db)
 
+    def index(self, statement: str, arguments: list[object]) -> object:
+        """By which index a server would find a statement's rows; None: it reads them all."""
+        form = "FORMAT=TRADITIONAL " if self.engine == "mysql" else ""
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"EXPLAIN {form}{statement.strip()}", arguments)
+            columns = [column[0] for column in cursor.description]
+            return dict(zip(columns, cursor.fetchall()[0], strict=True))["key"]
+
     def in_the_past(self, *keys: str) -> list[RawKey]:
         """Insert one-off jobs that are overdue, the first one longest; gives their keys."""
         made = []

@@ -5,9 +5,12 @@ The table of alerts, and what is written into it by records, claims and looks: o
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from twisted.internet import reactor
 
 from dalga.database import build_store
 from dalga.model.alert import Alert, Event, Targets
@@ -19,6 +22,7 @@ from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Delete, End, Outcome, Reschedule, Retry, Run, Stop, Verdict
 from dalga.store import AlertState, KeptAlert, Parcel, Settled
 from dalga.store.alerts import AT_ONCE, LASTS, SILENCES, id_at
+from dalga.store.alertsql import AlertStatements
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
 
@@ -32,8 +36,6 @@ OPS = Targets(("default", "ops"), {"billing": "ops", "quiet": "none"})
 class AlertsTestCase(EngineTestCase):
     def open_with(self, targets: Targets = OPS, instance: str = "web-1") -> JobsTable:
         """One more instance's store, which sends alerts to these targets."""
-        from twisted.internet import reactor
-
         store = build_store(self.config, reactor, self.random, targets=targets)
         store._guard = None
         store.called(instance)
@@ -378,6 +380,47 @@ class SilenceTests(AlertsTestCase):
         await store.delete(KEY)
         for table in ("dalga", "dalga_details", "dalga_tags", "dalga_expected"):
             self.assertEqual(self.sql(f"SELECT COUNT(*) FROM {table}")[0][0], 0)
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class LockTests(AlertsTestCase):
+    """P7: nobody waits for an alert that somebody else has locked, nor locks one for nothing."""
+
+    def insert(self, *numbers: int, due: str | None = None) -> list[bytes]:
+        """Write alerts as a stranger would; gives their ids."""
+        ids = [bytes([number]) * 16 for number in numbers]
+        for id in ids:
+            self.sql(
+                "INSERT INTO dalga_alerts (id, event, endpoint, target, made, due, content)"
+                " VALUES (%s, 'job.failing', 'default', 'default', UTC_TIMESTAMP(6), %s, '{}')",
+                (id, due),
+            )
+        return ids
+
+    async def test_a_claim(self) -> None:
+        store = self.open_with()
+        first, *_ = self.insert(1, 2, 3, due="2020-01-01")
+        with closing(self.connect()) as stranger:
+            cursor = stranger.cursor()
+            cursor.execute("SELECT * FROM dalga_alerts WHERE id = %s FOR UPDATE", (first,))
+            parcels = await store.outbox.claim(9).addTimeout(1, reactor)
+            self.assertEqual(len(parcels), 2)
+            settled = [Settled(each, None, None) for each in parcels]
+            await store.outbox.settle(settled).addTimeout(1, reactor)
+            stranger.rollback()
+        self.assertEqual(len(await store.outbox.claim(9)), 1)
+
+    def test_alerts_are_written_by_their_ids(self) -> None:
+        """
+        By their due times the optimizer would come upon those of other senders, where it takes
+        these for few, which is a matter of chance; there is only the plan to be looked at.
+        """
+        self.open_with()
+        ids = [*self.insert(1, due="2020-01-01"), *self.insert(2, 3)]
+        sql = AlertStatements(self.stores[0]._dialect)
+        for statement in (sql.take, sql.postpone, sql.fold):
+            values = dict.fromkeys(statement.names - {"id"}, "2100-01-01")
+            self.assertEqual(self.index(*statement.bound(ids, values)), "PRIMARY", statement)
 
 
 @each_engine(globals())

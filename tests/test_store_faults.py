@@ -649,15 +649,6 @@ class ConcurrencyTests(EngineTestCase):
             bound = sql.read_leases.statement.bound(range(count), {})
             self.assertEqual(self.index(*bound), "PRIMARY")
 
-    def index(self, statement: str, arguments: list[object]) -> object:
-        """By which index the optimizer would find a statement's rows; None: it reads them all."""
-        form = "FORMAT=TRADITIONAL " if self.engine == "mysql" else ""
-        with closing(self.connect()) as connection:
-            cursor = connection.cursor()
-            cursor.execute(f"EXPLAIN {form}{statement.strip()}", arguments)
-            columns = [column[0] for column in cursor.description]
-            return dict(zip(columns, cursor.fetchall()[0], strict=True))["key"]
-
     async def test_a_locked_row_holds_up_no_other_word(self) -> None:
         """P7: a job that runs is deleted, though another's row that is due later is locked."""
         keys = self.claimable(*"abcdefgh")

@@ -49,7 +49,7 @@ from dalga.store import Batch
 from dalga.store.alerts import whole
 from dalga.store.changes import Changes, check_until
 from dalga.store.clock import steady_seconds
-from dalga.store.dialect import Cursor, Dialect
+from dalga.store.dialect import BY_ID, Cursor, Dialect
 from dalga.store.history import History
 from dalga.store.keyed import KeyedRows, octets
 from dalga.store.listing import Listed, Listing, Walked
@@ -655,7 +655,7 @@ class _ActionStatements:
     def stop(self) -> Statement:
         """Of an action that is not over; after the batch under way."""
         return self._dialect.prepare(f"""
-            UPDATE {self._table} SET
+            UPDATE {self._table}{self._dialect.by_index("PRIMARY")} SET
                 token = %(token)s,
                 due = NULL,
                 ended = %(ended)s,
@@ -685,9 +685,7 @@ class _ActionStatements:
 
     @cached_property
     def forget(self) -> Statement:
-        return self._dialect.prepare(f"""
-            DELETE FROM {self._table} WHERE id IN ([%(id)s, ...]) AND due IS NULL
-            """)
+        return self._dialect.delete_by_index(ACTIONS, "PRIMARY", f"{BY_ID} AND due IS NULL")
 
     def _select(self, sql: str) -> Select[ActionRow]:
         return Select(ActionRow, self._dialect.prepare(sql))

@@ -588,7 +588,7 @@ class AlertTable:
             before = id_at(now - KEPT)
             ids = [row.id for row in self._sql.old.fetch(cursor, before=before, limit=limit)]
             if ids:
-                self._sql.forget.execute(cursor, ids)
+                self._sql.forget.execute(cursor, last=ids[-1])
             return len(ids)
 
         return self._lane.run(work, "alerts")

@@ -150,6 +150,8 @@ class AlertStatements:
         self._expected = dialect.named(EXPECTED)
         self._incidents = dialect.named(INCIDENTS)
         self._by_due = dialect.by_index("alertdue")
+        #: For what is written: by another index a server would lock rows of other senders, too.
+        self._by_id = dialect.by_index("PRIMARY")
 
     # Alerts
 
@@ -186,7 +188,7 @@ class AlertStatements:
     @cached_property
     def take(self) -> Statement:
         return self._dialect.prepare(f"""
-            UPDATE {self._alerts} SET
+            UPDATE {self._alerts}{self._by_id} SET
                 due = %(lease_ends)s,
                 token = %(token)s,
                 attempts = attempts + 1,
@@ -197,7 +199,7 @@ class AlertStatements:
     @cached_property
     def postpone(self) -> Statement:
         return self._dialect.prepare(f"""
-            UPDATE {self._alerts} SET due = %(until)s
+            UPDATE {self._alerts}{self._by_id} SET due = %(until)s
             WHERE id IN ([%(id)s, ...]) AND due <= %(now)s
             """)
 
@@ -215,21 +217,22 @@ class AlertStatements:
 
     @cached_property
     def rewrite(self) -> Statement:
-        return self._dialect.prepare(
-            f"UPDATE {self._alerts} SET content = %(content)s WHERE id = %(id)s AND attempts = 0"
-        )
+        return self._dialect.prepare(f"""
+            UPDATE {self._alerts}{self._by_id} SET content = %(content)s
+            WHERE id = %(id)s AND attempts = 0
+            """)
 
     @cached_property
     def fold(self) -> Statement:
         return self._dialect.prepare(f"""
-            UPDATE {self._alerts} SET due = NULL, error = %(error)s
+            UPDATE {self._alerts}{self._by_id} SET due = NULL, error = %(error)s
             WHERE id IN ([%(id)s, ...]) AND due <= %(now)s AND attempts = 0
             """)
 
     @cached_property
     def settle(self) -> Statement:
         return self._dialect.prepare(f"""
-            UPDATE {self._alerts} SET due = %(due)s, token = NULL, error = %(error)s
+            UPDATE {self._alerts}{self._by_id} SET due = %(due)s, token = NULL, error = %(error)s
             WHERE id = %(id)s AND token = %(token)s
             """)
 
@@ -252,7 +255,7 @@ class AlertStatements:
 
     @cached_property
     def forget(self) -> Statement:
-        return self._dialect.prepare(f"DELETE FROM {self._alerts} WHERE id IN ([%(id)s, ...])")
+        return self._dialect.prepare(f"DELETE FROM {self._alerts} WHERE id <= %(last)s")
 
     @cached_property
     def pending(self) -> Select[Number]:
@@ -319,7 +322,7 @@ class AlertStatements:
                 job.alerted AS alerted,
                 job.due AS due
             FROM {self._expected} AS expected{self._dialect.by_index("silent")}
-            LEFT JOIN {self._table} AS job ON job.id = expected.id
+            LEFT JOIN {self._table} AS job{self._dialect.by_id} ON job.id = expected.id
             WHERE expected.silent <= %(now)s ORDER BY expected.silent LIMIT %(limit)s
             """,
         )
@@ -337,15 +340,15 @@ class AlertStatements:
     @cached_property
     def await_again(self) -> Statement:
         return self._dialect.prepare(f"""
-            UPDATE {self._expected} SET silent = %(until)s
+            UPDATE {self._expected}{self._by_id} SET silent = %(until)s
             WHERE id = %(id)s AND silent <= %(now)s
             """)
 
     @cached_property
     def expect_no_more(self) -> Statement:
-        return self._dialect.prepare(f"""
-            DELETE FROM {self._expected} WHERE id = %(id)s AND silent <= %(now)s
-            """)
+        return self._dialect.delete_by_index(
+            EXPECTED, "PRIMARY", "id = %(id)s AND silent <= %(now)s"
+        )
 
     # Incidents of no single job
 

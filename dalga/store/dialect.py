@@ -203,13 +203,13 @@ class Dialect(Protocol):
     def by_index(self, name: str) -> str:
         """Behind a table's name: which index is to be used. Empty on SQLite, which finds it."""
 
-    def delete_by_id(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
+    def delete_by_index(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
         """
-        A statement that deletes the rows of jobs from another table.
+        A statement that deletes rows from another table than that of the jobs, and locks no others.
 
         :param suffix: of that table's name.
-        :param index: of the column ``id`` on a server.
-        :param where: the rows, by ids of jobs.
+        :param index: by which a server finds the rows.
+        :param where: which rows.
         """
 
     def trouble(self, error: Exception) -> Trouble | None:

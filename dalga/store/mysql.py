@@ -609,7 +609,7 @@ class MySQL:
     def by_index(self, name: str) -> str:
         return f" FORCE INDEX ({name})"
 
-    def delete_by_id(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
+    def delete_by_index(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
         table = self.named(suffix)
         return self.prepare(f"""
             DELETE old FROM {table} AS old FORCE INDEX ({index}) WHERE {where}

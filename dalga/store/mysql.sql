@@ -99,7 +99,7 @@ CREATE TABLE IF NOT EXISTS `{runs}` (
 
 -- Alerts that are to be sent, and those that were sent lately.
 CREATE TABLE IF NOT EXISTS `{alerts}` (
-    -- Random.
+    -- Begins with the time at which it was made, in milliseconds since 1970. The rest is random.
     id         BINARY(16)       NOT NULL PRIMARY KEY,
     event      VARCHAR(32)      NOT NULL,
     endpoint   VARBINARY(255)   NOT NULL,
@@ -127,7 +127,7 @@ CREATE TABLE IF NOT EXISTS `{alerts}` (
 CREATE TABLE IF NOT EXISTS `{incidents}` (
     name       VARBINARY(255)   NOT NULL PRIMARY KEY,
     since      DATETIME(6)      NOT NULL,
-    -- The instance that noticed it.
+    -- The instance that noticed it, and a random part.
     instance   VARBINARY(255)   NOT NULL
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
 
@@ -172,7 +172,7 @@ CREATE TABLE IF NOT EXISTS `{actions}` (
     id         VARBINARY(26)    NOT NULL PRIMARY KEY,
     made       DATETIME(6)      NOT NULL,
     ended      DATETIME(6)      NULL,
-    -- The lease, as in the jobs table. NULL: it is over.
+    -- When the next batch may be made. NULL: it is over.
     due        DATETIME(6)      NULL,
     token      BINARY(16)       NULL,
     instance   VARBINARY(255)   NULL,

@@ -253,7 +253,7 @@ class SQLite:
     def by_index(self, name: str) -> str:
         return ""
 
-    def delete_by_id(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
+    def delete_by_index(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
         return self.prepare(f"DELETE FROM {self.named(suffix)} WHERE {where}")
 
     def insert_records(

@@ -104,7 +104,7 @@ CREATE INDEX IF NOT EXISTS "{runs}_pathruns" ON "{runs}" (pathkey, failed, at, j
 
 -- Alerts that are to be sent, and those that were sent lately.
 CREATE TABLE IF NOT EXISTS "{alerts}" (
-    -- Random.
+    -- Begins with the time at which it was made, in milliseconds since 1970. The rest is random.
     id         BLOB    NOT NULL PRIMARY KEY,
     event      TEXT    NOT NULL,
     endpoint   TEXT    NOT NULL,
@@ -133,7 +133,7 @@ CREATE INDEX IF NOT EXISTS "{alerts}_alertsent" ON "{alerts}" (endpoint, sent);
 CREATE TABLE IF NOT EXISTS "{incidents}" (
     name       TEXT    NOT NULL PRIMARY KEY,
     since      TEXT    NOT NULL,
-    -- The instance that noticed it.
+    -- The instance that noticed it, and a random part.
     instance   TEXT    NOT NULL
 ) WITHOUT ROWID;
 
@@ -178,7 +178,7 @@ CREATE TABLE IF NOT EXISTS "{actions}" (
     id         TEXT    NOT NULL PRIMARY KEY,
     made       TEXT    NOT NULL,
     ended      TEXT    NULL,
-    -- The lease, as in the jobs table. NULL: it is over.
+    -- When the next batch may be made. NULL: it is over.
     due        TEXT    NULL,
     token      BLOB    NULL,
     instance   TEXT    NULL,

@@ -486,15 +486,15 @@ class Statements:
 
     @cached_property
     def delete_details(self) -> Statement:
-        return self._dialect.delete_by_id(DETAILS, "PRIMARY")
+        return self._dialect.delete_by_index(DETAILS, "PRIMARY")
 
     @cached_property
     def delete_tags(self) -> Statement:
-        return self._dialect.delete_by_id(TAGS, "id")
+        return self._dialect.delete_by_index(TAGS, "id")
 
     @cached_property
     def delete_expected(self) -> Statement:
-        return self._dialect.delete_by_id(EXPECTED, "PRIMARY")
+        return self._dialect.delete_by_index(EXPECTED, "PRIMARY")
 
     @cached_property
     def find_details(self) -> Select[NumberRow]:
@@ -1076,7 +1076,7 @@ class Statements:
 
     @cached_property
     def remove_open(self) -> Statement:
-        return self._dialect.delete_by_id(RUNS, "PRIMARY", OPEN_ROWS)
+        return self._dialect.delete_by_index(RUNS, "PRIMARY", OPEN_ROWS)
 
     @cached_property
     def copy_open(self) -> Statement:

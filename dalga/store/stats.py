@@ -343,11 +343,14 @@ class _Statements:
 
     @cached_property
     def remove(self) -> Statement:
-        return self._dialect.prepare(f"""
-            DELETE FROM {self._table}
-            WHERE scope = %(scope)s AND step = %(step)s AND at = %(at)s AND instance = %(instance)s
+        return self._dialect.delete_by_index(
+            STATS,
+            "PRIMARY",
+            """
+            scope = %(scope)s AND step = %(step)s AND at = %(at)s AND instance = %(instance)s
             AND ([endpoint = %(endpoint)s AND path = %(path)s AND result = %(result)s OR ...])
-            """)
+            """,
+        )
 
     @cached_property
     def oldest_rows(self) -> Select[StatsRow]:
