@@ -270,6 +270,16 @@ class CallTests(APITestCase):
             target = b"POST /runs/" + run.encode() + b"/replay"
             self.assertEqual((await self.refusal(target, header))[0], 400)
 
+    async def test_a_replay_takes_no_parameter(self) -> None:
+        """It is made at once: who asks for another time, or another payload, is told so."""
+        target = b"POST /runs/0123456789abcdef0123456789abcdef-17/replay"
+        status, problem = await self.refusal(target + b"?delay=60")
+        self.assertEqual(status, 400)
+        self.assertIn("'delay' is no parameter of a replay, which takes none", str(problem))
+        status, problem = await self.refusal(target, JSON, b'{"delay":60}')
+        self.assertEqual(status, 400)
+        self.assertIn("there is a body: a replay takes none", str(problem))
+
     async def test_get_and_stop(self) -> None:
         for call, asked in [
             (b"GET /actions", 20),

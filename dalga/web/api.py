@@ -38,6 +38,7 @@ from dalga.web.parameters import (
     once_request,
     owner_key,
     preview,
+    refuse_parameters,
     run_times,
     schedule_request,
 )
@@ -226,6 +227,7 @@ class Api:
         """Repeat a run, as a job of its own."""
         request.refuse_preconditions()
         request.refuse_idempotency()
+        refuse_parameters(request.query, request.body)
         job = await self._operations.replay(run_id_of(run_id))
         answer = self._answer(request, HTTPStatus.CREATED, job)
         request.responseHeaders.setRawHeaders(b"Location", [job_target(job.key)])

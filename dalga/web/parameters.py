@@ -270,6 +270,25 @@ def run_times(query: bytes) -> RunTimes:
     return RunTimes(**values)
 
 
+def refuse_parameters(query: bytes, body: bytes) -> None:
+    """
+    For a replay. A parameter that was passed over could mean that the run be made at another time,
+    or of other parts, than it is.
+
+    :raises InvalidRequest: if there are any.
+    """
+    for name, _ in form_pairs(query):
+        raise InvalidRequest(
+            f"{shown(name)} is no parameter of a replay, which takes none: the run is repeated at "
+            "once, as its job is now"
+        )
+    if body:
+        raise InvalidRequest(
+            "there is a body: a replay takes none, as the run is repeated at once, and as its job "
+            "is now"
+        )
+
+
 def preview(query: bytes) -> tuple[RawRequest, RunTimes]:
     """
     Read the parameters of a preview: those of a PUT, and `limit` and `after`.
