@@ -148,8 +148,7 @@ class Health:
         # A scrape of another worker in the next moment shows no less: a counter never goes down.
         self._shared.write(self._place, ours.numbers)
         others = self._shared.read(self._place)
-        shown = [ours, *(Shown(numbers, place) for place, numbers in others.items())]
-        return sorted(shown, key=lambda each: each.worker or 0)
+        return [ours, *(Shown(numbers, place) for place, numbers in others.items())]
 
     def _ticked(self, due: float) -> None:
         now = self._reactor.seconds()
@@ -163,7 +162,7 @@ class Health:
 
     def ready(self) -> Deferred[str | None]:
         """:return: why this instance is not ready, in a sentence; None if it is."""
-        waiting: Deferred[str | None] = Deferred(lambda _: self._waiting.remove(waiting))
+        waiting: Deferred[str | None] = Deferred()
         now = self._reactor.seconds()
         if self._stopping:
             waiting.callback("a stop has begun")

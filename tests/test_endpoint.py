@@ -33,6 +33,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from dalga import __version__
 from dalga.errors import ConfigError
 from dalga.model.answers import Meaning
+from dalga.model.attempt import ErrorKind
 from dalga.model.key import JobKey
 from dalga.model.options import Options
 from dalga.model.run import Outcome, Run
@@ -793,6 +794,7 @@ class FailureTests(EndpointCase):
         self.assertEqual(
             outcome.error, f"no time was left for the POST to {where} within 15 s, nothing was sent"
         )
+        self.assertIs(outcome.kind, ErrorKind.TIMEOUT)
         accepted[0].setblocking(True)
         self.addCleanup(accepted[0].close)
         received = yield deferToThread(receive_all, accepted[0])

@@ -231,6 +231,9 @@ class SavedTests(EndpointCase):
         for size in (MAX_BODY, MAX_BODY + 1, 60_000, 200_000):
             found = yield self.saved(answer(500, b"x" * size))
             self.assertEqual(found.body, b"x" * MAX_BODY)
+        with_secret = of(Delivery(headers=(("X-Api-Key", "k3y-of-job"),)))
+        found = yield self.saved(answer(500, b"x" * 60_000), with_secret)
+        self.assertEqual(found.body, b"x" * MAX_BODY)
         long = b"X-Long: " + b"y" * 3000
         found = yield self.saved(answer(500, b"", long, b"X-Next: z"))
         self.assertEqual(

@@ -144,6 +144,8 @@ class JsonTests(SynchronousTestCase):
             self.assertEqual(shown({"log_time": wrong})["time"], "1970-01-01T00:00:00.000Z")
         found = shown(event_of(LogLevel.info, "x", path=Odd(), body=b"\xff", elapsed=math.nan))
         self.assertIn("can't be shown", found["path"])
+        failure = shown(event_of(LogLevel.error, "x", log_failure="no failure"))["traceback"]
+        self.assertIn("can't be shown", failure)
         self.assertEqual((found["body"], found["elapsed"]), (r"b'\xff'", "nan"))
 
     @given(

@@ -57,6 +57,15 @@ class LineObserverTests(SynchronousTestCase):
         self.assertEqual(self.output.getvalue(), expected.getvalue())
         self.assertIn("2014-11-11T", expected.getvalue())
 
+    def test_of_a_worker(self) -> None:
+        """Its number stands behind the time, in each line."""
+        lines = TextLines().of_worker(2)
+        for namespace in ("dalga.x", "twisted.web"):
+            events: list[Any] = []
+            Logger(namespace, observer=noting(events)).info("a line")
+            _, rest = lines.lines(events[0]).split(" ", 1)
+            self.assertEqual(rest, f"worker 2 [{namespace}#info] a line\n")
+
     def test_whose_it_is(self) -> None:
         """What Twisted says of a connection or the like is marked as Twisted marks it."""
         expected = StringIO()

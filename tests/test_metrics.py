@@ -63,6 +63,12 @@ class MetricsTests(SynchronousTestCase):
         seconds = self.metrics.numbers()["dalga_http_request_duration_seconds"]
         self.assertEqual(list(seconds), [("/status", "GET")])
 
+    def test_alerts(self) -> None:
+        for result in ("failed", "sent", "sent"):
+            self.metrics.alert("job.failing", result)
+        found = self.metrics.numbers()["dalga_alerts_total"]
+        self.assertEqual(found, {("job.failing", "failed"): 1, ("job.failing", "sent"): 2})
+
     def test_gauges(self) -> None:
         """A gauge is asked for each time; one that is not known yet is left out."""
         values: list[float | None] = [3.0, None]

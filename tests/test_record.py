@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dalga.model.answers import Meaning
 from dalga.model.attempt import Attempt, ErrorKind, Saved
 from dalga.model.delivery import Delivery, Payload
+from dalga.model.grid import offset_of
 from dalga.model.options import CatchUp, Options
 from dalga.model.record import (
     Earlier,
@@ -162,6 +163,16 @@ class CauseTests(SynchronousTestCase):
             made = run._replace(schedule=schedule, options=options, cause=cause)
             self.assertEqual(cause_of(made, NOW + late), expected, made)
 
+    def test_jitter(self) -> None:
+        """The times that have gone by are those of the job, not those of its schedule."""
+        run = RUN._replace(schedule=Every(MINUTE), options=Options(jitter=MINUTE))
+        offset = offset_of(run.key, run.options)
+        self.assertGreater(offset, timedelta())
+        run = run._replace(scheduled=NOW, anchor=NOW - offset)
+        following = NOW + MINUTE
+        self.assertIs(cause_of(run, following - offset / 2), Cause.SCHEDULE)
+        self.assertIs(cause_of(run, following), Cause.LATE)
+
 
 class RecordTests(SynchronousTestCase):
     run_ = RUN._replace(
@@ -250,6 +261,21 @@ class RecordTests(SynchronousTestCase):
             run = self.run_._replace(cause=cause, scheduled=NOW - HOUR, due=NOW)
             end = End(run, Outcome(200, 0.0), Delete(), Meaning.SUCCEED, ended=NOW + SECOND)
             self.assertEqual(self.record(end, Result.SUCCEEDED).lateness_ms, 1000)
+
+    def test_the_long_way(self) -> None:
+        """A record that has more in it than columns of a success."""
+        outcome = Outcome(200, 1.0)
+        plain = End(self.run_, outcome, Delete(), Meaning.SUCCEED, ended=NOW)
+        self.assertTrue(_is_plain(plain))
+        for end in (
+            plain._replace(run=self.run_._replace(attempt=2)),
+            plain._replace(run=self.run_._replace(delivery=Delivery(replay_of="0-1"))),
+            plain._replace(outcome=outcome._replace(saved=Saved("", b""))),
+            plain._replace(outcome=None),
+            plain._replace(meaning=Meaning.REMOVE),
+            plain._replace(ended=None),
+        ):
+            self.assertFalse(_is_plain(end), end)
 
     def test_the_short_way(self) -> None:
         """Most successes are written without a `Record` in between: to the same columns."""

@@ -29,6 +29,7 @@ from dalga.model.runlist import (
 )
 from dalga.store import history
 from dalga.store.rows import version_at
+from dalga.store.runranges import RunRanges
 from dalga.store.table import JobsTable
 from tests.examples import ended
 from tests.records import RecordTestCase, record_row
@@ -212,6 +213,29 @@ class WalkTests(HistoryTestCase):
             self.assertEqual([page.runs for page in pages], [[]] * len(pages))
             self.assertEqual(len(pages), looked_at // 50 + 1, filters)
 
+    async def test_slices_grow_up_to_the_bounds(self) -> None:
+        """P7: no statement looks at more than a slice, nor at more than is left of the page's."""
+        store = self.open_store()
+        now = await store.now()
+        self.insert_records(record_row(now - number * SECOND, number + 1) for number in range(150))
+        sizes: list[int] = []
+        rows = RunRanges.rows
+
+        def noting(index: RunRanges, ranges: Any, size: int, limit: int) -> Any:
+            sizes.append(size)
+            return rows(index, ranges, size, limit)
+
+        with (
+            patch.object(history, "FIRST", 10),
+            patch.object(history, "SLICE", 50),
+            patch.object(history, "SCANNED", 120),
+            patch.object(history, "PATIENCE", LONG),
+            patch.object(RunRanges, "rows", noting),
+        ):
+            page = await store.runs(RunQuery(RunFilters(endpoint="no"), BEFORE_OPEN, 5))
+        self.assertEqual((page.runs, page.partial), ([], True))
+        self.assertEqual([size for size in sizes if size != sizes[0]], [40, 50, 20])
+
     async def test_a_bound_of_time(self) -> None:
         """P7: a page begins no other slice once its time is over."""
         store = self.open_store()
@@ -339,6 +363,8 @@ class UnderWayTests(HistoryTestCase):
             (RunFilters(path="a"), False),
             (RunFilters(statuses=Statuses(((503, 503),))), True),
             (RunFilters(error_kinds=frozenset({ErrorKind.DNS})), False),
+            (RunFilters(since=run.claimed), True),
+            (RunFilters(until=run.claimed), False),
             (RunFilters(states=frozenset({RunState.RETRYING})), True),
             (RunFilters(states=frozenset({RunState.RUNNING})), False),
             (RunFilters(results=frozenset(Result)), False),
@@ -457,6 +483,16 @@ class SingleTests(HistoryTestCase):
         )
         self.assertIs((await store.run(RunId(b"\7" * 16, 7))).record.result, Result.SUCCEEDED)
 
+    async def test_a_run_that_was_given_up_and_is_tried_again(self) -> None:
+        store = self.open_store()
+        run = await self.due_now(store, JobKey("mail", "7"))
+        run_id = run_id_from_text(run.id)
+        assert run_id is not None
+        await store.record([ended(run, Retry(run.claimed + timedelta(minutes=1), "503"))])
+        row = record_row(run.claimed, run.row, result=Result.GIVEN_UP, run=run_id.token)
+        self.insert_records([row])
+        self.assertIs((await store.run(run_id)).state, RunState.RETRYING)
+
     async def test_a_run_that_was_given_up_and_is_under_way_again(self) -> None:
         store = self.open_store()
         run = await self.due_now(store, JobKey("mail", "7"))
@@ -472,7 +508,9 @@ class SingleTests(HistoryTestCase):
         """P6: what can't be read is left out, and the others are shown."""
         store = self.open_store()
         now = await store.now()
-        rows = [record_row(now, job) for job in range(1, 9)]
+        rows = [record_row(now, job) for job in range(1, 11)]
+        rows[8]["more"] = '{"replay_of": 7, "attempts": [7]}'
+        rows[9]["more"] = "[" * 50_000
         rows[0]["more"], rows[1]["more"], rows[2]["answer"] = "{", "[7]", "7"
         rows[3]["result"] = 99
         rows[4]["cause"] = 99
@@ -481,8 +519,10 @@ class SingleTests(HistoryTestCase):
         self.insert_records(rows)
         shown = {run.record.run_id.partition("-")[2] for run in await self.listed(store)}
         readable = set() if self.engine == "sqlite" else {"6", "7"}
-        self.assertEqual(shown, {"1", "2", "3", "8"} | readable)
+        self.assertEqual(shown, {"1", "2", "3", "8", "9", "10"} | readable)
         await store.run(RunId(b"\3" * 16, 3))
+        record = (await store.run(RunId(b"\11" * 16, 9))).record
+        self.assertEqual((record.replay_of, record.attempts), (None, ()))
 
 
 @each_engine(globals())
@@ -503,6 +543,11 @@ class LastRunTests(HistoryTestCase):
             assert shown.last_run is not None
             self.assertEqual(shown.job, await store.get(key))
             self.assertEqual((shown.last_run.result, shown.last_run.started), (result, at))
+        # Of the same moment, the list has the failure in front.
+        self.insert_records([record_row(now - SECOND, 3, result=Result.SKIPPED)])
+        last = (await store.show(key)).last_run
+        assert last is not None
+        self.assertEqual(last.result, Result.SKIPPED)
         await self.assertFailure(store.show(JobKey("mail", "9")), JobNotFound)
 
     async def test_of_several_jobs_at_once(self) -> None:

@@ -267,6 +267,10 @@ class RecordingTests(RecordingTestCase):
             run = await self.due_now(store, JobKey("bad", "1"))
             await self.end(store, run, 299, meaning=Meaning.FAIL)
             await self.retry(store, await self.due_now(store, JobKey("retried", "1")), now=False)
+            run = await self.due_now(store, JobKey("removed", "1"))
+            await self.end(store, run, 299, meaning=Meaning.REMOVE)
+            await self.retry(store, await self.due_now(store, JobKey("good at last", "1")))
+            await self.end(store, await self.claim_one(store, JobKey("good at last", "1")))
             self.assertEqual(self.results(), expected, mode)
             self.assertEqual(self.opened(), (1, 1) if expected else (0, 0))
 
@@ -279,6 +283,20 @@ class RecordingTests(RecordingTestCase):
         await self.end(off, await self.claim_one(off, KEY))
         self.assertEqual(self.rows(), [])
         self.assertEqual(self.opened(), (0, 0))
+        await self.retry(store, await self.due_now(store, KEY))
+        await off.put(KEY, EACH_MINUTE)
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(self.opened(), (0, 0))
+
+    async def test_switched_off_and_lost(self) -> None:
+        """The claim that removes the row of a deleted job writes no record."""
+        store = self.with_mode(self.open_store(), HistoryMode.OFF)
+        await self.due_now(store, KEY)
+        await store.delete(KEY)
+        self.end_leases()
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
 
     def with_mode(self, like: JobsTable, mode: HistoryMode) -> JobsTable:
         from twisted.internet import reactor
@@ -331,8 +349,10 @@ class RetriedTests(RecordingTestCase):
         run = await self.due_now(store, KEY)
         self.end_leases()
         again = await self.claim_one(store, KEY)
-        recorded = await store.record([ended(run, Retry(run.claimed, "500"))])
-        self.assertEqual(len(recorded.lost), 1)
+        end = ended(run, Reschedule(run.claimed + HOUR, run.anchor, None))
+        recorded = await store.record([end])
+        self.assertEqual(recorded.lost, [end])
+        self.assertEqual(recorded.results, [(end, None)])  # it counts where the run ends
         self.assertEqual(self.rows(), [])
         await self.retry(store, again)
         await store.claim(9, OVER)
@@ -480,6 +500,17 @@ class RetriedTests(RecordingTestCase):
         )
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
 
+    async def test_a_deleted_job_that_nobody_understands(self) -> None:
+        """Somebody's SQL keeps no row from its removal (P6)."""
+        store = self.open_store()
+        await self.due_now(store, KEY)
+        await store.delete(KEY)
+        self.end_leases()
+        self.sql("UPDATE dalga SET cause = 77")
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+
     async def test_a_run_that_leaves_no_trace(self) -> None:
         """
         A PUT has taken the place of a run whose instance is lost. That run has no record, and none
@@ -597,3 +628,25 @@ class LockedTests(RecordingTestCase):
         await waiting
         self.assertIs(answers[held], LOCKED)
         self.assertEqual(self.results(), [("held", Result.OVERRIDDEN, 1)])
+
+    async def test_a_claim_waits_for_none(self) -> None:
+        """The row of a deleted job stays until its open row can be closed."""
+        store = self.open_store()
+        first = await self.due_now(store, KEY)
+        await self.retry(store, first)
+        await self.claim_one(store, KEY)
+        await store.delete(KEY)
+        self.end_leases()
+        with closing(self.connect()) as stranger:
+            stranger.begin()
+            stranger.cursor().execute(
+                "SELECT * FROM dalga_runs WHERE failed = 2 AND at = 0 AND job = %s FOR UPDATE",
+                (first.row,),
+            )
+            self.assertEqual((await store.claim(9, LONG)).runs, [])
+            self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(1,)])
+            stranger.rollback()
+        self.end_leases()
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.assertEqual(self.results(), [(KEY.path, Result.CANCELLED, 1)])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch.sums import PATHS, UNSAVED, Sums
-from dalga.metrics import Counts, PathLabels
+from dalga.metrics import OTHER, Counts, PathLabels
 from dalga.model.attempt import ErrorKind
 from dalga.model.key import JobKey
 from dalga.model.record import Result
@@ -225,6 +225,29 @@ class WritingTests(SynchronousTestCase):
                 {("default", "a", "succeeded"): 3, ("default", "b", "succeeded"): 1},
             )
 
+    def test_an_end_while_it_is_written(self) -> None:
+        """It is written with the next write."""
+        sums, database = sums_of(end()), Database()
+        (written,) = sums.unsaved()
+        sums.ended([end()], NOW)
+        database.write(written)
+        sums.saved(written)
+        self.assertFalse(sums.is_saved)
+        database.save(sums)
+        self.assertTrue(sums.is_saved)
+        self.assertEqual(database.runs(Scope.ENDPOINT), {("default", "", "succeeded"): 2})
+
+    def test_a_rest_of_other_paths(self) -> None:
+        """It is written again, though its runs are as many: they are other runs."""
+        early = [end(f"p{number:03}") for number in range(BUSIEST)]
+        sums, database = sums_of(*early, end("p-late", late=1.0)), Database()
+        database.save(sums)
+        rest = SumKey(Scope.PATH, MINUTE, AT, "default", "", Result.SUCCEEDED)
+        self.assertEqual(database.rows["one", rest].lateness.text(), "1000:1")
+        sums.ended([end("p-late", late=1.0)], NOW)
+        database.save(sums)
+        self.assertEqual(database.rows["one", rest].lateness.text(), "1:1")
+
     def test_a_minute_ends_while_it_is_written(self) -> None:
         """What the database has then is of before: the minute is written once more."""
         sums, database = sums_of(end()), Database()
@@ -338,6 +361,24 @@ class NumberTests(SynchronousTestCase):
         )
         per_run = found["dalga_run_attempts"]
         self.assertEqual(per_run, {(): Counts([3, 0, 1, 0, 0, 0, 0, 0], 6.0)})
+
+    def test_a_success_of_another_class(self) -> None:
+        """The endpoint's section may say that a 404 is one."""
+        ended, result = end()
+        assert ended.outcome is not None
+        gone = ended._replace(outcome=ended.outcome._replace(status=404))
+        found = self.numbers((gone, result), end())
+        self.assertEqual(
+            found["dalga_attempts_total"], {("default", "4xx", ""): 1, ("default", "2xx", ""): 1}
+        )
+
+    def test_the_label_of_the_rest(self) -> None:
+        """Paths that have no cell of their own have no label of their own."""
+        sums = Sums("one", PathLabels(2 * PATHS))
+        sums.ended((end(f"p{number}") for number in range(PATHS + 50)), NOW)
+        runs = sums.numbers()["dalga_runs_total"]
+        self.assertEqual(runs["default", OTHER, "succeeded"], 50)
+        self.assertEqual(len(runs), PATHS + 1)
 
     def test_seconds(self) -> None:
         found = self.numbers(

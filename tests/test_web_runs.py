@@ -26,6 +26,8 @@ from dalga.model.runlist import (
     RunState,
 )
 from dalga.web.cursors import (
+    _octets,
+    _text,
     cursor_from_text,
     cursor_text,
     run_cursor_from_text,
@@ -118,7 +120,10 @@ class CursorTests(SynchronousTestCase):
             RunFilters(path="a", body="b"),
             RunFilters(path="a", results=frozenset({Result.SKIPPED})),
             RunFilters(path="a", states=frozenset({RunState.RUNNING})),
+            RunFilters(path="a", since=NOW),
             RunFilters(path="a", until=NOW),
+            RunFilters(path="a", statuses=Statuses(((500, 599),))),
+            RunFilters(path="a", error_kinds=frozenset({ErrorKind.DNS})),
         ):
             error = self.assertRaises(ValueError, run_cursor_from_text, text, other)
             self.assertIn("is of another list", str(error))
@@ -136,6 +141,25 @@ class CursorTests(SynchronousTestCase):
         text = run_cursor_text(BEFORE_OPEN, RunFilters())
         for other in (text[:-1], text + "A", text[:10] + "xx" + text[12:], ""):
             self.assertRaises(ValueError, run_cursor_from_text, other, RunFilters())
+
+    def test_made_up(self) -> None:
+        """Cursors are no secrets: one that nobody was given is refused, whatever is in it."""
+        octets = _octets(run_cursor_text(BEFORE_OPEN, RunFilters()))
+        assert octets is not None
+        self.assertEqual(run_cursor_from_text(_text(octets), RunFilters()), BEFORE_OPEN)
+        for made_up in (
+            b"\x00" + octets[1:],
+            octets[:1] + b"\x03" + octets[2:],
+            octets[:-16] + b"\xff" * 8 + octets[-8:],
+            octets[:-8] + b"\xff" * 8,
+            octets[:-16] + b"\x00" + octets[-16:],
+            octets[:-1],
+            octets[:1],
+        ):
+            error = self.assertRaises(
+                ValueError, run_cursor_from_text, _text(made_up), RunFilters()
+            )
+            self.assertIn("is none", str(error))
 
     def test_link(self) -> None:
         """The link of a page is a query that gives the same list."""

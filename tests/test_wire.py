@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, suc
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from dalga.model.attempt import ErrorKind
 from dalga.model.run import Outcome
 from dalga.outgoing import pool as dalga_pool
 from dalga.outgoing.endpoint import Endpoint
@@ -166,6 +167,7 @@ class AnswerTests(WireCase):
         first = endpoint.post(a_run())
         second = yield first.addCallback(lambda _: endpoint.post(a_run()))
         self.assertEqual((second.status, second.error), (None, SPOKE_BEFORE.words))
+        self.assertIs(second.kind, ErrorKind.MALFORMED)
         yield server.connections[0].lost
         self.assertEqual(len(server.requests), 1)
 
@@ -190,6 +192,7 @@ class AnswerTests(WireCase):
         yield endpoint.post(a_run())
         second = yield posts[0]
         self.assertEqual((second.status, second.error), (None, SPOKE_BEFORE.words))
+        self.assertIs(second.kind, ErrorKind.MALFORMED)
         yield server.connections[0].lost
         self.assertEqual(len(server.requests), 1)
 
@@ -380,6 +383,7 @@ class SendingTests(WireCase):
         exchange.await_connection(succeed(connection))
         failure = self.failureResultOf(exchange.answer, PostFailed)
         self.assertEqual(failure.value.why, CLOSED_BEFORE)
+        self.assertIs(failure.value.why.kind, ErrorKind.CLOSED)
 
     @inlineCallbacks
     def test_the_connection_used_last_is_used_next(self) -> Any:

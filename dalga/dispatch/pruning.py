@@ -181,10 +181,9 @@ class Pruning:
             return wanted
         if self._busy_since is None:
             self._busy_since = now
-        patient_until = self._busy_since + PATIENCE
-        if now < wanted or now >= patient_until:
+        if now < wanted:
             return wanted
-        return min(now + 1.0, patient_until)
+        return min(now + 1.0, self._busy_since + PATIENCE)
 
     # Removals
 

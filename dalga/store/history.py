@@ -218,19 +218,19 @@ class History:
 
     def last_runs(self, cursor: Cursor, keys: Collection[RawKey]) -> dict[RawKey, Record]:
         """
-        Of each job that has one, the last of its runs that have ended. Within a transaction of the
-        caller.
+        Of each job that has one, the last of its runs that have ended; maybe of other jobs, too.
+        Within a transaction of the caller.
         """
         if not keys:
             return {}
         numbers = [job_key(*key) for key in keys]
         rows = self._last_runs.fetch(cursor, numbers)
         found: dict[RawKey, Record] = {}
-        for row in sorted(rows, key=lambda row: (row.at, row.failed)):
+        for row in rows:
             run = ended_run(row, self._dialect.read_instant)
-            # The number may be that of another job, too.
-            if run is not None and (key := RawKey(run.record.path, run.record.body)) in keys:
-                found[key] = run.record
+            if run is not None:
+                # The number may be that of another job, too.
+                found[RawKey(run.record.path, run.record.body)] = run.record
         return found
 
     @cached_property

@@ -265,7 +265,6 @@ def _is_plain(end: End) -> bool:
         end.run.attempt == 1
         and outcome is not None
         and outcome.saved is None
-        and outcome.status is not None
         and end.run.delivery is PLAIN
         and end.meaning is _SUCCEED
         and end.ended is not None
