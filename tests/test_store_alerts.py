@@ -580,6 +580,32 @@ class OutboxTests(AlertsTestCase):
         self.assertEqual(await store.outbox.forget(2), 0)
         self.assertEqual(len(await self.newest(store)), 3)
 
+    async def test_a_target_that_is_in_no_configuration(self) -> None:
+        """Nobody claims its alerts: they do not wait for longer than those that do not arrive."""
+        store = self.open_with(Targets(("ops",)))
+        now = store.clock.now()
+        for hours in (26, 25.5, 23):
+            id = id_at(now - timedelta(hours=hours)) + bytes(10)
+            self.sql(
+                "INSERT INTO dalga_alerts (id, event, endpoint, target, made, due, content)"
+                " VALUES (%s, 'job.failing', %s, %s, '2020-01-01 00:00:00.000000',"
+                " '2020-01-01 00:00:00.000000', '{}')",
+                (id, self.key("default"), self.key("default")),
+            )
+        self.assertEqual(await store.outbox.claim(9), [])
+        self.assertEqual(await self.open_with().outbox.forget(9), 0)  # which has the target
+        self.assertEqual((await store.outbox.watch()).pending, 3)
+        self.assertEqual(await store.outbox.forget(1), 1)
+        self.assertEqual(await store.outbox.forget(9), 1)
+        self.assertEqual(await store.outbox.forget(9), 0)
+        found = await self.newest(store)
+        self.assertEqual(
+            [each.state for each in found],
+            [AlertState.WAITING, AlertState.GIVEN_UP, AlertState.GIVEN_UP],
+        )
+        self.assertIn("no instance has a target", str(found[1].error))
+        self.assertEqual((await store.outbox.watch()).pending, 1)
+
     async def test_a_clock_that_was_set_back(self) -> None:
         """What was sent at a time that is still to come holds up nothing (P8)."""
         store = self.open_with()

@@ -320,7 +320,10 @@ class Outbox(Protocol):
         """The newest alerts, the newest one first."""
 
     def forget(self, limit: int) -> Deferred[int]:
-        """Remove up to `limit` old alerts; gives how many were found."""
+        """
+        Remove up to `limit` old alerts, and give up as many whose target no instance has; gives how
+        many were found of those of which there were more.
+        """
 
 
 class OldestSums(NamedTuple):

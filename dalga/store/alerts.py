@@ -561,10 +561,10 @@ class AlertTable:
             state = AlertState.WAITING
         elif error is None:
             state = AlertState.SENT
-        elif whole(row.attempts):
-            state = AlertState.GIVEN_UP
-        else:
+        elif error.startswith(AlertState.SUMMARIZED) and not whole(row.attempts):
             state = AlertState.SUMMARIZED
+        else:
+            state = AlertState.GIVEN_UP
         return KeptAlert(
             _members(row.content),
             _octets(row.target).decode("utf-8", "replace"),
@@ -585,11 +585,19 @@ class AlertTable:
         """See `Outbox.forget`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> int:
+            at = self._dialect.instant(now)
+            before = id_at(now - LASTS - timedelta(hours=1))
+            names = [self._dialect.key(name) for name in self.targets.names]
+            rows = self._sql.unclaimed.fetch(cursor, names, now=at, before=before, limit=limit)
+            if rows:
+                # An instance that has the target would have given them up by now.
+                error = "no instance has a target of this name"
+                self._sql.give_up.execute(cursor, [row.id for row in rows], now=at, error=error)
             before = id_at(now - KEPT)
             ids = [row.id for row in self._sql.old.fetch(cursor, before=before, limit=limit)]
             if ids:
                 self._sql.forget.execute(cursor, last=ids[-1])
-            return len(ids)
+            return max(len(rows), len(ids))
 
         return self._lane.run(work, "alerts")
 

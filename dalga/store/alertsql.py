@@ -247,6 +247,24 @@ class AlertStatements:
         )
 
     @cached_property
+    def unclaimed(self) -> Select[IdRow]:
+        return self._select(
+            IdRow,
+            f"""
+            SELECT id FROM {self._alerts}{self._by_due}
+            WHERE due <= %(now)s AND id < %(before)s AND target NOT IN ([%(target)s, ...])
+            ORDER BY due LIMIT %(limit)s{self._dialect.skip_locked}
+            """,
+        )
+
+    @cached_property
+    def give_up(self) -> Statement:
+        return self._dialect.prepare(f"""
+            UPDATE {self._alerts} SET due = NULL, token = NULL, error = %(error)s
+            WHERE id IN ([%(id)s, ...]) AND due <= %(now)s
+            """)
+
+    @cached_property
     def old(self) -> Select[IdRow]:
         return self._select(
             IdRow,
