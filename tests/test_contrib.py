@@ -151,6 +151,25 @@ class DashboardTests(SynchronousTestCase):
         unseen = [family.name for family in FAMILIES if not asked.intersection(series_of(family))]
         self.assertEqual(unseen, [])
 
+    def test_nothing_fails(self) -> None:
+        """The share of attempts that fail is 0 then, and not unknown."""
+        (query,) = (query for title, query in queries() if title == "Attempts that fail")
+        query = re.sub(r"\$\w+", ".*", query.replace("$__rate_interval", "5m"))
+        labels = 'job="dalga",instance="web1",endpoint="default",code_class="2xx",error_kind=""'
+        case = {
+            "interval": "1m",
+            "input_series": [
+                {"series": f"dalga_attempts_total{{{labels}}}", "values": "0+60x10"},
+            ],
+            "promql_expr_test": [
+                {"expr": query, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 0}]}
+            ],
+        }
+        with TemporaryDirectory(prefix="dalga-panels-") as name:
+            (Path(name) / "test.yml").write_text(yaml.safe_dump({"tests": [case]}))
+            status, said = promtool("test", "rules", "test.yml", cwd=Path(name))
+        self.assertEqual(status, 0, said)
+
     def test_panels(self) -> None:
         """They have their data from the source that is chosen, and lie side by side."""
         dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
