@@ -129,6 +129,7 @@ class RequestTests(SynchronousTestCase):
             '{"do":"delete","filter":{"due_before":"2014-11-11T22:10:40"}}',
             '{"do":"delete","filter":{"due_before":"0001-01-01T00:00:00+14:00"}}',
             '{"do":"delete","filter":{"path":"\\ud800"}}',
+            *(f'{{"do":"replay","filter":{{"{name}":""}}}}' for name in ("path", "prefix")),
             '{"do":"delete","filter":{"path":"p"},"x":1}',
             '{"do":"delete","filter":{"path":"p"},"expect_at_most":"5"}',
             '{"do":"delete","filter":{"path":"p"},"expect_at_most":Infinity}',

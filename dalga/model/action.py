@@ -175,8 +175,8 @@ class _Member(NamedTuple):
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is no text")
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{value!r:.40} is no text, or empty")
     value.encode()  # raises ValueError: JSON can write half a character
     return value
 
