@@ -15,13 +15,14 @@ from contextlib import closing
 from dataclasses import fields, replace
 from datetime import timedelta
 from decimal import Decimal
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pymysql
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
@@ -49,7 +50,7 @@ from dalga.config.sections import (
     MySQLConfig,
     SQLiteConfig,
 )
-from dalga.database import API_THREADS, RUN_THREADS, lanes, server
+from dalga.database import API_THREADS, RUN_THREADS, build_store, lanes, server
 from dalga.dispatch.pruning import Keeping
 from dalga.errors import ConfigError
 from dalga.model.answers import Answers, Statuses, statuses_from_text
@@ -2800,6 +2801,66 @@ class WiringTests(SynchronousTestCase):
         history = HistoryConfig(keep=day, keep_failed=2 * day, max_rows=3)
         self.assertEqual(service.keeping_of(history), Keeping(day, 2 * day, 3))
         self.assertEqual(service.keeping_of(HistoryConfig()), Keeping())
+
+    def test_stores_and_metrics(self) -> None:
+        """Those of the only instance, and those of each worker, are as configured."""
+        stores: list[dict[str, Any]] = []
+
+        class Store:
+            def open(self) -> None: ...
+            def called(self, instance: str) -> None: ...
+            def where(self) -> str:
+                return "a file"
+
+            def close(self) -> Deferred[None]:
+                return succeed(None)
+
+        def build(*given: Any) -> Store:
+            stores.append(dict(signature(build_store).bind(*given).arguments))
+            return Store()
+
+        workers: dict[str, Any] = {}
+        self.patch(service, "build_store", build)
+        self.patch(service, "listen", lambda *_: [])
+        self.patch(service, "use_newest", lambda: None)
+        self.patch(service, "quiet_collector", lambda: None)
+        self.patch(service, "Supervisor", lambda **given: workers.update(given))
+        variables = {
+            "DALGA_HISTORY_MODE": "failures",
+            "DALGA_HISTORY_KEEP": "2d",
+            "DALGA_METRICS_PATHS": "2",
+            "DALGA_ALERTS_URL": "http://alerts/",
+        }
+        config = load_config(None, variables)
+        only = service.make_service(config, Clock())
+        service.make_supervisor(config, Clock(), 2)
+        self.addCleanup(workers["close"])
+        one_of_two = workers["make"](Clock(), None)
+        self.assertEqual(len(stores), 3)
+        for store, daemon in ((stores[0], only), (stores[2], one_of_two)):
+            self.assertIs(store["history"], HistoryMode.FAILURES)
+            self.assertEqual(store["targets"], service.targets_of(config))
+            self.assertIs(store["metrics"], daemon._fixed.metrics)
+            labels = [daemon._fixed.metrics.path_labels.of(path) for path in "abc"]
+            self.assertEqual(labels, ["a", "b", "other"])
+        self.assertIsNone(only._fixed.shared)
+        self.assertIsNotNone(one_of_two._fixed.shared)
+
+        given: dict[str, Any] = {}
+
+        def scheduler(**arguments: Any) -> None:
+            given.update(arguments)
+            raise StopIteration  # what is built behind it is of no interest here
+
+        self.patch(service, "Scheduler", scheduler)
+        self.patch(service, "build_endpoint", lambda *_: None)
+        self.assertRaises(
+            StopIteration, service.build, Clock(), only._fixed, only._settings, "here"
+        )
+        self.assertEqual(given["keeping"], Keeping(fine=timedelta(days=2)))
+        self.assertIs(given["metrics"], only._fixed.metrics)
+        self.assertEqual(list(given["alerting"].targets), ["default"])
+        self.assertEqual(given["instance"], "here")
 
     def test_fixed_and_exchangeable(self) -> None:
         """

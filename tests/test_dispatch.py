@@ -1573,6 +1573,7 @@ class CleaningTests(SchedulerTestCase):
             self.store.insert(f"job{number}")
         self.go(CLEANING_PATIENCE)
         self.assertEqual(self.store.called("forget_keys"), [])
+        self.assertEqual(self.store.called("fold_sums"), [])  # see `test_statistics`
         self.go(10)
         self.assertEqual(len(self.store.called("forget_keys")), 1)
 

@@ -33,7 +33,7 @@ from dalga.model.key import JobKey
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import RunPolicy
 from dalga.outgoing.webhook import Arrival
-from dalga.store import Parcel
+from dalga.store import Parcel, Recorded
 from tests.fakes import FakeEndpoint, FakeStore, noting
 from tests.stores import NOW
 
@@ -137,8 +137,7 @@ class SendingTests(AlertsTestCase):
         """By a record of this instance. Nobody waits for the next look at the table."""
         self.start()
         self.outbox.waiting, self.outbox.written = [parcel(1)], 1
-        self.scheduler._alerts.recorded()
-        self.scheduler._changed()
+        self.scheduler._recorded(Recorded())
         self.go(0.1)
         self.assertEqual(len(self.webhook.posts), 1)
 

@@ -652,14 +652,26 @@ class TargetTests(APITestCase):
             self.assertIn(b" 200 ", await client.answer())
 
 
+ONLY_READ = (
+    *(b"/preview", b"/status", b"/stats", b"/instances", b"/endpoints"),
+    *(b"/health", b"/ready", b"/metrics", b"/alerts"),
+)
+
+
 class MethodTests(APITestCase):
     async def test_a_wrong_method_is_told_the_right_ones(self) -> None:
         for target, methods in [
             (b"/jobs/a/b", b"GET, HEAD, PUT, POST, PATCH, DELETE"),
             (b"/jobs/a/upcoming", b"GET, HEAD, PUT, POST, PATCH, DELETE"),
             (b"/jobs/a/b/upcoming", b"GET, HEAD"),
-            (b"/preview", b"GET, HEAD"),
-            (b"/status", b"GET, HEAD"),
+            (b"/jobs/a/b/why", b"GET, HEAD"),
+            (b"/jobs/a/b/runs", b"GET, HEAD"),
+            (b"/runs", b"GET, HEAD"),
+            (b"/runs/a", b"GET, HEAD"),
+            (b"/runs/a/replay", b"POST"),
+            (b"/actions", b"GET, HEAD, POST"),
+            (b"/actions/a", b"GET, HEAD, DELETE"),
+            *((path, b"GET, HEAD") for path in ONLY_READ),
         ]:
             for method in [b"OPTIONS", b"TRACE", b"BREW"]:
                 answer = await self.ask(method + b" " + target)

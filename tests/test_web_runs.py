@@ -97,8 +97,10 @@ class QueryTests(SynchronousTestCase):
         ]:
             error = self.assertRaises(InvalidRequest, run_list, query.encode())
             self.assertIn(said, str(error))
-        error = self.assertRaises(InvalidRequest, job_run_list, b"path=a", RawKey("a", "b"))
-        self.assertIn("there is no parameter 'path'", str(error))
+        for name in ("path", "prefix", "body", "tag"):
+            given = f"{name}=a".encode()
+            error = self.assertRaises(InvalidRequest, job_run_list, given, RawKey("a", "b"))
+            self.assertIn(f"there is no parameter '{name}'", str(error))
 
 
 class CursorTests(SynchronousTestCase):
