@@ -86,6 +86,9 @@ class DaemonMetricsTests(ScrapedTestCase):
         self.assertEqual(states, {"running", "pending", "set_aside", "other"})
         self.assertIn(sum(samples["dalga_jobs"].values()), (1.0, 2.0, 3.0))
         self.assertIn((), samples["dalga_jobs_age_seconds"])
+        while not samples["dalga_reactor_tick_seconds_count"][()]:
+            await self.pause(0.1)
+            samples = await self.scrape(url)
         shown = {re.sub("_(bucket|sum|count)$", "", name) for name in samples}
         expected = {re.sub("_count$", "", family.name) for family in FAMILIES}
         self.assertEqual(expected - shown - SILENT, set())

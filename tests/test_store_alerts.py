@@ -81,6 +81,18 @@ class AlertsTestCase(EngineTestCase):
         ((streak, alerted),) = self.sql("SELECT streak, alerted FROM dalga")
         return streak, alerted
 
+    async def add(self, store: JobsTable, number: int, endpoint: str = "default") -> None:
+        """Write alerts, as many records would."""
+
+        def work(cursor: Any, now: datetime, since: float) -> None:
+            alerts = [
+                ("default", Alert(Event.JOB_FAILING, now, RawKey("p", str(each)), endpoint))
+                for each in range(number)
+            ]
+            store._alerts.add(cursor, now, alerts)
+
+        await store._api_lane.run(work, "alerts")
+
 
 def _asking(**asked: Any) -> ScheduleRequest:
     """A PUT of a job that is due, and then each minute."""
@@ -427,18 +439,6 @@ class LockTests(AlertsTestCase):
 class OutboxTests(AlertsTestCase):
     """Alerts that are sent."""
 
-    async def add(self, store: JobsTable, number: int, endpoint: str = "default") -> None:
-        """Write alerts, as many records would."""
-
-        def work(cursor: Any, now: datetime, since: float) -> None:
-            alerts = [
-                ("default", Alert(Event.JOB_FAILING, now, RawKey("p", str(each)), endpoint))
-                for each in range(number)
-            ]
-            store._alerts.add(cursor, now, alerts)
-
-        await store._api_lane.run(work, "alerts")
-
     async def test_claimed_by_one(self) -> None:
         store, other = self.open_with(), self.open_with()
         await self.add(store, 3)
@@ -641,3 +641,22 @@ class OutboxTests(AlertsTestCase):
         self.assertEqual((await store.outbox.watch()).lag, timedelta())
         self.in_the_past("a")
         self.assertGreater((await store.outbox.watch()).lag, timedelta(days=365))
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class WithoutSkipLockedTests(AlertsTestCase):
+    """A server that knows no SKIP LOCKED: the due time alone tells who has claimed an alert."""
+
+    async def test_claimed_between_two_statements(self) -> None:
+        """By another instance: it is sent by that one alone."""
+        store = self.open_with()
+        store._dialect.skip_locked = ""
+        await self.add(store, 1)
+        make_token = store.outbox._token
+
+        def token() -> bytes:
+            self.sql("UPDATE dalga_alerts SET due = '2100-01-01 00:00:00.000000'")
+            return make_token()
+
+        self.patch(store.outbox, "_token", token)
+        self.assertEqual(await store.outbox.claim(9), [])
