@@ -2862,6 +2862,16 @@ class WiringTests(SynchronousTestCase):
         self.assertEqual(list(given["alerting"].targets), ["default"])
         self.assertEqual(given["instance"], "here")
 
+    def test_who_signs_for_targets_of_alerts(self) -> None:
+        """The platform's CAs, whichever the default endpoint has; of those, one copy is enough."""
+        self.patch(service, "Trust", lambda ca, _: [ca])
+        for ca in ("", "own.pem"):
+            config = Config(endpoint=replace(EndpointConfig(), ca=ca))
+            settings = service.settings_of(config)
+            self.assertEqual(settings.alert_trust, [""])
+            self.assertEqual(settings.trusts["default"], [ca])
+            self.assertEqual(settings.alert_trust is settings.trusts["default"], not ca)
+
     def test_fixed_and_exchangeable(self) -> None:
         """
         The database, the address, the workers, the log and the metrics are fixed while a daemon
