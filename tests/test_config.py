@@ -664,6 +664,8 @@ class ValueRefusalTests(ConfigTestCase):
             ("mysql", "maxOpenConns", 0, 10_000),
             ("listen", "port", 0, 65535),
             ("jobs", "maxRunning", 1, 10_000),
+            ("history", "maxRows", 1, 10_000_000_000),
+            ("metrics", "paths", 0, 10_000),
         ]:
             self.check(
                 section,
