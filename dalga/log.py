@@ -84,7 +84,12 @@ def debugging() -> bool:
     Whether the debug level is logged. Ask this before an event that is too frequent to be put into
     words in vain.
     """
-    return LogLevel.debug in _levels
+    return is_logged(LogLevel.debug)
+
+
+def is_logged(level: LogLevel) -> bool:
+    """Whether a level is logged."""
+    return level in _levels
 
 
 class Form(Protocol):

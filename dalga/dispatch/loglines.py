@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
-from dalga.log import logger
+from dalga.log import is_logged, logger
 from dalga.model.answers import Meaning
 from dalga.model.delivery import PLAIN, Method
 from dalga.model.run import (
@@ -41,9 +41,7 @@ _FINE = (Meaning.SUCCEED, Meaning.REMOVE, Meaning.DISABLE)
 _REMOVE = Meaning.REMOVE
 _POST = Method.POST
 
-#: The line of an attempt. It names a method other than POST, which a reader would expect.
-_END = "{path!r} {body!r}: {reason}, after {elapsed:.3f} s, attempt {attempt}; {then}"
-_END_OF_ANOTHER = _END.replace("{reason}", "{method}: {reason}")
+#: The line of an attempt's start. It names a method other than POST, which a reader would expect.
 _START = "{path!r} {body!r}: run {run_id}, attempt {attempt} starts"
 _START_OF_ANOTHER = _START.replace("run {run_id}", "{method}: run {run_id}")
 
@@ -89,23 +87,30 @@ def log_end(end: End) -> None:
     assert meaning is not None
     gone = meaning is _REMOVE and outcome.meaning is None
     fine = meaning in _FINE
+    level = LogLevel.info if fine else LogLevel.warn
+    if not is_logged(level):
+        return
     method = _POST if run.delivery is PLAIN else run.delivery.method
-    # The keywords are written out, as each attempt comes here: `fields` would be one more dict, and
-    # `info` or `warn` another.
+    named = "" if method is _POST else f"{method}: "
+    path, body = run.key
+    attempt, elapsed = run.attempt, outcome.elapsed
+    then = _GONE if gone else _then(end.verdict)
+    # Each attempt comes here. So the keywords are written out: `fields` would be one more dict, and
+    # `info` or `warn` another. And the text is made here: `str.format` takes three times as long.
     log.emit(
-        LogLevel.info if fine else LogLevel.warn,
-        _END if method is _POST else _END_OF_ANOTHER,
-        path=run.key.path,
-        body=run.key.body,
+        level,
+        "{text}",
+        text=f"{path!r} {body!r}: {named}{reason(outcome, meaning)}, after {elapsed:.3f} s, "
+        f"attempt {attempt}; {then}",
+        path=path,
+        body=body,
         method=method,
         endpoint=run.options.endpoint,
         run_id=run.id,
-        attempt=run.attempt,
+        attempt=attempt,
         status=outcome.status,
         error_kind=None if fine else end.error_kind,
-        reason=reason(outcome, meaning),
-        elapsed=outcome.elapsed,
-        then=_GONE if gone else _then(end.verdict),
+        elapsed=elapsed,
     )
 
 
@@ -149,10 +154,12 @@ def log_recorded(recorded: Recorded) -> None:
 
 
 def _then(verdict: Verdict) -> str:
-    """Words for what follows a run."""
+    """Words for what follows a run. What follows most runs is asked for first."""
     match verdict:
         case Reschedule(scheduled, _, None):
             return f"next run {timestamp(scheduled)}"
+        case Delete():
+            return "job done"
         case Reschedule(scheduled):
             return f"given up, next run {timestamp(scheduled)}"
         case Skip(scheduled):
@@ -165,7 +172,5 @@ def _then(verdict: Verdict) -> str:
             return "given back"
         case Disable():
             return "job disabled by its endpoint"
-        case Delete():
-            return "job done"
         case Finish():
             return "job done, and kept"

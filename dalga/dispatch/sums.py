@@ -116,7 +116,11 @@ class _Minute:
                 self._paths.add((endpoint, path))
             else:
                 path = _REST
-        return self.cells.setdefault((endpoint, path, result), _Cell())
+        whose = endpoint, path, result
+        cell = self.cells.get(whose)
+        if cell is None:
+            cell = self.cells[whose] = _Cell()
+        return cell
 
     @property
     def is_saved(self) -> bool:

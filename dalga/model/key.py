@@ -45,10 +45,13 @@ class JobKey(RawKey):
     __slots__ = ()
 
     def __new__(cls, path: str, body: str) -> Self:
-        check_length("path", path)
-        check_length("body", body)
-        _check_path(path)
-        return super().__new__(cls, path, body)
+        # Each run has one: what holds of nearly all is asked first, without a call.
+        if not (0 < len(path) <= MAX_KEY_LENGTH and 0 < len(body) <= MAX_KEY_LENGTH):
+            check_length("path", path)
+            check_length("body", body)
+        if "." in path or not (path.isascii() and path.isprintable()):
+            _check_path(path)
+        return RawKey.__new__(cls, path, body)
 
 
 class Position(NamedTuple):

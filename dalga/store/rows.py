@@ -310,7 +310,9 @@ def run_from_text(
         attempt, succeeded = int(attempts) + 1, int(successes)
         at = instant_from_text(scheduled)
         if (
-            max(attempt, succeeded, int(skipped)) > MAX_COUNT
+            attempt > MAX_COUNT
+            or succeeded > MAX_COUNT
+            or int(skipped) > MAX_COUNT
             or (at > now and attempt == 1)
             or not (run == "NULL" or _HEXADECIMAL.fullmatch(run))
         ):
