@@ -22,6 +22,9 @@ JSON = {"Content-Type": ["application/json"]}
 
 @each_engine(globals())
 class ActionTests(DaemonTestCase, RecordTestCase):
+    #: In seconds. Seven thousand replays take 15 s, and many times that on a busy machine.
+    timeout = 300
+
     async def act(self, url: str, **members: Any) -> str:
         """Begin an action; gives where it is shown."""
         answer = await self.call(

@@ -19,6 +19,9 @@ RUNS = 12
 class StatisticsTestCase(DaemonTestCase):
     """Statistics over HTTP."""
 
+    #: In seconds. Three daemons start one after the other, which takes long on a busy machine.
+    timeout = 300
+
     async def runs(self, url: str, query: str = "") -> dict[str, tuple[int, int]]:
         """Runs and attempts of the last hour by their result, as `/stats` has them now."""
         answer = await self.get(f"{url}/stats?group=result{query}")
