@@ -16,6 +16,7 @@ from dalga.database import build_store
 from dalga.model.alert import Alert, Event, Targets
 from dalga.model.answers import Meaning
 from dalga.model.duration import seconds
+from dalga.model.job import UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
 from dalga.model.plan import ScheduleRequest
@@ -315,6 +316,22 @@ class SilenceTests(AlertsTestCase):
         self.sql("UPDATE dalga_expected SET silent = '0001-01-01 00:00:00.000000'")
         await store.outbox.silences()
         self.assertEqual(await self.events(store), ["job.silent"])
+
+    async def test_a_silence_without_end(self) -> None:
+        """
+        P6: what a stranger has written during a run keeps it from no record; the next claim sets
+        the job aside, and says why.
+        """
+        store = self.open_with()
+        await store.put(KEY, _asking(expect_within=HOUR))
+        run = await self.claim_one(store, KEY)
+        self.sql("UPDATE dalga SET options = %s", ('{"expect-within":86399999999999}',))
+        await self.end(store, run, Reschedule(store.clock.now(), run.anchor))
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.flushLoggedErrors()
+        job = await store.get(KEY)
+        assert isinstance(job, UnreadableJob)
+        self.assertIn("86399999999999 is no silence in seconds, from 0 to 315360000", job.problem)
 
     async def test_many_at_once(self) -> None:
         """A few in each transaction."""

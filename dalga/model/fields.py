@@ -29,6 +29,9 @@ from dalga.model.delivery import (
 )
 from dalga.model.options import CatchUp, IfExists, OnEnd, OnFailure, Options
 from dalga.model.reading import (
+    MAX_JITTER,
+    MAX_LATENESS,
+    MAX_SILENCE,
     Reader,
     alert_url,
     boolean,
@@ -46,6 +49,7 @@ from dalga.model.reading import (
     success,
 )
 from dalga.model.reading_delivery import (
+    MAX_TIMEOUT,
     RETRY_READERS,
     content_type,
     description,
@@ -142,9 +146,15 @@ FIELDS = (
     Field("until", instant_or_wall, "options.until", exact_timestamp, INSTANT),
     Field("count", count, "options.count", int, COUNT),
     Field("catch-up", one_of(CatchUp), "options.catch_up", str, choice(CatchUp)),
-    Field("max-lateness", lateness, "options.max_lateness", shown_seconds, elapsed("lateness")),
+    Field(
+        "max-lateness",
+        lateness,
+        "options.max_lateness",
+        shown_seconds,
+        elapsed("lateness", MAX_LATENESS),
+    ),
     Field("on-failure", one_of(OnFailure), "options.on_failure", str, choice(OnFailure)),
-    Field("jitter", jitter, "options.jitter", shown_seconds, elapsed("jitter")),
+    Field("jitter", jitter, "options.jitter", shown_seconds, elapsed("jitter", MAX_JITTER)),
     Field("success", success, "options.success", str, SUCCESS),
     Field("gone", statuses, "options.gone", str, STATUSES),
     Field("give-up", statuses, "options.give_up", str, STATUSES),
@@ -159,7 +169,7 @@ FIELDS = (
     Field("content-type", content_type, "delivery.content_type", str, CONTENT_TYPE),
     Field("headers", headers, "delivery.headers", dict, HEADERS),
     Field("method", method, "delivery.method", str, METHOD),
-    Field("timeout", timeout, "options.timeout", shown_seconds, elapsed("time limit")),
+    Field("timeout", timeout, "options.timeout", shown_seconds, elapsed("time limit", MAX_TIMEOUT)),
     Field("retry", retry, "delivery.retry", shown_retry, RETRY),
     Field("tags", tags, "notes.tags", list, TAGS),
     Field("description", description, "notes.description", str, DESCRIPTION),
@@ -169,7 +179,13 @@ FIELDS = (
     # Of which run the job is a replay.
     Field("replay-of", None, "delivery.replay_of", str, RUN_ID),
     Field("alert-after", count, "options.alert_after", int, COUNT),
-    Field("expect-within", silence, "options.expect_within", shown_seconds, elapsed("silence")),
+    Field(
+        "expect-within",
+        silence,
+        "options.expect_within",
+        shown_seconds,
+        elapsed("silence", MAX_SILENCE),
+    ),
     Field("alert-url", alert_url, "options.alert_url", str, TARGET),
     # Shown among a job's state.
     Field("disabled", None, "notes.disabled", None, DISABLING),

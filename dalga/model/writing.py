@@ -145,17 +145,20 @@ def choice(kind: type[StrEnum]) -> Member:
     return Member(str, kind)
 
 
-def elapsed(what: str) -> Member:
+def elapsed(what: str, most: timedelta) -> Member:
     """
     How elapsed time is kept: in seconds, with a fraction.
 
     :param what: the noun for it, in the sentence on a wrong value.
+    :param most: the longest, inclusive. Added to a time, it has to give a time.
     """
 
     def load(value: float) -> timedelta:
         found = timedelta(seconds=value)
-        if isinstance(value, bool) or found < timedelta():
-            raise ValueError(f"{value!r:.40} is no {what} in seconds")
+        if isinstance(value, bool) or not timedelta() <= found <= most:
+            raise ValueError(
+                f"{value!r:.40} is no {what} in seconds, from 0 to {most.total_seconds():.0f}"
+            )
         return found
 
     return Member(timedelta.total_seconds, load)
@@ -191,8 +194,8 @@ def _load_run_id(value: object) -> str:
 
 
 def _load_count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r:.40} is not a count of runs")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
+        raise ValueError(f"{value!r:.40} is not a count of runs, from 1 to {MAX_COUNT}")
     return value
 
 
@@ -331,7 +334,7 @@ DISABLING = Detail(_write_disabling, _load_disabling)
 CHOSEN = Member(bool, _load_chosen)
 #: How an aware datetime in UTC is kept: in ISO 8601.
 INSTANT = Member(datetime.isoformat, _load_instant)
-#: How a whole number, 1 or more, is kept.
+#: How a whole number from 1 to `MAX_COUNT` is kept.
 COUNT = Member(int, _load_count)
 #: How statuses are kept: as their text. A set of successes has one status or more.
 STATUSES = Member(str, _load_statuses)
