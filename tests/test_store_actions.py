@@ -32,6 +32,11 @@ ALL = Filters()
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 #: What a column of a server takes nobody's SQL for.
 SQLITE_TAKES = (("made", "x"), ("due", "1970-13-41 00:00:00.000000"), ("ended", "x"))
+#: The same, and the action goes on.
+SQLITE_GOES_ON = (
+    *(("token", "x" * 16), ("token", None), ("token", 7), ("id", b"x"), ("id", b"\xff")),
+    *(("matched", 2**63 - 1), ("matched", "x")),
+)
 
 
 class ActionTestCase(EngineTestCase):
@@ -474,6 +479,30 @@ class RowTests(ActionTestCase):
             self.assertEqual(batch.action.state, ActionState.FAILED)
             self.assertTrue(batch.action.error)
             self.assertEqual((await self.batch()).action, None)
+
+    async def test_ids_and_tokens_that_nobody_can_have_written(self) -> None:
+        """P6: the action is made all the same, and forgotten; no other waits for it."""
+        if self.engine != "sqlite":
+            values: tuple[tuple[str, object], ...] = (("token", None), ("id", b"\xff"))
+        else:
+            values = (*SQLITE_GOES_ON, ("id", "CAST(x'00ff' AS TEXT)"))
+        for column, value in values:
+            await self.put("a")
+            await self.begin(Do.DISABLE)
+            is_sql = isinstance(value, str) and value.startswith("CAST")
+            place, parameters = (value, ()) if is_sql else ("%s", (value,))
+            self.sql(f"UPDATE dalga_actions SET {column} = {place}", parameters)
+            batches = [(await self.batch()).action for _ in range(3)]
+            states = [each and each.state for each in batches]
+            self.assertEqual(states, [ActionState.ACTING, ActionState.DONE, None], (column, value))
+            self.sql("DELETE FROM dalga_actions")
+
+    async def test_an_id_that_is_no_text_is_forgotten(self) -> None:
+        await self.done(Do.DISABLE)
+        no_text = "CAST(x'302fff' AS TEXT)" if self.engine == "sqlite" else "x'302fff'"
+        self.sql(f"UPDATE dalga_actions SET id = {no_text}")
+        self.assertEqual(await self.store.forget_actions(9), 1)
+        self.assertEqual(await self.store.actions(9), [])
 
     async def test_one_that_breaks(self) -> None:
         """P6: whatever the mistake is, the others go on; and it is tried again."""

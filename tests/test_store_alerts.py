@@ -497,6 +497,43 @@ class OutboxTests(AlertsTestCase):
                 json.dumps(kept.members, allow_nan=False)
             self.sql("DELETE FROM dalga_alerts")
 
+    async def test_ids_that_are_no_octets(self) -> None:
+        """P6: nobody can take such an alert; the others are sent, and none of them is removed."""
+        if self.engine != "sqlite":
+            return
+        store = self.open_with()
+        for change in ("id = 'x'", "id = 7"):
+            await self.add(store, 1)
+            self.sql(f"UPDATE dalga_alerts SET {change}, due = '2020-01-01 00:00:00.000000'")
+            await self.add(store, AT_ONCE + 1)
+            await store.outbox.forget(9)
+            self.assertEqual(len(await store.outbox.claim(99)), AT_ONCE)
+            self.sql("DELETE FROM dalga_alerts")
+
+    async def test_attempts_that_are_none(self) -> None:
+        """P6: such an alert is in a summary like any other."""
+        store = self.open_with()
+        await self.add(store, AT_ONCE + 1)
+        if self.engine == "sqlite":
+            self.sql("UPDATE dalga_alerts SET attempts = 'x'")
+        self.assertEqual(len(await store.outbox.claim(99)), AT_ONCE)
+
+    async def test_a_claim_looks_at_no_more_than_it_needs(self) -> None:
+        """The alerts of many endpoints are due: it asks for as many as it takes."""
+        store = self.open_with()
+        for number in range(5):
+            await self.add(store, 1, f"endpoint{number}")
+        asked = []
+        in_turn = store.outbox._in_turn
+
+        def counted(*arguments: Any) -> Any:
+            asked.append(arguments)
+            return in_turn(*arguments)
+
+        self.patch(store.outbox, "_in_turn", counted)
+        self.assertEqual([len(await store.outbox.claim(2)) for _ in range(4)], [2, 2, 1, 0])
+        self.assertEqual(len(asked), 5)
+
     async def newest(self, store: JobsTable) -> list[KeptAlert]:
         return await store.outbox.newest(100)
 

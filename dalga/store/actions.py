@@ -49,7 +49,7 @@ from dalga.store import Batch
 from dalga.store.alerts import whole
 from dalga.store.changes import Changes, check_until
 from dalga.store.clock import steady_seconds
-from dalga.store.dialect import BY_ID, Cursor, Dialect
+from dalga.store.dialect import Cursor, Dialect
 from dalga.store.history import History
 from dalga.store.keyed import KeyedRows, octets
 from dalga.store.listing import Listed, Listing, Walked
@@ -76,6 +76,9 @@ PATIENCE = 0.006
 #: From one batch of an action to the next, at least.
 PAUSE = timedelta(milliseconds=50)
 
+#: The largest count that a column has.
+MOST = 2**63 - 1
+
 #: How long an action is remembered that is over.
 REMEMBERED = timedelta(days=30)
 
@@ -84,7 +87,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ActionRow(NamedTuple):
-    """An action's row."""
+    """An action's row. Its token is in hexadecimal."""
 
     id: Any
     made: Any
@@ -99,6 +102,12 @@ class ActionRow(NamedTuple):
     failed: int
     place: Any
     error: Any
+
+
+#: The columns of `ActionRow`, and its token as it is compared: a stranger's may be of any type, or
+#: NULL.
+_TOKEN = "COALESCE(HEX(token), '')"
+_COLUMNS = columns(ActionRow).replace("token", f"{_TOKEN} AS token")
 
 
 class _IdRow(NamedTuple):
@@ -230,8 +239,7 @@ class Actions:
             before = generated_name(now - REMEMBERED, bytes(RANDOM_OCTETS))
             old = self._sql.old.fetch(cursor, before=self._dialect.key(before), limit=limit)
             if old:
-                ids = [self._dialect.key(octets(row.id).decode()) for row in old]
-                self._sql.forget.execute(cursor, ids)
+                self._sql.forget.execute(cursor, [octets(row.id) for row in old])
             return len(old)
 
         return self._lane.run(work, "action")
@@ -357,9 +365,9 @@ class Actions:
             action,
             state=state,
             ended=now if is_over else None,
-            matched=action.matched + step.matched,
-            done=action.done + step.done,
-            failed=action.failed + step.failed,
+            matched=min(action.matched + step.matched, MOST),
+            done=min(action.done + step.done, MOST),
+            failed=min(action.failed + step.failed, MOST),
             error=action.error if step.error is None else step.error[:MAX_ERROR],
             instance=instance,
         )
@@ -367,8 +375,8 @@ class Actions:
         place = None if step.over is ActionState.ACTING else step.place
         changed = self._sql.write.execute(
             cursor,
-            id=self._dialect.key(action.id),
-            found=row.token,
+            id=octets(row.id),
+            found=octets(row.token).decode(),
             token=self._token(),
             due=None if is_over else self._dialect.instant(now + PAUSE),
             ended=None if action.ended is None else self._dialect.instant(action.ended),
@@ -616,12 +624,12 @@ class _ActionStatements:
 
     @cached_property
     def get(self) -> Select[ActionRow]:
-        return self._select(f"SELECT {columns(ActionRow)} FROM {self._table} WHERE id = %(id)s")
+        return self._select(f"SELECT {_COLUMNS} FROM {self._table} WHERE id = %(id)s")
 
     @cached_property
     def newest(self) -> Select[ActionRow]:
         return self._select(
-            f"SELECT {columns(ActionRow)} FROM {self._table} ORDER BY id DESC LIMIT %(limit)s"
+            f"SELECT {_COLUMNS} FROM {self._table} ORDER BY id DESC LIMIT %(limit)s"
         )
 
     @cached_property
@@ -629,13 +637,15 @@ class _ActionStatements:
         """The action that has waited longest for its next batch, locked where there are locks."""
         index = self._dialect.by_index("actiondue")
         return self._select(f"""
-            SELECT {columns(ActionRow)} FROM {self._table}{index}
+            SELECT {_COLUMNS} FROM {self._table}{index}
             WHERE due > %(behind)s AND due <= %(now)s
             ORDER BY due LIMIT 1{self._dialect.skip_locked}
             """)
 
     @cached_property
     def write(self) -> Statement:
+        # A stranger's row may have an id that is no text, and any token.
+        text, blob = (self._dialect.octets("id", is_blob) for is_blob in (False, True))
         return self._dialect.prepare(f"""
             UPDATE {self._table} SET
                 token = %(token)s,
@@ -648,7 +658,7 @@ class _ActionStatements:
                 error = %(error)s,
                 place = %(place)s,
                 instance = %(instance)s
-            WHERE id = %(id)s AND token = %(found)s
+            WHERE id IN ({text}, {blob}) AND {_TOKEN} = %(found)s
             """)
 
     @cached_property
@@ -685,7 +695,9 @@ class _ActionStatements:
 
     @cached_property
     def forget(self) -> Statement:
-        return self._dialect.delete_by_index(ACTIONS, "PRIMARY", f"{BY_ID} AND due IS NULL")
+        id = self._dialect.octets("id", is_blob=False)
+        where = f"id IN ([{id}, ...]) AND due IS NULL"
+        return self._dialect.delete_by_index(ACTIONS, "PRIMARY", where)
 
     def _select(self, sql: str) -> Select[ActionRow]:
         return Select(ActionRow, self._dialect.prepare(sql))

@@ -332,6 +332,8 @@ class AlertTable:
             to_send: list[_Due] = []
             for (endpoint, _), group in groups.items():
                 to_send += self._in_turn(cursor, now, endpoint, group)
+                if len(to_send) >= limit:
+                    break  # the next claim looks at the others
             if not to_send:
                 return []
             token = self._token()
@@ -376,7 +378,7 @@ class AlertTable:
             else:
                 (again if row.attempts else beyond).append(row)
         if again or beyond:
-            first = now if lately.first is None else self._dialect.read_instant(lately.first)
+            first = self._instant(lately.first) or now
             until = max(first + MINUTE, now + timedelta(seconds=1))
             if again:
                 ids = [row.id for row in again]

@@ -17,6 +17,11 @@ from dalga.store.schema import ALERTS, EXPECTED, INCIDENTS
 PENDING_COUNTED = 1_000
 
 
+#: Of an alert that can be found by its id. On SQLite, a stranger's id may be text or a number, and
+#: these stand before all octets.
+_BY_OCTETS = "id >= X''"
+
+
 class NewAlert(NamedTuple):
     """An alert; each field is a column."""
 
@@ -168,7 +173,7 @@ class AlertStatements:
             DueAlert,
             f"""
             SELECT {columns(DueAlert)} FROM {self._alerts}{self._by_due}
-            WHERE due <= %(now)s AND target IN ([%(target)s, ...])
+            WHERE due <= %(now)s AND {_BY_OCTETS} AND target IN ([%(target)s, ...])
             ORDER BY due LIMIT %(limit)s{self._dialect.skip_locked}
             """,
         )
@@ -211,6 +216,7 @@ class AlertStatements:
             SELECT {columns(OpenSummary)} FROM {self._alerts}{self._by_due}
             WHERE due > %(now)s AND due <= %(until)s AND event = %(event)s
             AND endpoint = %(endpoint)s AND target = %(target)s AND attempts = 0
+            AND {_BY_OCTETS}
             ORDER BY due LIMIT 1{self._dialect.skip_locked}
             """,
         )
@@ -226,7 +232,7 @@ class AlertStatements:
     def fold(self) -> Statement:
         return self._dialect.prepare(f"""
             UPDATE {self._alerts}{self._by_id} SET due = NULL, error = %(error)s
-            WHERE id IN ([%(id)s, ...]) AND due <= %(now)s AND attempts = 0
+            WHERE id IN ([%(id)s, ...]) AND due <= %(now)s
             """)
 
     @cached_property
@@ -268,7 +274,10 @@ class AlertStatements:
     def old(self) -> Select[IdRow]:
         return self._select(
             IdRow,
-            f"SELECT id FROM {self._alerts} WHERE id < %(before)s ORDER BY id LIMIT %(limit)s",
+            f"""
+            SELECT id FROM {self._alerts}
+            WHERE {_BY_OCTETS} AND id < %(before)s ORDER BY id LIMIT %(limit)s
+            """,
         )
 
     @cached_property
