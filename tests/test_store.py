@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import capturedLogs, formatEvent
 
 from dalga.errors import InvalidRequest, JobNotFound, JobSetAside
 from dalga.model.duration import seconds
@@ -490,7 +491,13 @@ class ClaimTests(EngineTestCase):
         self.sql("UPDATE dalga SET schedule = 'often' WHERE path = %s", (self.key("bad"),))
         self.sql("UPDATE dalga SET schedule = '-1' WHERE path = %s", (self.key("much"),))
         self.sql("UPDATE dalga SET body = '' WHERE path = %s", (self.key("empty"),))
-        claimed = await store.claim(7, LONG)
+        with capturedLogs() as events:
+            claimed = await store.claim(7, LONG)
+        said = {(event["path"], event["body"]): formatEvent(event) for event in events}
+        bad = ["bad", "../x", "a\nb", "empty", "much"]
+        self.assertEqual(said.keys(), {(path, "" if path == "empty" else "body") for path in bad})
+        line = said["bad", "body"]
+        self.assertRegex(line, r"^'bad' 'body': row \d+ is set aside: .*'often'")
         self.assertEqual([run.key.path for run in claimed.runs], ["good", "fine"])
         self.assertTrue(claimed.full)  # what is due behind them is not left to the next scan
         shown = await store.get(keys[0])

@@ -266,6 +266,18 @@ class WrittenTests(AlertsTestCase):
         await self.succeeds(store)
         self.assertEqual(await self.events(store), ["job.problem", "job.recovered"])
 
+    async def test_a_row_that_nobody_is_told_of(self) -> None:
+        """Where no alert is sent, nothing is asked for one."""
+        store = self.open_with(Targets())
+        await store.put(KEY, _asking())
+        self.sql("UPDATE dalga SET schedule = 'often', due = '2020-01-01 00:00:00.000000'")
+        asked = []
+        self.patch(store._alerts._sql.read_told, "fetch", lambda *_, **values: asked.append(values))
+        self.assertEqual((await store.claim(9, LONG)).runs, [])
+        self.flushLoggedErrors()
+        self.assertEqual((await store.counts()).set_aside, 1)
+        self.assertEqual(asked, [])
+
     async def test_streaks_that_are_none(self) -> None:
         """P6: whatever somebody's SQL has written."""
         store = self.open_with()

@@ -164,6 +164,8 @@ class AlertRows:
 
     def set_aside(self, cursor: Cursor, now: datetime, id: int, words: str) -> None:
         """A row is set aside, as nobody can understand it: that is told of once an incident."""
+        if not self.targets.names:
+            return
         rows = self._sql.read_told.fetch(cursor, id=id)
         if not rows or whole(rows[0].alerted) & Told.PROBLEM:
             return

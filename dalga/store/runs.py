@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from dalga.log import logger
 from dalga.model.answers import Meaning
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import RawKey
+from dalga.model.key import MAX_KEY_LENGTH, RawKey
 from dalga.model.record import Result, result_of
 from dalga.model.run import (
     Delete,
@@ -98,6 +98,15 @@ COMPARED = 2**18
 DETAILS = 2**21
 
 
+class _Problem(NamedTuple):
+    """Why a row was set aside."""
+
+    row: int
+    #: The job's key, as far as it is text.
+    key: RawKey
+    words: str
+
+
 @dataclass
 class _Claim:
     """A claim that has found rows."""
@@ -118,8 +127,8 @@ class _Claim:
     extras: dict[int, int] = field(default_factory=dict)
     #: The ids of rows that an earlier claim had taken, and whose lease has ended.
     leased: set[int] = field(default_factory=set)
-    #: Lines for the log: which rows can't be understood.
-    problems: list[str] = field(default_factory=list)
+    #: For the log: which rows can't be understood.
+    problems: list[_Problem] = field(default_factory=list)
 
     @property
     def weight(self) -> int:
@@ -240,7 +249,7 @@ class Runs:
     ) -> Deferred[Claimed]:
         """See `Store.claim`."""
 
-        def work(cursor: Cursor) -> Timed[tuple[Claimed, list[str]]]:
+        def work(cursor: Cursor) -> Timed[tuple[Claimed, list[_Problem]]]:
             paths = list(map(self._dialect.key, without))
             sent = self._clock.seconds()
             rows = self._sql.find_due(bool(paths)).fetch(cursor, paths, limit=limit)
@@ -256,10 +265,16 @@ class Runs:
             claimed = Claimed(runs, claim.now, claim.full, taken_over or 0)
             return Timed((claimed, claim.problems), claim.now, sent, received)
 
-        def report(result: tuple[Claimed, list[str]]) -> Claimed:
+        def report(result: tuple[Claimed, list[_Problem]]) -> Claimed:
             claimed, problems = result
-            for problem in problems:
-                log.error("{problem}", problem=problem)
+            for row, (path, body), words in problems:
+                log.error(
+                    "{path!r} {body!r}: row {row} is set aside: {words}",
+                    path=path[:MAX_KEY_LENGTH],
+                    body=body[:MAX_KEY_LENGTH],
+                    row=row,
+                    words=words,
+                )
             return claimed
 
         return self._lane.run_timed(work, operation="claim").addCallback(report)
@@ -316,7 +331,7 @@ class Runs:
         wanted = [id for id, extras in claim.extras.items() if id in runs and extras & DELIVERY]
         for id, details in self._details.read_own(cursor, wanted).items():
             if isinstance(details, ValueError):
-                self._set_aside(cursor, claim, id, details)
+                self._set_aside(cursor, claim, id, runs[id].key, details)
                 del runs[id]
             else:
                 run, payload = runs[id], details.delivery.payload
@@ -392,7 +407,7 @@ class Runs:
             ends, read_instant = claim.lease_ends(timeout), self._dialect.read_instant
             run = read_run(row, before, token, now, timeout, ends, read_instant)
         except Unreadable as problem:
-            self._set_aside(cursor, claim, row.id, problem)
+            self._set_aside(cursor, claim, row.id, shown_key(row.path, row.body), problem)
             return None
         # A run that has begun goes on, though the database's clock was set back meanwhile.
         if run.scheduled > now and run.attempt == 1:
@@ -400,10 +415,12 @@ class Runs:
             return None
         return run
 
-    def _set_aside(self, cursor: Cursor, claim: _Claim, id: int, problem: ValueError) -> None:
+    def _set_aside(
+        self, cursor: Cursor, claim: _Claim, id: int, key: RawKey, problem: ValueError
+    ) -> None:
         error = str(problem)[:MAX_ERROR]
         self._sql.set_aside.execute(cursor, id=id, token=claim.token, error=error)
-        claim.problems.append(f"row {id} is set aside: {problem}")
+        claim.problems.append(_Problem(id, key, str(problem)))
         self._alerts.set_aside(cursor, claim.now, id, error)
 
     def correct(self, reach: Reach, after: Due | None) -> Deferred[Due | None]:
