@@ -24,6 +24,7 @@ from dalga.model.options import IfExists, OnFailure
 from dalga.model.plan import ScheduleRequest
 from dalga.model.record import HistoryMode, Result, job_key, path_key
 from dalga.model.run import End, GiveBack, Outcome, Reschedule, Retry, Run, Skip, judge
+from dalga.model.runid import run_id_from_text
 from dalga.store import recording
 from dalga.store.extras import OPEN
 from dalga.store.group_commit import LOCKED
@@ -177,6 +178,13 @@ class RecordingTests(RecordingTestCase):
             json.loads(text(row["answer"])),
             {"response_headers": saved.headers, "response_body": saved.text},
         )
+        # Of a job that redacts its payload no body is known, and none is made up.
+        redacting = await self.due_now(store, JobKey("a", "1"))
+        await self.end(store, redacting, 500, meaning=Meaning.FAIL, saved=Saved("X: y", None))
+        run_id = run_id_from_text(redacting.id)
+        assert run_id is not None
+        record = (await store.run(run_id)).record
+        self.assertEqual((record.response_headers, record.response_body), ("X: y", None))
         run = await self.due_now(store, JobKey("b", "1"))
         await self.retry(store, run)
         run = await self.claim_one(store, run.key)

@@ -97,12 +97,14 @@ class Saved(NamedTuple):
 
     #: Its fields, one a line, ``Name: value``: `MAX_HEADERS` at most.
     headers: str
-    #: The start of its body, as it came: `MAX_BODY` at most.
-    body: bytes
+    #: The start of its body, as it came: `MAX_BODY` at most. None if nobody is to see the body.
+    body: bytes | None
 
     @property
-    def text(self) -> str:
+    def text(self) -> str | None:
         """The body as text: what is no UTF-8 as ``\\xff``."""
+        if self.body is None:
+            return None
         is_whole = len(self.body) < MAX_BODY
         # A letter that the end has cut in two is left out.
         return getincrementaldecoder("utf-8")("backslashreplace").decode(self.body, is_whole)

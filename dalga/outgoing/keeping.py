@@ -79,8 +79,10 @@ def kept_of(answer: Answer, delivery: Delivery, secrets: Collection[bytes]) -> S
     longest_first = sorted(known, key=len, reverse=True)
     # A secret that the end would cut in two is found, too.
     longest = len(longest_first[0]) if longest_first else 0
-    body = answer.start(MAX_BODY + longest) if has_body else b""
-    return Saved(_headers(answer, redact, longest_first), _starred(body, longest_first)[:MAX_BODY])
+    body = None
+    if has_body:
+        body = _starred(answer.start(MAX_BODY + longest), longest_first)[:MAX_BODY]
+    return Saved(_headers(answer, redact, longest_first), body)
 
 
 def _headers(answer: Answer, redact: Collection[str], secrets: Iterable[bytes]) -> str:
