@@ -88,6 +88,10 @@ PURE = (
     "web.values",
     "web.parameters",
     "web.lists",
+    "web.presentation",
+    "web.runs",
+    "web.actions",
+    "web.alerts",
 )
 APPLICATION = (
     *(f"dispatch.{name}" for name in DISPATCH),

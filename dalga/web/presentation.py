@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dalga.allowed import EndpointShown
 from dalga.model.fields import shown_parameters
@@ -21,9 +21,12 @@ from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
 from dalga.model.why import Why
 from dalga.model.writing import Written
 from dalga.model.zone import Occurrence, Zone
-from dalga.operations import Status, Timetable
-from dalga.store import Page
 from dalga.web.errors import Problem
+
+if TYPE_CHECKING:
+    # These would bring Twisted.
+    from dalga.operations import Status, Timetable
+    from dalga.store import Page
 
 _MINUTE = timedelta(minutes=1)
 
