@@ -269,11 +269,11 @@ class Runs:
             claimed, problems = result
             for row, (path, body), words in problems:
                 log.error(
-                    "{path!r} {body!r}: row {row} is set aside: {words}",
+                    "{path!r} {body!r}: row {row} is set aside: {problem}",
                     path=path[:MAX_KEY_LENGTH],
                     body=body[:MAX_KEY_LENGTH],
                     row=row,
-                    words=words,
+                    problem=words,
                 )
             return claimed
 
