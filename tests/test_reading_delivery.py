@@ -517,6 +517,14 @@ class AnyValueTests(SynchronousTestCase):
         max_leaves=20,
     )
 
+    def test_long_numbers(self) -> None:
+        """A number of any length is cut off in the sentence on it."""
+        number = Number("9" * 5000)
+        for name in ("method", "description", "tags", "redact", "content-type", "payload-base64"):
+            with self.assertRaises(InvalidRequest) as caught:
+                READERS[name](name, number)
+            self.assertIn(f" is {'9' * 39}… in the JSON body", str(caught.exception))
+
     @thorough(200)
     @given(st.sampled_from([*READERS]), values)
     def test_read_or_refused(self, name: str, value: Value) -> None:

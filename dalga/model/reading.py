@@ -16,7 +16,7 @@ from functools import wraps
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-from dalga.errors import InvalidRequest, pointer_step, shown
+from dalga.errors import SHOWN, InvalidRequest, pointer_step, shown
 from dalga.model.address import DEFAULT_TARGET, NO_TARGET, is_endpoint_name
 from dalga.model.answers import Statuses, statuses_from_text, takes
 from dalga.model.cron import cron_from_text
@@ -114,8 +114,14 @@ Value = str | Number | bool | list[Any] | Members | None
 Reader = Callable[[str, Value], Any]
 
 
+def in_brief(value: Value) -> str:
+    """A value that is no text as sentences repeat it: a number is cut off after `SHOWN` digits."""
+    text = as_text(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
 def as_text(value: Value) -> str:
-    """A value as sentences repeat it."""
+    """A value as a text: a number in its digits, and what a list or an object is."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):

@@ -43,6 +43,7 @@ from dalga.model.reading import (
     as_text,
     count,
     elapsed_within,
+    in_brief,
     members_of,
     of_text,
     text_of,
@@ -187,7 +188,7 @@ def string_of(name: str, value: Value) -> str:
     if not _is_string(value):
         leave_out = "; leave it out where it has no value" if value is None else ""
         raise InvalidRequest(
-            f"{name} is {as_text(value)} in the JSON body: it takes a string{leave_out}"
+            f"{name} is {in_brief(value)} in the JSON body: it takes a string{leave_out}"
         )
     check_characters(name, value)
     return value
@@ -472,7 +473,7 @@ def _texts(name: str, value: Value) -> list[str]:
             raise all_of(mistakes)
         return list(value)
     if not _is_string(value):
-        given = "an object" if isinstance(value, Members) else as_text(value)
+        given = "an object" if isinstance(value, Members) else in_brief(value)
         raise InvalidRequest(
             f"{name} is {given} in the JSON body: it takes an array of strings, or a text with "
             "commas between them"
