@@ -390,24 +390,24 @@ class FakeStore:
         return self._run("once", key, work)
 
     def replay(self, run_id: RunId, endpoints: Collection[str]) -> Deferred[Job]:
-        """See `Store.replay`."""
-        raise NotImplementedError
+        """See `Store.replay`. Tests that need it put one of their own in its place."""
+        raise AssertionError("the fake store keeps no runs and no actions")
 
     def begin_action(self, request: ActionRequest) -> Deferred[Action]:
-        """See `Store.begin_action`."""
-        raise NotImplementedError
+        """See `Store.begin_action`. Tests that need it put one of their own in its place."""
+        raise AssertionError("the fake store keeps no runs and no actions")
 
     def action(self, id: str) -> Deferred[Action]:
-        """See `Store.action`."""
-        raise NotImplementedError
+        """See `Store.action`. Tests that need it put one of their own in its place."""
+        raise AssertionError("the fake store keeps no runs and no actions")
 
     def actions(self, limit: int) -> Deferred[list[Action]]:
-        """See `Store.actions`."""
-        raise NotImplementedError
+        """See `Store.actions`. Tests that need it put one of their own in its place."""
+        raise AssertionError("the fake store keeps no runs and no actions")
 
     def stop_action(self, id: str) -> Deferred[Action]:
-        """See `Store.stop_action`."""
-        raise NotImplementedError
+        """See `Store.stop_action`. Tests that need it put one of their own in its place."""
+        raise AssertionError("the fake store keeps no runs and no actions")
 
     def act(
         self, limit: int, endpoints: Collection[str], instance: str, in_any_case: bool = False

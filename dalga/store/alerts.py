@@ -430,7 +430,7 @@ class AlertTable:
             for parcel, again, error in settled:
                 due = None if again is None else self._dialect.instant(now + again)
                 words = None if error is None else error[:MAX_ERROR]
-                # One whose lease was over is somebody else's by now.
+                # The token is compared: another instance may have claimed the alert since.
                 self._sql.settle.execute(
                     cursor, id=parcel.id, token=parcel.token, due=due, error=words
                 )
@@ -537,7 +537,7 @@ class AlertTable:
             until = self._dialect.instant(now + within)
             sql.await_again.execute(cursor, id=row.id, now=at, until=until)
             return None
-        # What another instance was quicker to tell of is not told twice.
+        # Two instances may have read the row. The first one changes it, and tells of the silence.
         if sql.await_again.execute(cursor, id=row.id, now=at, until=None) != 1:
             return None
         target = self.targets.of_job(options.alert_url, options.endpoint)
