@@ -524,8 +524,9 @@ class _Job:
         if not same:
             yield "P4", f"is {'disabled' if row.disabled else 'enabled'} at the end"
         elif all(self._over(state.plan) for state in same):
-            if not row.leased:
-                yield "P2", "is in the table, though it ran once, and was done"
+            if not row.leased and all(self._surely_over(state.plan) for state in same):
+                stands = "disabled" if row.disabled else f"due at {row.due or math.nan:.3f}"
+                yield "P2", f"is in the table, {stands}, though it ran once, and was done"
         elif row.scheduled is None or not any(state.plan.has(row.scheduled) for state in same):
             shown = "no time" if row.scheduled is None else f"{row.scheduled:.3f}"
             yield "P4", f"is scheduled for {shown} at the end, which nobody asked for"
@@ -556,6 +557,19 @@ class _Job:
             for post in self._posts
             if post.start <= until
             for due in (plan.due(post.scheduled),)
+        )
+
+    def _surely_over(self, plan: Plan) -> bool:
+        """
+        Whether a run that was done can be of no other plan. A word may come while the POST of a run
+        is on its way, and make a run for the same second: then that POST looks like the new run's.
+        """
+        times = plan.earliest, plan.latest
+        return any(
+            self._is_for(due, post)
+            and all((of.earliest, of.latest) == times for of, _ in self._asked(post))
+            for post in self._posts
+            if (due := plan.due(post.scheduled)) is not None
         )
 
     def _why_not(self) -> str:

@@ -17,7 +17,8 @@ What a fault may take from that:
   the last attempt.
 - It dies while a user's PUT, trigger or DELETE waits for the run's end. The run is not POSTed
   again, and nobody knows what came of it: it has no record, or one that names no instance, or one
-  of an attempt before, which may be open until the job's next run ends.
+  of an attempt before, which may be open until the job's next run ends. Where it died before the
+  POST, and a DELETE waited, the record that names no instance is all that there is of the run.
 - A request or an answer is lost on its way. The record has an attempt that the endpoint has not
   seen, or no status where the endpoint has answered.
 - A database loses what it had committed. A run and its record are lost together.
@@ -178,8 +179,16 @@ class _Run:
         """Whether a run may have a record without a POST: none of them got through."""
         if record.status is not None or record.result in BY_STATUS or record.result == "skipped":
             return False
-        since = record.scheduled if record.started is None else record.started
-        return self._foreign or self._was_cut_off(since or 0.0, record.ended or self._ended)
+        since = (record.scheduled if record.started is None else record.started) or 0.0
+        if self._foreign or self._was_cut_off(since, record.ended or self._ended):
+            return True
+        if record.instance or record.result != "cancelled":
+            return False
+        # Whoever removes the job knows of a claim alone.
+        return bool(overlapping(self._faults, since, since + self._bounds.late)) and any(
+            word.verb is Verb.DELETE and (word.answered is None or word.answered >= since)
+            for word in self._words
+        )
 
     def _was_cut_off(self, start: float, end: float) -> bool:
         faults = overlapping(self._faults, start, end)

@@ -88,6 +88,17 @@ class CheckerTests(SynchronousTestCase):
         self.well(asked, post(T, status=500), post(T, T + 4, attempt=2))
         self.wrong("no run for", asked, post(T, status=500), post(T, T + 20, attempt=2))
 
+    def test_once_again_in_the_same_second(self) -> None:
+        """A PUT while a POST is on its way: that may look like the run of the new job."""
+        first, on_its_way = put(T + 0.1, T + 0.1), post(T, T + 0.6)
+        again, disabled = put(T + 0.55, T + 0.55), said(Verb.DISABLE, T + 0.8)
+        left = row(T + 0.6, disabled=True)
+        self.well(first, on_its_way, again, disabled, left)
+        self.wrong("table, disabled, though it ran once", first, on_its_way, disabled, left)
+        # The new job's own run has been done as well.
+        done = post(T, T + 2.9, run="run-again")
+        self.wrong("table, due at 1000.600, though", first, on_its_way, again, done, row(T + 0.6))
+
     def test_periodic(self) -> None:
         asked = put(T - 3, T, 3)
         runs = every(3, T + 100)

@@ -216,6 +216,18 @@ class RecordTests(SynchronousTestCase):
         self.wrong("is open, and not its job's run", asked, failed, anew, stale, left)
         self.wrong("has 1 attempts in its record, and", asked, failed, second, gone, told)
 
+    def test_killed_before_its_post(self) -> None:
+        """After the claim, while a DELETE waited for the run's end."""
+        asked, gone = put(T - 1, T), said(Verb.DELETE, T + 0.3)
+        told = record(post(T), "cancelled", status=None, instance="", started=None, ended=None)
+        killed = Fault("SIGKILL", T + 0.4, T + 13)
+        self.well(asked, gone, killed, told)
+        self.wrong("was never POSTed", asked, gone, told)
+        self.wrong("was never POSTed", asked, killed, told)
+        self.wrong("was never POSTed", asked, gone, killed, replace(told, instance="one"))
+        self.wrong("was never POSTed", asked, gone, killed, replace(told, result="overridden"))
+        self.wrong("was never POSTed", asked, gone, Fault("SIGKILL", T + 20, T + 33), told)
+
     def test_lost(self) -> None:
         """By a database that was failed over."""
         asked, done = put(T - 1, T), post(T)
