@@ -30,38 +30,32 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from dalga import __version__
-from dalga.allowed import Allowed, EndpointShown
-from dalga.config.endpoints import section_of
-from dalga.config.sections import (
-    AlertsConfig,
-    Config,
-    EndpointConfig,
-    Format,
-    HistoryConfig,
-    MySQLConfig,
-    SQLiteConfig,
-)
-from dalga.config.targets import ALERTS
+from dalga.config.sections import Config, EndpointConfig, Format
 from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
 from dalga.dispatch.alerts import Alerting, Target
-from dalga.dispatch.pruning import Keeping
-from dalga.dispatch.scheduler import Pace, Scheduler
+from dalga.dispatch.scheduler import Scheduler
 from dalga.files import room_for_clients
 from dalga.health import Health
 from dalga.listening import BACKLOG, listen
 from dalga.log import logger
 from dalga.metrics import Metrics, Values
-from dalga.model.address import DEFAULT_ENDPOINT, as_in_url
-from dalga.model.alert import Targets
+from dalga.model.address import as_in_url
 from dalga.model.instance import About
-from dalga.model.run import RunPolicy
 from dalga.operations import Operations
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.endpoints import Endpoints
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.webhook import Webhook
 from dalga.privileges import STAYS, User, acting_as
+from dalga.settings import (
+    Settings,
+    allowed_of,
+    keeping_of,
+    longest_answer,
+    settings_of,
+    targets_of,
+)
 from dalga.sharing import SharedNumbers
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Dialect
@@ -98,78 +92,6 @@ class Fixed:
     metrics: Metrics
     #: What all workers count; None if the daemon has no workers.
     shared: SharedNumbers | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """
-    The values that the parts take from the configuration, beside the `Fixed` things. Each could be
-    exchanged while the daemon runs: a reload would make new `Settings`, and hand them to the parts.
-    """
-
-    policy: RunPolicy
-    pace: Pace
-    #: By their names, the default one first.
-    endpoints: Mapping[str, EndpointConfig]
-    #: The CAs of each endpoint, as their file was when it was read.
-    trusts: Mapping[str, Trust]
-    #: How long a client that sends nothing keeps its connection, in seconds.
-    idle_timeout: float
-    #: How long a request may take to arrive, in seconds.
-    arrival_timeout: float
-    #: How long a stop waits for runs under way, and for requests at most, in seconds.
-    grace: float
-    #: How long a job's payload may be, in octets.
-    max_payload: int
-    #: Which runs get a record, and how long records are kept.
-    history: HistoryConfig
-    #: ``[alerts]``.
-    alerts: AlertsConfig
-    #: The CAs that may have signed the certificates of targets of alerts.
-    alert_trust: Trust
-    #: The targets of alerts by their names, the default one first, if there is one.
-    targets: Mapping[str, AlertsConfig]
-    #: See `Config.notes` and `Config.links`.
-    notes: tuple[str, ...] = ()
-    links: tuple[str, ...] = ()
-
-
-def settings_of(config: Config) -> Settings:
-    """
-    The settings of a configuration. Reads the endpoints' CAs.
-
-    :raises StartupError: if the file with the CAs can't be used.
-    """
-    jobs = config.jobs
-    trusts = {name: Trust(each.ca, section_of(name)) for name, each in config.endpoints.items()}
-    return Settings(
-        policy=RunPolicy(
-            retry=jobs.retry,
-            randomization_factor=jobs.randomization_factor,
-            fixed_intervals=jobs.fixed_intervals,
-            answers=config.endpoint.answers,
-            named_answers={name: each.answers for name, each in config.named_endpoints.items()},
-        ),
-        pace=Pace(
-            slots=jobs.max_running,
-            timeout=config.endpoint.timeout,
-            scan=jobs.scan_frequency,
-            timeouts={name: each.timeout for name, each in config.named_endpoints.items()},
-        ),
-        endpoints=config.endpoints,
-        trusts=trusts,
-        idle_timeout=config.listen.idle_timeout,
-        arrival_timeout=config.listen.read_timeout,
-        grace=jobs.shutdown_timeout,
-        max_payload=jobs.max_payload,
-        history=config.history,
-        alerts=config.alerts,
-        # The platform's CAs take some megabytes, so they are there once.
-        alert_trust=Trust("", ALERTS) if config.endpoint.ca else trusts[DEFAULT_ENDPOINT],
-        targets=config.targets,
-        notes=config.notes,
-        links=config.links,
-    )
 
 
 class Parts(NamedTuple):
@@ -247,11 +169,7 @@ def build(
         variation=lambda: settings.policy.variation(random),
         tzdata=fixed.zones.version,
         worker=place,
-        allowed=Allowed(
-            endpoints=tuple(shown_endpoint(*each) for each in settings.endpoints.items()),
-            max_payload=settings.max_payload,
-            targets=tuple(settings.targets),
-        ),
+        allowed=allowed_of(settings),
     )
     health = Health(
         store=fixed.store,
@@ -301,17 +219,6 @@ def alerting_of(settings: Settings, webhooks: Webhooks) -> Alerting:
     return Alerting(targets, webhooks.monitor)
 
 
-def targets_of(config: Config) -> Targets:
-    """Which alerts go where."""
-    of_endpoints = {name: each.alerts for name, each in config.endpoints.items() if each.alerts}
-    return Targets(tuple(config.targets), of_endpoints)
-
-
-def keeping_of(history: HistoryConfig) -> Keeping:
-    """How long records of runs are kept."""
-    return Keeping(fine=history.keep, failed=history.keep_failed, max_rows=history.max_rows)
-
-
 def build_endpoint(
     reactor: Any, config: EndpointConfig, trust: Trust, slots: int, instance: str
 ) -> Endpoint:
@@ -331,21 +238,6 @@ def build_endpoint(
         trust=trust,
         headers=config.headers,
         answers=config.answers,
-    )
-
-
-def shown_endpoint(name: str, config: EndpointConfig) -> EndpointShown:
-    """An endpoint as the API shows it: of its headers the names only."""
-    answers = config.answers
-    return EndpointShown(
-        name=name,
-        baseurl=config.baseurl,
-        timeout=config.timeout,
-        ca=config.ca,
-        headers=tuple(header for header, _ in config.headers),
-        success=str(answers.success),
-        gone=str(answers.gone),
-        give_up=str(answers.give_up),
     )
 
 
@@ -591,15 +483,7 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
     def make_worker(reactor: Any, membership: Membership) -> DalgaService:
         reactor.seconds = steady_seconds
         metrics = Metrics(config.metrics.paths)
-        store = build_store(
-            config.database,
-            reactor,
-            SystemRandom(),
-            dialect,
-            metrics,
-            targets_of(config),
-            config.history.mode,
-        )
+        store = _store_of(config, reactor, dialect, metrics)
         store.open()
         own = replace(fixed, store=store, metrics=metrics, shared=shared)
         return DalgaService(reactor, own, settings, membership)
@@ -631,15 +515,7 @@ def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[F
     zones = use_newest()
     settings = settings_of(config)
     metrics = Metrics(config.metrics.paths)
-    store = build_store(
-        config.database,
-        reactor,
-        SystemRandom(),
-        dialect,
-        metrics,
-        targets_of(config),
-        config.history.mode,
-    )
+    store = _store_of(config, reactor, dialect, metrics)
     listeners = listen(config.listen.host, config.listen.port)
     try:
         with acting_as(user), said_if_slow(store.where()):
@@ -651,14 +527,22 @@ def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[F
     return Fixed(store, listeners, zones, metrics), settings
 
 
-def longest_answer(database: MySQLConfig | SQLiteConfig) -> float:
+def _store_of(config: Config, reactor: Any, dialect: Dialect, metrics: Metrics) -> JobsTable:
     """
-    How long (seconds) a stop may wait for a silent database: see docs/promises.md. Of several
-    servers, each may be silent, and one is tried after the other.
+    Build the store of an instance. It is not open yet.
+
+    :param dialect: the `dialect_of` the configuration.
+    :param metrics: counts the transactions.
     """
-    if isinstance(database, SQLiteConfig):
-        return 0.0
-    return len(database.servers) * (database.dial_timeout + database.read_timeout)
+    return build_store(
+        config.database,
+        reactor,
+        SystemRandom(),
+        dialect,
+        metrics,
+        targets_of(config),
+        config.history.mode,
+    )
 
 
 def create_table(config: Config, reactor: Any, user: User = STAYS) -> str:

@@ -29,7 +29,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga import service
+from dalga import service, settings
 from dalga.config.formats import MAX_FILE
 from dalga.config.headers import HEADERS
 from dalga.config.load import load_config
@@ -2801,8 +2801,8 @@ class WiringTests(SynchronousTestCase):
     def test_how_long_records_are_kept(self) -> None:
         day = timedelta(days=1)
         history = HistoryConfig(keep=day, keep_failed=2 * day, max_rows=3)
-        self.assertEqual(service.keeping_of(history), Keeping(day, 2 * day, 3))
-        self.assertEqual(service.keeping_of(HistoryConfig()), Keeping())
+        self.assertEqual(settings.keeping_of(history), Keeping(day, 2 * day, 3))
+        self.assertEqual(settings.keeping_of(HistoryConfig()), Keeping())
 
     def test_stores_and_metrics(self) -> None:
         """Those of the only instance, and those of each worker, are as configured."""
@@ -2841,7 +2841,7 @@ class WiringTests(SynchronousTestCase):
         self.assertEqual(len(stores), 3)
         for store, daemon in ((stores[0], only), (stores[2], one_of_two)):
             self.assertIs(store["history"], HistoryMode.FAILURES)
-            self.assertEqual(store["targets"], service.targets_of(config))
+            self.assertEqual(store["targets"], settings.targets_of(config))
             self.assertIs(store["metrics"], daemon._fixed.metrics)
             labels = [daemon._fixed.metrics.path_labels.of(path) for path in "abc"]
             self.assertEqual(labels, ["a", "b", "other"])
@@ -2866,31 +2866,29 @@ class WiringTests(SynchronousTestCase):
 
     def test_who_signs_for_targets_of_alerts(self) -> None:
         """The platform's CAs, whichever the default endpoint has; of those, one copy is enough."""
-        self.patch(service, "Trust", lambda ca, _: [ca])
+        self.patch(settings, "Trust", lambda ca, _: [ca])
         for ca in ("", "own.pem"):
             config = Config(endpoint=replace(EndpointConfig(), ca=ca))
-            settings = service.settings_of(config)
-            self.assertEqual(settings.alert_trust, [""])
-            self.assertEqual(settings.trusts["default"], [ca])
-            self.assertEqual(settings.alert_trust is settings.trusts["default"], not ca)
+            made = settings.settings_of(config)
+            self.assertEqual(made.alert_trust, [""])
+            self.assertEqual(made.trusts["default"], [ca])
+            self.assertEqual(made.alert_trust is made.trusts["default"], not ca)
 
     def test_fixed_and_exchangeable(self) -> None:
         """
         The database, the address, the workers, the log and the metrics are fixed while a daemon
         runs. Each other key has its place in the settings, which could be exchanged.
         """
-        self.patch(service, "Trust", lambda ca, _: ca)  # so that there need be no such file
+        self.patch(settings, "Trust", lambda ca, _: ca)  # so that there need be no such file
         for section, key, text, *_ in EVERY_KEY:
             beside = {variable(section, name): BESIDE[key][name] for name in BESIDE.get(key, {})}
             if key in ON_SERVERS:
                 beside["DALGA_MYSQL_HOST"] = "db"
-            without = service.settings_of(load_config(None, beside))
-            settings = service.settings_of(
-                load_config(None, {**beside, variable(section, key): text})
-            )
+            without = settings.settings_of(load_config(None, beside))
+            made = settings.settings_of(load_config(None, {**beside, variable(section, key): text}))
             fixed = (section, key) in {("listen", "host"), ("listen", "port"), ("jobs", "workers")}
             fixed = fixed or section in ("mysql", "sqlite", "log", "metrics")
-            self.assertEqual(settings == without, fixed, key)
+            self.assertEqual(made == without, fixed, key)
 
     def test_server(self) -> None:
         database = MySQLConfig(

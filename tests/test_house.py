@@ -113,6 +113,7 @@ APPLICATION = (
     "daemon",
     "forking",
     "workers",
+    "settings",
     "service",
     "cli",
     "__main__",

@@ -23,7 +23,7 @@ from dalga.config.sections import MySQLConfig, SQLiteConfig
 from dalga.forking import LOG_PAUSE, LogPipe
 from dalga.lines import TextLines
 from dalga.log import LineObserver
-from dalga.service import longest_answer
+from dalga.settings import longest_answer
 from dalga.workers import (
     ALL_OR_ONE,
     CLOSE,
