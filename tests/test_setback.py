@@ -366,7 +366,7 @@ class StoreTests(EngineTestCase):
         """P4: what was written since it was read stays."""
         store = self.open_store()
         key = self.ahead("waiting", HOUR)
-        sql: Any = store._sql
+        sql: Any = store._runsql
         statement = sql.correct
         sql.correct = missing = copy(statement)
         text = missing._last.text.replace("WHERE id", "WHERE due < '2020-01-01' AND id")

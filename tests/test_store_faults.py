@@ -40,8 +40,8 @@ from dalga.store import Recorded, sqlite, threads
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Trouble
 from dalga.store.mysql import LONGEST_STATEMENT
+from dalga.store.runsql import RunStatements
 from dalga.store.sqlite import SQLite
-from dalga.store.statements import Statements
 from dalga.store.table import JobsTable
 from dalga.store.transactions import Conflict
 from tests.examples import THEN, ended
@@ -129,7 +129,8 @@ def before(test: EngineTestCase, store: JobsTable, statement: str, done: str) ->
     """Have a stranger do something before a statement is made, once; gives its name then."""
     hooked: list[str] = []
 
-    sql: Any = store._sql
+    parts = (store._sql, store._runsql, store._detailsql)
+    (sql,) = (each for each in parts if hasattr(type(each), statement))
     statements: Any = type(sql)
 
     class Hooked(statements):  # type: ignore[misc]  # whichever class it is
@@ -570,7 +571,7 @@ class ConcurrencyTests(EngineTestCase):
                 [(f"{number}",) for number in range(2000)],
             )
             other.commit()
-            store._sql.find_due(without=False).fetch(other.cursor(), limit=2)
+            store._runsql.find_due(without=False).fetch(other.cursor(), limit=2)
             runs = (await store.claim(2, LONG)).runs
             self.assertEqual([run.key.path for run in runs], ["2", "3"])
 
@@ -644,7 +645,7 @@ class ConcurrencyTests(EngineTestCase):
         lock for a moment what others' claims and records then pass over.
         """
         self.claimable(*"abcdefghij")
-        sql: Any = self.stores[0]._sql
+        sql: Any = self.stores[0]._runsql
         for count in (5, 9):
             bound = sql.read_leases.statement.bound(range(count), {})
             self.assertEqual(self.index(*bound), "PRIMARY")
@@ -903,10 +904,10 @@ class ConcurrencyTests(EngineTestCase):
     def open_store_without_locks(self) -> JobsTable:
         """A store on an engine that knows no locking reads."""
         store = self.make_store() if self.stores else self.open_store()
-        sql: Any = store._sql
+        sql: Any = store._runsql
         dialect: Any = copy(store._dialect)
         dialect.skip_locked = ""
-        without = Statements(dialect)
+        without = RunStatements(dialect)
         sql.find_due, sql.read_leases = without.find_due, without.read_leases
         store.open()
         return store

@@ -245,7 +245,7 @@ class RecordCostTests(LargeTableTestCase):
 
     async def test_each_kind_of_end(self) -> None:
         store = self.fill()
-        sql = store._sql
+        sql = store._runsql
         with closing(self.connect()) as connection:
             for statement in (
                 *(sql.delete_rows, sql.bury_rows, sql.succeed_rows, sql.reschedule_rows),

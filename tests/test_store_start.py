@@ -18,8 +18,9 @@ from dalga.errors import StartupError, TableExists
 from dalga.model.delivery import MOST_PAYLOAD
 from dalga.model.key import JobKey
 from dalga.model.run import Reschedule
+from dalga.store.dialect import BY_ID
+from dalga.store.runsql import RunStatements
 from dalga.store.schema import BESIDE
-from dalga.store.statements import ANY_ID, Statements
 from dalga.store.table import JobsTable
 from tests.lists import by_key
 from tests.servers import start_server
@@ -311,10 +312,11 @@ class TrialTests(EngineTestCase):
     def test_rows_that_are_not_found_again(self) -> None:
         """Each claim would have to read its rows a second time, and nobody would know why."""
         self.make_store().create_table()
-        lost = Statements._take(self.make_store()._sql, f"{ANY_ID} AND body IN ([%(found)s, ...])")
-        self.patch(Statements, "take_found", lost)
+        sql = self.make_store()._runsql
+        lost = sql._take(f"{BY_ID} AND body IN ([%(found)s, ...])")
+        self.patch(RunStatements, "take_found", lost)
         self.assertIn("does not find the rows again that it has read", self.refusal())
-        self.patch(Statements, "_found", "NULL")
+        self.patch(RunStatements, "_found", "NULL")
         self.assertIn("a claim can't read the text of a row", self.refusal())
 
     def test_columns_of_another_type(self) -> None:

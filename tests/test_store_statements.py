@@ -23,10 +23,13 @@ from dalga.model.retry import RetryPolicy
 from dalga.model.run import Delete, End, Reschedule, Retry
 from dalga.model.setback import Reach
 from dalga.store import runs as store_runs
+from dalga.store.alertsql import AlertStatements
+from dalga.store.detailsql import DetailStatements
 from dalga.store.dialect import Dialect
 from dalga.store.extras import DetailsRow
 from dalga.store.mysql import MySQL
 from dalga.store.parameters import Select, Statement
+from dalga.store.runsql import RunStatements
 from dalga.store.selected import JobRow, PageRow, TextRow, WholeRow
 from dalga.store.sqlite import SQLite
 from dalga.store.statements import Statements
@@ -40,8 +43,11 @@ HOUR = timedelta(hours=1)
 PAST = "2020-01-01 00:00:00.000000"
 FUTURE = "2100-01-01 00:00:00.000000"
 
-#: The statements that are made once, by their names.
-NAMES = [name for name, value in vars(Statements).items() if isinstance(value, cached_property)]
+#: The statements that the walk of `ExecutedTests` executes, by where a store has them.
+PARTS = {"_sql": Statements, "_runsql": RunStatements, "_detailsql": DetailStatements}
+
+#: All classes of statements.
+ALL = (*PARTS.values(), AlertStatements)
 
 
 class Pair(NamedTuple):
@@ -56,6 +62,11 @@ class Turned(NamedTuple):
 
     body: object
     path: object
+
+
+def names(kind: type) -> list[str]:
+    """The names of a class's statements, which are made once."""
+    return [name for name, value in vars(kind).items() if isinstance(value, cached_property)]
 
 
 def statement_of(made: Select[Any] | Statement) -> Statement:
@@ -140,10 +151,11 @@ class NamesTests(SynchronousTestCase):
     """All statements, as they are made for each dialect."""
 
     def test_the_same_for_each_dialect(self) -> None:
-        sqlite, mysql = (Statements(dialect) for dialect in dialects())
-        for name in NAMES:
-            one, other = (statement_of(getattr(sql, name)) for sql in (sqlite, mysql))
-            self.assertEqual((one.names, one.row), (other.names, other.row), name)
+        for kind in ALL:
+            sqlite, mysql = (kind(dialect) for dialect in dialects())
+            for name in names(kind):
+                one, other = (statement_of(getattr(sql, name)) for sql in (sqlite, mysql))
+                self.assertEqual((one.names, one.row), (other.names, other.row), name)
 
     def test_each_value_has_a_name(self) -> None:
         """No SQL has a place without one, but for what the driver itself makes of rows."""
@@ -204,9 +216,8 @@ class ExecutedTests(EngineTestCase):
         self.patch(Statement, "bound", note_bound)
         self.patch(Select, "fetch", note_fetched)
         await self.walk()
-        sql = self.stores[0]._sql
-        for name in NAMES:
-            made = getattr(sql, name)
+        for part, name in [(part, name) for part, kind in PARTS.items() for name in names(kind)]:
+            made = getattr(getattr(self.stores[0], part), name)
             if name in FOR_SERVERS and self.stores[0]._dialect.one_writer:
                 continue
             self.assertIn(statement_of(made), executed, name)

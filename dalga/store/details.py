@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from dalga.model.fields import Terms
 from dalga.model.key import RawKey
+from dalga.store.detailsql import DetailStatements, NewDetails, NewTag
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import (
     DETAILED,
@@ -35,7 +36,7 @@ from dalga.store.extras import (
 )
 from dalga.store.parameters import in_parts
 from dalga.store.selected import JobRow
-from dalga.store.statements import KeyValues, NewDetails, NewTag, Statements
+from dalga.store.statements import KeyValues
 from dalga.store.transactions import Conflict
 
 #: What one INSERT has of details and tags, in octets, unless one row has more. The driver quotes
@@ -59,7 +60,7 @@ class Written(NamedTuple):
 class DetailRows:
     """Each method runs within a transaction of its caller."""
 
-    def __init__(self, dialect: Dialect, sql: Statements) -> None:
+    def __init__(self, dialect: Dialect, sql: DetailStatements) -> None:
         self._dialect = dialect
         self._sql = sql
 

@@ -1,5 +1,5 @@
 """
-What differs between the engines, and nothing more. `dalga.store.statements` has all other SQL.
+What differs between the engines, and nothing more. All other SQL is the same for each engine.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ from dalga.store.rows import (
     shown_key,
     version_at,
 )
+from dalga.store.runsql import RunStatements
 from dalga.store.selected import LeaseRow, OpenRow, RunRow
-from dalga.store.statements import Statements
 from dalga.store.transactions import Conflict
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -72,7 +72,7 @@ class Recording:
     :param mode: which runs get a record.
     """
 
-    def __init__(self, dialect: Dialect, sql: Statements, mode: HistoryMode) -> None:
+    def __init__(self, dialect: Dialect, sql: RunStatements, mode: HistoryMode) -> None:
         self._dialect = dialect
         self._sql = sql
         self._mode = mode

@@ -64,8 +64,7 @@ from dalga.store.rows import (
     timeout_of,
     was_recorded,
 )
-from dalga.store.selected import DueRow, DueTime, JobRow, LeaseRow, RunRow, TextRow
-from dalga.store.statements import (
+from dalga.store.runsql import (
     Disabled,
     Ended,
     EndRow,
@@ -74,12 +73,13 @@ from dalga.store.statements import (
     GivenBack,
     Rescheduled,
     Retried,
+    RunStatements,
     Skipped,
-    Statements,
     Stopped,
     Succeeded,
     Yielded,
 )
+from dalga.store.selected import DueRow, DueTime, JobRow, LeaseRow, RunRow, TextRow
 from dalga.store.transactions import Call, Conflict, Timed, Transactions
 
 log = logger(__name__)
@@ -198,7 +198,7 @@ class Runs:
         self,
         dialect: Dialect,
         clock: DatabaseClock,
-        sql: Statements,
+        sql: RunStatements,
         lane: Transactions,
         details: DetailRows,
         alerts: AlertRows,

@@ -3,7 +3,7 @@ The store over one database: it opens and closes, and hands each call to the par
 
 `dalga.store.jobs` does what users do to jobs, `dalga.store.runs` what the scheduler does to runs,
 `dalga.store.history` reads what is kept of runs,
-`dalga.store.instances` keeps who is alive. All SQL is in `dalga.store.statements`.
+`dalga.store.instances` keeps who is alive.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ from dalga.store.alertsql import AlertStatements
 from dalga.store.changes import Changes
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.details import DetailRows
+from dalga.store.detailsql import DetailStatements
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.history import History
 from dalga.store.instances import Instances
@@ -71,6 +72,7 @@ from dalga.store.recording import Recording
 from dalga.store.replays import Replays
 from dalga.store.rows import TOKEN_LENGTH
 from dalga.store.runs import Runs
+from dalga.store.runsql import RunStatements
 from dalga.store.schema import MAX_LEASE
 from dalga.store.statements import Statements
 from dalga.store.stats import Stats
@@ -121,12 +123,14 @@ class JobsTable:
         self._api_lane = api_lane
         self._guard = guard
         self._sql = sql = Statements(dialect)
-        details = DetailRows(dialect, sql)
+        self._runsql = runsql = RunStatements(dialect)
+        self._detailsql = detailsql = DetailStatements(dialect)
+        details = DetailRows(dialect, detailsql)
         rows = KeyedRows(dialect, sql, details)
         alertsql = AlertStatements(dialect)
         self._alerts = alerts = AlertRows(dialect, alertsql, targets, token)
         self.outbox = AlertTable(dialect, alertsql, api_lane, alerts, token)
-        self._recording = recording = Recording(dialect, sql, history)
+        self._recording = recording = Recording(dialect, runsql, history)
         puts = Puts(dialect, sql, rows, details, alerts, recording)
         changes = Changes(dialect, sql, rows, details, recording)
         self._history = History(dialect, api_lane)
@@ -145,10 +149,10 @@ class JobsTable:
             self._replays,
             token,
         )
-        self._runs = Runs(dialect, clock, sql, run_lane, details, alerts, recording, token)
+        self._runs = Runs(dialect, clock, runsql, run_lane, details, alerts, recording, token)
         self._instances = Instances(dialect, sql, run_lane, api_lane)
         self._stats = Stats(dialect, api_lane)
-        self._trial = Trial(dialect, clock, sql, rows, puts, token)
+        self._trial = Trial(dialect, clock, sql, runsql, detailsql, rows, puts, token)
 
     def called(self, instance: str) -> None:
         """Say what this instance calls itself."""

@@ -15,6 +15,7 @@ from dalga.model.job import Job
 from dalga.model.key import JobKey
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.store.clock import SET_BACK, DatabaseClock
+from dalga.store.detailsql import DetailStatements
 from dalga.store.dialect import Cursor, Dialect, Trouble
 from dalga.store.keyed import KeyedRows, octets
 from dalga.store.puts import Puts, as_planned
@@ -28,9 +29,10 @@ from dalga.store.rows import (
     run_from_text,
     version_at,
 )
+from dalga.store.runsql import Ended, FoundRow, Retried, RunStatements
 from dalga.store.schema import ACTIONS, ALERTS, EXPECTED, INCIDENTS, RUNS, STATS
 from dalga.store.selected import DueRow
-from dalga.store.statements import Ended, FoundRow, OldKey, Retried, Statements
+from dalga.store.statements import OldKey, Statements
 
 #: The trial's rows are due at this time, far from all other rows.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
@@ -162,6 +164,8 @@ class Trial:
         dialect: Dialect,
         clock: DatabaseClock,
         sql: Statements,
+        runsql: RunStatements,
+        detailsql: DetailStatements,
         rows: KeyedRows,
         puts: Puts,
         token: Callable[[], bytes],
@@ -169,6 +173,8 @@ class Trial:
         self._dialect = dialect
         self._clock = clock
         self._sql = sql
+        self._runsql = runsql
+        self._detailsql = detailsql
         self._rows = rows
         self._puts = puts
         self._token = token
@@ -259,7 +265,7 @@ class Trial:
 
         :return: how many rows the driver says were changed.
         """
-        dialect, sql = self._dialect, self._sql
+        dialect, sql = self._dialect, self._runsql
         find = sql.find_due(without=False)
         find.fetch(cursor, limit=0)  # no job's row is to be locked
         changed = self._take_odd(cursor, rows, token)
@@ -278,7 +284,7 @@ class Trial:
     def _take_odd(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
         """Take rows as a claim takes odd ones, and those of an engine with one writer."""
         at = self._dialect.instant(_TRIAL)
-        return self._sql.take.execute(cursor, rows, now=at, token=token, lease_ends=at)
+        return self._runsql.take.execute(cursor, rows, now=at, token=token, lease_ends=at)
 
     def _take_found(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
         """
@@ -286,14 +292,14 @@ class Trial:
 
         :return: how many rows the driver says were changed.
         """
-        found = self._sql.read_found.fetch(cursor, rows)
+        found = self._runsql.read_found.fetch(cursor, rows)
         if not all(run_from_text(row, token, _TRIAL, 0.0, 0.0, {}) for row in found):
             raise _NotKept("a claim can't read the text of a row")
         if self._dialect.one_writer:
             return self._take_odd(cursor, rows, token)
         at = self._dialect.instant(_TRIAL)
         compared = [FoundRow(row.id, row.columns) for row in found]
-        take = self._sql.take_found
+        take = self._runsql.take_found
         return take.execute(cursor, compared, now=at, token=token, lease_ends=at)
 
     def _fail(self, cursor: Cursor, keys: list[JobKey], rows: list[int], token: bytes) -> int:
@@ -302,11 +308,11 @@ class Trial:
 
         :return: how many rows the driver says the record has changed.
         """
-        self._sql.read_leases.fetch(cursor, rows)
+        self._runsql.read_leases.fetch(cursor, rows)
         at = self._dialect.instant(_TRIAL)
         error = (_TEXT * MAX_ERROR)[:MAX_ERROR]
         ends = [Retried(row, token, next_due=at, last_error=error) for row in rows]
-        changed = self._sql.retry_rows.execute(cursor, ends)
+        changed = self._runsql.retry_rows.execute(cursor, ends)
         if self._take_found(cursor, rows, token) != len(rows):
             raise _NotKept("a claim does not find the rows again that it has read")
         found = [job for _, job in self._rows.read_rows(cursor, keys, _TRIAL)]
@@ -315,11 +321,11 @@ class Trial:
         return changed
 
     def _delete(self, cursor: Cursor, rows: list[int], token: bytes) -> int:
-        return self._sql.delete_rows.execute(cursor, [Ended(row, token) for row in rows])
+        return self._runsql.delete_rows.execute(cursor, [Ended(row, token) for row in rows])
 
     def _forget(self, cursor: Cursor, rows: list[int]) -> list[int]:
         """Remove what the jobs have in other tables."""
-        sql = self._sql
+        sql = self._detailsql
         return [each.execute(cursor, rows) for each in (sql.delete_details, sql.delete_tags)]
 
     def _keep(self, cursor: Cursor, keys: list[JobKey]) -> int:
