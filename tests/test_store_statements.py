@@ -23,6 +23,7 @@ from dalga.model.retry import RetryPolicy
 from dalga.model.run import Delete, End, Reschedule, Retry
 from dalga.model.setback import Reach
 from dalga.store import runs as store_runs
+from dalga.store.actionsql import ActionStatements
 from dalga.store.alertsql import AlertStatements
 from dalga.store.detailsql import DetailStatements
 from dalga.store.dialect import Dialect
@@ -47,7 +48,7 @@ FUTURE = "2100-01-01 00:00:00.000000"
 PARTS = {"_sql": Statements, "_runsql": RunStatements, "_detailsql": DetailStatements}
 
 #: All classes of statements.
-ALL = (*PARTS.values(), AlertStatements)
+ALL = (*PARTS.values(), ActionStatements, AlertStatements)
 
 
 class Pair(NamedTuple):

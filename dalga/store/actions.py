@@ -22,8 +22,8 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -46,6 +46,7 @@ from dalga.model.listing import Filters, Place, Query
 from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.runlist import RunFilters, RunPage, RunPlace, RunQuery
 from dalga.store import Batch
+from dalga.store.actionsql import ActionRow, ActionStatements
 from dalga.store.alerts import whole
 from dalga.store.changes import Changes, check_until
 from dalga.store.clock import steady_seconds
@@ -53,11 +54,8 @@ from dalga.store.dialect import Cursor, Dialect
 from dalga.store.history import History
 from dalga.store.keyed import KeyedRows, octets
 from dalga.store.listing import Listed, Listing, Walked
-from dalga.store.parameters import Select, Statement, columns
 from dalga.store.replays import Replays
 from dalga.store.rows import MAX_ERROR, read_job, version_at
-from dalga.store.schema import ACTIONS
-from dalga.store.selected import NumberRow
 from dalga.store.statements import Statements
 from dalga.store.transactions import Conflict, Transactions
 
@@ -86,32 +84,16 @@ REMEMBERED = timedelta(days=30)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class ActionRow(NamedTuple):
-    """An action's row. Its token is in hexadecimal."""
+class _Work(NamedTuple):
+    """What a batch goes by."""
 
-    id: Any
-    made: Any
-    ended: Any
-    due: Any
-    token: Any
-    instance: Any
-    request: Any
-    state: Any
-    matched: int
-    done: int
-    failed: int
-    place: Any
-    error: Any
-
-
-#: The columns of `ActionRow`, and its token as it is compared: a stranger's may be of any type, or
-#: NULL.
-_TOKEN = "COALESCE(HEX(token), '')"
-_COLUMNS = columns(ActionRow).replace("token", f"{_TOKEN} AS token")
-
-
-class _IdRow(NamedTuple):
-    id: Any
+    cursor: Cursor
+    #: The database's time.
+    now: datetime
+    action: Action
+    request: ActionRequest
+    #: Where the batch before ended; None at the beginning of a walk.
+    place: AnyPlace | None
 
 
 @dataclass(slots=True)
@@ -168,7 +150,7 @@ class Actions:
     ) -> None:
         self._dialect = dialect
         self._sql_of_jobs = sql
-        self._sql = _ActionStatements(dialect)
+        self._sql = ActionStatements(dialect)
         self._lane = lane
         self._rows = rows
         self._changes = changes
@@ -343,11 +325,12 @@ class Actions:
         if request is None or (place and isinstance(place, RunPlace) is not request.of_runs):
             error = action.error or "its place is none of its walk"
             return _Step(None, error=error, over=ActionState.FAILED)
+        work = _Work(cursor, now, action, request, place)
         if action.state is ActionState.COUNTING:
-            return self._count(cursor, now, action, request, place)
+            return self._count(work)
         if request.of_runs:
-            return self._replay(cursor, now, action, request, place, limit, endpoints)
-        return self._act_on_jobs(cursor, now, action, request, place, limit)
+            return self._replay(work, limit, endpoints)
+        return self._act_on_jobs(work, limit)
 
     def _write(
         self,
@@ -394,21 +377,15 @@ class Actions:
 
     # Counting
 
-    def _count(
-        self,
-        cursor: Cursor,
-        now: datetime,
-        action: Action,
-        request: ActionRequest,
-        place: AnyPlace | None,
-    ) -> _Step:
+    def _count(self, work: _Work) -> _Step:
+        request = work.request
         if request.of_runs:
-            page = self._walk_runs(cursor, now, action, request, place, COUNTED)
+            page = self._walk_runs(work, COUNTED)
             step = _Step(page.last, matched=len(page.runs))
         else:
-            walked = self._walk(cursor, now, action, request, place, COUNTED)
+            walked = self._walk(work, COUNTED)
             step = _Step(_position(walked.last), matched=len(walked.jobs))
-        most, total = request.expect_at_most, action.matched + step.matched
+        most, total = request.expect_at_most, work.action.matched + step.matched
         if most is not None and total > most:
             step.error = f"more than {most} match (expect_at_most), so nothing was done"
             step.over = ActionState.REFUSED
@@ -416,21 +393,13 @@ class Actions:
             step.over = ActionState.DONE if request.dry_run else ActionState.ACTING
         return step
 
-    def _walk(
-        self,
-        cursor: Cursor,
-        now: datetime,
-        action: Action,
-        request: ActionRequest,
-        place: AnyPlace | None,
-        limit: int,
-    ) -> Walked:
+    def _walk(self, work: _Work, limit: int) -> Walked:
         """The next jobs, but for those that a user has written since the action began (P4)."""
-        filters = request.walked(action.made)
+        filters = work.request.walked(work.action.made)
         assert isinstance(filters, Filters)
-        assert place is None or isinstance(place, Position)
-        walked = self._listing.walk(Query(filters, place, limit), cursor, now)
-        latest = version_at(action.made)
+        assert work.place is None or isinstance(work.place, Position)
+        walked = self._listing.walk(Query(filters, work.place, limit), work.cursor, work.now)
+        latest = version_at(work.action.made)
         jobs = [
             each for each in walked.jobs if _is_older(each.version, latest) and _is_by_key(each)
         ]
@@ -438,90 +407,61 @@ class Actions:
 
     # Replays
 
-    def _walk_runs(
-        self,
-        cursor: Cursor,
-        now: datetime,
-        action: Action,
-        request: ActionRequest,
-        place: AnyPlace | None,
-        limit: int,
-    ) -> RunPage:
+    def _walk_runs(self, work: _Work, limit: int) -> RunPage:
         """The next runs, newest first; none that has ended since the action began."""
-        filters = request.walked(action.made)
+        filters = work.request.walked(work.action.made)
         assert isinstance(filters, RunFilters)
-        assert place is None or isinstance(place, RunPlace)
-        return self._history.walk(RunQuery(filters, place, limit), cursor, now)
+        assert work.place is None or isinstance(work.place, RunPlace)
+        return self._history.walk(RunQuery(filters, work.place, limit), work.cursor, work.now)
 
-    def _replay(
-        self,
-        cursor: Cursor,
-        now: datetime,
-        action: Action,
-        request: ActionRequest,
-        place: AnyPlace | None,
-        limit: int,
-        endpoints: Collection[str],
-    ) -> _Step:
-        page = self._walk_runs(cursor, now, action, request, place, min(limit, REPLAYED))
+    def _replay(self, work: _Work, limit: int, endpoints: Collection[str]) -> _Step:
+        page = self._walk_runs(work, min(limit, REPLAYED))
         records = [run.record for run in page.runs]
-        some = self._replays.fitting(cursor, records)
-        left = action.left
+        some = self._replays.fitting(work.cursor, records)
+        left = work.action.left
         is_cut = left is not None and min(some, left) == left < len(records)
         if is_cut:
             some = left or 0
         if 0 < some < len(records):
-            page = self._walk_runs(cursor, now, action, request, place, some)
+            page = self._walk_runs(work, some)
         records = [run.record for run in page.runs[:some]]
-        made = self._replays.make(cursor, now, records, endpoints)
+        made = self._replays.make(work.cursor, work.now, records, endpoints)
         step = _Step(page.last, done=len(made.jobs), failed=len(made.refusals))
-        step.dues = [now] * len(made.jobs)
+        step.dues = [work.now] * len(made.jobs)
         if made.refusals:
             step.error = str(made.refusals[-1])
-        step.end(is_cut, page.last is None, request)
+        step.end(is_cut, page.last is None, work.request)
         return step
 
     # Acting on jobs
 
-    def _act_on_jobs(
-        self,
-        cursor: Cursor,
-        now: datetime,
-        action: Action,
-        request: ActionRequest,
-        place: AnyPlace | None,
-        limit: int,
-    ) -> _Step:
-        walked = self._walk(cursor, now, action, request, place, min(limit, CHANGED))
+    def _act_on_jobs(self, work: _Work, limit: int) -> _Step:
+        walked = self._walk(work, min(limit, CHANGED))
         step = _Step(_position(walked.last))
-        jobs, left = walked.jobs, action.left
+        jobs, left = walked.jobs, work.action.left
         is_cut = left is not None and len(jobs) > left
-        held = self._hold(cursor, now, jobs[:left], action, request)
+        held = self._hold(work, jobs[:left])
         until = self._steady() + PATIENCE
         for number, each in enumerate(jobs[:left]):
             key = each.job.key
             if key not in held or (number and self._steady() >= until):
                 # The next batch goes on with this one.
-                step.place = _position(jobs[number - 1].place) if number else place
+                step.place = _position(jobs[number - 1].place) if number else work.place
                 return step
             job = held[key]
             if job is not None:
-                self._do(cursor, now, job, request, step)
-        step.end(is_cut, walked.last is None, request)
+                self._do(work, job, step)
+        step.end(is_cut, walked.last is None, work.request)
         return step
 
     def _hold(
-        self,
-        cursor: Cursor,
-        now: datetime,
-        jobs: Sequence[Listed],
-        action: Action,
-        request: ActionRequest,
+        self, work: _Work, jobs: Sequence[Listed]
     ) -> dict[RawKey, Job | UnreadableJob | None]:
         """
         The jobs that nobody else has locked, as they are now, locked to the end of the transaction.
         None for those that are meant no more.
         """
+        cursor, now = work.cursor, work.now
         keys = [each.job.key for each in jobs]
         if not keys:
             return {}
@@ -531,46 +471,32 @@ class Actions:
             free = {key for key, _ in self._rows.select(cursor, self._sql_of_jobs.lock, keys)}
             for key in there - free:
                 del held[key]
-        filters = request.filters
+        filters = work.request.filters
         assert isinstance(filters, Filters)
         # Whoever changes a job's tags changes its version.
         filters = replace(filters, tags=frozenset())
-        latest = version_at(action.made)
+        latest = version_at(work.action.made)
         for key, row in self._rows.select(cursor, self._sql_of_jobs.get, list(held)):
             job = read_job(row, key, now, self._dialect.read_instant)
             if _is_older(row.version, latest) and filters.fit_anew(job, now):
                 held[key] = job
         return held
 
-    def _do(
-        self,
-        cursor: Cursor,
-        now: datetime,
-        job: Job | UnreadableJob,
-        request: ActionRequest,
-        step: _Step,
-    ) -> None:
+    def _do(self, work: _Work, job: Job | UnreadableJob, step: _Step) -> None:
         """Act on a job whose row is locked."""
         try:
-            self._change(cursor, now, job, request, step.dues)
+            self._change(work, job, step.dues)
             step.done += 1
         except (JobDisabled, JobOver, JobSetAside) as refusal:
             step.failed += 1
             step.error = str(refusal)
 
-    def _change(
-        self,
-        cursor: Cursor,
-        now: datetime,
-        job: Job | UnreadableJob,
-        request: ActionRequest,
-        dues: list[datetime],
-    ) -> None:
+    def _change(self, work: _Work, job: Job | UnreadableJob, dues: list[datetime]) -> None:
         """
         :raises JobDisabled: and the like: if the job can't be triggered. Then nothing is written.
         """
-        key = job.key
-        match request.do:
+        cursor, now, key = work.cursor, work.now, job.key
+        match work.request.do:
             case Do.TRIGGER:
                 job = readable(job)
                 check_until(job, job.scheduled if job.standing is Standing.STOPPED else now)
@@ -581,7 +507,7 @@ class Actions:
                 if isinstance(enabled, Job) and enabled.due is not None:
                     dues.append(enabled.scheduled)
             case Do.DISABLE:
-                self._changes.disable(cursor, now, key, request.reason)
+                self._changes.disable(cursor, now, key, work.request.reason)
             case Do.DELETE:
                 self._changes.delete(cursor, now, key)
 
@@ -603,101 +529,3 @@ def _is_by_key(listed: Listed) -> bool:
 
 def _is_older(version: object, latest: int) -> bool:
     return isinstance(version, int) and version <= latest
-
-
-class _ActionStatements:
-    """The SQL of the table of actions."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        self._table = dialect.named(ACTIONS)
-
-    @cached_property
-    def add(self) -> Statement:
-        return self._dialect.prepare(f"""
-            INSERT INTO {self._table} (
-                id, made, due, token, request, state, matched, done, failed, place
-            ) VALUES (
-                %(id)s, %(made)s, %(due)s, %(token)s, %(request)s, %(state)s, 0, 0, 0, ''
-            )
-            """)
-
-    @cached_property
-    def get(self) -> Select[ActionRow]:
-        return self._select(f"SELECT {_COLUMNS} FROM {self._table} WHERE id = %(id)s")
-
-    @cached_property
-    def newest(self) -> Select[ActionRow]:
-        return self._select(
-            f"SELECT {_COLUMNS} FROM {self._table} ORDER BY id DESC LIMIT %(limit)s"
-        )
-
-    @cached_property
-    def due(self) -> Select[ActionRow]:
-        """The action that has waited longest for its next batch, locked where there are locks."""
-        index = self._dialect.by_index("actiondue")
-        return self._select(f"""
-            SELECT {_COLUMNS} FROM {self._table}{index}
-            WHERE due > %(behind)s AND due <= %(now)s
-            ORDER BY due LIMIT 1{self._dialect.skip_locked}
-            """)
-
-    @cached_property
-    def write(self) -> Statement:
-        # A stranger's row may have an id that is no text, and any token.
-        text, blob = (self._dialect.octets("id", is_blob) for is_blob in (False, True))
-        return self._dialect.prepare(f"""
-            UPDATE {self._table} SET
-                token = %(token)s,
-                due = %(due)s,
-                ended = %(ended)s,
-                state = %(state)s,
-                matched = %(matched)s,
-                done = %(done)s,
-                failed = %(failed)s,
-                error = %(error)s,
-                place = %(place)s,
-                instance = %(instance)s
-            WHERE id IN ({text}, {blob}) AND {_TOKEN} = %(found)s
-            """)
-
-    @cached_property
-    def stop(self) -> Statement:
-        """Of an action that is not over; after the batch under way."""
-        return self._dialect.prepare(f"""
-            UPDATE {self._table}{self._dialect.by_index("PRIMARY")} SET
-                token = %(token)s,
-                due = NULL,
-                ended = %(ended)s,
-                state = %(state)s
-            WHERE id = %(id)s AND due IS NOT NULL
-            """)
-
-    @cached_property
-    def count_due(self) -> Select[NumberRow]:
-        """How many jobs are due, up to a limit."""
-        dialect = self._dialect
-        statement = dialect.prepare(f"""
-            SELECT COUNT(*) AS number FROM (
-                SELECT due FROM {dialect.table}{dialect.by_due}
-                WHERE due <= %(now)s ORDER BY due LIMIT %(limit)s
-            ) AS some
-            """)
-        return Select(NumberRow, statement)
-
-    @cached_property
-    def old(self) -> Select[_IdRow]:
-        statement = self._dialect.prepare(f"""
-            SELECT id FROM {self._table} WHERE id < %(before)s AND due IS NULL
-            ORDER BY id LIMIT %(limit)s
-            """)
-        return Select(_IdRow, statement)
-
-    @cached_property
-    def forget(self) -> Statement:
-        id = self._dialect.octets("id", is_blob=False)
-        where = f"id IN ([{id}, ...]) AND due IS NULL"
-        return self._dialect.delete_by_index(ACTIONS, "PRIMARY", where)
-
-    def _select(self, sql: str) -> Select[ActionRow]:
-        return Select(ActionRow, self._dialect.prepare(sql))
