@@ -21,11 +21,12 @@ from dalga.counting import Counting
 from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
 from dalga.model.action import Action, ActionRequest, ActionState, filter_to_json
+from dalga.model.alert import KeptAlert
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import Instance
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, RawKey
-from dalga.model.listing import Query
+from dalga.model.listing import Page, Query
 from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.options import IfExists
 from dalga.model.patch import patched
@@ -39,7 +40,7 @@ from dalga.model.statistics import StatsQuery
 from dalga.model.why import Here, Lag, Why, why
 from dalga.model.zone import Occurrence, Zone
 from dalga.series import Series, read_series
-from dalga.store import PIECE, KeptAlert, Made, Page, Shown, Store, Tally
+from dalga.store import PIECE, Made, Shown, Store, Tally
 
 log = logger(__name__)
 T = TypeVar("T")

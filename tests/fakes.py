@@ -18,14 +18,14 @@ from twisted.logger import ILogObserver
 
 from dalga.errors import JobDisabled, JobNotFound, JobOver, RunNotFound, StoreUnavailable
 from dalga.model.action import Action, ActionRequest
-from dalga.model.alert import Alert, Targets
+from dalga.model.alert import Alert, KeptAlert, Targets
 from dalga.model.answers import Meaning
 from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Disabling, Notes
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import AT_REST, Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, RawKey
-from dalga.model.listing import Query
+from dalga.model.listing import Page, Query
 from dalga.model.options import IfExists, Options
 from dalga.model.patch import replanned
 from dalga.model.plan import Plan, ScheduleRequest, amended, plan
@@ -60,21 +60,17 @@ from dalga.store import (
     Counts,
     Due,
     Dues,
-    KeptAlert,
     Made,
     OldestSums,
-    Page,
-    Parcel,
     Pruned,
     Recorded,
-    Settled,
     Shown,
     SumsAsked,
     SumsFound,
     Surveyed,
-    Watch,
 )
 from dalga.store.clock import DatabaseClock
+from dalga.store.outbox import Parcel, Settled, Watch
 from dalga.store.rows import WAITED, Override, version_at
 from dalga.store.schema import ALIVE
 from tests.lists import page_of

@@ -8,9 +8,8 @@ from typing import Any
 
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import Position
-from dalga.model.listing import Driver, DuePlace, Filters, Place, Query, StatePlace
+from dalga.model.listing import Driver, DuePlace, Filters, Page, Place, Query, StatePlace
 from dalga.model.state import state_of
-from dalga.store import Page
 from dalga.store.dialect import instant_text
 
 #: A row's id, and its job.

@@ -33,7 +33,8 @@ from dalga.model.key import JobKey
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import RunPolicy
 from dalga.outgoing.webhook import Arrival
-from dalga.store import Parcel, Recorded
+from dalga.store import Recorded
+from dalga.store.outbox import Parcel
 from tests.fakes import FakeEndpoint, FakeStore, noting
 from tests.stores import NOW
 

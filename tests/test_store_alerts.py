@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet import reactor
 
 from dalga.database import build_store
-from dalga.model.alert import Alert, Event, Targets
+from dalga.model.alert import Alert, AlertState, Event, KeptAlert, Targets
 from dalga.model.answers import Meaning
 from dalga.model.duration import seconds
 from dalga.model.job import UnreadableJob
@@ -21,9 +21,9 @@ from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Delete, End, Outcome, Reschedule, Retry, Run, Stop, Verdict
-from dalga.store import AlertState, KeptAlert, Parcel, Settled
 from dalga.store.alerts import AT_ONCE, LASTS, SILENCES, id_at
 from dalga.store.alertsql import AlertStatements
+from dalga.store.outbox import Parcel, Settled
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
 

@@ -14,10 +14,20 @@ from twisted.internet.defer import Deferred
 
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, Position, RawKey
-from dalga.model.listing import RARE, Driver, DuePlace, Filters, Place, Query, Sort, StatePlace
+from dalga.model.listing import (
+    RARE,
+    Driver,
+    DuePlace,
+    Filters,
+    Page,
+    Place,
+    Query,
+    Sort,
+    StatePlace,
+)
 from dalga.model.plan import ScheduleRequest
 from dalga.model.state import State, state_of
-from dalga.store import Page, listing
+from dalga.store import listing
 from dalga.store.dialect import instant_text
 from dalga.store.ranges import Ranges
 from dalga.store.rows import Override, shown_key

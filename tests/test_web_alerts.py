@@ -7,7 +7,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import InvalidRequest
-from dalga.store import AlertState, KeptAlert
+from dalga.model.alert import AlertState, KeptAlert
 from dalga.web.alerts import MOST, SHOWN, alert_list, alerts_json
 from tests.examples import NOW
 

@@ -41,7 +41,7 @@ from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, Standing, UnreadableJob, readable
 from dalga.model.key import JobKey, Position, RawKey
-from dalga.model.listing import DuePlace, Query
+from dalga.model.listing import DuePlace, Page, Query
 from dalga.model.patch import replanned
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.precondition import UNREADABLE, Precondition
@@ -57,7 +57,7 @@ from dalga.model.runlist import (
 )
 from dalga.model.why import Here
 from dalga.operations import Operations
-from dalga.store import Change, Counts, Made, Page, Shown
+from dalga.store import Change, Counts, Made, Shown
 from dalga.store.clock import DatabaseClock
 from dalga.web import request as request_module
 from dalga.web.api import Api

@@ -34,7 +34,8 @@ from dalga.metrics import Metrics, Numbers
 from dalga.model.alert import Alert, Event, slack
 from dalga.model.retry import RetryPolicy
 from dalga.model.schedule import exact_timestamp
-from dalga.store import Outbox, Parcel, Settled, Store, Watch
+from dalga.store import Store
+from dalga.store.outbox import Outbox, Parcel, Settled, Watch
 
 log = logger(__name__)
 

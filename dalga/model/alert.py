@@ -1,6 +1,6 @@
 """
 Alerts: what is said of jobs, endpoints and the scheduler when something breaks and when it is well
-again, and to which target. Pure.
+again, to which target, and what became of an alert. Pure.
 
 docs/alerts.md shows the JSON of an alert, which `content` writes. It stays as it is: programs read
 it. `slack` makes a message for people of it.
@@ -241,3 +241,28 @@ class Targets:
 
 #: Alerts are sent nowhere.
 NO_TARGETS = Targets()
+
+
+class AlertState(StrEnum):
+    """What became of an alert."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    #: Another one stands for it.
+    SUMMARIZED = "summarized"
+    #: It did not arrive in a day.
+    GIVEN_UP = "given_up"
+
+
+class KeptAlert(NamedTuple):
+    """An alert, for people to see."""
+
+    #: Its JSON.
+    members: dict[str, Any]
+    target: str
+    state: AlertState
+    #: How often it was sent, and when last.
+    attempts: int
+    sent: datetime | None
+    #: Why the last attempt failed, or which alert stands for it.
+    error: str | None

@@ -165,3 +165,16 @@ class Query:
     after: Place | None = None
     #: How many jobs it has at most, 1 or more.
     limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the jobs of a list."""
+
+    #: In the order of the list.
+    jobs: list[Job | UnreadableJob]
+    #: Where the page ended; None if there are no more jobs behind it.
+    last: Place | None
+    #: Whether it ended with fewer jobs than were asked for, as it had looked at many others, or for
+    #: long, or as these have large payloads.
+    partial: bool = False

@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
 from dalga.model.action import Action, ActionRequest
-from dalga.model.alert import Alert, Targets
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
-from dalga.model.listing import Place, Query
+from dalga.model.listing import Page, Query
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.model.record import Record, Result, Shelf
@@ -32,6 +30,7 @@ from dalga.model.runlist import ListedRun, RunPage, RunQuery
 from dalga.model.setback import Reach
 from dalga.model.statistics import MinuteSums, Scope, StatsQuery, Sum
 from dalga.store.clock import DatabaseClock
+from dalga.store.outbox import Outbox
 
 #: Makes the request of a PATCH of the job that is there.
 Change = Callable[[Job], ScheduleRequest]
@@ -97,19 +96,6 @@ class Claimed:
     full: bool
     #: How many of the runs an earlier claim had taken, whose lease has ended without a record.
     taken_over: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some of the jobs of a list."""
-
-    #: In the order of the list.
-    jobs: list[Job | UnreadableJob]
-    #: Where the page ended; None if there are no more jobs behind it.
-    last: Place | None
-    #: Whether it ended with fewer jobs than were asked for, as it had looked at many others, or for
-    #: long, or as these have large payloads.
-    partial: bool = False
 
 
 class Shown(NamedTuple):
@@ -208,122 +194,6 @@ class Recorded:
         self.lost.extend(other.lost)
         self.postponed.extend(other.postponed)
         self.results.extend(other.results)
-
-
-class Parcel(NamedTuple):
-    """An alert that this instance is to send, under a lease."""
-
-    id: bytes
-    token: bytes
-    #: The name of its target.
-    target: str
-    #: Its JSON.
-    content: str
-    #: How many attempts it had, this one included.
-    attempt: int
-    #: For how long it is sent again if it does not arrive.
-    lasts: timedelta
-
-
-class Settled(NamedTuple):
-    """What came of the attempt to send an alert."""
-
-    parcel: Parcel
-    #: When it is sent again, from now on; None if it is over.
-    again: timedelta | None
-    #: Why it did not arrive; None if it did.
-    error: str | None
-
-
-class Watch(NamedTuple):
-    """What there is to be told of, but for jobs."""
-
-    now: datetime
-    #: The incidents that are open, and since when.
-    incidents: Mapping[str, datetime]
-    #: For how long the job has been due that is due first.
-    lag: timedelta
-    #: How many alerts wait to be sent, up to 1,000.
-    pending: int
-
-
-class AlertState(StrEnum):
-    """What became of an alert."""
-
-    WAITING = "waiting"
-    SENT = "sent"
-    #: Another one stands for it.
-    SUMMARIZED = "summarized"
-    #: It did not arrive in a day.
-    GIVEN_UP = "given_up"
-
-
-class KeptAlert(NamedTuple):
-    """An alert, for people to see."""
-
-    #: Its JSON.
-    members: dict[str, Any]
-    target: str
-    state: AlertState
-    #: How often it was sent, and when last.
-    attempts: int
-    sent: datetime | None
-    #: Why the last attempt failed, or which alert stands for it.
-    error: str | None
-
-
-class Outbox(Protocol):
-    """
-    The alerts that wait to be sent, and what there is to be told of. Alerts about jobs are written
-    by `Store.record` and `Store.claim`. Each method may fail with `StoreUnavailable`.
-    """
-
-    @property
-    def targets(self) -> Targets:
-        """Where this instance sends alerts. Others are left to other instances."""
-
-    @property
-    def written(self) -> int:
-        """How many alerts this instance has written, or a few more."""
-
-    def claim(self, limit: int) -> Deferred[list[Parcel]]:
-        """Take up to `limit` due alerts, each under a lease of a minute."""
-
-    def settle(self, settled: Sequence[Settled]) -> Deferred[None]:
-        """Write what came of alerts that were claimed, unless their lease was over."""
-
-    def watch(self) -> Deferred[Watch]:
-        """Look at what there is to be told of."""
-
-    def begin(self, name: str, alert: Alert) -> Deferred[bool]:
-        """
-        Begin an incident, and write its alert, unless the incident is open.
-
-        :return: whether this call has begun it.
-        """
-
-    def end(self, name: str, alert: Alert) -> Deferred[bool]:
-        """
-        End an incident that is open, and write an alert, with the time since when it was.
-
-        :return: whether this call has ended it.
-        """
-
-    def silences(self) -> Deferred[bool]:
-        """
-        Look at some of the jobs that had no success for too long, and write their alerts.
-
-        :return: whether there may be more.
-        """
-
-    def newest(self, limit: int) -> Deferred[list[KeptAlert]]:
-        """The newest alerts, the newest one first."""
-
-    def forget(self, limit: int) -> Deferred[int]:
-        """
-        Remove up to `limit` old alerts, and give up as many whose target no instance has; gives how
-        many were found of those of which there were more.
-        """
 
 
 class OldestSums(NamedTuple):

@@ -25,14 +25,13 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 
 from dalga.log import logger
-from dalga.model.alert import Alert, Event, Targets, content, summary
+from dalga.model.alert import Alert, AlertState, Event, KeptAlert, Targets, content, summary
 from dalga.model.answers import FAILURES
 from dalga.model.job import Standing
 from dalga.model.key import RawKey
 from dalga.model.options import Options
 from dalga.model.run import Delete, End, Finish, reason
 from dalga.model.streak import Streak, Told, after
-from dalga.store import AlertState, KeptAlert, Parcel, Settled, Watch
 from dalga.store.alertsql import (
     AlertStatements,
     ExpectedRow,
@@ -42,6 +41,7 @@ from dalga.store.alertsql import (
 )
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import EXPECTED
+from dalga.store.outbox import Parcel, Settled, Watch
 from dalga.store.rows import MAX_ERROR, Override, Unreadable, options_of, shown_key
 from dalga.store.selected import LeaseRow
 from dalga.store.transactions import Conflict, Transactions

@@ -24,8 +24,7 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.listing import Filters, Place, Query
-from dalga.store import Page
+from dalga.model.listing import Filters, Page, Place, Query
 from dalga.store.clock import steady_seconds
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect

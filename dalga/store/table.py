@@ -26,7 +26,7 @@ from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
-from dalga.model.listing import Query
+from dalga.model.listing import Page, Query
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.model.record import HistoryMode, Shelf
@@ -45,7 +45,6 @@ from dalga.store import (
     Dues,
     Made,
     OldestSums,
-    Page,
     Pruned,
     Recorded,
     Shown,

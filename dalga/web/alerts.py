@@ -6,16 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dalga.model.alert import KeptAlert
 from dalga.model.reading import Reader, of_text, whole
 from dalga.model.schedule import exact_timestamp
 from dalga.web.bodies import form_pairs
 from dalga.web.presentation import as_json
 from dalga.web.values import read_values
-
-if TYPE_CHECKING:
-    from dalga.store import KeptAlert  # would bring Twisted
 
 #: Alerts that a list shows by default, and at most.
 SHOWN = 20

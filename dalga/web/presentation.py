@@ -17,6 +17,7 @@ from dalga.allowed import EndpointShown
 from dalga.model.fields import shown_parameters
 from dalga.model.job import Job, Standing, UnreadableJob
 from dalga.model.key import RawKey
+from dalga.model.listing import Page
 from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
 from dalga.model.why import Why
 from dalga.model.writing import Written
@@ -26,7 +27,6 @@ from dalga.web.errors import Problem
 if TYPE_CHECKING:
     # These would bring Twisted.
     from dalga.operations import Status, Timetable
-    from dalga.store import Page
 
 _MINUTE = timedelta(minutes=1)
 
