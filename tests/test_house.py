@@ -43,7 +43,7 @@ MODEL = (
     *("record", "runlist", "action", "statistics", "plan", "patch", "replay", "setback", "trace"),
 )
 CONFIG = (
-    *("formats", "texts", "values", "keys", "sections"),
+    *("formats", "texts", "incoming", "outgoing", "values", "keys", "sections"),
     *("headers", "endpoints", "targets", "names", "links", "given", "load"),
 )
 OUTGOING = (

@@ -11,17 +11,21 @@ several keys, which come after the reading.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from dalga.config import outgoing
 from dalga.config.endpoints import section_of
 from dalga.config.given import Given
 from dalga.config.headers import header
 from dalga.config.keys import read
 from dalga.config.names import variable
+from dalga.config.outgoing import Auth, Deny
 from dalga.config.sections import (
     AlertsConfig,
+    AuditConfig,
     Config,
     EndpointConfig,
     HistoryConfig,
@@ -35,7 +39,7 @@ from dalga.config.sections import (
 from dalga.config.targets import ALERTS, target_section
 from dalga.config.values import Value
 from dalga.errors import ConfigError
-from dalga.model.address import DEFAULT_ENDPOINT, NO_TARGET
+from dalga.model.address import DEFAULT_ENDPOINT, NO_TARGET, is_loopback_name
 
 #: A section's values by the names of their keys.
 Values = Mapping[str, Value]
@@ -76,7 +80,7 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
     config = Config(
         database=database,
         jobs=jobs,
-        listen=read(ListenConfig, given.of("listen")),
+        listen=_listen(given.of("listen")),
         endpoint=_endpoint(given.of("endpoint"), given.headers[DEFAULT_ENDPOINT].given),
         named_endpoints={
             name: _named_endpoint(name, given)
@@ -84,6 +88,7 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
             if name != DEFAULT_ENDPOINT
         },
         history=read(HistoryConfig, given.of("history")),
+        audit=read(AuditConfig, given.of("audit")),
         metrics=read(MetricsConfig, given.of("metrics")),
         alerts=_target(given.of(ALERTS)),
         named_targets={name: _named_target(name, given) for name in sorted(given.targets)},
@@ -126,6 +131,14 @@ def _alone(workers: Value) -> str:
     if workers.text.lower() == "auto":
         return f"{workers.where} is auto, which is 1 here: {why}; with [mysql] there are more"
     raise workers.refuse(f"{why}; keep the jobs in MySQL or MariaDB ([mysql]), or give 1")
+
+
+def _listen(values: Values) -> ListenConfig:
+    """Read ``[listen]``."""
+    listen = read(ListenConfig, values)
+    if listen.endpoints and not {"host", "port"} & {*values}:
+        return replace(listen, host="")
+    return listen
 
 
 def _mysql(values: Values) -> MySQLConfig:
@@ -223,12 +236,99 @@ def _endpoint(values: Values, headers: Values) -> EndpointConfig:
         endpoint = replace(
             endpoint, baseurl=baseurl, headers=(*sent, ("Authorization", authorization))
         )
-    if endpoint.ca and urlsplit(endpoint.baseurl).scheme != "https":
-        raise values["ca"].refuse(
-            "nothing is checked against it with a baseurl that starts with http://, but with "
-            "https://"
+    _check_ways(endpoint, values)
+    if endpoint.auth is not Auth.NONE or {"authUser", "authSecret"} & {*values}:
+        _check_auth(endpoint, values, headers)
+        endpoint = replace(endpoint, headers=(*endpoint.headers, *_authorization(endpoint)))
+    proxy, proxy_authorization = _apart(endpoint.proxy)
+    return replace(endpoint, proxy=proxy, proxy_authorization=proxy_authorization)
+
+
+def _check_ways(endpoint: EndpointConfig, values: Values) -> None:
+    """:raises ConfigError: for keys on the way to an endpoint that do not go together."""
+    url = urlsplit(endpoint.baseurl)
+    if url.scheme != "https":
+        for key, why in _OF_TLS.items():
+            if key in values and values[key].text:
+                raise values[key].refuse(
+                    f"{why} with a baseurl that starts with http://, but with https://"
+                )
+    if endpoint.cert_key and not endpoint.cert:
+        raise values["key"].refuse("it needs cert, the file with its certificate")
+    if endpoint.cert and not endpoint.cert_key:
+        raise values["cert"].refuse(
+            "it needs key, the file with its private key, which may be the same file"
         )
-    return endpoint
+    if endpoint.deny is not Deny.PRIVATE:
+        return
+    if endpoint.proxy:
+        raise values["deny"].refuse(
+            "with a proxy, the proxy looks up the host, and Dalga sees no address; leave deny or "
+            "proxy out"
+        )
+    if not _may_be_global(url.hostname or ""):
+        where = values["baseurl"].where if "baseurl" in values else "the default baseurl"
+        raise values["deny"].refuse(
+            f"the host of {where} is such an address, so no POST would be sent; leave deny out, or "
+            "give another host"
+        )
+
+
+#: What goes with https alone, and why.
+_OF_TLS = {
+    "ca": "nothing is checked against it",
+    "cert": "it is not shown",
+    "key": "it is not used",
+    "verifyName": "nothing is checked against it",
+}
+
+
+def _may_be_global(host: str) -> bool:
+    """Whether the host of a URL is a name that may have a global address, or such an address."""
+    try:
+        return ip_address(host.partition("%")[0]).is_global
+    except ValueError:
+        return not is_loopback_name(host)
+
+
+def _check_auth(endpoint: EndpointConfig, values: Values, headers: Values) -> None:
+    """:raises ConfigError: for an `auth` without what it needs, or with what contradicts it."""
+    for key in ("authSecret", "authUser"):
+        if key in values and values[key].text and endpoint.auth is Auth.NONE:
+            raise values[key].refuse("it needs auth, which is bearer or basic")
+    if endpoint.auth is Auth.NONE:
+        return
+    auth = values["auth"]
+    if not endpoint.auth_secret:
+        raise auth.refuse("it needs authSecret, the token or the password")
+    if endpoint.auth is Auth.BEARER and not outgoing.bearer(endpoint.auth_secret):
+        raise values["authSecret"].refuse(
+            "a bearer token has ASCII letters, digits and . _ ~ + / -, and = at its end"
+        )
+    if endpoint.auth is Auth.BEARER and endpoint.auth_user:
+        raise values["authUser"].refuse("a bearer token has no user, leave it out, or give basic")
+    if endpoint.auth is Auth.BASIC and not endpoint.auth_user:
+        raise auth.refuse("it needs authUser, the name of the user")
+    if ":" in endpoint.auth_user:
+        raise values["authUser"].refuse("a user name with a colon can't be sent, choose another")
+    if "authorization" in headers:
+        raise auth.refuse(
+            f"{headers['authorization'].where} says the same, leave one of the two out"
+        )
+    if endpoint.headers and endpoint.headers[-1][0] == "Authorization":
+        raise auth.refuse(
+            f"{values['baseurl'].where} has a user name and a password in it, leave one of the two "
+            "out"
+        )
+
+
+def _authorization(endpoint: EndpointConfig) -> Iterator[tuple[str, str]]:
+    """The header that `auth` adds."""
+    if endpoint.auth is Auth.BEARER:
+        yield "Authorization", f"Bearer {endpoint.auth_secret}"
+    elif endpoint.auth is Auth.BASIC:
+        pair = f"{endpoint.auth_user}:{endpoint.auth_secret}"
+        yield "Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def _named_target(name: str, given: Given) -> AlertsConfig:

@@ -9,12 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, TypeVar
 
-from dalga.config import texts
+from dalga.config import incoming, outgoing, texts
 from dalga.config.formats import Kind
 from dalga.config.keys import Key, key, keys_of, of_key, parts
-from dalga.config.values import Reader, Value, boolean, duration, number, size, text, whole
+from dalga.config.outgoing import Auth, Deny
+from dalga.config.values import (
+    Reader,
+    Value,
+    boolean,
+    duration,
+    number,
+    several,
+    size,
+    text,
+    whole,
+)
 from dalga.errors import ConfigError
 from dalga.model.address import (
     DEFAULT_ENDPOINT,
@@ -118,6 +130,27 @@ def _url(value: Value) -> str:
     return text(why_not_request_url)(value) if value.text else ""
 
 
+def _metrics_address(value: Value) -> tuple[str, int] | None:
+    """A host and a port; None for ""."""
+    given = text()(value)
+    try:
+        return incoming.host_and_any_port(given)
+    except ValueError as problem:
+        raise value.refuse(str(problem)) from None
+
+
+def _secrets(value: Value) -> tuple[str, ...]:
+    """Secrets that sign; at most `outgoing.MOST_SECRETS` of a kind."""
+    secrets = several(outgoing.signing_secret, r"[,\s]+")(value)
+    for kind in ("whsec_", "whsk_"):
+        if sum(each.startswith(kind) for each in secrets) > outgoing.MOST_SECRETS:
+            raise value.refuse(
+                f"it takes {outgoing.MOST_SECRETS} secrets of a kind at most: the new one, and the "
+                "one that it replaces"
+            )
+    return secrets
+
+
 def _ssl_mode(value: Value) -> str:
     return texts.ssl_mode_of(text(texts.ssl_mode)(value))
 
@@ -214,6 +247,25 @@ class ListenConfig:
     idle_timeout: float = key("idleTimeout", duration("1s"), default=60.0)
     #: Time limit (seconds) for the arrival of a request.
     read_timeout: float = key("readTimeout", duration("1s"), default=30.0)
+    #: Listening endpoints as Twisted writes them. Beside them, `host` is "" unless it or `port` was
+    #: given.
+    endpoints: tuple[str, ...] = key(
+        "endpoint",
+        several(incoming.listening_endpoint, incoming.BETWEEN_ENDPOINTS),
+        default=(),
+    )
+    #: Further names and addresses that the header Host may have, in lower case.
+    hosts: tuple[str, ...] = key("hosts", several(incoming.host_of_request), default=())
+    #: The origins whose pages may call, as browsers write them.
+    origins: tuple[str, ...] = key("origins", several(incoming.origin), default=())
+    #: The path that all URLs begin with, without a / at its end; "" for none.
+    root_path: str = key("rootPath", text(incoming.root_path), default="")
+    #: The proxies whose word on the client's address is taken.
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = key(
+        "trustedProxies", several(incoming.proxy_network), default=()
+    )
+    #: Whether all is open also where others than this machine can reach it, without tokens.
+    allow_unauthenticated: bool = key("allowUnauthenticated", boolean, default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +290,24 @@ class EndpointConfig:
     #: The name of the target of the alerts about the endpoint and its jobs, or `NO_TARGET`; "" for
     #: the default target.
     alerts: str = key("alerts", _target, default="")
+    #: What signs each POST: ``whsec_`` and ``whsk_`` secrets, as `outgoing.signing_secret` takes
+    #: them.
+    secrets: tuple[str, ...] = key("secrets", _secrets, default=(), secret=True)
+    #: How the endpoint knows Dalga. `headers` has the header Authorization that says so.
+    auth: Auth = field(default=Auth.NONE, metadata=of_key("auth", _one_of(Auth)))
+    auth_user: str = key("authUser", text(), default="")
+    auth_secret: str = key("authSecret", text(), default="", secret=True)
+    #: The paths of files with the certificate that Dalga shows, and with its key; "" for none.
+    cert: str = key("cert", text(), default="")
+    cert_key: str = key("key", text(), default="")
+    #: The name that the endpoint's certificate has to be for; "" for the host of `baseurl`.
+    verify_name: str = key("verifyName", text(outgoing.verified_name), default="")
+    deny: Deny = field(default=Deny.NONE, metadata=of_key("deny", _one_of(Deny)))
+    #: An http URL of host and port, through which the endpoint is reached; "" for none.
+    proxy: str = key("proxy", text(outgoing.proxy_url), default="")
+    #: The value of the header Proxy-Authorization, of a user and a password in that URL; "" for
+    #: none.
+    proxy_authorization: str = field(default="", repr=False)
     #: Names and values of further headers of each POST, in ASCII; no name twice, in whatever case.
     #: In a file they are a table with keys of its own: see `dalga.config.headers`.
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -262,6 +332,8 @@ class AlertsConfig:
     format: Format = field(default=Format.STANDARD, metadata=of_key("format", _one_of(Format)))
     #: An URL that is POSTed to each minute; "" for none. In ``[alerts]`` alone.
     heartbeat_url: str = key("heartbeatUrl", _url, default="", secret=True)
+    #: What signs each POST, as those of an endpoint do.
+    secrets: tuple[str, ...] = key("secrets", _secrets, default=(), secret=True)
     #: The values of the header Authorization, of a user and a password in the URLs; "" for none.
     authorization: str = field(default="", repr=False)
     heartbeat_authorization: str = field(default="", repr=False)
@@ -309,10 +381,21 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:
-    """``[metrics]``: what ``/metrics`` tells apart."""
+    """``[metrics]``: what ``/metrics`` tells apart, and where else it is."""
 
     #: How many paths have numbers of their own. All others have theirs together.
     paths: int = key("paths", whole(0, 10_000), default=100)
+    #: Host and port where ``/metrics``, ``/health`` and ``/ready`` alone are, open to all; None for
+    #: no such place. Port 0 takes any free port.
+    listen: tuple[str, int] | None = key("listen", _metrics_address, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """``[audit]``: the list of what was changed by whom."""
+
+    #: How long its entries are kept.
+    keep: timedelta = key("keep", _timespan(*_KEEP, has_days=True), default=timedelta(days=90))
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +410,7 @@ class Config:
     #: The other endpoints by their names, in the order of the names.
     named_endpoints: Mapping[str, EndpointConfig] = field(default_factory=dict)
     history: HistoryConfig = HistoryConfig()
+    audit: AuditConfig = AuditConfig()
     metrics: MetricsConfig = MetricsConfig()
     #: ``[alerts]``. Its URL may be "".
     alerts: AlertsConfig = AlertsConfig()
@@ -360,6 +444,7 @@ SECTIONS: Mapping[str, type[DataclassInstance]] = {
     "listen": ListenConfig,
     "endpoint": EndpointConfig,
     "history": HistoryConfig,
+    "audit": AuditConfig,
     "metrics": MetricsConfig,
     "alerts": AlertsConfig,
     "log": LogConfig,

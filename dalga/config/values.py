@@ -72,6 +72,49 @@ def text(refuses: Callable[[str], str | None] = lambda text: None) -> Reader[str
     return read
 
 
+def several(read: Callable[[str], T], between: str = ",") -> Reader[tuple[T, ...]]:
+    """
+    Several texts: a list of them, or one text with all of them. An empty text is none.
+
+    :param read: gives the value of one. To refuse it, raises ValueError with the end of a sentence.
+    :param between: the pattern of what stands between two of them in one text.
+    """
+
+    def read_all(value: Value) -> tuple[T, ...]:
+        if value.kind is Kind.LIST and value.elements is not None:
+            texts = value.elements
+        elif value.kind is Kind.TEXT:
+            texts = tuple(re.split(between, value.text)) if value.text.strip() else ()
+        else:
+            raise value.refuse("it takes text, or a list of texts, so put it in double quotes")
+        found = []
+        for each in (text.strip() for text in texts):
+            try:
+                found.append(_taken(each, read))
+            except ValueError as problem:
+                raise value.refuse(_of_one(value, each, str(problem))) from None
+        return tuple(dict.fromkeys(found))
+
+    return read_all
+
+
+def _taken(text: str, read: Callable[[str], T]) -> T:
+    if why := undisplayable(text):
+        raise ValueError(why)
+    return read(text)
+
+
+def _of_one(value: Value, text: str, why: str) -> str:
+    """
+    Why one of several texts is refused.
+
+    :param text: the refused one. It is named where it is not all that was given, and no secret.
+    """
+    if value.secret or "@" in text or text == value.text.strip():
+        return why
+    return f"it has {quoted(text)}, but {why}"
+
+
 def whole(low: int, high: int) -> Reader[int]:
     """A whole number from `low` to `high`."""
 

@@ -6,7 +6,7 @@ text is not.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import unquote_to_bytes, urlsplit
 
 #: A host's name in a URL: ASCII labels (RFC 1035 section 2.3.4), in which an underscore may be.
@@ -44,6 +44,22 @@ def is_host(text: str) -> bool:
             return False
         return True
     return re.fullmatch(r"[^\s/\\\[\]@?#,;'\"]+", text) is not None
+
+
+def is_loopback_name(host: str) -> bool:
+    """Whether a host is ``localhost``, or a name below it (RFC 6761 section 6.3)."""
+    name = host.lower().removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is a name or an address of this machine alone, as far as its text says."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return is_loopback_name(host)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def host_and_port(text: str, port: int) -> tuple[str, int] | None:
