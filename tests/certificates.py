@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
-from OpenSSL.crypto import X509, PKey
+from OpenSSL.crypto import FILETYPE_PEM, X509, PKey, dump_certificate, dump_privatekey
 from twisted.internet.ssl import CertificateOptions
 
 DAY = timedelta(days=1)
@@ -95,6 +95,14 @@ class Authority:
             certificate=X509.from_cryptography(certificate),
             extraCertChain=chain,
         )
+
+
+def write(options: CertificateOptions, certificate: str, key: str) -> tuple[str, str]:
+    """Write a certificate and its key to files in PEM form, and give their paths."""
+    assert options.certificate is not None and options.privateKey is not None
+    Path(certificate).write_bytes(dump_certificate(FILETYPE_PEM, options.certificate))
+    Path(key).write_bytes(dump_privatekey(FILETYPE_PEM, options.privateKey))
+    return certificate, key
 
 
 def _name(common_name: str | None) -> x509.Name:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 #: Of the libraries of development, those that tests import.
-FOR_TESTS = ("hypothesis", "python-dateutil")
+FOR_TESTS = ("hypothesis", "python-dateutil", "standardwebhooks")
 
 
 def lowest(pyproject: dict[str, Any]) -> Iterator[str]:

@@ -34,6 +34,7 @@ MODEL = (
         "precondition",
         "idempotency",
         "address",
+        "reach",
         "answers",
         "headers",
         "histogram",
@@ -48,7 +49,7 @@ CONFIG = (
 )
 OUTGOING = (
     *("trust", "lookup", "deadlines", "failures", "answer", "keeping", "steering"),
-    *("wire", "pool", "client", "endpoint", "endpoints", "webhook"),
+    *("wire", "tunnel", "pool", "client", "endpoint", "endpoints", "webhook"),
 )
 DISPATCH = (
     *("agenda", "lead", "claimsize", "shares", "sums", "pulse", "waiting", "outlook", "outages"),
@@ -71,6 +72,7 @@ FOLDERS = {
 PURE = (
     "errors",
     *(f"model.{name}" for name in MODEL),
+    "signature",
     *(f"config.{name}" for name in CONFIG),
     "metrics",
     "dispatch.agenda",

@@ -19,8 +19,13 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from dalga.model.attempt import ErrorKind
+from dalga.model.reach import is_public
 from dalga.outgoing import lookup as dalga_lookup
+from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.lookup import FRESH, PATIENCE, RENEW, STALE, STUCK, THREADS, Lookup
+from dalga.outgoing.pool import Way
+from dalga.outgoing.trust import Trust
 from tests.test_endpoint import OK, SHORT, EndpointCase, a_run, says
 
 reactor: Any = real_reactor
@@ -440,3 +445,92 @@ class PostTests(EndpointCase):
         self.assertNotEqual(question.thread, thread)
         question.answer(NONAME)
         yield gatherResults(posted)
+
+
+class DenyTests(EndpointCase):
+    """``deny``: addresses that are not allowed are never connected to (P11)."""
+
+    def answers(self, *answers: Any) -> list[str]:
+        """Have the resolver give these answers, one after the other. Gives the names asked for."""
+        left = list(answers)
+        asked: list[str] = []
+
+        def look_up(host: str, port: int, **_: object) -> Any:
+            asked.append(host)
+            return found(*left.pop(0), port=port)
+
+        self.patch(dalga_lookup, "getaddrinfo", look_up)
+        return asked
+
+    def denying(self, url: str, allows: Any = is_public) -> Endpoint:
+        endpoint = Endpoint(reactor, url, SHORT, "i", 10, Trust(), way=Way(allows=allows))
+        self.addCleanup(endpoint.close)
+        return endpoint
+
+    async def test_none_left(self) -> None:
+        """Nothing is connected to; the words do not tell what the addresses are."""
+        server = self.serve(says(OK))
+        self.answers(["127.0.0.1", "10.0.0.1", "::1", "fe80::1%lo"])
+        endpoint = self.denying(f"http://app.dalga.test:{server.port}/")
+        outcome = await endpoint.post(a_run())
+        self.assertEqual(
+            (outcome.status, outcome.kind, outcome.error),
+            (
+                None,
+                ErrorKind.CONNECT,
+                "app.dalga.test has no public address, and deny = private allows no other",
+            ),
+        )
+        self.assertEqual(server.connections, [])
+
+    async def test_names_that_are_addresses(self) -> None:
+        """However the resolver of the system reads a number, what it gives is looked at."""
+        server = self.serve(says(OK))
+        for host in ("127.0.0.1", "2130706433", "0x7f000001", "127.1", "localhost", "[::1]"):
+            outcome = await self.denying(f"http://{host}:{server.port}/").post(a_run())
+            self.assertEqual(outcome.status, None, host)
+            self.assertNotEqual(outcome.kind, ErrorKind.TIMEOUT, host)
+        self.assertEqual(server.connections, [])
+
+    async def test_one_left(self) -> None:
+        """The others are left out, and what is left is connected to."""
+        server = self.serve(says(OK))
+        self.answers(["127.0.0.3", "127.0.0.1", "127.0.0.2"])
+        endpoint = self.denying(
+            f"http://app.dalga.test:{server.port}/", lambda address: address == "127.0.0.1"
+        )
+        tried: list[str] = []
+        connect = reactor.connectTCP
+
+        def note(host: str, *others: Any, **more: Any) -> Any:
+            tried.append(host)
+            return connect(host, *others, **more)
+
+        self.patch(reactor, "connectTCP", note)
+        outcome = await endpoint.post(a_run())
+        self.assertEqual((outcome.status, tried), (200, ["127.0.0.1"]))
+
+    async def test_a_resolver_that_changes_its_mind(self) -> None:
+        """
+        DNS rebinding: the second answer would lead elsewhere. Each connection goes to an address of
+        the answer that was looked at, and nobody asks between the look and the connection.
+        """
+        server = self.serve(says(OK, close=True))  # so that each POST needs a connection
+        asked = self.answers(["127.0.0.1"], ["127.0.0.2"], ["127.0.0.1"])
+        self.patch(dalga_lookup, "RENEW", 0.0)
+        self.patch(dalga_lookup, "FRESH", 0.0)
+        denied = [False]
+
+        def allows(address: str) -> bool:
+            denied[0] = denied[0] or address == "127.0.0.2"
+            return address == "127.0.0.1"
+
+        endpoint = self.denying(f"http://app.dalga.test:{server.port}/", allows)
+        self.assertEqual((await endpoint.post(a_run())).status, 200)
+        self.assertEqual((len(asked), denied), (1, [False]))
+        outcome = await endpoint.post(a_run())
+        self.assertEqual((outcome.status, len(asked), denied), (None, 2, [True]))
+        self.assertIn("deny = private", outcome.error)
+        # The old answer was not used in its place, and the next one is looked at anew.
+        self.assertEqual((await endpoint.post(a_run())).status, 200)
+        self.assertEqual((len(asked), len(server.requests)), (3, 2))

@@ -8,24 +8,31 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_PEM, X509, dump_certificate
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import inlineCallbacks
+from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.internet.ssl import CertificateOptions
+from zope.interface import implementer
 
 from dalga.errors import StartupError
+from dalga.model.attempt import ErrorKind
+from dalga.model.run import Outcome
 from dalga.outgoing import trust as dalga_trust
 from dalga.outgoing.endpoint import Endpoint
+from dalga.outgoing.pool import Way
 from dalga.outgoing.trust import Trust
-from tests.certificates import DAY, Authority, dns, ip
-from tests.test_endpoint import LONG, OK, EndpointCase, a_run, says
+from tests.certificates import DAY, Authority, dns, ip, write
+from tests.test_endpoint import LONG, OK, EndpointCase, Server, a_run, says
 
 reactor: Any = real_reactor
 
@@ -311,16 +318,10 @@ class ConnectionTests(EndpointCase):
             (SSL.TLS1_2_VERSION, "TLSv1.2"),
             (SSL.TLS1_3_VERSION, "TLSv1.3"),
         ):
-            options = self.authority.issue(dns("localhost"))
-            server = SSL.Context(SSL.TLS_SERVER_METHOD)  # which Twisted's would limit
-            assert options.privateKey is not None and options.certificate is not None
-            server.use_privatekey(options.privateKey)
-            server.use_certificate(options.certificate)
+            server = Versioned(self.authority.issue(dns("localhost")), version).context
             self.trust = Trust(ca)
             for each in (server, self.trust._context):
                 each.set_cipher_list(b"ALL:@SECLEVEL=0")
-            server.set_min_proto_version(version)
-            server.set_max_proto_version(version)
             if name is None:
                 self.assertRaises(SSL.Error, self.agree, "localhost", server)
             else:
@@ -439,3 +440,206 @@ class AuthorityTests(EndpointCase):
         ):
             error = self.assertRaises(StartupError, Trust, path)
             self.assertIn(f"ca in [endpoint] is {path!r}, which {why}", str(error))
+
+
+class OwnCertificateTests(EndpointCase):
+    """Servers that ask for a certificate of the client."""
+
+    def setUp(self) -> None:
+        self.authority = Authority()
+        self.ca = self.authority.write(self.mktemp())
+        self.clients = Authority()
+
+    def own(self, authority: Authority, name: str = "dalga") -> tuple[str, str]:
+        """The files of a certificate and its key."""
+        return write(authority.issue(common_name=name), self.mktemp(), self.mktemp())
+
+    def asking(self) -> Server:
+        """A server that takes the clients of one CA alone."""
+        options = self.authority.issue(dns("localhost"))
+        context = options.getContext()
+        store = context.get_cert_store()
+        assert store is not None
+        store.add_cert(X509.from_cryptography(self.clients.certificate))
+        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        context.set_verify(mode, lambda connection, certificate, error, depth, ok: bool(ok))
+        return self.serve(says(OK), options)
+
+    async def outcome(self, trust: Trust) -> Outcome:
+        server = self.asking()
+        endpoint = Endpoint(reactor, f"https://localhost:{server.port}/", LONG, "i", 1, trust)
+        outcome = await endpoint.post(a_run())
+        await endpoint.close()
+        for conversation in server.connections:
+            await conversation.lost
+        self.flushLoggedErrors()
+        self.assertEqual(len(server.requests), 1 if outcome.status == 200 else 0)
+        return outcome
+
+    async def test_shown(self) -> None:
+        cert, key = self.own(self.clients)
+        outcome = await self.outcome(Trust(self.ca, cert=cert, key=key))
+        self.assertEqual((outcome.status, outcome.error), (200, ""))
+
+    async def test_refused(self) -> None:
+        """None, and one of another CA; the outcome says that TLS is at fault."""
+        cert, key = self.own(self.authority)
+        for trust in (Trust(self.ca), Trust(self.ca, cert=cert, key=key)):
+            outcome = await self.outcome(trust)
+            self.assertEqual((outcome.status, outcome.kind), (None, ErrorKind.TLS))
+
+    async def test_a_chain(self) -> None:
+        """The CAs in between stand in the same file, behind the certificate."""
+        between = Authority(self.clients)
+        cert, key = self.own(between)
+        outcome = await self.outcome(Trust(self.ca, cert=cert, key=key))
+        self.assertEqual(outcome.status, None)
+        with open(cert, "ab") as file:
+            file.write(Path(between.write(self.mktemp())).read_bytes())
+        outcome = await self.outcome(Trust(self.ca, cert=cert, key=key))
+        self.assertEqual((outcome.status, outcome.error), (200, ""))
+
+    def test_files_that_will_not_do(self) -> None:
+        cert, key = self.own(self.clients)
+        other = self.own(self.clients)[1]
+        empty, encrypted = self.mktemp(), self.mktemp()
+        open(empty, "w").close()
+        private = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+        Path(encrypted).write_bytes(
+            private.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"s3cret"),
+            )
+        )
+        for cert_, key_, sentence in (
+            ("/no/such", key, "cert in [endpoint x] is '/no/such', which can't be read (No such"),
+            (empty, key, f"cert in [endpoint x] is {empty!r}, which has no certificate in it"),
+            (key, key, f"cert in [endpoint x] is {key!r}, which has no certificate in it"),
+            (cert, "/no/such", "key in [endpoint x] is '/no/such', which can't be read (No such"),
+            (cert, empty, f"key in [endpoint x] is {empty!r}, which has no private key in it"),
+            (cert, other, f"key in [endpoint x] is {other!r}, which has no private key in it that"),
+            (cert, encrypted, f"key in [endpoint x] is {encrypted!r}, which is encrypted"),
+        ):
+            error = self.assertRaises(StartupError, Trust, "", "endpoint x", cert=cert_, key=key_)
+            self.assertIn(sentence, str(error))
+
+
+class VerifiedNameTests(EndpointCase):
+    """``verifyName``: the name that the certificate must have, in the place of the host's."""
+
+    def setUp(self) -> None:
+        self.authority = Authority()
+        self.trust = Trust(self.authority.write(self.mktemp()))
+
+    async def outcome(self, verify_name: str, *names: x509.GeneralName) -> Outcome:
+        server = self.serve(says(OK), self.authority.issue(*names))
+        way = Way(verify_name=verify_name)
+        url = f"https://127.0.0.1:{server.port}/"
+        endpoint = Endpoint(reactor, url, LONG, "i", 1, self.trust, way=way)
+        outcome = await endpoint.post(a_run())
+        await endpoint.close()
+        for conversation in server.connections:
+            await conversation.lost
+        self.flushLoggedErrors()
+        if outcome.status == 200:
+            host = f"Host: 127.0.0.1:{server.port}\r\n".encode()
+            self.assertIn(host, server.requests[0])
+        else:
+            self.assertEqual(server.requests, [])
+        return outcome
+
+    async def test_names(self) -> None:
+        name = "app.dalga.test"
+        for verify_name, names, status in (
+            (name, [dns(name)], 200),
+            (name, [dns("*.dalga.test")], 200),
+            (name, [dns("other.dalga.test"), ip("127.0.0.1")], None),  # the host counts no more
+            ("", [ip("127.0.0.1")], 200),
+            ("", [dns(name)], None),
+            ("10.0.0.1", [ip("10.0.0.1")], 200),
+        ):
+            outcome = await self.outcome(verify_name, *names)
+            self.assertEqual(outcome.status, status, (verify_name, outcome.error))
+            if status is None:
+                self.assertIn("is for another host", outcome.error)
+
+
+class ExpiryTests(EndpointCase):
+    """When the certificate ends that an endpoint has shown."""
+
+    async def test_seen(self) -> None:
+        """It is that of the last certificate that was accepted; one that is refused says nothing"""
+        authority = Authority()
+        trust = Trust(authority.write(self.mktemp()))
+        seen: list[datetime] = []
+        for days, name in ((1, "localhost"), (30, "localhost"), (60, "attacker.example")):
+            options = authority.issue(dns(name), valid=(-DAY, days * DAY))
+            server = self.serve(says(OK, close=True), options)
+            if not seen:
+                endpoint = Endpoint(
+                    reactor, f"https://localhost:{server.port}/", LONG, "i", 1, trust
+                )
+                self.assertIsNone(endpoint.certificate_expires)
+            self.resolve("localhost", server.port)
+            endpoint._route.lookup.doubt()
+            outcome = await endpoint.post(a_run())
+            self.assertEqual(outcome.status, None if days == 60 else 200, outcome.error)
+            assert endpoint.certificate_expires is not None
+            seen.append(endpoint.certificate_expires)
+            for conversation in server.connections:
+                await conversation.lost
+            self.flushLoggedErrors()
+        await endpoint.close()
+        now = datetime.now(UTC)
+        ahead = [round((instant - now) / DAY) for instant in seen]
+        self.assertEqual(ahead, [1, 30, 30])
+
+    async def test_without_tls(self) -> None:
+        server = self.serve(says(OK))
+        endpoint = self.endpoint(server.baseurl)
+        await endpoint.post(a_run())
+        self.assertIsNone(endpoint.certificate_expires)
+
+
+class OldServerTests(EndpointCase):
+    """Over real sockets, with a server whose OpenSSL knows old versions."""
+
+    async def outcome(self, version: int) -> Outcome:
+        authority = Authority()
+        trust = Trust(authority.write(self.mktemp()))
+        old = Versioned(authority.issue(dns("localhost")), version)
+        for context in (old.context, trust._context):
+            context.set_cipher_list(b"ALL:@SECLEVEL=0")
+        server = self.serve(says(OK), old)
+        endpoint = Endpoint(reactor, f"https://localhost:{server.port}/", LONG, "i", 1, trust)
+        outcome = await endpoint.post(a_run())
+        await endpoint.close()
+        for conversation in server.connections:
+            await conversation.lost
+        self.flushLoggedErrors()
+        self.assertEqual(len(server.requests), 1 if outcome.status == 200 else 0)
+        return outcome
+
+    async def test_versions(self) -> None:
+        outcome = await self.outcome(SSL.TLS1_1_VERSION)
+        self.assertEqual((outcome.status, outcome.kind), (None, ErrorKind.TLS))
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            self.assertEqual((await self.outcome(version)).status, 200)
+
+
+@implementer(IOpenSSLContextFactory)
+class Versioned:
+    """What a server needs for one version of TLS. Twisted's own would not know TLS 1.1."""
+
+    def __init__(self, options: CertificateOptions, version: int) -> None:
+        self.context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        assert options.privateKey is not None and options.certificate is not None
+        self.context.use_privatekey(options.privateKey)
+        self.context.use_certificate(options.certificate)
+        self.context.set_min_proto_version(version)
+        self.context.set_max_proto_version(version)
+
+    def getContext(self) -> SSL.Context:
+        """See `IOpenSSLContextFactory`."""
+        return self.context

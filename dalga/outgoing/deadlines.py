@@ -45,18 +45,19 @@ class Deadlines:
         self._timers: dict[float, IDelayedCall] = {}
         self._closed = False
 
-    def add(self, bounded: Bounded, timeout: float, now: float) -> float:
+    def add(self, bounded: Bounded, timeout: float, began: float) -> float:
         """
-        Have `Bounded.too_late` called `timeout` seconds after now, and never before.
+        Have `Bounded.too_late` called `timeout` seconds after it began, and never before.
 
-        :param now: in the reactor's seconds.
+        :param began: in the reactor's seconds; a moment ago, as its request was written since.
         :return: the deadline, in the reactor's seconds.
         """
         queue = self._queues.get(timeout)
         if queue is None:
             queue = self._queues[timeout] = {}
-            self._timers[timeout] = self._reactor.callLater(timeout, self._fire, timeout)
-        deadline = queue[bounded] = now + timeout
+            left = max(0.0, began + timeout - self._reactor.seconds())
+            self._timers[timeout] = self._reactor.callLater(left, self._fire, timeout)
+        deadline = queue[bounded] = began + timeout
         return deadline
 
     def remove(self, bounded: Bounded, timeout: float) -> None:

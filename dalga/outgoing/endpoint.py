@@ -45,10 +45,11 @@ from dalga.outgoing.answer import Answer
 from dalga.outgoing.client import Client
 from dalga.outgoing.failures import MISTAKE, PostFailed, unsendable
 from dalga.outgoing.keeping import kept_of, secrets_of
-from dalga.outgoing.pool import Pool, Route
+from dalga.outgoing.pool import STRAIGHT, Pool, Route, Way
 from dalga.outgoing.steering import NOTHING, PREFIX, Steers
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.wire import Exchange
+from dalga.signature import Signer
 
 log = logger(__name__)
 
@@ -64,6 +65,9 @@ _TYPES = {
 
 #: The header of a request's trace, as the W3C's Trace Context spells it.
 _TRACE = "traceparent"
+
+#: The header that no job may replace where its endpoint has ``auth``, in lower case.
+_AUTHORIZATION = "authorization"
 
 #: What answers mean where the configuration says nothing.
 _ANSWERS = Answers()
@@ -84,6 +88,8 @@ class Endpoint:
     :param headers: names and values, in ASCII, of further headers of each POST. Content-Type and
         User-Agent replace Dalga's own. `dalga.config` refuses all other names that Dalga sends.
     :param answers: what its answers mean. Of an answer by which a run has failed, some is kept.
+    :param signer: signs its requests; None for requests without a signature.
+    :param has_auth: whether no job may replace the header Authorization of `headers`.
     :raises ConfigError: if `baseurl`'s scheme or host can't be used.
     """
 
@@ -97,15 +103,20 @@ class Endpoint:
         trust: Trust,
         headers: Iterable[tuple[str, str]] = (),
         answers: Answers = _ANSWERS,
+        signer: Signer | None = None,
+        has_auth: bool = False,
+        way: Way = STRAIGHT,
     ) -> None:
         headers = tuple(headers)
         self._reactor = reactor
         self._answers = answers
         #: No record has them, also where the endpoint echoes them.
         self._secrets = frozenset(secrets_of(headers))
-        self._route = Route(reactor, baseurl, connect_timeout, trust)
+        self._route = Route(reactor, baseurl, connect_timeout, trust, way)
         self._path = urlsplit(baseurl).path.rstrip("/")
         self._instance = re.sub("[^!-~]", "?", instance)
+        self._signer = signer
+        self._has_auth = has_auth
         #: Header lines by their names in lower case, which a job's may replace.
         self._lines = {
             "content-type": "Content-Type: text/plain",
@@ -131,20 +142,28 @@ class Endpoint:
         cancelling it gives an outcome too. Once it has fired, nothing more of the POST is sent or
         awaited (P3).
         """
-        exchange = None
+        # Before the request is written and signed: a signature of much content takes a while, which
+        # is a part of the run's time-out, too (P3).
+        exchange = Exchange(self._reactor, self._route, b"", run.timeout)
         answer: Deferred[Any]
         try:
             if run.delivery is PLAIN:
-                exchange = Exchange(self._reactor, self._route, self._message(run), run.timeout)
+                exchange.octets = self._message(run)
             else:
-                octets, content = self._head_and_content(run)
-                exchange = Exchange(self._reactor, self._route, octets, run.timeout, content)
+                exchange.octets, exchange.content = self._head_and_content(run)
             answer = self._client.request("POST", self._baseurl, data=exchange)
         except Exception:
-            if exchange is not None:
-                exchange.abandon()
+            exchange.abandon()
             answer = fail()
         return answer.addCallbacks(self._answered, self._failed, (exchange, run), {}, (exchange,))
+
+    @property
+    def certificate_expires(self) -> datetime | None:
+        """
+        When the certificate ends that the endpoint showed at the last TLS handshake (aware, UTC);
+        None before the first, and without TLS.
+        """
+        return self._route.certificate_expires
 
     def stop_resolving(self) -> None:
         """
@@ -168,12 +187,14 @@ class Endpoint:
         """The whole POST of a run whose delivery is `PLAIN`, as RFC 9112 section 2.1 has it."""
         body = run.payload
         trace = f"{_TRACE}: {traceparent(run.id, run.attempt)}\r\n" if self._has_trace else ""
+        signed = "" if self._signer is None else self._signer.lines(run.id, body)
         head = (
             f"{self._before_path}{target_path(run.key.path)}{self._after_path}"
             f"Dalga-Sched: {timestamp(run.scheduled)}\r\n"
             f"Dalga-Run: {run.id}\r\n"
             f"Dalga-Attempt: {run.attempt}\r\n"
             f"{trace}"
+            f"{signed}"
             f"Content-Length: {len(body)}\r\n"
             "\r\n"
         )
@@ -190,7 +211,7 @@ class Endpoint:
         :raises PostFailed: if the job has a header that can't be sent.
         """
         delivery = run.delivery
-        lines = self._lines | _lines(_checked(_own_headers(delivery)))
+        lines = self._lines | _lines(self._checked(_own_headers(delivery)))
         length = ""
         content = b""
         if has_content(delivery.method, delivery.payload):
@@ -203,6 +224,7 @@ class Endpoint:
         trace = ""
         if _TRACE not in lines:
             trace = f"{_TRACE}: {traceparent(run.id, run.attempt)}\r\n"
+        signed = "" if self._signer is None else self._signer.lines(run.id, content)
         head = (
             f"{delivery.method} {self._path}{target_path(run.key.path)}{self._above_run(lines)}"
             f"Dalga-Sched: {timestamp(run.scheduled)}\r\n"
@@ -210,10 +232,28 @@ class Endpoint:
             f"Dalga-Attempt: {run.attempt}\r\n"
             f"{replayed}"
             f"{trace}"
+            f"{signed}"
             f"{length}"
             "\r\n"
         )
         return head.encode("ascii"), content
+
+    def _checked(self, headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """
+        A job's headers. The API lets no header pass that would end its line, say how the request is
+        framed, or pass for Dalga's own. A stranger's SQL may have written any.
+
+        :raises PostFailed: for a header that can't be sent. The words have no value in them, which
+            may be a secret.
+        """
+        for name, value in headers:
+            if not is_name(name):
+                raise unsendable("a header of the job has a name that none can have")
+            if is_of_dalga(name) or is_of_signature(name) or not is_value(value):
+                raise unsendable(f"the job's header {name} can't be sent")
+            if self._has_auth and name.lower() == _AUTHORIZATION:
+                raise unsendable(f"the job's header {name} can't be sent, as its endpoint has auth")
+            yield name, value
 
     def _above_run(self, lines: Mapping[str, str]) -> str:
         """A request's head between the job's path and the run's own headers."""
@@ -242,15 +282,14 @@ class Endpoint:
             saved = kept_of(answer, run.delivery, self._secrets)
         return Outcome(code, elapsed, "", retry_after, meaning, next_run, None, saved)
 
-    def _failed(self, failure: Failure, exchange: Exchange | None) -> Outcome:
-        """:param exchange: None if the failure came before there was an exchange."""
+    def _failed(self, failure: Failure, exchange: Exchange) -> Outcome:
         if isinstance(failure.value, PostFailed):
             why = failure.value.why
         else:
             where = self._route
             log.failure("a POST to {route} failed in an unexpected way", failure, route=where)
             why = MISTAKE
-        elapsed = 0.0 if exchange is None else self._reactor.seconds() - exchange.began
+        elapsed = self._reactor.seconds() - exchange.began
         return Outcome(None, elapsed, why.words, kind=why.kind)
 
 
@@ -260,22 +299,6 @@ def _own_headers(delivery: Delivery) -> Iterator[tuple[str, str]]:
     if content_type := delivery.content_type or of_payload:
         yield "Content-Type", content_type
     yield from delivery.headers
-
-
-def _checked(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """
-    A job's headers. The API lets no header pass that would end its line, say how the request is
-    framed, or pass for Dalga's own. A stranger's SQL may have written any.
-
-    :raises PostFailed: for a header that can't be sent. The words have no value in them, which may
-        be a secret.
-    """
-    for name, value in headers:
-        if not is_name(name):
-            raise unsendable("a header of the job has a name that none can have")
-        if is_of_dalga(name) or is_of_signature(name) or not is_value(value):
-            raise unsendable(f"the job's header {name} can't be sent")
-        yield name, value
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

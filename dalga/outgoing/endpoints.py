@@ -5,6 +5,7 @@ The endpoints of the configuration by their names, as one: each run is POSTed to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -27,6 +28,11 @@ class Endpoints:
             such runs away.
         """
         return self._endpoints[run.options.endpoint].post(run)
+
+    def certificates(self) -> dict[str, datetime]:
+        """See `Endpoint.certificate_expires`: by the names of the endpoints that have one."""
+        expires = {name: each.certificate_expires for name, each in self._endpoints.items()}
+        return {name: instant for name, instant in expires.items() if instant is not None}
 
     def stop_resolving(self) -> None:
         """See `Endpoint.stop_resolving`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from OpenSSL.SSL import Error as TLSError
 from twisted.internet.error import (
@@ -23,6 +23,7 @@ from twisted.internet.error import (
 )
 
 from dalga.model.attempt import ErrorKind
+from dalga.outgoing.lookup import Denied
 from dalga.outgoing.trust import Refused
 
 
@@ -49,6 +50,18 @@ class BadAnswer(Exception):
         self.why = why
 
 
+class Server(Protocol):
+    """How words name the server of a POST. `Route` is one."""
+
+    #: The host whose addresses are looked up.
+    resolved: str
+    #: What is connected to: the server, or the proxy on the way to it.
+    peer: str
+
+    def __str__(self) -> str:
+        """The server's host and port."""
+
+
 class Stage(IntEnum):
     """How far a POST has come. On an idle connection it comes from NEW to CONNECTED at once."""
 
@@ -56,7 +69,7 @@ class Stage(IntEnum):
     NEW = 0
     #: It waits for the addresses of its host.
     RESOLVING = 1
-    #: It waits for one of the addresses to take a connection.
+    #: It waits for one of the addresses to take a connection, and for a proxy to make one.
     CONNECTING = 2
     #: It waits for the end of TLS's handshake.
     HANDSHAKE = 3
@@ -114,18 +127,18 @@ def given_up(may_have_sent: bool) -> Why:
     return Why(ErrorKind.CLOSED, f"given up before {before}")
 
 
-def too_late(stage: Stage, host: str, server: str, timeout: float) -> Why:
+def too_late(stage: Stage, server: Server, timeout: float) -> Why:
     """
     Why a POST was not sent before its deadline.
 
-    :param server: its host and port.
     :param timeout: in seconds.
     """
     match stage:
         case Stage.RESOLVING:
-            kind, what = ErrorKind.DNS, f"could not resolve host name {host}"
+            kind, what = ErrorKind.DNS, f"could not resolve host name {server.resolved}"
         case Stage.CONNECTING:
-            kind, what = ErrorKind.CONNECT, f"could not connect to {server}"
+            through = "" if server.peer == str(server) else f" through {server.peer}"
+            kind, what = ErrorKind.CONNECT, f"could not connect to {server}{through}"
         case Stage.NEW | Stage.CONNECTED:
             kind, what = ErrorKind.TIMEOUT, f"no time was left for the POST to {server}"
         case Stage.HANDSHAKE:
@@ -133,19 +146,37 @@ def too_late(stage: Stage, host: str, server: str, timeout: float) -> Why:
     return Why(kind, f"{what} within {timeout:g} s, nothing was sent")
 
 
-def not_connected(error: BaseException | None, host: str, server: str) -> Why | None:
+def no_tunnel(proxy: str, what: str, server: str) -> Why:
+    """
+    Why a proxy has made no connection.
+
+    :param proxy: for sentences, with its host and port.
+    :param what: what the proxy did.
+    """
+    return Why(
+        ErrorKind.CONNECT,
+        f"{proxy} {what} when it was asked for a connection to {server}, nothing was sent",
+    )
+
+
+def not_connected(error: BaseException | None, server: Server) -> Why | None:
     """Why there was no connection; None for an exception that is not expected."""
+    host, peer = server.resolved, server.peer
     match error:
+        case PostFailed(why=why):
+            return why
         case DNSLookupError():
             return Why(ErrorKind.DNS, f"could not resolve host name {host}: {error.args[0]}")
+        case Denied():
+            words = f"{host} has no public address, and deny = private allows no other"
         case ConnectionRefusedError():
-            words = f"connection refused by {server}"
+            words = f"connection refused by {peer}"
         case TimeoutError():
-            words = f"{server} took too long to accept the connection"
+            words = f"{peer} took too long to accept the connection"
         case ConnectError(osError=int(number)):
-            words = f"could not connect to {server}: {os.strerror(number)}"
+            words = f"could not connect to {peer}: {os.strerror(number)}"
         case ConnectError():
-            words = f"could not connect to {server}"
+            words = f"could not connect to {peer}"
         case _:
             return None
     return Why(ErrorKind.CONNECT, words)

@@ -15,6 +15,8 @@ The use of an old answer follows RFC 8767. In seconds of the reactor's clock:
     more, or none   waits for a look-up
 
 If the resolver says that there is no such host, that is an answer, and the old answer is dropped.
+So it is with an answer whose addresses are all denied. POSTs connect to the addresses of an answer,
+and never look the host up themselves: no address is connected to that was not looked at here.
 
 `store/dial.py` looks up the database's host by rules of its own, and says why.
 """
@@ -22,14 +24,14 @@ If the resolver says that there is no such host, that is an answer, and the old 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from socket import AF_INET6, EAI_NONAME, SOCK_STREAM, gaierror, getaddrinfo
 from threading import Thread
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
@@ -54,16 +56,24 @@ THREADS = 4
 NO_SUCH_HOST = (EAI_NONAME, getattr(socket, "EAI_NODATA", EAI_NONAME))
 
 
+class Denied(Exception):
+    """The host has addresses, and none that is allowed."""
+
+
 class Lookup:
     """
     The addresses of one host.
 
     :param reactor: its ``seconds`` measure an answer's age.
     :param host: a name in ASCII, or an address, which is not looked up.
+    :param allows: whether an address (a text) may be connected to. The others are left out.
     """
 
-    def __init__(self, reactor: Any, host: str, port: int) -> None:
+    def __init__(
+        self, reactor: Any, host: str, port: int, allows: Callable[[str], bool] | None = None
+    ) -> None:
         self._reactor = reactor
+        self._allows = allows
         self._host = host
         self._port = port
         #: The host's address, where the host is one.
@@ -97,9 +107,10 @@ class Lookup:
         Cancel the Deferred to wait no more; the look-up goes on.
 
         :raises DNSLookupError: in the Deferred, with the resolver's words, if there are none.
+        :raises Denied: in the Deferred, if none of them is allowed.
         """
         if self._fixed is not None:
-            return succeed(self._fixed)
+            return maybeDeferred(self._allowed, self._fixed)
         if not self._usable(RENEW):
             self._ask()
         if self._usable(STALE if self._silent else FRESH):
@@ -154,13 +165,28 @@ class Lookup:
     def _in_thread(self, number: int, began: float) -> None:
         found: Addresses | BaseException
         try:
-            found = [
-                (IPv6Address if family == AF_INET6 else IPv4Address)("TCP", *address)
-                for family, *_, address in getaddrinfo(self._host, self._port, type=SOCK_STREAM)
-            ]
+            found = self._allowed(
+                [
+                    (IPv6Address if family == AF_INET6 else IPv4Address)("TCP", *address)
+                    for family, *_, address in getaddrinfo(self._host, self._port, type=SOCK_STREAM)
+                ]
+            )
         except BaseException as error:
             found = error
         self._reactor.callFromThread(self._answered, number, began, found)
+
+    def _allowed(self, addresses: Addresses) -> Addresses:
+        """
+        The addresses that are allowed.
+
+        :raises Denied: if there are none.
+        """
+        if self._allows is None:
+            return addresses
+        allowed = [address for address in addresses if self._allows(address.host)]
+        if not allowed:
+            raise Denied
+        return allowed
 
     def _answered(self, number: int, began: float, found: Addresses | BaseException) -> None:
         """
@@ -179,12 +205,15 @@ class Lookup:
                 self._silent = self._doubted = False
                 self._tell(found)
         elif last:
-            says_none = isinstance(found, gaierror) and found.errno in NO_SUCH_HOST
+            is_denied = isinstance(found, Denied)
+            says_none = is_denied or (isinstance(found, gaierror) and found.errno in NO_SUCH_HOST)
             if says_none:
                 self._known = None
             self._silent = not says_none
             if self._usable(STALE):
                 self._tell(self._known)
+            elif is_denied:
+                self._tell(found)
             else:
                 words = found.strerror if isinstance(found, gaierror) else None
                 self._tell(DNSLookupError(words or str(found)))

@@ -11,7 +11,9 @@ the end of the answer is certain.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from twisted.internet.abstract import isIPv6Address
@@ -29,11 +31,12 @@ from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from dalga.errors import ConfigError
-from dalga.model.address import HOST_NAME
+from dalga.model.address import HOST_NAME, as_in_url
 from dalga.outgoing.deadlines import Deadlines
-from dalga.outgoing.failures import Stage
+from dalga.outgoing.failures import PostFailed, Stage
 from dalga.outgoing.lookup import Addresses, Lookup
-from dalga.outgoing.trust import Trust
+from dalga.outgoing.trust import HostConnections, Trust
+from dalga.outgoing.tunnel import Proxy, Tunnel
 from dalga.outgoing.wire import Connection, Exchange
 
 #: How long an idle connection is kept for the next POST, in seconds. Servers close idle connections
@@ -47,34 +50,63 @@ IDLE = 1.5
 NEXT_ADDRESS = 0.1
 
 
+class Way(NamedTuple):
+    """What is to be heeded on the way to a host, beside its URL and the trusted CAs."""
+
+    #: The name that the host's certificate must have; "" for the host itself.
+    verify_name: str = ""
+    #: Whether an address (a text) may be connected to; None if all may. Not for a host behind a
+    #: proxy, which looks up the host by itself.
+    allows: Callable[[str], bool] | None = None
+    #: The proxy on the way; None for none.
+    proxy: Proxy | None = None
+
+
+#: The way to most hosts.
+STRAIGHT = Way()
+
+
 class Route:
     """
-    The way to the host and port of ``baseurl``. No POST goes anywhere else (P11).
+    The way to the host and port of ``baseurl``. No POST goes anywhere else (P11). Nothing of the
+    environment is looked at, such as ``https_proxy``.
 
     :param timeout: an address that takes no connection is given up after this many seconds.
     """
 
-    def __init__(self, reactor: Any, baseurl: str, timeout: float, trust: Trust) -> None:
+    def __init__(
+        self, reactor: Any, baseurl: str, timeout: float, trust: Trust, way: Way = STRAIGHT
+    ) -> None:
         parts = urlsplit(baseurl)
         if parts.scheme not in ("http", "https"):
             raise ConfigError(f"baseurl is {baseurl!r}: it takes an http:// or https:// URL")
         tls = parts.scheme == "https"
-        self.host = parts.hostname or ""
-        if not isIPv6Address(self.host) and not HOST_NAME.fullmatch(self.host):
-            raise ConfigError(f"baseurl is {baseurl!r}: {self.host!r} can't be a host's name")
+        host = parts.hostname or ""
+        if not isIPv6Address(host) and not HOST_NAME.fullmatch(host):
+            raise ConfigError(f"baseurl is {baseurl!r}: {host!r} can't be a host's name")
         port = parts.port or (443 if tls else 80)
-        self._name = f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+        self._name = as_in_url(host, port)
         self._reactor = reactor
         self._timeout = timeout
-        self._tls = trust.for_host(self.host) if tls else None
-        self.lookup = Lookup(reactor, self.host, port)
+        self._tls: HostConnections | None = None
+        if tls:
+            self._tls = trust.for_host(way.verify_name or host)
+        self._proxy = way.proxy
+        if way.proxy is None:
+            #: See `dalga.outgoing.failures.Server`.
+            self.resolved, self.peer = host, self._name
+            self.lookup = Lookup(reactor, host, port, way.allows)
+        else:
+            self.resolved, self.peer = way.proxy.host, str(way.proxy)
+            self.lookup = Lookup(reactor, way.proxy.host, way.proxy.port)
         usual = port == (443 if tls else 80)
         #: RFC 9110 section 7.2.
         self.host_header = self._name.rpartition(":")[0] if usual else self._name
 
     def connect(self, addresses: Addresses, factory: Any) -> Deferred[Any]:
         """
-        Open a connection to the first of the host's addresses that takes a connection.
+        Open a connection to the first of the host's addresses that takes a connection, or through
+        the first of the proxy's.
 
         :return: fires with the protocol that the factory has built.
         """
@@ -85,13 +117,21 @@ class Route:
             timeout=self._timeout,
             attemptDelay=NEXT_ADDRESS,
         )
+        if self._proxy is not None:
+            endpoint = Tunnel(endpoint, self._proxy, self._name)
         if self._tls is not None:
             endpoint = wrapClientTLS(self._tls, endpoint)
         connected: Deferred[Any] = endpoint.connect(factory)
         return connected.addErrback(self._not_connected)
 
+    @property
+    def certificate_expires(self) -> datetime | None:
+        """See `HostConnections`. None without TLS."""
+        return None if self._tls is None else self._tls.certificate_expires
+
     def _not_connected(self, failure: Failure) -> Failure:
-        self.lookup.doubt()
+        if not failure.check(PostFailed):  # else the proxy has answered
+            self.lookup.doubt()
         return failure
 
     def __str__(self) -> str:

@@ -1,10 +1,11 @@
 """
-TLS to the endpoint: which server's certificate is accepted.
+TLS to the endpoint: which server's certificate is accepted, and which one Dalga shows for itself.
 
 A certificate is accepted if two checks succeed:
 
 - A trusted CA has signed it (RFC 5280 section 6; OpenSSL checks that).
-- Its subjectAltName has the host of ``baseurl`` (RFC 9525 section 6; service_identity checks that).
+- Its subjectAltName has the host of ``baseurl``, or the name of ``verifyName`` in its place (RFC
+  9525 section 6; service_identity checks that).
 
 In all other cases the certificate is refused, also if a check raises an error that nobody expected.
 So no POST goes to a server that was not checked (P11).
@@ -12,9 +13,10 @@ So no POST goes to a server that was not checked (P11).
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from OpenSSL.crypto import X509, X509StoreFlags
+from OpenSSL.crypto import FILETYPE_PEM, X509, X509StoreFlags
 from OpenSSL.SSL import (
     MODE_RELEASE_BUFFERS,
     OP_NO_COMPRESSION,
@@ -62,7 +64,7 @@ class Refused(Error):
 
 class Trust:
     """
-    The trusted CAs, and the TLS connections that are checked against them.
+    The trusted CAs, Dalga's own certificate, and the TLS connections that are made with both.
 
     The files are read when a `Trust` is made. Make it at the start: later the process may have no
     privileges to read them.
@@ -70,11 +72,16 @@ class Trust:
     :param ca: the path of a file with certificates of CAs, in PEM form: these CAs are trusted, and
         no others. If it is "", the platform's CAs are trusted: those in OpenSSL's folder and file,
         or in the file and folder that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name.
-    :param section: the section of the configuration that names the file, for sentences.
-    :raises StartupError: if the file can't be used.
+    :param section: the section of the configuration that names the files, for sentences.
+    :param cert: the path of a file in PEM form: the certificate that is shown to servers that ask
+        for one, and behind it those of the CAs in between. "" for none.
+    :param key: the path of the file with the private key of `cert`, in PEM form.
+    :raises StartupError: if a file can't be used.
     """
 
-    def __init__(self, ca: str = "", section: str = "endpoint") -> None:
+    def __init__(
+        self, ca: str = "", section: str = "endpoint", cert: str = "", key: str = ""
+    ) -> None:
         self._context = context = Context(TLS_CLIENT_METHOD)
         context.set_min_proto_version(TLS1_2_VERSION)  # RFC 8996
         context.set_options(OP_NO_COMPRESSION | OP_NO_RENEGOTIATION)
@@ -85,26 +92,65 @@ class Trust:
             _load(context, ca, section)
         else:
             context.set_default_verify_paths()
+        if cert:
+            _load_own(context, cert, key, section)
 
-    def for_host(self, host: str) -> Any:
+    def for_host(self, host: str) -> HostConnections:
         """
         :param host: an ASCII name, or an IP address.
-        :return: an ``IOpenSSLClientConnectionCreator``. Its connections accept the certificates of
-            `host` only.
+        :return: makes connections that accept the certificates of `host` only.
         """
-        return _ClientConnections(self._context, host)
+        return HostConnections(self._context, host)
+
+
+def _read(key: str, path: str, section: str) -> bytes:
+    """
+    Read a file, as OpenSSL does not say why it can't.
+
+    :param key: the key of the configuration that names the file.
+    :raises StartupError: if it can't be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise StartupError(
+            f"{key} in [{section}] is {path!r}, which can't be read ({error.strerror}): it takes "
+            "the path of a file in PEM form"
+        ) from error
+
+
+def _load_own(context: Context, cert: str, key: str, section: str) -> None:
+    """:raises StartupError: if the files have no certificate and its private key."""
+    _read("cert", cert, section)
+    try:
+        context.use_certificate_chain_file(cert)
+    except Error as error:
+        raise StartupError(
+            f"cert in [{section}] is {cert!r}, which has no certificate in it: it takes Dalga's "
+            "own, in PEM form"
+        ) from error
+    if b"ENCRYPTED" in _read("key", key, section):
+        # OpenSSL would ask for the passphrase at the terminal.
+        raise StartupError(
+            f"key in [{section}] is {key!r}, which is encrypted: it takes a private key without a "
+            "passphrase, in PEM form"
+        )
+    try:
+        context.use_privatekey_file(key, FILETYPE_PEM)
+        context.check_privatekey()
+    except Error as error:
+        raise StartupError(
+            f"key in [{section}] is {key!r}, which has no private key in it that is the key of "
+            f"the certificate in {cert!r}: it takes that one, in PEM form"
+        ) from error
 
 
 def _load(context: Context, ca: str, section: str) -> None:
     """:raises StartupError: if the file has no certificates."""
+    _read("ca", ca, section)
     try:
-        open(ca, "rb").close()  # OpenSSL does not say why it can't read a file
         context.load_verify_locations(ca)
-    except OSError as error:
-        raise StartupError(
-            f"ca in [{section}] is {ca!r}, which can't be read ({error.strerror}): it takes the "
-            "path of a file in PEM form"
-        ) from error
     except Error as error:
         raise StartupError(
             f"ca in [{section}] is {ca!r}, which has no certificate in it: it takes those of the "
@@ -118,28 +164,32 @@ def _load(context: Context, ca: str, section: str) -> None:
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _ClientConnections:
+class HostConnections:
     """Makes the TLS connections to one host."""
 
     def __init__(self, context: Context, host: str) -> None:
         self._context = context
+        #: When the certificate ends that the host showed at the last handshake (aware, UTC); None
+        #: before the first. Of certificates that were accepted only.
+        self.certificate_expires: datetime | None = None
         # A dot at the end says that a name is complete. Names in certificates have none.
         self._host = host.rstrip(".")
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
         """See `IOpenSSLClientConnectionCreator`."""
-        connection = _To(self._context, self._host)
+        connection = _To(self._context, self._host, self)
         if not _is_address(self._host):  # RFC 6066 section 3: the server name is no address
             connection.set_tlsext_host_name(self._host.encode("ascii"))
         return connection
 
 
 class _To(Connection):
-    """A TLS connection that knows which host it is to."""
+    """A TLS connection that knows which host it is to, and who made it."""
 
-    def __init__(self, context: Context, host: str) -> None:
+    def __init__(self, context: Context, host: str, maker: HostConnections) -> None:
         super().__init__(context)
         self.host = host
+        self.maker = maker
 
     def do_handshake(self) -> None:
         """
@@ -170,6 +220,8 @@ def _verify(connection: Connection, certificate: X509, error: int, depth: int, o
         if depth == 0:
             assert isinstance(connection, _To)
             _check_host(certificate, connection.host)
+            expires = certificate.to_cryptography().not_valid_after_utc
+            connection.maker.certificate_expires = expires
     except Refused:
         raise
     except VerificationError:

@@ -23,6 +23,7 @@ from dalga.outgoing.failures import PostFailed
 from dalga.outgoing.pool import Pool, Route
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.wire import Exchange
+from dalga.signature import Signer
 
 log = logger(__name__)
 
@@ -47,9 +48,17 @@ class Webhook:
     :param url: an http or https URL that `dalga.config.load` lets pass: ASCII, and without user and
         fragment.
     :param authorization: the value of the header Authorization, in ASCII; "" for none.
+    :param signer: signs the POSTs of alerts; None for POSTs without a signature.
     """
 
-    def __init__(self, reactor: Any, url: str, authorization: str, trust: Trust) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        url: str,
+        authorization: str,
+        trust: Trust,
+        signer: Signer | None = None,
+    ) -> None:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}/"
         self._reactor = reactor
@@ -57,6 +66,7 @@ class Webhook:
         self._pool = Pool(reactor, self._route, IDLE_CONNECTIONS)
         self._client = Client(self._pool)
         self._origin = origin
+        self._signer = signer
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._head = (
             f"POST {target} HTTP/1.1\r\n"
@@ -77,21 +87,24 @@ class Webhook:
         arrival, too.
 
         :param text: JSON.
-        :param id: of the alert, in hexadecimal digits.
+        :param id: of the alert, in hexadecimal digits. A sign of life has none, and no signature.
         """
         body = text.encode()
-        of_alert = f"Dalga-Alert: {re.sub('[^0-9a-f]', '', id)}\r\n" if id else ""
-        head = f"{self._head}{of_alert}Content-Length: {len(body)}\r\n\r\n"
-        exchange = None
+        exchange = Exchange(self._reactor, self._route, b"", TIMEOUT, body)
         answer: Deferred[Any]
         try:
-            exchange = Exchange(self._reactor, self._route, head.encode("ascii"), TIMEOUT, body)
+            of_alert = self._of_alert(re.sub("[^0-9a-f]", "", id), body) if id else ""
+            head = f"{self._head}{of_alert}Content-Length: {len(body)}\r\n\r\n"
+            exchange.octets = head.encode("ascii")
             answer = self._client.request("POST", self._origin, data=exchange)
         except Exception:
-            if exchange is not None:
-                exchange.abandon()
+            exchange.abandon()
             answer = fail()
         return answer.addCallbacks(self._answered, self._failed)
+
+    def _of_alert(self, id: str, body: bytes) -> str:
+        signed = "" if self._signer is None else self._signer.lines(id, body)
+        return f"Dalga-Alert: {id}\r\n{signed}"
 
     def close(self) -> Deferred[None]:
         """Close the idle connections, and keep no connection from now on."""

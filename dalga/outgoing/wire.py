@@ -50,7 +50,7 @@ from zope.interface import implementer
 from dalga.outgoing import failures
 from dalga.outgoing.answer import Answer, Reader, Then
 from dalga.outgoing.deadlines import Deadlines
-from dalga.outgoing.failures import BadAnswer, PostFailed, Stage, Why
+from dalga.outgoing.failures import BadAnswer, PostFailed, Server, Stage, Why
 
 #: A connection that is closed in order is dropped after this many seconds, if the server has not
 #: closed it by then: under TLS, the server's close_notify is awaited. A choice, not measured. A
@@ -61,15 +61,6 @@ CLOSING = 1.0
 #: not taken all of it at once. The transport copies what it is given. So a server that reads slowly
 #: costs two pieces of memory beside the content itself, however large the content is (P10).
 PIECE = 16 * 1024
-
-
-class Server(Interface):
-    """How an exchange names its server in the words of a failure. `Route` is one."""
-
-    host: str
-
-    def __str__(self) -> str:
-        """Its host and port."""
 
 
 class Exchange:
@@ -183,7 +174,7 @@ class Exchange:
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        why = failures.not_connected(failure.value, self._server.host, str(self._server))
+        why = failures.not_connected(failure.value, self._server)
         self._fail_or_pass_on(failure, why)
 
     @property
@@ -196,8 +187,7 @@ class Exchange:
         if self._may_have_sent:
             self.fail(failures.no_answer(self._timeout))
         else:
-            server = self._server
-            self.fail(failures.too_late(self.stage, server.host, str(server), self._timeout))
+            self.fail(failures.too_late(self.stage, self._server, self._timeout))
 
     def _cancelled(self, _: object) -> None:
         self.fail(failures.given_up(self._may_have_sent))
