@@ -115,6 +115,30 @@ class IdempotencyReused(DalgaError):
     """The Idempotency-Key was given with another request before. Nothing was written."""
 
 
+class Unauthorized(DalgaError):
+    """
+    There is no valid token with a request.
+
+    :param given: whether there is a token at all.
+    """
+
+    def __init__(self, message: str, given: bool) -> None:
+        super().__init__(message)
+        self.given = given
+
+
+class Forbidden(DalgaError):
+    """
+    The caller may not do this.
+
+    :param scope: the scope that this takes.
+    """
+
+    def __init__(self, message: str, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
 class StoreUnavailable(DalgaError):
     """The database can't be reached, or did not answer in time. The same call may succeed later."""
 

@@ -24,7 +24,7 @@ from twisted.logger import LogEvent, eventAsText, formatEventAsClassicLogText
 #: order, each where the event has it. docs/running.md says what they mean.
 MEMBERS = (
     *("path", "body", "run_id", "attempt", "method", "endpoint", "status", "error_kind"),
-    *("elapsed", "late", "instance", "alert", "event", "target", "action"),
+    *("elapsed", "late", "instance", "alert", "event", "target", "action", "by"),
 )
 
 

@@ -20,7 +20,7 @@ from dalga.allowed import ALLOWED_BY_DEFAULT, Allowed
 from dalga.counting import Counting
 from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
-from dalga.model.action import Action, ActionRequest, ActionState, filter_to_json
+from dalga.model.action import Action, ActionRequest, ActionState, Do, filter_to_json
 from dalga.model.alert import KeptAlert
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import Instance
@@ -30,6 +30,7 @@ from dalga.model.listing import Page, Query
 from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.options import IfExists
 from dalga.model.patch import patched
+from dalga.model.permit import Caller, Scope
 from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
 from dalga.model.precondition import Precondition
 from dalga.model.runid import RunId
@@ -44,6 +45,15 @@ from dalga.store import PIECE, Made, Shown, Store, Tally
 
 log = logger(__name__)
 T = TypeVar("T")
+
+#: The scope that an action takes, by what it does to each.
+_NEEDED = {
+    Do.REPLAY: Scope.TRIGGER,
+    Do.TRIGGER: Scope.TRIGGER,
+    Do.ENABLE: Scope.WRITE,
+    Do.DISABLE: Scope.WRITE,
+    Do.DELETE: Scope.WRITE,
+}
 
 #: How many instances are listed, at most.
 MOST_INSTANCES = 1000
@@ -98,6 +108,9 @@ InThread = Callable[[Callable[[], Timetable]], Deferred[Timetable]]
 
 class Operations:
     """
+    Each method that a request leads to takes its caller, and raises `Forbidden` for what that
+    caller may not do.
+
     :param store: an opened store.
     :param reactor: for the time limit of calls.
     :param written: called with the due time of each job that was written, so that the scheduler
@@ -155,7 +168,11 @@ class Operations:
         self._turn = DeferredLock()
 
     async def schedule(
-        self, key: RawKey, request: RawRequest, precondition: Precondition | None = None
+        self,
+        caller: Caller,
+        key: RawKey,
+        request: RawRequest,
+        precondition: Precondition | None = None,
     ) -> Job:
         """
         Write a job, or write over the job that is there. Returns after the commit (P1).
@@ -165,13 +182,18 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
             not known then.
         """
+        caller.check(Scope.WRITE, key.path)
         valid = JobKey(*key)
         self.allowed.check(request)
         put = self._store.put(valid, ScheduleRequest.of(request), self._variation(), precondition)
-        return await self._shielded(put.addCallback(self._scheduled, request.if_exists))
+        return await self._shielded(put.addCallback(self._scheduled, caller, request.if_exists))
 
     async def patch(
-        self, key: RawKey, given: Mapping[str, Any], precondition: Precondition | None = None
+        self,
+        caller: Caller,
+        key: RawKey,
+        given: Mapping[str, Any],
+        precondition: Precondition | None = None,
     ) -> Job:
         """
         Change some of a job's parameters. Its times stay, unless its schedule is what changes.
@@ -184,6 +206,7 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached. Whether the job was changed is
             not known then.
         """
+        caller.check(Scope.WRITE, key.path)
 
         def change(job: Job) -> ScheduleRequest:
             request = patched(job, given)
@@ -191,9 +214,11 @@ class Operations:
             return ScheduleRequest.of(request)
 
         changed = self._store.patch(JobKey(*key), change, self._variation(), precondition)
-        return await self._shielded(changed.addCallback(self._patched, given))
+        return await self._shielded(changed.addCallback(self._patched, caller, given))
 
-    async def once(self, path: str, request: RawRequest, idempotency: Idempotency | None) -> Job:
+    async def once(
+        self, caller: Caller, path: str, request: RawRequest, idempotency: Idempotency | None
+    ) -> Job:
         """
         Write a job with a generated name as its body. Returns after the commit (P1).
 
@@ -204,62 +229,69 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
             not known then.
         """
+        caller.check(Scope.WRITE, path)
         name = generated_name(self._store.clock.now(), self._random_octets(RANDOM_OCTETS))
         key = JobKey(path, name)
         self.allowed.check(request)
         made = self._store.once(key, ScheduleRequest.of(request), idempotency)
-        return await self._shielded(made.addCallback(self._made))
+        return await self._shielded(made.addCallback(self._made, caller))
 
-    async def get(self, key: RawKey) -> Job | UnreadableJob:
+    async def get(self, caller: Caller, key: RawKey) -> Job | UnreadableJob:
         """
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ, key.path)
         return await self._shielded(self._store.get(key))
 
-    async def show(self, key: RawKey) -> Shown:
+    async def show(self, caller: Caller, key: RawKey) -> Shown:
         """
         A job with its last run.
 
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ, key.path)
         return await self._shielded(self._store.show(key))
 
-    async def runs(self, query: RunQuery) -> RunPage:
+    async def runs(self, caller: Caller, query: RunQuery) -> RunPage:
         """
         See `Store.runs`.
 
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ)
         return await self._shielded(self._store.runs(query))
 
-    async def run(self, run_id: RunId) -> ListedRun:
+    async def run(self, caller: Caller, run_id: RunId) -> ListedRun:
         """
         A run with all that is known of it.
 
         :raises RunNotFound: see `Store.run`.
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ)
         return await self._shielded(self._store.run(run_id))
 
-    async def page(self, query: Query) -> Page:
+    async def page(self, caller: Caller, query: Query) -> Page:
         """
         See `Store.page`.
 
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ)
         return await self._shielded(self._store.page(query))
 
-    async def alerts(self, limit: int) -> list[KeptAlert]:
+    async def alerts(self, caller: Caller, limit: int) -> list[KeptAlert]:
         """
         See `Outbox.newest`.
 
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ)
         return await self._shielded(self._store.outbox.newest(limit))
 
-    async def trigger(self, key: RawKey) -> Job:
+    async def trigger(self, caller: Caller, key: RawKey) -> Job:
         """
         Have a job run now, or, if a run of it is under way, once more as soon as that has ended.
 
@@ -271,10 +303,12 @@ class Operations:
         :raises JobOver: if the job's `until` is past.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        return await self._shielded(self._store.trigger(key).addCallback(self._triggered))
+        caller.check(Scope.TRIGGER, key.path)
+        triggered = self._store.trigger(key)
+        return await self._shielded(triggered.addCallback(self._triggered, caller))
 
     async def enable(
-        self, key: RawKey, precondition: Precondition | None = None
+        self, caller: Caller, key: RawKey, precondition: Precondition | None = None
     ) -> Job | UnreadableJob:
         """
         Let a disabled job run again. Its catch-up rule says what becomes of times missed meanwhile.
@@ -283,11 +317,13 @@ class Operations:
         :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.WRITE, key.path)
         enabled = self._store.enable(key, precondition)
-        return await self._shielded(enabled.addCallback(self._enabled))
+        return await self._shielded(enabled.addCallback(self._enabled, caller))
 
     async def disable(
         self,
+        caller: Caller,
         key: RawKey,
         reason: str | None = None,
         precondition: Precondition | None = None,
@@ -300,17 +336,18 @@ class Operations:
         :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.WRITE, key.path)
         disabled = self._store.disable(key, reason, precondition)
-        return await self._shielded(disabled.addCallback(self._disabled, reason))
+        return await self._shielded(disabled.addCallback(self._disabled, caller, reason))
 
-    async def why(self, key: RawKey) -> Why:
+    async def why(self, caller: Caller, key: RawKey) -> Why:
         """
         Why a job is not running now.
 
         :raises JobNotFound: if there is no such job.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        job = await self.get(key)
+        job = await self.get(caller, key)
         now = self._store.clock.now()
         lag = Lag()
         if state_of(job, now) is State.WAITING:
@@ -319,7 +356,9 @@ class Operations:
         no_endpoint = self.allowed.problem(job) if isinstance(job, Job) else None
         return why(job, now, self._look(key), lag, no_endpoint)
 
-    async def run_times(self, key: RawKey, limit: int, after: datetime | None) -> Timetable:
+    async def run_times(
+        self, caller: Caller, key: RawKey, limit: int, after: datetime | None
+    ) -> Timetable:
         """
         The next `limit` run times of a job after `after`, or after now.
 
@@ -328,7 +367,7 @@ class Operations:
         :raises InvalidRequest: see `dalga.model.plan.Plan.times`.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        job = readable(await self.get(key))
+        job = readable(await self.get(caller, key))
         now = self._store.clock.now()
 
         def work() -> Timetable:
@@ -337,7 +376,9 @@ class Operations:
 
         return await self._timetable(work)
 
-    async def preview(self, request: RawRequest, limit: int, after: datetime | None) -> Timetable:
+    async def preview(
+        self, caller: Caller, request: RawRequest, limit: int, after: datetime | None
+    ) -> Timetable:
         """
         The first `limit` run times after `after` of a job that would be scheduled now.
 
@@ -347,6 +388,7 @@ class Operations:
         :raises InvalidRequest: for a request that is refused.
         :raises StoreUnavailable: if the database, whose clock counts, can't be reached.
         """
+        caller.check_might(Scope.READ)
         self.allowed.check(request)
         now = await self._shielded(self._store.now())
         then = now if after is None else min(after, now)
@@ -358,17 +400,20 @@ class Operations:
 
         return await self._timetable(work)
 
-    async def cancel(self, key: RawKey, precondition: Precondition | None = None) -> None:
+    async def cancel(
+        self, caller: Caller, key: RawKey, precondition: Precondition | None = None
+    ) -> None:
         """
         Delete a job. It is no error if there is no such job.
 
         :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.WRITE, key.path)
         deleted = self._store.delete(key, precondition)
-        await self._shielded(deleted.addCallback(self._cancelled, key))
+        await self._shielded(deleted.addCallback(self._cancelled, caller, key))
 
-    async def replay(self, run_id: RunId) -> Job:
+    async def replay(self, caller: Caller, run_id: RunId) -> Job:
         """
         Repeat a run that has ended, as a job of its own. Returns after the commit (P1).
 
@@ -379,44 +424,56 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
             not known then.
         """
+        caller.check(Scope.TRIGGER)
         made = self._store.replay(run_id, self.allowed.names)
-        return await self._shielded(made.addCallback(self._replayed))
+        return await self._shielded(made.addCallback(self._replayed, caller))
 
-    async def act(self, request: ActionRequest) -> Action:
+    async def act(self, caller: Caller, request: ActionRequest) -> Action:
         """
         Begin an action on many jobs or runs. Returns after the commit (P1), before it is done.
 
         :raises StoreUnavailable: if the database can't be reached. Whether the action was begun is
             not known then.
         """
-        return await self._shielded(self._store.begin_action(request).addCallback(self._begun))
+        caller.check(_NEEDED[request.do])
+        begun = self._store.begin_action(request)
+        return await self._shielded(begun.addCallback(self._begun, caller))
 
-    async def action(self, id: str) -> Action:
+    async def action(self, caller: Caller, id: str) -> Action:
         """
         :raises ActionNotFound: if there is no such action.
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ)
         return await self._shielded(self._store.action(id))
 
-    async def actions(self, limit: int) -> list[Action]:
+    async def actions(self, caller: Caller, limit: int) -> list[Action]:
         """
         The actions that were begun last, the newest first.
 
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ)
         return await self._shielded(self._store.actions(limit))
 
-    async def stop_action(self, id: str) -> Action:
+    async def stop_action(self, caller: Caller, id: str) -> Action:
         """
         End an action after the batch that is under way.
 
         :raises ActionNotFound: if there is no such action.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        return await self._shielded(self._store.stop_action(id).addCallback(self._stopped))
+        caller.check(Scope.WRITE)
+        stopped = self._store.stop_action(id)
+        return await self._shielded(stopped.addCallback(self._stopped, caller))
 
-    async def status(self) -> Status:
-        """:raises StoreUnavailable: if the database can't be reached."""
+    async def status(self, caller: Caller) -> Status:
+        """
+        Counts of the moment.
+
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        caller.check(Scope.READ)
         present = await self._shielded(Deferred.fromCoroutine(self._counting.present()))
         counted = present.counted
         return Status(
@@ -446,23 +503,25 @@ class Operations:
         """The database's time, as far as it is known without asking."""
         return self._store.clock.now()
 
-    async def statistics(self, query: StatsQuery) -> Series:
+    async def statistics(self, caller: Caller, query: StatsQuery) -> Series:
         """
         Series of counts, lateness and durations of runs, as far as instances have written them.
 
         :raises InvalidRequest: if that takes too many sums, or gives too many points.
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ)
         endpoints = [endpoint.name for endpoint in self.allowed.endpoints]
         series = read_series(self._store, self._reactor, query, endpoints)
         return await self._shielded(Deferred.fromCoroutine(series))
 
-    async def instances(self) -> list[Instance]:
+    async def instances(self, caller: Caller) -> list[Instance]:
         """
         The instances with a heartbeat of late, `MOST_INSTANCES` at most.
 
         :raises StoreUnavailable: if the database can't be reached.
         """
+        caller.check(Scope.READ)
         return await self._shielded(self._store.instances(MOST_INSTANCES))
 
     @property
@@ -476,15 +535,15 @@ class Operations:
 
     # These are called after the commit, whether or not anybody still waits for the answer.
 
-    def _scheduled(self, job: Job, if_exists: IfExists | None) -> Job:
+    def _scheduled(self, job: Job, caller: Caller, if_exists: IfExists | None) -> Job:
         if if_exists in (IfExists.UPDATE, IfExists.KEEP):
             what = "put with if-exists={if_exists}: {how}, next run {first}"
         else:
             what = "scheduled {how}, first run {first}"
-        log.info(
-            "{path!r} {body!r}: " + what,
-            path=job.key.path,
-            body=job.key.body,
+        _tell(
+            caller,
+            job.key,
+            what,
             how=_how(job.schedule),
             if_exists=if_exists,
             first="none" if job.next_run is None else timestamp(job.next_run),
@@ -494,11 +553,11 @@ class Operations:
             self._written(job.next_run)
         return job
 
-    def _patched(self, job: Job, given: Mapping[str, Any]) -> Job:
-        log.info(
-            "{path!r} {body!r}: changed {what}, next run {next}",
-            path=job.key.path,
-            body=job.key.body,
+    def _patched(self, job: Job, caller: Caller, given: Mapping[str, Any]) -> Job:
+        _tell(
+            caller,
+            job.key,
+            "changed {what}, next run {next}",
             what=", ".join(name.replace("_", "-") for name in given) or "nothing",
             next="none" if job.next_run is None else timestamp(job.next_run),
         )
@@ -506,67 +565,59 @@ class Operations:
             self._written(job.next_run)
         return job
 
-    def _made(self, made: Made) -> Job:
-        job = made.job
+    def _made(self, made: Made, caller: Caller) -> Job:
         if made.is_new:
-            return self._scheduled(job, None)
-        log.info(
-            "{path!r} {body!r}: asked for again, and made already",
-            path=job.key.path,
-            body=job.key.body,
-        )
-        return job
+            return self._scheduled(made.job, caller, None)
+        _tell(caller, made.job.key, "asked for again, and made already")
+        return made.job
 
-    def _triggered(self, job: Job) -> Job:
-        log.info("{path!r} {body!r}: triggered", path=job.key.path, body=job.key.body)
+    def _triggered(self, job: Job, caller: Caller) -> Job:
+        _tell(caller, job.key, "triggered")
         self._written(job.scheduled)
         return job
 
-    def _enabled(self, job: Job | UnreadableJob) -> Job | UnreadableJob:
-        log.info("{path!r} {body!r}: enabled", path=job.key.path, body=job.key.body)
+    def _enabled(self, job: Job | UnreadableJob, caller: Caller) -> Job | UnreadableJob:
+        _tell(caller, job.key, "enabled")
         if isinstance(job, Job) and job.due is not None:
             self._written(job.scheduled)
         return job
 
-    def _disabled(self, job: Job | UnreadableJob, reason: str | None) -> Job | UnreadableJob:
-        log.info(
-            "{path!r} {body!r}: disabled{why}",
-            path=job.key.path,
-            body=job.key.body,
-            why="" if reason is None else f": {reason}",
-        )
+    def _disabled(
+        self, job: Job | UnreadableJob, caller: Caller, reason: str | None
+    ) -> Job | UnreadableJob:
+        _tell(caller, job.key, "disabled{why}", why="" if reason is None else f": {reason}")
         return job
 
-    def _cancelled(self, _: None, key: RawKey) -> None:
-        log.info("{path!r} {body!r}: cancelled", path=key.path, body=key.body)
+    def _cancelled(self, _: None, caller: Caller, key: RawKey) -> None:
+        _tell(caller, key, "cancelled")
 
-    def _replayed(self, job: Job) -> Job:
-        log.info(
-            "{path!r} {body!r}: replays the run {run}",
-            path=job.key.path,
-            body=job.key.body,
-            run=job.delivery.replay_of,
-        )
+    def _replayed(self, job: Job, caller: Caller) -> Job:
+        _tell(caller, job.key, "replays the run {run}", run=job.delivery.replay_of)
         if job.due is not None:
             self._written(job.due)
         return job
 
-    def _begun(self, action: Action) -> Action:
+    def _begun(self, action: Action, caller: Caller) -> Action:
         assert action.request is not None
         log.info(
-            "action {action}: {what} of {filter}{dry}{why}",
+            "action {action}" + _by(caller) + ": {what} of {filter}{dry}{why}",
             action=action.id,
             what=action.request.do,
             filter=json.dumps(filter_to_json(action.request.filters), ensure_ascii=False),
             dry=", a dry run" if action.request.dry_run else "",
             why="" if action.request.reason is None else f": {action.request.reason}",
+            by=caller.name or None,
         )
         self._acting()
         return action
 
-    def _stopped(self, action: Action) -> Action:
+    def _stopped(self, action: Action, caller: Caller) -> Action:
         if action.state is ActionState.STOPPED:
-            log.info("action {action}: stopped by a user", action=action.id)
+            log.info(
+                "action {action}" + _by(caller) + ": stopped by a user",
+                action=action.id,
+                by=caller.name or None,
+            )
         return action
 
     def _timetable(self, work: Callable[[], Timetable]) -> Deferred[Timetable]:
@@ -635,3 +686,23 @@ def _how(schedule: Schedule) -> str:
             return f"at {schedule.text!r} in {schedule.zone.location}"
         case _:
             return f"every {schedule.text} in {schedule.zone.location}"
+
+
+def _tell(caller: Caller, key: RawKey, words: str, **values: object) -> None:
+    """
+    Log what became of a job.
+
+    :param words: the format of the sentence behind the job's key.
+    """
+    log.info(
+        "{path!r} {body!r}" + _by(caller) + ": " + words,
+        path=key.path,
+        body=key.body,
+        by=caller.name or None,
+        **values,
+    )
+
+
+def _by(caller: Caller) -> str:
+    """The part of a line's format that says who did it, where callers have names."""
+    return " by {by}" if caller.name else ""

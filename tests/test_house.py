@@ -35,6 +35,7 @@ MODEL = (
         "idempotency",
         "address",
         "reach",
+        "permit",
         "answers",
         "headers",
         "histogram",
@@ -58,7 +59,8 @@ DISPATCH = (
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),
-    *("presentation", "runs", "actions", "statistics", "alerts", "request", "api", "server"),
+    *("presentation", "runs", "actions", "statistics", "alerts", "needs", "auth", "request"),
+    *("api", "server"),
 )
 FOLDERS = {
     "model": MODEL,
@@ -91,6 +93,7 @@ PURE = (
     "web.parameters",
     "web.lists",
     "web.presentation",
+    "web.needs",
     "web.runs",
     "web.actions",
     "web.alerts",

@@ -22,6 +22,7 @@ from dalga.model.duration import seconds
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists, Options
+from dalga.model.permit import OPEN
 from dalga.model.plan import RawRequest, ScheduleRequest
 from dalga.model.run import Stop
 from dalga.model.schedule import Every, Once
@@ -58,7 +59,7 @@ class CallTests(JobsTestCase):
 
     def test_schedule(self) -> None:
         """P1, P7: a job is in the store when the call returns, and the scheduler knows of it."""
-        job = self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        job = self.successResultOf(self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE)))
         row = self.store.find(KEY)
         assert row is not None
         self.assertEqual((job.schedule, job.due), (Every(MINUTE), row.due))
@@ -70,27 +71,29 @@ class CallTests(JobsTestCase):
         drawn = iter((0.75, 1.25))
         jobs = Operations(self.store, self.clock, print, int, variation=lambda: next(drawn))
         for variation in (0.75, 1.25):
-            job = self.successResultOf(self.ask(jobs.schedule(KEY, EACH_MINUTE)))
+            job = self.successResultOf(self.ask(jobs.schedule(OPEN, KEY, EACH_MINUTE)))
             self.assertEqual(job.due, self.store.time + variation * MINUTE)
 
     def test_schedule_what_is_there(self) -> None:
         """P7: of a job that is kept the scheduler is told its next run, if it has one."""
-        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        self.successResultOf(self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE)))
         self.clock.advance(5)
         for rule in (IfExists.UPDATE, IfExists.KEEP):
             asked = replace(EACH_MINUTE, if_exists=rule)
             self.told.clear()
-            job = self.successResultOf(self.ask(self.jobs.schedule(KEY, asked)))
+            job = self.successResultOf(self.ask(self.jobs.schedule(OPEN, KEY, asked)))
             self.assertEqual((job.due, self.told), (EPOCH + MINUTE, [EPOCH + MINUTE]))
         self.told.clear()
-        self.successResultOf(self.ask(self.jobs.disable(KEY)))
-        self.assertTrue(self.successResultOf(self.ask(self.jobs.schedule(KEY, asked))).disabled)
+        self.successResultOf(self.ask(self.jobs.disable(OPEN, KEY)))
+        self.assertTrue(
+            self.successResultOf(self.ask(self.jobs.schedule(OPEN, KEY, asked))).disabled
+        )
         self.assertEqual(self.told, [])
 
     def test_not_before_the_commit(self) -> None:
         """P1: the call does not return, nor is the scheduler told, before the store answers."""
         self.store.hold("put")
-        asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+        asked = self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE))
         self.assertNoResult(asked)
         self.assertEqual(self.told, [])
         self.store.release("put")
@@ -103,9 +106,9 @@ class CallTests(JobsTestCase):
         self.successResultOf(self.store.claim(9, 60))
         self.clock.advance(1)
         now = ScheduleRequest(one_off=True, immediate=True)
-        job = self.successResultOf(self.ask(self.jobs.schedule(key, now)))
+        job = self.successResultOf(self.ask(self.jobs.schedule(OPEN, key, now)))
         self.assertTrue(job.running)
-        self.successResultOf(self.ask(self.jobs.trigger(key)))
+        self.successResultOf(self.ask(self.jobs.trigger(OPEN, key)))
         self.assertEqual(self.told, [self.store.time, self.store.time])
 
     def test_invalid(self) -> None:
@@ -120,22 +123,22 @@ class CallTests(JobsTestCase):
             (KEY, RawRequest()),
             (KEY, RawRequest(interval=seconds(0))),
         ):
-            self.failureResultOf(self.ask(self.jobs.schedule(key, request)), InvalidRequest)
+            self.failureResultOf(self.ask(self.jobs.schedule(OPEN, key, request)), InvalidRequest)
         self.assertEqual((self.store.calls, self.told), ([], []))
 
     def test_get_and_trigger_and_cancel(self) -> None:
         """The other calls find the job, run it now and remove it, or say that there is none."""
-        self.failureResultOf(self.ask(self.jobs.get(KEY)), JobNotFound)
-        self.failureResultOf(self.ask(self.jobs.trigger(KEY)), JobNotFound)
-        self.successResultOf(self.ask(self.jobs.cancel(KEY)))
-        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
-        job = self.successResultOf(self.ask(self.jobs.get(KEY)))
+        self.failureResultOf(self.ask(self.jobs.get(OPEN, KEY)), JobNotFound)
+        self.failureResultOf(self.ask(self.jobs.trigger(OPEN, KEY)), JobNotFound)
+        self.successResultOf(self.ask(self.jobs.cancel(OPEN, KEY)))
+        self.successResultOf(self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE)))
+        job = self.successResultOf(self.ask(self.jobs.get(OPEN, KEY)))
         assert isinstance(job, Job)
         self.assertEqual(job.due, self.store.time + MINUTE)
-        triggered = self.successResultOf(self.ask(self.jobs.trigger(KEY)))
+        triggered = self.successResultOf(self.ask(self.jobs.trigger(OPEN, KEY)))
         self.assertEqual(triggered.due, self.store.time)
         self.assertEqual(self.told[1:], [self.store.time])
-        self.successResultOf(self.ask(self.jobs.cancel(KEY)))
+        self.successResultOf(self.ask(self.jobs.cancel(OPEN, KEY)))
         self.assertIsNone(self.store.find(KEY))
 
     def test_status(self) -> None:
@@ -146,7 +149,7 @@ class CallTests(JobsTestCase):
         self.store.claim(1, 60)
         self.store.announce("another")
         self.clock.advance(2.5)
-        status = self.successResultOf(self.ask(self.jobs.status()))
+        status = self.successResultOf(self.ask(self.jobs.status(OPEN)))
         self.assertEqual(
             status,
             Status(
@@ -168,22 +171,22 @@ class CallTests(JobsTestCase):
         P7: the scheduler is told of a job that is enabled, and of nothing when one is disabled or
         was enabled already.
         """
-        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        self.successResultOf(self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE)))
         self.told.clear()
-        disabled = self.successResultOf(self.ask(self.jobs.disable(KEY)))
+        disabled = self.successResultOf(self.ask(self.jobs.disable(OPEN, KEY)))
         assert isinstance(disabled, Job)
         self.assertEqual((disabled.disabled, disabled.next_run), (True, None))
-        self.failureResultOf(self.ask(self.jobs.trigger(KEY)), JobDisabled)
+        self.failureResultOf(self.ask(self.jobs.trigger(OPEN, KEY)), JobDisabled)
         self.assertEqual(self.told, [])
-        enabled = self.successResultOf(self.ask(self.jobs.enable(KEY)))
+        enabled = self.successResultOf(self.ask(self.jobs.enable(OPEN, KEY)))
         assert isinstance(enabled, Job)
         self.assertEqual((enabled.disabled, enabled.next_run), (False, self.store.time + MINUTE))
         self.assertEqual(self.told, [self.store.time + MINUTE])
 
     def test_enable_what_is_not_there(self) -> None:
         """There is no job to change."""
-        self.failureResultOf(self.ask(self.jobs.enable(KEY)), JobNotFound)
-        self.failureResultOf(self.ask(self.jobs.disable(KEY)), JobNotFound)
+        self.failureResultOf(self.ask(self.jobs.enable(OPEN, KEY)), JobNotFound)
+        self.failureResultOf(self.ask(self.jobs.disable(OPEN, KEY)), JobNotFound)
 
     def test_enable_a_job_that_has_stopped(self) -> None:
         """A job that stopped on a failed run has no time to be told of."""
@@ -191,45 +194,47 @@ class CallTests(JobsTestCase):
         key = JobKey(KEY.path, "body")
         (run,) = self.successResultOf(self.store.claim(1, 60)).runs
         self.store.record([ended(run, Stop("500"))])
-        self.successResultOf(self.ask(self.jobs.disable(key)))
-        self.successResultOf(self.ask(self.jobs.enable(key)))
+        self.successResultOf(self.ask(self.jobs.disable(OPEN, key)))
+        self.successResultOf(self.ask(self.jobs.enable(OPEN, key)))
         self.assertEqual(self.told, [])
 
     def test_page(self) -> None:
         """Jobs are listed a page at a time, those of a path by themselves."""
         for path, body in (("a", "2"), ("b", "1"), ("a", "1")):
             self.store.insert(path, body=body)
-        page = self.successResultOf(self.ask(self.jobs.page(by_key("a", None, 1))))
+        page = self.successResultOf(self.ask(self.jobs.page(OPEN, by_key("a", None, 1))))
         self.assertEqual([job.key for job in page.jobs], [JobKey("a", "1")])
         assert page.last is not None
-        page = self.successResultOf(self.ask(self.jobs.page(by_key("a", page.last, 1))))
+        page = self.successResultOf(self.ask(self.jobs.page(OPEN, by_key("a", page.last, 1))))
         self.assertEqual(([job.key for job in page.jobs], page.last), ([JobKey("a", "2")], None))
 
     def test_run_times(self) -> None:
         """The times of a job's next runs, after now or after another time."""
-        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        self.successResultOf(self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE)))
         self.clock.advance(90)
         first = self.store.time + MINUTE / 2
         for after, expected in (
             (None, [first, first + MINUTE]),
             (first, [first + MINUTE, first + 2 * MINUTE]),
         ):
-            timetable = self.successResultOf(self.ask(self.jobs.run_times(KEY, 2, after)))
+            timetable = self.successResultOf(self.ask(self.jobs.run_times(OPEN, KEY, 2, after)))
             self.assertEqual([time.at for time in timetable.times], expected)
         self.failureResultOf(
-            self.ask(self.jobs.run_times(JobKey("no", "job"), 2, None)), JobNotFound
+            self.ask(self.jobs.run_times(OPEN, JobKey("no", "job"), 2, None)), JobNotFound
         )
 
     def test_run_times_of_what_is_set_aside(self) -> None:
         """A job that can't be understood has no times, and the refusal says why."""
         self.store.get = lambda key: succeed(UnreadableJob(key, "often"))  # type: ignore
-        refusal = self.failureResultOf(self.ask(self.jobs.run_times(KEY, 2, None)), JobSetAside)
+        refusal = self.failureResultOf(
+            self.ask(self.jobs.run_times(OPEN, KEY, 2, None)), JobSetAside
+        )
         self.assertIn("often", str(refusal.value))
 
     def test_preview(self) -> None:
         """P8: a preview counts from the database's time, and writes nothing."""
         self.clock.advance(5)
-        asked = self.jobs.preview(EACH_MINUTE, 2, None)
+        asked = self.jobs.preview(OPEN, EACH_MINUTE, 2, None)
         preview = self.successResultOf(self.ask(asked))
         now = self.store.time
         self.assertEqual([time.at for time in preview.times], [now + MINUTE, now + 2 * MINUTE])
@@ -238,10 +243,12 @@ class CallTests(JobsTestCase):
             (now + MINUTE / 2, now + MINUTE),
             (EPOCH - MINUTE / 2, EPOCH + MINUTE / 2),
         ):
-            preview = self.successResultOf(self.ask(self.jobs.preview(EACH_MINUTE, 2, after)))
+            preview = self.successResultOf(self.ask(self.jobs.preview(OPEN, EACH_MINUTE, 2, after)))
             self.assertEqual([time.at for time in preview.times], [first, first + MINUTE])
         self.assertEqual(self.store.rows, {})
-        self.failureResultOf(self.ask(self.jobs.preview(RawRequest(), 2, None)), InvalidRequest)
+        self.failureResultOf(
+            self.ask(self.jobs.preview(OPEN, RawRequest(), 2, None)), InvalidRequest
+        )
 
 
 class PatienceTests(JobsTestCase):
@@ -252,7 +259,7 @@ class PatienceTests(JobsTestCase):
         abandoned: list[object] = []
         answer: Deferred[Job] = Deferred(abandoned.append)
         self.store.put = lambda *put: answer  # type: ignore[method-assign]
-        asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+        asked = self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE))
         self.clock.advance(PATIENCE - 0.01)
         self.assertNoResult(asked)
         self.assertEqual(abandoned, [])
@@ -266,10 +273,10 @@ class PatienceTests(JobsTestCase):
         self.store.insert("a")
         key = JobKey("a", "body")
         for method, call in (
-            ("get", self.jobs.get(key)),
-            ("trigger", self.jobs.trigger(key)),
-            ("delete", self.jobs.cancel(key)),
-            ("counts", self.jobs.status()),
+            ("get", self.jobs.get(OPEN, key)),
+            ("trigger", self.jobs.trigger(OPEN, key)),
+            ("delete", self.jobs.cancel(OPEN, key)),
+            ("counts", self.jobs.status(OPEN)),
         ):
             self.store.hold(method)
             asked: Deferred[object] = Deferred.fromCoroutine(call)
@@ -279,7 +286,7 @@ class PatienceTests(JobsTestCase):
 
     def test_lists_of_run_times(self) -> None:
         """P7: they are made in another thread, one after the other, and not waited for for long."""
-        self.successResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)))
+        self.successResultOf(self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE)))
         threads: list[tuple[Callable[[], Timetable], Deferred[Timetable]]] = []
 
         def in_thread(work: Callable[[], Timetable]) -> Deferred[Timetable]:
@@ -289,9 +296,9 @@ class PatienceTests(JobsTestCase):
         self.jobs = Operations(
             self.store, self.clock, self.told.append, lambda: 0, in_thread=in_thread
         )
-        first = self.ask(self.jobs.run_times(KEY, 1, None))
-        second = self.ask(self.jobs.preview(EACH_MINUTE, 1, None))
-        third = self.ask(self.jobs.run_times(KEY, 1, None))
+        first = self.ask(self.jobs.run_times(OPEN, KEY, 1, None))
+        second = self.ask(self.jobs.preview(OPEN, EACH_MINUTE, 1, None))
+        third = self.ask(self.jobs.run_times(OPEN, KEY, 1, None))
         first.cancel()  # the client has hung up, and the thread goes on
         self.failureResultOf(first, CancelledError)
         self.assertEqual(len(threads), 1)
@@ -303,7 +310,7 @@ class PatienceTests(JobsTestCase):
         )
         self.assertEqual(len(threads), 1)
         self.clock.advance(PATIENCE / 2)
-        fourth = self.ask(self.jobs.run_times(KEY, 1, None))
+        fourth = self.ask(self.jobs.run_times(OPEN, KEY, 1, None))
         self.clock.advance(PATIENCE / 2)
         refusal = self.failureResultOf(third, StoreUnavailable)
         self.assertIn("list of run times", str(refusal.value))
@@ -318,7 +325,7 @@ class PatienceTests(JobsTestCase):
     def test_unavailable(self) -> None:
         """A database that can't be reached is said so at once, and the scheduler is not told."""
         self.store.away = {"put"}
-        self.failureResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)), StoreUnavailable)
+        self.failureResultOf(self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE)), StoreUnavailable)
         self.assertEqual((self.told, self.clock.getDelayedCalls()), ([], []))
 
     def test_the_client_hangs_up(self) -> None:
@@ -326,7 +333,7 @@ class PatienceTests(JobsTestCase):
         cancelled: list[object] = []
         answer: Deferred[Job] = Deferred(cancelled.append)
         self.store.put = lambda *put: answer  # type: ignore[method-assign]
-        asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+        asked = self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE))
         asked.cancel()
         self.failureResultOf(asked, CancelledError)
         self.assertEqual(cancelled, [])
@@ -339,7 +346,7 @@ class PatienceTests(JobsTestCase):
     def test_the_client_hangs_up_and_the_time_is_over(self) -> None:
         """Both ends of the waiting in a row do no harm."""
         self.store.hold("put")
-        asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+        asked = self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE))
         asked.cancel()
         self.failureResultOf(asked, CancelledError)
         self.clock.advance(PATIENCE)
@@ -351,7 +358,7 @@ class PatienceTests(JobsTestCase):
         for error, logged in ((ZeroDivisionError(), 1), (StoreUnavailable("away"), 0)):
             answer: Deferred[Job] = Deferred()
             self.store.put = lambda *put, answer=answer: answer  # type: ignore
-            asked = self.ask(self.jobs.schedule(KEY, EACH_MINUTE))
+            asked = self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE))
             asked.cancel()
             self.failureResultOf(asked, CancelledError)
             answer.errback(error)
@@ -362,7 +369,7 @@ class PatienceTests(JobsTestCase):
         for error in (JobNotFound("no job"), InvalidRequest("year 9999")):
             answer: Deferred[Job] = Deferred()
             self.store.trigger = lambda key, answer=answer: answer  # type: ignore
-            asked = self.ask(self.jobs.trigger(KEY))
+            asked = self.ask(self.jobs.trigger(OPEN, KEY))
             asked.cancel()
             self.failureResultOf(asked, CancelledError)
             answer.errback(error)
@@ -371,5 +378,7 @@ class PatienceTests(JobsTestCase):
     def test_other_errors(self) -> None:
         """A mistake of ours comes to the caller as it is, once."""
         self.store.put = lambda *put: fail(ZeroDivisionError())  # type: ignore
-        self.failureResultOf(self.ask(self.jobs.schedule(KEY, EACH_MINUTE)), ZeroDivisionError)
+        self.failureResultOf(
+            self.ask(self.jobs.schedule(OPEN, KEY, EACH_MINUTE)), ZeroDivisionError
+        )
         self.assertEqual(self.flushLoggedErrors(), [])

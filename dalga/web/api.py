@@ -17,6 +17,7 @@ from werkzeug.routing import BaseConverter
 from dalga.health import Health
 from dalga.log import logger
 from dalga.model.job import Job, UnreadableJob
+from dalga.model.permit import Scope
 from dalga.model.record import Record
 from dalga.model.runlist import RunQuery
 from dalga.operations import Operations
@@ -27,6 +28,7 @@ from dalga.web.conditional import etag
 from dalga.web.cursors import cursor_text
 from dalga.web.errors import NotReady, problem_of, unexpected
 from dalga.web.lists import listing, next_page
+from dalga.web.needs import NEEDS
 from dalga.web.parameters import (
     JOBS,
     changes,
@@ -101,8 +103,14 @@ class _App(Klein):
         return named
 
     def execute_endpoint(self, endpoint: str, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Called with each request that has a route."""
+        """
+        Called with each request that has a route.
+
+        :raises Forbidden: for a caller that has not what the route takes.
+        :raises KeyError: for a route of which `NEEDS` does not say what it takes.
+        """
         request.route = self._names[endpoint]
+        NEEDS[endpoint].check(request.caller)
         return super().execute_endpoint(endpoint, request, *args, **kwargs)
 
 
@@ -123,13 +131,13 @@ class Api:
         """Write a job, new or over the one that is there."""
         key = job_key(request.path)
         parameters = schedule_request(request.query, request.content_type, request.body, key)
-        job = await self._operations.schedule(key, parameters, request.precondition)
+        job = await self._operations.schedule(request.caller, key, parameters, request.precondition)
         return self._answer(request, HTTPStatus.CREATED, job)
 
     @app.route("/jobs/<job:target>", methods=["GET"])
     async def get(self, request: ApiRequest, target: str) -> bytes:
         """Show a job. Its ETag is that of its definition, and it shows more: so there is no 304."""
-        shown = await self._operations.show(job_key(request.path))
+        shown = await self._operations.show(request.caller, job_key(request.path))
         return self._answer(request, HTTPStatus.OK, *shown)
 
     @app.route("/jobs/<job:target>", methods=["POST"])
@@ -137,14 +145,14 @@ class Api:
         """Run a job now. Parameters and body are ignored, as in the Go original."""
         request.refuse_preconditions()
         request.refuse_idempotency()
-        job = await self._operations.trigger(job_key(request.path))
+        job = await self._operations.trigger(request.caller, job_key(request.path))
         # The Go original has no charset in this answer.
         return request.answer(HTTPStatus.OK, JSON, job_json(job, self._operations.allowed.problem))
 
     @app.route("/jobs/<job:target>", methods=["DELETE"])
     async def cancel(self, request: ApiRequest, target: str) -> bytes:
         """Delete a job, or make sure that there is none."""
-        await self._operations.cancel(job_key(request.path), request.precondition)
+        await self._operations.cancel(request.caller, job_key(request.path), request.precondition)
         return request.answer(HTTPStatus.NO_CONTENT)
 
     @app.route("/jobs/<job:target>", methods=["PATCH"])
@@ -155,13 +163,13 @@ class Api:
         job: Job | UnreadableJob
         if media_type(request.content_type) == MERGE_PATCH:
             given = changes(request.query, request.body, key)
-            job = await self._operations.patch(key, given, wanted)
+            job = await self._operations.patch(request.caller, key, given, wanted)
             return self._answer(request, HTTPStatus.OK, job)
         wish = enablement(request.query, request.content_type, request.body)
         if wish.enable:
-            job = await self._operations.enable(key, wanted)
+            job = await self._operations.enable(request.caller, key, wanted)
         else:
-            job = await self._operations.disable(key, wish.reason, wanted)
+            job = await self._operations.disable(request.caller, key, wish.reason, wanted)
         return self._answer(request, HTTPStatus.OK, job)
 
     @app.route("/jobs/<path:target>", methods=["POST"])
@@ -171,7 +179,7 @@ class Api:
         request.refuse_preconditions()
         check_payload(request.body, self._operations.allowed.max_payload)
         parameters = once_request(request.query, request.content_type, request.body)
-        job = await self._operations.once(path, parameters, request.idempotency)
+        job = await self._operations.once(request.caller, path, parameters, request.idempotency)
         answer = self._answer(request, HTTPStatus.CREATED, job)
         request.responseHeaders.setRawHeaders(b"Location", [job_target(job.key)])
         return answer
@@ -181,14 +189,14 @@ class Api:
         """List a job's next run times."""
         key = owner_key(request.path)
         asked = run_times(request.query)
-        times = await self._operations.run_times(key, asked.limit, asked.after)
+        times = await self._operations.run_times(request.caller, key, asked.limit, asked.after)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_times_json(times))
 
     @app.route("/jobs/<job:target>/why", methods=["GET"])
     async def why(self, request: ApiRequest, target: str) -> bytes:
         """Say why a job is not running now."""
         key = owner_key(request.path)
-        why = await self._operations.why(key)
+        why = await self._operations.why(request.caller, key)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, why_json(key, why))
 
     @app.route("/jobs/<job:target>/runs", methods=["GET"])
@@ -205,14 +213,14 @@ class Api:
     @app.route("/runs/<run_id>", methods=["GET"])
     async def run(self, request: ApiRequest, run_id: str) -> bytes:
         """Show a run with all that is known of it."""
-        run = await self._operations.run(run_id_of(run_id))
+        run = await self._operations.run(request.caller, run_id_of(run_id))
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_json(run))
 
     @app.route("/jobs", methods=["GET"])
     async def page(self, request: ApiRequest) -> bytes:
         """List jobs, a page at a time."""
         query = listing(request.query)
-        page = await self._operations.page(query)
+        page = await self._operations.page(request.caller, query)
         problem_of = self._operations.allowed.problem
         if page.last is None:
             return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, None, problem_of))
@@ -228,7 +236,7 @@ class Api:
         request.refuse_preconditions()
         request.refuse_idempotency()
         refuse_parameters(request.query, request.body)
-        job = await self._operations.replay(run_id_of(run_id))
+        job = await self._operations.replay(request.caller, run_id_of(run_id))
         answer = self._answer(request, HTTPStatus.CREATED, job)
         request.responseHeaders.setRawHeaders(b"Location", [job_target(job.key)])
         return answer
@@ -239,7 +247,7 @@ class Api:
         request.refuse_preconditions()
         request.refuse_idempotency()
         wanted = action_request(request.query, request.content_type, request.body)
-        action = await self._operations.act(wanted)
+        action = await self._operations.act(request.caller, wanted)
         body = request.answer(HTTPStatus.ACCEPTED, CONTENT_TYPE, action_json(action))
         request.responseHeaders.setRawHeaders(b"Location", [b"/actions/" + action.id.encode()])
         return body
@@ -247,53 +255,57 @@ class Api:
     @app.route("/actions", methods=["GET"])
     async def actions(self, request: ApiRequest) -> bytes:
         """List the actions that were begun last."""
-        actions = await self._operations.actions(action_list(request.query))
+        actions = await self._operations.actions(request.caller, action_list(request.query))
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, actions_json(actions))
 
     @app.route("/actions/<id>", methods=["GET"])
     async def action(self, request: ApiRequest, id: str) -> bytes:
         """Show how far an action is."""
-        action = await self._operations.action(id)
+        action = await self._operations.action(request.caller, id)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, action_json(action))
 
     @app.route("/actions/<id>", methods=["DELETE"])
     async def stop_action(self, request: ApiRequest, id: str) -> bytes:
         """Stop an action."""
         request.refuse_preconditions()
-        action = await self._operations.stop_action(id)
+        action = await self._operations.stop_action(request.caller, id)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, action_json(action))
 
     @app.route("/preview", methods=["GET"])
     async def preview(self, request: ApiRequest) -> bytes:
         """List the run times that a job would have."""
         parameters, asked = preview(request.query)
-        times = await self._operations.preview(parameters, asked.limit, asked.after)
+        times = await self._operations.preview(request.caller, parameters, asked.limit, asked.after)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_times_json(times))
 
     @app.route("/status", methods=["GET"])
     async def status(self, request: ApiRequest) -> bytes:
         """Count the jobs."""
-        status = await self._operations.status()
+        status = await self._operations.status(request.caller)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, status_json(status))
 
     @app.route("/stats", methods=["GET"])
     async def statistics(self, request: ApiRequest) -> bytes:
         """Show how many runs there were, how late they were and how long they took."""
         query = statistics(request.query, self._operations.now())
-        series = await self._operations.statistics(query)
+        series = await self._operations.statistics(request.caller, query)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, series_json(series))
 
     @app.route("/instances", methods=["GET"])
     async def instances(self, request: ApiRequest) -> bytes:
         """List the instances."""
-        found = await self._operations.instances()
+        found = await self._operations.instances(request.caller)
         shown = instances_json(found, self._operations.instance)
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
     @app.route("/endpoints", methods=["GET"])
     async def endpoints(self, request: ApiRequest) -> bytes:
         """List the endpoints of the configuration."""
-        shown = endpoints_json(self._operations.allowed.endpoints)
+        shown = endpoints_json(
+            endpoint
+            for endpoint in self._operations.allowed.endpoints
+            if request.caller.might(Scope.READ, endpoint=endpoint.name)
+        )
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
     @app.route("/health", methods=["GET"])
@@ -318,7 +330,7 @@ class Api:
     @app.route("/alerts", methods=["GET"])
     async def alerts(self, request: ApiRequest) -> bytes:
         """List the newest alerts."""
-        newest = await self._operations.alerts(alert_list(request.query))
+        newest = await self._operations.alerts(request.caller, alert_list(request.query))
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, alerts_json(newest))
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
@@ -334,7 +346,7 @@ class Api:
         return request.refuse(problem)
 
     async def _runs(self, request: ApiRequest, query: RunQuery, is_of_job: bool) -> bytes:
-        page = await self._operations.runs(query)
+        page = await self._operations.runs(request.caller, query)
         cursor = next_cursor(page, query)
         body = request.answer(HTTPStatus.OK, CONTENT_TYPE, runs_json(page, cursor))
         if cursor is not None:
@@ -371,3 +383,11 @@ class Api:
             is_job = "/" in request.path[len(JOBS) :].decode("latin-1")
             return error if is_job or method not in methods else no_job()
         return no_job() if method in methods else MethodNotAllowed(methods)
+
+
+#: The paths of the requests that need no token.
+OPEN_PATHS = frozenset(
+    rule.rule.encode("ascii")
+    for rule in Api.app.url_map.iter_rules()
+    if rule.endpoint in NEEDS and NEEDS[rule.endpoint].is_open
+)

@@ -15,6 +15,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from dalga.errors import (
     ActionNotFound,
     DalgaError,
+    Forbidden,
     IdempotencyReused,
     InvalidRequest,
     JobDisabled,
@@ -26,6 +27,7 @@ from dalga.errors import (
     RunNotFound,
     RunUnderWay,
     StoreUnavailable,
+    Unauthorized,
 )
 
 
@@ -69,6 +71,10 @@ class UnknownCoding(DalgaError):
     """A transfer coding that is not read."""
 
 
+class TooManyFailures(DalgaError):
+    """Requests without a valid token have come faster than they are answered."""
+
+
 class NotReady(DalgaError):
     """This instance is not ready for requests."""
 
@@ -77,6 +83,9 @@ class NotReady(DalgaError):
 STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
     {
         InvalidRequest: HTTPStatus.BAD_REQUEST,
+        Unauthorized: HTTPStatus.UNAUTHORIZED,
+        Forbidden: HTTPStatus.FORBIDDEN,
+        TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
         JobNotFound: HTTPStatus.NOT_FOUND,
         JobSetAside: HTTPStatus.CONFLICT,
         JobDisabled: HTTPStatus.CONFLICT,
@@ -111,10 +120,13 @@ _TITLES = {
     HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
 }
 
+#: How a client says who it is (RFC 6750 section 3).
+_CHALLENGE, _BEARER = b"WWW-Authenticate", b'Bearer realm="dalga"'
+
 #: The order in which `Allow` names them.
 _METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 
-#: When to ask again after a 503, in seconds.
+#: When to ask again after a 503 or a 429, in seconds.
 RETRY_AFTER = 1
 
 
@@ -171,7 +183,12 @@ def _detail(error: BaseException) -> str:
 def _headers(error: BaseException) -> Mapping[bytes, bytes]:
     if isinstance(error, MethodNotAllowed):
         return {b"Allow": _allowed(error).encode("ascii")}
-    if isinstance(error, StoreUnavailable | NoRoom | NotReady):
+    if isinstance(error, Unauthorized):
+        return {_CHALLENGE: _BEARER + (b', error="invalid_token"' if error.given else b"")}
+    if isinstance(error, Forbidden):
+        scope = error.scope.encode("ascii")
+        return {_CHALLENGE: _BEARER + b', error="insufficient_scope", scope="%b"' % scope}
+    if isinstance(error, StoreUnavailable | NoRoom | NotReady | TooManyFailures):
         return {b"Retry-After": b"%d" % RETRY_AFTER}
     return {}
 

@@ -18,15 +18,19 @@ from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
+from dalga.errors import DalgaError, Unauthorized
 from dalga.metrics import OTHER
 from dalga.model.idempotency import Idempotency
+from dalga.model.permit import NOBODY, OPEN, Caller
 from dalga.model.precondition import Precondition
+from dalga.web.auth import Tokens
 from dalga.web.bodies import (
     FREE_OF_ROOM,
     JSON,
@@ -42,7 +46,7 @@ from dalga.web.conditional import (
     refuse_idempotency,
     refuse_preconditions,
 )
-from dalga.web.errors import Problem
+from dalga.web.errors import Problem, TooManyFailures, problem_of
 from dalga.web.presentation import problem_json
 
 _PROBLEM = "application/problem+json"
@@ -69,6 +73,14 @@ class ApiRequest(Request):
     site: Any  # an `ApiSite`
     #: How many octets of the body have come, and take room in the sense of `BodyRoom`.
     _held = 0
+    #: Whoever sends it.
+    caller: Caller = NOBODY
+    #: Why it is refused, if it has no valid token and needs one.
+    _unauthorized: Unauthorized | None = None
+    #: The `Tokens` by which that was found.
+    _tokens: Tokens | None = None
+    #: The refusal that is held back.
+    _refusal: Deferred[None] | None = None
     #: The route that it takes, as the metrics name it.
     route = NO_ROUTE
     #: When it was complete, in the reactor's seconds; None where it was refused before.
@@ -85,10 +97,35 @@ class ApiRequest(Request):
         # taken here fit in memory.
         self.content = BytesIO()
         self.site = self.channel.site  # type: ignore[attr-defined]
+        self._admit(self.channel._path)
         if length is not None:
             if length > self.site.largest_body:
                 raise too_large(self.site.largest_body)
-            self.site.room.check(length)
+            if self._unauthorized is None:
+                self.site.room.check(length)
+
+    def _admit(self, uri: bytes) -> None:
+        """
+        Find out who sends it, and whether a token is missing.
+
+        :param uri: its target.
+        """
+        self._tokens = self.site.tokens
+        self._unauthorized = None
+        if _origin_form(uri.partition(b"?")[0]) in self.site.open_paths:
+            return
+        if not self.site.tokens:
+            self.caller = OPEN
+            return
+        try:
+            self.caller = self.site.tokens.caller(self._lines(b"Authorization"), self.address)
+        except Unauthorized as error:
+            self._unauthorized = error
+
+    @property
+    def address(self) -> str:
+        """The client's address; "" for a client on a local socket."""
+        return getattr(self.channel.getPeer(), "host", "")
 
     def handleContentChunk(self, data: bytes) -> None:
         """
@@ -98,6 +135,8 @@ class ApiRequest(Request):
         """
         if self._held + len(data) > self.site.largest_body:
             raise too_large(self.site.largest_body)
+        if self._unauthorized is not None:
+            return  # nobody will look at it
         self.site.room.grow(self._held, len(data))
         self._held += len(data)
         self.content.write(data)
@@ -121,6 +160,8 @@ class ApiRequest(Request):
             self.site.reactor.callLater(AFTER_HANG_UP, self._give_back)
         else:
             self._give_back()
+        if self._refusal is not None:
+            self._refusal.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     def _give_back(self) -> None:
@@ -132,12 +173,34 @@ class ApiRequest(Request):
         """Called when the body is there too."""
         self._began = self.site.reactor.seconds()
         self.path = _origin_form(self.path)
+        if self._tokens is not self.site.tokens:
+            self._admit(self.uri)  # a reload may have removed its token while the body came
+        if self._unauthorized is not None:
+            self._turn_away(self._unauthorized)
+            return
         # Klein matches `postpath`. It would log a traceback if that were not UTF-8, and take any
         # number of slashes in front for one slash.
         path = self.path if re.match(rb"/(?!/)", self.path) else b"/"
         self.prepath = []
         self.postpath = quote(path[1:], safe=_PRINTABLE).encode("ascii").split(b"/")
         self.render(self.site.getResourceFor(self))  # type: ignore[no-untyped-call]
+
+    def _turn_away(self, error: Unauthorized) -> None:
+        """Answer that a token is missing: at once, or later if there were many such answers."""
+        self._refusal = self.site.failures.add(self.address, str(error))
+        self._refusal.addCallbacks(lambda _: self._end(error), self._not_held)
+
+    def _not_held(self, failure: Failure) -> None:
+        if failure.check(CancelledError) is None:  # else the client is gone
+            failure.trap(TooManyFailures)
+            self._end(cast(TooManyFailures, failure.value))
+
+    def _end(self, error: DalgaError) -> None:
+        problem = problem_of(error)
+        assert problem is not None
+        self._refusal = None
+        self.write(self.refuse(problem))  # type: ignore[no-untyped-call]
+        self.finish()
 
     def getRequestHostname(self) -> bytes:
         """

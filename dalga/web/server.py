@@ -8,6 +8,8 @@ Here all of them get an answer like those of the API. `dalga.web.request` has th
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -28,7 +30,8 @@ from dalga.health import Health
 from dalga.metrics import Metrics
 from dalga.model.delivery import MAX_PAYLOAD
 from dalga.operations import Operations
-from dalga.web.api import Api
+from dalga.web.api import OPEN_PATHS, Api
+from dalga.web.auth import Failures, Tokens
 from dalga.web.bodies import BodyRoom, largest_body, too_large
 from dalga.web.errors import (
     BodyTooLarge,
@@ -64,6 +67,9 @@ MAX_CONNECTIONS = 20_000
 #: seconds.
 LINGER = 15
 
+#: Everybody may do everything.
+NO_TOKENS = Tokens()
+
 #: How long a stop waits for requests, in seconds, at most: as long as a request that has arrived
 #: takes to be answered, whatever the database does.
 ANSWERING = 5.0
@@ -80,6 +86,7 @@ def make_site(
     idle_timeout: float = IDLE_TIMEOUT,
     arrival_timeout: float = ARRIVAL_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
+    tokens: Tokens = NO_TOKENS,
 ) -> ApiSite:
     """
     :param health: its metrics count the requests, too.
@@ -87,6 +94,7 @@ def make_site(
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
     :param max_connections: how many connections there may be at once.
+    :param tokens: those of the configuration.
     :return: the factory to listen with.
     """
     return ApiSite(
@@ -97,6 +105,8 @@ def make_site(
         arrival_timeout,
         max_connections,
         largest_body(operations.allowed.max_payload),
+        tokens,
+        OPEN_PATHS,
     )
 
 
@@ -324,6 +334,8 @@ class ApiSite(Site):
         takes the place of the one that has waited longest for its client: for a request to begin,
         or for the rest of a request.
     :param largest: the largest body that a request may have, in octets.
+    :param tokens: those of the configuration.
+    :param open_paths: the paths of the requests that need no token.
     """
 
     protocol = ApiChannel  # type: ignore[assignment]
@@ -338,10 +350,17 @@ class ApiSite(Site):
         arrival_timeout: float = ARRIVAL_TIMEOUT,
         max_connections: int = MAX_CONNECTIONS,
         largest: int = largest_body(MAX_PAYLOAD),
+        tokens: Tokens = NO_TOKENS,
+        open_paths: Collection[bytes] = (),
     ) -> None:
         self.metrics = metrics
         self.arrival_timeout = arrival_timeout
         self.largest_body = largest
+        #: May be replaced at any time.
+        self.tokens = tokens
+        self.open_paths = open_paths
+        #: The requests without a valid token.
+        self.failures = Failures(reactor)
         #: What the bodies of all connections take.
         self.room = BodyRoom()
         self._max_connections = max_connections
@@ -425,4 +444,5 @@ class ApiSite(Site):
         """Open no access log. Twisted's method opens one, and keeps the time for it each second."""
 
     def stopFactory(self) -> None:
-        """There is no access log to be closed."""
+        """Called when the ports have been closed. There is no access log to be closed."""
+        self.failures.close()
