@@ -245,17 +245,6 @@ class TextTests(SynchronousTestCase):
                 token_from_text("ci", text)
             self.assertIn(expected, str(caught.exception), text)
 
-    def test_endpoints(self) -> None:
-        """An endpoint that is not there would be a limit that nobody meant."""
-        line = f"read:endpoint=a,endpoint=b sha256:{HEX}"
-        with self.assertRaises(ValueError) as caught:
-            token_from_text("ci", line, ("default", "a"))
-        self.assertEqual(
-            str(caught.exception),
-            "endpoint= names an endpoint that is not in the configuration, it takes default, a",
-        )
-        self.assertEqual(token_from_text("ci", line, ("b", "a")), token_from_text("ci", line))
-
     def test_names(self) -> None:
         for name in ("", "Ci", "a b", "-a", "a" * 65, "é", "file"):
             with self.assertRaises(ValueError) as caught:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
@@ -255,13 +255,12 @@ def digest_of(token: bytes) -> bytes:
     return sha256(token).digest()
 
 
-def token_from_text(name: str, text: str, endpoints: Collection[str] | None = None) -> Token:
+def token_from_text(name: str, text: str) -> Token:
     """
     Read a token's line of the configuration. No sentence repeats any of the text: somebody may have
     put the token itself there.
 
     :param name: the name in front of the line.
-    :param endpoints: the names of the endpoints that there are; None where that is not known.
     :raises ValueError: for a name or a line that is none. The message says what is wrong and what
         would do, as the end of a sentence.
     """
@@ -287,12 +286,6 @@ def token_from_text(name: str, text: str, endpoints: Collection[str] | None = No
     if not words:
         raise ValueError(f"it has no scope: {SCOPES}")
     grants = tuple(_grant(place, word) for place, word in enumerate(words, 1))
-    for grant in grants:
-        if endpoints is not None and not set(grant.endpoints) <= set(endpoints):
-            raise ValueError(
-                f"{_ENDPOINT} names an endpoint that is not in the configuration, it takes "
-                f"{', '.join(endpoints)}"
-            )
     return Token(name, grants, bytes.fromhex(digest))
 
 

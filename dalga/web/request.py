@@ -111,7 +111,6 @@ class ApiRequest(Request):
         :param uri: its target.
         """
         self._tokens = self.site.tokens
-        self._unauthorized = None
         if _origin_form(uri.partition(b"?")[0]) in self.site.open_paths:
             return
         if not self.site.tokens:
@@ -136,7 +135,7 @@ class ApiRequest(Request):
         if self._held + len(data) > self.site.largest_body:
             raise too_large(self.site.largest_body)
         if self._unauthorized is not None:
-            return  # nobody will look at it
+            return  # it is refused, whatever a reload does before it is complete
         self.site.room.grow(self._held, len(data))
         self._held += len(data)
         self.content.write(data)
@@ -173,7 +172,7 @@ class ApiRequest(Request):
         """Called when the body is there too."""
         self._began = self.site.reactor.seconds()
         self.path = _origin_form(self.path)
-        if self._tokens is not self.site.tokens:
+        if self._unauthorized is None and self._tokens is not self.site.tokens:
             self._admit(self.uri)  # a reload may have removed its token while the body came
         if self._unauthorized is not None:
             self._turn_away(self._unauthorized)
