@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import IService
@@ -22,13 +23,13 @@ from twisted.python.usage import UsageError
 
 from dalga import __version__
 from dalga.config.load import load_config
-from dalga.config.sections import Config, LogFormat, SQLiteConfig
+from dalga.config.sections import Config, LogFormat, LogLevel, SQLiteConfig
 from dalga.destination import of_twistd, standard_output, text_to_syslog
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.lines import JsonLines, TextLines
 from dalga.log import Form, log_from
 from dalga.privileges import User
-from dalga.signals import take_signals
+from dalga.signals import EarlyHangUps, take_signals
 
 if TYPE_CHECKING:
     from dalga.daemon import Daemon
@@ -116,6 +117,7 @@ def makeService(options: Options) -> IService:
     _open_standard_files()
     from twisted.internet import reactor
 
+    early = _early_hang_ups(options)
     service, form = _service(options, reactor)
     try:
         observer = of_twistd(options.parent or {}, reactor, form)
@@ -124,11 +126,17 @@ def makeService(options: Options) -> IService:
     service.observer = observer
     if observer is None:
         service.twistds = text_to_syslog(options.parent or {})
-    _take_signals(service, reactor)
+    _take_signals(service, reactor, early)
     return service
 
 
-def _take_signals(service: Daemon, reactor: Any) -> None:
+def _early_hang_ups(options: Options) -> EarlyHangUps | None:
+    """Take the hang-ups during the start. None for work on the table, which any hang-up ends."""
+    is_for_table = options["create-table"] or options["upgrade-table"]
+    return None if is_for_table else EarlyHangUps()
+
+
+def _take_signals(service: Daemon, reactor: Any, early: EarlyHangUps | None) -> None:
     """Take the signals once the reactor runs."""
 
     def leave(end: Callable[[], NoReturn]) -> None:
@@ -137,7 +145,7 @@ def _take_signals(service: Daemon, reactor: Any) -> None:
             end()
         service.observer.leave(end)
 
-    reactor.callWhenRunning(take_signals, reactor, service.hang_up, leave)
+    reactor.callWhenRunning(take_signals, reactor, service.hang_up, leave, early=early)
 
 
 def _service(options: Options, reactor: Any) -> tuple[Daemon, Form]:
@@ -148,20 +156,44 @@ def _service(options: Options, reactor: Any) -> tuple[Daemon, Form]:
     # Not above: Klein installs the reactor, whose files come after the standard ones.
     from dalga.service import make_daemon
 
+    read = _reader(options)
     try:
-        config = load_config(options["config"], os.environ, options["workers"])
+        config = read()
         user = _user(options.parent or {}, config)
         if options["create-table"] or options["upgrade-table"]:
             _see_to_table(options, config, reactor, user)
             sys.exit(0)
-        log_from("debug" if options["debug"] else config.log.level)
+        log_from(config.log.level)
         form = JsonLines() if config.log.format is LogFormat.JSON else TextLines()
-        return make_daemon(config, reactor, user), form
+        return make_daemon(config, reactor, user, read), form
     except TableExists as error:
         print(error)
         sys.exit(0)
     except (ConfigError, StartupError) as error:
         sys.exit(f"dalga: {error}")
+
+
+def _reader(options: Options) -> Callable[[], Config]:
+    """
+    What reads the configuration that the options ask for: now, and again at each reload.
+
+    twistd may change the folder meanwhile (`--rundir`), so the file's path is made absolute.
+    """
+    path = options["config"]
+    absolute = None if path is None else os.path.abspath(path)
+    environ = dict(os.environ)
+    has_begun = False
+
+    def read() -> Config:
+        nonlocal has_begun
+        # The start names the file as it was named.
+        config = load_config(absolute if has_begun else path, environ, options["workers"])
+        has_begun = True
+        if options["debug"]:
+            config = replace(config, log=replace(config.log, level=LogLevel.DEBUG))
+        return config
+
+    return read
 
 
 def _see_to_table(options: Options, config: Config, reactor: Any, user: User) -> None:
@@ -227,12 +259,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     from twisted.internet import reactor
 
+    early = _early_hang_ups(options)
     service, form = _service(options, reactor)
     service.observer = observer = standard_output(reactor, form)
-    _take_signals(service, reactor)
+    _take_signals(service, reactor, early)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service.privilegedStartService()  # type: ignore[no-untyped-call]
-    service.startService()  # type: ignore[no-untyped-call]
+    service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     try:
         reactor.run()

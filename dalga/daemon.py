@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from dalga.log import LineObserver
+from dalga.signals import has_terminal
+
+#: How long (seconds) after a hang-up a terminal that is still there is looked for once more.
+SHELL_ENDS = 0.1
 
 
 class Daemon(Service):
     """A service that decides what a hang-up means, and by what the process logs."""
+
+    _reactor: Any
+    #: Whether the process had a terminal when it began to run.
+    _in_terminal = False
 
     #: By what the process logs; None for an observer of twistd's own.
     observer: LineObserver | None = None
@@ -29,17 +38,40 @@ class Daemon(Service):
         if observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, observer)
 
+    def startService(self) -> None:
+        """Called in the process that the daemon becomes."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._in_terminal = has_terminal()
+
     def hang_up(self, stop: Callable[[], None]) -> None:
         """
-        Called at each hang-up (SIGHUP), such as the closing of a terminal. A hang-up stops the
-        daemon.
+        Called at each hang-up (SIGHUP): have the configuration read again. But if the daemon was
+        started in a terminal, and the terminal is gone, the daemon stops.
 
-        This method alone decides that; a reload would begin here. It is called by the signal's
-        handler, in the middle of whatever the reactor is doing.
+        This method alone decides that. It is called by the signal's handler, in the middle of
+        whatever the reactor is doing.
 
         :param stop: stops the daemon as SIGTERM does.
         """
-        stop()
+        self._reactor.callFromThread(self._hung_up, stop)
+
+    def _hung_up(self, stop: Callable[[], None]) -> None:
+        if not self._in_terminal:
+            self.reload()
+        elif not has_terminal():
+            stop()
+        else:
+            # A shell that ends sends the signal a moment before it lets go of the terminal.
+            self._reactor.callLater(SHELL_ENDS, self._still_there, stop)
+
+    def _still_there(self, stop: Callable[[], None]) -> None:
+        if has_terminal():
+            self.reload()
+        else:
+            stop()
+
+    def reload(self) -> None:
+        """Read the configuration again, and go by it. Called in the reactor's thread."""
 
     def abandon(self) -> None:
         """

@@ -37,8 +37,9 @@ LOG_PAUSE = 0.01
 #: pipe full waits until there is room.
 PIPE_SIZE = 1 << 18
 
-#: Signals that a child ignores, as they are for the parent: a terminal was closed, the log is to be
-#: rotated. Commands such as pkill(1) send them to all processes.
+#: Signals that a child ignores, as they are for the parent: a terminal was closed, the
+#: configuration is to be read again, the log is to be rotated. Commands such as pkill(1) send them
+#: to all processes.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1)
 #: Signals that do in a child what they do in a new process, until the child takes them itself.
 _DEFAULT = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD, signal.SIGUSR2)

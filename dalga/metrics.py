@@ -300,14 +300,15 @@ class PathLabels:
     """
 
     def __init__(self, most: int = PATHS) -> None:
-        self._most = most
+        #: May be changed. A path that has a label keeps it.
+        self.most = most
         self._own: set[str] = set()
 
     def of(self, path: str) -> str:
         """The label of a path."""
         if path in self._own:
             return path
-        if len(self._own) < self._most:
+        if len(self._own) < self.most:
             self._own.add(path)
             return path
         return OTHER

@@ -167,6 +167,11 @@ class Operations:
         # One timetable at a time: each thread that computes slows the reactor's thread down.
         self._turn = DeferredLock()
 
+    def reconfigure(self, allowed: Allowed, variation: Callable[[], float]) -> None:
+        """Go by these from now on: see the class."""
+        self.allowed = allowed
+        self._variation = variation
+
     async def schedule(
         self,
         caller: Caller,

@@ -35,10 +35,11 @@ from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
 from dalga.dispatch.alerts import Alerting, Target
 from dalga.dispatch.scheduler import Scheduler
+from dalga.errors import ConfigError, StartupError
 from dalga.files import room_for_clients
 from dalga.health import Health
 from dalga.listening import BACKLOG, listen
-from dalga.log import logger
+from dalga.log import log_from, logger, own
 from dalga.metrics import Metrics, Values
 from dalga.model.address import as_in_url
 from dalga.model.instance import About
@@ -48,6 +49,7 @@ from dalga.outgoing.endpoints import Endpoints
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.webhook import Webhook
 from dalga.privileges import STAYS, User, acting_as
+from dalga.reloading import InForce, Read, log_refused, log_taken, reread
 from dalga.settings import (
     Settings,
     allowed_of,
@@ -60,6 +62,7 @@ from dalga.sharing import SharedNumbers
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Dialect
 from dalga.store.table import JobsTable
+from dalga.web.bodies import largest_body
 from dalga.web.server import ANSWERING, ApiSite, make_site
 from dalga.workers import Membership, Place, Supervisor, cores
 from dalga.zonedata import ZoneData, use_newest
@@ -130,7 +133,6 @@ def build(
     :param instance: the name of this instance.
     :param place: which worker this instance is; None if it is the only one of its daemon.
     """
-    random = SystemRandom()
     fixed.store.called(instance)
     webhooks = build_webhooks(reactor, settings)
     slots = settings.pace.slots
@@ -138,19 +140,14 @@ def build(
     def in_thread(work: Callable[[], T]) -> Deferred[T]:
         return deferToThreadPool(reactor, reactor.getThreadPool(), work)
 
-    endpoints = Endpoints(
-        {
-            name: build_endpoint(reactor, config, settings.trusts[name], slots, instance)
-            for name, config in settings.endpoints.items()
-        }
-    )
+    endpoints = Endpoints(build_endpoints(reactor, settings, instance))
     scheduler = Scheduler(
         reactor=reactor,
         store=fixed.store,
         endpoint=endpoints,
         pace=settings.pace,
         policy=settings.policy,
-        random=random,
+        random=SystemRandom(),
         instance=instance,
         about=lambda: About(version=__version__, clock_offset=fixed.store.clock.offset),
         keeping=keeping_of(settings.history),
@@ -166,7 +163,7 @@ def build(
         acting=scheduler.expect_action,
         instance=instance,
         in_thread=in_thread,
-        variation=lambda: settings.policy.variation(random),
+        variation=variation_of(settings),
         tzdata=fixed.zones.version,
         worker=place,
         allowed=allowed_of(settings),
@@ -217,6 +214,38 @@ def alerting_of(settings: Settings, webhooks: Webhooks) -> Alerting:
         for name, webhook in webhooks.targets.items()
     }
     return Alerting(targets, webhooks.monitor)
+
+
+def variation_of(settings: Settings) -> Callable[[], float]:
+    """What draws the factor for a job's first interval."""
+    random = SystemRandom()
+    return lambda: settings.policy.variation(random)
+
+
+def build_endpoints(
+    reactor: Any,
+    settings: Settings,
+    instance: str,
+    was: Settings | None = None,
+    present: Endpoints | None = None,
+) -> Mapping[str, Endpoint]:
+    """
+    Build the endpoints, by their names.
+
+    :param instance: the name of this instance.
+    :param was: the settings of the endpoints that are there. An endpoint for which nothing has
+        changed stays, with its connections.
+    :param present: those endpoints.
+    """
+    slots = settings.pace.slots
+    found = {}
+    for name, config in settings.endpoints.items():
+        if was is not None and present is not None and settings.same_endpoint(was, name):
+            found[name] = present[name]
+        else:
+            trust = settings.trusts[name]
+            found[name] = build_endpoint(reactor, config, trust, slots, instance)
+    return found
 
 
 def build_endpoint(
@@ -285,27 +314,42 @@ class DalgaService(Daemon):
     An instance: an HTTP interface and a scheduler over one store.
 
     :param fixed: closed by the service when it stops.
+    :param force: what it goes by at first.
+    :param read: reads the configuration anew, at each reload.
     :param membership: what it is as a worker; None if it is the only instance of its daemon.
     """
 
     _parts: Parts
+    _instance: str
 
     def __init__(
         self,
         reactor: Any,
         fixed: Fixed,
-        settings: Settings,
+        force: InForce,
+        read: Read,
         membership: Membership | None = None,
     ) -> None:
         self._reactor = reactor
         self._fixed = fixed
-        self._settings = settings
+        self._force = force
+        self._read = read
         self._membership = membership
+        self._stopping = False
+        #: Whether the configuration is read again at present, and whether it is to be read once
+        #: more then.
+        self._is_reading = self._reads_again = False
+
+    @property
+    def _settings(self) -> Settings:
+        return self._force.settings
 
     def startService(self) -> None:
         """Build the parts, take connections, and begin to claim."""
-        super().startService()  # type: ignore[no-untyped-call]
-        instance = instance_name()  # of the process that twistd may have forked by now
+        super().startService()
+        self._instance = instance = (
+            instance_name()
+        )  # of the process that twistd may have forked by now
         place = None if self._membership is None else self._membership.place
         self._parts = build(self._reactor, self._fixed, self._settings, instance, place)
         quiet_collector()
@@ -327,7 +371,82 @@ class DalgaService(Daemon):
         is still under way after `Settings.grace` is left to its lease.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        self._stopping = True
         return Deferred.fromCoroutine(self._stop())
+
+    def reload(self) -> None:
+        """
+        Read the configuration again, in a thread (P7), and go by it. A reload that is asked for
+        during another one follows on it. During a stop there is none.
+        """
+        if self._stopping:
+            return
+        if self._is_reading:
+            self._reads_again = True
+        else:
+            self._is_reading = True
+            own(self._reload(), log)
+
+    async def _reload(self) -> None:
+        try:
+            while True:
+                self._reads_again = False
+                await self._reload_once()
+                if not self._reads_again:
+                    return
+        finally:
+            self._is_reading = False
+
+    async def _reload_once(self) -> None:
+        was = self._force
+        takes = self._fixed.store.takes_payloads
+        reactor = self._reactor
+        try:
+            again = await deferToThreadPool(
+                reactor, reactor.getThreadPool(), reread, self._read, was, takes
+            )
+        except (ConfigError, StartupError) as error:
+            log_refused(error)
+            return
+        if self._stopping:
+            return
+        self._take_over(again.now)
+        if self._membership is None:  # the supervisor says it once, for all workers
+            log_taken(was, again)
+
+    def _take_over(self, now: InForce) -> None:
+        """Go by this from now on. All that can fail comes before anything is exchanged."""
+        was, settings, parts, reactor = self._settings, now.settings, self._parts, self._reactor
+        slots = settings.pace.slots
+        endpoints = build_endpoints(reactor, settings, self._instance, was, parts.endpoints)
+        webhooks = parts.webhooks
+        if not settings.same_webhooks(was):
+            webhooks = build_webhooks(reactor, settings)
+        clients = room_for_clients(slots, len(endpoints))
+
+        self._force = now
+        for endpoint in endpoints.values():
+            endpoint.resize(slots)
+        parts.endpoints.exchange(endpoints)
+        self._fixed.store.reconfigure(targets_of(now.config), settings.history.mode)
+        self._fixed.metrics.path_labels.most = now.config.metrics.paths
+        parts.operations.reconfigure(allowed_of(settings), variation_of(settings))
+        parts.site.reconfigure(
+            settings.idle_timeout,
+            settings.arrival_timeout,
+            clients,
+            largest_body(settings.max_payload),
+        )
+        parts.scheduler.reconfigure(
+            settings.pace,
+            settings.policy,
+            keeping_of(settings.history),
+            alerting_of(settings, webhooks),
+        )
+        if webhooks is not parts.webhooks:
+            own(parts.webhooks.close(), log)
+            self._parts = parts._replace(webhooks=webhooks)
+        log_from(now.config.log.level)
 
     async def _stop(self) -> None:
         try:
@@ -441,30 +560,37 @@ def _in_words(endpoints: Mapping[str, EndpointConfig]) -> str:
     return f"{endpoints[default].baseurl}{f' ({named})' if named else ''}"
 
 
-def make_daemon(config: Config, reactor: Any, user: User = STAYS) -> Daemon:
+def make_daemon(
+    config: Config, reactor: Any, user: User = STAYS, read: Read | None = None
+) -> Daemon:
     """
     Make an instance, or a supervisor of as many as the configuration asks for. See `make_service`.
     """
     workers = config.jobs.workers or cores()
     if workers == 1:
-        return make_service(config, reactor, user)
-    return make_supervisor(config, reactor, workers, user)
+        return make_service(config, reactor, user, read)
+    return make_supervisor(config, reactor, workers, user, read)
 
 
-def make_service(config: Config, reactor: Any, user: User = STAYS) -> DalgaService:
+def make_service(
+    config: Config, reactor: Any, user: User = STAYS, read: Read | None = None
+) -> DalgaService:
     """
     Open the `Fixed` things, and make the daemon. Blocks: to be called before the reactor runs.
 
     :param user: the user that the process will be. The database is opened as that user; sockets and
         certificates are opened as the present user.
+    :param read: reads the configuration anew, at each reload; None if `config` does not change.
     :raises StartupError: if the database, the table or the address can't be used.
     """
     dialect = dialect_of(config.database, max_payload=config.jobs.max_payload)
     fixed, settings = _open(config, reactor, dialect, user)
-    return DalgaService(reactor, fixed, settings)
+    return DalgaService(reactor, fixed, InForce(config, settings), read or (lambda: config))
 
 
-def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STAYS) -> Supervisor:
+def make_supervisor(
+    config: Config, reactor: Any, workers: int, user: User = STAYS, read: Read | None = None
+) -> Supervisor:
     """
     Open the `Fixed` things, and make a daemon of several workers. See `make_service`.
 
@@ -479,14 +605,32 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
     # more. In the workers, too, it passes over what is there by now.
     quiet_collector()
     shared = SharedNumbers(workers, steady_seconds)
+    read_again = read or (lambda: config)
+    #: What workers go by that are made from now on.
+    force = InForce(config, settings)
 
     def make_worker(reactor: Any, membership: Membership) -> DalgaService:
         reactor.seconds = steady_seconds
-        metrics = Metrics(config.metrics.paths)
-        store = _store_of(config, reactor, dialect, metrics)
+        metrics = Metrics(force.config.metrics.paths)
+        store = _store_of(force.config, reactor, dialect, metrics)
         store.open()
-        own = replace(fixed, store=store, metrics=metrics, shared=shared)
-        return DalgaService(reactor, own, settings, membership)
+        of_worker = replace(fixed, store=store, metrics=metrics, shared=shared)
+        return DalgaService(reactor, of_worker, force, read_again, membership)
+
+    def read_for_all() -> bool:
+        nonlocal force
+        try:
+            again = reread(read_again, force, dialect.takes_payloads)
+        except (ConfigError, StartupError) as error:
+            log_refused(error)
+            return False
+        was, force = force, again.now
+        log_taken(was, again)
+        log_from(force.config.log.level)
+        return True
+
+    def grace() -> float:
+        return force.settings.grace + STOP_MARGIN + longest_answer(config.database)
 
     def close() -> None:
         for listener in fixed.listeners:
@@ -498,7 +642,8 @@ def make_supervisor(config: Config, reactor: Any, workers: int, user: User = STA
         places=[Place(number, workers) for number in range(1, workers + 1)],
         make=make_worker,
         log_start=partial(log_start, fixed, settings, f"{workers} workers"),
-        grace=settings.grace + STOP_MARGIN + longest_answer(config.database),
+        grace=grace,
+        reread=read_for_all,
         close=close,
     )
 

@@ -9,8 +9,14 @@ functions are pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from dalga.allowed import Allowed, EndpointShown
 from dalga.config.endpoints import section_of
@@ -35,8 +41,8 @@ from dalga.outgoing.trust import Trust
 class Settings:
     """
     The values that the parts take from the configuration, beside the things that stay until the
-    process ends (`dalga.service.Fixed`). Each value could be exchanged while the daemon runs: a
-    reload would make new `Settings`, and hand them to the parts.
+    process ends (`dalga.service.Fixed`). A reload makes new `Settings`, and hands them to the
+    parts.
     """
 
     policy: RunPolicy
@@ -61,9 +67,39 @@ class Settings:
     alert_trust: Trust
     #: The targets of alerts by their names, the default one first, if there is one.
     targets: Mapping[str, AlertsConfig]
+    #: By the name of an endpoint, and then by the name of a key: what the files were when they were
+    #: read of which the endpoint's certificates come.
+    contents: Mapping[str, Mapping[str, bytes]]
+    #: The same for the targets of alerts.
+    alert_contents: bytes
     #: See `Config.notes` and `Config.links`.
     notes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+
+    def same_endpoint(self, was: Settings, name: str) -> bool:
+        """Whether nothing has changed for an endpoint, nor in the files that it names."""
+        return (
+            was.endpoints.get(name) == self.endpoints[name]
+            and was.contents[name] == self.contents[name]
+        )
+
+    def same_webhooks(self, was: Settings) -> bool:
+        """Whether nothing has changed for the targets of alerts, nor in the CAs that they trust."""
+        return (
+            was.alerts == self.alerts
+            and was.targets == self.targets
+            and was.alert_contents == self.alert_contents
+        )
+
+    def contents_changed(self, was: Settings) -> Iterator[str]:
+        """
+        The keys, with their sections, whose value is as it was, and whose file has another content.
+        """
+        for name, contents in self.contents.items():
+            before = was.contents.get(name, {})
+            for key, content in contents.items():
+                if before.get(key, content) != content:
+                    yield f"[{section_of(name)}] {key}"
 
 
 def settings_of(config: Config) -> Settings:
@@ -73,6 +109,9 @@ def settings_of(config: Config) -> Settings:
     :raises StartupError: if the file with the CAs can't be used.
     """
     jobs = config.jobs
+    # Before the files are read for use: of a file that changes meanwhile, the next reload sees
+    # another content.
+    contents = {name: contents_of(each) for name, each in config.endpoints.items()}
     trusts = {name: Trust(each.ca, section_of(name)) for name, each in config.endpoints.items()}
     return Settings(
         policy=RunPolicy(
@@ -99,9 +138,46 @@ def settings_of(config: Config) -> Settings:
         # The platform's CAs take some megabytes, so they are there once.
         alert_trust=Trust("", ALERTS) if config.endpoint.ca else trusts[DEFAULT_ENDPOINT],
         targets=config.targets,
+        contents=contents,
+        alert_contents=platform_contents(),
         notes=config.notes,
         links=config.links,
     )
+
+
+def contents_of(endpoint: EndpointConfig) -> Mapping[str, bytes]:
+    """See `Settings.contents`. A file that can't be read has none: those who use it say why."""
+    if urlsplit(endpoint.baseurl).scheme != "https":
+        return {}
+    return {
+        "ca": _digest(endpoint.ca) if endpoint.ca else platform_contents(),
+        **{
+            key: _digest(path)
+            for key, path in (("cert", endpoint.cert), ("key", endpoint.cert_key))
+            if path
+        },
+    }
+
+
+def platform_contents() -> bytes:
+    """What changes with the CAs of the platform."""
+    paths = ssl.get_default_verify_paths()
+    return b"".join(_state(path) for path in (paths.cafile, paths.capath) if path)
+
+
+def _digest(path: str) -> bytes:
+    """A file's content, in short."""
+    with suppress(OSError):
+        return sha256(Path(path).read_bytes()).digest()
+    return b""
+
+
+def _state(path: str) -> bytes:
+    """What changes with the content of the platform's file, or folder, of CAs."""
+    with suppress(OSError):
+        state = os.stat(path)
+        return f"{state.st_ino} {state.st_mtime_ns} {state.st_size};".encode()
+    return b""
 
 
 def targets_of(config: Config) -> Targets:

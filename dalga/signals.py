@@ -2,7 +2,7 @@
 The signals that end the daemon.
 
     SIGTERM, SIGINT     stop in order, with status 0
-    SIGHUP              the service decides
+    SIGHUP              the service decides; one that comes during the start is kept for it
     a second one        ends the process at once, with status 128 and the signal's number
 """
 
@@ -25,11 +25,49 @@ AT_ONCE = 0.5
 LAST_LINES = 1.0
 
 
+def has_terminal() -> bool:
+    """
+    Whether this process has a controlling terminal. A terminal that was closed is none, and a
+    daemon that has detached has none.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+class EarlyHangUps:
+    """
+    Takes the hang-ups that come before `take_signals`, while the daemon starts: it may have read
+    the configuration already. A terminal that is closed ends the process meanwhile, as it would any
+    other.
+    """
+
+    def __init__(self) -> None:
+        #: How many there were.
+        self.count = 0
+        self._process = os.getpid()
+        self._in_terminal = has_terminal()
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, lambda *_: self._note())
+
+    def _note(self) -> None:
+        # A daemon that has detached is another process, and has no terminal to lose.
+        is_ours = self._in_terminal and os.getpid() == self._process
+        if is_ours and not has_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            os.kill(self._process, signal.SIGHUP)
+        else:
+            self.count += 1
+
+
 def take_signals(
     reactor: Any,
     hang_up: Callable[[Callable[[], None]], None],
     leave: Callable[[Callable[[], NoReturn]], None],
     begin: Callable[[], object] | None = None,
+    early: EarlyHangUps | None = None,
 ) -> None:
     """
     Take the signals from now on.
@@ -40,6 +78,7 @@ def take_signals(
     :param hang_up: called with each SIGHUP; is given a function that stops as SIGTERM does.
     :param leave: has the last log lines written, and then calls the function that it is given.
     :param begin: begins the stop, in the reactor's thread; `reactor.stop` if not given.
+    :param early: if a hang-up has come before, `hang_up` is called for it.
     """
     first: list[float] = []
 
@@ -59,3 +98,5 @@ def take_signals(
     signal.signal(signal.SIGINT, lambda number, _: stop(number))
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) wants it
         signal.signal(signal.SIGHUP, lambda number, _: hang_up(partial(stop, number)))
+        if early is not None and early.count:
+            hang_up(partial(stop, signal.SIGHUP))

@@ -74,6 +74,8 @@ KEEPER_WAIT = 2.0
 READY, LEAVING, CLOSED = b"r", b"l", b"c"
 #: Messages to a worker: see the module's text.
 STOP, KEEP, CLOSE = b"s", b"k", b"x"
+#: "Read the configuration again": the supervisor has, and found no mistake.
+RELOAD = b"h"
 
 
 class Place(NamedTuple):
@@ -112,6 +114,8 @@ class Worker(Protocol):
     def startService(self) -> None: ...
 
     def stopService(self) -> Deferred[None]: ...
+
+    def reload(self) -> None: ...
 
 
 #: Makes a worker's service in the worker's process, with the reactor of that process. May raise
@@ -184,7 +188,9 @@ class Supervisor(Daemon):
     :param places: one for each worker.
     :param make: see `MakeWorker`.
     :param log_start: writes the log's first lines. Called when the first worker is at work.
-    :param grace: how long (seconds) a worker may take to stop. Then the supervisor kills it.
+    :param grace: gives how long (seconds) a worker may take to stop. Then the supervisor kills it.
+    :param reread: reads the configuration again, for the workers that are made from then on, and
+        says in the log what it came to. Tells whether there was no mistake.
     :param close: closes the listening sockets. Called when all workers have ended.
     """
 
@@ -194,7 +200,8 @@ class Supervisor(Daemon):
         places: Sequence[Place],
         make: MakeWorker,
         log_start: Callable[[], None],
-        grace: float,
+        grace: Callable[[], float],
+        reread: Callable[[], bool],
         close: Callable[[], None],
     ) -> None:
         self._reactor = reactor
@@ -202,6 +209,7 @@ class Supervisor(Daemon):
         self._make = make
         self._log_start = log_start
         self._grace = grace
+        self._reread = reread
         self._close = close
         self._has_logged_start = False
         #: Fires when all workers have ended; None before a stop.
@@ -211,7 +219,7 @@ class Supervisor(Daemon):
 
     def startService(self) -> None:
         """Make the workers, once the reactor runs: by then signals are taken."""
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
@@ -246,9 +254,19 @@ class Supervisor(Daemon):
         if not self._children():
             self._end()
             return succeed(None)
-        killing = self._reactor.callLater(self._grace, self._kill)
+        grace = self._grace()
+        killing = self._reactor.callLater(grace, self._kill, grace)
         self._over.addCallback(lambda _: killing.active() and killing.cancel())
         return self._over.addCallback(lambda _: self._end())
+
+    def reload(self) -> None:
+        """
+        Read the configuration again, and have all workers do so. The supervisor reads first: what
+        is a mistake there, no worker reads. It has no POST that would be late meanwhile (P7).
+        """
+        if self._over is None and self._reread():
+            for child in self._children():
+                child.channel.send(RELOAD)
 
     def abandon(self) -> None:
         """See `Daemon.abandon`."""
@@ -285,14 +303,14 @@ class Supervisor(Daemon):
         self._close()
         log.info("stopped")
 
-    def _kill(self) -> None:
+    def _kill(self, grace: float) -> None:
         for seat in self._seats:
             if seat.child is not None:
                 log.warn(
                     "worker {number} has not stopped within {grace:g} s, and is killed: its runs "
                     "are left to their leases",
                     number=seat.place.number,
-                    grace=self._grace,
+                    grace=grace,
                 )
         self.abandon()
 
@@ -415,6 +433,9 @@ def work(
                 reactor.stop()
 
     def received(message: bytes) -> None:
+        if message == RELOAD:
+            service.reload()
+            return
         if message == KEEP:
             membership.others_closed = Deferred()
         elif message in (CLOSE, b""):

@@ -246,6 +246,7 @@ class DaemonTestCase(EngineTestCase):
         closed: Container[int] = (),
         buffered: bool = False,
         before: str = "",
+        terminal: bool = False,
     ) -> Daemon:
         """
         Start ``dalga arguments``, or ``twistd arguments``, from this checkout.
@@ -253,6 +254,8 @@ class DaemonTestCase(EngineTestCase):
         :param closed: which of the standard input, output and error, 0 to 2, it does not have.
         :param buffered: whether Python keeps what it could not write, as it does by itself.
         :param before: Python that is run first, of ``dalga``.
+        :param terminal: whether it gets a terminal of its own, for standard input, output and
+            error. To lose the connection to it closes the terminal.
         """
         run_twistd = "from twisted.scripts.twistd import run; run()"
         program = ["-c", run_twistd] if twistd else ["-m", "dalga"]
@@ -273,7 +276,10 @@ class DaemonTestCase(EngineTestCase):
             [sys.executable, *program, *arguments],
             environment,
             self.folder,
-            childFDs={n: "w" if n == 0 else "r" for n in range(3) if n not in closed},
+            usePTY=terminal,
+            childFDs=None
+            if terminal
+            else {n: "w" if n == 0 else "r" for n in range(3) if n not in closed},
         )
         self.daemons.append(daemon)
         return daemon

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.exceptions import HTTPException
 
 from dalga.cli import Options
+from dalga.config.changes import FIXED
 from dalga.config.headers import HEADERS
 from dalga.config.load import load_config
 from dalga.config.sections import KEYS, Config
@@ -203,6 +204,24 @@ class FromGoTests(SynchronousTestCase):
         self.assertFalse(config.jobs.fixed_intervals)
         self.assertEqual(config.jobs.retry.interval, config.jobs.retry.max_interval)
         self.assertEqual((config.jobs.retry.multiplier, config.jobs.retry.jitter), (1, 0))
+
+
+class RunningPageTests(SynchronousTestCase):
+    """docs/running.md says what a reload takes over."""
+
+    def test_reload(self) -> None:
+        """Each key is in the table, in the column where it belongs."""
+        page = (DOCS / "running.md").read_text(encoding="utf-8")
+        head = "| section | taken over at a reload | needs a restart |\n|---|---|---|\n"
+        found = page.split(head)[1].split("\n\n")[0].splitlines()
+        expected = []
+        for section, keys in KEYS.items():
+            fixed = FIXED.get(section, frozenset())
+            more = HEADERS[1:] if section == HEADERS[0] else ()
+            taken = ", ".join(f"`{key}`" for key in (*keys, *more) if key not in fixed)
+            left = ", ".join(f"`{key}`" for key in keys if key in fixed)
+            expected.append(f"| `[{section}]` | {taken} | {left} |")
+        self.assertEqual(found, expected)
 
 
 class MetricsPageTests(SynchronousTestCase):

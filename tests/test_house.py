@@ -46,7 +46,7 @@ MODEL = (
 )
 CONFIG = (
     *("formats", "texts", "incoming", "outgoing", "values", "keys", "sections"),
-    *("headers", "endpoints", "targets", "names", "links", "given", "load"),
+    *("headers", "endpoints", "targets", "names", "links", "given", "load", "changes"),
 )
 OUTGOING = (
     *("trust", "lookup", "deadlines", "failures", "answer", "keeping", "steering"),
@@ -119,6 +119,7 @@ APPLICATION = (
     "forking",
     "workers",
     "settings",
+    "reloading",
     "service",
     "cli",
     "__main__",

@@ -33,6 +33,7 @@ from dalga.workers import (
     KEEPER_WAIT,
     LEAVING,
     READY,
+    RELOAD,
     STOP,
     Place,
     Supervisor,
@@ -234,6 +235,9 @@ class SupervisorTests(SynchronousTestCase):
         self.error: OSError | None = None
         self.patch(workers, "fork", self.fork)
         self.listening: list[None] = []
+        #: Whether the configuration has no mistake, when it is read again; how often that was.
+        self.is_sound = True
+        self.rereads = 0
         #: An item for each time that the listening sockets were closed.
         self.closed: list[None] = []
         self.supervisor = Supervisor(
@@ -241,7 +245,8 @@ class SupervisorTests(SynchronousTestCase):
             [Place(1, 2), Place(2, 2)],
             lambda reactor, membership: None,  # type: ignore[arg-type, return-value]
             lambda: self.listening.append(None),
-            20.0,
+            lambda: 20.0,
+            self.reread,
             lambda: self.closed.append(None),
         )
 
@@ -250,6 +255,10 @@ class SupervisorTests(SynchronousTestCase):
             raise self.error
         self.children.append(FakeChild())
         return self.children[-1]
+
+    def reread(self) -> bool:
+        self.rereads += 1
+        return self.is_sound
 
     def start(self) -> tuple[FakeChild, FakeChild]:
         """Both workers at work."""
@@ -315,6 +324,20 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(len(self.children), 2)
         self.clock.advance(0.01)
         self.assertEqual(len(self.children), 3)
+
+    def test_reload(self) -> None:
+        """All workers are told, one that is still beginning, too; none of a mistake."""
+        one, two = self.start()
+        two.end(-9)
+        self.clock.advance(0.5)
+        self.supervisor.reload()
+        self.assertEqual((one.messages, self.children[2].messages), ([RELOAD], [RELOAD]))
+        self.is_sound = False
+        self.supervisor.reload()
+        self.assertEqual((one.messages, self.rereads), ([RELOAD], 2))
+        self.supervisor.stopService()
+        self.supervisor.reload()
+        self.assertEqual((one.messages, self.rereads), ([RELOAD, KEEP], 2))
 
     def test_stop(self) -> None:
         """The first is the keeper. It is told when the other has closed its sockets."""
@@ -789,11 +812,12 @@ class UnreadTests(WorkersTestCase):
 class SignalTests(WorkersTestCase):
     async def test_all_processes_at_once(self) -> None:
         """Ctrl-C, systemd and pkill reach workers first, or last: one stop, and no new worker."""
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM):
             daemon = self.run_workers()
             _, pids = await self.listening(daemon)
             for pid in pids.values():
                 os.kill(pid, signal.SIGUSR1)
+                os.kill(pid, signal.SIGHUP)
                 os.kill(pid, number)
             await self.pause(0.1)
             daemon.send(number)

@@ -66,6 +66,15 @@ def keys_of(section: type[DataclassInstance]) -> Iterator[Key]:
         yield from each.metadata.get(_METADATA, {}).values()
 
 
+def values_of(section: DataclassInstance) -> Iterator[tuple[Key, Any]]:
+    """The keys of a section, each with its value in the section."""
+    for each in fields(section):
+        keys: Mapping[str, Key] = each.metadata.get(_METADATA, {})
+        for part, one in keys.items():
+            value = getattr(section, each.name)
+            yield one, getattr(value, part) if part else value
+
+
 def read(section: type[Section], values: Mapping[str, Value]) -> Section:
     """
     Read a section, key by key.

@@ -74,8 +74,7 @@ class Acting:
     ) -> None:
         self._reactor = reactor
         self._store = store
-        self._limit = max(1, min(MOST, slots // SHARE))
-        self._endpoints = endpoints
+        self.reconfigure(slots, endpoints)
         self._instance = instance
         self._busy = busy
         self._written = written
@@ -93,6 +92,11 @@ class Acting:
         self._next_forgetting = now + FORGET_INTERVAL
         #: Whether there was an action at the last look, or is one to begin.
         self._is_known = False
+
+    def reconfigure(self, slots: int, endpoints: Collection[str]) -> None:
+        """Go by these settings from now on: see the class."""
+        self._limit = max(1, min(MOST, slots // SHARE))
+        self._endpoints = endpoints
 
     def look(self) -> None:
         """There is an action to begin."""

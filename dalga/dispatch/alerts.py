@@ -23,7 +23,7 @@ from datetime import timedelta
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from dalga.dispatch.outages import ALERTS, LOOK, SIGN_OF_LIFE, Outages
@@ -95,6 +95,13 @@ class Arrival(Protocol):
     def words(self) -> str: ...
 
 
+class Unsent(NamedTuple):
+    """The `Arrival` of what was POSTed to nobody."""
+
+    arrived: bool
+    words: str
+
+
 class Webhook(Protocol):
     """Where alerts are POSTed to."""
 
@@ -151,6 +158,8 @@ class Alerts:
         self._store = store
         self._random = random
         self._alerting = alerting
+        #: What `alerting` was before: an alert may have been claimed by it.
+        self._former = alerting
         self._instance = instance
         self._works = works
         self._busy = busy
@@ -161,13 +170,12 @@ class Alerts:
             ALERTS, outages, self._send_when, self._send, self._sent, self._send_ended
         )
         self._looking = Query(LOOK, outages, self._look_when, self._look, self._looked, changed)
-        beating = Query(SIGN_OF_LIFE, outages, self._beat_when, self._beat, self._beaten, changed)
-        self.queries: tuple[Query[Any], ...] = ()
-        if alerting.targets:
-            self.queries += (self._sending, self._looking)
-            metrics.gauge("dalga_alerts_pending", lambda: self._pending)
-        if alerting.monitor is not None:
-            self.queries += (beating,)
+        self._beating = Query(
+            SIGN_OF_LIFE, outages, self._beat_when, self._beat, self._beaten, changed
+        )
+        metrics.gauge(
+            "dalga_alerts_pending", lambda: self._pending if self._alerting.targets else None
+        )
         self._next_send = now
         self._next_look = now + LOOK_INTERVAL
         self._next_beat = now
@@ -187,6 +195,23 @@ class Alerts:
         #: Whether the last sign of life arrived.
         self._beat_arrived = True
         self._closing = False
+
+    @property
+    def queries(self) -> tuple[Query[Any], ...]:
+        """The kinds of queries that there are with the present targets and monitor."""
+        of_targets = (self._sending, self._looking) if self._alerting.targets else ()
+        of_monitor = () if self._alerting.monitor is None else (self._beating,)
+        return (*of_targets, *of_monitor)
+
+    def reconfigure(self, alerting: Alerting) -> None:
+        """
+        Send alerts there from now on. `queries` are others after that. A POST under way goes on.
+        """
+        self._former, self._alerting = self._alerting, alerting
+        now = self._reactor.seconds()
+        self._next_send = now
+        if alerting.monitor is not self._former.monitor:
+            self._next_beat = now
 
     @property
     def _outbox(self) -> Outbox:
@@ -238,7 +263,11 @@ class Alerts:
         return min(again, default=None)
 
     def _post(self, parcel: Parcel) -> Deferred[Any]:
-        target = self._alerting.targets[parcel.target]
+        # The claim may have gone by the targets of a moment ago, or of the next moment.
+        name = parcel.target
+        target = self._alerting.targets.get(name) or self._former.targets.get(name)
+        if target is None:
+            return succeed(Unsent(False, "there is no such target any more"))
         text = slack(_members(parcel.content)) if target.is_slack else parcel.content
         post = target.webhook.post(text, parcel.id.hex())
         self._posts.add(post)

@@ -79,6 +79,16 @@ class ClaimSize:
         #: How many runs have ended since the last claim began.
         self._ended = 0
 
+    def resize(self, slots: int) -> None:
+        """
+        There are more slots, or fewer, from now on.
+
+        :param slots: see the class.
+        """
+        self._slots = slots
+        self.burst = slots + 1
+        self.ahead = min(self.ahead, AHEAD * slots)
+
     @property
     def in_burst(self) -> bool:
         """Whether a burst was due when the last claim began."""

@@ -53,6 +53,11 @@ class Elsewhere:
         #: When the line on each endpoint was logged, in the reactor's seconds.
         self._told: dict[str, float] = {}
 
+    def reconfigure(self, endpoints: Container[str]) -> None:
+        """This instance has these endpoints from now on."""
+        self._endpoints = endpoints
+        self._told.clear()
+
     def has(self, run: Run) -> bool:
         """Whether a run's endpoint is not in the configuration of this instance."""
         return run.options.endpoint not in self._endpoints

@@ -67,6 +67,10 @@ class Outages:
         self._told: set[tuple[str, str]] = set()
         self._closing = False
 
+    def reconfigure(self, lease: float) -> None:
+        """A claim holds for this long (seconds) from now on."""
+        self._lease = lease
+
     @property
     def away(self) -> bool:
         """Whether the last query of any kind failed."""

@@ -58,6 +58,16 @@ class Outlook:
         #: The paths that the last scan did not read.
         self._unscanned: frozenset[str] = frozenset()
 
+    def reconfigure(self, scan: float, slots: int, seconds: float) -> None:
+        """
+        Go by other settings from now on: see the class.
+
+        :param seconds: the present time by the reactor's clock.
+        """
+        self._scan = scan
+        self.size.resize(slots)
+        self.next_scan = min(self.next_scan, seconds + scan)
+
     def note(self, due: datetime, now: datetime) -> None:
         """
         A row of the table is due at this time.

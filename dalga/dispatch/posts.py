@@ -76,6 +76,11 @@ class Posts:
         #: run, by row. The outcome of the POST under way is recorded under the second lease.
         self._claimed_anew: dict[int, Run] = {}
 
+    def reconfigure(self, policy: RunPolicy, reach: Reach) -> None:
+        """Go by these from now on. The POSTs under way end by those that they began with."""
+        self._policy = policy
+        self._reach = reach
+
     def __len__(self) -> int:
         return len(self._running)
 
@@ -134,20 +139,28 @@ class Posts:
         except Exception:
             posted = fail()
         # One callback for all that follows: each link of a Deferred's chain costs some of a run.
-        posted.addBoth(self._over, run, freed)
+        posted.addBoth(self._over, run, freed, self._policy)
 
-    def _over(self, result: Outcome | Failure, run: Run, freed: Callable[[Run], None]) -> None:
+    def _over(
+        self,
+        result: Outcome | Failure,
+        run: Run,
+        freed: Callable[[Run], None],
+        policy: RunPolicy,
+    ) -> None:
         """
         The run's POST is no longer under way, whatever becomes of its end.
 
         :param result: a failure is a programming mistake: the run is tried again, like any that
             failed.
+        :param policy: that of the moment when the POST began. The run's endpoint may have another
+            one by now, or be gone.
         """
         try:
             if isinstance(result, Failure):
                 log.failure("{path!r} {body!r}: the attempt broke", result, **fields(run))
                 result = Outcome(status=None, elapsed=0.0, error="internal error")
-            self._ended(result, self._claimed_anew.pop(run.row, run))
+            self._ended(result, self._claimed_anew.pop(run.row, run), policy)
         except Exception:
             # The end met a programming mistake: it is not recorded.
             log.failure("{path!r} {body!r}: left to its lease", Failure(), **fields(run))
@@ -158,8 +171,8 @@ class Posts:
             # A programming mistake in what follows on the run: its end is recorded all the same.
             log.failure("{path!r} {body!r}: what followed it broke", Failure(), **fields(run))
 
-    def _ended(self, outcome: Outcome, run: Run) -> None:
+    def _ended(self, outcome: Outcome, run: Run, policy: RunPolicy) -> None:
         now = self._clock.now()
-        end = timely(judge(run, outcome, now, self._policy, self._random), now, self._reach)
+        end = timely(judge(run, outcome, now, policy, self._random), now, self._reach)
         log_end(end)
         self._recorder.add(end)

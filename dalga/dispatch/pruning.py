@@ -174,6 +174,10 @@ class Pruning:
         #: What the last survey found that came to its end.
         self._surplus: dict[Shelf, int] = {}
 
+    def reconfigure(self, keeping: Keeping) -> None:
+        """Keep records for as long as this says, from now on. The next survey goes by it."""
+        self._keeping = keeping
+
     def _when(self, wanted: float, now: float) -> float:
         """When to do what is wanted, as far as runs leave room."""
         if not self._busy():

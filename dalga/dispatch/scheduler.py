@@ -23,7 +23,7 @@ until it succeeds (P5). Nothing here reads the machine's wall clock (P8).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -77,9 +77,20 @@ class Pace:
     timeouts: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def endpoints(self) -> frozenset[str]:
+        """The names of all endpoints."""
+        return frozenset((DEFAULT_ENDPOINT, *self.timeouts))
+
+    @property
     def longest_timeout(self) -> float:
         """How long any POST takes at most, in seconds."""
         return max([self.timeout, *self.timeouts.values()])
+
+
+def reach_of(pace: Pace, policy: RunPolicy) -> Reach:
+    """How far ahead of the database's time an instance writes a time at the most."""
+    lease = lease_of(pace.longest_timeout)
+    return Reach(lease, policy.retry, 1 + policy.randomization_factor)
 
 
 class Scheduler:
@@ -115,13 +126,14 @@ class Scheduler:
         self._outages = outages = Outages(reactor, lease.total_seconds())
         self._recorder = recorder = Recorder(reactor, store, outages, self._recorded)
         self._outlook = outlook = Outlook(pace.scan, pace.slots)
-        reach = Reach(lease, policy.retry, 1 + policy.randomization_factor)
-        elsewhere = Elsewhere(
-            reactor,
-            {DEFAULT_ENDPOINT, *pace.timeouts},
-            lambda: outlook.stand_back(reactor.seconds()),
+        #: How far ahead of the database's time this instance has written a time at the most.
+        self._reach = reach = reach_of(pace, policy)
+        self._elsewhere = elsewhere = Elsewhere(
+            reactor, pace.endpoints, lambda: outlook.stand_back(reactor.seconds())
         )
-        posts = Posts(reactor, store, endpoint, recorder, policy, random, reach, elsewhere)
+        self._posts = posts = Posts(
+            reactor, store, endpoint, recorder, policy, random, reach, elsewhere
+        )
         self._slots = Slots(
             reactor, store, posts, recorder, outlook, pace.slots, self._slot_freed, self._changed
         )
@@ -135,7 +147,7 @@ class Scheduler:
             lambda: outlook.more,
             self._scan_soon,
             self._changed,
-            lambda: about()._replace(slots=pace.slots, running=self.running),
+            lambda: about()._replace(slots=self._pace.slots, running=self.running),
         )
         self._alerts = Alerts(
             reactor,
@@ -154,7 +166,7 @@ class Scheduler:
             store,
             outages,
             pace.slots,
-            {DEFAULT_ENDPOINT, *pace.timeouts},
+            pace.endpoints,
             instance,
             lambda: outlook.more,
             self.expect,
@@ -169,7 +181,7 @@ class Scheduler:
         self._statistics = Statistics(
             reactor, store, outages, sums, lambda: outlook.more, self._changed
         )
-        pruning = Pruning(
+        self._pruning = Pruning(
             reactor,
             store,
             outages,
@@ -179,14 +191,15 @@ class Scheduler:
             self._changed,
             metrics,
         )
-        self._queries: tuple[Query[Any], ...] = (
+        #: All kinds, but for those of alerts.
+        self._usual: tuple[Query[Any], ...] = (
             *(self._claims, scans),
             *self._upkeep.queries,
             *self._statistics.queries,
-            *self._alerts.queries,
-            *pruning.queries,
+            *self._pruning.queries,
             *self._acting.queries,
         )
+        self._queries = (*self._usual, *self._alerts.queries)
         #: When the last scan succeeded, in seconds of the reactor's clock.
         self._scanned = reactor.seconds()
         self._metrics = metrics
@@ -201,6 +214,34 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin to claim. The store has to be open."""
+        self._set_timer()
+
+    def reconfigure(
+        self, pace: Pace, policy: RunPolicy, keeping: Keeping, alerting: Alerting
+    ) -> None:
+        """
+        Go by other settings from now on: see the class.
+
+        A run that is claimed keeps the time-out and the lease of its claim, so another time-out
+        never makes its POST outlive its lease (P3). A run under way is judged by the policy that
+        its POST began with.
+        """
+        reach = reach_of(pace, policy)
+        if reach.lease < self._reach.lease:
+            # Runs may be under way for as long as the former lease. To a correction, the end of
+            # such a lease must not seem to be written by another clock.
+            reach = replace(reach, lease=self._reach.lease)
+        self._pace, self._reach = pace, reach
+        self._outages.reconfigure(lease_of(pace.longest_timeout).total_seconds())
+        self._upkeep.reconfigure(reach)
+        self._posts.reconfigure(policy, reach)
+        self._elsewhere.reconfigure(pace.endpoints)
+        self._acting.reconfigure(pace.slots, pace.endpoints)
+        self._pruning.reconfigure(keeping)
+        self._alerts.reconfigure(alerting)
+        self._queries = (*self._usual, *self._alerts.queries)
+        self._outlook.reconfigure(pace.scan, pace.slots, self._reactor.seconds())
+        self._slots.resize(pace.slots)
         self._set_timer()
 
     def stop_claiming(self) -> None:

@@ -77,6 +77,15 @@ class Slots:
         """How many slots there are."""
         return self._count
 
+    def resize(self, count: int) -> None:
+        """
+        Have more slots, or fewer, from now on. Of POSTs under way none is ended: with fewer slots,
+        none starts until as many have ended.
+        """
+        self._count = count
+        self._start_ready()
+        self._slot_freed()
+
     @property
     def left_out(self) -> frozenset[str]:
         """The paths that claims and scans are to leave out."""

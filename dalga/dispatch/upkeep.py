@@ -121,6 +121,10 @@ class Upkeep:
         #: Fires when the heartbeat under way has ended: `depart` waits for it.
         self._heartbeat_over: Deferred[None] | None = None
 
+    def reconfigure(self, reach: Reach) -> None:
+        """Correct times by another reach from now on."""
+        self._reach = reach
+
     def stop(self) -> None:
         """End a correction after its present piece. The next start begins anew."""
         self._stopping = True

@@ -68,6 +68,11 @@ class Deadlines:
             if not queue and (self._closed or len(self._queues) > MOST_QUEUES):
                 self._give_up(timeout)
 
+    @property
+    def pending(self) -> bool:
+        """Whether there is a POST that has not ended."""
+        return any(self._queues.values())
+
     def close(self) -> None:
         """From now on, remove the timer of each queue that is empty at once."""
         self._closed = True

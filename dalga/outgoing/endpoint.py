@@ -172,6 +172,24 @@ class Endpoint:
         """
         self._route.lookup.give_up()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a POST is under way."""
+        return self._pool.busy
+
+    def resize(self, slots: int) -> None:
+        """At most this many POSTs are under way at once, from now on: see the class."""
+        self._pool.resize(slots)
+
+    def retire(self) -> Deferred[None]:
+        """
+        Another endpoint has this one's place. Its POSTs under way go on to their end, look-ups of
+        the host among them.
+
+        :return: fires when the idle connections are closed.
+        """
+        return self._pool.close()
+
     def close(self) -> Deferred[None]:
         """
         Close the idle connections, and keep no connection from now on. POSTs under way go on to

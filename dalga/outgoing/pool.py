@@ -220,9 +220,21 @@ class Pool:
             exchange.await_connection(addresses.addCallback(self._connect, exchange))
         return exchange.answer
 
+    def resize(self, slots: int) -> None:
+        """
+        Keep at most this many idle connections from now on. Those that are idle stay until a POST
+        takes them, or for `IDLE` seconds.
+        """
+        self._slots = slots
+
     def _connect(self, addresses: Addresses, exchange: Exchange) -> Deferred[Connection]:
         exchange.stage = Stage.CONNECTING
         return self._route.connect(addresses, self._factory)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._deadlines.pending
 
     def close(self) -> Deferred[None]:
         """
@@ -287,7 +299,7 @@ class Pool:
         if self._closed:
             connection.close()
             return
-        if len(self._idle) == self._slots:
+        if len(self._idle) >= self._slots:
             oldest = next(iter(self._idle))
             del self._idle[oldest]
             oldest.close()

@@ -122,6 +122,12 @@ class Dialect(Protocol):
     def left(self, connection: Any) -> None:
         """Called when a connection of `connect` is closed. Its server may not know of that yet."""
 
+    def takes_payloads(self, longest: int) -> bool:
+        """
+        Whether payloads of this length (octets) can be kept, as far as the start has found. The
+        start has looked for those of the configuration of that time.
+        """
+
     def last_write(self) -> datetime | None:
         """When the database was last written to, by its own clock; None where nobody knows."""
 

@@ -197,6 +197,16 @@ _MISREAD = (
 Server = tuple[str, int] | str
 
 
+def longest_statement(max_payload: int) -> int:
+    """
+    How long a statement of ours is at most, in bytes.
+
+    :param max_payload: how long a job's payload may be, in octets. The driver quotes a payload,
+        which may make it twice as long.
+    """
+    return max(LONGEST_STATEMENT, 2 * max_payload + BESIDE_PAYLOAD)
+
+
 class MySQL:
     """
     See `dalga.store.dialect.Dialect`.
@@ -263,8 +273,8 @@ class MySQL:
         self._places = places or Places(1, spare=False)
         #: How many processes, each with as many places, there are for this user.
         self._processes = processes
-        #: In bytes. The driver quotes a payload, which may make it twice as long.
-        self._longest = max(LONGEST_STATEMENT, 2 * max_payload + BESIDE_PAYLOAD)
+        #: In bytes.
+        self._longest = longest_statement(max_payload)
         self._dialer = Dialer()
         self.table = f"`{table}`"
         self.heartbeats = f"`{table}{HEARTBEATS}`"
@@ -416,6 +426,9 @@ class MySQL:
     def set_up(self, connection: Any) -> None:
         with connection.cursor() as cursor:
             set_up(cursor, self._limits)
+
+    def takes_payloads(self, longest: int) -> bool:
+        return longest_statement(longest) <= self._longest
 
     def last_write(self) -> datetime | None:
         return None

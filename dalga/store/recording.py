@@ -75,7 +75,7 @@ class Recording:
     def __init__(self, dialect: Dialect, sql: RunStatements, mode: HistoryMode) -> None:
         self._dialect = dialect
         self._sql = sql
-        self._mode = mode
+        self.mode = mode
         #: The name of this instance, which makes the attempts.
         self.instance = ""
 
@@ -97,20 +97,20 @@ class Recording:
         earlier, closed = (
             self._close_earlier(cursor, endings, opened, at) if opened else ({}, set())
         )
-        if self._mode is HistoryMode.OFF:
+        if self.mode is HistoryMode.OFF:
             return
         rows: list[RecordValues] = []
         to_open: list[RecordValues] = []
         plain = _Plain(now, at, instance)
         for end, result, lease in endings:
             if result is _SUCCEEDED and not opened and _is_plain(end):
-                if self._mode is HistoryMode.ALL:
+                if self.mode is HistoryMode.ALL:
                     rows.append(plain.values(end, lease.id))
             elif lease.id in closed:
                 pass
             elif result is not None:
                 shelf = result.shelf
-                if shelf is not Shelf.FINE or self._mode is HistoryMode.ALL:
+                if shelf is not Shelf.FINE or self.mode is HistoryMode.ALL:
                     record = record_of(end, result, now, instance, earlier.get(lease.id))
                     rows.append(_values(record, shelf, at, lease.id))
             elif not isinstance(end.verdict, GiveBack):
@@ -179,7 +179,7 @@ class Recording:
             self._sql.unmark_open.execute(cursor, ids)
 
     def _copy(self, cursor: Cursor, ids: Sequence[int], result: Result, at: int) -> None:
-        if self._mode is not HistoryMode.OFF:
+        if self.mode is not HistoryMode.OFF:
             self._sql.copy_open.execute(
                 cursor, ids, failed=int(result.shelf), at=at, result=result.code
             )
@@ -204,7 +204,7 @@ class Recording:
         if isinstance(row.extras, int) and row.extras & OPEN:
             self.close(cursor, [row.id], Result.CANCELLED, now)
             return
-        if self._mode is HistoryMode.OFF or row.run == token:
+        if self.mode is HistoryMode.OFF or row.run == token:
             return  # no run was pending: this claim has made it
         read = self._dialect.read_instant
         key = shown_key(row.path, row.body)

@@ -148,6 +148,9 @@ class SQLite:
     def _now(self, digits: int) -> str:
         return instant_text(self._wall_clock())
 
+    def takes_payloads(self, longest: int) -> bool:
+        return True
+
     def last_write(self) -> datetime | None:
         times = []
         for suffix in ("", "-wal"):

@@ -153,6 +153,21 @@ class JobsTable:
         self._stats = Stats(dialect, api_lane)
         self._trial = Trial(dialect, clock, sql, runsql, detailsql, rows, puts, token)
 
+    def reconfigure(self, targets: Targets, history: HistoryMode) -> None:
+        """
+        Send alerts to these targets, and give these runs a record, from now on. A transaction that
+        is under way may go by the former settings, or by these.
+        """
+        self._alerts.targets = targets
+        self._recording.mode = history
+
+    def takes_payloads(self, longest: int) -> bool:
+        """
+        Whether payloads of this length (octets) can be kept, as far as the start has found: see
+        `Dialect.takes_payloads`.
+        """
+        return self._dialect.takes_payloads(longest)
+
     def called(self, instance: str) -> None:
         """Say what this instance calls itself."""
         self._alerts.instance = instance

@@ -378,6 +378,15 @@ class ApiSite(Site):
             parsePOSTFormSubmission=False,
         )
 
+    def reconfigure(
+        self, idle_timeout: float, arrival_timeout: float, max_connections: int, largest: int
+    ) -> None:
+        """Go by these from now on: see the class. Connections keep the idle time-out they have."""
+        self.timeOut = idle_timeout
+        self.arrival_timeout = arrival_timeout
+        self.largest_body = largest
+        self._max_connections = max_connections
+
     def note(self, channel: ApiChannel) -> None:
         """A connection is new, or a request on it has begun or been answered."""
         self.channels.pop(channel, None)

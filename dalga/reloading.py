@@ -1,0 +1,89 @@
+"""
+The configuration, read again while the daemon runs: what SIGHUP asks for.
+
+    read      in a thread: the file, the variables, the files that the configuration names
+    compared  with what the daemon goes by: keys that it takes over, keys that it can't
+    taken     in the reactor's thread, in one turn: see `dalga.service`
+
+What always holds: a daemon goes by one whole configuration. If anything in the new one is a
+mistake, all stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from dalga.config.changes import Changes, changes, taken_over
+from dalga.config.sections import Config
+from dalga.errors import ConfigError, StartupError
+from dalga.log import logger
+from dalga.settings import Settings, settings_of
+
+log = logger(__name__)
+
+#: Reads the configuration anew, from where the start has read it.
+Read = Callable[[], Config]
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What a daemon goes by."""
+
+    config: Config
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """What a reload has read."""
+
+    now: InForce
+    changes: Changes
+
+
+def reread(read: Read, was: InForce, takes_payloads: Callable[[int], bool]) -> Reread:
+    """
+    Read the configuration again, and the files that it names. Blocks.
+
+    :param was: what the daemon goes by.
+    :param takes_payloads: tells whether payloads of a length (octets) can be kept.
+    :raises ConfigError: for a mistake in the configuration.
+    :raises StartupError: for a file that can't be used.
+    """
+    given = read()
+    found = changes(was.config, given)
+    config = taken_over(was.config, given)
+    longest = config.jobs.max_payload
+    if longest != was.config.jobs.max_payload and not takes_payloads(longest):
+        # The start has looked whether the server takes statements as long as its payloads then.
+        config = replace(config, jobs=replace(config.jobs, max_payload=was.config.jobs.max_payload))
+        key = "[jobs] maxPayload"
+        found = Changes(tuple(each for each in found.taken if each != key), (*found.left, key))
+    settings = settings_of(config)
+    contents = settings.contents_changed(was.settings)
+    found = found._replace(taken=tuple(dict.fromkeys((*found.taken, *contents))))
+    return Reread(InForce(config, settings), found)
+
+
+def log_taken(was: InForce, again: Reread) -> None:
+    """Write to the log what a reload came to."""
+    taken, left = again.changes
+    if taken:
+        log.info("the configuration was read again; changed: {keys}", keys=", ".join(taken))
+    else:
+        log.info("the configuration was read again; nothing that can change now has changed")
+    if left:
+        log.warn(
+            "{keys}: given otherwise than at the start of this process, which goes on as it was; "
+            "a restart takes them over",
+            keys=", ".join(left),
+        )
+    for note in again.now.settings.notes:
+        if note not in was.settings.notes:
+            log.warn("{note}", note=note)
+
+
+def log_refused(error: ConfigError | StartupError) -> None:
+    """Write to the log that a reload was refused."""
+    log.error("the configuration is not taken over, and all stays as it was: {error}", error=error)

@@ -1,0 +1,104 @@
+"""What a daemon takes over of a changed configuration, and what it can't."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dalga.config.changes import FIXED, Changes, changes, taken_over
+from dalga.config.sections import (
+    KEYS,
+    AlertsConfig,
+    Config,
+    EndpointConfig,
+    HistoryConfig,
+    JobsConfig,
+    ListenConfig,
+    LogConfig,
+    LogFormat,
+    LogLevel,
+    MetricsConfig,
+    MySQLConfig,
+    SQLiteConfig,
+)
+from dalga.model.answers import Answers, statuses_from_text
+from dalga.model.retry import RetryPolicy
+
+BILLING = EndpointConfig("https://billing.example/", headers=(("X-Api-Key", "secret"),))
+OPS = AlertsConfig("https://ops.example/hook", authorization="Basic secret")
+OLD = Config(named_endpoints={"billing": BILLING}, named_targets={"ops": OPS})
+
+
+def of_billing(**new: Any) -> Config:
+    return replace(OLD, named_endpoints={"billing": replace(BILLING, **new)})
+
+
+class ChangesTests(SynchronousTestCase):
+    #: What the new configuration is, what is taken over, and what is left.
+    TABLE: tuple[tuple[Config, tuple[str, ...], tuple[str, ...]], ...] = (
+        (OLD, (), ()),
+        (
+            replace(OLD, jobs=JobsConfig(max_running=7, workers=3, retry=RetryPolicy(jitter=0.25))),
+            ("[jobs] retryJitter", "[jobs] maxRunning"),
+            ("[jobs] workers",),
+        ),
+        (
+            replace(OLD, listen=ListenConfig(host="::1", port=1, idle_timeout=5.0)),
+            ("[listen] idleTimeout",),
+            ("[listen] host", "[listen] port"),
+        ),
+        (replace(OLD, database=SQLiteConfig("other")), (), ("[sqlite] path",)),
+        (replace(OLD, database=MySQLConfig()), (), ("[sqlite]", "[mysql]")),
+        (
+            replace(OLD, log=LogConfig(LogFormat.JSON, LogLevel.DEBUG)),
+            ("[log] level",),
+            ("[log] format",),
+        ),
+        (
+            replace(OLD, history=HistoryConfig(keep=timedelta(days=1)), metrics=MetricsConfig(5)),
+            ("[history] keep", "[metrics] paths"),
+            (),
+        ),
+        (
+            of_billing(
+                answers=Answers(give_up=statuses_from_text("410", or_none=True)),
+                headers=(("X-Api-Key", "other"),),
+            ),
+            ("[endpoint billing] giveUp", "[endpoint billing] headers"),
+            (),
+        ),
+        (replace(OLD, named_endpoints={}), ("[endpoint billing]",), ()),
+        (
+            replace(OLD, named_endpoints={"billing": BILLING, "mail": BILLING}),
+            ("[endpoint mail]",),
+            (),
+        ),
+        (
+            replace(OLD, named_targets={"ops": replace(OPS, authorization="Basic other")}),
+            ("[alerts ops] url",),
+            (),
+        ),
+        (replace(OLD, alerts=OPS, named_targets={}), ("[alerts] url", "[alerts ops]"), ()),
+    )
+
+    def test_named(self) -> None:
+        """Keys are named by their sections. No value is: it may be a secret."""
+        for new, taken, left in self.TABLE:
+            found = changes(OLD, new)
+            self.assertEqual(found, Changes(taken, left))
+            self.assertNotIn("secret", str(found))
+
+    def test_taken_over(self) -> None:
+        """What is left stays as it is, and all else is new: so the next reload names it again."""
+        for new, _, left in self.TABLE:
+            now = taken_over(OLD, new)
+            self.assertEqual(changes(OLD, now).left, ())
+            self.assertEqual(changes(now, new), Changes((), left))
+
+    def test_fixed_keys(self) -> None:
+        """Each of them is a key."""
+        for section, fixed in FIXED.items():
+            self.assertLessEqual(fixed, set(KEYS[section]), section)
