@@ -2,7 +2,8 @@
 The ``dalga`` command, and ``twistd dalga``. Both take the same options, make the service in the
 same way, and end with one line where it can't be made.
 
-    main           the dalga command: makes the service, and runs the reactor
+    main           the dalga command: makes the service, and runs the reactor; dalga token is in
+                   dalga.tokens_cli
     makeService    called by twistd, which runs the reactor itself
 """
 
@@ -30,6 +31,7 @@ from dalga.lines import JsonLines, TextLines
 from dalga.log import Form, log_from
 from dalga.privileges import User
 from dalga.signals import EarlyHangUps, take_signals
+from dalga.tokens_cli import main as token
 
 if TYPE_CHECKING:
     from dalga.daemon import Daemon
@@ -250,10 +252,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_standard_files()
     # Until the daemon runs there is nothing to end in order, so Ctrl-C kills the process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["token"]:
+        return token(given[1:])
     options = Options()  # type: ignore[no-untyped-call]
-    options.synopsis = f"Usage: dalga {options.synopsis}"
+    options.synopsis = f"Usage: dalga {options.synopsis}\n       dalga token --help"
     try:
-        options.parseOptions(argv)
+        options.parseOptions(given)
     except UsageError as error:
         print(f"dalga: {error}; see dalga --help", file=sys.stderr)
         return 2

@@ -121,6 +121,7 @@ APPLICATION = (
     "settings",
     "reloading",
     "service",
+    "tokens_cli",
     "cli",
     "__main__",
 )

@@ -314,12 +314,12 @@ def grant_of(scope: str, prefixes: Iterable[str] = (), endpoints: Iterable[str] 
         raise ValueError(SCOPES)
     grant = Grant(Scope(scope), tuple(prefixes), tuple(endpoints))
     if grant.scope in UNLIMITED and grant.area != Area():
-        raise ValueError(f"the scope {grant.scope} has no limits, leave the : and what follows out")
+        raise ValueError(f"the scope {grant.scope} has no limits, leave its limits out")
     for prefix in grant.prefixes:
         if not prefix:
             raise ValueError(
-                "it has an empty prefix, which all paths begin with: leave it out, with its comma "
-                "or colon, or give the beginning of a path"
+                "it has an empty prefix, which all paths begin with: leave the prefix out, or give "
+                "the beginning of a path"
             )
         if len(prefix) > MAX_KEY_LENGTH:
             raise ValueError(f"it has a prefix of more than {MAX_KEY_LENGTH} characters")
