@@ -17,7 +17,9 @@ from dalga.model.job import Job
 from dalga.model.plan import RawRequest
 
 #: The parameters that `Allowed.check` is about. Others can be changed in any configuration.
-_CONFIGURED = frozenset({"endpoint", "timeout", "payload", "payload_base64", "alert_url"})
+_CONFIGURED = frozenset(
+    {"endpoint", "timeout", "payload", "payload_base64", "alert_url", "headers"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,19 @@ class EndpointShown:
     success: str
     gone: str
     give_up: str
+    #: Whether each POST is signed.
+    signed: bool = False
+    #: The scheme of the header Authorization that no job can replace: ``bearer``, ``basic`` or
+    #: ``none``.
+    auth: str = "none"
+    #: The path of the file with Dalga's own certificate; "" for none.
+    cert: str = ""
+    #: The name that the endpoint's certificate has to be for; "" for the host of `baseurl`.
+    verify_name: str = ""
+    #: Which addresses are not connected to: ``private`` or ``none``.
+    deny: str = "none"
+    #: The URL of the proxy on the way, without a user and a password; "" for none.
+    proxy: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,11 @@ class Allowed:
     def _timeouts(self) -> Mapping[str, float]:
         """By the endpoints' names, how long (seconds) a request may take."""
         return {DEFAULT_ENDPOINT: math.inf} | {each.name: each.timeout for each in self.endpoints}
+
+    @cached_property
+    def _with_auth(self) -> Collection[str]:
+        """The names of the endpoints that have a header Authorization which stays."""
+        return {each.name for each in self.endpoints if each.auth != "none"}
 
     @property
     def names(self) -> Collection[str]:
@@ -94,6 +114,13 @@ class Allowed:
                 f"{name!r} in the configuration: it takes {most:g} s at most",
                 "/timeout",
             )
+        for header, _ in request.headers or ():
+            if name in self._with_auth and header.lower() == "authorization":
+                raise InvalidRequest(
+                    f"headers has {header}, which the endpoint {name!r} has by its auth in the "
+                    "configuration: leave it out",
+                    f"/headers/{header}",
+                )
         for parameter in ("payload", "payload_base64"):
             payload: Payload | None = getattr(request, parameter)
             if payload is not None and len(payload.octets) > self.max_payload:

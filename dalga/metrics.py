@@ -43,6 +43,10 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
+#: The family of the ends of endpoints' certificates.
+CERTIFICATES = "dalga_endpoint_certificate_expiry_timestamp_seconds"
+
+
 class Family(NamedTuple):
     """Numbers of one name."""
 
@@ -123,6 +127,13 @@ FAMILIES: tuple[Family, ...] = (
         (),
         "How many attempts a run took that ended.",
         ATTEMPT_BOUNDS,
+    ),
+    Family(
+        CERTIFICATES,
+        _G,
+        ("endpoint",),
+        "When the certificate ends that the endpoint showed at the last TLS handshake of this "
+        "instance, in seconds since 1970.",
     ),
     # What waits, and what there is room for
     Family("dalga_slots", _G, (), "How many runs this instance may have under way at once."),

@@ -12,7 +12,13 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredLock,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -127,6 +133,8 @@ class Operations:
     :param tzdata: the version of the time zone database that is used.
     :param piece: see `Counting`.
     :param allowed: what the configuration allows jobs.
+    :param certificates: gives, by the names of the endpoints, when the certificate ends that the
+        endpoint has shown. An endpoint that has shown none is not there.
     :param worker: which worker of its daemon this instance is, and of how many; None if the daemon
         has no workers.
     """
@@ -148,6 +156,7 @@ class Operations:
         allowed: Allowed = ALLOWED_BY_DEFAULT,
         look: Callable[[RawKey], Here] = lambda key: Here(),
         acting: Callable[[], None] = lambda: None,
+        certificates: Callable[[], Deferred[Mapping[str, datetime]]] = lambda: succeed({}),
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -155,6 +164,7 @@ class Operations:
         self._running = running
         self._look = look
         self._acting = acting
+        self.certificates = certificates
         self._instance = instance
         self._patience = patience
         self._in_thread = in_thread

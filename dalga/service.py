@@ -17,19 +17,21 @@ import os
 import platform
 import secrets
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from random import SystemRandom
 from typing import Any, NamedTuple, TypeVar
 
 import twisted
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from dalga import __version__
+from dalga.config.outgoing import Auth
 from dalga.config.sections import Config, EndpointConfig, Format
 from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
@@ -40,7 +42,7 @@ from dalga.files import room_for_clients
 from dalga.health import Health
 from dalga.listening import BACKLOG, listen
 from dalga.log import log_from, logger, own
-from dalga.metrics import Metrics, Values
+from dalga.metrics import CERTIFICATES, Counts, Metrics, Numbers, Values
 from dalga.model.address import as_in_url
 from dalga.model.instance import About
 from dalga.operations import Operations
@@ -57,8 +59,10 @@ from dalga.settings import (
     longest_answer,
     settings_of,
     targets_of,
+    way_of,
 )
 from dalga.sharing import SharedNumbers
+from dalga.signature import Signer
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Dialect
 from dalga.store.table import JobsTable
@@ -95,6 +99,10 @@ class Fixed:
     metrics: Metrics
     #: What all workers count; None if the daemon has no workers.
     shared: SharedNumbers | None = None
+
+    def now(self) -> datetime:
+        """The time now, by the database's clock."""
+        return self.store.clock.now()
 
 
 class Parts(NamedTuple):
@@ -134,13 +142,20 @@ def build(
     :param place: which worker this instance is; None if it is the only one of its daemon.
     """
     fixed.store.called(instance)
-    webhooks = build_webhooks(reactor, settings)
+    webhooks = build_webhooks(reactor, settings, fixed.now)
     slots = settings.pace.slots
 
     def in_thread(work: Callable[[], T]) -> Deferred[T]:
         return deferToThreadPool(reactor, reactor.getThreadPool(), work)
 
-    endpoints = Endpoints(build_endpoints(reactor, settings, instance))
+    endpoints = Endpoints(build_endpoints(reactor, settings, instance, fixed.now))
+
+    def certificates() -> Deferred[Mapping[str, datetime]]:
+        ours, shared = endpoints.certificates(), fixed.shared
+        if shared is None or place is None:
+            return succeed(ours)
+        return in_thread(lambda: earliest(ours, shared.read(place.number).values()))
+
     scheduler = Scheduler(
         reactor=reactor,
         store=fixed.store,
@@ -167,6 +182,7 @@ def build(
         tzdata=fixed.zones.version,
         worker=place,
         allowed=allowed_of(settings),
+        certificates=certificates,
     )
     health = Health(
         store=fixed.store,
@@ -177,7 +193,7 @@ def build(
         shared=fixed.shared,
         place=None if place is None else place.number,
     )
-    show(fixed.metrics, operations, instance)
+    show(fixed.metrics, operations, endpoints, instance)
     site = make_site(
         operations=operations,
         health=health,
@@ -193,15 +209,19 @@ def build(
     return Parts(endpoints, scheduler, operations, health, site, ports, webhooks)
 
 
-def build_webhooks(reactor: Any, settings: Settings) -> Webhooks:
-    """Build what alerts and signs of life are POSTed with."""
+def build_webhooks(reactor: Any, settings: Settings, now: Callable[[], datetime]) -> Webhooks:
+    """
+    Build what alerts and signs of life are POSTed with.
+
+    :param now: the time now, by the database's clock.
+    """
     alerts = settings.alerts
     trust = settings.alert_trust
     monitor = None
     if alerts.heartbeat_url:
         monitor = Webhook(reactor, alerts.heartbeat_url, alerts.heartbeat_authorization, trust)
     targets = {
-        name: Webhook(reactor, each.url, each.authorization, trust)
+        name: Webhook(reactor, each.url, each.authorization, trust, signer_of(each.secrets, now))
         for name, each in settings.targets.items()
     }
     return Webhooks(targets, monitor)
@@ -226,6 +246,7 @@ def build_endpoints(
     reactor: Any,
     settings: Settings,
     instance: str,
+    now: Callable[[], datetime],
     was: Settings | None = None,
     present: Endpoints | None = None,
 ) -> Mapping[str, Endpoint]:
@@ -233,6 +254,7 @@ def build_endpoints(
     Build the endpoints, by their names.
 
     :param instance: the name of this instance.
+    :param now: the time now, by the database's clock.
     :param was: the settings of the endpoints that are there. An endpoint for which nothing has
         changed stays, with its connections.
     :param present: those endpoints.
@@ -244,19 +266,34 @@ def build_endpoints(
             found[name] = present[name]
         else:
             trust = settings.trusts[name]
-            found[name] = build_endpoint(reactor, config, trust, slots, instance)
+            found[name] = build_endpoint(reactor, config, trust, slots, instance, now)
     return found
 
 
+def signer_of(secrets: Sequence[str], now: Callable[[], datetime]) -> Signer | None:
+    """
+    What signs with these secrets; None without any.
+
+    :param now: the time now, by the database's clock.
+    """
+    return Signer(secrets, now) if secrets else None
+
+
 def build_endpoint(
-    reactor: Any, config: EndpointConfig, trust: Trust, slots: int, instance: str
+    reactor: Any,
+    config: EndpointConfig,
+    trust: Trust,
+    slots: int,
+    instance: str,
+    now: Callable[[], datetime],
 ) -> Endpoint:
     """
     Build an endpoint of its section of the configuration.
 
-    :param trust: the CAs of the file `config.ca`.
+    :param trust: the CAs of the file `config.ca`, and the certificate of `config.cert`.
     :param slots: how many POSTs are under way at once, at most.
     :param instance: the name of this instance.
+    :param now: the time now, by the database's clock.
     """
     return Endpoint(
         reactor=reactor,
@@ -267,12 +304,32 @@ def build_endpoint(
         trust=trust,
         headers=config.headers,
         answers=config.answers,
+        signer=signer_of(config.secrets, now),
+        has_auth=config.auth is not Auth.NONE,
+        way=way_of(config),
     )
 
 
-def show(metrics: Metrics, operations: Operations, instance: str) -> None:
+def earliest(ours: Mapping[str, datetime], others: Iterable[Numbers]) -> Mapping[str, datetime]:
     """
-    Have the metrics show what is known of the jobs, and what runs.
+    When the endpoints' certificates end, by the endpoints' names: of what the workers have seen,
+    the earliest.
+
+    :param ours: what this instance has seen.
+    :param others: the numbers of the other workers.
+    """
+    found = {**ours}
+    for numbers in others:
+        for (name,), seconds in numbers.get(CERTIFICATES, {}).items():
+            assert not isinstance(seconds, Counts)
+            instant = datetime.fromtimestamp(seconds, UTC)
+            found[name] = min(instant, found.get(name, instant))
+    return found
+
+
+def show(metrics: Metrics, operations: Operations, endpoints: Endpoints, instance: str) -> None:
+    """
+    Have the metrics show what is known of the jobs and the endpoints, and what runs.
 
     :param instance: the name of this instance.
     """
@@ -286,7 +343,12 @@ def show(metrics: Metrics, operations: Operations, instance: str) -> None:
         known = operations.counted()
         return None if known is None else known[1]
 
+    def expiries() -> Values:
+        found = endpoints.certificates()
+        return {(name,): instant.timestamp() for name, instant in found.items()}
+
     metrics.gauge("dalga_build_info", lambda: {build: 1})
+    metrics.gauge(CERTIFICATES, expiries)
     metrics.gauge("dalga_jobs", jobs)
     metrics.gauge("dalga_jobs_age_seconds", age)
 
@@ -418,10 +480,11 @@ class DalgaService(Daemon):
         """Go by this from now on. All that can fail comes before anything is exchanged."""
         was, settings, parts, reactor = self._settings, now.settings, self._parts, self._reactor
         slots = settings.pace.slots
-        endpoints = build_endpoints(reactor, settings, self._instance, was, parts.endpoints)
+        clock = self._fixed.now
+        endpoints = build_endpoints(reactor, settings, self._instance, clock, was, parts.endpoints)
         webhooks = parts.webhooks
         if not settings.same_webhooks(was):
-            webhooks = build_webhooks(reactor, settings)
+            webhooks = build_webhooks(reactor, settings, clock)
         clients = room_for_clients(slots, len(endpoints))
 
         self._force = now

@@ -14,12 +14,14 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dalga.allowed import Allowed, EndpointShown
 from dalga.config.endpoints import section_of
+from dalga.config.outgoing import Deny
 from dalga.config.sections import (
     AlertsConfig,
     Config,
@@ -31,10 +33,12 @@ from dalga.config.sections import (
 from dalga.config.targets import ALERTS
 from dalga.dispatch.pruning import Keeping
 from dalga.dispatch.scheduler import Pace
-from dalga.model.address import DEFAULT_ENDPOINT
 from dalga.model.alert import Targets
+from dalga.model.reach import is_public
 from dalga.model.run import RunPolicy
+from dalga.outgoing.pool import Way
 from dalga.outgoing.trust import Trust
+from dalga.outgoing.tunnel import Proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Settings:
     pace: Pace
     #: By their names, the default one first.
     endpoints: Mapping[str, EndpointConfig]
-    #: The CAs of each endpoint, as their file was when it was read.
+    #: The CAs of each endpoint and Dalga's own certificate, as their files were at the reading.
     trusts: Mapping[str, Trust]
     #: How long a client that sends nothing keeps its connection, in seconds.
     idle_timeout: float
@@ -104,15 +108,22 @@ class Settings:
 
 def settings_of(config: Config) -> Settings:
     """
-    The settings of a configuration. Reads the endpoints' CAs.
+    The settings of a configuration. Reads the endpoints' CAs, certificates and keys.
 
-    :raises StartupError: if the file with the CAs can't be used.
+    :raises StartupError: if one of these files can't be used.
     """
     jobs = config.jobs
     # Before the files are read for use: of a file that changes meanwhile, the next reload sees
     # another content.
     contents = {name: contents_of(each) for name, each in config.endpoints.items()}
-    trusts = {name: Trust(each.ca, section_of(name)) for name, each in config.endpoints.items()}
+    # The platform's CAs take some megabytes, so they are there once.
+    platform = cache(lambda: Trust("", ALERTS))
+    trusts = {
+        name: Trust(each.ca, section_of(name), each.cert, each.cert_key)
+        if each.ca or each.cert
+        else platform()
+        for name, each in config.endpoints.items()
+    }
     return Settings(
         policy=RunPolicy(
             retry=jobs.retry,
@@ -135,8 +146,7 @@ def settings_of(config: Config) -> Settings:
         max_payload=jobs.max_payload,
         history=config.history,
         alerts=config.alerts,
-        # The platform's CAs take some megabytes, so they are there once.
-        alert_trust=Trust("", ALERTS) if config.endpoint.ca else trusts[DEFAULT_ENDPOINT],
+        alert_trust=platform(),
         targets=config.targets,
         contents=contents,
         alert_contents=platform_contents(),
@@ -186,6 +196,19 @@ def targets_of(config: Config) -> Targets:
     return Targets(tuple(config.targets), of_endpoints)
 
 
+def way_of(config: EndpointConfig) -> Way:
+    """What is to be heeded on the way to an endpoint."""
+    proxy = None
+    if config.proxy:
+        url = urlsplit(config.proxy)
+        proxy = Proxy(url.hostname or "", url.port or 80, config.proxy_authorization)
+    return Way(
+        verify_name=config.verify_name,
+        allows=is_public if config.deny is Deny.PRIVATE else None,
+        proxy=proxy,
+    )
+
+
 def keeping_of(history: HistoryConfig) -> Keeping:
     """How long records of runs are kept."""
     return Keeping(fine=history.keep, failed=history.keep_failed, max_rows=history.max_rows)
@@ -212,6 +235,12 @@ def shown_endpoint(name: str, config: EndpointConfig) -> EndpointShown:
         success=str(answers.success),
         gone=str(answers.gone),
         give_up=str(answers.give_up),
+        signed=bool(config.secrets),
+        auth=config.auth,
+        cert=config.cert,
+        verify_name=config.verify_name,
+        deny=config.deny,
+        proxy=config.proxy,
     )
 
 

@@ -39,7 +39,7 @@ class CurlTests(PageTestCase):
     async def test_calls(self) -> None:
         self.endpoint.answer = answered
         billing = {"baseurl": self.baseurl + "in/", "success": "200-299", "gone": "204,410"}
-        billing |= {"giveUp": "400-499"}
+        billing |= {"giveUp": "400-499", "secrets": f"whsec_{'ab' * 16}"}
         sections = {
             "endpoint billing": billing,
             "endpoint billing headers": {"Authorization": "secret"},

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from inspect import signature
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -59,6 +59,7 @@ from dalga.model.answers import Answers, Statuses, statuses_from_text
 from dalga.model.headers import MESSAGE_HEADERS
 from dalga.model.record import HistoryMode
 from dalga.model.retry import RetryPolicy
+from dalga.outgoing.pool import STRAIGHT
 from dalga.outgoing.trust import Trust
 from dalga.store import mysqltls
 from dalga.store.schema import HEARTBEATS_OF
@@ -167,6 +168,11 @@ NOT_YET = {
 
 #: What is refused on SQLite.
 ON_SERVERS = ("workers",)
+
+
+def at_epoch() -> datetime:
+    """The database's time."""
+    return datetime.fromtimestamp(0, UTC)
 
 
 def variable(section: str, key: str) -> str:
@@ -1185,7 +1191,7 @@ class BaseURLTests(ConfigTestCase):
             config = load_config(None, {"DALGA_ENDPOINT_BASEURL": f"{scheme}://{rest}"})
         except ConfigError:
             return
-        service.build_endpoint(Clock(), config.endpoint, self.TRUST, 1, "here")
+        service.build_endpoint(Clock(), config.endpoint, self.TRUST, 1, "here", at_epoch)
 
 
 class HeaderTests(ConfigTestCase):
@@ -2852,11 +2858,12 @@ class WiringTests(SynchronousTestCase):
         headers = (("X-Key", "1"),)
         answers = Answers(success=statuses_from_text("202"))
         config = EndpointConfig("http://h/", 2.5, answers=answers, headers=headers)
-        service.build_endpoint(Clock(), config, Trust(), 7, "here")
+        service.build_endpoint(Clock(), config, Trust(), 7, "here", at_epoch)
         [given] = made
         expected = {
             **{"baseurl": "http://h/", "connect_timeout": 2.5, "instance": "here", "slots": 7},
-            **{"headers": headers, "answers": answers},
+            **{"headers": headers, "answers": answers, "signer": None, "has_auth": False},
+            **{"way": STRAIGHT},
         }
         self.assertEqual({name: given[name] for name in expected}, expected)
 
@@ -2928,20 +2935,21 @@ class WiringTests(SynchronousTestCase):
 
     def test_who_signs_for_targets_of_alerts(self) -> None:
         """The platform's CAs, whichever the default endpoint has; of those, one copy is enough."""
-        self.patch(settings, "Trust", lambda ca, _: [ca])
-        for ca in ("", "own.pem"):
-            config = Config(endpoint=replace(EndpointConfig(), ca=ca))
+        self.patch(settings, "Trust", lambda ca, _, *own: [ca, *own])
+        for ca, cert in (("", ""), ("own.pem", ""), ("", "cert.pem")):
+            config = Config(endpoint=EndpointConfig(ca=ca, cert=cert, cert_key=cert))
             made = settings.settings_of(config)
             self.assertEqual(made.alert_trust, [""])
-            self.assertEqual(made.trusts["default"], [ca])
-            self.assertEqual(made.alert_trust is made.trusts["default"], not ca)
+            expected = [ca, cert, cert] if ca or cert else [""]
+            self.assertEqual(made.trusts["default"], expected)
+            self.assertEqual(made.alert_trust is made.trusts["default"], not (ca or cert))
 
     def test_fixed_and_exchangeable(self) -> None:
         """
         The database, the address, the workers, the log and the metrics are fixed while a daemon
         runs. Each other key has its place in the settings, which could be exchanged.
         """
-        self.patch(settings, "Trust", lambda ca, _: ca)  # so that there need be no such file
+        self.patch(settings, "Trust", lambda *given: given)  # so that there need be no such file
         for section, key, text, *_ in EVERY_KEY:
             beside = {variable(section, name): BESIDE[key][name] for name in BESIDE.get(key, {})}
             if key in ON_SERVERS:

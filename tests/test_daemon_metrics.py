@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.web.client import ResponseNeverReceived
 
 from dalga.health import PATIENCE
-from dalga.metrics import FAMILIES
+from dalga.metrics import CERTIFICATES, FAMILIES
 from dalga.store.schema import HEARTBEATS, VERSION
 from faults.proxy import Proxy
 from tests.daemons import DaemonTestCase
@@ -24,8 +24,9 @@ from tests.stores import each_engine, server
 from tests.test_contrib import RULES, queries, rules
 from tests.test_workers import WorkersTestCase
 
-#: Metrics that a daemon of these tests has nothing to say of: no alert is configured, ...
-SILENT = {"dalga_alerts_total", "dalga_alerts_pending"}
+#: Metrics that a daemon of these tests has nothing to say of: no alert is configured, and no
+#: endpoint has a certificate.
+SILENT = {"dalga_alerts_total", "dalga_alerts_pending", CERTIFICATES}
 
 
 class ScrapedTestCase(DaemonTestCase):

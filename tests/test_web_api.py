@@ -370,6 +370,12 @@ ENDPOINTS = (
         success="200-299",
         gone="none",
         give_up="400-499",
+        signed=True,
+        auth="bearer",
+        cert="/etc/own.pem",
+        verify_name="b",
+        deny="private",
+        proxy="http://p:1",
     ),
 )
 
@@ -1114,6 +1120,31 @@ class EndpointTests(APITestCase):
                 self.assertEqual(refusal, (400, sentence))
         self.assertEqual(self.store.calls, [])
 
+    async def test_auth(self) -> None:
+        """No job has an Authorization of its own where its endpoint has auth."""
+        sentence = (
+            "headers has authorization, which the endpoint 'billing' has by its auth in the "
+            "configuration: leave it out"
+        )
+        own = b'"interval":60,"headers":{"X-A":"b","authorization":"Bearer s3cret"}'
+        billing = b'"endpoint":"billing"'
+        refusal = await self.refusal(b"PUT /jobs/a/b", JSON, b"{%s,%s}" % (own, billing))
+        self.assertEqual(refusal, (400, sentence))
+        pointer = {"pointer": "/headers/authorization", "detail": sentence}
+        self.assertEqual(self.errors, [pointer])
+        # Elsewhere it may have one, and can't come from there.
+        self.assertIn(b" 201 ", await self.ask(b"PUT /jobs/a/b", JSON, b"{%s}" % own))
+        merge = b"Content-Type: application/merge-patch+json\r\n"
+        answer = await self.ask(b"PATCH /jobs/a/b", merge, b"{%s}" % billing)
+        self.assertIn(sentence.encode(), answer)
+        # Nor has a job one there that gets it later.
+        self.assertIn(
+            b" 201 ", await self.ask(b"PUT /jobs/a/b", JSON, b'{"interval":60,%s}' % billing)
+        )
+        answer = await self.ask(b"PATCH /jobs/a/b", merge, b"{%s}" % own.partition(b",")[2])
+        self.assertIn(sentence.encode(), answer)
+        self.assertNotIn("headers", await self.shown())
+
     async def test_problem(self) -> None:
         """It is said by the configuration of the moment, and the job stays as it is."""
         await self.ask(b"PUT /jobs/a/b?interval=60&endpoint=billing")
@@ -1128,15 +1159,21 @@ class EndpointTests(APITestCase):
 
     async def test_list(self) -> None:
         """Names of headers only: a value may be a secret."""
+        expires = datetime(2014, 11, 11, 22, 11, 40, tzinfo=UTC)
+        self.jobs.certificates = lambda: succeed({"billing": expires})
         answer = await self.ask(b"GET /endpoints")
         self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
         self.assertEqual(
             answer.partition(b"\r\n\r\n")[2],
             b'{"endpoints":[{"name":"default","baseurl":"http://127.0.0.1:5000/","timeout":10.0,'
-            b'"ca":"","headers":[],"success":"200","gone":"204","give_up":"none"},'
+            b'"ca":"","headers":[],"success":"200","gone":"204","give_up":"none","signed":false,'
+            b'"auth":"none","cert":"","verify_name":"","deny":"none","proxy":"",'
+            b'"certificate_expires":null},'
             b'{"name":"billing","baseurl":"https://b/in","timeout":0.5,"ca":"/etc/ca.pem",'
             b'"headers":["Authorization","X-Key"],"success":"200-299","gone":"none",'
-            b'"give_up":"400-499"}]}',
+            b'"give_up":"400-499","signed":true,"auth":"bearer","cert":"/etc/own.pem",'
+            b'"verify_name":"b","deny":"private","proxy":"http://p:1",'
+            b'"certificate_expires":"2014-11-11T22:11:40Z"}]}',
         )
 
 

@@ -301,11 +301,12 @@ class Api:
     @app.route("/endpoints", methods=["GET"])
     async def endpoints(self, request: ApiRequest) -> bytes:
         """List the endpoints of the configuration."""
-        shown = endpoints_json(
+        seen = [
             endpoint
             for endpoint in self._operations.allowed.endpoints
             if request.caller.might(Scope.READ, endpoint=endpoint.name)
-        )
+        ]
+        shown = endpoints_json(seen, await self._operations.certificates())
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
     @app.route("/health", methods=["GET"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -169,9 +169,20 @@ def status_json(status: Status) -> bytes:
     return as_json(members)
 
 
-def endpoints_json(endpoints: Iterable[EndpointShown]) -> bytes:
-    """The endpoints of the configuration, the default one first."""
-    return as_json({"endpoints": [asdict(endpoint) for endpoint in endpoints]})
+def endpoints_json(
+    endpoints: Iterable[EndpointShown], certificates: Mapping[str, datetime]
+) -> bytes:
+    """
+    The endpoints of the configuration, the default one first.
+
+    :param certificates: by the names of endpoints, when the certificate ends that each has shown.
+    """
+    shown = []
+    for endpoint in endpoints:
+        expires = certificates.get(endpoint.name)
+        member = None if expires is None else timestamp(expires)
+        shown.append({**asdict(endpoint), "certificate_expires": member})
+    return as_json({"endpoints": shown})
 
 
 def problem_json(problem: Problem) -> bytes:
