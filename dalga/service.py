@@ -169,6 +169,7 @@ def build(
         metrics=fixed.metrics,
         alerting=alerting_of(settings, webhooks),
     )
+    fixed.store.tell(scheduler.count_ended)
     operations = Operations(
         store=fixed.store,
         reactor=reactor,

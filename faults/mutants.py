@@ -97,10 +97,10 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "same-transaction": {
         "store/runs.py": [
             (
-                "            self._recording.write(cursor, to_write.endings, now)\n",
+                "            self._recording.write(cursor, to_write.endings, held, now)\n",
                 "            from twisted.internet import reactor\n\n"
                 "            def write(cursor, now, since):\n"
-                "                self._recording.write(cursor, to_write.endings, now)\n\n"
+                "                self._recording.write(cursor, to_write.endings, held, now)\n\n"
                 "            reactor.callFromThread(self._lane.run, write, 'record')\n",
             ),
         ],
@@ -113,8 +113,8 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "open-record": {
         "store/recording.py": [
             (
-                "        if gone:\n            self._sql.remove_open.execute(cursor, gone)\n",
-                "        if gone:\n",
+                "                self._sql.remove_open.execute(cursor, gone)\n",
+                "                pass\n",
             ),
         ],
     },

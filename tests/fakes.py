@@ -209,6 +209,8 @@ class FakeStore:
         self.unsure: set[tuple[int, bytes]] = set()
         #: Whether the answer to the next record is lost.
         self.answer_is_lost = False
+        #: How many runs may have ended by transactions without an answer.
+        self.unsure_ends = 0
         #: Rows that somebody else has locked.
         self.locked: set[int] = set()
         #: How many Idempotency-Keys are there to be removed.
@@ -618,6 +620,19 @@ class FakeStore:
             ][:limit]
 
         return self._run("instances", limit, work)
+
+    @property
+    def unsettled(self) -> bool:
+        """See `Store.unsettled`."""
+        return self.unsure_ends > 0
+
+    def settle(self) -> Deferred[None]:
+        """See `Store.settle`. Tells nobody."""
+
+        def work() -> None:
+            self.unsure_ends = 0
+
+        return self._run("settle", None, work)
 
     def write_sums(self, sums: MinuteSums) -> Deferred[None]:
         """See `Store.write_sums`."""

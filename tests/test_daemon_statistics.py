@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred
 
 from dalga import __version__
@@ -81,6 +82,51 @@ class StopTests(StatisticsTestCase):
         self.assertEqual(
             {series["path"] for series in answer["series"]},
             {"bad", "b0", *(f"a{number}" for number in range(RUNS))},
+        )
+
+
+@each_engine(globals())
+class ClosedTests(StatisticsTestCase):
+    """Runs that users end while they wait for their next attempt."""
+
+    async def test_they_are_counted(self) -> None:
+        """Once, in the statistics and in the metrics."""
+        self.endpoint.answer = lambda hit: 503
+        _, url = await self.start(jobs={"retryInterval": "1h", "retryMaxInterval": "1h"})
+        names = ("put", "triggered", "deleted", "by-an-action")
+        for name in names:
+            await self.put(f"{url}/jobs/{name}/body?interval=1h&immediate=true")
+        for name in names:
+            while "failing" not in await self.get(f"{url}/jobs/{name}/body"):
+                await self.pause(0.05)
+        self.endpoint.answer = lambda hit: 200
+        action = {"do": "delete", "filter": {"path": "by-an-action"}}
+        asked: list[tuple[str, str, dict[str, Any]]] = [
+            ("PUT", "jobs/put/body?interval=1h", {}),
+            ("POST", "jobs/triggered/body", {}),
+            ("DELETE", "jobs/deleted/body", {}),
+            ("POST", "actions", {"json": action}),
+        ]
+        for method, target, body in asked:
+            status, answer = await self.call(method, f"{url}/{target}", **body)
+            self.assertIn(status, range(200, 300), answer)
+        await self.until_runs(url, succeeded=(1, 1), overridden=(2, 2), cancelled=(2, 2))
+        _, text = await self.call("GET", f"{url}/metrics")
+        found = {
+            (sample.labels["path"], sample.labels["result"]): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "dalga_runs_total"
+        }
+        self.assertEqual(
+            found,
+            {
+                ("put", "overridden"): 1.0,
+                ("triggered", "overridden"): 1.0,
+                ("triggered", "succeeded"): 1.0,
+                ("deleted", "cancelled"): 1.0,
+                ("by-an-action", "cancelled"): 1.0,
+            },
         )
 
 

@@ -22,7 +22,7 @@ from dalga.metrics import PathLabels
 from dalga.model.statistics import Scope
 from dalga.store import Recorded
 from tests.fakes import FakeStore
-from tests.test_sums import end
+from tests.test_sums import closed, end
 
 
 class StatisticsTests(SynchronousTestCase):
@@ -85,6 +85,31 @@ class StatisticsTests(SynchronousTestCase):
         self.patch(self.sums, "ended", lambda ends, now: 1 / 0)
         self.statistics.recorded(Recorded(), self.store.time)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_runs_without_an_end(self) -> None:
+        """They are written as all others, and a mistake in one holds up nothing."""
+        self.statistics.ended([closed(), closed("b")], self.store.time)
+        self.run_for(0.1)
+        self.assertEqual(self.written(), 2)
+        self.patch(self.sums, "closed", lambda runs, now: 1 / 0)
+        self.statistics.ended([closed()], self.store.time)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_runs_that_may_have_ended(self) -> None:
+        """The store finds out with the next write, and again until the database answers."""
+        self.store.unsure_ends = 2
+        self.store.away = {"settle"}
+        self.run_for(3)
+        self.assertGreater(len(self.store.called("settle")), 1)
+        self.store.away = set()
+        self.run_for(3)
+        self.assertFalse(self.store.unsettled)
+        self.store.calls.clear()
+        self.run_for(3 * WRITE_INTERVAL)
+        self.assertEqual(self.store.called("settle"), [])
+        self.store.unsure_ends = 1
+        self.assertIsNone(self.successResultOf(self.write_last()))
+        self.assertFalse(self.store.unsettled)
 
     def test_during_a_backlog(self) -> None:
         """It is written all the same."""

@@ -19,12 +19,14 @@ from dalga.model.idempotency import Idempotency
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
 from dalga.model.precondition import Precondition
+from dalga.model.record import EndedRun, Result
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import Delete, End, Reschedule, Retry
 from dalga.model.setback import Reach
 from dalga.store import runs as store_runs
 from dalga.store.actionsql import ActionStatements
 from dalga.store.alertsql import AlertStatements
+from dalga.store.closings import Closed
 from dalga.store.detailsql import DetailStatements
 from dalga.store.dialect import Dialect
 from dalga.store.extras import DetailsRow
@@ -178,7 +180,7 @@ class NamesTests(SynchronousTestCase):
 #: Statements that nobody needs where there is one writer.
 FOR_SERVERS = (
     "take_found",
-    *("find_details", "lock_details", "find_tags", "lock_tags", "find_open", "lock_open"),
+    *("find_details", "lock_details", "find_tags", "lock_tags"),
 )
 
 
@@ -302,7 +304,9 @@ class ExecutedTests(EngineTestCase):
     async def details(self, store: JobsTable) -> None:
         """What jobs have in other tables."""
         key = JobKey("f", "1")
-        said = replace(NOW, description="a", tags=("b",), method=Method.GET)
+        said = replace(
+            NOW, description="a", tags=("b",), method=Method.GET, expect_within=timedelta(hours=1)
+        )
         put = await store.put(key, said)
         await store.page(by_key("f", None, 1))
         await store.disable(key, "c", Precondition(frozenset((put.version,))))
@@ -321,6 +325,9 @@ class ExecutedTests(EngineTestCase):
         await self.record(store, [(run, Retry(run.claimed, "500"))])
         await store.trigger(key)
         await store.delete(key)
+        closed = Closed(EndedRun("h", "default", Result.OVERRIDDEN, 3), job=1, at=1)
+        store._closings.ended([closed], is_certain=False)
+        await store.settle()
 
     async def claims(self, store: JobsTable) -> None:
         deleted, disabled = JobKey("d", "1"), JobKey("d", "2")

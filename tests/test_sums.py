@@ -15,7 +15,7 @@ from dalga.dispatch.sums import PATHS, UNSAVED, Sums
 from dalga.metrics import OTHER, Counts, PathLabels
 from dalga.model.attempt import ErrorKind
 from dalga.model.key import JobKey
-from dalga.model.record import Result
+from dalga.model.record import EndedRun, Result
 from dalga.model.run import End, GiveBack, Outcome, Run, Skip, judge
 from dalga.model.statistics import BUSIEST, MINUTE, MinuteSums, Scope, Sum, SumKey, by_hour, floor
 from tests.examples import EXACT, FAILURE, NOW, OK, RUN, SECOND, utc
@@ -92,6 +92,16 @@ def rows_of(sums: Sums) -> dict[SumKey, Sum]:
     return dict(written.rows)
 
 
+def closed(
+    path: str = "a",
+    result: Result = Result.OVERRIDDEN,
+    attempts: int = 1,
+    endpoint: str = "default",
+) -> EndedRun:
+    """A run without an end."""
+    return EndedRun(path, endpoint, result, attempts)
+
+
 class SumTests(SynchronousTestCase):
     """What is counted of an end."""
 
@@ -117,6 +127,42 @@ class SumTests(SynchronousTestCase):
             (end(outcome=None, result=Result.SKIPPED), (1, 0, "", "")),
         ):
             self.assertEqual(self.sum_of(ended), expected, ended)
+
+    def test_given_back(self) -> None:
+        """A run that a user has ended, and whose next attempt was claimed, but not begun."""
+        run = end(attempt=3)[0].run
+        sums = sums_of((End(run, None, GiveBack()), Result.OVERRIDDEN))
+        (counted, _) = rows_of(sums).values()
+        self.assertEqual((counted.runs, counted.attempts), (1, 2))
+        counts = sums.numbers()["dalga_run_attempts"][()]
+        self.assertEqual(counts, Counts([0, 1, 0, 0, 0, 0, 0, 0], 2.0))
+
+    def test_without_an_end(self) -> None:
+        """A run that a user has ended between two attempts. Its attempts have ended before."""
+        sums = sums_of(end(outcome=FAILURE, result=None), end(outcome=FAILURE, result=None))
+        sums.closed([closed(attempts=2), closed("b", Result.CANCELLED, 1)], NOW)
+        rows = rows_of(sums)
+        for path, result, attempts in (("a", Result.OVERRIDDEN, 2), ("b", Result.CANCELLED, 1)):
+            for key in (
+                SumKey(Scope.PATH, MINUTE, AT, "default", path, result),
+                SumKey(Scope.ENDPOINT, MINUTE, AT, "default", "", result),
+            ):
+                counted = rows[key]
+                self.assertEqual((counted.runs, counted.attempts), (1, attempts))
+                self.assertEqual((counted.lateness.text(), counted.duration.text()), ("", ""))
+        numbers = sums.numbers()
+        self.assertEqual(
+            numbers["dalga_runs_total"],
+            {("default", "a", "overridden"): 1, ("default", "b", "cancelled"): 1},
+        )
+        attempts_by_kind = numbers["dalga_attempts_total"]
+        self.assertEqual(attempts_by_kind, {("default", "5xx", "status"): 2})  # as they ended
+
+    def test_without_an_end_in_the_next_minute(self) -> None:
+        """As ends, they begin a minute."""
+        sums = sums_of(end())
+        sums.closed([closed()], NOW + MINUTE)
+        self.assertEqual([written.at for written in sums.unsaved()], [AT, AT + MINUTE])
 
     def test_runs_that_go_on(self) -> None:
         """A run that is to be tried again is not over, nor is one that was given back."""

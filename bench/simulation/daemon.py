@@ -194,6 +194,13 @@ class SimulatedStore:
         """The time, count, write, commit."""
         return self._write(self._others)
 
+    #: No user does anything here.
+    unsettled = False
+
+    def settle(self) -> Deferred[None]:
+        """There is nothing to settle."""
+        return succeed(None)
+
     def write_sums(self, sums: MinuteSums) -> Deferred[None]:
         """The time, write, commit."""
         return self._write(None)

@@ -22,7 +22,7 @@ until it succeeds (P5). Nothing here reads the machine's wall clock (P8).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
@@ -50,6 +50,7 @@ from dalga.metrics import Metrics
 from dalga.model.address import DEFAULT_ENDPOINT
 from dalga.model.instance import UNKNOWN, About
 from dalga.model.key import RawKey
+from dalga.model.record import EndedRun
 from dalga.model.run import RunPolicy, lease_of
 from dalga.model.setback import Reach
 from dalga.model.why import Here
@@ -300,6 +301,11 @@ class Scheduler:
     def expect_action(self) -> None:
         """This instance has written an action: make its first batch."""
         self._acting.look()
+
+    def count_ended(self, runs: Sequence[EndedRun]) -> None:
+        """Runs have ended by what users did, and have no `End` here: count them."""
+        self._statistics.ended(runs, self._store.clock.now())
+        self._changed()
 
     def _works(self) -> bool:
         """Whether claims and records work: what signs of life say."""

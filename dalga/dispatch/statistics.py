@@ -14,7 +14,7 @@ few in each transaction. It waits while there is a backlog of runs (P7).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ from dalga.dispatch.outages import FOLDING, WRITE, Outages
 from dalga.dispatch.query import Query
 from dalga.dispatch.sums import Sums
 from dalga.log import logger
+from dalga.model.record import EndedRun
 from dalga.store import Recorded, Store
 
 log = logger(__name__)
@@ -95,6 +96,13 @@ class Statistics:
         except Exception:
             log.failure("the statistics lack some runs", Failure())
 
+    def ended(self, runs: Sequence[EndedRun], now: datetime) -> None:
+        """Count runs that have no `End`. A mistake here holds up nothing that follows (P6)."""
+        try:
+            self._sums.closed(runs, now)
+        except Exception:
+            log.failure("the statistics lack some runs", Failure())
+
     async def write_last(self) -> None:
         """Write what is not written yet, unless the database is away. No run ends any more."""
         if self._outages.away:
@@ -115,7 +123,8 @@ class Statistics:
 
     def _write_when(self, now: float) -> float | None:
         # A write of nothing would ask nobody, and be taken for an answer of the database.
-        return None if self._sums.is_saved else self._next_write
+        is_nothing = self._sums.is_saved and not self._store.unsettled
+        return None if is_nothing else self._next_write
 
     def _write(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._write_all())
@@ -127,6 +136,8 @@ class Statistics:
                 count=self._sums.dropped - self._told,
             )
             self._told = self._sums.dropped
+        if self._store.unsettled:
+            await self._store.settle()
         for minute in self._sums.unsaved():
             await self._store.write_sums(minute)
             self._sums.saved(minute)

@@ -11,7 +11,8 @@ Both come from one look at each end that the recorder has written::
 
 A run counts in the minute in which its record was written, by the database's clock. It is counted
 once, by the instance that has written the record: where the answer to a COMMIT was lost, when the
-store finds the run recorded already.
+store finds the run recorded already. A run that a user ends while it waits for its next attempt
+comes by another way (`Sums.closed`), as it has no end here.
 
 What always holds: what is to be written of a minute is the whole of its sums, so the same may be
 written again after a failure, and nothing counts twice. A minute has at most `PATHS` paths, and at
@@ -29,7 +30,7 @@ from heapq import nlargest
 from dalga.metrics import ATTEMPT_BOUNDS, OTHER, Counts, Distribution, Numbers, PathLabels
 from dalga.model.answers import Meaning
 from dalga.model.histogram import DURATION_BOUNDS, LATENESS_BOUNDS, Histogram
-from dalga.model.record import Result
+from dalga.model.record import EndedRun, Result
 from dalga.model.run import End
 from dalga.model.statistics import BUSIEST, MINUTE, MinuteSums, Scope, Sum, SumKey, floor
 
@@ -60,10 +61,11 @@ class _Cell:
         #: As `lateness`, of `DURATION_BOUNDS`: the durations of the last attempts.
         self.duration = [0] * (len(DURATION_BOUNDS) + 1)
         self.took = 0.0
-        #: How many runs took more than one attempt, and how many attempts they took beyond one.
+        #: How many runs were ended by another attempt than their first one.
         self.retried = 0
+        #: How many attempts the runs took, beside those that have ended them.
         self.retries = 0
-        #: How many runs had no POST.
+        #: How many runs were ended by no attempt.
         self.unposted = 0
         #: How many runs were ended by another answer than a 200 that is a success.
         self.unusual = 0
@@ -217,7 +219,7 @@ class Sums:
             if cell is None:
                 cell = minute.cell(run.options.endpoint, run.key.path, result)
             if outcome is None:
-                cell.unposted += 1
+                self._without_end(cell, run.attempt - 1)
                 continue
             seconds = outcome.elapsed
             cell.duration[bisect_left(DURATION_BOUNDS, seconds)] += 1
@@ -236,6 +238,20 @@ class Sums:
             if outcome.status != 200 or end.meaning is not _SUCCEED:
                 cell.unusual += 1
                 totals.unusual(end, outcome.status)
+
+    def closed(self, runs: Iterable[EndedRun], now: datetime) -> None:
+        """Count runs that have no `End`. As `ended`."""
+        minute = self._minute(now)
+        minute.batches += 1
+        for path, endpoint, result, attempts in runs:
+            self._without_end(minute.cell(endpoint, path, result), attempts)
+
+    def _without_end(self, cell: _Cell, attempts: int) -> None:
+        """Count a run that was ended by no attempt. Its attempts were counted as they ended."""
+        cell.unposted += 1
+        if attempts:
+            cell.retries += attempts
+            self._totals.tried_again(attempts)
 
     @property
     def is_saved(self) -> bool:
@@ -264,11 +280,11 @@ class Sums:
         return totals.numbers()
 
     def _minute(self, now: datetime) -> _Minute:
-        """The minute that is open at a time, which is not in the one that is open now."""
+        """The minute that is open at a time."""
         at = floor(now, MINUTE)
         last = self._open
         if last is not None:
-            if last.at - MINUTE <= at < last.at:
+            if last.at - MINUTE <= at <= last.at:
                 return last  # the estimate of the time may go back a little
             self._totals.take_in(last, self._labels)
             if not last.is_saved:

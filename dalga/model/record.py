@@ -170,6 +170,19 @@ class Record:
         return milliseconds(self.started, self.ended)
 
 
+class EndedRun(NamedTuple):
+    """
+    A run that was ended by no attempt and has no `End`: a user has ended it while it waited for its
+    next attempt, or after its instance was lost.
+    """
+
+    path: str
+    endpoint: str
+    result: Result
+    #: How many attempts it had.
+    attempts: int
+
+
 #: A run that begins later than this is looked at: does it stand for several of its job's times?
 LATE_AFTER = timedelta(seconds=1)
 

@@ -573,6 +573,16 @@ class Store(Protocol):
 
     # Statistics
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether `settle` has anything to do."""
+
+    def settle(self) -> Deferred[None]:
+        """
+        Find out which runs have ended by transactions of users whose COMMIT got no answer, and tell
+        of them as of all others (`dalga.store.closings`).
+        """
+
     def write_sums(self, sums: MinuteSums) -> Deferred[None]:
         """
         Write what an instance has counted of a minute. It may be written again, to the same effect.

@@ -18,7 +18,7 @@ from dalga.model.record import Result
 from dalga.model.schedule import timestamp
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.extras import BESIDE
+from dalga.store.extras import OPEN, is_open, kinds_of
 from dalga.store.keyed import KeyedRows
 from dalga.store.recording import Recording
 from dalga.store.statements import Statements
@@ -51,13 +51,14 @@ class Changes:
         at = self._dialect.instant(now)
         where = self._rows.key(key)._asdict()
         triggered = self._sql.trigger.execute(cursor, now=at, **where)
-        job = self._rows.read_readable(cursor, key, now)
+        row, job = self._rows.read_readable(cursor, key, now)
         if triggered:
             check_until(job, job.scheduled)
             # The new run takes the place of one that waits for its retry. A run that is under way
             # has its end yet.
-            found = self._sql.find_waiting.fetch(cursor, **where)
-            self._recording.close(cursor, [row.id for row in found], Result.OVERRIDDEN, now)
+            if row.token is None and is_open(row.extras):
+                self._recording.close(cursor, [row.id], Result.OVERRIDDEN, now)
+                self._recording.unmark(cursor, [row.id], OPEN)
             return job
         if job.standing is Standing.DONE:
             raise JobOver(
@@ -94,10 +95,14 @@ class Changes:
             return
         # A row that was deleted during a run whose lease is over is removed, too.
         for _, row in self._rows.select(cursor, self._sql.find_all, (key,)):
-            if not self._sql.delete_idle_row.execute(cursor, id=row.id, now=at):
-                raise Conflict("claimed or released between two statements")
-            self._details.remove(cursor, [row.id], BESIDE)
-            self._recording.close(cursor, [row.id], Result.CANCELLED, now)
+            deleted = self._sql.delete_idle_row.execute(
+                cursor, id=row.id, extras=row.extras, now=at
+            )
+            if not deleted:
+                raise Conflict("claimed, released or written between two statements")
+            self._details.remove(cursor, [row.id], kinds_of(row.extras))
+            if is_open(row.extras):
+                self._recording.close(cursor, [row.id], Result.CANCELLED, now)
 
 
 def check_until(job: Job, scheduled: datetime) -> None:

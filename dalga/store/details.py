@@ -7,8 +7,8 @@ locked, as each write does, reads rows that fit it. A reader without a lock read
 the job's row, in one statement, and compares its version with the row that was read before.
 
 A PUT does not know what the job was before: it marks the row as `STALE` if there was anything. Then
-`settle` removes the old rows, writes the new ones, and takes the mark away. So a PUT of a job that
-has nothing there, over one that had nothing, takes no statement more.
+`settle` removes the old rows and writes the new ones, and its caller takes the mark away. So a PUT
+of a job that has nothing there, over one that had nothing, takes no statement more.
 """
 
 from __future__ import annotations
@@ -122,11 +122,12 @@ class DetailRows:
         return found.details is not None
 
     def settle(self, cursor: Cursor, written: Sequence[Written]) -> None:
-        """Have the other tables fit the rows of jobs whose `extras` say that there is something."""
+        """
+        Have the other tables fit the rows of jobs whose `extras` say that there is something. The
+        caller takes the mark STALE away.
+        """
         stale = [each.row.id for each in written if each.row.extras & STALE]
-        if stale:
-            self.remove(cursor, stale, DETAILED | TAGGED)
-            self._sql.settle.execute(cursor, stale)
+        self.remove(cursor, stale, DETAILED | TAGGED)
         self._write_details(cursor, written)
         self._write_tags(cursor, written)
 

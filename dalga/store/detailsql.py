@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from dalga.store.dialect import BY_ID, Dialect
-from dalga.store.extras import STALE, DetailsRow
+from dalga.store.extras import DetailsRow
 from dalga.store.parameters import R, Select, Statement, columns
 from dalga.store.schema import DETAILS, EXPECTED, TAGS
 from dalga.store.selected import JobRow, NumberRow, WholeRow
@@ -137,12 +137,6 @@ class DetailStatements:
             WHERE {BY_ID}{lock}
             """,
         )
-
-    @cached_property
-    def settle(self) -> Statement:
-        return self._dialect.prepare(f"""
-            UPDATE {self._table}{self._dialect.by_id} SET extras = extras & ~{STALE} WHERE {BY_ID}
-            """)
 
     @cached_property
     def set_extras(self) -> Statement:

@@ -132,6 +132,11 @@ def weight_of(extras: object, bits: int = DETAILED) -> int:
     return extras >> _WEIGHT << 10
 
 
+def is_open(extras: object) -> bool:
+    """Whether a run of a job may have an open row, by what the column holds."""
+    return not isinstance(extras, int) or bool(extras & OPEN)
+
+
 def kinds_of(extras: object) -> int:
     """Which rows there may be in other tables of a job: those bits of its `extras`."""
     if not isinstance(extras, int):

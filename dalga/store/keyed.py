@@ -20,11 +20,11 @@ from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import NO_DETAILS
 from dalga.store.parameters import Select
 from dalga.store.rows import read_job
-from dalga.store.selected import JobRow, KeyRow, LockedRow
+from dalga.store.selected import JobRow, KeyRow
 from dalga.store.statements import KeyValues, Statements
 from dalga.store.transactions import Conflict
 
-Row = TypeVar("Row", JobRow, KeyRow, LockedRow)
+Row = TypeVar("Row", JobRow, KeyRow)
 K = TypeVar("K", bound=RawKey)
 
 
@@ -40,20 +40,17 @@ class KeyedRows:
         """The path and the body, as parameters."""
         return KeyValues(self._dialect.key(key.path), self._dialect.key(key.body))
 
-    def read(self, cursor: Cursor, key: RawKey, now: datetime) -> Job | UnreadableJob:
-        """:raises JobNotFound: if there is none."""
-        rows = dict(self.read_rows(cursor, (key,), now))
-        if not rows:
-            raise not_found(key)
-        return rows[key]
-
-    def read_readable(self, cursor: Cursor, key: RawKey, now: datetime) -> Job:
+    def read_readable(self, cursor: Cursor, key: RawKey, now: datetime) -> tuple[JobRow, Job]:
         """
-        Read a job after a write to its row.
+        Read a job, and its row, after a write to the row.
 
+        :raises JobNotFound: if there is none.
         :raises JobSetAside: if the row can't be understood. Then the write is rolled back.
         """
-        return readable(self.read(cursor, key, now))
+        rows = list(self.select(cursor, self._sql.get, (key,)))
+        for (_, row), (_, job) in zip(rows, self.read_jobs(cursor, rows, now), strict=True):
+            return row, readable(job)
+        raise not_found(key)
 
     def read_rows(
         self, cursor: Cursor, keys: Collection[K], now: datetime
@@ -104,7 +101,7 @@ class KeyedRows:
         """Those of the jobs that are in the table, locked or not."""
         return {key for key, _ in self.select(cursor, self._sql.find_all, keys)}
 
-    def lock(self, cursor: Cursor, keys: Collection[JobKey]) -> dict[JobKey, LockedRow]:
+    def lock(self, cursor: Cursor, keys: Collection[JobKey]) -> dict[JobKey, KeyRow]:
         """Lock the rows that no other session has locked."""
         return dict(self.select(cursor, self._sql.lock, keys))
 

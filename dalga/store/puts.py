@@ -6,6 +6,7 @@ gathers the PUTs that share a transaction.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -33,11 +34,12 @@ from dalga.store.extras import (
     fitting,
     has_details,
     is_detailed,
+    is_open,
     weight_of,
 )
 from dalga.store.group_commit import LOCKED, Locked
 from dalga.store.keyed import KeyedRows, not_found, version_of
-from dalga.store.recording import Recording
+from dalga.store.recording import NO_ROWS, OpenRows, Recording
 from dalga.store.rows import Override, read_job, terms_text, text, version_at
 from dalga.store.selected import JobRow
 from dalga.store.statements import NewRow, Statements
@@ -200,7 +202,7 @@ class Puts:
         results: dict[JobKey, Job | Exception | Locked] = {}
         todo = self._sorted(cursor, now, puts, results)
         self._add(cursor, todo.added, now)
-        plans = todo.plans
+        plans, rows_open = todo.plans, NO_ROWS
         if len(puts) > 1 and self._dialect.skip_locked:
             # New jobs first: they may have to wait for another session that adds the same job, and
             # other jobs' rows are not to be locked meanwhile.
@@ -212,7 +214,7 @@ class Puts:
                 done = [key for key in new if not has_details(new[key])]
                 results |= {key: as_planned(key, plans.pop(key), now) for key in done}
             wanted = there.union(todo.over, todo.terms)
-            free = self._free(cursor, wanted)
+            free, rows_open = self._free(cursor, wanted)
             for key in wanted - free:
                 results[key] = LOCKED
                 todo.leave_out(key)
@@ -227,7 +229,7 @@ class Puts:
             self._rows.disable(cursor, key, now)
         written = todo.written
         results |= self.settle(
-            cursor, written, todo.added, now, todo.as_expected, going_on=todo.terms
+            cursor, written, todo.added, now, todo.as_expected, todo.terms, rows_open
         )
         for put in puts:
             # A PUT that keeps what is there keeps what was added meanwhile.
@@ -238,12 +240,15 @@ class Puts:
             raise Conflict("added between two statements")
         return [results[put.key] for put in puts]
 
-    def _free(self, cursor: Cursor, keys: set[JobKey]) -> set[JobKey]:
-        """Lock the rows of jobs, and give the keys of those that no other session has locked."""
+    def _free(self, cursor: Cursor, keys: set[JobKey]) -> tuple[set[JobKey], OpenRows]:
+        """
+        Lock the rows of jobs, and give the keys of those that no other session has locked, with
+        their open rows.
+        """
         free = self._rows.lock(cursor, keys)
-        opened = {row.id: key for key, row in free.items() if row.extras & OPEN}
-        held = self._recording.locked(cursor, list(opened))
-        return free.keys() - {opened[id] for id in held}
+        opened = {row.id: key for key, row in free.items() if is_open(row.extras)}
+        held = self._recording.hold(cursor, list(opened))
+        return free.keys() - {opened[id] for id in held.locked}, held.rows
 
     def settle(
         self,
@@ -253,6 +258,7 @@ class Puts:
         now: datetime,
         as_expected: Collection[JobKey] = (),
         going_on: Collection[JobKey] = (),
+        rows_open: OpenRows = NO_ROWS,
     ) -> dict[JobKey, Job]:
         """
         Write what jobs have in other tables, once their rows are written.
@@ -260,6 +266,7 @@ class Puts:
         :param added: those jobs that were written only if there was no other one.
         :param as_expected: those whose next success is awaited as before.
         :param going_on: those jobs whose runs go on as they were.
+        :param rows_open: open rows that this transaction holds.
         :return: all jobs, as they stand now, but for those of `added` that somebody else has added.
         """
         rows = dict(self._rows.select(cursor, self._sql.get, plans))
@@ -278,14 +285,29 @@ class Puts:
         replaced = [
             each.row.id
             for each in some
-            if each.row.extras & OPEN and each.row.token is None and each.key not in going_on
+            if is_open(each.row.extras) and each.row.token is None and each.key not in going_on
         ]
-        self._recording.close(cursor, replaced, Result.OVERRIDDEN, now)
+        self._recording.close(cursor, replaced, Result.OVERRIDDEN, now, rows_open)
+        self._unmark(cursor, some, replaced)
         jobs = {}
         for key, row in rows.items():
             beside = Details(plans[key].delivery, plans[key].notes)
             jobs[key] = readable(read_job(row, key, now, self._dialect.read_instant, beside))
         return jobs
+
+    def _unmark(self, cursor: Cursor, written: Sequence[Written], replaced: Sequence[int]) -> None:
+        """
+        Take from the rows of jobs the marks of what is there no more.
+
+        :param replaced: the ids of those whose open row is removed.
+        """
+        marked: defaultdict[int, list[int]] = defaultdict(list)
+        for _, row, _ in written:
+            bits = row.extras & STALE | (OPEN if row.id in replaced else 0)
+            if bits:
+                marked[bits].append(row.id)
+        for bits, ids in marked.items():
+            self._recording.unmark(cursor, ids, bits)
 
     def _is_ours(
         self, cursor: Cursor, key: JobKey, row: JobRow, planned: Plan, now: datetime
@@ -400,13 +422,14 @@ class Puts:
     ) -> None:
         """Write a job's terms. Its runs go on as they were."""
         texts = terms_text(terms.schedule, terms.options)
-        extras = extras_of(terms, details_text(terms))
+        extras, before = extras_of(terms, details_text(terms)), found.row.extras
+        stale = STALE if before & ~OPEN else 0
         # The run is compared, too: `until` was checked against it.
         changed = self._sql.amend.execute(
             cursor,
             scheduled=self._dialect.instant(terms.first),
             version=version_at(now),
-            extras=extras | STALE | found.row.extras & OPEN if found.row.extras else extras,
+            extras=extras | stale | before & OPEN,
             **texts._asdict(),
             **self._rows.key(key)._asdict(),
             **found.compared,

@@ -13,19 +13,26 @@ ends the run removes that row:
 
 A user may do something to a job while an attempt is under way. Then the open row stays to the end
 of that attempt, or, if its instance is lost, until the job's next run ends.
+
+The end of an attempt may end a run, and so does what a user does. Of the latter nobody else knows,
+so each such run is noted at the cursor as `Closed`: see `dalga.store.closings`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import NamedTuple
 
 from dalga.model.answers import Meaning
 from dalga.model.attempt import attempt_to_json, attempts_from_json
 from dalga.model.delivery import PLAIN
 from dalga.model.record import (
     Earlier,
+    EndedRun,
     HistoryMode,
     Record,
     Result,
@@ -35,11 +42,13 @@ from dalga.model.record import (
     path_key,
     record_of,
 )
-from dalga.model.run import Cause, End, GiveBack
+from dalga.model.run import Cause, End, GiveBack, Retry
 from dalga.model.runid import RunId
 from dalga.model.schedule import Once
+from dalga.store.alerts import whole
+from dalga.store.closings import Closed
 from dalga.store.dialect import Cursor, Dialect, RecordValues, SharedValues, instant_text
-from dalga.store.extras import OPEN
+from dalga.store.extras import OPEN, is_open
 from dalga.store.rows import (
     MAX_ERROR,
     Unreadable,
@@ -64,6 +73,23 @@ _SUCCEED, _SUCCEEDED, _SCHEDULE = Meaning.SUCCEED, Result.SUCCEEDED, Cause.SCHED
 #: the job holds.
 Ending = tuple[End, Result | None, LeaseRow]
 
+#: Open rows, by the ids of the jobs' rows.
+OpenRows = Mapping[int, OpenRow]
+
+NO_ROWS: OpenRows = MappingProxyType({})
+
+
+class Held(NamedTuple):
+    """Open rows that this transaction has locked."""
+
+    rows: OpenRows
+    #: The ids of those jobs' rows whose open row another session has locked.
+    locked: set[int]
+
+
+#: Of jobs that have no open row.
+NOTHING_HELD = Held(NO_ROWS, set())
+
 
 class Recording:
     """
@@ -79,31 +105,45 @@ class Recording:
         #: The name of this instance, which makes the attempts.
         self.instance = ""
 
-    def locked(self, cursor: Cursor, ids: Sequence[int]) -> set[int]:
+    @property
+    def open_bit(self) -> int:
+        """What the extras get of a job whose run is to be tried again."""
+        return 0 if self.mode is HistoryMode.OFF else OPEN
+
+    def hold(self, cursor: Cursor, ids: Sequence[int]) -> Held:
         """
-        Those of some jobs whose open row another session has locked.
+        Read and lock the open rows of some jobs.
 
         :param ids: of the jobs' rows, which this transaction has locked.
         """
-        if not ids or not self._dialect.skip_locked:
-            return set()
-        free = {row.number for row in self._sql.lock_open.fetch(cursor, ids)}
-        return {row.number for row in self._sql.find_open.fetch(cursor, ids)} - free
+        if not ids:
+            return NOTHING_HELD
+        rows = {row.job: row for row in self._sql.lock_open.fetch(cursor, ids)}
+        missing = [id for id in ids if id not in rows]
+        locked: set[int] = set()
+        if missing and self._dialect.skip_locked:
+            locked = {row.job for row in self._sql.read_open.fetch(cursor, missing)}
+        return Held(rows, locked)
 
-    def write(self, cursor: Cursor, endings: Sequence[Ending], now: datetime) -> None:
-        """Write what a record knows of runs."""
+    def write(self, cursor: Cursor, endings: Sequence[Ending], held: Held, now: datetime) -> None:
+        """
+        Write what a record knows of runs.
+
+        :param held: of all jobs whose `extras` have OPEN.
+        """
         at, instance = version_at(now), self.instance
-        opened = [lease.id for _, _, lease in endings if lease.extras & OPEN]
-        earlier, closed = (
-            self._close_earlier(cursor, endings, opened, at) if opened else ({}, set())
-        )
+        earlier: Mapping[int, Earlier] = {}
+        closed: Collection[int] = ()
+        none_open = held is NOTHING_HELD
+        if not none_open:
+            earlier, closed = self._close_earlier(cursor, endings, held.rows, at)
         if self.mode is HistoryMode.OFF:
             return
         rows: list[RecordValues] = []
         to_open: list[RecordValues] = []
         plain = _Plain(now, at, instance)
         for end, result, lease in endings:
-            if result is _SUCCEEDED and not opened and _is_plain(end):
+            if result is _SUCCEEDED and none_open and _is_plain(end):
                 if self.mode is HistoryMode.ALL:
                     rows.append(plain.values(end, lease.id))
             elif lease.id in closed:
@@ -120,25 +160,30 @@ class Recording:
             self._insert(cursor, rows)
         if to_open:
             self._dialect.insert_records(cursor, to_open, over=True)
-            self._sql.mark_open.execute(cursor, [job for job, *_ in to_open])
 
     def _close_earlier(
-        self, cursor: Cursor, endings: Sequence[Ending], opened: Sequence[int], at: int
+        self, cursor: Cursor, endings: Sequence[Ending], rows: OpenRows, at: int
     ) -> tuple[dict[int, Earlier], set[int]]:
         """
-        Remove open rows, and close those whose runs end by what a user did.
+        Close those open rows whose runs end by what a user did, and remove all but those that are
+        written over, or whose runs go on.
 
-        :param opened: the ids of the jobs' rows that have one.
         :return: what the others know, by the ids of the jobs' rows; and the ids of those jobs' rows
             whose runs are closed by that, though they have an end.
         """
-        found = {row.job: row for row in self._sql.read_open.fetch(cursor, opened)}
         earlier: dict[int, Earlier] = {}
-        left: list[int] = []
+        gone: list[int] = []
         ended: set[int] = set()
-        closed: dict[Result, list[int]] = {}
+        #: Of runs that end by it, and of runs that have an end.
+        others: list[OpenRow] = []
+        own: defaultdict[Result, list[OpenRow]] = defaultdict(list)
         for end, result, lease in endings:
-            row = found.get(lease.id)
+            if not is_open(lease.extras):
+                continue
+            row = rows.get(lease.id)
+            is_kept = result is None and isinstance(end.verdict, Retry) and self.open_bit
+            if not is_kept:
+                gone.append(lease.id)
             if row is None:
                 continue
             try:
@@ -147,42 +192,75 @@ class Recording:
                 continue  # somebody's SQL; the run's record is made without it
             if run != end.run.id.partition("-")[0]:
                 # A user had scheduled the job anew, and the instance of that run was lost.
-                closed.setdefault(Result.OVERRIDDEN, []).append(lease.id)
+                others.append(row)
             elif isinstance(end.verdict, GiveBack):
                 if result is None:
-                    left.append(lease.id)  # the run goes on
+                    gone.pop()  # the run goes on
                 else:
-                    closed.setdefault(result, []).append(lease.id)
+                    own[result].append(row)
                     ended.add(lease.id)
             else:
                 known = _earlier(row, self._dialect)
                 if known is not None:
                     earlier[lease.id] = known
-        for result, ids in closed.items():
-            # A moment before the record of the run that ends now.
-            self._copy(cursor, ids, result, at - 1)
-        gone = [id for id in opened if id not in left]
+        # A moment before the record of the run that ends now.
+        self._end(cursor, others, Result.OVERRIDDEN, at - 1)
+        for result, some in own.items():
+            self._copy(cursor, some, result, at - 1)
         if gone:
-            self._sql.remove_open.execute(cursor, gone)
-            self._sql.unmark_open.execute(cursor, gone)
+            if not rows.keys().isdisjoint(gone):
+                self._sql.remove_open.execute(cursor, gone)
+            self.unmark(cursor, gone, OPEN)
         return earlier, ended
 
-    def close(self, cursor: Cursor, ids: Sequence[int], result: Result, now: datetime) -> None:
+    def close(
+        self,
+        cursor: Cursor,
+        ids: Sequence[int],
+        result: Result,
+        now: datetime,
+        known: OpenRows = NO_ROWS,
+    ) -> None:
         """
-        End runs that wait for their next attempt, as a user has brought about.
+        End runs that wait for their next attempt, as a user has brought about. The caller takes the
+        mark OPEN from the jobs' rows.
 
         :param ids: of the jobs' rows. Some may have no such run.
+        :param known: open rows that the transaction holds.
         """
-        if ids:
-            self._copy(cursor, ids, result, version_at(now))
-            self._sql.remove_open.execute(cursor, ids)
-            self._sql.unmark_open.execute(cursor, ids)
+        rows = [known[id] for id in ids if id in known]
+        others = [id for id in ids if id not in known]
+        if others:
+            rows += self._sql.read_open.fetch(cursor, others)
+        if rows:
+            self._end(cursor, rows, result, version_at(now))
+            self._sql.remove_open.execute(cursor, [row.job for row in rows])
 
-    def _copy(self, cursor: Cursor, ids: Sequence[int], result: Result, at: int) -> None:
-        if self.mode is not HistoryMode.OFF:
+    def unmark(self, cursor: Cursor, ids: Sequence[int], bits: int) -> None:
+        """Take bits from the `extras` of jobs, as what they mean is there no more."""
+        self._sql.unmark.execute(cursor, ids, bits=bits)
+
+    def _end(self, cursor: Cursor, rows: Sequence[OpenRow], result: Result, at: int) -> None:
+        """Put open rows on the shelf of a result, too. The runs have no `End`."""
+        self._copy(cursor, rows, result, at)
+        for row in rows:
+            path, endpoint = shown_key(row.path, row.endpoint)
+            self._note(cursor, EndedRun(path, endpoint, result, whole(row.attempts)), row.job, at)
+
+    def _copy(self, cursor: Cursor, rows: Sequence[OpenRow], result: Result, at: int) -> None:
+        if rows and self.mode is not HistoryMode.OFF:
             self._sql.copy_open.execute(
-                cursor, ids, failed=int(result.shelf), at=at, result=result.code
+                cursor,
+                [row.job for row in rows],
+                failed=int(result.shelf),
+                at=at,
+                result=result.code,
             )
+
+    def _note(self, cursor: Cursor, run: EndedRun, job: int, at: int) -> None:
+        """Note that a record is written of a run without an `End`."""
+        if self.mode is not HistoryMode.OFF:
+            cursor.noted.append(Closed(run, job, at))
 
     def _insert(self, cursor: Cursor, rows: Sequence[RecordValues]) -> None:
         """:raises Conflict: if a job has a record of the same microsecond: a clock was set back."""
@@ -193,46 +271,46 @@ class Recording:
                 raise Conflict("a job has two records of one time") from error
             raise
 
-    def lost(self, cursor: Cursor, row: RunRow, token: bytes, now: datetime) -> None:
+    def lost(
+        self, cursor: Cursor, row: RunRow, token: bytes, rows_open: OpenRows, now: datetime
+    ) -> None:
         """
         Write the record of a run whose instance was lost, and whose job a user has deleted
         meanwhile. Of a row that can't be understood nothing is written.
 
         :param row: as a claim has taken it.
         :param token: of that claim.
+        :param rows_open: has the open row of the job, if there is one.
         """
-        if isinstance(row.extras, int) and row.extras & OPEN:
-            self.close(cursor, [row.id], Result.CANCELLED, now)
+        if row.id in rows_open:
+            self.close(cursor, [row.id], Result.CANCELLED, now, rows_open)
             return
         if self.mode is HistoryMode.OFF or row.run == token:
             return  # no run was pending: this claim has made it
-        read = self._dialect.read_instant
+        read, at = self._dialect.read_instant, version_at(now)
         key = shown_key(row.path, row.body)
         try:
-            claimed, scheduled = read(row.started), read(row.scheduled)
-            values = _values(
-                Record(
-                    run_id=str(RunId(run_token(row.run), row.id)),
-                    path=key.path,
-                    body=key.body,
-                    endpoint=options_of(row.options).endpoint,
-                    trigger=Cause(row.cause),
-                    scheduled=scheduled,
-                    claimed=claimed,
-                    started=None,
-                    ended=None,
-                    lateness_ms=None,
-                    instance=None,
-                    result=Result.CANCELLED,
-                    attempt_count=max(1, row.attempts - (0 if row.disabled else 1)),
-                ),
-                Shelf.FAILED,
-                version_at(now),
-                row.id,
+            record = Record(
+                run_id=str(RunId(run_token(row.run), row.id)),
+                path=key.path,
+                body=key.body,
+                endpoint=options_of(row.options).endpoint,
+                trigger=Cause(row.cause),
+                scheduled=read(row.scheduled),
+                claimed=read(row.started),
+                started=None,
+                ended=None,
+                lateness_ms=None,
+                instance=None,
+                result=Result.CANCELLED,
+                attempt_count=max(1, row.attempts - (0 if row.disabled else 1)),
             )
+            values = _values(record, Shelf.FAILED, at, row.id)
         except (ValueError, TypeError):
             return
         self._insert(cursor, [values])
+        run = EndedRun(key.path, record.endpoint, Result.CANCELLED, record.attempt_count)
+        self._note(cursor, run, row.id, at)
 
 
 def _earlier(row: OpenRow, dialect: Dialect) -> Earlier | None:

@@ -46,7 +46,7 @@ from dalga.store.alerts import AlertRows, Noted, is_expected
 from dalga.store.clock import DatabaseClock
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.extras import DELIVERY, OPEN, fitting, kinds_of, weight_of
+from dalga.store.extras import DELIVERY, fitting, is_open, kinds_of, weight_of
 from dalga.store.parameters import Statement, in_parts
 from dalga.store.recording import Ending, Recording
 from dalga.store.rows import (
@@ -395,10 +395,11 @@ class Runs:
             kinds = kinds_of(row.extras)
             # Else a claim drops the row when this lease has ended.
             locked = self._details.locked(cursor, [row.id], kinds)
-            if not locked and not self._recording.locked(cursor, [row.id]):
+            held = self._recording.hold(cursor, [row.id] if is_open(row.extras) else [])
+            if not locked and not held.locked:
                 sql.drop.execute(cursor, id=row.id, token=token)
                 self._details.remove(cursor, [row.id], kinds)
-                self._recording.lost(cursor, row, token, now)
+                self._recording.lost(cursor, row, token, held.rows, now)
             return None
         try:
             if is_true("disabled", row.disabled):
@@ -513,8 +514,8 @@ class Runs:
         locked: set[int] = set()
         for kinds, ids in to_write.gone.items():
             locked |= self._details.locked(cursor, ids, kinds)
-        if to_write.opened:
-            locked |= self._recording.locked(cursor, to_write.opened)
+        held = self._recording.hold(cursor, to_write.opened)
+        locked |= held.locked
         if locked:
             leases.locked.update(locked)
             to_write = self._to_write(ends, leases)
@@ -528,7 +529,7 @@ class Runs:
             self._details.remove(cursor, ids, kinds)
         if to_write.endings:
             now = leases.now or self._clock.at(leases.sent)  # there if there are leases
-            self._recording.write(cursor, to_write.endings, now)
+            self._recording.write(cursor, to_write.endings, held, now)
         return to_write.recorded, to_write.others
 
     def _to_write(self, ends: list[End], leases: _Leases) -> _ToWrite:
@@ -570,7 +571,7 @@ class Runs:
             if lease.extras:
                 if isinstance(values, Ended):
                     gone[kinds_of(lease.extras)].append(row)
-                if lease.extras & OPEN:
+                if is_open(lease.extras):
                     opened.append(row)
         return to_write
 
@@ -638,7 +639,11 @@ class Runs:
                 return sql.skip_rows, Skipped(row, token, next_scheduled=instant(scheduled))
             case Retry(due, error):
                 return sql.retry_rows, Retried(
-                    row, token, next_due=instant(due), last_error=error[:MAX_ERROR]
+                    row,
+                    token,
+                    next_due=instant(due),
+                    last_error=error[:MAX_ERROR],
+                    open_bit=self._recording.open_bit,
                 )
             case GiveBack(until):
                 return sql.give_back_rows, GivenBack(

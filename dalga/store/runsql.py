@@ -16,7 +16,6 @@ from dalga.model.job import Standing
 from dalga.model.record import Shelf
 from dalga.model.run import Cause
 from dalga.store.dialect import BY_ID, OWN, Dialect, SharedValues
-from dalga.store.extras import OPEN
 from dalga.store.parameters import R, Select, Statement, columns
 from dalga.store.rows import MAX_COUNT, Override
 from dalga.store.schema import RUNS
@@ -28,7 +27,6 @@ from dalga.store.selected import (
     LeaseRow,
     LeaseText,
     Marks,
-    NumberRow,
     OpenRow,
     RunRow,
     TextRow,
@@ -101,6 +99,8 @@ class Retried(NamedTuple):
     row_token: Any
     next_due: Any
     last_error: Any
+    #: OPEN if the run gets an open row, else 0.
+    open_bit: Any
 
 
 class Stopped(NamedTuple):
@@ -466,6 +466,7 @@ class RunStatements:
             f"""
                 due = {_unless_disabled("next_due")},
                 error = last_error,
+                extras = extras | open_bit,
                 token = NULL
             """,
         )
@@ -555,27 +556,20 @@ class RunStatements:
 
     @cached_property
     def read_open(self) -> Select[OpenRow]:
+        return self._open_rows("")
+
+    @cached_property
+    def lock_open(self) -> Select[OpenRow]:
+        """The open rows that no other session has locked."""
+        return self._open_rows(self._dialect.skip_locked)
+
+    def _open_rows(self, lock: str) -> Select[OpenRow]:
         return self._select(
             OpenRow,
             f"""
             SELECT {columns(OpenRow)} FROM {self._runs}{self._dialect.by_index("PRIMARY")}
-            WHERE {OPEN_ROWS}
+            WHERE {OPEN_ROWS}{lock}
             """,
-        )
-
-    @cached_property
-    def find_open(self) -> Select[NumberRow]:
-        return self._open_jobs("")
-
-    @cached_property
-    def lock_open(self) -> Select[NumberRow]:
-        return self._open_jobs(self._dialect.skip_locked)
-
-    def _open_jobs(self, lock: str) -> Select[NumberRow]:
-        by_key = self._dialect.by_index("PRIMARY")
-        return self._select(
-            NumberRow,
-            f"SELECT job AS number FROM {self._runs}{by_key} WHERE {OPEN_ROWS}{lock}",
         )
 
     @cached_property
@@ -595,15 +589,18 @@ class RunStatements:
             """)
 
     @cached_property
-    def mark_open(self) -> Statement:
+    def unmark(self) -> Statement:
+        """Takes bits from the extras of jobs."""
         return self._dialect.prepare(f"""
-            UPDATE {self._table}{self._dialect.by_id} SET extras = extras | {OPEN} WHERE {BY_ID}
+            UPDATE {self._table}{self._dialect.by_id} SET extras = extras & ~%(bits)s WHERE {BY_ID}
             """)
 
     @cached_property
-    def unmark_open(self) -> Statement:
+    def hold_record(self) -> Statement:
+        """Changes nothing: tells whether a record was committed, once nobody writes it any more."""
         return self._dialect.prepare(f"""
-            UPDATE {self._table}{self._dialect.by_id} SET extras = extras & ~{OPEN} WHERE {BY_ID}
+            UPDATE {self._runs}{self._dialect.by_index("PRIMARY")} SET attempts = attempts
+            WHERE failed = {int(Shelf.FAILED)} AND at = %(at)s AND job = %(job)s
             """)
 
     # What a correction does, after the clock was set back

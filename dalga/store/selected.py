@@ -120,19 +120,11 @@ class LeaseText(NamedTuple):
 
 
 class KeyRow(NamedTuple):
-    """Which job it is."""
+    """Which job it is, and what it has in other tables."""
 
     id: int
     path: Any
     body: Any
-
-
-class LockedRow(NamedTuple):
-    """A job's row that this transaction has locked."""
-
-    path: Any
-    body: Any
-    id: int
     extras: Any
 
 
@@ -166,6 +158,9 @@ class OpenRow(NamedTuple):
 
     job: int
     run: Any
+    path: Any
+    endpoint: Any
+    attempts: Any
     cause: Any
     claimed: Any
     started: Any

@@ -32,7 +32,6 @@ from dalga.store.selected import (
     JobRow,
     KeptRow,
     KeyRow,
-    LockedRow,
     NowRow,
     NumberRow,
 )
@@ -211,16 +210,17 @@ class Statements:
 
     @staticmethod
     def _marked(extras: str) -> str:
-        """An expression: the extras of a job that is written over, until `settle`."""
-        return f"CASE WHEN extras = 0 THEN {extras} ELSE {extras} | {STALE} | (extras & {OPEN}) END"
+        """An expression: the extras of a job that is written over, until `unmark`."""
+        return f"""CASE WHEN extras IN (0, {OPEN}) THEN {extras} | extras
+                    ELSE {extras} | {STALE} | (extras & {OPEN}) END"""
 
     @cached_property
-    def lock(self) -> Select[LockedRow]:
+    def lock(self) -> Select[KeyRow]:
         # By the index of keys, as everybody else who goes by a key: no deadlocks.
         return self._select(
-            LockedRow,
+            KeyRow,
             f"""
-            SELECT {columns(LockedRow)} FROM {self._table}{self._dialect.by_key}
+            SELECT {columns(KeyRow)} FROM {self._table}{self._dialect.by_key}
             WHERE {ANY_KEY}{self._dialect.skip_locked}
             """,
         )
@@ -325,8 +325,11 @@ class Statements:
 
     @cached_property
     def delete_idle_row(self) -> Statement:
+        """Of a job that has in other tables what it was found to have."""
+        # A stranger's extras may be text, which SQLite gives as octets: these are not compared.
         return self._dialect.prepare(f"""
             DELETE FROM {self._table} WHERE id = %(id)s
+            AND (extras = %(extras)s OR extras <> extras + 0)
             AND (token IS NULL OR due IS NULL OR due <= %(now)s)
             """)
 
@@ -336,17 +339,6 @@ class Statements:
             UPDATE {self._table}{self._dialect.by_key} SET override = {Override.DELETED}
             WHERE path = %(path)s AND body = %(body)s AND {LEASED}
             """)
-
-    @cached_property
-    def find_waiting(self) -> Select[KeyRow]:
-        """The job's row, if it has an open row, and no run of it is under way."""
-        return self._select(
-            KeyRow,
-            f"""
-            SELECT {columns(KeyRow)} FROM {self._table} {BY_KEY}
-            AND token IS NULL AND (extras & {OPEN}) <> 0
-            """,
-        )
 
     # The table of keys
 

@@ -57,6 +57,7 @@ from dalga.store.alerts import AlertRows, AlertTable
 from dalga.store.alertsql import AlertStatements
 from dalga.store.changes import Changes
 from dalga.store.clock import SET_BACK, DatabaseClock
+from dalga.store.closings import Closings, Told
 from dalga.store.details import DetailRows
 from dalga.store.detailsql import DetailStatements
 from dalga.store.dialect import Cursor, Dialect
@@ -149,6 +150,9 @@ class JobsTable:
             token,
         )
         self._runs = Runs(dialect, clock, runsql, run_lane, details, alerts, recording, token)
+        self._closings = Closings(runsql, api_lane)
+        for lane in (run_lane, api_lane):
+            lane.noted = self._closings.ended
         self._instances = Instances(dialect, sql, run_lane, api_lane)
         self._stats = Stats(dialect, api_lane)
         self._trial = Trial(dialect, clock, sql, runsql, detailsql, rows, puts, token)
@@ -172,6 +176,14 @@ class JobsTable:
         """Say what this instance calls itself."""
         self._alerts.instance = instance
         self._recording.instance = instance
+
+    def tell(self, told: Told) -> None:
+        """
+        Say who is told of runs that end without an `End`.
+
+        :param told: is called in the reactor's thread, and must not fail.
+        """
+        self._closings.told = told
 
     # Open and close
 
@@ -423,6 +435,15 @@ class JobsTable:
         return self._runs.record(ends)
 
     # Statistics
+
+    @property
+    def unsettled(self) -> bool:
+        """See `Store.unsettled`."""
+        return self._closings.unsettled
+
+    def settle(self) -> Deferred[None]:
+        """See `Store.settle`."""
+        return self._closings.settle()
 
     def write_sums(self, sums: MinuteSums) -> Deferred[None]:
         """See `Store.write_sums`."""

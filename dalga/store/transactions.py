@@ -21,6 +21,7 @@ from twisted.enterprise import adbapi
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
@@ -94,6 +95,8 @@ class Call:
         self.committing = False
         #: How often the transaction is run in all, if a lock is not released in time each time.
         self.busy_attempts = BUSY_ATTEMPTS
+        #: What the transaction, as it was run last, has noted.
+        self.noted: list[Any] = []
 
     def abandon(self) -> None:
         """The caller has given up: called in the reactor's thread."""
@@ -161,6 +164,11 @@ class _Connection(adbapi.Connection):
 
 class _Transaction(adbapi.Transaction):
     _connection: _Connection
+
+    def __init__(self, pool: _Pool, connection: _Connection) -> None:
+        #: What the work function notes: see `Transactions.noted`.
+        self.noted: list[Any] = []
+        super().__init__(pool, connection)  # type: ignore[no-untyped-call]
 
     def drop_connection(self) -> None:
         """Have the connection thrown away at the end of this transaction, which fails."""
@@ -255,6 +263,11 @@ class Transactions:
         self._read_time = Select(NowRow, dialect.prepare(dialect.now))
         self._pool: Any = _Pool(dialect, last_loss, reactor, threads)
         self._metrics = metrics
+        #: Is called in the reactor's thread with what a transaction has noted at its cursor
+        #: (`noted`, a list), if it has noted anything, once its COMMIT was begun: whether or not
+        #: anybody still waits for it. True says that the COMMIT was done, False that it may have
+        #: been. What was certainly not committed is forgotten.
+        self.noted: Callable[[list[Any], bool], None] = lambda noted, is_certain: None
 
     def for_the_api(self) -> Self:
         """
@@ -377,6 +390,8 @@ class Transactions:
 
         def ended(result: Any) -> None:
             self._turns.release()
+            if call.noted and call.committing:
+                self._tell(call, result)
             if not waiting.called:
                 waiting.callback(result)
 
@@ -387,6 +402,17 @@ class Transactions:
             return fail(StoreUnavailable(f"{self._dialect.where()} can't be asked: {error}"))
         running.addBoth(ended)
         return waiting
+
+    def _tell(self, call: Call, result: Any) -> None:
+        """Hand on what a transaction has noted whose COMMIT was begun."""
+        noted, call.noted = call.noted, []
+        if not isinstance(result, Failure):
+            self.noted(noted, True)
+        elif (
+            not isinstance(result.value, Exception)
+            or self._dialect.trouble(result.value) is not Trouble.CONFLICT
+        ):
+            self.noted(noted, False)
 
     def _worth_another(self, error: Exception, call: Call, attempt: int, elapsed: float) -> bool:
         """
@@ -417,6 +443,7 @@ class Transactions:
     def _transaction(
         self, cursor: Cursor, work: Callable[[Cursor], Timed[T]], call: Call
     ) -> Timed[T]:
+        call.noted = cursor.noted
         try:
             self._dialect.begin(cursor)
             done = work(cursor)

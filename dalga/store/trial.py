@@ -311,7 +311,7 @@ class Trial:
         self._runsql.read_leases.fetch(cursor, rows)
         at = self._dialect.instant(_TRIAL)
         error = (_TEXT * MAX_ERROR)[:MAX_ERROR]
-        ends = [Retried(row, token, next_due=at, last_error=error) for row in rows]
+        ends = [Retried(row, token, next_due=at, last_error=error, open_bit=0) for row in rows]
         changed = self._runsql.retry_rows.execute(cursor, ends)
         if self._take_found(cursor, rows, token) != len(rows):
             raise _NotKept("a claim does not find the rows again that it has read")

@@ -1,0 +1,91 @@
+"""
+Runs that have ended without an `End`: a user has ended each of them, while it waited for its next
+attempt, or after its instance was lost. They are told to whoever counts runs, each of them once.
+
+The transaction that writes the record of such a run notes the run at its cursor. What becomes of it
+then goes by what becomes of the COMMIT::
+
+    it was done                       the run is told at once, also where nobody waits any more
+    it was not done                   nothing is told; a transaction that is run again notes anew
+    it was begun, and got no answer   the run waits for `settle`, which looks for its record
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from dalga.errors import StoreUnavailable
+from dalga.model.record import EndedRun
+from dalga.store.dialect import Cursor
+from dalga.store.runsql import RunStatements
+from dalga.store.transactions import Transactions
+
+#: How many runs wait for `settle`, at most: what a few transactions have ended.
+UNSURE = 10_000
+
+#: Is told of runs that have ended.
+Told = Callable[[Sequence[EndedRun]], None]
+
+
+class Closed(NamedTuple):
+    """A run that has ended without an `End`, and where its record is."""
+
+    run: EndedRun
+    #: The id of the job's row, and when the record was written, in microseconds since 1970.
+    job: int
+    at: int
+
+
+class Closings:
+    """
+    See the module's text. To be called in the reactor's thread.
+
+    :param lane: for `settle`.
+    """
+
+    def __init__(self, sql: RunStatements, lane: Transactions) -> None:
+        self._sql = sql
+        self._lane = lane
+        self._unsure: deque[Closed] = deque(maxlen=UNSURE)
+        #: Must not fail.
+        self.told: Told = lambda runs: None
+
+    def ended(self, closed: Iterable[Closed], is_certain: bool) -> None:
+        """
+        A transaction has noted runs.
+
+        :param is_certain: whether it is committed. Else its COMMIT got no answer.
+        """
+        if is_certain:
+            self.told([each.run for each in closed])
+        else:
+            self._unsure.extend(closed)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether there are runs of which nobody knows yet whether they have ended."""
+        return bool(self._unsure)
+
+    def settle(self) -> Deferred[None]:
+        """See `Store.settle`."""
+        return Deferred.fromCoroutine(self._settle())
+
+    async def _settle(self) -> None:
+        asked = list(self._unsure)
+        self._unsure.clear()
+
+        def work(cursor: Cursor, now: datetime, since: float) -> list[EndedRun]:
+            # An UPDATE waits for the transaction, if that is not over yet.
+            hold = self._sql.hold_record
+            return [each.run for each in asked if hold.execute(cursor, at=each.at, job=each.job)]
+
+        try:
+            self.told(await self._lane.run(work, "sum"))
+        except StoreUnavailable:
+            self._unsure.extendleft(reversed(asked))
+            raise
