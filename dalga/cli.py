@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_standard_files()
     # Until the daemon runs there is nothing to end in order, so Ctrl-C kills the process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    given = sys.argv[1:] if argv is None else argv
+    given = sys.argv[1:] if argv is None else list(argv)
     if given[:1] == ["token"]:
         return token(given[1:])
     options = Options()  # type: ignore[no-untyped-call]

@@ -172,7 +172,7 @@ class ApiRequest(Request):
         """Called when the body is there too."""
         self._began = self.site.reactor.seconds()
         self.path = _origin_form(self.path)
-        if self._unauthorized is None and self._tokens is not self.site.tokens:
+        if self._tokens is not self.site.tokens:
             self._admit(self.uri)  # a reload may have removed its token while the body came
         if self._unauthorized is not None:
             self._turn_away(self._unauthorized)
