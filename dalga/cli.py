@@ -171,7 +171,9 @@ def _service(options: Options, reactor: Any) -> tuple[Daemon, Form]:
     except TableExists as error:
         print(error)
         sys.exit(0)
-    except (ConfigError, StartupError) as error:
+    except ConfigError as error:
+        sys.exit("\n".join(f"dalga: {mistake}" for mistake in error.mistakes))
+    except StartupError as error:
         sys.exit(f"dalga: {error}")
 
 

@@ -144,7 +144,15 @@ class StoreUnavailable(DalgaError):
 
 
 class ConfigError(DalgaError):
-    """The configuration can't be used as it is."""
+    """
+    The configuration can't be used as it is.
+
+    :param mistakes: a sentence on each mistake, in the order in which they are to be shown.
+    """
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
 
 
 class StartupError(DalgaError):

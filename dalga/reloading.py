@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dalga.config.changes import Changes, changes, taken_over
+from dalga.config.rules import open_by
 from dalga.config.sections import Config
 from dalga.errors import ConfigError, StartupError
 from dalga.log import logger
@@ -60,6 +61,12 @@ def reread(read: Read, was: InForce, takes_payloads: Callable[[int], bool]) -> R
         config = replace(config, jobs=replace(config.jobs, max_payload=was.config.jobs.max_payload))
         key = "[jobs] maxPayload"
         found = Changes(tuple(each for each in found.taken if each != key), (*found.left, key))
+    if not config.tokens and [*open_by(config.listen)]:
+        raise ConfigError(
+            "there is no token in it, and others than this machine can reach the addresses that "
+            "this process listens at: leave a token in [tokens], or say allowUnauthenticated = yes "
+            "in [listen]"
+        )
     settings = settings_of(config)
     contents = settings.contents_changed(was.settings)
     found = found._replace(taken=tuple(dict.fromkeys((*found.taken, *contents))))
@@ -85,5 +92,8 @@ def log_taken(was: InForce, again: Reread) -> None:
 
 
 def log_refused(error: ConfigError | StartupError) -> None:
-    """Write to the log that a reload was refused."""
-    log.error("the configuration is not taken over, and all stays as it was: {error}", error=error)
+    """Write to the log that a reload was refused: a line for each mistake."""
+    for mistake in error.mistakes if isinstance(error, ConfigError) else (str(error),):
+        log.error(
+            "the configuration is not taken over, and all stays as it was: {error}", error=mistake
+        )

@@ -66,6 +66,7 @@ from dalga.signature import Signer
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Dialect
 from dalga.store.table import JobsTable
+from dalga.web.auth import Tokens
 from dalga.web.bodies import largest_body
 from dalga.web.server import ANSWERING, ApiSite, make_site
 from dalga.workers import Membership, Place, Supervisor, cores
@@ -202,6 +203,7 @@ def build(
         idle_timeout=settings.idle_timeout,
         arrival_timeout=settings.arrival_timeout,
         max_connections=room_for_clients(slots, len(settings.endpoints)),
+        tokens=Tokens(settings.tokens),
     )
     ports = [
         reactor.adoptStreamPort(listener.fileno(), listener.family, site)
@@ -501,6 +503,7 @@ class DalgaService(Daemon):
             clients,
             largest_body(settings.max_payload),
         )
+        parts.site.tokens = Tokens(settings.tokens)
         parts.scheduler.reconfigure(
             settings.pace,
             settings.policy,

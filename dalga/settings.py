@@ -34,6 +34,7 @@ from dalga.config.targets import ALERTS
 from dalga.dispatch.pruning import Keeping
 from dalga.dispatch.scheduler import Pace
 from dalga.model.alert import Targets
+from dalga.model.permit import Token
 from dalga.model.reach import is_public
 from dalga.model.run import RunPolicy
 from dalga.outgoing.pool import Way
@@ -76,6 +77,8 @@ class Settings:
     contents: Mapping[str, Mapping[str, bytes]]
     #: The same for the targets of alerts.
     alert_contents: bytes
+    #: Those of the configuration. Without tokens all is open.
+    tokens: tuple[Token, ...] = ()
     #: See `Config.notes` and `Config.links`.
     notes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
@@ -150,6 +153,7 @@ def settings_of(config: Config) -> Settings:
         targets=config.targets,
         contents=contents,
         alert_contents=platform_contents(),
+        tokens=config.tokens,
         notes=config.notes,
         links=config.links,
     )

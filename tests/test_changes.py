@@ -25,11 +25,13 @@ from dalga.config.sections import (
     SQLiteConfig,
 )
 from dalga.model.answers import Answers, statuses_from_text
+from dalga.model.permit import Grant, Scope, Token
 from dalga.model.retry import RetryPolicy
 
 BILLING = EndpointConfig("https://billing.example/", headers=(("X-Api-Key", "secret"),))
 OPS = AlertsConfig("https://ops.example/hook", authorization="Basic secret")
-OLD = Config(named_endpoints={"billing": BILLING}, named_targets={"ops": OPS})
+CI = Token("ci", (Grant(Scope.READ),), b"secret")
+OLD = Config(tokens=(CI,), named_endpoints={"billing": BILLING}, named_targets={"ops": OPS})
 
 
 def of_billing(**new: Any) -> Config:
@@ -81,6 +83,12 @@ class ChangesTests(SynchronousTestCase):
             ("[alerts ops] url",),
             (),
         ),
+        (
+            replace(OLD, tokens=(CI._replace(name="new"),)),
+            ("[tokens] ci", "[tokens] new"),
+            (),
+        ),
+        (replace(OLD, tokens=(CI._replace(digest=b"other"),)), ("[tokens] ci",), ()),
         (replace(OLD, alerts=OPS, named_targets={}), ("[alerts] url", "[alerts ops]"), ()),
     )
 

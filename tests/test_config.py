@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import operator
 import re
 import signal
@@ -52,6 +51,7 @@ from dalga.config.sections import (
     MySQLConfig,
     SQLiteConfig,
 )
+from dalga.config.tokens import TOKENS
 from dalga.database import API_THREADS, RUN_THREADS, build_store, lanes, server
 from dalga.dispatch.pruning import Keeping
 from dalga.errors import ConfigError
@@ -63,15 +63,23 @@ from dalga.outgoing.pool import STRAIGHT
 from dalga.outgoing.trust import Trust
 from dalga.store import mysqltls
 from dalga.store.schema import HEARTBEATS_OF
+from tests.configs import (
+    FORMATS,
+    SIGNING,
+    SIGNING_TOO,
+    ConfigTestCase,
+    Given,
+    as_ini,
+    as_toml,
+    as_variable,
+    as_yaml,
+    in_quotes,
+)
 from tests.daemons import Daemon, DaemonTestCase
 from tests.stores import EngineTestCase, each_engine
 from tests.strategies import thorough
 
 EXAMPLE = Path(__file__).parent.parent / "dalga.ini.example"
-
-#: Secrets that sign: of both kinds.
-SIGNING = "whsec_" + base64.b64encode(b"s3cret" * 4).decode()
-SIGNING_TOO = "whsk_" + base64.b64encode(b"s3cretly" * 4).decode()
 
 #: Each key with a value that is not its default, where `Config` has it and as what.
 EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
@@ -107,7 +115,7 @@ EVERY_KEY: list[tuple[str, str, str, str, Any]] = [
     ("listen", "port", "0", "port", 0),
     ("listen", "idleTimeout", "90s", "idle_timeout", 90.0),
     ("listen", "readTimeout", "10s", "read_timeout", 10.0),
-    ("listen", "endpoint", "tcp:1, unix:/a,b", "endpoints", ("tcp:1", "unix:/a,b")),
+    ("listen", "endpoint", "unix:/a,b, systemd:a", "endpoints", ("unix:/a,b", "systemd:a")),
     ("listen", "hosts", "a.example, 10.0.0.5", "hosts", ("a.example", "10.0.0.5")),
     ("listen", "origins", "https://a.example", "origins", ("https://a.example",)),
     ("listen", "rootPath", "/dalga", "root_path", "/dalga"),
@@ -175,36 +183,8 @@ def at_epoch() -> datetime:
     return datetime.fromtimestamp(0, UTC)
 
 
-def variable(section: str, key: str) -> str:
-    """The variable for a key."""
-    return f"DALGA_{section}_{key}".upper().replace("-", "_")
-
-
 def part(config: Config, section: str) -> Any:
     return config.database if section in ("mysql", "sqlite") else getattr(config, section)
-
-
-class ConfigTestCase(SynchronousTestCase):
-    #: That of the files that are written.
-    ending = ".ini"
-
-    def write(self, text: str | bytes) -> str:
-        """:return: the path of a file with that text."""
-        path = Path(self.mktemp()).with_suffix(self.ending)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return str(path)
-
-    def load(self, text: str | bytes, **variables: str) -> Config:
-        return load_config(self.write(text), variables)
-
-    def refusal(self, text: str | bytes | None, **variables: str) -> str:
-        """:return: the sentence with which this is refused, its file named by its ending."""
-        path = None if text is None else self.write(text)
-        error = self.assertRaises(ConfigError, load_config, path, variables)
-        sentence = str(error)
-        self.assertNotIn("\n", sentence)
-        return sentence.replace(str(path), self.ending[1:])
 
 
 class ReadTests(ConfigTestCase):
@@ -249,7 +229,7 @@ class ReadTests(ConfigTestCase):
     def test_every_key_from_a_variable(self) -> None:
         for section, key, text, attribute, value in EVERY_KEY:
             given = {**BESIDE.get(key, {}), key: text}
-            environ = {variable(section, key): given[key] for key in given}
+            environ = {as_variable(section, key): given[key] for key in given}
             if key in ON_SERVERS:
                 environ["DALGA_MYSQL_HOST"] = "db"
             config = load_config(None, environ)
@@ -365,6 +345,7 @@ class ReadTests(ConfigTestCase):
             else:
                 current.append(key)
         self.assertTrue(sections.pop(".".join(HEADERS)))
+        self.assertTrue(sections.pop(TOKENS))
         # Those of endpoints and targets with names.
         sections = {name: keys for name, keys in sections.items() if " " not in name}
         self.assertEqual(sections, {section: list(keys) for section, keys in KEYS.items()})
@@ -528,7 +509,7 @@ class FileRefusalTests(ConfigTestCase):
             (
                 "DEFAULT",
                 "ini: there is no section [DEFAULT], there is "
-                + ", ".join(f"[{name}]" for name in SECTIONS),
+                + ", ".join(f"[{name}]" for name in (*SECTIONS, TOKENS)),
             ),
         ]:
             self.assertEqual(self.refusal(f"[{section}]\nhost = x\n[mysql]"), expected)
@@ -688,9 +669,16 @@ class ValueRefusalTests(ConfigTestCase):
     """
 
     def check(
-        self, section: str, key: str, refused: list[str], accepted: list[str], do: str
+        self,
+        section: str,
+        key: str,
+        refused: list[str],
+        accepted: list[str],
+        do: str,
+        **beside: str,
     ) -> None:
-        name = variable(section, key)
+        """:param beside: variables that accepted values do not go without."""
+        name = as_variable(section, key)
         for text in refused:
             self.assertEqual(self.refusal(None, **{name: text}), f"{name} is {text!r}: {do}")
             if "\0" not in text and text == text.strip():
@@ -700,7 +688,7 @@ class ValueRefusalTests(ConfigTestCase):
                     f"ini: [{section}] {key} is {text!r}: {do}",
                 )
         for text in accepted:
-            load_config(None, {name: text})
+            load_config(None, {**beside, name: text})
 
     def test_whole_numbers(self) -> None:
         bad = ["", "abc", "1.5", "1e2", "+1", " 1", "1_0", "0x1", "-1", "nan", "٣", "9" * 18]
@@ -887,7 +875,7 @@ class ValueRefusalTests(ConfigTestCase):
             "0.0.0.0 or :: for all of this machine's"
         )
         plain = [text for text in bad if "@" not in text]
-        self.check("listen", "host", plain, good, do)
+        self.check("listen", "host", plain, good, do, DALGA_LISTEN_ALLOWUNAUTHENTICATED="yes")
         self.assertIn(do, self.refusal(None, DALGA_LISTEN_HOST="u@db"))
 
     def test_hosts_of_mysql(self) -> None:
@@ -947,7 +935,7 @@ class ValueRefusalTests(ConfigTestCase):
         for section, key, *_ in EVERY_KEY:
             of_text = ("host", "db", "table", "user", "password", "path", "baseurl", "socket")
             if key in of_text or key.startswith("ssl-"):
-                name = variable(section, key)
+                name = as_variable(section, key)
                 for text, reason in [
                     ("a\nb", "it has the control character U+000A, leave it out"),
                     ("a\0b", "it has the control character U+0000, leave it out"),
@@ -1116,7 +1104,6 @@ class BaseURLTests(ConfigTestCase):
             ("http://h:0/", port),
             ("http://h:/", port),
             ("http://h:65536/", unreadable),
-            ("http://h:x/", unreadable),
             ("http://[::1/", unreadable),
             ("http://h/%", percent),
             ("http://h/%zz", percent),
@@ -1125,6 +1112,11 @@ class BaseURLTests(ConfigTestCase):
                 self.refusal(None, DALGA_ENDPOINT_BASEURL=text),
                 f"DALGA_ENDPOINT_BASEURL is {text!r}: {do}",
             )
+        # This may be a user and a password, and then an / for the @.
+        self.assertEqual(
+            self.refusal(None, DALGA_ENDPOINT_BASEURL="http://h:x/"),
+            f"DALGA_ENDPOINT_BASEURL (not shown): {unreadable}",
+        )
 
     def test_ca(self) -> None:
         """It goes with https alone: who gives one expects that something is checked against it."""
@@ -1810,22 +1802,24 @@ class RetryTests(ConfigTestCase):
 
 
 class GoFileTests(ConfigTestCase):
-    """Files of the Go releases, taken as they are."""
+    """Files of the Go releases, taken as they are, but for a host that is open to all."""
 
     def test_ini(self) -> None:
         """What releases 1 and 2 could have."""
-        config = self.load(
+        written = (
             "[jobs]\nRandomizationFactor = 0.1\nRetryInterval = 60\n"
             "[mysql]\nHost = 127.0.0.1\nPort = 3306\nDB = test\nTable = dalga\nUser = root\n"
             "Password =\nMaxOpenConns = 50\nSkipLocked = true\n"
             "[listen]\nHost = 0.0.0.0\nPort = 34006\n"
             "[endpoint]\nBaseURL = http://127.0.0.1:5000/\nTimeout = 10\n"
         )
+        self.assertIn("[listen] host is '0.0.0.0': anybody who can", self.refusal(written))
+        config = self.load(written, DALGA_LISTEN_ALLOWUNAUTHENTICATED="yes")
         self.assertEqual(config.notes, ())
         self.assertEqual(config.jobs.randomization_factor, 0.1)
         self.assertEqual(config.jobs.retry.interval, timedelta(minutes=1))
         self.assertEqual(config.database, MySQLConfig(max_open_conns=50))
-        self.assertEqual(config.listen, ListenConfig("0.0.0.0"))
+        self.assertEqual(config.listen, ListenConfig("0.0.0.0", allow_unauthenticated=True))
         self.assertEqual(config.endpoint.timeout, 10.0)
 
     def test_toml(self) -> None:
@@ -1935,55 +1929,6 @@ class GoFileTests(ConfigTestCase):
         ours = {(section, key) for section in KEYS for key in KEYS[section]}
         self.assertEqual(ours & {*ELSEWHERE, *UNNEEDED}, set())
         self.assertEqual(set(ELSEWHERE.values()) - ours, set())
-
-
-#: A value as it is written without quotes, or text.
-Given = tuple[bool, str]
-
-
-def as_ini(sections: dict[str, dict[str, Given]]) -> str:
-    lines = []
-    for name, keys in sections.items():
-        lines.append(f"[{name}]")
-        for key, (plain, text) in keys.items():
-            quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-            lines.append(f"{key} = {text}" if plain else f'{key} = "{quoted}"')
-    return "\n".join(lines)
-
-
-def in_quotes(text: str) -> str:
-    """As TOML and YAML have it; what YAML takes for a line end, or takes not at all, by number."""
-    return re.sub(
-        r"[^ -~\xA0-\u2027\u202A-\uD7FF\uE000-\uFEFE\uFF00-\uFFFD\U00010000-\U0010FFFF]",
-        lambda found: f"\\U{ord(found[0]):08X}",
-        json.dumps(text, ensure_ascii=False),
-    )
-
-
-def as_toml(sections: dict[str, dict[str, Given]]) -> str:
-    lines = []
-    for name, keys in sections.items():
-        lines.append(f"[{name}]")
-        for key, (plain, text) in keys.items():
-            lines.append(f"{key} = {text if plain else in_quotes(text)}")
-    return "\n".join(lines)
-
-
-def as_yaml(sections: dict[str, dict[str, Given]]) -> str:
-    lines = []
-    for name, keys in sections.items():
-        lines.append(f"{name}:")
-        for key, (plain, text) in keys.items():
-            lines.append(f"  {key}: {text if plain else in_quotes(text)}")
-    return "\n".join(lines)
-
-
-FORMATS: list[tuple[str, Callable[[dict[str, dict[str, Given]]], str]]] = [
-    (".ini", as_ini),
-    (".toml", as_toml),
-    (".yaml", as_yaml),
-    (".YML", as_yaml),
-]
 
 
 def plain(low: int, high: int) -> st.SearchStrategy[Given]:
@@ -2239,6 +2184,8 @@ def any_sections(draw: st.DrawFn) -> dict[str, dict[str, Given]]:
                 some.pop("ssl-cert", None)
             if not str(some.get("baseurl")).startswith("https"):
                 some.pop("ca", None)
+            if name == "listen" and {"host", "endpoint"} & {*some}:
+                some["allowUnauthenticated"] = (True, "true")
             chosen[case(name)] = {case(key): value for key, value in some.items()}
     return chosen
 
@@ -2298,6 +2245,7 @@ configs = st.builds(
         port=st.integers(0, 65535),
         idle_timeout=seconds(1, 3600),
         read_timeout=seconds(1, 3600),
+        allow_unauthenticated=st.just(True),
     ),
     endpoint=st.builds(
         EndpointConfig,
@@ -2397,7 +2345,7 @@ class FormatTests(ConfigTestCase):
             self.ending = ending
             configs.append(self.load(render(sections)))
         variables = {
-            variable(section, key): text
+            as_variable(section, key): text
             for section, keys in sections.items()
             for key, (_, text) in keys.items()
         }
@@ -2426,9 +2374,10 @@ class FormatTests(ConfigTestCase):
         try:
             config = load_config(path, {})
         except ConfigError as error:
-            sentence = str(error).replace(path, "FILE")
-            self.assertTrue(sentence.isprintable() and len(sentence) < 400, sentence)
-            self.assertRegex(sentence, PLACE)
+            for sentence in error.mistakes:
+                sentence = sentence.replace(path, "FILE")
+                self.assertTrue(sentence.isprintable() and len(sentence) < 400, sentence)
+                self.assertRegex(sentence, PLACE)
         else:
             self.assertIsInstance(config, Config)
 
@@ -2951,7 +2900,7 @@ class WiringTests(SynchronousTestCase):
         """
         self.patch(settings, "Trust", lambda *given: given)  # so that there need be no such file
         for section, key, text, *_ in EVERY_KEY:
-            beside = {variable(section, name): BESIDE[key][name] for name in BESIDE.get(key, {})}
+            beside = {as_variable(section, name): BESIDE[key][name] for name in BESIDE.get(key, {})}
             if key in ON_SERVERS:
                 beside["DALGA_MYSQL_HOST"] = "db"
             if (section, key) in NOT_YET:
@@ -2959,7 +2908,9 @@ class WiringTests(SynchronousTestCase):
             # Of some keys none can be left out.
             others = {} if key in ("auth", "authUser", "authSecret", "cert", "key") else beside
             without = settings.settings_of(load_config(None, others))
-            made = settings.settings_of(load_config(None, {**beside, variable(section, key): text}))
+            made = settings.settings_of(
+                load_config(None, {**beside, as_variable(section, key): text})
+            )
             fixed = (section, key) in {("listen", "host"), ("listen", "port"), ("jobs", "workers")}
             fixed = fixed or section in ("mysql", "sqlite", "log", "metrics")
             self.assertEqual(made == without, fixed, key)

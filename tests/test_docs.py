@@ -157,7 +157,7 @@ class FromGoTests(SynchronousTestCase):
         free = {f"[{'.'.join(HEADERS)}] Authorization"}
         # The keys of an endpoint with a name are those of [endpoint].
         free |= {"[endpoint billing] baseurl", "[endpoint billing headers] Authorization"}
-        free |= {"[alerts ops] url", "[alerts ops] format"}
+        free |= {"[alerts ops] url", "[alerts ops] format", "[tokens] ci", "[tokens] file"}
         self.assertEqual(example - free, keys)
         self.assertIn(" ".join([f"[{HEADERS[0]}]", *HEADERS[1:]]), table)
 

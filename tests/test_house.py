@@ -45,8 +45,9 @@ MODEL = (
     *("record", "runlist", "action", "statistics", "plan", "patch", "replay", "setback", "trace"),
 )
 CONFIG = (
-    *("formats", "texts", "incoming", "outgoing", "values", "keys", "sections"),
-    *("headers", "endpoints", "targets", "names", "links", "given", "load", "changes"),
+    *("formats", "texts", "incoming", "outgoing", "mistakes", "values", "keys", "sections"),
+    *("headers", "endpoints", "targets", "secretfile", "tokens", "names", "links", "given"),
+    *("file", "variables", "rules", "load", "changes", "shown"),
 )
 OUTGOING = (
     *("trust", "lookup", "deadlines", "failures", "answer", "keeping", "steering"),

@@ -20,6 +20,7 @@ from dalga.config.headers import HEADERS
 from dalga.config.keys import values_of
 from dalga.config.sections import KEYS, Config, MySQLConfig
 from dalga.config.targets import target_section
+from dalga.config.tokens import TOKENS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -66,6 +67,9 @@ def changes(old: Config, new: Config) -> Changes:
             continue
         for key in _differing(before[section], after[section]):
             (left if key in fixed else taken).append(f"[{section}] {key}")
+    were, are = ({token.name: token for token in each.tokens} for each in (old, new))
+    names = dict.fromkeys((*were, *are))
+    taken += [f"[{TOKENS}] {name}" for name in names if were.get(name) != are.get(name)]
     return Changes(tuple(taken), tuple(left))
 
 

@@ -94,7 +94,7 @@ def variable_of(rest: str, keys: Container[str]) -> Variable | None:
     What a variable gives, by its name.
 
     :param rest: a variable's name behind ``DALGA_ENDPOINT_``.
-    :param keys: the keys, as they stand in variables' names. None has an underscore.
+    :param keys: the keys, as they stand in variables' names.
     :return: None if there is no key in it, or nothing between two underscores before the key.
     """
     parts, headers = rest.split("_"), HEADERS[1].upper()
@@ -102,8 +102,22 @@ def variable_of(rest: str, keys: Container[str]) -> Variable | None:
         return None
     if headers in parts:
         return Variable("_".join(parts[: parts.index(headers)]), headers)
-    *before, last = parts
-    return Variable("_".join(before), last) if last in keys else None
+    return key_at_the_end(rest, keys)
+
+
+def key_at_the_end(rest: str, keys: Container[str]) -> Variable | None:
+    """
+    What a variable gives whose name ends with a key.
+
+    :param rest: the end of the name.
+    :param keys: the keys, as they stand in variables' names. ``PASSWORD_FILE`` is two words.
+    :return: None if there is no key in it.
+    """
+    words = rest.split("_")
+    for count in (1, 2):
+        if (key := "_".join(words[-count:])) in keys:
+            return Variable("_".join(words[:-count]), key)
+    return None
 
 
 def endpoint_in_variable(spelled: str, known: Iterable[str]) -> str | None:

@@ -120,6 +120,9 @@ _HEADING = re.compile(r"\[(?=\s*[^\s\]])([^\]]+)\]\s*(?:[;#].*)?")
 # may be a secret.
 _FREE = re.compile(r".*[.\s]\s*headers", re.IGNORECASE | re.DOTALL)
 
+# The keys of passwords that may have any character.
+_PASSWORDS = ("password", "authsecret")
+
 
 def _read_ini(path: str, text: str) -> list[FileSection]:
     # configparser takes hours for a line of "[", 60,000 spaces and a letter.
@@ -170,7 +173,7 @@ def _ini_entry(section: str, key: str, raw: str) -> Entry:
         return Entry(key, re.sub(r"\\(.)", r"\1", quoted[1]))
     comment = re.search(r"(?:^|\s)[;#]", raw)
     text = raw if comment is None else raw[: comment.start()].rstrip()
-    if text != raw and (key.lower() == "password" or _FREE.fullmatch(section)):
+    if text != raw and (key.lower() in _PASSWORDS or _FREE.fullmatch(section)):
         # A comment, or part of the password? A wrong guess would end as "access denied".
         return Entry(
             key, raw, problem="put it in double quotes, as it has a ; or # that starts a comment"

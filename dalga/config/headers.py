@@ -9,7 +9,6 @@ a header's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 
 from dalga.config.formats import Entry, Kind, named
@@ -21,6 +20,9 @@ from dalga.model.headers import VALUE, is_name, is_of_dalga, is_value
 #: Section and key of the one key that is a table. A file has ``[endpoint.headers]``, and a line for
 #: each header below.
 HEADERS = ("endpoint", "headers")
+
+#: The end of the name of a variable that names a file with the value of a header.
+_FILE = "_FILE"
 
 
 class Headers:
@@ -36,65 +38,76 @@ class Headers:
         #: By their names in lower case.
         self.given: dict[str, Value] = {}
 
-    def add_key(self, path: str, section: str, entry: Entry) -> None:
+    def check_key(self, path: str, section: str, table: str, entry: Entry) -> None:
         """
-        Take ``headers`` where it is a key of an endpoint's section.
+        Check ``headers`` where it is a key of an endpoint's section, and no table.
 
         :param path: the file's, for sentences.
         :param section: the heading of the section.
-        :raises ConfigError: for a value that is neither a table nor empty.
+        :param table: the heading that a table of headers has.
+        :raises ConfigError: for a value that is not empty.
         """
-        table = f"{section} {HEADERS[1]}" if " " in section else f"{section}.{HEADERS[1]}"
-        if entry.kind is Kind.TABLE:
-            self.add_table(path, table, entry.table)
-        elif entry.text or entry.kind not in (Kind.TEXT, Kind.NOTHING):
+        if entry.text or entry.kind not in (Kind.TEXT, Kind.NOTHING):
             where = f"{path}: [{section}] {HEADERS[1]}"
             raise _value("", entry.text, where, entry.kind).refuse(
                 f"each header takes a line of its own below [{table}], or in YAML below "
                 'headers:, such as X-Api-Key = "..."'
             )
 
-    def add_table(self, path: str, table: str, entries: Iterable[Entry]) -> None:
+    def add_entry(self, path: str, table: str, entry: Entry) -> None:
         """
-        Take the lines of a table of headers.
+        Take a line of a table of headers. ``X-Api-KeyFile`` names a file with the value of
+        ``X-Api-Key``.
 
         :param path: the file's, for sentences.
         :param table: the heading of the table.
         :raises ConfigError: for a name that no header can have, or that is there twice.
         """
-        for entry in entries:
-            name = entry.key
-            # A wrong name may hold the value: "Authorization: secret".
-            if not is_name(name):
-                raise ConfigError(
-                    f"{path}: [{table}] has a key that can't be a header's name (not "
-                    'shown): it takes ASCII letters, digits and -, such as X-Api-Key = "..."'
-                )
-            where = f"{path}: [{table}] {name}"
-            if name.lower() == "baseurl":
-                # Somebody means an endpoint of the name "headers": its jobs would go elsewhere.
-                raise ConfigError(
-                    f"{where} is a key of an endpoint and no header, and no endpoint can be called "
-                    f"{HEADERS[1]}: choose another name for it"
-                )
-            value = _value(name, entry.text, where, entry.kind)
-            if name.lower() in self.given:
-                raise ConfigError(f"{where} is there twice, leave one of them")
-            if entry.problem is not None:
-                raise value.refuse(entry.problem)
-            self.given[name.lower()] = value
+        name = entry.key
+        # A wrong name may hold the value: "Authorization: secret".
+        if not is_name(name):
+            raise ConfigError(
+                f"{path}: [{table}] has a key that can't be a header's name (not "
+                'shown): it takes ASCII letters, digits and -, such as X-Api-Key = "..."'
+            )
+        where = f"{path}: [{table}] {name}"
+        if name.lower() == "baseurl":
+            # Somebody means an endpoint of the name "headers": its jobs would go elsewhere.
+            raise ConfigError(
+                f"{where} is a key of an endpoint and no header, and no endpoint can be called "
+                f"{HEADERS[1]}: choose another name for it"
+            )
+        from_file = re.fullmatch("(.*[A-Za-z0-9])File", name)
+        if from_file:
+            name = from_file[1]
+        value = replace(_value(name, entry.text, where, entry.kind), from_file=bool(from_file))
+        other = self.given.get(name.lower())
+        if other is not None and other.from_file != value.from_file:
+            raise ConfigError(f"{other.where} and {where} say the same, leave one of them")
+        if other is not None:
+            raise ConfigError(f"{where} is there twice, leave one of them")
+        if entry.problem is not None:
+            raise value.refuse(entry.problem)
+        self.given[name.lower()] = value
 
     def add_variable(self, variable: str, text: str) -> None:
         """
-        Take ``DALGA_ENDPOINT_HEADERS_X_API_KEY`` for ``X-Api-Key``.
+        Take ``DALGA_ENDPOINT_HEADERS_X_API_KEY`` for ``X-Api-Key``, or
+        ``DALGA_ENDPOINT_HEADERS_X_API_KEY_FILE``, which names a file with its value.
 
         :param variable: its name, which begins as those of the headers' variables do.
         :raises ConfigError: for a variable that names no header.
         """
         name = variable.removeprefix(self._variable).removeprefix("_")
+        from_file = name.endswith(_FILE)
+        name = name.removesuffix(_FILE)
         value = _value(name.replace("_", "-").title(), text, variable)
-        if re.fullmatch(r"[A-Z0-9]+(_[A-Z0-9]+)*", name):
-            self.given[value.key.lower()] = value
+        if re.fullmatch(r"[A-Z0-9]+(_[A-Z0-9]+)*", name) and name != _FILE[1:]:
+            other = self.given.get(value.key.lower())
+            # The other one was read before, as its name is the shorter one.
+            if from_file and other is not None and other.where == variable.removesuffix(_FILE):
+                raise ConfigError(f"{other.where} and {variable} say the same, leave one of them")
+            self.given[value.key.lower()] = replace(value, from_file=from_file)
         elif text or variable != self._variable:
             raise replace(value, where=named(variable)).refuse(
                 "each header takes a variable of its own, with its name behind "

@@ -6,6 +6,7 @@ the value of one text, or raises ValueError with the end of a sentence.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -32,6 +33,27 @@ def parts_of(endpoint: str) -> list[str]:
     """The parts of a listening endpoint: the texts between its colons, ``\\:`` read as a colon."""
     parts = re.findall(r"((?:[^:\\]|\\.)*)(?::|$)", endpoint, re.DOTALL)
     return [re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts[:-1]]
+
+
+#: Where the interface stands among the parts of a listening endpoint that are without a name.
+_INTERFACE = {"tcp": 2, "tcp6": 2, "ssl": 5}
+
+
+def interface_of(endpoint: str) -> str | None:
+    """
+    The address at which a listening endpoint is, as far as its text says.
+
+    :return: an address or a host's name; None for one that has none, such as a Unix socket, and for
+        one whose address is not known before it is opened, such as a socket of systemd's.
+    """
+    kind, *parts = parts_of(endpoint)
+    if kind.lower() not in _INTERFACE:
+        return None
+    named = [part.partition("=")[2] for part in parts if part.startswith("interface=")]
+    plain = [kind, *(part for part in parts if not re.match(r"[A-Za-z]+=", part))]
+    at = _INTERFACE[kind.lower()]
+    everywhere = "::" if kind.lower() == "tcp6" else "0.0.0.0"
+    return (named or plain[at : at + 1] or [""])[0] or everywhere
 
 
 def host_of_request(text: str) -> str:
@@ -69,10 +91,10 @@ def origin(text: str) -> str:
 def proxy_network(text: str) -> IPv4Network | IPv6Network:
     """An address, or a network such as ``10.0.0.0/8``."""
     takes = "it takes addresses and networks, such as 10.0.0.5, 192.168.0.0/16 or fd00::/8"
-    try:
+    if "%" in text:  # a zone has no place in a network
+        raise ValueError(takes)
+    with suppress(ValueError):
         return ip_network(text)
-    except ValueError:
-        pass
     try:
         meant = ip_network(text, strict=False)
     except ValueError:

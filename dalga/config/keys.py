@@ -10,11 +10,12 @@ in sentences all go by the fields.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dalga.config.values import Reader, Value
+from dalga.config.mistakes import Mistakes
+from dalga.config.values import Reader, Value, written
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,6 +32,15 @@ class Key(NamedTuple):
     read: Reader[Any]
     #: Whether the value is a password. Neither a sentence nor a `repr` shows a password.
     secret: bool = False
+    #: Whether the value is a URL that may have a user and a password in it.
+    has_password: bool = False
+    #: The field's value, as a file has it.
+    write: Callable[[Any], str] = written
+
+    @property
+    def from_file(self) -> bool:
+        """Whether a file of its own may have the value."""
+        return self.secret or self.has_password
 
 
 #: The name under which a field's metadata has its keys: by the names of the parts of the field's
@@ -38,15 +48,23 @@ class Key(NamedTuple):
 _METADATA = "keys"
 
 
-def key(name: str, read: Reader[T], default: T, secret: bool = False) -> T:
-    """A field that has the value of one key."""
-    of: T = field(default=default, repr=not secret, metadata=of_key(name, read, secret))
+def key(
+    name: str,
+    read: Reader[T],
+    default: T,
+    secret: bool = False,
+    has_password: bool = False,
+    write: Callable[[T], str] = written,
+) -> T:
+    """A field that has the value of one key. `Key` says what the parameters are."""
+    one = Key(name, read, secret, has_password, write)
+    of: T = field(default=default, repr=not secret, metadata={_METADATA: {"": one}})
     return of
 
 
-def of_key(name: str, read: Reader[Any], secret: bool = False) -> dict[str, Mapping[str, Key]]:
+def of_key(name: str, read: Reader[Any]) -> dict[str, Mapping[str, Key]]:
     """The metadata of a field that has the value of one key."""
-    return {_METADATA: {"": Key(name, read, secret)}}
+    return {_METADATA: {"": Key(name, read)}}
 
 
 def parts(default: T, **keys: Key) -> T:
@@ -75,20 +93,25 @@ def values_of(section: DataclassInstance) -> Iterator[tuple[Key, Any]]:
             yield one, getattr(value, part) if part else value
 
 
-def read(section: type[Section], values: Mapping[str, Value]) -> Section:
+def read(
+    section: type[Section], values: Mapping[str, Value], mistakes: Mistakes, name: str
+) -> Section:
     """
-    Read a section, key by key.
+    Read a section, key by key. A value that its key does not take is a mistake; the section has the
+    default in its place.
 
     :param section: one of the dataclasses of `dalga.config.sections`.
     :param values: the given values, by the names of their keys.
-    :raises ConfigError: for the first value that its key does not take, in the order of the fields.
+    :param name: the section's.
     """
     found: dict[str, Any] = {}
     for each in fields(section):
         keys: Mapping[str, Key] = each.metadata.get(_METADATA, {})
-        given = {
-            part: one.read(values[one.name]) for part, one in keys.items() if one.name in values
-        }
+        given: dict[str, Any] = {}
+        for part, one in keys.items():
+            if one.name in values:
+                with mistakes.of(name):
+                    given[part] = one.read(values[one.name])
         if "" in given:
             found[each.name] = given[""]
         elif given:

@@ -49,6 +49,10 @@ MEANT: Mapping[str, str] = {
 }
 
 
+#: The end of a key that names a file with another key's value in it.
+FILE = "File"
+
+
 def kind_of(section: str) -> str:
     """The section that has the same keys: ``endpoint`` for ``endpoint billing``."""
     return section.partition(" ")[0]
@@ -79,20 +83,36 @@ def known_keys(section: str) -> dict[str, str]:
     return {name.lower(): name for name in (*KEYS[kind_of(section)], *more)}
 
 
+def file_keys(section: str) -> dict[str, str]:
+    """
+    The keys that name a file with the value of a key in it, ``passwordFile`` for ``password``: by
+    their names in lower case, each with the key whose value it is.
+    """
+    keys = keys_of(SECTIONS[kind_of(section)])
+    return {f"{each.name}{FILE}".lower(): each.name for each in keys if each.from_file}
+
+
+def file_variables(section: str) -> dict[str, str]:
+    """The same keys as they stand in variables' names: ``PASSWORD_FILE`` for ``password``."""
+    return {f"{in_variable(key)}_{FILE.upper()}": key for key in file_keys(section).values()}
+
+
 def is_secret(section: str, key: str) -> bool:
     """Whether a key's value is a password."""
     return any(each.secret and each.name == key for each in keys_of(SECTIONS[kind_of(section)]))
 
 
-def instead(given: str, known: Iterable[str], form: str) -> str:
+def instead(given: str, known: Iterable[str], form: str, likewise: Iterable[str] = ()) -> str:
     """
     The end of a sentence on an unknown name: ", did you mean ...?", or a list of the known names.
 
     :param form: how a name is shown; the name takes the place of ``{}``.
+    :param likewise: names that may have been meant, and that the list leaves out.
     """
-    by_lower = {name.lower(): name for name in known}
+    listed = {name.lower(): name for name in known}
+    by_lower = {**{name.lower(): name for name in likewise}, **listed}
     meant = MEANT.get(given.lower(), given.lower())
     close = difflib.get_close_matches(meant if meant in by_lower else given.lower(), by_lower, n=1)
     if close:
         return f", did you mean {form.format(by_lower[close[0]])}?"
-    return ", there is " + ", ".join(form.format(name) for name in by_lower.values())
+    return ", there is " + ", ".join(form.format(name) for name in listed.values())

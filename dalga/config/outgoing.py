@@ -5,25 +5,18 @@ sentence here has a secret in it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from enum import StrEnum
 from urllib.parse import urlsplit
 
 from dalga.model.address import is_host, why_not_base_url
+from dalga.signature import PRIVATE, SYMMETRIC, sign_from_text
+
+#: How secrets that sign begin, by their kinds.
+KINDS = (SYMMETRIC, PRIVATE)
 
 #: How many secrets of a kind may sign at once: a new one, and the one that it replaces.
 MOST_SECRETS = 2
-
-#: How many octets the secrets have, by their kinds: the Standard Webhooks' bounds for a shared
-#: secret; and a private key of Ed25519, without or with its public key.
-_SECRET_SIZES = {"whsec_": range(24, 65), "whsk_": (32, 64)}
-
-_SECRETS = (
-    "it takes whsec_ and the base64 of 24 to 64 random bytes, or whsk_ and the base64 of a private "
-    "key of Ed25519"
-)
 
 
 class Auth(StrEnum):
@@ -44,18 +37,11 @@ class Deny(StrEnum):
 
 def signing_secret(text: str) -> str:
     """
-    A secret that signs requests, as the Standard Webhooks write it.
+    A secret that signs requests, as `dalga.signature` takes it.
 
     :raises ValueError: with the end of a sentence, for another text.
     """
-    kind, mark, encoded = text.partition("_")
-    sizes = _SECRET_SIZES.get(kind + mark, ())
-    try:
-        octets = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError(_SECRETS) from None
-    if len(octets) not in sizes:
-        raise ValueError(_SECRETS)
+    sign_from_text(text)
     return text
 
 
@@ -82,6 +68,6 @@ def proxy_url(text: str) -> str | None:
     return None
 
 
-def bearer(text: str) -> bool:
+def is_bearer(text: str) -> bool:
     """Whether a text can stand behind ``Bearer`` (RFC 6750, b64token)."""
     return re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", text) is not None

@@ -21,6 +21,8 @@ from dalga.config.values import (
     Value,
     boolean,
     duration,
+    in_days,
+    in_seconds,
     number,
     several,
     size,
@@ -39,6 +41,7 @@ from dalga.model.address import (
 )
 from dalga.model.answers import Answers, Statuses, statuses_from_text, takes
 from dalga.model.delivery import MAX_PAYLOAD, MOST_PAYLOAD
+from dalga.model.permit import Token
 from dalga.model.record import HistoryMode
 from dalga.model.retry import RetryPolicy
 
@@ -142,7 +145,7 @@ def _metrics_address(value: Value) -> tuple[str, int] | None:
 def _secrets(value: Value) -> tuple[str, ...]:
     """Secrets that sign; at most `outgoing.MOST_SECRETS` of a kind."""
     secrets = several(outgoing.signing_secret, r"[,\s]+")(value)
-    for kind in ("whsec_", "whsk_"):
+    for kind in outgoing.KINDS:
         if sum(each.startswith(kind) for each in secrets) > outgoing.MOST_SECRETS:
             raise value.refuse(
                 f"it takes {outgoing.MOST_SECRETS} secrets of a kind at most: the new one, and the "
@@ -167,20 +170,20 @@ class JobsConfig:
     #: When a failed run is tried again.
     retry: RetryPolicy = parts(
         RetryPolicy(),
-        interval=Key("retryInterval", _timespan("1ms", _YEAR)),
+        interval=Key("retryInterval", _timespan("1ms", _YEAR), write=in_seconds),
         multiplier=Key("retryMultiplier", number(1, 100, "1.5")),
-        max_interval=Key("retryMaxInterval", _timespan("1ms", _YEAR)),
+        max_interval=Key("retryMaxInterval", _timespan("1ms", _YEAR), write=in_seconds),
         jitter=Key("retryJitter", number(0, 1, "0.5")),
-        stop_after=Key("retryStopAfter", _stop_after),
+        stop_after=Key("retryStopAfter", _stop_after, write=in_seconds),
     )
     #: How many runs an instance has under way at once, at most.
     max_running: int = key("maxRunning", whole(1, 10_000), default=100)
     #: Time (seconds) between two scans for jobs that other instances wrote.
-    scan_frequency: float = key("scanFrequency", duration(), default=1.0)
+    scan_frequency: float = key("scanFrequency", duration(), default=1.0, write=in_seconds)
     #: Time limit (seconds) for the runs that are under way at a stop.
-    shutdown_timeout: float = key("shutdownTimeout", duration("0"), default=10.0)
+    shutdown_timeout: float = key("shutdownTimeout", duration("0"), default=10.0, write=in_seconds)
     #: How many processes run jobs, each an instance of its own; 0 for as many as there are cores.
-    workers: int = key("workers", _workers, default=1)
+    workers: int = key("workers", _workers, default=1, write=lambda workers: str(workers or "auto"))
     #: How long a job's payload may be, in octets.
     max_payload: int = key("maxPayload", size(1, MOST_PAYLOAD), default=MAX_PAYLOAD)
 
@@ -206,12 +209,12 @@ class MySQLConfig:
     #: Time limit (seconds) for the look-up of a server's name, and for the server to take a
     #: connection. A stop, and requests after an outage, may have to wait for as long as this limit
     #: and the next two.
-    dial_timeout: float = key("dialTimeout", duration("100ms", "5m"), default=3.0)
+    dial_timeout: float = key("dialTimeout", duration("100ms", "5m"), default=3.0, write=in_seconds)
     #: Time limit (seconds) for an answer. It is longer than the shortest time that a server waits
     #: for a lock.
-    read_timeout: float = key("readTimeout", duration("2s", "5m"), default=10.0)
+    read_timeout: float = key("readTimeout", duration("2s", "5m"), default=10.0, write=in_seconds)
     #: Time limit (seconds) for the sending of a statement.
-    write_timeout: float = key("writeTimeout", duration("2s", "5m"), default=10.0)
+    write_timeout: float = key("writeTimeout", duration("2s", "5m"), default=10.0, write=in_seconds)
     #: One of `texts.SSL_MODES`.
     ssl_mode: str = key("ssl-mode", _ssl_mode, default="preferred")
     #: The paths of files; "" for none.
@@ -244,9 +247,9 @@ class ListenConfig:
     #: 0 takes any free port.
     port: int = key("port", whole(0, 65535), default=34006)
     #: How long (seconds) a client that sends nothing keeps its connection.
-    idle_timeout: float = key("idleTimeout", duration("1s"), default=60.0)
+    idle_timeout: float = key("idleTimeout", duration("1s"), default=60.0, write=in_seconds)
     #: Time limit (seconds) for the arrival of a request.
-    read_timeout: float = key("readTimeout", duration("1s"), default=30.0)
+    read_timeout: float = key("readTimeout", duration("1s"), default=30.0, write=in_seconds)
     #: Listening endpoints as Twisted writes them. Beside them, `host` is "" unless it or `port` was
     #: given.
     endpoints: tuple[str, ...] = key(
@@ -274,9 +277,11 @@ class EndpointConfig:
 
     #: An http or https URL of ASCII characters: scheme, host, and maybe a port and a path. A user
     #: and a password that the file has in the URL are a header here.
-    baseurl: str = key("baseurl", text(why_not_base_url), default="http://127.0.0.1:5000/")
+    baseurl: str = key(
+        "baseurl", text(why_not_base_url), default="http://127.0.0.1:5000/", has_password=True
+    )
     #: Time limit (seconds) for one POST, from the connect to the end of the answer.
-    timeout: float = key("timeout", duration(), default=10.0)
+    timeout: float = key("timeout", duration(), default=10.0, write=in_seconds)
     #: The path of a file with the CAs that are trusted instead of the platform's; "" for the
     #: platform's.
     ca: str = key("ca", text(), default="")
@@ -304,7 +309,7 @@ class EndpointConfig:
     verify_name: str = key("verifyName", text(outgoing.verified_name), default="")
     deny: Deny = field(default=Deny.NONE, metadata=of_key("deny", _one_of(Deny)))
     #: An http URL of host and port, through which the endpoint is reached; "" for none.
-    proxy: str = key("proxy", text(outgoing.proxy_url), default="")
+    proxy: str = key("proxy", text(outgoing.proxy_url), default="", has_password=True)
     #: The value of the header Proxy-Authorization, of a user and a password in that URL; "" for
     #: none.
     proxy_authorization: str = field(default="", repr=False)
@@ -345,10 +350,12 @@ class HistoryConfig:
 
     mode: HistoryMode = key("mode", _one_of(HistoryMode), default=HistoryMode.ALL)
     #: How long the records of runs that succeeded are kept.
-    keep: timedelta = key("keep", _timespan(*_KEEP, has_days=True), default=timedelta(days=7))
+    keep: timedelta = key(
+        "keep", _timespan(*_KEEP, has_days=True), default=timedelta(days=7), write=in_days
+    )
     #: How long the records of runs that did not succeed are kept.
     keep_failed: timedelta = key(
-        "keepFailed", _timespan(*_KEEP, has_days=True), default=timedelta(days=30)
+        "keepFailed", _timespan(*_KEEP, has_days=True), default=timedelta(days=30), write=in_days
     )
     #: About how many records are kept at most. Those of successes go first.
     max_rows: int = key("maxRows", whole(1, 10_000_000_000), default=10_000_000)
@@ -395,7 +402,9 @@ class AuditConfig:
     """``[audit]``: the list of what was changed by whom."""
 
     #: How long its entries are kept.
-    keep: timedelta = key("keep", _timespan(*_KEEP, has_days=True), default=timedelta(days=90))
+    keep: timedelta = key(
+        "keep", _timespan(*_KEEP, has_days=True), default=timedelta(days=90), write=in_days
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +426,10 @@ class Config:
     #: The other targets by their names, in the order of the names.
     named_targets: Mapping[str, AlertsConfig] = field(default_factory=dict)
     log: LogConfig = LogConfig()
+    #: By their names. Without tokens all is open.
+    tokens: tuple[Token, ...] = ()
+    #: Where the values that were given stand, by section and key: see `Given.where`.
+    origins: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False, repr=False)
     #: Sentences for the log, on values that were given and change nothing.
     notes: tuple[str, ...] = field(default=(), compare=False)
     #: Variables that have the name of a key, and that Kubernetes or a docker link has set.

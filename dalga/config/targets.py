@@ -12,9 +12,8 @@ A variable's name has an underscore for a hyphen, as with the names of endpoints
 from __future__ import annotations
 
 import re
-from collections.abc import Container
 
-from dalga.config.endpoints import Variable, same_variables
+from dalga.config.endpoints import same_variables
 from dalga.config.sections import KEYS
 from dalga.model.address import (
     DEFAULT_TARGET,
@@ -56,15 +55,3 @@ def target_heading(written: str) -> str | None:
     """
     first, *words = re.split(r"\s*\.\s*|\s+", written.strip())
     return words[0] if first.lower() == ALERTS and len(words) == 1 else None
-
-
-def target_variable(rest: str, keys: Container[str]) -> Variable | None:
-    """
-    What a variable gives, by its name.
-
-    :param rest: a variable's name behind ``DALGA_ALERTS_``.
-    :param keys: the keys, as they stand in variables' names. None has an underscore.
-    :return: None if there is no key in it.
-    """
-    *before, last = rest.split("_")
-    return Variable("_".join(before), last) if last in keys else None

@@ -9,15 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 from dalga.config.formats import Kind, quoted
 from dalga.config.texts import undisplayable
 from dalga.errors import ConfigError
+from dalga.model.address import as_in_url
 from dalga.model.duration import elapsed_from_text
 from dalga.model.reading import BOOLEANS
 
 T = TypeVar("T")
+
+#: Finds what may be a user and a password in a URL: what stands before an @, or, if that was
+#: forgotten, has a colon and then no port behind it.
+_MAYBE_A_PASSWORD = re.compile(r"@|//[^/?#\[]*:(?![0-9]*(?:[/?#]|$))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,8 @@ class Value:
     secret: bool = False
     #: The elements of a list; None for a list that has other elements than texts and numbers.
     elements: tuple[str, ...] | None = ()
+    #: Whether the text is the path of a file, which has the value in it.
+    from_file: bool = False
 
     def refuse(self, why: str) -> ConfigError:
         """
@@ -43,8 +51,7 @@ class Value:
         """
         if self.kind not in (Kind.TEXT, Kind.NUMBER, Kind.BOOLEAN):
             given = f" is {self.kind.value}"
-        # The part of a URL before the @ may be a password, too.
-        elif self.secret or "@" in self.text:
+        elif self.secret or _MAYBE_A_PASSWORD.search(self.text):
             given = " (not shown)"
         else:
             given = f" is {quoted(self.text)}"
@@ -110,7 +117,7 @@ def _of_one(value: Value, text: str, why: str) -> str:
 
     :param text: the refused one. It is named where it is not all that was given, and no secret.
     """
-    if value.secret or "@" in text or text == value.text.strip():
+    if value.secret or _MAYBE_A_PASSWORD.search(text) or text == value.text.strip():
         return why
     return f"it has {quoted(text)}, but {why}"
 
@@ -186,6 +193,37 @@ def duration(shortest: str = "1ms", longest: str = "1h", has_days: bool = False)
         )
 
     return read
+
+
+def written(value: object) -> str:
+    """
+    A value of a section, as a file has it.
+
+    Durations are numbers as well as others are; `in_seconds` and `in_days` write them.
+    """
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:g}"
+        case None:
+            return ""
+        case (str() as host, int() as port):
+            return as_in_url(host, port)
+        case tuple():
+            return ", ".join(map(str, value))
+    return str(value)
+
+
+def in_seconds(value: float | timedelta | None) -> str:
+    """A duration in seconds, such as ``0.5s``; None is 0."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value or 0
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
+def in_days(value: timedelta) -> str:
+    """A duration in days, such as ``7d``, or in seconds."""
+    return f"{value.days}d" if value == timedelta(days=value.days) else in_seconds(value)
 
 
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
