@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from dalga.config.tokens import token_lines
 from dalga.errors import ConfigError
 from dalga.model.permit import (
     NAME,
@@ -182,21 +182,18 @@ def tokens_of(path: str, content: bytes) -> list[Token]:
     :raises ConfigError: for a file that is none.
     """
     try:
-        lines = content.decode("utf-8").splitlines()
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8, so it is no file of tokens") from None
     tokens = []
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if not line or line[0] in ";#":
-            continue
-        if line[0] == "[":
+    for number, name, grants in token_lines(text):
+        if name[:1] == "[":
             raise ConfigError(
                 f"{path} has sections: give a file of tokens alone, which DALGA_TOKENS_FILE, or "
                 "file below [tokens] of the configuration, names"
             )
-        name, _, text = re.sub(r"\s[;#].*", "", line).partition("=")
         try:
-            tokens.append(token_from_text(name.strip(), text.strip()))
+            tokens.append(token_from_text(name, grants))
         except ValueError as problem:
             raise ConfigError(f"{path}, line {number} is no token's: {problem}") from None
     return tokens

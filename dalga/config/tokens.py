@@ -16,7 +16,7 @@ No sentence here has anything of a line in it: somebody may have put the token i
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 from dalga.config.endpoints import same_variables
 from dalga.config.formats import Entry, Kind, named
@@ -138,22 +138,29 @@ class Tokens:
             raise file.refuse("it takes the path of a file, so put it in double quotes")
         where = f"the file of tokens that {file.where} names"
         try:
-            lines = secret_in(file.text).splitlines()
+            content = secret_in(file.text)
         except ValueError as problem:
             raise ConfigError(f"{where}: {problem}; {_LINES}") from None
         found = 0
-        for number, line in enumerate((line.strip() for line in lines), 1):
-            if not line or line[0] in ";#":
-                continue
+        for number, name, text in token_lines(content):
             found += 1
             with self._mistakes.of(TOKENS):
-                name, equals, text = (part.strip() for part in line.partition("="))
-                if not equals or not is_token_name(name):
+                if not text or not is_token_name(name):
                     raise ConfigError(f"{where}, line {number}: this is no token's line; {_LINES}")
-                text = re.sub(r"\s[;#].*", "", text)
                 self._add(_value(name, text, f"{where}, line {number}, {name}"))
         if not found:
             raise ConfigError(f"{where} has no token in it, so all would be open; {_LINES}")
+
+
+def token_lines(content: str) -> Iterator[tuple[int, str, str]]:
+    """
+    The lines of a file of tokens, without comments: the number of each, from 1 on, the name, and
+    what follows on the name. A line without ``=`` is all name.
+    """
+    for number, line in enumerate(map(str.strip, content.splitlines()), 1):
+        if line and line[0] not in ";#":
+            name, _, text = re.sub(r"\s[;#].*", "", line).partition("=")
+            yield number, name.strip(), text.strip()
 
 
 def _value(name: str, text: str, where: str, kind: Kind = Kind.TEXT) -> Value:
