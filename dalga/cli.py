@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import IService
@@ -23,8 +24,9 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from dalga import __version__
-from dalga.config.load import load_config
+from dalga.config.load import load, load_config
 from dalga.config.sections import Config, LogFormat, LogLevel, SQLiteConfig
+from dalga.config.shown import lines_of
 from dalga.destination import of_twistd, standard_output, text_to_syslog
 from dalga.errors import ConfigError, StartupError, TableExists
 from dalga.lines import JsonLines, TextLines
@@ -41,8 +43,8 @@ class Options(UsageOptions):
     """The options of the command line."""
 
     synopsis = (
-        "[--config FILE] [--workers N | --create-table | --upgrade-table [--dry-run]] [--debug] "
-        "[--version]"
+        "[--config FILE] [--workers N | --create-table | --upgrade-table [--dry-run] | "
+        "--check-config] [--debug] [--version]"
     )
     longdesc = (
         "Cron as a service. Schedule jobs over HTTP; they are kept in a table and POSTed to your "
@@ -55,6 +57,7 @@ class Options(UsageOptions):
     optFlags = [  # noqa: RUF012
         ["create-table", None, "Create the jobs table, and end."],
         ["upgrade-table", None, "Upgrade an older jobs table, or one of a Go release, and end."],
+        ["check-config", None, "Show what the configuration comes to, or its mistakes, and end."],
         ["dry-run", None, "With --upgrade-table: only say what that would do."],
         ["debug", "d", "Log more: goes before level in [log]."],
     ]
@@ -73,6 +76,8 @@ class Options(UsageOptions):
                 "--create-table and --upgrade-table can't go together: --create-table is for a new "
                 "table, --upgrade-table for one that is there"
             )
+        if self["check-config"] and (self["create-table"] or self["upgrade-table"]):
+            raise UsageError("--check-config opens no table, so it goes with no option for one")
         if self["dry-run"] and not self["upgrade-table"]:
             raise UsageError("--dry-run goes with --upgrade-table only")
 
@@ -96,6 +101,7 @@ _LONG = (
     "create-table",
     "upgrade-table",
     "dry-run",
+    "check-config",
     "debug",
     "version",
     "help",
@@ -155,6 +161,8 @@ def _service(options: Options, reactor: Any) -> tuple[Daemon, Form]:
     The service that the options ask for, and how the lines of its log look. Where they ask for a
     table, or the service can't be made, the process ends here.
     """
+    if options["check-config"]:
+        sys.exit(_check(options))
     # Not above: Klein installs the reactor, whose files come after the standard ones.
     from dalga.service import make_daemon
 
@@ -193,11 +201,47 @@ def _reader(options: Options) -> Callable[[], Config]:
         # The start names the file as it was named.
         config = load_config(absolute if has_begun else path, environ, options["workers"])
         has_begun = True
-        if options["debug"]:
-            config = replace(config, log=replace(config.log, level=LogLevel.DEBUG))
-        return config
+        return _with_debug(config, options)
 
     return read
+
+
+def _with_debug(config: Config, options: Options) -> Config:
+    """The configuration with the option ``--debug``."""
+    if not options["debug"]:
+        return config
+    return replace(
+        config,
+        log=replace(config.log, level=LogLevel.DEBUG),
+        origins={**config.origins, ("log", "level"): "--debug"},
+    )
+
+
+def _check(options: Options) -> int:
+    """
+    Print what the configuration comes to, or all mistakes in it: see `dalga.checking`.
+
+    :return: the exit status.
+    """
+    from dalga.checking import unusable_files
+
+    config, mistakes = load(options["config"], os.environ, options["workers"])
+    mistakes = [*mistakes, *unusable_files(config)]
+    try:
+        _user(options.parent or {}, config)
+    except StartupError as error:
+        mistakes.append(str(error))
+    for mistake in mistakes:
+        print(f"dalga: {mistake}", file=sys.stderr)
+    if mistakes:
+        return 1
+    for note in config.notes:
+        print(f"dalga: {note}", file=sys.stderr)
+    if isinstance(sys.stdout, TextIOWrapper):  # an output of ASCII gets every line all the same
+        sys.stdout.reconfigure(errors="backslashreplace")
+    for line in lines_of(_with_debug(config, options)):
+        print(line)
+    return 0
 
 
 def _see_to_table(options: Options, config: Config, reactor: Any, user: User) -> None:

@@ -122,9 +122,7 @@ def settings_of(config: Config) -> Settings:
     # The platform's CAs take some megabytes, so they are there once.
     platform = cache(lambda: Trust("", ALERTS))
     trusts = {
-        name: Trust(each.ca, section_of(name), each.cert, each.cert_key)
-        if each.ca or each.cert
-        else platform()
+        name: trust_of(name, each) if each.ca or each.cert else platform()
         for name, each in config.endpoints.items()
     }
     return Settings(
@@ -157,6 +155,15 @@ def settings_of(config: Config) -> Settings:
         notes=config.notes,
         links=config.links,
     )
+
+
+def trust_of(name: str, endpoint: EndpointConfig) -> Trust:
+    """
+    What the connections to an endpoint go by. Reads the files that the endpoint names.
+
+    :raises StartupError: if one of these files can't be used.
+    """
+    return Trust(endpoint.ca, section_of(name), endpoint.cert, endpoint.cert_key)
 
 
 def contents_of(endpoint: EndpointConfig) -> Mapping[str, bytes]:

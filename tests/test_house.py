@@ -120,6 +120,7 @@ APPLICATION = (
     "forking",
     "workers",
     "settings",
+    "checking",
     "reloading",
     "service",
     "tokens_cli",

@@ -12,7 +12,7 @@ rules across several keys, which come after the reading.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -58,6 +58,21 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
     :param workers: the option ``--workers``; None if it was not given.
     :raises ConfigError: with a sentence on each mistake.
     """
+    config, mistakes = load(path, environ, workers)
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return config
+
+
+def load(
+    path: str | None, environ: Mapping[str, str], workers: str | None = None
+) -> tuple[Config, Sequence[str]]:
+    """
+    Read the configuration, as `load_config`.
+
+    :return: the configuration, and a sentence on each mistake. With a mistake the configuration is
+        of no use but for finding more: a key with a mistake has its default.
+    """
     mistakes = Mistakes()
     given = Given(mistakes)
     if path is not None:
@@ -67,9 +82,7 @@ def load_config(path: str | None, environ: Mapping[str, str], workers: str | Non
     if workers is not None:
         given.add_option("jobs", "workers", workers)
     given.read_files()
-    config = _Loading(given).config()
-    mistakes.end()
-    return config
+    return _Loading(given).config(), mistakes.found()
 
 
 class _Loading:

@@ -8,7 +8,7 @@ mistake is *unclear*, and a rule is asked only where all is clear that it is abo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dalga.errors import ConfigError
@@ -48,7 +48,6 @@ class Mistakes:
         """Whether no mistake is known that makes one of the sections unclear."""
         return not self._unclear & {ANY, *sections}
 
-    def end(self) -> None:
-        """:raises ConfigError: with all mistakes, if there are any."""
-        if self._found:
-            raise ConfigError(*dict.fromkeys(self._found))
+    def found(self) -> Sequence[str]:
+        """A sentence on each mistake, in the order in which they were found."""
+        return [*dict.fromkeys(self._found)]

@@ -19,7 +19,7 @@ from dalga.config.endpoints import section_of
 from dalga.config.headers import HEADERS
 from dalga.config.keys import values_of
 from dalga.config.outgoing import Auth
-from dalga.config.sections import Config, EndpointConfig, MySQLConfig
+from dalga.config.sections import Config, EndpointConfig, ListenConfig, MySQLConfig
 from dalga.config.targets import ALERTS, target_section
 from dalga.config.tokens import TOKENS
 
@@ -53,10 +53,9 @@ def lines_of(config: Config) -> Iterator[str]:
 
 def _section(name: str, section: DataclassInstance, config: Config) -> Iterator[str]:
     yield f"[{name}]"
-    users = _users(section)
+    users, left_out = _users(section), _left_out(name, section)
     for key, value in values_of(section):
-        # heartbeatUrl is a key of [alerts] alone.
-        if name.startswith(f"{ALERTS} ") and key.name == "heartbeatUrl":
+        if key.name in left_out:
             continue
         text = key.write(value)
         if key.secret and text:
@@ -71,6 +70,15 @@ def _users(section: DataclassInstance) -> dict[str, bool]:
     if not isinstance(section, EndpointConfig):
         return {}
     return {"proxy": bool(section.proxy_authorization)}
+
+
+def _left_out(name: str, section: DataclassInstance) -> tuple[str, ...]:
+    """The keys of a section that have no meaning beside the others."""
+    if isinstance(section, MySQLConfig) and section.socket:
+        return ("host", "port")
+    if isinstance(section, ListenConfig) and not section.host:
+        return ("host", "port")
+    return ("heartbeatUrl",) if name.startswith(f"{ALERTS} ") else ()
 
 
 def _headers(name: str, endpoint: EndpointConfig, config: Config) -> Iterator[str]:
