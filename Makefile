@@ -64,7 +64,7 @@ test-quick: prometheus
 # Daemons are not among them: they would be those of .venv.
 LOWEST = .venv-lowest
 LOWEST_TESTS = trust lookup answer answer_fuzz wire endpoint config cron duration jobs schedule store \
-    store_connections web_api web_parameters reading zone log destination exposition signature
+    store_connections web_api web_parameters reading zone log destination exposition signature tunnel
 
 test-lowest: $(LOWEST)/made engines
 	@DALGA_TEST_ENGINES=sqlite,mariadb $(LOWEST)/bin/python tests/run.py $(LOWEST_TESTS:%=tests.test_%)

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
+from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_PEM, X509, PKey, dump_certificate, dump_privatekey
 from twisted.internet.ssl import CertificateOptions
 
@@ -95,6 +96,17 @@ class Authority:
             certificate=X509.from_cryptography(certificate),
             extraCertChain=chain,
         )
+
+
+def ask_for(clients: Authority, options: CertificateOptions) -> CertificateOptions:
+    """Have a server take the clients alone that show a certificate of a CA."""
+    context = options.getContext()
+    store = context.get_cert_store()
+    assert store is not None
+    store.add_cert(X509.from_cryptography(clients.certificate))
+    mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+    context.set_verify(mode, lambda connection, certificate, error, depth, ok: bool(ok))
+    return options
 
 
 def write(options: CertificateOptions, certificate: str, key: str) -> tuple[str, str]:

@@ -12,9 +12,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from OpenSSL import SSL
-from OpenSSL.crypto import X509
 from standardwebhooks import Webhook as Verifier
+from standardwebhooks import WebhookVerificationError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
@@ -27,11 +26,13 @@ from dalga.outgoing.pool import STRAIGHT, Way
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.tunnel import Proxy
 from tests import proxies
-from tests.certificates import DAY, Authority, dns, write
+from tests.certificates import DAY, Authority, ask_for, dns, ip, write
 from tests.proxies import wants
 from tests.receivers import Receiver, listen
 from tests.stores import each_engine
 from tests.test_daemon_metrics import ScrapedTestCase
+from tests.test_daemon_reload import ReloadTestCase
+from tests.test_workers import WorkersTestCase
 
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + b64encode(bytes(range(32, 64))).decode()
@@ -91,12 +92,7 @@ class OutgoingTests(ScrapedTestCase):
         """
         authority, clients = Authority(), Authority()
         options = authority.issue(dns("app.internal"), valid=(-DAY, 9 * DAY))
-        context = options.getContext()
-        store = context.get_cert_store()
-        assert store is not None
-        store.add_cert(X509.from_cryptography(clients.certificate))
-        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        context.set_verify(mode, lambda connection, certificate, error, depth, ok: bool(ok))
+        ask_for(clients, options)
         site: Any = Site(self.endpoint)
         listening = self.reactor.listenSSL(0, site, options, interface="127.0.0.1")
         self.addCleanup(listening.stopListening)
@@ -157,6 +153,89 @@ class OutgoingTests(ScrapedTestCase):
 
     def paths(self, *names: str) -> list[str]:
         return [os.path.abspath(os.path.join(self.folder, name)) for name in names]
+
+
+@each_engine(globals())
+class ReloadingTests(ReloadTestCase):
+    """What a reload takes over, from one POST to the next."""
+
+    async def test_secrets(self) -> None:
+        """A secret is replaced: by both for a while, and no request is refused."""
+        daemon, url = await self.start(endpoint={"secrets": SECRET})
+        for number, (given, good, bad) in enumerate(
+            (
+                (None, (SECRET,), (OTHER,)),
+                (f"{OTHER}, {SECRET}", (SECRET, OTHER), ()),
+                (OTHER, (OTHER,), (SECRET,)),
+            ),
+            1,
+        ):
+            if given is not None:
+                says = r"changed: \[endpoint\] secrets\n"
+                await self.reload(daemon, says, endpoint={"secrets": given})
+            await self.put(f"{url}/jobs/a/{number}?{ONE_OFF}")
+            await self.endpoint.until(partial(self.had, number))
+            hit = self.endpoint.hits[-1]
+            for secret in good:
+                Verifier(secret).verify(hit.body, hit.headers)
+            for secret in bad:
+                verify = Verifier(secret).verify
+                self.assertRaises(WebhookVerificationError, verify, hit.body, hit.headers)
+        self.assertNotIn("whsec_", daemon.output)
+
+    def had(self, number: int) -> bool:
+        return len(self.endpoint.hits) == number
+
+    async def test_a_certificate_of_its_own(self) -> None:
+        """Its file has another one; the endpoint has ceased to take the first."""
+        authority, first, second = Authority(), Authority(), Authority()
+        site: Any = Site(self.endpoint)
+        options = ask_for(second, authority.issue(ip("127.0.0.1")))
+        listening = self.reactor.listenSSL(0, site, options, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        cert, key, ca = (
+            os.path.abspath(os.path.join(self.folder, name)) for name in ("cert", "key", "ca")
+        )
+        write(first.issue(common_name="dalga"), cert, key)
+        sections: dict[str, dict[str, object]] = {
+            "endpoint": {
+                **{"ca": authority.write(ca), "cert": cert, "key": key},
+                "baseurl": f"https://127.0.0.1:{listening.getHost().port}/",
+            },
+            "jobs": {"retryInterval": "50ms", "retryMultiplier": 1},
+        }
+        daemon, url = await self.start(**sections)
+        await self.put(f"{url}/jobs/a/b?{ONE_OFF}")
+        await daemon.says(r"'a' 'b': TLS with 127\.0\.0\.1:\d+ failed")
+        write(second.issue(common_name="dalga"), cert, key)
+        says = r"changed: \[endpoint\] cert, \[endpoint\] key\n"
+        await self.reload(daemon, says, **sections)
+        await self.endpoint.until(lambda: bool(self.endpoint.hits))
+        await self.until_gone(f"{url}/jobs/a/b")
+
+
+@each_engine(globals(), only=("mariadb", "mysql"))
+class WorkersCertificateTests(WorkersTestCase):
+    async def test_any_worker_tells(self) -> None:
+        """One of the two has seen the certificate; the one that is asked may be the other."""
+        authority = Authority()
+        site: Any = Site(self.endpoint)
+        options = authority.issue(ip("127.0.0.1"))
+        listening = self.reactor.listenSSL(0, site, options, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        ca = authority.write(os.path.abspath(os.path.join(self.folder, "ca")))
+        baseurl = f"https://127.0.0.1:{listening.getHost().port}/"
+        daemon = self.run_workers(endpoint={"baseurl": baseurl, "ca": ca})
+        url, _ = await self.listening(daemon)
+        await self.put(f"{url}/jobs/a/b?{ONE_OFF}")
+        await self.endpoint.until(lambda: bool(self.endpoint.hits))
+        workers: set[int] = set()
+        shown: set[str | None] = set()
+        while len(workers) < 2 or None in shown:  # each worker shares its numbers once a second
+            workers.add((await self.get(f"{url}/status"))["worker"])
+            answers = [await self.get(f"{url}/endpoints") for _ in range(8)]
+            shown = {each["endpoints"][0]["certificate_expires"] for each in answers}
+        self.assertEqual(len(shown), 1)
 
 
 class CompositionTests(SynchronousTestCase):

@@ -20,7 +20,7 @@ from dalga.model.run import Run
 from dalga.outgoing import lookup as dalga_lookup
 from dalga.outgoing.answer import MAX_HEAD
 from dalga.outgoing.endpoint import Endpoint
-from dalga.outgoing.keeping import MAX_VALUE
+from dalga.outgoing.keeping import MAX_VALUE, secrets_of
 from dalga.outgoing.trust import Trust
 from tests.test_endpoint import (
     LONG,
@@ -330,6 +330,19 @@ class SavedTests(EndpointCase):
             "/markdown",
         ):
             self.assertIn(plain, kept)
+
+    def test_the_password_of_basic(self) -> None:
+        """An endpoint takes it out of the base64, and may say it."""
+        for value, password in (
+            ("Basic dTpodW50ZXIyLXM=", b"hunter2-s"),  # u:hunter2-s
+            ("basic dTpodW50ZXIyLXM=", b"hunter2-s"),
+            ("Basic dTpv", None),  # u:o, which stands for much else
+            ("Basic no*base64", None),
+            ("Bearer dTpodW50ZXIyLXM=", None),
+        ):
+            found = set(secrets_of([("Authorization", value)]))
+            self.assertIn(value.split(" ")[1].encode(), {*found, b"dTpv"})
+            self.assertEqual({b"hunter2-s"} & found, {password} - {None})
 
     @inlineCallbacks
     def test_a_payload_in_a_field(self) -> Any:

@@ -22,6 +22,7 @@ from twisted.internet import reactor as real_reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from dalga.model.attempt import ErrorKind
 from dalga.model.delivery import Delivery, Method, Payload
 from dalga.model.run import Run
 from dalga.outgoing.endpoint import Endpoint
@@ -226,6 +227,34 @@ class RequestTests(SigningCase):
         for name in ("webhook-signature", "Webhook-Id", "WEBHOOK_TIMESTAMP"):
             outcome = await endpoint.post(of(Delivery(headers=((name, "v1,x"),))))
             self.assertIn(f"the job's header {name} can't be sent", outcome.error)
+
+    async def test_no_job_replaces_auth(self) -> None:
+        """
+        Where the endpoint has ``auth``, a job that has an Authorization since before is not sent:
+        it would pass for another user. Elsewhere a job's own goes before that of the section.
+        """
+        server = self.serve(says(OK))
+        headers = (("Authorization", "Bearer ours"),)
+        own = of(Delivery(headers=(("AUTHORIZATION", "Bearer theirs"),)))
+        for has_auth in (True, False):
+            endpoint = Endpoint(
+                reactor, server.baseurl, LONG, "i", 1, Trust(), headers, has_auth=has_auth
+            )
+            self.addCleanup(endpoint.close)
+            outcome = await endpoint.post(own)
+            if has_auth:
+                self.assertEqual(
+                    (outcome.kind, outcome.error),
+                    (
+                        ErrorKind.INTERNAL,
+                        "the job's header AUTHORIZATION can't be sent, as its endpoint has auth, "
+                        "nothing was sent",
+                    ),
+                )
+                self.assertEqual(server.requests, [])
+            await endpoint.post(a_run())
+        sent = [parts(request)[1][b"authorization"] for request in server.requests]
+        self.assertEqual(sent, [b"Bearer ours", b"Bearer theirs", b"Bearer ours"])
 
     async def test_a_slow_signature(self) -> None:
         """

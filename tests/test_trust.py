@@ -31,8 +31,8 @@ from dalga.outgoing import trust as dalga_trust
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.pool import Way
 from dalga.outgoing.trust import Trust
-from tests.certificates import DAY, Authority, dns, ip, write
-from tests.test_endpoint import LONG, OK, EndpointCase, Server, a_run, says
+from tests.certificates import DAY, Authority, ask_for, dns, ip, write
+from tests.test_endpoint import LONG, OK, EndpointCase, a_run, says
 
 reactor: Any = real_reactor
 
@@ -454,19 +454,9 @@ class OwnCertificateTests(EndpointCase):
         """The files of a certificate and its key."""
         return write(authority.issue(common_name=name), self.mktemp(), self.mktemp())
 
-    def asking(self) -> Server:
-        """A server that takes the clients of one CA alone."""
-        options = self.authority.issue(dns("localhost"))
-        context = options.getContext()
-        store = context.get_cert_store()
-        assert store is not None
-        store.add_cert(X509.from_cryptography(self.clients.certificate))
-        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        context.set_verify(mode, lambda connection, certificate, error, depth, ok: bool(ok))
-        return self.serve(says(OK), options)
-
     async def outcome(self, trust: Trust) -> Outcome:
-        server = self.asking()
+        options = ask_for(self.clients, self.authority.issue(dns("localhost")))
+        server = self.serve(says(OK), options)
         endpoint = Endpoint(reactor, f"https://localhost:{server.port}/", LONG, "i", 1, trust)
         outcome = await endpoint.post(a_run())
         await endpoint.close()

@@ -19,6 +19,7 @@ request's headers. So what is kept has no secret that is known to be one (P12)::
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Collection, Iterable, Iterator
 
 from dalga.model.attempt import MAX_BODY, MAX_HEADERS, Saved
@@ -49,16 +50,25 @@ _QUERY = re.compile(rb"[?#].*")
 def secrets_of(headers: Iterable[tuple[str, str]]) -> Iterator[bytes]:
     """
     What is starred where an endpoint echoes these headers: their values, and of an Authorization
-    such as ``Bearer 8f3a91`` the parts, as programs take it apart.
+    such as ``Bearer 8f3a91`` the parts, as programs take it apart; of ``Basic`` the password, too.
     """
     for name, value in headers:
         low = name.lower()
         if low in _PLAIN:
             continue
-        parts = value.split(" ") if SECRET.search(low) else ()
-        for text in (value, *parts):
-            if len(text) >= LEAST_SECRET:
-                yield text.encode()
+        parts = value.split(" ") if SECRET.search(low) else []
+        texts = [value.encode(), *(part.encode() for part in parts)]
+        if len(parts) == 2 and parts[0].lower() == "basic":
+            texts.append(_password(parts[1]))
+        yield from (text for text in texts if len(text) >= LEAST_SECRET)
+
+
+def _password(credentials: str) -> bytes:
+    """The password of RFC 7617's ``user:password`` in base64; empty for other text."""
+    try:
+        return b64decode(credentials, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def kept_of(answer: Answer, delivery: Delivery, secrets: Collection[bytes]) -> Saved:

@@ -137,8 +137,7 @@ def _load_own(context: Context, cert: str, key: str, section: str) -> None:
             "passphrase, in PEM form"
         )
     try:
-        context.use_privatekey_file(key, FILETYPE_PEM)
-        context.check_privatekey()
+        context.use_privatekey_file(key, FILETYPE_PEM)  # compares it with the certificate
     except Error as error:
         raise StartupError(
             f"key in [{section}] is {key!r}, which has no private key in it that is the key of "
