@@ -9,8 +9,10 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.errors import Unauthorized
@@ -22,6 +24,7 @@ from dalga.model.permit import (
     digest_of,
     new_token,
 )
+from dalga.operations import Operations
 from dalga.web import auth
 from dalga.web.api import OPEN_PATHS, Api
 from dalga.web.auth import (
@@ -37,9 +40,11 @@ from dalga.web.auth import (
 from dalga.web.bodies import FREE_OF_ROOM, ROOM
 from dalga.web.errors import TooManyFailures
 from dalga.web.needs import NEEDS
+from dalga.web.server import make_site
 from tests.fakes import noting
 from tests.strategies import thorough
-from tests.test_web_api import APITestCase
+from tests.test_web_api import APITestCase, MemoryStore, healthy
+from tests.test_web_properties import Wire
 
 TEXTS = [new_token(bytes([number]) * 32) for number in range(3)]
 READ = (Grant(Scope.READ),)
@@ -144,6 +149,62 @@ class HeaderTests(SynchronousTestCase):
             self.assertEqual(compared.call_count, len(TEXTS))
             for call in compared.call_args_list:
                 self.assertEqual([len(each) for each in call.args], [32, 32])
+
+
+#: Names and values of headers as they may come, those of the right one among them.
+NAMES = [
+    *(b"Authorization", b"AUTHORIZATION", b"authorization", b"Authorization ", b"\tAuthorization"),
+    *(b"Proxy-Authorization", b"X-Authorization", b"Cookie"),
+]
+VALUES = [
+    *(b"Bearer " + RIGHT, b"  Bearer " + RIGHT + b"\t ", b"bearer  " + RIGHT, RIGHT, b""),
+    *(b"Bearer\r\n " + RIGHT, b"Bearer " + RIGHT + b"\r\n x"),
+    *(b"Bearer " + RIGHT + b"\x00", b"Bearer " + RIGHT + b"\xc3\xa9"),
+]
+
+
+class OctetTests(SynchronousTestCase):
+    """Headers as they come over a connection."""
+
+    @thorough(300)
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(NAMES),
+                st.one_of(
+                    st.sampled_from(VALUES),
+                    st.binary(max_size=40),
+                ),
+            ),
+            max_size=3,
+        )
+    )
+    def test_fuzz(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """P12: a request is let in only with one header Authorization, which has the token."""
+        clock = Clock()
+        store: Any = MemoryStore()
+        jobs = Operations(store, clock, lambda at: None, lambda: 7)
+        site: Any = make_site(jobs, healthy(store, clock), clock, tokens=TOKENS)
+        channel: Any = site.buildProtocol(None)
+        wire = Wire(lenient=True)
+        channel.makeConnection(wire)
+        lines = b"".join(b"%b: %b\r\n" % each for each in headers)
+        channel.dataReceived(b"GET /endpoints HTTP/1.1\r\nHost: dalga\r\n" + lines + b"\r\n")
+        said = wire.value()
+        has_token = [
+            value.replace(b"\r\n ", b" ").strip(b" \t").split()
+            for name, value in headers
+            if name.lower() == b"authorization"
+        ]
+        if b" 200 " in said[:14]:
+            self.assertEqual(len(has_token), 1, said)
+            self.assertEqual(has_token[0][0].lower(), b"bearer")
+            self.assertEqual(has_token[0][1:], [RIGHT])
+        elif said:
+            self.assertIn(said[9:12], (b"400", b"401", b"431"))
+            self.assertNotIn(RIGHT, said)
+        channel.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class FailuresTests(SynchronousTestCase):
