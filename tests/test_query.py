@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch.outages import AWAY_PAUSE, CLAIM, SCAN, Outages
-from dalga.dispatch.query import Query
+from dalga.dispatch.query import Query, after_backlog
 from dalga.errors import StoreUnavailable
 from tests.fakes import noting
 
@@ -104,3 +104,18 @@ class QueryTests(SynchronousTestCase):
         self.answers[-1].callback(-1)
         self.assertTrue(self.outages.away)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class BacklogTests(SynchronousTestCase):
+    def test_examples(self) -> None:
+        """Wanted, now, whether there is a backlog, until when it waits; when the query is made."""
+        for wanted, now, busy, until, expected in [
+            (10.0, 7.0, False, 600.0, 10.0),
+            (10.0, 7.0, True, 600.0, 10.0),
+            (10.0, 12.0, False, 600.0, 10.0),
+            (10.0, 12.0, True, 600.0, 12.5),
+            (10.0, 599.9, True, 600.0, 600.0),
+            (10.0, 700.0, True, 600.0, 600.0),
+        ]:
+            found = after_backlog(wanted, now, lambda busy=busy: busy, until, 0.5)  # type: ignore[misc]
+            self.assertEqual(found, expected, (wanted, now, busy))

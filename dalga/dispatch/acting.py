@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from dalga.dispatch.outages import ACTION, FORGETTING, Outages
-from dalga.dispatch.query import Query
+from dalga.dispatch.query import Query, after_backlog
 from dalga.log import logger
 from dalga.model.action import UNDER_WAY, Action
 from dalga.store import Batch, Store
@@ -108,10 +108,8 @@ class Acting:
     # Batches
 
     def _act_when(self, now: float) -> float:
-        if now >= self._next and self._busy():
-            pause = BACKLOG_PAUSE if self._is_known else BACKLOG_LOOK
-            return min(now + pause, self._wait_until)
-        return self._next
+        look = BACKLOG_PAUSE if self._is_known else BACKLOG_LOOK
+        return after_backlog(self._next, now, self._busy, self._wait_until, look)
 
     def _act(self) -> Deferred[Batch]:
         in_any_case = self._reactor.seconds() >= self._wait_until

@@ -30,7 +30,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from dalga.dispatch.outages import PRUNING, SURVEY, Outages
-from dalga.dispatch.query import Query
+from dalga.dispatch.query import Query, after_backlog
 from dalga.metrics import Metrics
 from dalga.model.record import Shelf
 from dalga.store import Pruned, Store, Surveyed
@@ -185,9 +185,7 @@ class Pruning:
             return wanted
         if self._busy_since is None:
             self._busy_since = now
-        if now < wanted:
-            return wanted
-        return min(now + 1.0, self._busy_since + PATIENCE)
+        return after_backlog(wanted, now, lambda: True, self._busy_since + PATIENCE)
 
     # Removals
 

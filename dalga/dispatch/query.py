@@ -87,3 +87,25 @@ class Query(Generic[T]):
         finally:
             self.under_way = False
             self._ended()
+
+
+def after_backlog(
+    wanted: float, now: float, busy: Callable[[], bool], until: float, look: float = 1.0
+) -> float:
+    """
+    When to make a query that due runs go before. All times are in seconds of the reactor's clock.
+
+        wanted   now   busy    until       the query is made at
+        10.0      7.0          600.0       10.0
+        10.0     12.0   no     600.0       10.0, which is at once
+        10.0     12.0   yes    600.0       13.0, if there is no backlog by then
+        10.0    600.0   yes    600.0       600.0, which is at once
+
+    :param wanted: when the query is wanted if there is no backlog.
+    :param busy: tells whether there is a backlog: more due runs than this instance can claim now.
+    :param until: the query waits for the end of a backlog until then at most.
+    :param look: from one look at the backlog to the next, in seconds.
+    """
+    if now >= wanted and busy():
+        return min(now + look, until)
+    return wanted

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dalga.dispatch.outages import FOLDING, WRITE, Outages
-from dalga.dispatch.query import Query
+from dalga.dispatch.query import Query, after_backlog
 from dalga.dispatch.sums import Sums
 from dalga.log import logger
 from dalga.model.record import EndedRun
@@ -40,9 +40,8 @@ LAST_WRITE = 1.0
 #: From one look for old sums to the next, in seconds.
 FOLDING_INTERVAL = 60.0
 
-#: How many old sums one transaction folds, or removes, at most, unless one minute has more. It
-#: takes some 5 ms.
-FOLDED = 100
+#: How many old sums one transaction folds, or removes, at most. It takes some 5 ms.
+FOLDED = 50
 
 #: After a transaction that has found some, there may be more: the next one comes so much later, in
 #: seconds.
@@ -155,9 +154,7 @@ class Statistics:
 
     def _fold_when(self, now: float) -> float:
         wanted = self._next_folding
-        if now >= wanted and self._busy():
-            return min(now + 1.0, wanted + FOLDING_PATIENCE)
-        return wanted
+        return after_backlog(wanted, now, self._busy, wanted + FOLDING_PATIENCE)
 
     def _fold(self) -> Deferred[int]:
         return Deferred.fromCoroutine(self._fold_some())

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from dalga.dispatch.lead import Lead
 from dalga.dispatch.outages import CLEANING, CORRECTION, HEARTBEAT, Outages
-from dalga.dispatch.query import Query
+from dalga.dispatch.query import Query, after_backlog
 from dalga.log import logger
 from dalga.model.instance import About
 from dalga.model.setback import Reach
@@ -212,9 +212,7 @@ class Upkeep:
 
     def _clean_when(self, now: float) -> float:
         wanted = self._next_cleaning
-        if now >= wanted and self._busy():
-            return min(now + 1.0, wanted + CLEANING_PATIENCE)
-        return wanted
+        return after_backlog(wanted, now, self._busy, wanted + CLEANING_PATIENCE)
 
     def _clean(self) -> Deferred[int]:
         return self._store.forget_keys(CLEANED)
