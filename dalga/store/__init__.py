@@ -594,8 +594,8 @@ class Store(Protocol):
         Add up the oldest sums of minutes to sums of hours, if they are older than
         `dalga.model.statistics.MINUTES_KEPT`.
 
-        :param limit: how many at most, unless there are more of one minute and scope.
-        :return: how many were found. If there are none, all is folded.
+        :param limit: how many sums of minutes are folded at most.
+        :return: how many were folded. 0: all are folded, or another instance is folding.
         """
 
     def forget_sums(self, limit: int) -> Deferred[int]:
@@ -603,7 +603,7 @@ class Store(Protocol):
         Remove the oldest sums of hours, if they are older than
         `dalga.model.statistics.HOURS_KEPT`.
 
-        :param limit: how many at most, unless more are of one path.
+        :param limit: how many sums are removed at most.
         :return: how many were removed. If there were none, all are removed.
         """
 

@@ -47,17 +47,17 @@ from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.runlist import RunFilters, RunPage, RunPlace, RunQuery
 from dalga.store import Batch
 from dalga.store.actionsql import ActionRow, ActionStatements
-from dalga.store.alerts import whole
 from dalga.store.changes import Changes, check_until
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.history import History
-from dalga.store.keyed import KeyedRows, octets
+from dalga.store.keyed import KeyedRows
 from dalga.store.listing import Listed, Listing, Walked
 from dalga.store.replays import Replays
 from dalga.store.rows import MAX_ERROR, read_job, version_at
 from dalga.store.statements import Statements
 from dalga.store.transactions import Conflict, Transactions
+from dalga.store.values import octets, text_of, text_or_none, whole
 
 #: How many jobs or runs a batch counts at most. It takes some 8 ms.
 COUNTED = 250
@@ -234,10 +234,7 @@ class Actions:
 
     def _action(self, row: ActionRow) -> Action:
         """The action in a row. What can't be understood is left out (P6)."""
-        instance, error = (
-            None if each is None else octets(each).decode("utf-8", "replace")
-            for each in (row.instance, row.error)
-        )
+        instance, error = text_or_none(row.instance), text_or_none(row.error)
         read_instant = self._dialect.read_instant
         request, state, made, ended = None, ActionState.FAILED, _LONG_AGO, None
         try:
@@ -251,7 +248,7 @@ class Actions:
             error = str(problem)
             request, state = None, ActionState.FAILED
         return Action(
-            id=octets(row.id).decode("utf-8", "replace"),
+            id=text_of(row.id),
             request=request,
             state=state,
             made=made,

@@ -218,6 +218,15 @@ class Dialect(Protocol):
         :param where: which rows.
         """
 
+    def delete_first(self, suffix: str, key: tuple[str, ...], where: str) -> Statement:
+        """
+        A statement that deletes the first ``%(limit)s`` of some rows, in the order of their key.
+
+        :param suffix: of the table's name.
+        :param key: the columns of the primary key, in its order.
+        :param where: which rows: a range of the primary key.
+        """
+
     def trouble(self, error: Exception) -> Trouble | None:
         """What an exception means; None if it is a mistake of the program."""
 

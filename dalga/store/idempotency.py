@@ -25,11 +25,11 @@ from dalga.model.plan import ScheduleRequest
 from dalga.store import Made
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.group_commit import Locked
-from dalga.store.keyed import octets
 from dalga.store.puts import Put, Puts, as_planned
 from dalga.store.selected import KeptRow
 from dalga.store.statements import OldKey, Statements
 from dalga.store.transactions import Busy, Conflict
+from dalga.store.values import octets
 
 
 class Once(NamedTuple):

@@ -11,11 +11,11 @@ from twisted.internet.defer import Deferred
 
 from dalga.model.instance import UNKNOWN, About, Instance, about_from_text, about_text
 from dalga.store.dialect import Cursor, Dialect
-from dalga.store.keyed import octets
 from dalga.store.schema import ALIVE
 from dalga.store.selected import InstanceRow
 from dalga.store.statements import Statements
 from dalga.store.transactions import Transactions
+from dalga.store.values import text_of
 
 
 class Instances:
@@ -81,10 +81,10 @@ class Instances:
         if seen is None:
             return None
         return Instance(
-            octets(row.id).decode("utf-8", "replace"),
+            text_of(row.id),
             since,
             max(0.0, (now - seen).total_seconds()),
-            about_from_text(octets(row.about).decode("utf-8", "replace")),
+            about_from_text(text_of(row.about)),
         )
 
     def _instant(self, value: object) -> datetime | None:

@@ -23,6 +23,7 @@ from dalga.store.rows import read_job
 from dalga.store.selected import JobRow, KeyRow
 from dalga.store.statements import KeyValues, Statements
 from dalga.store.transactions import Conflict
+from dalga.store.values import octets
 
 Row = TypeVar("Row", JobRow, KeyRow)
 K = TypeVar("K", bound=RawKey)
@@ -143,8 +144,3 @@ def version_of(job: Job | UnreadableJob | None) -> int | None:
 
 def not_found(key: RawKey) -> JobNotFound:
     return JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")
-
-
-def octets(text: object) -> bytes:
-    """A path or body, as a parameter or as a column's value, to compare the two."""
-    return text.encode() if isinstance(text, str) else bytes(text)  # type: ignore[call-overload]

@@ -628,6 +628,12 @@ class MySQL:
             DELETE old FROM {table} AS old FORCE INDEX ({index}) WHERE {where}
             """)
 
+    def delete_first(self, suffix: str, key: tuple[str, ...], where: str) -> Statement:
+        return self.prepare(f"""
+            DELETE FROM {self.named(suffix)} WHERE {where}
+            ORDER BY {", ".join(key)} LIMIT %(limit)s
+            """)
+
     def insert_records(
         self, cursor: Cursor, rows: Sequence[RecordValues], over: bool = False
     ) -> None:

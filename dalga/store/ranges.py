@@ -24,12 +24,12 @@ from dalga.model.key import Position
 from dalga.model.listing import RARE, TIMED, Driver, DuePlace, Filters, Place, StatePlace
 from dalga.model.state import State
 from dalga.store.dialect import Cursor, Dialect, instant_text
-from dalga.store.keyed import octets
 from dalga.store.parameters import R, Select, columns
 from dalga.store.rows import Override
 from dalga.store.schema import MAX_LEASE, TAGS
 from dalga.store.selected import JobRow, PageRow
 from dalga.store.statements import LEASED, RESTS
+from dalga.store.values import octets
 
 #: The state of a row's job, as `dalga.model.state.state_of` has it of a row that can be understood.
 STATE = f"""

@@ -45,7 +45,6 @@ from dalga.model.record import (
 from dalga.model.run import Cause, End, GiveBack, Retry
 from dalga.model.runid import RunId
 from dalga.model.schedule import Once
-from dalga.store.alerts import whole
 from dalga.store.closings import Closed
 from dalga.store.dialect import Cursor, Dialect, RecordValues, SharedValues, instant_text
 from dalga.store.extras import OPEN, is_open
@@ -60,6 +59,7 @@ from dalga.store.rows import (
 from dalga.store.runsql import RunStatements
 from dalga.store.selected import LeaseRow, OpenRow, RunRow
 from dalga.store.transactions import Conflict
+from dalga.store.values import whole
 
 _MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000

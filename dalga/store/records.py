@@ -20,6 +20,7 @@ from dalga.model.runid import RunId
 from dalga.model.runlist import ListedRun, RunState
 from dalga.store.rows import count, instant, options_of, run_token, shown_key
 from dalga.store.runranges import OpenRow, RecordRow, RunningRow
+from dalga.store.values import text_of, text_or_none
 
 ReadInstant = Callable[[object], datetime]
 
@@ -94,7 +95,7 @@ def _record(row: RecordRow, read_instant: ReadInstant) -> Record | None:
         started = _instant_or_none(row.started, read_instant)
         ended = _instant_or_none(row.ended, read_instant)
         status = None if row.status is None else count("status", row.status)
-        instance, kind = _text(row.instance), kind_of_code(row.kind)
+        instance, kind = text_of(row.instance), kind_of_code(row.kind)
         attempts = attempts_from_json(more.get("attempts"))
         if (
             "attempts" not in more
@@ -109,7 +110,7 @@ def _record(row: RecordRow, read_instant: ReadInstant) -> Record | None:
             run_id=str(RunId(run_token(row.run), row.job)),
             path=key.path,
             body=key.body,
-            endpoint=_text(row.endpoint),
+            endpoint=text_of(row.endpoint),
             trigger=Cause(count("cause", row.cause)),
             scheduled=instant("scheduled", row.scheduled, read_instant),
             claimed=instant("claimed", row.claimed, read_instant),
@@ -122,7 +123,7 @@ def _record(row: RecordRow, read_instant: ReadInstant) -> Record | None:
             result=result_of_code(row.result),
             status=status,
             error_kind=kind,
-            error=None if row.error is None else _text(row.error),
+            error=text_or_none(row.error),
             attempt_count=count("attempts", row.attempts),
             attempts=attempts,
             replay_of=replay_of if isinstance(replay_of, str) else None,
@@ -141,10 +142,6 @@ def _members(value: object) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return members if isinstance(members, dict) else {}
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _number(value: object) -> int:

@@ -49,6 +49,7 @@ from dalga.store.selected import (
     RunRow,
     TextRow,
 )
+from dalga.store.values import text_of, text_or_none
 
 #: The length of a claim's token, in bytes.
 TOKEN_LENGTH = 16
@@ -111,7 +112,7 @@ def was_recorded(end: End, row: Marks | None) -> bool:
         return row is None and isinstance(verdict, Delete)
     same_run = bytes(row.run or b"").hex() == run.id.partition("-")[0]
     claims = 0 if row.token is None else 1
-    error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
+    error = text_or_none(row.error)
     match verdict:
         case Reschedule() | Skip() | Finish() | Disable():
             return not same_run  # another instance's claim would have kept the run
@@ -137,7 +138,7 @@ def read_job(
 
     :param details: those of the job, or what is wrong with them.
     """
-    error = row.error.decode("utf-8", "replace") if isinstance(row.error, bytes) else row.error
+    error = text_or_none(row.error)
     try:
         disabled = is_true("disabled", row.disabled)
         standing = _standing(row.standing)
@@ -378,11 +379,7 @@ def lease_from_text(row: TextRow) -> LeaseRow | None:
 
 def shown_key(path: object, body: object) -> RawKey:
     """The key in a row, to show it: as far as it is text."""
-    shown = (
-        part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part)
-        for part in (path, body)
-    )
-    return RawKey(*shown)
+    return RawKey(text_of(path), text_of(body))
 
 
 class _Terms(NamedTuple):

@@ -259,6 +259,14 @@ class SQLite:
     def delete_by_index(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
         return self.prepare(f"DELETE FROM {self.named(suffix)} WHERE {where}")
 
+    def delete_first(self, suffix: str, key: tuple[str, ...], where: str) -> Statement:
+        table, columns = self.named(suffix), ", ".join(key)
+        return self.prepare(f"""
+            DELETE FROM {table} WHERE ({columns}) IN (
+                SELECT {columns} FROM {table} WHERE {where} ORDER BY {columns} LIMIT %(limit)s
+            )
+            """)
+
     def insert_records(
         self, cursor: Cursor, rows: Sequence[RecordValues], over: bool = False
     ) -> None:

@@ -8,8 +8,10 @@ transaction. What always holds: each run is in one row of each scope. A row that
 written again, as no row is written whose minute is older than `WRITTEN_WITHIN`: an instance may
 have been asleep for days between two writes.
 
-Two instances that fold at the same time find the same rows, the oldest ones. The second one waits
-for the first one's locks, finds that the rows are gone, and runs again (`Conflict`).
+The oldest row of a scope is the mutex of folding, as in `dalga.store.pruning`: an instance that
+can't lock the oldest row leaves the folding to the instance that has locked it. So no two instances
+add to one row of an hour at the same time. On a cluster an instance may not see the lock. Then the
+later COMMIT is refused, and the transaction runs again.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from dalga.store.dialect import Cursor, Dialect
 from dalga.store.parameters import R, Select, Statement, columns, in_parts
 from dalga.store.schema import STATS
 from dalga.store.transactions import Conflict, Transactions
+from dalga.store.values import text_of
 
 #: Rows of minutes that are older than this are not written any more.
 WRITTEN_WITHIN = timedelta(days=1)
@@ -99,14 +102,6 @@ class CountedRow(NamedTuple):
     duration: Any
 
 
-class PlaceRow(NamedTuple):
-    """Where rows are in the order of the table."""
-
-    at: Any
-    endpoint: Any
-    path: Any
-
-
 class Stats:
     """:param lane: the transactions of the API: the scheduler's go first (P7)."""
 
@@ -153,39 +148,28 @@ class Stats:
         Fold the oldest rows of minutes.
 
         :param before: no row of this time or later is folded.
-        :param limit: how many are folded at most, unless more are of the oldest minute.
-        :return: how many there were.
+        :param limit: how many rows are folded at most.
+        :return: how many rows were folded; 0 also while another instance folds.
         """
-        rows = self._oldest(cursor, scope, before, limit)
+        where = {
+            "scope": int(scope),
+            "step": _seconds(MINUTE),
+            "before": self._dialect.instant(before),
+        }
+        rows = self._sql.oldest_rows.fetch(cursor, **where, limit=limit)
         if not rows:
             return 0
+        if not self._dialect.one_writer:
+            oldest = self._sql.oldest_row.fetch(cursor, **where, limit=1)
+            if oldest != rows[:1]:
+                return 0  # another instance has locked the oldest row
         folded = by_hour(_sums(rows, self._dialect.read_instant))
-        removed = self._sql.remove_times.execute(
-            cursor,
-            scope=int(scope),
-            step=_seconds(MINUTE),
-            first=self._parameter(rows[0].at),
-            last=self._parameter(rows[-1].at),
-        )
-        if removed != len(rows):
+        if self._sql.remove_oldest.execute(cursor, **where, limit=len(rows)) != len(rows):
             raise Conflict("another instance has folded the rows")
         for key, counted in self._read(cursor, folded):
             folded[key].add(counted)
         self._upsert(cursor, folded.items(), "")
         return len(rows)
-
-    def _oldest(self, cursor: Cursor, scope: Scope, before: datetime, limit: int) -> list[StatsRow]:
-        """The oldest rows of minutes, all those of each minute."""
-        instant = self._dialect.instant
-        where = {"scope": int(scope), "step": _seconds(MINUTE), "before": instant(before)}
-        rows = self._sql.oldest_rows.fetch(cursor, **where, limit=limit + 1)
-        if len(rows) <= limit:
-            return rows
-        first, last = rows[0].at, rows[-1].at
-        if first != last:
-            return [row for row in rows if row.at != last]
-        where = {"scope": int(scope), "step": _seconds(MINUTE)}
-        return self._sql.rows_at.fetch(cursor, **where, at=self._parameter(first))
 
     def _read(self, cursor: Cursor, keys: Collection[SumKey]) -> list[tuple[SumKey, Sum]]:
         """The rows of hours that are there, of those with these keys."""
@@ -212,29 +196,17 @@ class Stats:
             before = self._dialect.instant(floor(now - HOURS_KEPT, HOUR))
             removed = 0
             for scope in Scope:
-                where = {"scope": int(scope), "step": _seconds(HOUR)}
-                left = limit - removed
-                rows = self._sql.oldest_keys.fetch(cursor, **where, before=before, limit=left)
-                of_one_hour = [row for row in rows if row.at == rows[0].at]
-                if of_one_hour:
-                    at, endpoint, path = of_one_hour[-1]
-                    removed += self._sql.remove_up_to.execute(
+                if removed < limit:
+                    removed += self._sql.remove_oldest.execute(
                         cursor,
-                        **where,
-                        at=self._parameter(at),
-                        endpoint=self._dialect.key(_text(endpoint)),
-                        path=self._dialect.key(_text(path)),
+                        scope=int(scope),
+                        step=_seconds(HOUR),
+                        before=before,
+                        limit=limit - removed,
                     )
             return removed
 
         return self._lane.run(work, "clean")
-
-    def _parameter(self, at: Any) -> object:
-        """A value of the column, as a parameter."""
-        try:
-            return self._dialect.instant(self._dialect.read_instant(at))
-        except ValueError:
-            return _text(at)
 
     def oldest(self, scope: Scope) -> Deferred[OldestSums]:
         """See `Store.oldest_sums`."""
@@ -284,7 +256,7 @@ class Stats:
                 at = points.get(row.at)
                 if at is None:
                     at = points[row.at] = floor(self._dialect.read_instant(row.at), query.step)
-                whose = query.series(_text(row.endpoint), _text(row.path), result), at
+                whose = query.series(text_of(row.endpoint), text_of(row.path), result), at
                 counted = found.get(whose)
                 if counted is None:
                     counted = found[whose] = Sum()
@@ -354,22 +326,21 @@ class _Statements:
 
     @cached_property
     def oldest_rows(self) -> Select[StatsRow]:
+        """The oldest rows, locked. Rows that another session has locked are left out."""
+        return self._oldest_rows(self._dialect.skip_locked)
+
+    @cached_property
+    def oldest_row(self) -> Select[StatsRow]:
+        """The oldest rows, whoever has locked them."""
+        return self._oldest_rows("")
+
+    def _oldest_rows(self, lock: str) -> Select[StatsRow]:
         return self._select(
             StatsRow,
             f"""
             SELECT {columns(StatsRow)} FROM {self._by_place}
             WHERE scope = %(scope)s AND step = %(step)s AND at < %(before)s
-            ORDER BY at, endpoint, path, result, instance LIMIT %(limit)s
-            """,
-        )
-
-    @cached_property
-    def rows_at(self) -> Select[StatsRow]:
-        return self._select(
-            StatsRow,
-            f"""
-            SELECT {columns(StatsRow)} FROM {self._by_place}
-            WHERE scope = %(scope)s AND step = %(step)s AND at = %(at)s
+            ORDER BY at, endpoint, path, result, instance LIMIT %(limit)s{lock}
             """,
         )
 
@@ -385,30 +356,12 @@ class _Statements:
         )
 
     @cached_property
-    def oldest_keys(self) -> Select[PlaceRow]:
-        return self._select(
-            PlaceRow,
-            f"""
-            SELECT {columns(PlaceRow)} FROM {self._by_place}
-            WHERE scope = %(scope)s AND step = %(step)s AND at < %(before)s
-            ORDER BY at, endpoint, path LIMIT %(limit)s
-            """,
+    def remove_oldest(self) -> Statement:
+        return self._dialect.delete_first(
+            STATS,
+            ("scope", "step", "at", "endpoint", "path", "result", "instance"),
+            "scope = %(scope)s AND step = %(step)s AND at < %(before)s",
         )
-
-    @cached_property
-    def remove_up_to(self) -> Statement:
-        return self._dialect.prepare(f"""
-            DELETE FROM {self._table}
-            WHERE scope = %(scope)s AND step = %(step)s AND at = %(at)s
-            AND (endpoint < %(endpoint)s OR endpoint = %(endpoint)s AND path <= %(path)s)
-            """)
-
-    @cached_property
-    def remove_times(self) -> Statement:
-        return self._dialect.prepare(f"""
-            DELETE FROM {self._table}
-            WHERE scope = %(scope)s AND step = %(step)s AND at >= %(first)s AND at <= %(last)s
-            """)
 
     @cached_property
     def oldest(self) -> Select[OldestRow]:
@@ -456,7 +409,7 @@ def _sums(
             step, at = int(row.step) * _SECOND, read_instant(row.at)
         except ValueError:
             continue  # somebody's SQL (P6)
-        named = _text(row.endpoint), _text(row.path)
+        named = text_of(row.endpoint), text_of(row.path)
         counted = Sum()
         _add(counted, row)
         found.append((SumKey(Scope(row.scope), step, at, *named, result), counted))
@@ -469,15 +422,10 @@ def _add(counted: Sum, row: StatsRow | CountedRow) -> None:
         if 0 <= row.runs <= MOST and 0 <= row.attempts <= MOST:
             counted.runs += row.runs
             counted.attempts += row.attempts
-        counted.lateness.add_text(_text(row.lateness))
-        counted.duration.add_text(_text(row.duration))
+        counted.lateness.add_text(text_of(row.lateness))
+        counted.duration.add_text(text_of(row.duration))
     except (ValueError, TypeError):
         pass
-
-
-def _text(value: Any) -> str:
-    """The text in a column, which the drivers give as text or as octets."""
-    return value if isinstance(value, str) else bytes(value).decode("utf-8", "replace")
 
 
 def _seconds(step: timedelta) -> int:

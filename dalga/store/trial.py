@@ -17,7 +17,7 @@ from dalga.model.plan import ScheduleRequest, plan
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.detailsql import DetailStatements
 from dalga.store.dialect import Cursor, Dialect, Trouble
-from dalga.store.keyed import KeyedRows, octets
+from dalga.store.keyed import KeyedRows
 from dalga.store.puts import Puts, as_planned
 from dalga.store.rows import (
     MAX_COUNT,
@@ -33,6 +33,7 @@ from dalga.store.runsql import Ended, FoundRow, Retried, RunStatements
 from dalga.store.schema import ACTIONS, ALERTS, EXPECTED, INCIDENTS, RUNS, STATS
 from dalga.store.selected import DueRow
 from dalga.store.statements import OldKey, Statements
+from dalga.store.values import octets
 
 #: The trial's rows are due at this time, far from all other rows.
 _TRIAL = datetime(9000, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)

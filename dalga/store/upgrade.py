@@ -39,6 +39,7 @@ from dalga.store.schema import (
     misfit,
 )
 from dalga.store.selected import DueRow, RunRow
+from dalga.store.values import text_of
 from dalga.store.versions import STATEMENTS, explained, in_place, time_of
 
 #: Rows that are copied at a time.
@@ -272,12 +273,12 @@ def look_at(
     findings = Findings()
     kinds = findings.kinds
     for row in rows:
-        key = f"{_text(row.path)!r:.80} {_text(row.body)!r:.80}"
+        key = f"{text_of(row.path)!r:.80} {text_of(row.body)!r:.80}"
         obstacle = obstacle_of(row)
         if obstacle is not None:
             findings.note("obstacles", f"{key} {obstacle}")
             continue
-        if any(folds(_text(getattr(row, name)), collations[name]) for name in ("path", "body")):
+        if any(folds(text_of(getattr(row, name)), collations[name]) for name in ("path", "body")):
             findings.note("folded", key)
         kinds["periodic" if row.schedule else "one-off"] += 1
         problem = problem_of(row, read_instant)
@@ -344,7 +345,7 @@ def obstacle_of(row: Row) -> str | None:
 
 def problem_of(row: Row, read_instant: Callable[[object], datetime]) -> str | None:
     """Why a job will be set aside when it is due; None if it won't be."""
-    location = _text(row.location)
+    location = text_of(row.location)
     problem = _location_problem(location)
     if problem is not None:
         return f"location is {location[:40]!r}, which {problem}"
@@ -419,10 +420,6 @@ def _is_over(due: object, now: datetime, read_instant: Callable[[object], dateti
         return True  # no time: a claim will set the row aside
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
 # From the Go releases' rows to ours
 
 
@@ -451,7 +448,7 @@ def from_go(row: Mapping[str, Any], now: Any) -> Row:
         path=row["path"],
         body=row["body"],
         schedule=go_schedule(row["interval"]),
-        location=_text(row.get("location") or "UTC")[:MAX_LOCATION],
+        location=text_of(row.get("location") or "UTC")[:MAX_LOCATION],
         anchor=scheduled,
         scheduled=scheduled,
         due=due,
@@ -467,7 +464,7 @@ def go_schedule(value: object) -> str:
     whole numbers, maybe with weeks beside other units. For a one-off job they have an empty text,
     or a duration of nothing (``P0D``).
     """
-    text = "NULL" if value is None else _text(value)
+    text = "NULL" if value is None else text_of(value)
     return _go_schedule(text)
 
 

@@ -53,6 +53,7 @@ from dalga.store.schema import (
     VERSION,
     columns_of,
 )
+from dalga.store.values import text_of
 
 #: By schema version and engine: the statements that make the jobs table one of the next version.
 #: On a server the last statement sets the version. The others may be run twice, or add something to
@@ -632,17 +633,13 @@ def _refuse_while_alive(
     lately.execute(cursor, first=dialect.instant(now - ALIVE), last=dialect.instant(now + ALIVE))
     found = cursor.fetchall()
     if found:
-        names = ", ".join(sorted(_text(name) for name, _ in found))
+        names = ", ".join(sorted(text_of(name) for name, _ in found))
         last = max(dialect.read_instant(seen) for _, seen in found)
         raise StartupError(
             f"{table} is in use (instances with a heartbeat in the last "
             f"{ALIVE.total_seconds():.0f} seconds: {names}): stop them first; if they were killed, "
             f"wait until {timestamp(last + ALIVE)}"
         )
-
-
-def _text(name: object) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
 def time_of(dialect: Dialect, cursor: Cursor) -> datetime:
