@@ -35,8 +35,9 @@ from dalga.config.outgoing import Auth
 from dalga.config.sections import Config, EndpointConfig, Format
 from dalga.daemon import Daemon
 from dalga.database import build_store, dialect_of, said_if_slow
-from dalga.dispatch.alerts import Alerting, Target
+from dalga.dispatch.alerts import Alerting
 from dalga.dispatch.scheduler import Scheduler
+from dalga.dispatch.sending import Target
 from dalga.errors import ConfigError, StartupError
 from dalga.files import room_for_clients
 from dalga.health import Health

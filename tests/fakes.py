@@ -70,7 +70,7 @@ from dalga.store import (
     Surveyed,
 )
 from dalga.store.clock import DatabaseClock
-from dalga.store.outbox import Parcel, Settled, Watch
+from dalga.store.outbox import Forgotten, Parcel, Settled, Taken, Watch
 from dalga.store.rows import WAITED, Override, version_at
 from dalga.store.schema import ALIVE
 from tests.lists import page_of
@@ -131,36 +131,69 @@ def noting(events: list[Any]) -> ILogObserver:
 class FakeOutbox:
     """
     `dalga.store.Outbox` in memory: what is put into `waiting` is to be sent.
-
-    :param now: gives the database's time.
     """
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self.targets = Targets()
         self.written = 0
         self.waiting: list[Parcel] = []
         self.settled: list[Settled] = []
+        self.claims = self.cleanings = 0
+        #: What the next claim gives; None for what is waiting.
+        self.held: Deferred[Taken] | None = None
+        #: When there may be more to take, as each claim says.
+        self.again: timedelta | None = None
+        #: What each call of `forget` finds.
+        self.old: list[Forgotten] = []
+
+    def claim(self, rooms: Mapping[str, int]) -> Deferred[Taken]:
+        self.claims += 1
+        held, self.held = self.held, None
+        if held is not None:
+            return held
+        left, taken = dict(rooms), []
+        for parcel in list(self.waiting):
+            if left.get(parcel.target, 0) > 0:
+                left[parcel.target] -= 1
+                self.waiting.remove(parcel)
+                taken.append(parcel)
+        return succeed(Taken(taken, self.again))
+
+    def settle(self, settled: Sequence[Settled]) -> Deferred[None]:
+        self.settled += settled
+        return succeed(None)
+
+    def newest(self, limit: int) -> Deferred[list[KeptAlert]]:
+        return succeed([])
+
+    def forget(self, limit: int) -> Deferred[Forgotten]:
+        self.cleanings += 1
+        return succeed(self.old.pop(0) if self.old else Forgotten(False, (), 0))
+
+
+class FakeLookout:
+    """
+    `dalga.store.Lookout` in memory.
+
+    :param now: gives the database's time.
+    :param outbox: whose alerts are counted.
+    """
+
+    def __init__(self, now: Callable[[], datetime], outbox: FakeOutbox) -> None:
+        self._now = now
+        self._outbox = outbox
         self.incidents: dict[str, datetime] = {}
         self.alerts: list[Alert] = []
         self.lag = timedelta()
         self.looks = 0
         #: How many transactions look at silent jobs, before there are no more of these.
         self.silent = 0
-        #: How many old alerts each call finds.
-        self.old: list[int] = []
-
-    def claim(self, limit: int) -> Deferred[list[Parcel]]:
-        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
-        return succeed(taken)
-
-    def settle(self, settled: Sequence[Settled]) -> Deferred[None]:
-        self.settled += settled
-        return succeed(None)
 
     def watch(self) -> Deferred[Watch]:
         self.looks += 1
-        return succeed(Watch(self._now(), dict(self.incidents), self.lag, len(self.waiting)))
+        return succeed(
+            Watch(self._now(), dict(self.incidents), self.lag, len(self._outbox.waiting))
+        )
 
     def begin(self, name: str, alert: Alert) -> Deferred[bool]:
         if name in self.incidents:
@@ -178,12 +211,6 @@ class FakeOutbox:
     def silences(self) -> Deferred[bool]:
         self.silent -= self.silent > 0
         return succeed(self.silent > 0)
-
-    def newest(self, limit: int) -> Deferred[list[KeptAlert]]:
-        return succeed([])
-
-    def forget(self, limit: int) -> Deferred[int]:
-        return succeed(self.old.pop(0) if self.old else 0)
 
 
 class FakeStore:
@@ -236,7 +263,8 @@ class FakeStore:
         self._seconds = seconds
         self._tokens = 0
         self._last_row = 0
-        self.outbox = FakeOutbox(lambda: self.time)
+        self.outbox = FakeOutbox()
+        self.lookout = FakeLookout(lambda: self.time, self.outbox)
         self._read_clock()
 
     @property

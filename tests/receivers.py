@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import NOT_DONE_YET, Site
 
 
 @dataclass(eq=False)
@@ -34,9 +34,9 @@ class Sent:
 
 @dataclass
 class Receiver(Resource):
-    """It answers each POST with `status`."""
+    """It answers each POST with `status`, or with None none at all."""
 
-    status: int = 200
+    status: int | None = 200
     sent: list[Sent] = field(default_factory=list)
     isLeaf = True
 
@@ -44,7 +44,7 @@ class Receiver(Resource):
         super().__init__()  # type: ignore[no-untyped-call]  # Resource's
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
-    def render(self, request: Any) -> bytes:
+    def render(self, request: Any) -> bytes | int:
         sent = Sent(
             request.uri.decode(),
             {
@@ -55,12 +55,13 @@ class Receiver(Resource):
         )
         assert request.method == b"POST", request.method
         self.sent.append(sent)
-        request.setResponseCode(self.status)
+        if self.status is not None:
+            request.setResponseCode(self.status)
         for entry in list(self._waiting):
             if entry[0]():
                 self._waiting.remove(entry)
                 entry[1].callback(None)
-        return b"thanks"
+        return NOT_DONE_YET if self.status is None else b"thanks"
 
     def until(self, condition: Callable[[], bool]) -> Deferred[None]:
         """Wait until a condition holds, which is asked after each POST."""

@@ -10,13 +10,18 @@ from twisted.internet.defer import Deferred
 
 from dalga.config.sections import SQLiteConfig
 from tests.daemons import Answer, Daemon, DaemonTestCase, Hit
-from tests.receivers import Receiver, listen
+from tests.receivers import Receiver, Sent, listen
 from tests.stores import each_engine
 
 #: Retries that are quick, and are given up after four attempts.
 QUICK = '"retry":{"interval":"20ms","multiplier":1,"max_attempts":4}'
 #: Python that has a daemon look more often, at what there is to be told of.
-LOOKS = "import dalga.dispatch.alerts as a; a.LOOK_INTERVAL = 0.3; a.POLL = 0.2"
+LOOKS = (
+    "import dalga.dispatch.alerts as a; a.LOOK_INTERVAL = 0.3; "
+    "import dalga.dispatch.sending as s; s.POLL = 0.2"
+)
+#: Python that has a daemon look more often for alerts to be sent.
+LOOKS_FOR_ALERTS = "import dalga.dispatch.sending as s; s.POLL = 0.2"
 ONE_OFF = '"one_off":true,"immediate":true'
 
 
@@ -75,6 +80,8 @@ class AlertTests(DaemonTestCase):
         first.send(signal.SIGKILL)
         await first.ended
         self.end_leases()
+        # It may have died before it could note that the alert has arrived.
+        self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000' WHERE due IS NOT NULL")
         second, url = await self.start_alerting()
         await self.receiver.until(lambda: "job.given_up" in self.of("a"))
         before = len(self.endpoint.hits)
@@ -101,7 +108,7 @@ class AlertTests(DaemonTestCase):
     async def test_a_receiver_that_is_down(self) -> None:
         """It gets the alert once it is there again; the log says so without the URL."""
         self.receiver.status = 503
-        soon = "a.AGAIN = replace(a.AGAIN, interval=a.timedelta(milliseconds=50))"
+        soon = "s.AGAIN = replace(s.AGAIN, interval=s.timedelta(milliseconds=50))"
         before = f"{LOOKS}; from dataclasses import replace; {soon}"
         daemon, url = await self.start_alerting(before=before)
         await self.put_json(url, "a", f'{ONE_OFF},"alert_after":1')
@@ -112,6 +119,45 @@ class AlertTests(DaemonTestCase):
         self.assertEqual(len({sent.content["id"] for sent in self.receiver.sent}), 1)
         await self.until_state(url, "sent")
         self.assertNotIn("s3cret", daemon.output)
+
+    async def test_in_order(self) -> None:
+        """A job has failed and recovered while its receiver was away: the order is kept."""
+        self.receiver.status = 503
+        soon = "s.AGAIN = replace(s.AGAIN, interval=s.timedelta(seconds=1), multiplier=1)"
+        before = f"{LOOKS}; from dataclasses import replace; {soon}"
+        _, url = await self.start_alerting(before=before)
+        await self.put_json(url, "a", '"interval":1,"immediate":true,"alert_after":1')
+        await self.receiver.until(lambda: len(self.receiver.sent) == 2)
+        self.status = 200
+        before_success = len(self.endpoint.hits)
+        await self.endpoint.until(lambda: len(self.endpoint.hits) >= before_success + 2)
+        # Another job's alert does not wait for them.
+        await self.call("DELETE", f"{url}/jobs/p/a")
+        self.status = 500
+        await self.put_json(url, "b", f'{ONE_OFF},"alert_after":1')
+        await self.receiver.until(lambda: "b" in map(_body, self.receiver.sent))
+        self.assertEqual(
+            {each.event for each in self.receiver.sent if _body(each) == "a"}, {"job.failing"}
+        )
+        arrived = len(self.receiver.sent)
+        self.receiver.status = 200
+        await self.receiver.until(lambda: "job.recovered" in self.receiver.events())
+        of_a = [each.event for each in self.receiver.sent[arrived:] if _body(each) == "a"]
+        self.assertEqual(of_a, ["job.failing", "job.recovered"])
+
+    async def test_a_target_that_does_not_answer(self) -> None:
+        """It holds up no alert to another target."""
+        self.ops.status = None
+        _, url = await self.start_alerting()
+        for number in range(12):
+            members = f'{ONE_OFF},"alert_after":1,"alert_url":"ops"'
+            await self.put_json(url, f"ops{number}", members)
+        await self.ops.until(lambda: len(self.ops.sent) == 10)
+        began = self.reactor.seconds()
+        await self.put_json(url, "a", f'{ONE_OFF},"alert_after":1')
+        await self.receiver.until(lambda: self.of("a") == ["job.failing"])
+        self.assertLess(self.reactor.seconds() - began, 5.0)
+        self.assertEqual(len(self.ops.sent), 10)
 
     async def until_state(self, url: str, state: str) -> dict[str, Any]:
         """Wait until the newest alert has a state; gives it as it is listed."""
@@ -168,7 +214,7 @@ class AlertTests(DaemonTestCase):
 
     async def test_many(self) -> None:
         """More than 20 a minute: the others wait for the end of the minute, as one."""
-        _, url = await self.start_alerting(before="import dalga.dispatch.alerts as a; a.POLL = 0.2")
+        _, url = await self.start_alerting(before=LOOKS_FOR_ALERTS)
         for number in range(30):
             await self.put_json(url, str(number), f'{ONE_OFF},{QUICK},"alert_after":1')
         await self.receiver.until(lambda: len(self.receiver.sent) == 20)
@@ -207,6 +253,7 @@ class AlertTests(DaemonTestCase):
         await self.receiver.until(lambda: "endpoint.down" in self.receiver.events())
         (sent,) = self.receiver.sent
         self.assertEqual(sent.content["endpoint"], "default")
+        await self.until_state(url, "sent")
         daemon.send(signal.SIGTERM)
         await daemon.ended
         self.sql("UPDATE dalga_incidents SET since = '2020-01-01 00:00:00.000000'")
@@ -260,3 +307,9 @@ class AlertTests(DaemonTestCase):
             self.assertEqual(self.of(str(number)), ["job.failing", "job.given_up"])
         instances = {hit.instance for hit in self.endpoint.hits}
         self.assertEqual(len(instances), len(urls))
+
+
+def _body(sent: Sent) -> str | None:
+    """The body of the job that an alert is about."""
+    job = sent.content["job"]
+    return None if job is None else str(job["body"])

@@ -8,25 +8,25 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.dispatch.alerts import (
-    AT_ONCE,
     BEAT,
+    CLEANING,
     DOWN_FOR,
     LATE,
     LATE_FOR,
     LOOK_INTERVAL,
-    POLL,
     Alerting,
-    Target,
 )
-from dalga.dispatch.outages import LONG_AWAY_PAUSE
+from dalga.dispatch.outages import AWAY_PAUSE, LONG_AWAY_PAUSE
 from dalga.dispatch.pulse import LASTS, Pulse, Tally
 from dalga.dispatch.scheduler import Pace, Scheduler
+from dalga.dispatch.sending import AT_ONCE, POLL, SOON, Target
+from dalga.errors import StoreUnavailable
 from dalga.metrics import Metrics
 from dalga.model.alert import Event
 from dalga.model.key import JobKey
@@ -34,7 +34,7 @@ from dalga.model.retry import RetryPolicy
 from dalga.model.run import RunPolicy
 from dalga.outgoing.webhook import Arrival
 from dalga.store import Recorded
-from dalga.store.outbox import Parcel
+from dalga.store.outbox import Forgotten, Parcel, Taken
 from tests.fakes import FakeEndpoint, FakeStore, noting
 from tests.stores import NOW
 
@@ -55,13 +55,23 @@ class FakeWebhook:
         self.posts: list[tuple[str, str | None]] = []
         self.arrival = Arrival(True, "it answered 200")
         self.waits = False
+        #: POSTs that the test answers.
+        self.all_waiting: list[Deferred[Any]] = []
 
     def post(self, text: str, id: str | None = None) -> Deferred[Any]:
         self.posts.append((text, id))
         if not self.waits:
             return succeed(self.arrival)
         self.waiting: Deferred[Any] = Deferred()
+        self.all_waiting.append(self.waiting)
         return self.waiting.addErrback(lambda failure: Arrival(False, "cancelled"))
+
+    def answer_all(self) -> None:
+        """Answer the POSTs that wait, and all others at once."""
+        self.waits = False
+        waiting, self.all_waiting = self.all_waiting, []
+        for each in waiting:
+            each.callback(self.arrival)
 
 
 def parcel(
@@ -76,7 +86,7 @@ class AlertsTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000)
         self.store = FakeStore(self.clock.seconds)
-        self.outbox = self.store.outbox
+        self.outbox, self.lookout = self.store.outbox, self.store.lookout
         self.metrics = Metrics()
         self.endpoint = FakeEndpoint(self.clock.seconds)
         self.attempts: dict[tuple[str, ...], float] = {}
@@ -118,7 +128,7 @@ class AlertsTestCase(SynchronousTestCase):
         return [each["log_format"] for each in self.events if each["log_level"] is LogLevel.warn]
 
     def told(self) -> list[Event]:
-        return [alert.event for alert in self.outbox.alerts]
+        return [alert.event for alert in self.lookout.alerts]
 
 
 class SendingTests(AlertsTestCase):
@@ -143,24 +153,97 @@ class SendingTests(AlertsTestCase):
         self.assertEqual(len(self.webhook.posts), 1)
 
     def test_written_while_others_are_sent(self) -> None:
+        """It does not wait for them."""
         self.outbox.waiting = [parcel(1)]
         self.webhook.waits = True
         self.start()
         self.outbox.waiting, self.outbox.written = [parcel(2)], 1
         self.scheduler._alerts.recorded()
         self.scheduler._changed()
-        self.go(1.0)
-        self.assertEqual(len(self.webhook.posts), 1)
-        self.webhook.waits = False
-        self.webhook.waiting.callback(self.webhook.arrival)
-        self.go(0.1)
+        self.go(2 * SOON)
         self.assertEqual(len(self.webhook.posts), 2)
+        self.assertEqual(self.outbox.settled, [])
+        self.webhook.answer_all()
+        self.go(0)
+        self.assertEqual(len(self.outbox.settled), 2)
 
     def test_as_many_as_there_are(self) -> None:
         self.outbox.waiting = [parcel(number) for number in range(3 * AT_ONCE)]
         self.start()
         self.go(0.1)
         self.assertEqual(len(self.webhook.posts), 3 * AT_ONCE)
+
+    def test_a_target_that_does_not_answer(self) -> None:
+        """It holds up no other target, and is sent no more than `AT_ONCE` at a time."""
+        self.ops.waits = True
+        self.outbox.waiting = [parcel(number, "ops") for number in range(2 * AT_ONCE)]
+        self.start()
+        self.assertEqual(len(self.ops.posts), AT_ONCE)
+        self.outbox.waiting += [parcel(100 + number) for number in range(2 * AT_ONCE)]
+        self.go(POLL)
+        self.assertEqual(len(self.webhook.posts), 2 * AT_ONCE)
+        self.assertEqual(len(self.ops.posts), AT_ONCE)
+        self.assertEqual({each.parcel.target for each in self.outbox.settled}, {"default"})
+        # One of them is over: its room is taken at once.
+        self.ops.all_waiting.pop().callback(self.ops.arrival)
+        self.go(0)
+        self.assertEqual(len(self.ops.posts), AT_ONCE + 1)
+        self.ops.answer_all()
+        self.go(0)
+        self.assertEqual(len(self.ops.posts), 2 * AT_ONCE)
+        self.assertEqual(len(self.outbox.settled), 4 * AT_ONCE)
+
+    def test_the_database_is_away_when_an_alert_has_arrived(self) -> None:
+        """That is noted later, and the alert has its target's room until then."""
+        self.outbox.waiting = [parcel(number) for number in range(AT_ONCE + 1)]
+        settle = self.outbox.settle
+        self.patch(self.outbox, "settle", lambda settled: fail(StoreUnavailable("away")))
+        self.start()
+        self.go(3 * POLL)
+        self.assertEqual((len(self.webhook.posts), self.outbox.settled), (AT_ONCE, []))
+        self.patch(self.outbox, "settle", settle)
+        self.go(AWAY_PAUSE)
+        self.assertEqual(len(self.webhook.posts), AT_ONCE + 1)
+        noted = [each.parcel for each in self.outbox.settled]
+        self.assertEqual(noted, [parcel(number) for number in range(AT_ONCE + 1)])
+
+    def test_an_alert_that_breaks_the_sending(self) -> None:
+        """P6: it is put back, again and again, and the others are sent."""
+
+        def post(text: str, id: str | None = None) -> Deferred[Any]:
+            raise ZeroDivisionError
+
+        self.patch(self.ops, "post", post)
+        self.outbox.waiting = [
+            *(parcel(number, "ops") for number in range(2 * AT_ONCE)),
+            parcel(100),
+        ]
+        self.start()
+        self.go(0)
+        self.assertEqual(len(self.outbox.settled), 2 * AT_ONCE + 1)
+        self.assertEqual(
+            {each.error for each in self.outbox.settled},
+            {None, "internal error, which Dalga's log describes"},
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2 * AT_ONCE)
+
+    def test_claims(self) -> None:
+        """The next one is made when the last one has said, or an alert is due again."""
+        self.start()
+        self.outbox.again = timedelta(seconds=3)
+        self.go(POLL)
+        before = self.outbox.claims
+        self.go(3)
+        self.assertEqual(self.outbox.claims, before + 1)
+        self.outbox.again = None
+        self.webhook.arrival = Arrival(False, "it answered 503")
+        self.outbox.waiting = [parcel(1)]
+        self.go(3)
+        (settled,) = self.outbox.settled
+        self.outbox.waiting = [parcel(1, attempt=2)]
+        assert settled.again is not None
+        self.go(settled.again.total_seconds())
+        self.assertEqual(len(self.webhook.posts), 2)
 
     def test_to_each_in_its_format(self) -> None:
         self.outbox.waiting = [parcel(1), parcel(2, "ops")]
@@ -191,7 +274,7 @@ class SendingTests(AlertsTestCase):
         self.outbox.waiting = [parcel(1)]
         self.start(Alerting())
         self.go(600)
-        self.assertEqual((self.outbox.looks, len(self.outbox.waiting)), (0, 1))
+        self.assertEqual((self.lookout.looks, self.outbox.claims), (0, 0))
 
     def test_a_silent_receiver_holds_up_nothing(self) -> None:
         """P7: claims and scans go on."""
@@ -215,6 +298,21 @@ class SendingTests(AlertsTestCase):
         self.assertEqual(settled.error, "cancelled")
         self.assertIsNotNone(settled.again)
 
+    def test_a_stop_during_a_claim(self) -> None:
+        """What it takes is put back at once, and not when its lease ends."""
+        self.start()
+        claimed: Deferred[Taken] = Deferred()
+        self.outbox.held = claimed
+        self.webhook.waits = True
+        self.go(POLL)
+        self.scheduler.stop_claiming()
+        self.successResultOf(Deferred.fromCoroutine(self.scheduler.drain(1.0)))
+        departing = Deferred.fromCoroutine(self.scheduler.depart())
+        self.assertNoResult(departing)
+        claimed.callback(Taken([parcel(1)], None))
+        self.successResultOf(departing)
+        self.assertEqual([each.error for each in self.outbox.settled], ["cancelled"])
+
 
 class LookTests(AlertsTestCase):
     def attempt(self, good: int, bad: int, endpoint: str = "billing") -> None:
@@ -236,7 +334,7 @@ class LookTests(AlertsTestCase):
             self.attempt(50, 0, "default")
             self.go(LOOK_INTERVAL)
         self.assertEqual(self.told(), [Event.ENDPOINT_DOWN])
-        self.assertEqual(self.outbox.alerts[0].endpoint, "billing")
+        self.assertEqual(self.lookout.alerts[0].endpoint, "billing")
         # It is well at once, but nobody is told within a minute.
         for _ in range(3):
             self.attempt(10, 0)
@@ -246,7 +344,7 @@ class LookTests(AlertsTestCase):
             self.attempt(10, 2)
             self.go(LOOK_INTERVAL)
         self.assertEqual(self.told(), [Event.ENDPOINT_DOWN, Event.ENDPOINT_UP])
-        self.assertIsNotNone(self.outbox.alerts[1].since)
+        self.assertIsNotNone(self.lookout.alerts[1].since)
 
     def test_an_incident_that_another_instance_ended(self) -> None:
         """What this one has seen before that does not begin it anew."""
@@ -255,13 +353,13 @@ class LookTests(AlertsTestCase):
             self.attempt(0, 50)
             self.go(LOOK_INTERVAL)
         self.assertEqual(self.told(), [Event.ENDPOINT_DOWN])
-        self.outbox.incidents.clear()
+        self.lookout.incidents.clear()
         self.go(3 * LOOK_INTERVAL)
         self.assertEqual(self.told(), [Event.ENDPOINT_DOWN])
 
     def test_an_incident_of_before_the_restart(self) -> None:
         """It goes by the table: this process has not seen that the endpoint was down."""
-        self.outbox.incidents["endpoint.down billing"] = self.store.time - HOUR
+        self.lookout.incidents["endpoint.down billing"] = self.store.time - HOUR
         self.start()
         self.go(2 * LOOK_INTERVAL)
         self.assertEqual(self.told(), [])
@@ -271,35 +369,46 @@ class LookTests(AlertsTestCase):
 
     def test_lag(self) -> None:
         self.start()
-        self.outbox.lag = timedelta(seconds=LATE)
+        self.lookout.lag = timedelta(seconds=LATE)
         self.go(LATE_FOR - LOOK_INTERVAL)
-        self.outbox.lag = timedelta(seconds=LATE - 1)
+        self.lookout.lag = timedelta(seconds=LATE - 1)
         self.go(LOOK_INTERVAL)
-        self.outbox.lag = timedelta(seconds=LATE + 30)
+        self.lookout.lag = timedelta(seconds=LATE + 30)
         self.go(LATE_FOR)
         self.assertEqual(self.told(), [])
         self.go(2 * LOOK_INTERVAL)
         self.assertEqual(self.told(), [Event.LAGGING])
         self.go(600)
         self.assertEqual(self.told(), [Event.LAGGING])
-        self.outbox.lag = timedelta(seconds=1)
+        self.lookout.lag = timedelta(seconds=1)
         self.go(2 * LOOK_INTERVAL)
         self.assertEqual(self.told(), [Event.LAGGING, Event.CAUGHT_UP])
 
     def test_silent_jobs(self) -> None:
         """All that there are, a few in each transaction."""
         self.start()
-        self.outbox.silent = 5
+        self.lookout.silent = 5
         self.go(LOOK_INTERVAL)
-        self.assertEqual(self.outbox.silent, 0)
+        self.assertEqual(self.lookout.silent, 0)
+
+    def test_alerts_that_no_instance_can_send(self) -> None:
+        """Each target is told of once; alerts that are given up, each time."""
+        self.start()
+        self.outbox.old = [
+            Forgotten(True, ("gone",), 0),
+            Forgotten(False, ("gone",), 0),
+            Forgotten(False, ("gone", "old"), 3),
+        ]
+        self.go(CLEANING + 2 * LOOK_INTERVAL)
+        self.assertEqual((self.outbox.cleanings, len(self.warnings())), (2, 1))
+        self.go(CLEANING + LOOK_INTERVAL)
+        self.assertEqual((self.outbox.cleanings, len(self.warnings())), (3, 3))
 
     def test_pending(self) -> None:
         self.start()
-        self.outbox.waiting = [parcel(1)]
+        self.outbox.waiting = [parcel(number) for number in range(AT_ONCE + 1)]
         self.webhook.waits = True
-        self.go(POLL)
-        self.outbox.waiting = [parcel(2)]
-        self.go(2 * LOOK_INTERVAL)
+        self.go(POLL + 2 * LOOK_INTERVAL)
         self.assertEqual(dict(self.metrics.numbers()["dalga_alerts_pending"]), {(): 1})
 
 

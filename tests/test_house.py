@@ -56,7 +56,7 @@ OUTGOING = (
 DISPATCH = (
     *("agenda", "lead", "claimsize", "shares", "sums", "pulse", "waiting", "outlook", "outages"),
     *("loglines", "elsewhere", "query", "recorder", "posts", "slots", "gauges", "upkeep"),
-    *("statistics", "pruning", "alerts", "acting", "scheduler"),
+    *("statistics", "pruning", "sending", "alerts", "acting", "scheduler"),
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),

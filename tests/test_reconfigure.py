@@ -5,14 +5,18 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from dalga.dispatch.alerts import NO_ALERTING, Alerting, Target
+from twisted.internet.defer import Deferred
+
+from dalga.dispatch.alerts import NO_ALERTING, Alerting
 from dalga.dispatch.pruning import KEPT_BY_DEFAULT, Keeping
 from dalga.dispatch.scheduler import Pace
+from dalga.dispatch.sending import Target
 from dalga.model.answers import Answers, statuses_from_text
 from dalga.model.options import Options
 from dalga.model.record import Result, Shelf
 from dalga.model.retry import RetryPolicy
 from dalga.model.run import LEASE_MARGIN, RunPolicy
+from dalga.store.outbox import Taken
 from tests.test_dispatch import TIMEOUT, SchedulerTestCase, seconds
 from tests.test_dispatch_alerts import AlertsTestCase, parcel
 
@@ -226,15 +230,31 @@ class AlertsTests(AlertsTestCase):
     def test_a_target_that_is_gone(self) -> None:
         """An alert that was claimed for it is sent once more; one of long ago is kept (P2)."""
         self.start()
-        self.reconfigure(Alerting({"default": Target(self.webhook)}))
-        self.outbox.waiting = [parcel(1, "ops"), parcel(2)]
+        only_one = Alerting({"default": Target(self.webhook)})
+        for number, reloads in ((1, 1), (2, 2)):
+            claimed: Deferred[Taken] = Deferred()
+            self.outbox.held = claimed
+            self.go(6)
+            for _ in range(reloads):
+                self.reconfigure(only_one)
+            claimed.callback(Taken([parcel(number, "ops"), parcel(3)], None))
+            self.go(0)
+            self.assertEqual(self.sent(self.webhook), ["03" * 16] * number)
+            self.reconfigure(Alerting({**only_one.targets, "ops": Target(self.ops)}))
+        self.assertEqual(self.sent(self.ops), ["01" * 16])
+        lost = next(each for each in self.outbox.settled if each.parcel == parcel(2, "ops"))
+        self.assertEqual(lost.error, "there is no such target any more")
+        self.assertIsNotNone(lost.again)
+
+    def test_what_came_of_alerts_is_noted_without_any_target(self) -> None:
+        self.start()
+        self.webhook.waits = True
+        self.outbox.waiting = [parcel(1)]
         self.go(6)
-        self.assertEqual((self.sent(self.webhook), self.sent(self.ops)), (["02" * 16], ["01" * 16]))
-        self.reconfigure(Alerting({"default": Target(self.webhook)}))
-        self.outbox.waiting = [parcel(3, "ops")]
-        self.go(6)
-        self.assertEqual(self.outbox.settled[-1].error, "there is no such target any more")
-        self.assertIsNotNone(self.outbox.settled[-1].again)
+        self.reconfigure(NO_ALERTING)
+        self.webhook.answer_all()
+        self.go(1)
+        self.assertEqual([each.parcel for each in self.outbox.settled], [parcel(1)])
 
     def test_no_target_any_more(self) -> None:
         self.start()

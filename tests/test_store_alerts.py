@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 from twisted.internet import reactor
@@ -21,9 +22,11 @@ from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import Delete, End, Outcome, Reschedule, Retry, Run, Stop, Verdict
-from dalga.store.alerts import AT_ONCE, LASTS, SILENCES, id_at
+from dalga.store.alerts import id_at
 from dalga.store.alertsql import AlertStatements
-from dalga.store.outbox import Parcel, Settled
+from dalga.store.alerttable import AT_ONCE, LASTS, LOOKED_AT, PUT_OFF, UNTAKEN
+from dalga.store.lookout import SILENCES
+from dalga.store.outbox import Forgotten, Parcel, Settled
 from dalga.store.table import JobsTable
 from tests.stores import EACH_MINUTE, LONG, NOW, OVER, EngineTestCase, each_engine
 
@@ -31,10 +34,15 @@ KEY = JobKey("reports", "daily")
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 OPS = Targets(("default", "ops"), {"billing": "ops", "quiet": "none"})
 
 
 class AlertsTestCase(EngineTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.numbers = count()
+
     def open_with(self, targets: Targets = OPS, instance: str = "web-1") -> JobsTable:
         """One more instance's store, which sends alerts to these targets."""
         store = build_store(self.config, reactor, self.random, targets=targets)
@@ -78,21 +86,35 @@ class AlertsTestCase(EngineTestCase):
     async def events(self, store: JobsTable) -> list[str]:
         return [members["event"] for members in await self.alerts(store)]
 
+    def let_go_by(self) -> None:
+        """The time of all alerts that wait is there, and the leases of the others are over."""
+        self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000' WHERE due IS NOT NULL")
+
     def streak(self) -> tuple[int, int]:
         ((streak, alerted),) = self.sql("SELECT streak, alerted FROM dalga")
         return streak, alerted
 
     async def add(self, store: JobsTable, number: int, endpoint: str = "default") -> None:
-        """Write alerts, as many records would."""
+        """Write alerts, as many records would. No job has two of them."""
+        jobs = [RawKey("p", str(next(self.numbers))) for _ in range(number)]
+        await self.tell(store, *(Alert(Event.JOB_FAILING, NEVER, job, endpoint) for job in jobs))
+
+    async def tell(self, store: JobsTable, *alerts: Alert, target: str = "default") -> None:
+        """Write alerts in one transaction."""
 
         def work(cursor: Any, now: datetime, since: float) -> None:
-            alerts = [
-                ("default", Alert(Event.JOB_FAILING, now, RawKey("p", str(each)), endpoint))
-                for each in range(number)
-            ]
-            store._alerts.add(cursor, now, alerts)
+            store._alerts.add(cursor, now, [(target, alert._replace(at=now)) for alert in alerts])
 
         await store._api_lane.run(work, "alerts")
+
+    async def claim(
+        self, store: JobsTable, limit: int = 9, timeout: float = 60.0, **rooms: int
+    ) -> list[Parcel]:
+        """
+        :param limit: how many alerts of each target are taken at most, but for those of `rooms`.
+        """
+        all_rooms = {**dict.fromkeys(store.outbox.targets.names, limit), **rooms}
+        return (await store.outbox.claim(all_rooms).addTimeout(timeout, reactor)).parcels
 
 
 def _asking(**asked: Any) -> ScheduleRequest:
@@ -156,7 +178,7 @@ class WrittenTests(AlertsTestCase):
         self.assertEqual({name: members[name] for name in expected}, expected)
         for name in ("at", "scheduled", "next_run", "since"):
             self.assertRegex(members[name], r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
-        (parcel,) = await store.outbox.claim(9)
+        (parcel,) = await self.claim(store, 9)
         self.assertEqual(parcel.id.hex(), members["id"])
 
     async def test_where_it_goes(self) -> None:
@@ -297,17 +319,17 @@ class SilenceTests(AlertsTestCase):
         ((silent,),) = self.sql("SELECT silent FROM dalga_expected")
         return silent
 
-    def let_go_by(self) -> None:
+    def be_silent(self) -> None:
         self.sql("UPDATE dalga_expected SET silent = '2020-01-01 00:00:00.000000'")
 
     async def test_silent(self) -> None:
         """Once, until a success. Two instances look at the same time."""
         store, other = self.open_with(), self.open_with()
         await store.put(KEY, _asking(expect_within=HOUR))
-        self.assertFalse(await store.outbox.silences())
-        self.let_go_by()
+        self.assertFalse(await store.lookout.silences())
+        self.be_silent()
         for each in (store, other, store):
-            await each.outbox.silences()
+            await each.lookout.silences()
         (members,) = await self.alerts(store)
         self.assertEqual(members["event"], "job.silent")
         self.assertEqual(members["since"], "2019-12-31T23:00:00Z")
@@ -317,8 +339,8 @@ class SilenceTests(AlertsTestCase):
         self.assertIsNone(self.silent())
         await self.succeeds(store)
         self.assertEqual(await self.events(store), ["job.silent", "job.recovered"])
-        self.let_go_by()
-        await store.outbox.silences()
+        self.be_silent()
+        await store.lookout.silences()
         self.assertEqual((await self.events(store))[2:], ["job.silent"])
 
     async def test_times_that_nobody_can_have_written(self) -> None:
@@ -326,7 +348,7 @@ class SilenceTests(AlertsTestCase):
         store = self.open_with()
         await store.put(KEY, _asking(expect_within=HOUR))
         self.sql("UPDATE dalga_expected SET silent = '0001-01-01 00:00:00.000000'")
-        await store.outbox.silences()
+        await store.lookout.silences()
         self.assertEqual(await self.events(store), ["job.silent"])
 
     async def test_a_silence_without_end(self) -> None:
@@ -351,37 +373,37 @@ class SilenceTests(AlertsTestCase):
         jobs = SILENCES + 1
         for number in range(jobs):
             await store.put(JobKey("p", str(number)), _asking(expect_within=HOUR))
-        self.let_go_by()
-        self.assertTrue(await store.outbox.silences())
-        self.assertFalse(await store.outbox.silences())
+        self.be_silent()
+        self.assertTrue(await store.lookout.silences())
+        self.assertFalse(await store.lookout.silences())
         self.assertEqual(await self.events(store), ["job.silent"] * jobs)
 
     async def test_a_success_pushes_it_on(self) -> None:
         store = self.open_with()
         await store.put(KEY, _asking(expect_within=HOUR))
-        self.let_go_by()
+        self.be_silent()
         await self.succeeds(store)
         self.assertGreater(str(self.silent()), "2021")
-        await store.outbox.silences()
+        await store.lookout.silences()
         self.assertEqual(await self.events(store), [])
 
     async def test_puts(self) -> None:
         """One that schedules the job anew counts from then; one that updates it changes nothing."""
         store = self.open_with()
         await store.put(KEY, _asking(expect_within=HOUR))
-        self.let_go_by()
+        self.be_silent()
         update = {"if_exists": IfExists.UPDATE, "immediate": False, "interval": seconds(60)}
         await store.put(KEY, _asking(expect_within=HOUR, alert_after=9, **update))
         self.assertLess(str(self.silent()), "2021")
         await store.put(KEY, _asking(expect_within=2 * HOUR, **update))
         self.assertGreater(str(self.silent()), "2021")
-        self.let_go_by()
+        self.be_silent()
         await store.put(KEY, _asking(expect_within=HOUR))
         self.assertGreater(str(self.silent()), "2021")
         # A job of which nothing is expected any more is forgotten when its time is there.
         await store.put(KEY, _asking())
-        self.let_go_by()
-        await store.outbox.silences()
+        self.be_silent()
+        await store.lookout.silences()
         self.assertEqual(await self.events(store), [])
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_expected")[0][0], 0)
 
@@ -399,8 +421,8 @@ class SilenceTests(AlertsTestCase):
         # Somebody's SQL has deleted it.
         await store.put(KEY, _asking(expect_within=HOUR))
         self.sql("DELETE FROM dalga")
-        self.let_go_by()
-        await store.outbox.silences()
+        self.be_silent()
+        await store.lookout.silences()
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_expected")[0][0], 0)
         self.assertEqual(await self.events(store), [])
 
@@ -408,8 +430,8 @@ class SilenceTests(AlertsTestCase):
         store = self.open_with()
         await store.put(KEY, _asking(expect_within=HOUR))
         await store.disable(KEY)
-        self.let_go_by()
-        await store.outbox.silences()
+        self.be_silent()
+        await store.lookout.silences()
         self.assertEqual(await self.events(store), [])
         self.assertGreater(str(self.silent()), "2021")
 
@@ -430,11 +452,13 @@ class LockTests(AlertsTestCase):
     def insert(self, *numbers: int, due: str | None = None) -> list[bytes]:
         """Write alerts as a stranger would; gives their ids."""
         ids = [bytes([number]) * 16 for number in numbers]
-        for id in ids:
+        for number, id in zip(numbers, ids, strict=True):
             self.sql(
-                "INSERT INTO dalga_alerts (id, event, endpoint, target, made, due, content)"
-                " VALUES (%s, 'job.failing', 'default', 'default', UTC_TIMESTAMP(6), %s, '{}')",
-                (id, due),
+                "INSERT INTO dalga_alerts"
+                " (id, event, endpoint, path, body, target, made, due, content)"
+                " VALUES (%s, 'job.failing', 'default', 'p', %s, 'default', UTC_TIMESTAMP(6), %s,"
+                " '{}')",
+                (id, str(number), due),
             )
         return ids
 
@@ -444,12 +468,24 @@ class LockTests(AlertsTestCase):
         with closing(self.connect()) as stranger:
             cursor = stranger.cursor()
             cursor.execute("SELECT * FROM dalga_alerts WHERE id = %s FOR UPDATE", (first,))
-            parcels = await store.outbox.claim(9).addTimeout(1, reactor)
+            parcels = await self.claim(store, 9, timeout=1)
             self.assertEqual(len(parcels), 2)
             settled = [Settled(each, None, None) for each in parcels]
             await store.outbox.settle(settled).addTimeout(1, reactor)
             stranger.rollback()
-        self.assertEqual(len(await store.outbox.claim(9)), 1)
+        self.assertEqual(len(await self.claim(store, 9)), 1)
+
+    async def test_an_earlier_alert_is_locked(self) -> None:
+        """By another instance, which is about to claim it: a later one of the job waits."""
+        store = self.open_with()
+        job = RawKey("p", "a")
+        await self.tell(store, Alert(Event.JOB_FAILING, NEVER, job, "default"))
+        await self.tell(store, Alert(Event.JOB_RECOVERED, NEVER, job, "default"))
+        with closing(self.connect()) as stranger:
+            cursor = stranger.cursor()
+            cursor.execute("SELECT * FROM dalga_alerts WHERE event = 'job.failing' FOR UPDATE")
+            self.assertEqual(await self.claim(store, timeout=1), [])
+            stranger.rollback()
 
     def test_alerts_are_written_by_their_ids(self) -> None:
         """
@@ -471,15 +507,15 @@ class OutboxTests(AlertsTestCase):
     async def test_claimed_by_one(self) -> None:
         store, other = self.open_with(), self.open_with()
         await self.add(store, 3)
-        parcels = await store.outbox.claim(2)
+        parcels = await self.claim(store, 2)
         self.assertEqual(len(parcels), 2)
-        self.assertEqual(len(await other.outbox.claim(9)), 1)
-        self.assertEqual(await other.outbox.claim(9), [])
+        self.assertEqual(len(await self.claim(other, 9)), 1)
+        self.assertEqual(await self.claim(other, 9), [])
         self.assertEqual({parcel.attempt for parcel in parcels}, {1})
         self.assertAlmostEqual(parcels[0].lasts / LASTS, 1, places=2)
         # Its instance dies: the lease ends, and another one sends the same.
         self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000'")
-        again = await other.outbox.claim(2)
+        again = await self.claim(other, 2)
         self.assertEqual({each.id for each in again}, {each.id for each in parcels})
         self.assertEqual({parcel.attempt for parcel in again}, {2})
         # What the first one has to say does not count any more.
@@ -502,7 +538,7 @@ class OutboxTests(AlertsTestCase):
             await self.add(store, 1)
             self.sql(f"UPDATE dalga_alerts SET {change}")
             await self.add(store, 1)
-            parcels = await store.outbox.claim(9)
+            parcels = await self.claim(store, 9)
             self.assertEqual(len(parcels), 2, change)
             self.assertLessEqual(max(parcel.lasts for parcel in parcels), LASTS)
             for kept in await self.newest(store):
@@ -519,7 +555,7 @@ class OutboxTests(AlertsTestCase):
             self.sql(f"UPDATE dalga_alerts SET {change}, due = '2020-01-01 00:00:00.000000'")
             await self.add(store, AT_ONCE + 1)
             await store.outbox.forget(9)
-            self.assertEqual(len(await store.outbox.claim(99)), AT_ONCE)
+            self.assertEqual(len(await self.claim(store, 99)), AT_ONCE)
             self.sql("DELETE FROM dalga_alerts")
 
     async def test_attempts_that_are_none(self) -> None:
@@ -528,7 +564,7 @@ class OutboxTests(AlertsTestCase):
         await self.add(store, AT_ONCE + 1)
         if self.engine == "sqlite":
             self.sql("UPDATE dalga_alerts SET attempts = 'x'")
-        self.assertEqual(len(await store.outbox.claim(99)), AT_ONCE)
+        self.assertEqual(len(await self.claim(store, 99)), AT_ONCE)
 
     async def test_a_claim_looks_at_no_more_than_it_needs(self) -> None:
         """The alerts of many endpoints are due: it asks for as many as it takes."""
@@ -543,7 +579,7 @@ class OutboxTests(AlertsTestCase):
             return in_turn(*arguments)
 
         self.patch(store.outbox, "_in_turn", counted)
-        self.assertEqual([len(await store.outbox.claim(2)) for _ in range(4)], [2, 2, 1, 0])
+        self.assertEqual([len(await self.claim(store, 2)) for _ in range(4)], [2, 2, 1, 0])
         self.assertEqual(len(asked), 5)
 
     async def newest(self, store: JobsTable) -> list[KeptAlert]:
@@ -552,7 +588,7 @@ class OutboxTests(AlertsTestCase):
     async def test_what_becomes_of_them(self) -> None:
         store = self.open_with()
         await self.add(store, 3)
-        sent, again, given_up = await store.outbox.claim(9)
+        sent, again, given_up = await self.claim(store, 9)
         await store.outbox.settle(
             [
                 Settled(sent, None, None),
@@ -566,15 +602,15 @@ class OutboxTests(AlertsTestCase):
         self.assertEqual(found[again.id.hex()].state, AlertState.WAITING)
         self.assertEqual(found[again.id.hex()].error, "it answered 500")
         self.assertEqual(found[given_up.id.hex()].state, AlertState.GIVEN_UP)
-        self.assertEqual(await store.outbox.claim(9), [])
-        self.assertEqual((await store.outbox.watch()).pending, 1)
+        self.assertEqual(await self.claim(store, 9), [])
+        self.assertEqual((await store.lookout.watch()).pending, 1)
 
     async def test_targets_of_others(self) -> None:
         """An instance that has not the target leaves the alert to others."""
         store, other = self.open_with(), self.open_with(Targets(("ops",)))
         await self.add(store, 1)
-        self.assertEqual(await other.outbox.claim(9), [])
-        self.assertEqual(len(await store.outbox.claim(9)), 1)
+        self.assertEqual(await self.claim(other, 9), [])
+        self.assertEqual(len(await self.claim(store, 9)), 1)
 
     async def test_many(self) -> None:
         """More than 20 a minute of one endpoint become one; other endpoints' are sent."""
@@ -583,18 +619,18 @@ class OutboxTests(AlertsTestCase):
         await self.add(store, 2, "billing")
         taken: list[Parcel] = []
         for each in (store, other, store, other):
-            taken += await each.outbox.claim(10)
+            taken += await self.claim(each, 10)
         self.assertEqual(len(taken), AT_ONCE + 2)
         await self.add(store, 5)
-        self.assertEqual(await store.outbox.claim(10), [])
+        self.assertEqual(await self.claim(store, 10), [])
         # What says why so many jobs fail is sent at once.
         for begins, event in ((True, Event.ENDPOINT_DOWN), (False, Event.ENDPOINT_UP)):
             alert = Alert(event, store.clock.now(), endpoint="default")
-            tell = store.outbox.begin if begins else store.outbox.end
+            tell = store.lookout.begin if begins else store.lookout.end
             self.assertTrue(await tell("endpoint.down default", alert))
-            [parcel] = await store.outbox.claim(10)
+            [parcel] = await self.claim(store, 10)
             self.assertIn(f'"{event}"', parcel.content)
-            taken.append(parcel)
+            await store.outbox.settle([Settled(parcel, None, None)])
         await store.outbox.settle([Settled(each, None, None) for each in taken])
         states = [each.state for each in await self.newest(store)]
         self.assertEqual(states.count(AlertState.SUMMARIZED), 45 + 5 - AT_ONCE)
@@ -605,7 +641,7 @@ class OutboxTests(AlertsTestCase):
         )
         self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000' WHERE due IS NOT NULL")
         await self.add(store, 1)
-        parcels = await store.outbox.claim(10)
+        parcels = await self.claim(store, 10)
         await store.outbox.settle([Settled(each, None, None) for each in parcels])
         first, second = [
             each.members
@@ -617,18 +653,18 @@ class OutboxTests(AlertsTestCase):
         self.assertEqual(summary["counts"], {"job.failing": 30})
         self.assertEqual(len(summary["jobs"]), 10)
         self.assertEqual(summary["endpoint"], "default")
-        self.assertEqual((await store.outbox.watch()).pending, 0)
+        self.assertEqual((await store.lookout.watch()).pending, 0)
 
     async def test_alerts_that_did_not_arrive_are_in_no_summary(self) -> None:
         store = self.open_with()
         await self.add(store, AT_ONCE)
         for _ in range(2):
-            parcels = await store.outbox.claim(10)
+            parcels = await self.claim(store, 10)
             await store.outbox.settle([Settled(each, timedelta(), "503") for each in parcels])
-        self.assertEqual(await store.outbox.claim(10), [])
+        self.assertEqual(await self.claim(store, 10), [])
         self.sql("UPDATE dalga_alerts SET sent = '2020-01-01 00:00:00.000000'")
         self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000'")
-        self.assertEqual(len(await store.outbox.claim(10)), 10)
+        self.assertEqual(len(await self.claim(store, 10)), 10)
 
     async def test_old_ones_are_removed(self) -> None:
         store = self.open_with()
@@ -641,14 +677,16 @@ class OutboxTests(AlertsTestCase):
                 " VALUES (%s, 'job.failing', %s, %s, '2020-01-01 00:00:00.000000', '{')",
                 (id, self.key("default"), self.key("default")),
             )
-        self.assertEqual(await store.outbox.forget(2), 2)
-        self.assertEqual(await store.outbox.forget(2), 1)
-        self.assertEqual(await store.outbox.forget(2), 0)
+        found = [(await store.outbox.forget(2)).has_more for _ in range(2)]
+        self.assertEqual(found, [True, False])
         self.assertEqual(len(await self.newest(store)), 3)
 
     async def test_a_target_that_is_in_no_configuration(self) -> None:
-        """Nobody claims its alerts: they do not wait for longer than those that do not arrive."""
-        store = self.open_with(Targets(("ops",)))
+        """
+        Nobody claims its alerts: they are put off, and wait for no longer than those that do not
+        arrive. P7: claims do not come upon them.
+        """
+        store, other = self.open_with(Targets(("ops",))), self.open_with()
         now = store.clock.now()
         for hours in (26, 25.5, 23):
             id = id_at(now - timedelta(hours=hours)) + bytes(10)
@@ -658,26 +696,68 @@ class OutboxTests(AlertsTestCase):
                 " '2020-01-01 00:00:00.000000', '{}')",
                 (id, self.key("default"), self.key("default")),
             )
-        self.assertEqual(await store.outbox.claim(9), [])
-        self.assertEqual(await self.open_with().outbox.forget(9), 0)  # which has the target
-        self.assertEqual((await store.outbox.watch()).pending, 3)
-        self.assertEqual(await store.outbox.forget(1), 1)
-        self.assertEqual(await store.outbox.forget(9), 1)
-        self.assertEqual(await store.outbox.forget(9), 0)
+        self.assertEqual(await self.claim(store, 9), [])
+        nothing = Forgotten(False, (), 0)
+        self.assertEqual(await other.outbox.forget(9), nothing)  # which has the target
+        self.assertEqual((await store.lookout.watch()).pending, 3)
+        self.assertEqual(await store.outbox.forget(1), Forgotten(True, ("default",), 1))
+        self.assertEqual(await store.outbox.forget(9), Forgotten(False, ("default",), 1))
+        self.assertEqual(await store.outbox.forget(9), nothing)
         found = await self.newest(store)
         self.assertEqual(
             [each.state for each in found],
             [AlertState.WAITING, AlertState.GIVEN_UP, AlertState.GIVEN_UP],
         )
         self.assertIn("no instance has a target", str(found[1].error))
-        self.assertEqual((await store.outbox.watch()).pending, 1)
+        ((due,),) = self.sql("SELECT due FROM dalga_alerts WHERE due IS NOT NULL")
+        later = datetime.fromisoformat(str(due)).replace(tzinfo=UTC)
+        self.assertAlmostEqual((later - now) / PUT_OFF, 1, places=1)
+        # An instance that has the target sends the alert.
+        self.let_go_by()
+        self.assertEqual(len(await self.claim(other)), 1)
+
+    async def test_another_instance_may_have_the_target(self) -> None:
+        """What has not been due for long is left to that one."""
+        store, other = self.open_with(), self.open_with(Targets(("ops",)))
+        await self.add(store, 1)
+        due = store.clock.now() - UNTAKEN + MINUTE
+        self.sql("UPDATE dalga_alerts SET due = %s", (store._dialect.instant(due),))
+        self.assertEqual(await other.outbox.forget(9), Forgotten(False, (), 0))
+        self.assertEqual(len(await self.claim(store)), 1)
+
+    async def test_rooms(self) -> None:
+        """Of each target as many as there is room for, whatever waits for others."""
+        store = self.open_with()
+        await self.add(store, 5)
+        alert = Alert(Event.JOB_FAILING, NEVER, RawKey("p", "ops"), "billing")
+        await self.tell(store, alert, target="ops")
+        self.assertEqual([each.target for each in await self.claim(store, default=0)], ["ops"])
+        self.assertEqual(len(await self.claim(store, default=2)), 2)
+        self.assertEqual(len(await self.claim(store, default=9)), 3)
+
+    async def test_a_crowd_for_a_target_without_room(self) -> None:
+        """A summary stands for it meanwhile, so that it is in no other target's way."""
+        store = self.open_with()
+        await self.add(store, 2 * LOOKED_AT)
+        again = []
+        for _ in range(3):
+            taken = await store.outbox.claim({"default": 0, "ops": 9})
+            self.assertEqual(taken.parcels, [])
+            again.append(taken.again)
+        self.assertEqual(again, [timedelta(), timedelta(), None])
+        ((left,),) = self.sql(
+            "SELECT COUNT(*) FROM dalga_alerts WHERE due <= %s",
+            (store._dialect.instant(await store.now()),),
+        )
+        self.assertEqual(left, AT_ONCE)
+        self.assertEqual(len(await self.claim(store, 99)), AT_ONCE)
 
     async def test_a_clock_that_was_set_back(self) -> None:
         """What was sent at a time that is still to come holds up nothing (P8)."""
         store = self.open_with()
         await self.add(store, AT_ONCE + 1)
         self.sql("UPDATE dalga_alerts SET sent = '2999-01-01 00:00:00.000000'")
-        self.assertEqual(len(await store.outbox.claim(10)), 10)
+        self.assertEqual(len(await self.claim(store, 10)), 10)
 
     async def test_incidents(self) -> None:
         """Of two instances that see the same, one tells of it."""
@@ -685,28 +765,172 @@ class OutboxTests(AlertsTestCase):
         down = Alert(Event.ENDPOINT_DOWN, store.clock.now(), endpoint="billing")
         name = "endpoint.down billing"
         self.assertEqual(
-            [await each.outbox.begin(name, down) for each in (store, other, store)],
+            [await each.lookout.begin(name, down) for each in (store, other, store)],
             [True, False, False],
         )
-        watch = await other.outbox.watch()
+        watch = await other.lookout.watch()
         self.assertEqual(list(watch.incidents), [name])
         up = Alert(Event.ENDPOINT_UP, store.clock.now(), endpoint="billing")
         self.assertEqual(
-            [await each.outbox.end(name, up) for each in (other, store)], [True, False]
+            [await each.lookout.end(name, up) for each in (other, store)], [True, False]
         )
         self.assertEqual(await self.events(store), ["endpoint.down", "endpoint.up"])
         first, last = await self.alerts(store)
         self.assertEqual((first["instance"], last["instance"]), ("web-1", "web-2"))
         self.assertIsNotNone(last["since"])
-        self.assertTrue(await store.outbox.begin(name, down))
+        self.assertTrue(await store.lookout.begin(name, down))
 
     async def test_lag(self) -> None:
         store = self.open_with()
-        self.assertEqual((await store.outbox.watch()).lag, timedelta())
+        self.assertEqual((await store.lookout.watch()).lag, timedelta())
         await store.put(KEY, EACH_MINUTE)
-        self.assertEqual((await store.outbox.watch()).lag, timedelta())
+        self.assertEqual((await store.lookout.watch()).lag, timedelta())
         self.in_the_past("a")
-        self.assertGreater((await store.outbox.watch()).lag, timedelta(days=365))
+        self.assertGreater((await store.lookout.watch()).lag, timedelta(days=365))
+
+
+@each_engine(globals())
+class OrderTests(AlertsTestCase):
+    """The alerts of one job to one target are sent in the order in which they were made."""
+
+    JOB = RawKey("p", "a")
+
+    async def failing_and_recovered(self, store: JobsTable, target: str = "default") -> None:
+        for event in (Event.JOB_FAILING, Event.JOB_RECOVERED):
+            await self.tell(store, Alert(event, NEVER, self.JOB, "default"), target=target)
+
+    async def claim_events(self, store: JobsTable, **rooms: int) -> list[str]:
+        parcels = await self.claim(store, **rooms)
+        return sorted(json.loads(parcel.content)["event"] for parcel in parcels)
+
+    async def settle(
+        self, store: JobsTable, parcels: list[Parcel], again: timedelta | None = None
+    ) -> None:
+        error = None if again is None else "503"
+        await store.outbox.settle([Settled(each, again, error) for each in parcels])
+
+    async def test_one_after_the_other(self) -> None:
+        store, other = self.open_with(), self.open_with()
+        await self.failing_and_recovered(store)
+        first = await self.claim(store)
+        self.assertEqual(len(first), 1)
+        self.assertIn("job.failing", first[0].content)
+        self.assertEqual(await self.claim(other), [])
+        await self.settle(store, first)
+        self.let_go_by()
+        self.assertEqual(await self.claim_events(other), ["job.recovered"])
+
+    async def test_a_receiver_that_was_away(self) -> None:
+        """The later alert waits as long as the earlier one does, and no other job's waits."""
+        store = self.open_with()
+        await self.tell(store, Alert(Event.JOB_FAILING, NEVER, self.JOB, "default"))
+        await self.settle(store, await self.claim(store), MINUTE)
+        await self.tell(store, Alert(Event.JOB_RECOVERED, NEVER, self.JOB, "default"))
+        await self.add(store, 2)
+        self.assertEqual(await self.claim_events(store), ["job.failing"] * 2)
+        self.assertEqual(await self.claim(store), [])
+        dues = self.sql("SELECT due FROM dalga_alerts WHERE body = %s", (self.key("a"),))
+        self.assertEqual(len(set(dues)), 1, dues)
+        # Both are due at the same time.
+        self.let_go_by()
+        first = await self.claim(store)
+        self.assertIn('"body":"a"', "".join(each.content for each in first))
+        self.assertNotIn("job.recovered", "".join(each.content for each in first))
+        await self.settle(store, first)
+        self.let_go_by()
+        self.assertEqual(await self.claim_events(store), ["job.recovered"])
+
+    async def test_the_earlier_one_is_given_up(self) -> None:
+        store = self.open_with()
+        await self.failing_and_recovered(store)
+        (first,) = await self.claim(store)
+        await store.outbox.settle([Settled(first, None, "404")])
+        self.let_go_by()
+        self.assertEqual(await self.claim_events(store), ["job.recovered"])
+
+    async def test_a_day_at_most(self) -> None:
+        """P6: an earlier alert that is never over, whoever has written it, holds up none."""
+        store = self.open_with()
+        id = id_at(store.clock.now() - LASTS - MINUTE) + bytes(10)
+        self.sql(
+            "INSERT INTO dalga_alerts (id, event, endpoint, path, body, target, made, due, content)"
+            " VALUES (%s, 'job.failing', %s, %s, %s, %s, '2020-01-01 00:00:00.000000',"
+            " '9999-01-01 00:00:00.000000', '{}')",
+            (id, *map(self.key, ("default", *self.JOB, "default"))),
+        )
+        await self.tell(store, Alert(Event.JOB_RECOVERED, NEVER, self.JOB, "default"))
+        self.assertEqual(await self.claim_events(store), ["job.recovered"])
+
+    async def test_due_times_of_others(self) -> None:
+        """P6: an alert is put off by minutes, whatever the earlier one's row says."""
+        store = self.open_with()
+        await self.failing_and_recovered(store)
+        for due in ("9999-01-01 00:00:00.000000", *(["often"] if self.engine == "sqlite" else [])):
+            self.sql("UPDATE dalga_alerts SET due = %s WHERE event = 'job.failing'", (due,))
+            self.sql(
+                "UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000'"
+                " WHERE event = 'job.recovered'"
+            )
+            taken = await store.outbox.claim({"default": 9})
+            assert taken.again is not None
+            self.assertEqual(taken.parcels, [])
+            self.assertLessEqual(taken.again, PUT_OFF)
+
+    async def test_other_targets(self) -> None:
+        """The order is kept for each target alone."""
+        store = self.open_with()
+        await self.failing_and_recovered(store)
+        await self.failing_and_recovered(store, target="ops")
+        self.assertEqual(await self.claim_events(store, default=0), ["job.failing"])
+        self.assertEqual(await self.claim_events(store), ["job.failing"])
+
+    async def test_endpoints_and_the_scheduler(self) -> None:
+        """Each is a subject of its own. Nothing waits for a summary."""
+        store = self.open_with()
+        for event, endpoint in (
+            (Event.SUMMARY, "default"),
+            (Event.ENDPOINT_DOWN, "default"),
+            (Event.ENDPOINT_UP, "default"),
+            (Event.LAGGING, None),
+            (Event.CAUGHT_UP, None),
+        ):
+            await self.tell(store, Alert(event, NEVER, endpoint=endpoint))
+        await self.tell(store, Alert(Event.JOB_FAILING, NEVER, self.JOB, "default"))
+        parcels = await self.claim(store)
+        self.assertEqual(
+            {json.loads(each.content)["event"] for each in parcels},
+            {"alerts.summary", "endpoint.down", "scheduler.lagging", "job.failing"},
+        )
+        await self.settle(store, parcels)
+        self.let_go_by()
+        self.assertEqual(await self.claim_events(store), ["endpoint.up", "scheduler.recovered"])
+
+    async def test_the_others_of_the_endpoint(self) -> None:
+        """Alerts that wait take no place in the minute from those that need not."""
+        store = self.open_with()
+        await self.failing_and_recovered(store)
+        await self.settle(store, await self.claim(store), HOUR)
+        more = [Alert(Event.JOB_FAILING, NEVER, self.JOB, "default")] * (AT_ONCE + 1)
+        await self.tell(store, *more)
+        await self.add(store, 1)
+        (found,) = await self.claim(store)
+        self.assertEqual(json.loads(found.content)["job"]["path"], "p")
+        self.assertNotEqual(json.loads(found.content)["job"]["body"], "a")
+
+    async def test_a_job_with_many(self) -> None:
+        """Those that wait are in no other job's way, and a summary stands for most of them."""
+        store = self.open_with()
+        await self.failing_and_recovered(store)
+        await self.settle(store, await self.claim(store), HOUR)
+        more = [Alert(Event.JOB_FAILING, NEVER, self.JOB, "default")] * (3 * LOOKED_AT)
+        await self.tell(store, *more)
+        await self.add(store, 1, "billing")
+        found: list[Parcel] = []
+        for _ in range(4):
+            found += await self.claim(store)
+        self.assertEqual([json.loads(each.content)["endpoint"] for each in found], ["billing"])
+        summarized = "SELECT COUNT(*) FROM dalga_alerts WHERE due IS NULL AND attempts = 0"
+        self.assertGreater(self.sql(summarized)[0][0], 2 * LOOKED_AT)
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))
@@ -725,4 +949,4 @@ class WithoutSkipLockedTests(AlertsTestCase):
             return make_token()
 
         self.patch(store.outbox, "_token", token)
-        self.assertEqual(await store.outbox.claim(9), [])
+        self.assertEqual(await self.claim(store, 9), [])

@@ -19,7 +19,8 @@ log = logger(__name__)
 # The kinds of queries, as the log names them.
 CLAIM, SCAN, RECORD, HEARTBEAT = "a claim", "a scan", "a record", "a heartbeat"
 CORRECTION, CLEANING = "a correction", "a removal of old keys"
-ALERTS, LOOK, SIGN_OF_LIFE = "the sending of alerts", "a look for alerts", "a sign of life"
+ALERTS, SETTLING = "a claim of alerts", "a note of what came of alerts"
+LOOK, SIGN_OF_LIFE = "a look for alerts", "a sign of life"
 WRITE, FOLDING = "a write of statistics", "a folding of statistics"
 PRUNING, SURVEY = "a removal of old records", "a count of records"
 ACTION, FORGETTING = "a batch of an action", "a removal of old actions"

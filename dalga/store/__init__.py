@@ -30,7 +30,7 @@ from dalga.model.runlist import ListedRun, RunPage, RunQuery
 from dalga.model.setback import Reach
 from dalga.model.statistics import MinuteSums, Scope, StatsQuery, Sum
 from dalga.store.clock import DatabaseClock
-from dalga.store.outbox import Outbox
+from dalga.store.outbox import Lookout, Outbox
 
 #: Makes the request of a PATCH of the job that is there.
 Change = Callable[[Job], ScheduleRequest]
@@ -247,6 +247,10 @@ class Store(Protocol):
     @property
     def outbox(self) -> Outbox:
         """The alerts."""
+
+    @property
+    def lookout(self) -> Lookout:
+        """What there is to be told of."""
 
     def open(self) -> None:
         """

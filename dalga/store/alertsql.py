@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from dalga.model.alert import Event
 from dalga.store.dialect import Dialect
 from dalga.store.parameters import R, Select, Statement, columns
 from dalga.store.schema import ALERTS, EXPECTED, INCIDENTS
@@ -16,9 +17,8 @@ from dalga.store.schema import ALERTS, EXPECTED, INCIDENTS
 #: Alerts that wait to be sent are counted up to this.
 PENDING_COUNTED = 1_000
 
-
-#: Of an alert that can be found by its id. On SQLite, a stranger's id may be text or a number, and
-#: these stand before all octets.
+#: The id of an alert is octets. On SQLite, a stranger's id may be text or a number: both stand
+#: before all octets.
 _BY_OCTETS = "id >= X''"
 
 
@@ -48,6 +48,32 @@ class DueAlert(NamedTuple):
     made: Any
     attempts: Any
     content: Any
+
+
+class Subject(NamedTuple):
+    """A job's path and body; both empty for an alert about no job."""
+
+    path: Any
+    body: Any
+
+
+class PendingAlert(NamedTuple):
+    """An alert that waits to be sent, or is being sent under a lease."""
+
+    id: Any
+    endpoint: Any
+    target: Any
+    path: Any
+    body: Any
+    due: Any
+    token: Any
+
+
+class UntakenAlert(NamedTuple):
+    """An alert that nobody has taken."""
+
+    id: Any
+    target: Any
 
 
 class OpenSummary(NamedTuple):
@@ -92,7 +118,7 @@ class Marked(NamedTuple):
 
 
 class ToldRow(NamedTuple):
-    """What was said of a job."""
+    """A job's row, to tell of the job if nobody was told yet."""
 
     path: Any
     body: Any
@@ -110,7 +136,7 @@ class ExpectedRow(NamedTuple):
 
 
 class SilentRow(NamedTuple):
-    """A job that is silent, and its row; None where that is gone."""
+    """A job that is silent, and the columns of its row, which are None if the row is gone."""
 
     id: Any
     path: Any
@@ -134,7 +160,7 @@ class IncidentRow(NamedTuple):
 
 
 class DueSince(NamedTuple):
-    """When the job is due that is due first."""
+    """The earliest due time of all jobs."""
 
     due: Any
 
@@ -175,6 +201,25 @@ class AlertStatements:
             SELECT {columns(DueAlert)} FROM {self._alerts}{self._by_due}
             WHERE due <= %(now)s AND {_BY_OCTETS} AND target IN ([%(target)s, ...])
             ORDER BY due LIMIT %(limit)s{self._dialect.skip_locked}
+            """,
+        )
+
+    @cached_property
+    def pending_of(self) -> Select[PendingAlert]:
+        """
+        The alerts about some jobs that are not over, of the first ones in due order. No row is
+        locked, and rows are given that another session has locked.
+        """
+        return self._select(
+            PendingAlert,
+            f"""
+            SELECT {columns(PendingAlert)} FROM (
+                SELECT {columns(PendingAlert)}, event FROM {self._alerts}{self._by_due}
+                WHERE due > %(after)s AND {_BY_OCTETS} ORDER BY due LIMIT %(looked_at)s
+            ) AS pending
+            WHERE COALESCE(path, '') IN ([%(path)s, ...])
+            AND COALESCE(body, '') IN ([%(body)s, ...])
+            AND event <> '{Event.SUMMARY}'
             """,
         )
 
@@ -253,12 +298,12 @@ class AlertStatements:
         )
 
     @cached_property
-    def unclaimed(self) -> Select[IdRow]:
+    def untaken(self) -> Select[UntakenAlert]:
         return self._select(
-            IdRow,
+            UntakenAlert,
             f"""
-            SELECT id FROM {self._alerts}{self._by_due}
-            WHERE due <= %(now)s AND id < %(before)s AND target NOT IN ([%(target)s, ...])
+            SELECT {columns(UntakenAlert)} FROM {self._alerts}{self._by_due}
+            WHERE due <= %(before)s AND {_BY_OCTETS} AND target NOT IN ([%(target)s, ...])
             ORDER BY due LIMIT %(limit)s{self._dialect.skip_locked}
             """,
         )

@@ -1,5 +1,6 @@
 """
-The interface of the alerts that wait to be sent, as `dalga.store` is the interface of jobs.
+The interface of the alerts that wait to be sent, and of what there is to be told of, as
+`dalga.store` is the interface of jobs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,25 @@ class Parcel(NamedTuple):
     lasts: timedelta
 
 
+class Taken(NamedTuple):
+    """What a claim of alerts has taken."""
+
+    parcels: list[Parcel]
+    #: After how long there may be more to take; None if that is not known.
+    again: timedelta | None
+
+
+class Forgotten(NamedTuple):
+    """What was found by a look for alerts that nobody needs, or can send."""
+
+    #: Whether there may be more of them.
+    has_more: bool
+    #: The targets, in order, to which alerts wait that no instance takes.
+    targets: tuple[str, ...]
+    #: How many of these alerts were given up.
+    given_up: int
+
+
 class Settled(NamedTuple):
     """What came of the attempt to send an alert."""
 
@@ -52,8 +72,8 @@ class Watch(NamedTuple):
 
 class Outbox(Protocol):
     """
-    The alerts that wait to be sent, and what there is to be told of. Alerts about jobs are written
-    by `Store.record` and `Store.claim`. Each method may fail with `StoreUnavailable`.
+    The alerts that wait to be sent. `Store.record` and `Store.claim` write those about jobs, and
+    `Lookout` writes the others. Each method may fail with `StoreUnavailable`.
     """
 
     @property
@@ -64,11 +84,35 @@ class Outbox(Protocol):
     def written(self) -> int:
         """How many alerts this instance has written, or a few more."""
 
-    def claim(self, limit: int) -> Deferred[list[Parcel]]:
-        """Take up to `limit` due alerts, each under a lease of a minute."""
+    def claim(self, rooms: Mapping[str, int]) -> Deferred[Taken]:
+        """
+        Take due alerts, each under a lease of half a minute. Of the alerts about one job to one
+        target, none is taken while an earlier one is not over. Alerts about an endpoint, and about
+        the scheduler, keep the same order.
+
+        :param rooms: how many alerts may be taken at most, by the names of the targets. Alerts to
+            other targets are left to other instances.
+        """
 
     def settle(self, settled: Sequence[Settled]) -> Deferred[None]:
         """Write what came of alerts that were claimed, unless their lease was over."""
+
+    def newest(self, limit: int) -> Deferred[list[KeptAlert]]:
+        """The newest alerts, the newest one first."""
+
+    def forget(self, limit: int) -> Deferred[Forgotten]:
+        """
+        Remove up to `limit` old alerts. Of the alerts that no instance has taken for ten minutes,
+        and whose target this instance has not, put off up to `limit` by ten minutes; give up those
+        that were made more than a day ago.
+        """
+
+
+class Lookout(Protocol):
+    """
+    What there is to be told of beside the ends of runs. Each method may fail with
+    `StoreUnavailable`.
+    """
 
     def watch(self) -> Deferred[Watch]:
         """Look at what there is to be told of."""
@@ -92,13 +136,4 @@ class Outbox(Protocol):
         Look at some of the jobs that had no success for too long, and write their alerts.
 
         :return: whether there may be more.
-        """
-
-    def newest(self, limit: int) -> Deferred[list[KeptAlert]]:
-        """The newest alerts, the newest one first."""
-
-    def forget(self, limit: int) -> Deferred[int]:
-        """
-        Remove up to `limit` old alerts, and give up as many whose target no instance has; gives how
-        many were found of those of which there were more.
         """

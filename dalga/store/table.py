@@ -53,8 +53,9 @@ from dalga.store import (
     Surveyed,
 )
 from dalga.store.actions import Actions
-from dalga.store.alerts import AlertRows, AlertTable
+from dalga.store.alerts import AlertRows
 from dalga.store.alertsql import AlertStatements
+from dalga.store.alerttable import AlertTable
 from dalga.store.changes import Changes
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.closings import Closings, Told
@@ -66,6 +67,7 @@ from dalga.store.instances import Instances
 from dalga.store.jobs import Jobs
 from dalga.store.keyed import KeyedRows
 from dalga.store.listing import Listing
+from dalga.store.lookout import LookoutTables
 from dalga.store.pruning import Pruning
 from dalga.store.puts import Puts
 from dalga.store.recording import Recording
@@ -130,6 +132,7 @@ class JobsTable:
         alertsql = AlertStatements(dialect)
         self._alerts = alerts = AlertRows(dialect, alertsql, targets, token)
         self.outbox = AlertTable(dialect, alertsql, api_lane, alerts, token)
+        self.lookout = LookoutTables(dialect, alertsql, api_lane, alerts)
         self._recording = recording = Recording(dialect, runsql, history)
         puts = Puts(dialect, sql, rows, details, alerts, recording)
         changes = Changes(dialect, sql, rows, details, recording)
