@@ -11,12 +11,18 @@ run's id. Each attempt has a parent id of its own, under which the endpoint's sp
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
+
+#: A hash of nothing yet. To copy it takes half the time of a new one, and each request comes here.
+_EMPTY = blake2b(digest_size=16)
 
 
 def trace_id(run_id: str) -> str:
     """32 hexadecimal digits, which look random, as tools that sample traces go by some of them."""
-    return blake2b(run_id.encode(), digest_size=16).hexdigest()
+    hashed = _EMPTY.copy()
+    hashed.update(run_id.encode())
+    return hashed.hexdigest()
 
 
 def traceparent(run_id: str, attempt: int) -> str:
@@ -25,6 +31,11 @@ def traceparent(run_id: str, attempt: int) -> str:
 
     :param attempt: from 1, as a parent id of 0 would be invalid, to 2**32 - 1.
     """
-    # As in `trace_id`: a call less, as each request comes here.
-    trace = blake2b(run_id.encode(), digest_size=16).hexdigest()
-    return f"00-{trace}-{trace[8:16]}{attempt:08x}-01"
+    trace = trace_id(run_id)
+    return f"00-{trace}-{trace[8:16]}{_behind(attempt)}"
+
+
+@lru_cache(maxsize=100)
+def _behind(attempt: int) -> str:
+    """What follows the trace id's digits in the parent id. Most attempts are first ones."""
+    return f"{attempt:08x}-01"
