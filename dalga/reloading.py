@@ -11,12 +11,13 @@ mistake, all stays as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from dalga.config.changes import Changes, changes, taken_over
-from dalga.config.rules import open_by
 from dalga.config.sections import Config
+from dalga.endpointstrings import OF_STRINGS, Way, asked
 from dalga.errors import ConfigError, StartupError
 from dalga.log import logger
 from dalga.settings import Settings, settings_of
@@ -41,14 +42,43 @@ class Reread:
 
     now: InForce
     changes: Changes
+    #: By the endpoint strings of the listening sockets that have certificates: the new ones.
+    ways: Mapping[str, Way]
 
 
-def reread(read: Read, was: InForce, takes_payloads: Callable[[int], bool]) -> Reread:
+class Stays(NamedTuple):
+    """What a reload can't change."""
+
+    #: Tells whether payloads of a length (octets) can be kept.
+    takes_payloads: Callable[[int], bool]
+    #: The certificates that clients are shown (`Way.certificate`), by endpoint strings.
+    certificates: Mapping[str, bytes]
+    #: The addresses, of those that are listened at, which others than this machine can reach.
+    reachable: Sequence[str]
+
+
+def check_doors(config: Config, reachable: Sequence[str]) -> None:
+    """
+    Nobody but this machine gets in without a token, unless that is wanted. `dalga.config.rules`
+    checks that by the texts of addresses; here it is checked by the sockets, also of names and of
+    systemd's, and of those that a reload can't change.
+
+    :param reachable: see `Stays`.
+    :raises ConfigError: if others than this machine could do anything.
+    """
+    if reachable and not (config.tokens or config.listen.allow_unauthenticated):
+        raise ConfigError(
+            f"others than this machine can reach {', '.join(reachable)}, and could do anything, as "
+            "there are no tokens. Make one with dalga token new and put its line into [tokens], or "
+            "listen on 127.0.0.1, or say allowUnauthenticated = yes in [listen]"
+        )
+
+
+def reread(read: Read, was: InForce, stays: Stays) -> Reread:
     """
     Read the configuration again, and the files that it names. Blocks.
 
     :param was: what the daemon goes by.
-    :param takes_payloads: tells whether payloads of a length (octets) can be kept.
     :raises ConfigError: for a mistake in the configuration.
     :raises StartupError: for a file that can't be used.
     """
@@ -56,21 +86,19 @@ def reread(read: Read, was: InForce, takes_payloads: Callable[[int], bool]) -> R
     found = changes(was.config, given)
     config = taken_over(was.config, given)
     longest = config.jobs.max_payload
-    if longest != was.config.jobs.max_payload and not takes_payloads(longest):
+    if longest != was.config.jobs.max_payload and not stays.takes_payloads(longest):
         # The start has looked whether the server takes statements as long as its payloads then.
         config = replace(config, jobs=replace(config.jobs, max_payload=was.config.jobs.max_payload))
         key = "[jobs] maxPayload"
         found = Changes(tuple(each for each in found.taken if each != key), (*found.left, key))
-    if not config.tokens and [*open_by(config.listen)]:
-        raise ConfigError(
-            "there is no token in it, and others than this machine can reach the addresses that "
-            "this process listens at: leave a token in [tokens], or say allowUnauthenticated = yes "
-            "in [listen]"
-        )
+    check_doors(config, stays.reachable)
     settings = settings_of(config)
-    contents = settings.contents_changed(was.settings)
+    contents: Iterable[str] = settings.contents_changed(was.settings)
+    ways = {text: asked(text, OF_STRINGS).way for text in stays.certificates}
+    if any(way.certificate != stays.certificates[text] for text, way in ways.items()):
+        contents = [*contents, f"the certificate of {OF_STRINGS}"]
     found = found._replace(taken=tuple(dict.fromkeys((*found.taken, *contents))))
-    return Reread(InForce(config, settings), found)
+    return Reread(InForce(config, settings), found, ways)
 
 
 def log_taken(was: InForce, again: Reread) -> None:

@@ -26,7 +26,7 @@ from random import SystemRandom
 from typing import Any, NamedTuple, TypeVar
 
 import twisted
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
@@ -38,13 +38,13 @@ from dalga.database import build_store, dialect_of, said_if_slow
 from dalga.dispatch.alerts import Alerting
 from dalga.dispatch.scheduler import Scheduler
 from dalga.dispatch.sending import Target
+from dalga.endpointstrings import OF_STRINGS, Way
 from dalga.errors import ConfigError, StartupError
 from dalga.files import room_for_clients
 from dalga.health import Health
-from dalga.listening import BACKLOG, listen
+from dalga.listening import BACKLOG, Listener, listen, listen_at
 from dalga.log import log_from, logger, own
 from dalga.metrics import CERTIFICATES, Counts, Metrics, Numbers, Values
-from dalga.model.address import as_in_url
 from dalga.model.instance import About
 from dalga.operations import Operations
 from dalga.outgoing.endpoint import Endpoint
@@ -52,7 +52,15 @@ from dalga.outgoing.endpoints import Endpoints
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.webhook import Webhook
 from dalga.privileges import STAYS, User, acting_as
-from dalga.reloading import InForce, Read, log_refused, log_taken, reread
+from dalga.reloading import (
+    InForce,
+    Read,
+    Stays,
+    check_doors,
+    log_refused,
+    log_taken,
+    reread,
+)
 from dalga.settings import (
     Settings,
     allowed_of,
@@ -69,7 +77,7 @@ from dalga.store.dialect import Dialect
 from dalga.store.table import JobsTable
 from dalga.web.auth import Tokens
 from dalga.web.bodies import largest_body
-from dalga.web.server import ANSWERING, ApiSite, make_site
+from dalga.web.server import ANSWERING, ApiSite, make_numbers_site, make_site
 from dalga.workers import Membership, Place, Supervisor, cores
 from dalga.zonedata import ZoneData, use_newest
 
@@ -94,7 +102,9 @@ class Fixed:
     #: Open.
     store: JobsTable
     #: Listening.
-    listeners: list[socket.socket]
+    listeners: Sequence[Listener]
+    #: Likewise, where numbers alone are shown (``[metrics] listen``).
+    of_metrics: Sequence[Listener]
     #: The time zone data that the process uses.
     zones: ZoneData
     #: What this instance counts.
@@ -106,6 +116,34 @@ class Fixed:
         """The time now, by the database's clock."""
         return self.store.clock.now()
 
+    @property
+    def all_listeners(self) -> Sequence[Listener]:
+        """The API's first."""
+        return (*self.listeners, *self.of_metrics)
+
+    def stays(self, takes_payloads: Callable[[int], bool]) -> Stays:
+        """
+        What a reload can't change.
+
+        :param takes_payloads: see `Stays`.
+        """
+        encrypted = (listener for listener in self.listeners if listener.is_encrypted)
+        return Stays(
+            takes_payloads,
+            {listener.text: listener.certificate for listener in encrypted},
+            [str(listener) for listener in self.listeners if not listener.is_local],
+        )
+
+    def exchange(self, ways: Mapping[str, Way]) -> None:
+        """
+        Show clients other certificates from now on.
+
+        :param ways: see `Reread.ways`.
+        """
+        for listener in self.listeners:
+            if listener.text in ways:
+                listener.exchange(ways[listener.text])
+
 
 class Parts(NamedTuple):
     """The parts of a running daemon."""
@@ -114,7 +152,8 @@ class Parts(NamedTuple):
     scheduler: Scheduler
     operations: Operations
     health: Health
-    site: ApiSite
+    #: The API's, and that of numbers.
+    sites: tuple[ApiSite, ApiSite]
     ports: list[IListeningPort]
     webhooks: Webhooks
 
@@ -206,11 +245,10 @@ def build(
         max_connections=room_for_clients(slots, len(settings.endpoints)),
         tokens=Tokens(settings.tokens),
     )
-    ports = [
-        reactor.adoptStreamPort(listener.fileno(), listener.family, site)
-        for listener in fixed.listeners
-    ]
-    return Parts(endpoints, scheduler, operations, health, site, ports, webhooks)
+    numbers = make_numbers_site(operations, health, reactor)
+    ports = [listener.adopt(reactor, site) for listener in fixed.listeners]
+    ports += [listener.adopt(reactor, numbers) for listener in fixed.of_metrics]
+    return Parts(endpoints, scheduler, operations, health, (site, numbers), ports, webhooks)
 
 
 def build_webhooks(reactor: Any, settings: Settings, now: Callable[[], datetime]) -> Webhooks:
@@ -465,11 +503,16 @@ class DalgaService(Daemon):
 
     async def _reload_once(self) -> None:
         was = self._force
-        takes = self._fixed.store.takes_payloads
+        stays = self._fixed.stays(self._fixed.store.takes_payloads)
         reactor = self._reactor
         try:
             again = await deferToThreadPool(
-                reactor, reactor.getThreadPool(), reread, self._read, was, takes
+                reactor,
+                reactor.getThreadPool(),
+                reread,
+                self._read,
+                was,
+                stays,
             )
         except (ConfigError, StartupError) as error:
             log_refused(error)
@@ -477,6 +520,7 @@ class DalgaService(Daemon):
         if self._stopping:
             return
         self._take_over(again.now)
+        self._fixed.exchange(again.ways)
         if self._membership is None:  # the supervisor says it once, for all workers
             log_taken(was, again)
 
@@ -498,13 +542,13 @@ class DalgaService(Daemon):
         self._fixed.store.reconfigure(targets_of(now.config), settings.history.mode)
         self._fixed.metrics.path_labels.most = now.config.metrics.paths
         parts.operations.reconfigure(allowed_of(settings), variation_of(settings))
-        parts.site.reconfigure(
+        parts.sites[0].reconfigure(
             settings.idle_timeout,
             settings.arrival_timeout,
             clients,
             largest_body(settings.max_payload),
         )
-        parts.site.tokens = Tokens(settings.tokens)
+        parts.sites[0].tokens = Tokens(settings.tokens)
         parts.scheduler.reconfigure(
             settings.pace,
             settings.policy,
@@ -537,17 +581,21 @@ class DalgaService(Daemon):
         if self._membership is not None and self._membership.others_closed is not None:
             await self._membership.others_closed
             shuts = True
-        for port, listener in zip(self._parts.ports, self._fixed.listeners, strict=True):
+        listeners = self._fixed.all_listeners
+        for port, listener in zip(self._parts.ports, listeners, strict=True):
             # The kernel resets the connections that nobody has accepted. Those that it has by now
             # are accepted, and it makes no more: the port is closed a turn of the reactor later.
             port.numberAccepts = BACKLOG  # type: ignore[attr-defined]
             port.doRead()  # type: ignore[attr-defined]
             if shuts:
                 with suppress(OSError):  # of systems other than Linux
-                    listener.shutdown(socket.SHUT_RD)
-        for port, listener in zip(self._parts.ports, self._fixed.listeners, strict=True):
+                    listener.socket.shutdown(socket.SHUT_RD)
+        for port, listener in zip(self._parts.ports, listeners, strict=True):
             await _maybe(port.stopListening())
-            listener.close()
+            if self._membership is None:
+                listener.close()
+            else:
+                listener.close_copy()  # the file of a local socket is the supervisor's
         if self._membership is not None:
             self._membership.closed()
 
@@ -560,7 +608,8 @@ class DalgaService(Daemon):
     async def _drain_requests(self) -> None:
         """Wait for the requests that have begun, and for their answers to be taken."""
         within = min(self._settings.grace, ANSWERING)
-        cut_off = await self._parts.site.drain(within)
+        drains = [Deferred.fromCoroutine(site.drain(within)) for site in self._parts.sites]
+        cut_off = sum(await gatherResults(drains))
         if cut_off:
             log.warn("cut off after {within:g} s: {count}", within=within, count=_clients(cut_off))
 
@@ -603,13 +652,14 @@ def log_start(fixed: Fixed, settings: Settings, who: str, instance: str | None =
         "keeps jobs in {where} and POSTs them to {endpoints}",
         version=__version__,
         who=who,
-        urls=", ".join(
-            f"http://{as_in_url(*listener.getsockname()[:2])}/" for listener in fixed.listeners
-        ),
+        urls=", ".join(map(str, fixed.listeners)),
         where=fixed.store.where(),
         endpoints=_in_words(settings.endpoints),
         instance=instance,
     )
+    if fixed.of_metrics:
+        urls = ", ".join(f"{listener}metrics" for listener in fixed.of_metrics)
+        log.info("numbers are shown to all at {urls}", urls=urls)
     log.info("time zone data: {zones}", zones=fixed.zones)
     for note in settings.notes:
         log.warn("{note}", note=note)
@@ -667,6 +717,11 @@ def make_supervisor(
     """
     dialect = dialect_of(config.database, workers, config.jobs.max_payload)
     fixed, settings = _open(config, reactor, dialect, user)
+    for listener in fixed.all_listeners:
+        if not listener.is_plain:
+            raise StartupError(
+                f"{OF_STRINGS} is {listener.text!r}: this kind is for one process, give workers = 1"
+            )
     # Each worker opens a store of its own. This one was to find mistakes while somebody is there.
     fixed.store.close().addErrback(partial(log.failure, "the start's own store did not close"))
     # A collection writes to each object that it looks at, so a page of memory would be shared no
@@ -688,11 +743,12 @@ def make_supervisor(
     def read_for_all() -> bool:
         nonlocal force
         try:
-            again = reread(read_again, force, dialect.takes_payloads)
+            again = reread(read_again, force, fixed.stays(dialect.takes_payloads))
         except (ConfigError, StartupError) as error:
             log_refused(error)
             return False
         was, force = force, again.now
+        fixed.exchange(again.ways)
         log_taken(was, again)
         log_from(force.config.log.level)
         return True
@@ -701,7 +757,7 @@ def make_supervisor(
         return force.settings.grace + STOP_MARGIN + longest_answer(config.database)
 
     def close() -> None:
-        for listener in fixed.listeners:
+        for listener in fixed.all_listeners:
             listener.close()
         shared.close()
 
@@ -729,15 +785,36 @@ def _open(config: Config, reactor: Any, dialect: Dialect, user: User) -> tuple[F
     settings = settings_of(config)
     metrics = Metrics(config.metrics.paths)
     store = _store_of(config, reactor, dialect, metrics)
-    listeners = listen(config.listen.host, config.listen.port)
+    listeners: list[Listener] = []
     try:
+        of_api = _listen(config, listeners)
         with acting_as(user), said_if_slow(store.where()):
             store.open()
     except BaseException:
         for listener in listeners:
             listener.close()
         raise
-    return Fixed(store, listeners, zones, metrics), settings
+    return Fixed(store, listeners[:of_api], listeners[of_api:], zones, metrics), settings
+
+
+def _listen(config: Config, listeners: list[Listener]) -> int:
+    """
+    Open the listening sockets, the API's first.
+
+    :param listeners: gets them, also those that were opened before a failure.
+    :return: how many are the API's.
+    :raises StartupError: if one can't be had.
+    :raises ConfigError: if others than this machine could do anything there.
+    """
+    if config.listen.host:
+        listeners += listen(config.listen.host, config.listen.port)
+    for text in config.listen.endpoints:
+        listeners += listen_at(text)
+    of_api = len(listeners)
+    check_doors(config, [str(listener) for listener in listeners if not listener.is_local])
+    if config.metrics.listen is not None:
+        listeners += listen(*config.metrics.listen, keys="listen in [metrics]")
+    return of_api
 
 
 def _store_of(config: Config, reactor: Any, dialect: Dialect, metrics: Metrics) -> JobsTable:

@@ -111,6 +111,8 @@ APPLICATION = (
     *(f"web.{name}" for name in WEB),
     "files",
     "privileges",
+    "endpointstrings",
+    "unixsockets",
     "listening",
     "zonedata",
     "database",

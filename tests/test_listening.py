@@ -54,8 +54,8 @@ class ListenTests(SynchronousTestCase):
         listeners = listen(host, port)
         for listener in listeners:
             self.addCleanup(listener.close)
-            self.assertFalse(listener.getblocking())
-        return [listener.getsockname()[:2] for listener in listeners]
+            self.assertFalse(listener.socket.getblocking())
+        return [listener.socket.getsockname()[:2] for listener in listeners]
 
     def refusal(self, port: int, *addresses: str, host: str = "name") -> str:
         self.patch(socket, "getaddrinfo", found(*addresses))

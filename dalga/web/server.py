@@ -9,6 +9,7 @@ Here all of them get an answer like those of the API. `dalga.web.request` has th
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -18,11 +19,13 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.task import deferLater
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
+from werkzeug.exceptions import NotFound
 from zope.interface import implementer
 
 from dalga.errors import DalgaError
@@ -110,6 +113,47 @@ def make_site(
     )
 
 
+#: What there is where numbers alone are shown.
+NUMBERS = frozenset({b"/metrics", b"/health", b"/ready"})
+
+#: How many connections there may be there.
+NUMBERS_CONNECTIONS = 100
+
+
+class _Only(Resource):
+    """Some paths of another resource, and no others."""
+
+    isLeaf = True
+
+    def __init__(self, resource: IResource, paths: Collection[bytes]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._resource = resource
+        self._paths = paths
+
+    def render(self, request: ApiRequest) -> Any:
+        """Called with each request."""
+        if request.path in self._paths:
+            return self._resource.render(request)
+        problem = problem_of(NotFound())
+        assert problem is not None
+        return request.refuse(problem)
+
+
+def make_numbers_site(operations: Operations, health: Health, reactor: IReactorTime) -> ApiSite:
+    """
+    The factory to listen with where `NUMBERS` alone are, open to all.
+
+    See `make_site`.
+    """
+    return ApiSite(
+        _Only(Api(operations, health).app.resource(), NUMBERS),
+        health.metrics,
+        reactor,
+        max_connections=NUMBERS_CONNECTIONS,
+        largest=largest_body(0),
+    )
+
+
 @implementer(IHalfCloseableProtocol)
 class ApiChannel(HTTPChannel):
     """
@@ -122,6 +166,9 @@ class ApiChannel(HTTPChannel):
     A client may close its side as soon as it has sent its requests. They are answered all the same.
 
     During a stop, each answer says that the connection is closed, and closes it.
+
+    Over TLS, a side is closed by TLS's close_notify: to close the socket's side would lose what TLS
+    has not sent yet.
     """
 
     site: ApiSite
@@ -176,6 +223,11 @@ class ApiChannel(HTTPChannel):
         self.kept = True
         self.site.note(self)
         super().requestDone(request)  # type: ignore[no-untyped-call]
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether it is a connection of TLS."""
+        return isinstance(self.transport, TLSMemoryBIOProtocol)
 
     @property
     def idle(self) -> bool:
@@ -271,9 +323,15 @@ class ApiChannel(HTTPChannel):
         """Called to close the connection: by `requestDone`, or later by the idle time-out."""
         if self._refused and self._lingering is None:
             self._lingering = self.site.reactor.callLater(LINGER, self.transport.abortConnection)
-            self.transport.loseWriteConnection()
-        else:
-            super().loseConnection()  # type: ignore[no-untyped-call]
+            if self.is_encrypted:
+                self.transport.loseConnection()
+            else:
+                self.transport.loseWriteConnection()
+            return
+        super().loseConnection()  # type: ignore[no-untyped-call]
+        if self.site.stopping and self.is_encrypted:
+            # An idle client may never answer the close_notify, and need not (RFC 8446 section 6.1).
+            cast(TLSMemoryBIOProtocol, self.transport).transport.loseConnection()  # type: ignore[union-attr]
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Called when the connection is closed."""

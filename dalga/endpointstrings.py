@@ -1,0 +1,196 @@
+"""
+Twisted's strings for server endpoints, such as ``ssl:443:privateKey=key.pem``: what each asks for.
+
+Twisted's own parser reads them, so each kind is taken that Twisted or a plugin of it knows. The
+endpoint that it makes is told to listen, on a stand-in for the reactor. The stand-in opens nothing,
+and notes what the endpoint asks the reactor for::
+
+    "tcp:80"                    listenTCP(80, door)
+    "ssl:443:privateKey=k.pem"  listenSSL(443, door, the context of k.pem)
+    "unix:/run/dalga.sock"      listenUNIX("/run/dalga.sock", door, mode=0o666)
+    "systemd:domain=INET:..."   adoptStreamPort(3, AF_INET, door)
+    "haproxy:tcp:80"            listenTCP(80, a factory of haproxy's that hands on to the door)
+
+So the sockets can be opened before there is a reactor that runs, and be shared by workers. What
+always holds: to ask once more opens nothing either, and reads the certificates again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from OpenSSL.crypto import Error as CryptoError
+from OpenSSL.SSL import Error as TLSError
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dalga.errors import StartupError
+
+#: For sentences: the key that has the strings, and examples.
+OF_STRINGS = "endpoint in [listen]"
+SUCH_AS = (
+    "tcp:34006:interface=127.0.0.1, ssl:34006:privateKey=key.pem:certKey=cert.pem, "
+    "unix:/run/dalga.sock:mode=660 or systemd:domain=INET:index=0"
+)
+
+
+@implementer(IProtocolNegotiationFactory)
+class Door(Factory):
+    """Stands for the site, which is not there yet when an endpoint is told to listen."""
+
+    noisy = False
+    site: IProtocolFactory
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Called with each connection."""
+        return self.site.buildProtocol(addr)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What TLS offers (ALPN): HTTP/1.1 alone, which the site has."""
+        return [b"http/1.1"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What connections go through on their way to the site."""
+
+    #: At the end of it.
+    door: Door
+    #: At its begin, inside of TLS.
+    factory: IProtocolFactory
+    #: Makes the contexts of TLS; None for connections that are not encrypted, or whose certificates
+    #: the factory sees to.
+    contexts: Any = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no factory of a plugin is on the way. Such a factory may keep to one process."""
+        return self.factory is self.door
+
+    @property
+    def certificate(self) -> bytes:
+        """The digest of the certificate that clients are shown; b"" for none that is known here."""
+        certificate = getattr(self.contexts, "certificate", None)
+        return b"" if certificate is None else bytes(certificate.digest("sha256"))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a string asks for: an address of TCP, the path of a local socket, or an open one."""
+
+    way: Way
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    #: The permissions of that path's file.
+    mode: int = 0
+    #: A copy of a socket that this process was started with.
+    adopted: socket.socket | None = None
+
+
+def asked(text: str, key: str) -> Asked:
+    """
+    What a string asks for. Opens nothing, and reads the certificates that it names.
+
+    :param key: where the string stands, for sentences.
+    :raises StartupError: if there is a mistake in it, or in a certificate.
+    """
+    door, notes = Door(), _Notes()
+    reactor: Any = notes
+    try:
+        results: list[Any] = []
+        serverFromString(reactor, text).listen(door).addBoth(results.append)
+        if results and isinstance(results[0], Failure):
+            results[0].raiseException()
+        if notes.noted is None:
+            raise ValueError("this kind opens no socket at once")
+        way = notes.noted.way
+        if way.contexts is not None:
+            way.contexts.getContext()  # a key that is another certificate's is found here
+    except (TLSError, CryptoError):
+        raise _refusal(
+            key, text, "its key and its certificate can't be used, or don't go together"
+        ) from None
+    except OSError as error:
+        file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        raise _refusal(key, text, f"{file}{error.strerror or error}") from error
+    except IndexError as error:
+        raise _refusal(key, text, _handed_none(text)) from error
+    except Exception as error:
+        # Of the words on a wrong parameter, the name of Twisted's function says nothing.
+        words = str(error) if isinstance(error, ValueError) else str(error).rpartition("() ")[2]
+        why = words.rstrip(".") or type(error).__name__
+        raise _refusal(key, text, f"{why}; it takes endpoints such as {SUCH_AS}") from error
+    return notes.noted
+
+
+def _handed_none(text: str) -> str:
+    if text.lower().startswith("systemd:"):
+        return (
+            "systemd has handed no such socket to this process (LISTEN_PID, LISTEN_FDS, "
+            "LISTEN_FDNAMES)"
+        )
+    return f"something is missing; it takes endpoints such as {SUCH_AS}"
+
+
+def _refusal(key: str, text: str, why: str) -> StartupError:
+    return StartupError(f"{key} is {text!r}: {why}")
+
+
+class _Notes:
+    """As much of a reactor as endpoints need: notes what they ask for."""
+
+    def __init__(self) -> None:
+        self.noted: Asked | None = None
+
+    def _note(self, asked: Asked) -> Any:
+        self.noted = asked
+        return self
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        """See `IReactorTCP`."""
+        return self._note(Asked(_way(factory), interface, port))
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: Any,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> Any:
+        """See `IReactorSSL`."""
+        return self._note(Asked(_way(factory, contextFactory), interface, port))
+
+    def listenUNIX(
+        self,
+        address: str | bytes,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: object = 0,
+    ) -> Any:
+        """See `IReactorUNIX`."""
+        path = os.path.abspath(os.fsdecode(address))
+        return self._note(Asked(_way(factory), path=path, mode=mode))
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """See `IReactorSocket`."""
+        copy = socket.socket(fileno=os.dup(fileDescriptor))
+        return self._note(Asked(_way(factory), adopted=copy))
+
+
+def _way(factory: Any, contexts: Any = None) -> Way:
+    """
+    :param factory: the door, or a factory that wraps it, or one that wraps such a factory.
+    """
+    door = factory
+    while not isinstance(door, Door):
+        door = door.wrappedFactory
+    return Way(door, factory, contexts)
