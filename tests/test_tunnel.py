@@ -9,6 +9,8 @@ import os
 from base64 import b64encode
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.protocol import Factory
@@ -20,10 +22,11 @@ from dalga.outgoing import tunnel as dalga_tunnel
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.pool import Way
 from dalga.outgoing.trust import Trust
-from dalga.outgoing.tunnel import Proxy
+from dalga.outgoing.tunnel import Proxy, answer_of
 from tests import proxies
 from tests.certificates import Authority, dns
 from tests.proxies import answers, connects, keeps_silent, wants
+from tests.strategies import thorough
 from tests.test_endpoint import LONG, OK, SHORT, EndpointCase, a_run, says
 
 reactor: Any = real_reactor
@@ -268,6 +271,46 @@ class EnvironmentTests(TunnelCase):
         server = self.serve(says(OK))
         outcome = await self.endpoint(server.baseurl).post(a_run())
         self.assertEqual(outcome.status, 200)
+
+
+class AnswerTests(SynchronousTestCase):
+    """`answer_of`"""
+
+    @thorough(300)
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    *(b"HTTP/1.1 ", b"HTTP/1.", b"0 ", b"200", b"100", b"407", b" OK", b"\r\n"),
+                    *(b"\n", b"\r", b"X: y", b"\r\n\r\n", b"\x00", b"\xff", b"a" * 50),
+                ]
+            ),
+            max_size=12,
+        ).map(b"".join)
+        | st.binary(max_size=40)
+    )
+    def test_however_it_comes(self, octets: bytes) -> None:
+        """
+        Once there is an answer, or none any more, more octets change nothing but what is behind it.
+        """
+        found: object = None
+        for length in range(len(octets) + 1):
+            try:
+                answer = answer_of(octets[:length])
+                now: object = None if answer is None else answer.status
+                if answer is not None:
+                    self.assertTrue(octets[:length].endswith(answer.rest))
+                    self.assertGreater(answer.status, 199)
+                    self.assertLess(answer.status, 1000)
+            except ValueError:
+                now = "refused"
+            if found is not None:
+                self.assertEqual(now, found, octets)
+            found = now
+
+    def test_bounded(self) -> None:
+        """P10: interim answers without end are no answer."""
+        self.assertRaises(ValueError, answer_of, b"HTTP/1.1 100 C\r\n\r\n" * 1000 + b"HTTP/")
 
 
 class WordTests(SynchronousTestCase):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -25,7 +25,8 @@ from dalga import __version__
 from dalga.model.address import as_in_url
 from dalga.outgoing.failures import PostFailed, no_tunnel, start_of
 
-#: The status line and headers of a proxy's answer are at most this long, in octets.
+#: At most this much of a proxy's answer is read, in octets: its status line and headers, with those
+#: of interim (1xx) answers before it.
 MAX_HEAD = 16 * 1024
 
 _START = b"HTTP/1."
@@ -45,6 +46,39 @@ class Proxy:
     def __str__(self) -> str:
         """For sentences: its host and port."""
         return f"the proxy {as_in_url(self.host, self.port)}"
+
+
+class ProxyAnswer(NamedTuple):
+    """What a proxy has answered."""
+
+    status: int
+    #: What came behind the headers. A 2xx has no body, whatever its headers say.
+    rest: bytes
+
+
+def answer_of(received: bytes) -> ProxyAnswer | None:
+    """
+    Read a proxy's answer, by its status line alone: nothing in its headers is of use.
+
+    :param received: all that the proxy has sent.
+    :return: None if the headers have not ended yet.
+    :raises ValueError: with what the proxy did, if that is no answer.
+    """
+    rest = received
+    while True:
+        if not _START.startswith(rest[: len(_START)]):
+            raise ValueError(f"answered no HTTP: {start_of(rest)}")
+        end = _END_OF_HEAD.search(rest)
+        if end is None:
+            if len(received) > MAX_HEAD:
+                raise ValueError(f"answered with headers longer than {MAX_HEAD // 1024} KiB")
+            return None
+        line = _STATUS_LINE.match(rest)
+        if line is None:
+            raise ValueError(f"answered malformed HTTP: {start_of(rest)}")
+        status, rest = int(line[1]), rest[end.end() :]
+        if status > 199:  # else it is an interim answer (RFC 9110 section 15.2)
+            return ProxyAnswer(status, rest)
 
 
 @implementer(IStreamClientEndpoint)
@@ -112,34 +146,20 @@ class _Asking(Protocol):
             self._inner.dataReceived(data)
         elif self._awaited is not None:
             self._received += data
-            self._read()
+            try:
+                answer = answer_of(self._received)
+            except ValueError as problem:
+                self._fail(str(problem))
+            else:
+                if answer is not None:
+                    self._answered(answer)
 
-    def _read(self) -> None:
-        """Look at what has been received of the answer."""
-        while True:
-            start = self._received[: len(_START)]
-            if start != _START[: len(start)]:
-                return self._fail(f"answered no HTTP: {start_of(self._received)}")
-            end = _END_OF_HEAD.search(self._received)
-            if end is None:
-                if len(self._received) > MAX_HEAD:
-                    self._fail(f"answered with headers longer than {MAX_HEAD // 1024} KiB")
-                return None
-            line = _STATUS_LINE.match(self._received)
-            if line is None:
-                return self._fail(f"answered malformed HTTP: {start_of(self._received)}")
-            status, rest = int(line[1]), self._received[end.end() :]
-            if not 100 <= status <= 199:
-                return self._answered(status, rest)
-            self._received = rest  # an interim answer (RFC 9110 section 15.2)
-
-    def _answered(self, status: int, rest: bytes) -> None:
-        """:param rest: what came behind the answer."""
-        if status == 407:
+    def _answered(self, answer: ProxyAnswer) -> None:
+        if answer.status == 407:
             self._fail("answered 407 (it wants another user or password)")
-        elif not 200 <= status <= 299:
-            self._fail(f"answered {status}")
-        elif rest:
+        elif not 200 <= answer.status <= 299:
+            self._fail(f"answered {answer.status}")
+        elif answer.rest:
             # The target has to wait for the request. No request may take this for its answer (P2).
             self._fail("sent something behind its answer")
         else:
