@@ -33,7 +33,7 @@ from dalga import service, settings
 from dalga.config.formats import MAX_FILE
 from dalga.config.headers import HEADERS
 from dalga.config.load import load_config
-from dalga.config.names import ELSEWHERE, UNNEEDED
+from dalga.config.names import ELSEWHERE, UNNEEDED, is_secret
 from dalga.config.outgoing import Auth, Deny
 from dalga.config.sections import (
     KEYS,
@@ -554,7 +554,7 @@ class FileRefusalTests(ConfigTestCase):
 #: What a Service, or a linked container, may be called: Dalga itself, and each section.
 SERVICES = (
     "dalga",
-    *(f"dalga-{section}" for section in KEYS),
+    *(f"dalga-{section}" for section in (*KEYS, TOKENS)),
     "dalga-mysql-primary",
     "dalga-jobs-2",
 )
@@ -933,7 +933,11 @@ class ValueRefusalTests(ConfigTestCase):
 
     def test_undisplayable(self) -> None:
         for section, key, *_ in EVERY_KEY:
-            of_text = ("host", "db", "table", "user", "password", "path", "baseurl", "socket")
+            of_text = (
+                *("host", "db", "table", "user", "password", "path", "baseurl", "socket", "ca"),
+                *("authUser", "authSecret", "cert", "key", "verifyName", "proxy", "rootPath"),
+                *("hosts", "origins", "trustedProxies", "url", "heartbeatUrl"),
+            )
             if key in of_text or key.startswith("ssl-"):
                 name = as_variable(section, key)
                 for text, reason in [
@@ -944,7 +948,7 @@ class ValueRefusalTests(ConfigTestCase):
                 ]:
                     refusal = self.refusal(None, **{name: text})
                     self.assertTrue(refusal.startswith(name) and refusal.endswith(reason))
-                    self.assertEqual(repr(text) in refusal, key != "password")
+                    self.assertEqual(repr(text) in refusal, not is_secret(section, key))
                     refusal.encode("utf-8")
 
     def test_long_value_is_cut(self) -> None:

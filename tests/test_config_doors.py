@@ -195,6 +195,16 @@ class ListenTests(ConfigTestCase):
             refusal = self.refusal(None, DALGA_METRICS_LISTEN=text)
             self.assertEqual(refusal, f"DALGA_METRICS_LISTEN is {text!r}: {why}")
 
+    def test_metrics_where_the_interface_is(self) -> None:
+        for text in ("127.0.0.1:34007", "127.0.0.2:34006"):
+            load_config(None, {"DALGA_METRICS_LISTEN": text})
+        self.load("[metrics]\nlisten = 127.0.0.1:0\n[listen]\nport = 0")
+        self.assertEqual(
+            self.refusal("[metrics]\nlisten = [::1]:1\n[listen]\nhost = ::1\nport = 1"),
+            "ini: [metrics] listen is '[::1]:1': the HTTP interface is there already, with "
+            "/metrics; give another port, or leave it out",
+        )
+
 
 class OpenTests(ConfigTestCase):
     """P12: beyond loopback nothing is open, unless there are tokens, or somebody wants it open."""
@@ -478,6 +488,22 @@ class EndpointTests(ConfigTestCase):
             "deny is 'private': with a proxy, the proxy looks up the host, and Dalga sees no "
             "address; leave deny or proxy out",
         )
+
+    def test_bad_words(self) -> None:
+        for key, takes in [("auth", "none, bearer or basic"), ("deny", "none or private")]:
+            for text in ("", "yes", "private basic"):
+                name = f"DALGA_ENDPOINT_{key.upper()}"
+                self.assertEqual(
+                    self.refusal(None, **{name: text}), f"{name} is {text!r}: it takes {takes}"
+                )
+        for text in ("0", "59s", "3651d", "soon"):
+            refusal = self.refusal(None, DALGA_AUDIT_KEEP=text)
+            self.assertIn(f"is {text!r}: it takes a duration from 1m to 3650d", refusal)
+        for text in ("", "2", "open"):
+            name = "DALGA_LISTEN_ALLOWUNAUTHENTICATED"
+            self.assertEqual(
+                self.refusal(None, **{name: text}), f"{name} is {text!r}: it takes true or false"
+            )
 
     def test_proxy(self) -> None:
         for text, proxy, authorization in [

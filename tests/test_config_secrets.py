@@ -12,11 +12,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dalga.config.formats import read_file
 from dalga.config.load import load_config
 from dalga.config.names import file_keys
 from dalga.config.secretfile import MAX_SECRET
 from dalga.config.sections import SECTIONS, Config, MySQLConfig
 from dalga.config.shown import lines_of
+from dalga.config.values import Value
 from dalga.errors import ConfigError
 from dalga.model.permit import token_from_text
 from tests.configs import FORMATS, SIGNING, SIGNING_TOO, ConfigTestCase, Given, as_variable
@@ -485,6 +487,12 @@ class MistakesTests(ConfigTestCase):
             sentences = self.refused(self.write(text), **variables)
             self.assertEqual(len(sentences), 1, sentences)
             self.assertIn(expected, sentences[0])
+
+    def test_repr(self) -> None:
+        """What a value was given as, and what it was read as, is in no `repr`."""
+        (section,) = read_file(self.write("[mysql]\npassword = s3cret"))
+        value = Value("password", "s3cret", "here", secret=True, elements=("s3cret",))
+        self.assertNotIn("s3cret", repr(section) + repr(value))
 
     def test_once(self) -> None:
         """A value of a section that two parts are made of is refused once."""

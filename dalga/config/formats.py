@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import yaml
@@ -43,8 +43,9 @@ class Entry:
 
     key: str
     #: The value without its quotes and its comment. A number is as it was written, except for an
-    #: integer in TOML. Empty for a date, a list, a table and nothing.
-    text: str
+    #: integer in TOML. Empty for a date, a list, a table and nothing. A `repr` does not show it, as
+    #: it may be a secret.
+    text: str = field(repr=False)
     kind: Kind = Kind.TEXT
     #: Why the value can't be taken, as the end of a sentence; None where it can.
     problem: str | None = None
@@ -52,7 +53,7 @@ class Entry:
     table: tuple[Entry, ...] = ()
     #: The elements of a list, as `text` has a value; None if they are other values than texts and
     #: numbers.
-    elements: tuple[str, ...] | None = ()
+    elements: tuple[str, ...] | None = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

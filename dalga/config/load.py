@@ -122,6 +122,9 @@ class _Loading:
             links=tuple(given.links),
         )
         config = replace(config, listen=self._listen(config))
+        if self._mistakes.clear("listen"):
+            found = rules.of_metrics(config.metrics, given.of("metrics"), config.listen)
+            self._mistakes.add("metrics", found)
         self._check_targets(config)
         return replace(config, notes=(*self._notes, *given.notes))
 

@@ -14,7 +14,13 @@ from urllib.parse import urlsplit
 
 from dalga.config import incoming, outgoing
 from dalga.config.outgoing import Auth, Deny
-from dalga.config.sections import EndpointConfig, JobsConfig, ListenConfig, MySQLConfig
+from dalga.config.sections import (
+    EndpointConfig,
+    JobsConfig,
+    ListenConfig,
+    MetricsConfig,
+    MySQLConfig,
+)
 from dalga.config.values import Value
 from dalga.errors import ConfigError
 from dalga.model.address import is_loopback, is_loopback_name
@@ -104,6 +110,14 @@ def open_by(listen: ListenConfig) -> Iterator[str]:
         yield "host"
     if any(_is_open(host) for host in map(incoming.interface_of, listen.endpoints) if host):
         yield "endpoint"
+
+
+def of_metrics(metrics: MetricsConfig, values: Values, listen: ListenConfig) -> Found:
+    """The metrics of their own are at an address of their own."""
+    if metrics.listen == (listen.host, listen.port) and listen.port:
+        yield values["listen"].refuse(
+            "the HTTP interface is there already, with /metrics; give another port, or leave it out"
+        )
 
 
 def _is_open(host: str) -> bool:

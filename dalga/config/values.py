@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -32,14 +32,15 @@ class Value:
 
     #: The key's name as it is documented. A file may have it in another case.
     key: str
-    text: str
+    #: A `repr` does not show it, as it may be a secret.
+    text: str = field(repr=False)
     #: Where the value stands: the file, section and key, or the variable.
     where: str
     kind: Kind = Kind.TEXT
     #: Whether the value may be a password. No sentence repeats a password.
     secret: bool = False
     #: The elements of a list; None for a list that has other elements than texts and numbers.
-    elements: tuple[str, ...] | None = ()
+    elements: tuple[str, ...] | None = field(default=(), repr=False)
     #: Whether the text is the path of a file, which has the value in it.
     from_file: bool = False
 
