@@ -180,6 +180,7 @@ class CheckTests(CommandTestCase):
             authSecret = {SEED}
             [listen]
             host = 0.0.0.0
+            endpoint = ssl:1:privateKey=nokey.pem, tcp:x, systemd:domain=INET:index=0, unix:d.sock
             """,
         )
         starts = [
@@ -188,6 +189,8 @@ class CheckTests(CommandTestCase):
             "dalga.ini: [jobs] maxRunning is '0'",
             "dalga.ini: [jobs] workers is 'x'",
             "dalga.ini: [endpoint billing] authSecret (not shown): it needs auth",
+            "endpoint in [listen] is 'ssl:1:privateKey=nokey.pem': ",
+            "endpoint in [listen] is 'tcp:x': ",
             "ssl-ca in [mysql] is 'missing.pem', which can't be read",
             "ca in [endpoint billing] is 'rubbish.pem', which has no certificate in it",
         ]
