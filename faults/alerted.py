@@ -1,9 +1,10 @@
 """
-Whether alerts tell of each incident once: a pure function over the endpoint's log and the alerts
-that were delivered.
+Whether alerts tell of each incident once, and in order: a pure function over the endpoint's log and
+the alerts that were delivered.
 
 An *incident* of a job begins when `History.alert_after` attempts in a row have failed, and ends
-with the next success. An alert may be delivered several times, always with the same id.
+with the next success. An alert may be delivered several times, always with the same id. It is
+delivered first after all earlier alerts of its job.
 
 An example, with three attempts in a row: of the answers 500, 500, 500, 500, 200, 500, 200 the first
 four are an incident. There is one alert `job.failing`, and one `job.recovered` after it.
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 from faults.checker import Bounds, Violation
 from faults.history import Alert, History, Key, Post
@@ -69,7 +70,8 @@ def _mixed(history: History) -> Iterator[Alert]:
 
 
 def _of_job(posts: list[Post], alerts: list[Alert], after: int, bounds: Bounds) -> Iterator[str]:
-    told = {alert.id: alert for alert in reversed(alerts)}
+    by_delivery = sorted(alerts, key=lambda alert: alert.delivered, reverse=True)
+    told = {alert.id: alert for alert in by_delivery}
     in_order = sorted(told.values(), key=lambda alert: alert.made)
     for event, count in incidents(posts, after, bounds).items():
         number = sum(alert.event == event for alert in in_order)
@@ -81,6 +83,9 @@ def _of_job(posts: list[Post], alerts: list[Alert], after: int, bounds: Bounds) 
             if alert.event == last:
                 yield f"{alert.event} of {alert.made:.3f} does not come after the other"
             last = alert.event
+    for earlier, later in pairwise(in_order):
+        if later.delivered < earlier.delivered:
+            yield f"{later.event} of {later.made:.3f} came before {earlier.event}"
 
 
 def incidents(posts: list[Post], after: int, bounds: Bounds) -> dict[str, _Count]:

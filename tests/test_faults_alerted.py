@@ -66,10 +66,12 @@ class AlertTests(SynchronousTestCase):
         )
 
     def test_order(self) -> None:
-        """Recovered comes after failing, however they were delivered."""
+        """Recovered comes after failing, and is delivered after it."""
         posts = attempts("---+")
         failing, recovered = alert(FAILING, T + 3), alert(RECOVERED, T + 4)
-        self.well(*posts, recovered, replace(failing, delivered=T + 20))
+        again = replace(failing, delivered=T + 20)
+        self.well(*posts, again, recovered, failing)
+        self.wrong("came before job.failing", *posts, recovered, again)
         early = self.found(*posts, failing, replace(recovered, made=T + 2))
         self.assertIn("does not come after the other", " ".join(early))
 
