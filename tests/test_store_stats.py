@@ -444,3 +444,5 @@ class CostTests(StatsTestCase, LargeTableTestCase):
             self.check_cost(*bound, rows=read)
         bound = sql.oldest.statement.bound([], {"scope": 1, "minute": 60, "hour": 3600})
         self.check_cost(*bound, rows=10)
+        bound = sql.remove_oldest.bound([], {"limit": 100, **where, **before})
+        self.check_cost(*bound, rows=350, sorted=100)

@@ -218,13 +218,16 @@ class Dialect(Protocol):
         :param where: which rows.
         """
 
-    def delete_first(self, suffix: str, key: tuple[str, ...], where: str) -> Statement:
+    def delete_first(
+        self, suffix: str, fixed: str, order: tuple[str, ...], before: str
+    ) -> Statement:
         """
-        A statement that deletes the first ``%(limit)s`` of some rows, in the order of their key.
+        A statement that deletes the first ``%(limit)s`` rows of a range of the primary key.
 
         :param suffix: of the table's name.
-        :param key: the columns of the primary key, in its order.
-        :param where: which rows: a range of the primary key.
+        :param fixed: a condition that gives the first columns of the key their values.
+        :param order: the other columns of the key, in its order.
+        :param before: a condition on the first one of these.
         """
 
     def trouble(self, error: Exception) -> Trouble | None:

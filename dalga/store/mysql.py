@@ -628,10 +628,12 @@ class MySQL:
             DELETE old FROM {table} AS old FORCE INDEX ({index}) WHERE {where}
             """)
 
-    def delete_first(self, suffix: str, key: tuple[str, ...], where: str) -> Statement:
+    def delete_first(
+        self, suffix: str, fixed: str, order: tuple[str, ...], before: str
+    ) -> Statement:
         return self.prepare(f"""
-            DELETE FROM {self.named(suffix)} WHERE {where}
-            ORDER BY {", ".join(key)} LIMIT %(limit)s
+            DELETE FROM {self.named(suffix)} WHERE {fixed} AND {before}
+            ORDER BY {", ".join(order)} LIMIT %(limit)s
             """)
 
     def insert_records(

@@ -259,11 +259,19 @@ class SQLite:
     def delete_by_index(self, suffix: str, index: str, where: str = BY_ID) -> Statement:
         return self.prepare(f"DELETE FROM {self.named(suffix)} WHERE {where}")
 
-    def delete_first(self, suffix: str, key: tuple[str, ...], where: str) -> Statement:
-        table, columns = self.named(suffix), ", ".join(key)
+    def delete_first(
+        self, suffix: str, fixed: str, order: tuple[str, ...], before: str
+    ) -> Statement:
+        table, columns = self.named(suffix), ", ".join(order)
+        backwards = ", ".join(f"{column} DESC" for column in order)
+        # By the last of these rows. By a list of them, the engine would look for them in all rows
+        # that `fixed` leaves.
         return self.prepare(f"""
-            DELETE FROM {table} WHERE ({columns}) IN (
-                SELECT {columns} FROM {table} WHERE {where} ORDER BY {columns} LIMIT %(limit)s
+            DELETE FROM {table} WHERE {fixed} AND ({columns}) <= (
+                SELECT {columns} FROM (
+                    SELECT {columns} FROM {table} WHERE {fixed} AND {before}
+                    ORDER BY {columns} LIMIT %(limit)s
+                ) AS first ORDER BY {backwards} LIMIT 1
             )
             """)
 

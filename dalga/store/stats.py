@@ -359,8 +359,9 @@ class _Statements:
     def remove_oldest(self) -> Statement:
         return self._dialect.delete_first(
             STATS,
-            ("scope", "step", "at", "endpoint", "path", "result", "instance"),
-            "scope = %(scope)s AND step = %(step)s AND at < %(before)s",
+            "scope = %(scope)s AND step = %(step)s",
+            ("at", "endpoint", "path", "result", "instance"),
+            "at < %(before)s",
         )
 
     @cached_property
