@@ -195,7 +195,7 @@ class OnceTests(ClosingsTestCase):
         await self.retrying(store, KEY)
         with patch("dalga.store.changes.check_until", side_effect=JobOver("over")):
             await self.assertFailure(store.trigger(KEY), JobOver)
-        self.assertEqual((self.told, self.closed()), ([], 0))
+        self.assertEqual((self.told, self.closed(), store.unsettled), ([], 0, False))
 
     async def test_run_again(self) -> None:
         """A transaction that meets a conflict, and is run again."""
@@ -218,6 +218,7 @@ class OnceTests(ClosingsTestCase):
             with patch.object(kind, method, conflicting):
                 await do(KEY)
             self.assertEqual((left, len(self.told), self.closed()), ([], 1, 1), method)
+            self.assertFalse(store.unsettled)
             self.told.clear()
             self.sql("DELETE FROM dalga")
             self.sql("DELETE FROM dalga_runs")

@@ -1133,6 +1133,20 @@ class DeleteBetweenTests(EngineTestCase):
         self.assertEqual(hooked, ["delete_idle_row"])
         self.assertEqual(self.sql("SELECT override FROM dalga"), [(Override.DELETED,)])
 
+    async def test_tags(self) -> None:
+        """A job that gets something in another table meanwhile leaves nothing there."""
+        store = self.open_store()
+        await store.put(KEY, replace(NOW, expect_within=timedelta(hours=1)))
+        self.sql(
+            "INSERT INTO dalga_tags (tag, path, body, id) SELECT 't', path, body, id FROM dalga"
+        )
+        done = f"UPDATE dalga SET extras = extras | {TAGGED}"
+        hooked = before(self, store, "delete_idle_row", done)
+        await store.delete(KEY)
+        self.assertEqual(hooked, ["delete_idle_row"])
+        for table in ("dalga", "dalga_tags", "dalga_expected"):
+            self.assertEqual(self.sql(f"SELECT COUNT(*) FROM {table}"), [(0,)], table)
+
 
 def _beside(name: str) -> tuple[Any, Any]:
     job = _planned(name)

@@ -577,6 +577,27 @@ class RetriedTests(RecordingTestCase):
 MINUTES = EACH_MINUTE.interval
 
 
+@each_engine(globals(), only=("sqlite",))
+class OddTests(RecordingTestCase):
+    """A server takes nothing but numbers as `extras`."""
+
+    async def test_extras_that_nobody_understands(self) -> None:
+        """P6: somebody's SQL keeps no run from its record, and no job from its removal."""
+        store = self.open_store()
+        for odd in ("'x'", "X'01'", "0.5"):
+            run = await self.due_now(store, KEY)
+            await self.retry(store, run)
+            run = await self.claim_one(store, KEY)
+            self.sql(f"UPDATE dalga SET extras = {odd}")
+            await self.end(store, run)
+            self.assertEqual(self.results(), [(KEY.path, Result.SUCCEEDED, 2)])
+            self.assertEqual(self.opened(), (0, 0))
+            self.sql(f"UPDATE dalga SET extras = {odd}")
+            await store.delete(KEY)
+            self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(0,)])
+            self.sql("DELETE FROM dalga_runs")
+
+
 @each_engine(globals(), only=("mariadb", "mysql"))
 class LockedTests(RecordingTestCase):
     """An open row that a stranger has locked."""
