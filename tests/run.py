@@ -9,7 +9,8 @@ engine on which no test ran is a failure, and so is a skipped test that belongs 
 belongs to an engine by its class's name, which has SQLite, MariaDB or MySQL in it. With
 ``--engines-only`` no others are run: those that belong to none do not have to be run again for each
 engine. ``--jobs N`` has N processes share the tests, each with servers of its own: tests of daemons
-mostly wait, and other tests run meanwhile. The last line is ``N passed, N failed``.
+mostly wait, and other tests run meanwhile. The classes that take long are run first, so that no
+process works alone at the end. The last line is ``N passed, N failed``.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import TestSuite
+from zlib import crc32
 
 ROOT = Path(__file__).resolve().parent.parent
+
+#: A test whose time-out is at least this (seconds) may take a minute.
+LONG = 300.0
 
 
 def asked_for(environ: Mapping[str, str]) -> list[str]:
@@ -40,20 +45,36 @@ def engine_of(test: str) -> str | None:
     return found[1].lower() if found else None
 
 
-def of_engines(tests: Iterable[str], engines: Sequence[str]) -> list[str]:
-    """The classes of the tests that belong to these engines."""
-    return sorted({test.rpartition(".")[0] for test in tests if engine_of(test) in engines})
+def in_order(tests: Iterable[tuple[str, float]]) -> list[str]:
+    """
+    The classes of tests in the order in which they are run. Those that take long come first, and
+    these have a long time-out. The others are mixed, as modules of daemons wait and others work.
+
+    :param tests: each test's name, and its time-out in seconds.
+    """
+    timeouts = {test.rpartition(".")[0]: timeout for test, timeout in tests}
+    return sorted(timeouts, key=lambda name: (timeouts[name] < LONG, crc32(name.encode())))
 
 
-def load(names: Sequence[str], engines: Sequence[str]) -> list[str]:
-    """What trial is to run of these names where only tests of these engines are wanted."""
+def load(names: Sequence[str], engines: Sequence[str] | None) -> list[str]:
+    """
+    What trial is to run of these names.
+
+    :param engines: whose tests are wanted; None if all are, also those of no engine.
+    """
     # Not for those who only want to read a report.
     from twisted.trial.runner import ErrorHolder, TestLoader
 
     tests = list(_each(TestLoader().loadByNames(list(names), recurse=True)))
     # What can't be imported is trial's to report.
     broken = [test.id() for test in tests if isinstance(test, ErrorHolder)]
-    return of_engines([test.id() for test in tests], engines) + broken
+    timeouts = {
+        test.id(): float(getattr(test, "timeout", None) or 0)
+        for test in tests
+        if not isinstance(test, ErrorHolder)
+    }
+    wanted = [test for test in timeouts if engines is None or engine_of(test) in engines]
+    return in_order((test, timeouts[test]) for test in wanted) + broken
 
 
 def _each(test: Any) -> Iterator[Any]:
@@ -190,9 +211,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     engines = asked_for(os.environ)
     names = options.names or ["tests"]
-    if options.engines_only:
+    if options.engines_only or (options.jobs > 1 and not options.names):
         sys.path.insert(0, str(ROOT))
-        names = load(names, engines)
+        names = load(names, engines if options.engines_only else None)
         if not names:
             print(f"FAILED: none of these tests belongs to {', '.join(engines) or 'an engine'}")
             return 1

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.run import Report, asked_for, conclusion, engine_of, load, main, of_engines
+from tests.run import LONG, Report, asked_for, conclusion, engine_of, in_order, load, main
 
 ROOT = Path(__file__).parent.parent
 
@@ -555,8 +555,32 @@ class RunTests(SynchronousTestCase):
         self.assertIsNone(report.counts)
 
     def test_engines_only(self) -> None:
-        tests = ["tests.a.MySQLTests.t", "tests.a.MySQLTests.u", "tests.a.Tests.MySQL", "tests.b"]
-        self.assertEqual(of_engines(tests, ["mysql"]), ["tests.a.MySQLTests"])
+        """The classes of an engine's tests, each once."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        case = "(TestCase):\n    def test_a(self): ...\n    test_MySQL = test_a\n"
+        (folder / "test_with_engines.py").write_text(
+            "from unittest import TestCase\n"
+            + "".join(f"class {name}{case}" for name in ("MySQLTests", "SQLiteTests", "Tests"))
+        )
+        self.patch(sys, "path", [*sys.path, str(folder.absolute())])
+        for engines, expected in (
+            (["mysql"], ["MySQLTests"]),
+            (["sqlite", "mysql"], ["MySQLTests", "SQLiteTests"]),
+            (None, ["MySQLTests", "SQLiteTests", "Tests"]),
+        ):
+            found = load(["test_with_engines"], engines)
+            names = [f"test_with_engines.{name}" for name in expected]
+            self.assertEqual(sorted(found), names)
+
+    def test_order(self) -> None:
+        """The classes that take long come first, and the same order comes of any order."""
+        tests = [(f"tests.a.Class{number}.test", 60.0) for number in range(9)]
+        tests += [("tests.b.Long.test", LONG), ("tests.b.Long.test_other", LONG)]
+        first, *others = in_order(tests)
+        self.assertEqual(first, "tests.b.Long")
+        self.assertEqual(sorted(others), [f"tests.a.Class{number}" for number in range(9)])
+        self.assertEqual(in_order(reversed(tests)), [first, *others])
 
     def test_none_of_the_engines(self) -> None:
         """Trial is not asked to run nothing, which would be all."""

@@ -253,7 +253,7 @@ class GoReleaseTests(UpgradeTestCase):
         self.assertIn("is in use", sentence)
         self.assertIn("the old table is as it was", sentence)
         self.assertEqual(self.tables()["dalga"], before)
-        self.assertNotIn("dalga_go_table", self.tables())
+        self.assertNotIn("dalga_go_table", self.names())
 
     def test_release_1_has_no_heartbeats(self) -> None:
         """So the administrator is told to make sure."""
@@ -484,7 +484,7 @@ class GoReleaseTests(UpgradeTestCase):
             self.assertIn("The table is full", sentence)
             self.assertIn("the old table is as it was", sentence)
             self.assertEqual(self.tables()["dalga"], before)
-            self.assertNotIn("dalga_unfinished", self.tables())
+            self.assertNotIn("dalga_unfinished", self.names())
             self.sql("DROP TABLE dalga")
 
     def test_nobody_listens(self) -> None:
@@ -546,7 +546,7 @@ def upgrade(dialect, step):
             self.run_file(file)
             if not self.kill(step):
                 break
-            if "dalga" not in self.tables():
+            if "dalga" not in self.names():
                 lost += 1
                 for start in (self.make_store().open, self.make_store().create_table):
                     sentence = str(self.assertRaises(StartupError, start))
@@ -554,11 +554,11 @@ def upgrade(dialect, step):
                     self.assertIn("dalga --config FILE --upgrade-table", sentence)
                 dry = self.upgrade(dry_run=True)
                 self.assertIn("was interrupted; all jobs are in `dalga_go_table`", dry)
-                self.assertNotIn("dalga", self.tables())
+                self.assertNotIn("dalga", self.names())
             said = self.upgrade()
             self.assertTrue("done" in said or "there is nothing to do" in said, said)
             self.assertEqual(self.rows(), complete)
-            self.assertNotIn("dalga_unfinished", self.tables())
+            self.assertNotIn("dalga_unfinished", self.names())
             self.reset()
         else:
             self.fail("it is never through")

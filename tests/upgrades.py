@@ -74,6 +74,14 @@ class UpgradeTestCase(EngineTestCase):
         """Upgrade the table, which is refused; gives why."""
         return str(self.assertRaises(StartupError, self.upgrade, dialect=dialect))
 
+    def names(self) -> list[str]:
+        """The names of the database's tables."""
+        if self.engine == "sqlite":
+            return [
+                name for (name,) in self.sql("SELECT name FROM sqlite_master WHERE type = 'table'")
+            ]
+        return [name for (name,) in self.sql("SHOW TABLES")]
+
     def tables(self) -> dict[str, Any]:
         """A dump of the database: each table's definition and rows."""
         if self.engine == "sqlite":
@@ -85,13 +93,20 @@ class UpgradeTestCase(EngineTestCase):
                 if sql.startswith("CREATE TABLE")
             }
             return {**tables, "": (sorted(names), version)}
-        return {
-            name: (
-                self.sql(f"SHOW CREATE TABLE {name}"),
-                sorted(map(repr, self.sql(f"SELECT * FROM {name}"))),
-            )
-            for (name,) in self.sql("SHOW TABLES")
-        }
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+
+            def found(statement: str) -> list[Any]:
+                cursor.execute(statement)
+                return list(cursor.fetchall())
+
+            return {
+                name: (
+                    found(f"SHOW CREATE TABLE {name}"),
+                    sorted(map(repr, found(f"SELECT * FROM {name}"))),
+                )
+                for (name,) in found("SHOW TABLES")
+            }
 
     def definition(self, table: str = "dalga") -> list[str]:
         """How a table is defined."""
