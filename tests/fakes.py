@@ -16,8 +16,15 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver
 
-from dalga.errors import JobDisabled, JobNotFound, JobOver, RunNotFound, StoreUnavailable
-from dalga.model.action import Action, ActionRequest
+from dalga.errors import (
+    ActionNotFound,
+    JobDisabled,
+    JobNotFound,
+    JobOver,
+    RunNotFound,
+    StoreUnavailable,
+)
+from dalga.model.action import UNDER_WAY, Action, ActionRequest, ActionState, Do
 from dalga.model.alert import Alert, KeptAlert, Targets
 from dalga.model.answers import Meaning
 from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Disabling, Notes
@@ -25,7 +32,8 @@ from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import AT_REST, Job, Standing, UnreadableJob
 from dalga.model.key import JobKey, RawKey
-from dalga.model.listing import Page, Query
+from dalga.model.listing import Filters, Page, Query
+from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.options import IfExists, Options
 from dalga.model.patch import replanned
 from dalga.model.plan import Plan, ScheduleRequest, amended, plan
@@ -73,7 +81,7 @@ from dalga.store.clock import DatabaseClock
 from dalga.store.outbox import Forgotten, Parcel, Settled, Taken, Watch
 from dalga.store.rows import WAITED, Override, version_at
 from dalga.store.schema import ALIVE
-from tests.lists import page_of
+from tests.lists import fits, page_of
 
 T = TypeVar("T")
 
@@ -247,8 +255,9 @@ class FakeStore:
         self.records: dict[Shelf, list[int]] = {shelf: [] for shelf in Shelf}
         #: How long a batch takes, as the store says, in seconds.
         self.prune_seconds = 0.001
-        #: What the next batches of actions come to.
+        #: What the next batches of actions come to, whatever actions there are.
         self.batches: list[Batch] = []
+        self.kept_actions: dict[str, Action] = {}
         #: When each instance was last heard of.
         self.heard_of: dict[str, datetime] = {}
         #: What each instance has told of itself: since when it is there, and the rest.
@@ -386,7 +395,7 @@ class FakeStore:
         row.anchor = planned.anchor
         row.successes, row.skipped, row.standing, row.disabled = 0, 0, Standing.SOUND, False
         if stays_disabled:
-            self._disable(row)
+            self._rest(row)
             row.notes = replace(row.notes, disabled=disabling)
         return self._job(row)
 
@@ -416,34 +425,119 @@ class FakeStore:
         return self._run("once", key, work)
 
     def replay(self, run_id: RunId, endpoints: Collection[str]) -> Deferred[Job]:
-        """See `Store.replay`. Tests that need it put one of their own in its place."""
-        raise AssertionError("the fake store keeps no runs and no actions")
+        """See `Store.replay`. There is no history."""
+        return fail(RunNotFound("there is no history"))
 
     def begin_action(self, request: ActionRequest) -> Deferred[Action]:
-        """See `Store.begin_action`. Tests that need it put one of their own in its place."""
-        raise AssertionError("the fake store keeps no runs and no actions")
+        """See `Store.begin_action`."""
+
+        def work() -> Action:
+            name = generated_name(self.time, len(self.kept_actions).to_bytes(RANDOM_OCTETS))
+            begun = Action(id=name, request=request, state=ActionState.COUNTING, made=self.time)
+            self.kept_actions[name] = begun
+            return begun
+
+        return self._run("begin_action", request, work)
 
     def action(self, id: str) -> Deferred[Action]:
-        """See `Store.action`. Tests that need it put one of their own in its place."""
-        raise AssertionError("the fake store keeps no runs and no actions")
+        """See `Store.action`."""
+        return self._run("action", id, lambda: self._action(id))
 
     def actions(self, limit: int) -> Deferred[list[Action]]:
-        """See `Store.actions`. Tests that need it put one of their own in its place."""
-        raise AssertionError("the fake store keeps no runs and no actions")
+        """See `Store.actions`."""
+
+        def work() -> list[Action]:
+            return [self.kept_actions[id] for id in sorted(self.kept_actions, reverse=True)][:limit]
+
+        return self._run("actions", limit, work)
 
     def stop_action(self, id: str) -> Deferred[Action]:
-        """See `Store.stop_action`. Tests that need it put one of their own in its place."""
-        raise AssertionError("the fake store keeps no runs and no actions")
+        """See `Store.stop_action`."""
+
+        def work() -> Action:
+            action = self._action(id)
+            if action.state in UNDER_WAY:
+                action = replace(action, state=ActionState.STOPPED, ended=self.time)
+                self.kept_actions[id] = action
+            return action
+
+        return self._run("stop_action", id, work)
 
     def act(
         self, limit: int, endpoints: Collection[str], instance: str, in_any_case: bool = False
     ) -> Deferred[Batch]:
-        """See `Store.act`. Gives what `batches` has."""
+        """
+        See `Store.act`. Gives what `batches` has; else it counts the jobs of an action, or acts on
+        all of them, whatever the limit.
+        """
 
         def work() -> Batch:
-            return self.batches.pop(0) if self.batches else Batch()
+            if self.batches:
+                return self.batches.pop(0)
+            for id, action in sorted(self.kept_actions.items()):
+                if action.state in UNDER_WAY:
+                    dues: list[datetime] = []
+                    action = replace(self._acted(action, dues), instance=instance)
+                    ended = None if action.state in UNDER_WAY else self.time
+                    action = self.kept_actions[id] = replace(action, ended=ended)
+                    return Batch(action, dues)
+            return Batch()
 
         return self._run("act", (limit, in_any_case), work)
+
+    def _action(self, id: str) -> Action:
+        if id not in self.kept_actions:
+            raise ActionNotFound(f"there is no action {id!r}")
+        return self.kept_actions[id]
+
+    def _acted(self, action: Action, dues: list[datetime]) -> Action:
+        """
+        An action after its next batch.
+
+        :param dues: gets the due times of the jobs that were written.
+        """
+        request = action.request
+        assert request is not None
+        filters, latest = request.walked(action.made), version_at(action.made)
+        rows = [
+            row
+            for row in self.rows.values()
+            if isinstance(filters, Filters)  # there is no history
+            and row.override != Override.DELETED
+            and row.version <= latest
+            and fits(self._job(row), filters, self.time)
+        ]
+        rows.sort(key=lambda row: row.key)
+        most = request.expect_at_most
+        if action.state is ActionState.COUNTING:
+            state = ActionState.DONE if request.dry_run else ActionState.ACTING
+            if most is not None and len(rows) > most:
+                state = ActionState.REFUSED
+            return replace(action, matched=len(rows), state=state)
+        state = ActionState.DONE if most is None or len(rows) <= most else ActionState.STOPPED
+        done = failed = 0
+        for row in rows[:most]:
+            try:
+                self._do(request, row, dues)
+                done += 1
+            except (JobDisabled, JobOver):
+                failed += 1
+        return replace(action, state=state, done=done, failed=failed)
+
+    def _do(self, request: ActionRequest, row: Row, dues: list[datetime]) -> None:
+        """:raises JobDisabled: or JobOver: for a job that can't be triggered."""
+        match request.do:
+            case Do.TRIGGER:
+                self._trigger(row)
+                dues.append(self.time)
+            case Do.ENABLE:
+                self._enable(row)
+                if row.due is not None:
+                    dues.append(row.scheduled)
+            case Do.DISABLE:
+                self._disable(row, request.reason)
+            case Do.DELETE:
+                self._delete(row)
 
     def forget_actions(self, limit: int) -> Deferred[int]:
         """See `Store.forget_actions`."""
@@ -510,25 +604,7 @@ class FakeStore:
 
         def work() -> Job:
             row = self._expect(key)
-            if row.standing is Standing.DONE:
-                raise JobOver(f"the job {key} is done")
-            if row.disabled:
-                raise JobDisabled(f"the job {key} is disabled")
-            until = row.options.until
-            if until is not None and until < self.time and row.standing is not Standing.STOPPED:
-                raise JobOver(f"the job {key} has no new run any more")
-            kept = (row.scheduled, row.anchor, row.run, row.attempts, row.cause)
-            error = row.error if row.standing is Standing.FAILED else None
-            anew = row.override in (Override.RESCHEDULED, Override.RUN_NOW)
-            override = Override.RUN_NOW if anew else Override.TRIGGERED
-            self._overridden(row, self.time, override)
-            row.anchor = self.time if isinstance(row.schedule, Every | Once) else row.anchor
-            row.error = error
-            if row.standing is not Standing.STOPPED:
-                row.cause = Cause.MANUAL
-            else:
-                row.scheduled, row.anchor, row.run, row.attempts, row.cause = kept
-                row.standing = Standing.SOUND
+            self._trigger(row)
             return self._job(row)
 
         return self._run("trigger", key, work)
@@ -541,14 +617,7 @@ class FakeStore:
         def work() -> Job:
             self._check(key, precondition)
             row = self._expect(key)
-            if row.disabled:
-                row.disabled = False
-                row.notes = replace(row.notes, disabled=None)
-                if not row.attempts and row.standing in (Standing.SOUND, Standing.ASIDE):
-                    row.error = None
-                if not self._leased(row):
-                    row.token, row.override, row.started = None, Override.NONE, None
-                    row.due = None if row.standing in AT_REST else row.scheduled
+            self._enable(row)
             return self._job(row)
 
         return self._run("enable", key, work)
@@ -561,9 +630,7 @@ class FakeStore:
         def work() -> Job:
             self._check(key, precondition)
             row = self._expect(key)
-            self._disable(row)
-            disabling = Disabling(self.time, reason).after(row.notes.disabled)
-            row.notes = replace(row.notes, disabled=disabling)
+            self._disable(row, reason)
             return self._job(row)
 
         return self._run("disable", key, work)
@@ -574,11 +641,8 @@ class FakeStore:
         def work() -> None:
             self._check(key, precondition)
             row = next((row for row in self.rows.values() if row.key == key), None)
-            if row is not None and self._leased(row):
-                row.override = Override.DELETED
-            elif row is not None:
-                self._end_open(row, Result.CANCELLED)
-                del self.rows[row.id]
+            if row is not None:
+                self._delete(row)
 
         return self._run("delete", key, work)
 
@@ -889,10 +953,53 @@ class FakeStore:
         elif isinstance(end.verdict, Retry):
             row.open_run = end.run.id
 
-    def _disable(self, row: Row) -> None:
+    def _trigger(self, row: Row) -> None:
+        if row.standing is Standing.DONE:
+            raise JobOver(f"the job {row.key} is done")
+        if row.disabled:
+            raise JobDisabled(f"the job {row.key} is disabled")
+        until = row.options.until
+        if until is not None and until < self.time and row.standing is not Standing.STOPPED:
+            raise JobOver(f"the job {row.key} has no new run any more")
+        kept = (row.scheduled, row.anchor, row.run, row.attempts, row.cause)
+        error = row.error if row.standing is Standing.FAILED else None
+        anew = row.override in (Override.RESCHEDULED, Override.RUN_NOW)
+        override = Override.RUN_NOW if anew else Override.TRIGGERED
+        self._overridden(row, self.time, override)
+        row.anchor = self.time if isinstance(row.schedule, Every | Once) else row.anchor
+        row.error = error
+        if row.standing is not Standing.STOPPED:
+            row.cause = Cause.MANUAL
+        else:
+            row.scheduled, row.anchor, row.run, row.attempts, row.cause = kept
+            row.standing = Standing.SOUND
+
+    def _enable(self, row: Row) -> None:
+        if row.disabled:
+            row.disabled = False
+            row.notes = replace(row.notes, disabled=None)
+            if not row.attempts and row.standing in (Standing.SOUND, Standing.ASIDE):
+                row.error = None
+            if not self._leased(row):
+                row.token, row.override, row.started = None, Override.NONE, None
+                row.due = None if row.standing in AT_REST else row.scheduled
+
+    def _disable(self, row: Row, reason: str | None) -> None:
+        self._rest(row)
+        disabling = Disabling(self.time, reason).after(row.notes.disabled)
+        row.notes = replace(row.notes, disabled=disabling)
+
+    def _rest(self, row: Row) -> None:
         row.disabled = True
         if not self._leased(row):
             row.token, row.override, row.due = None, Override.NONE, None
+
+    def _delete(self, row: Row) -> None:
+        if self._leased(row):
+            row.override = Override.DELETED
+        else:
+            self._end_open(row, Result.CANCELLED)
+            del self.rows[row.id]
 
     def _taken(
         self, row: Row, now: datetime, timeout: float, was_due: datetime, waited: bool

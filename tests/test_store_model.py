@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from dalga.errors import DalgaError
 from dalga.metrics import OTHER
+from dalga.model.action import ActionRequest, Do
 from dalga.model.duration import Duration, seconds
 from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
@@ -82,10 +82,30 @@ REQUESTS = [
     replace(DUE, if_exists=IfExists.KEEP),
     ScheduleRequest(cron="* * * * *", if_exists=IfExists.KEEP),
 ]
+#: Actions on many jobs.
+ACTIONS = [
+    ActionRequest(Do.TRIGGER, Filters(), all=True, expect_at_most=1),
+    ActionRequest(Do.TRIGGER, Filters(states=frozenset({State.FAILED, State.DISABLED}))),
+    ActionRequest(Do.DISABLE, Filters(prefix="a"), reason="a sale"),
+    ActionRequest(Do.ENABLE, Filters(), all=True),
+    ActionRequest(Do.DELETE, Filters(path="b"), dry_run=True),
+    ActionRequest(Do.DELETE, Filters(states=frozenset({State.FAILED}))),
+]
 
 
 #: The clock by which requests are gathered; `result_of` lets its time go by.
 REACTOR = Clock()
+
+
+class Noting:
+    """A cursor at which a transaction notes the runs that it ends. Nobody is told of them."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self.noted: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
 
 
 class Inline:
@@ -123,14 +143,14 @@ class Inline:
         call: Call | None = None,
         operation: str = OTHER,
     ) -> Deferred[Any]:
-        cursor = self._connection.cursor()
+        cursor = Noting(self._connection.cursor())
         if not isinstance(self._dialect, SQLite):
             cursor.execute(f"SET SESSION timestamp = {self._now().timestamp():.6f}")
         self._dialect.begin(cursor)
         try:
             result = work(cursor).result
             (call or Call()).commit()
-        except DalgaError as error:
+        except Exception as error:
             self._connection.rollback()
             return fail(error)
         self._connection.commit()
@@ -207,6 +227,9 @@ steps = st.one_of(
         for verb in ("trigger", "enable", "disable")
     ),
     st.tuples(st.just("say"), instances, keys, st.sampled_from(("trigger", "delete"))),
+    st.tuples(
+        st.just("act"), instances, st.sampled_from(ACTIONS), st.sampled_from((0, 1, 2, 2, 3))
+    ),
     st.tuples(st.sampled_from(("announce", "depart")), instances),
     st.tuples(st.just("claim"), instances, st.sampled_from((1, 2, 9)), timeouts, paths),
     *(record, record),
@@ -256,6 +279,22 @@ class Machine:
     def say(self, who: int, key: JobKey, verb: str) -> None:
         self.wait(0.25)  # no two things are said at the same time
         self.same(getattr(self.stores[who], verb)(key), getattr(self.model, verb)(key))
+
+    def act(self, who: int, request: ActionRequest, batches: int) -> None:
+        """An action, which is stopped after so many batches unless it is over."""
+        both: list[Any] = [self.stores[who], self.model]
+        self.wait(0.25)
+        begun = [result_of(store.begin_action(request)) for store in both]
+        for _ in range(batches):
+            self.wait(0.25)  # a batch is due some time after the one before
+            made = [result_of(store.act(9, ("default",), "here", True)) for store in both]
+            assert sorted(made[0].dues) == sorted(made[1].dues), made
+        ended = [
+            result_of(store.stop_action(action.id))
+            for store, action in zip(both, begun, strict=True)
+        ]
+        ours, theirs = (replace(action, id="", error=None) for action in ended)
+        assert ours == theirs, ended
 
     # The scheduler
 
@@ -434,6 +473,7 @@ class ModelTests(EngineTestCase):
                 connection.cursor().execute("DELETE FROM dalga")
                 connection.cursor().execute("DELETE FROM dalga_runs")
                 connection.cursor().execute("DELETE FROM dalga_alive_5")
+                connection.cursor().execute("DELETE FROM dalga_actions")
                 connection.commit()
                 machine = Machine(stores, time, self.sql)
                 for name, *arguments in walk:
