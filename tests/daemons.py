@@ -219,7 +219,8 @@ class DaemonTestCase(EngineTestCase):
     def ini(self, name: str = "dalga.ini", /, **sections: Mapping[str, object]) -> str:
         """Write a configuration file for this test's database; gives its path."""
         wanted: dict[str, dict[str, object]] = {
-            "endpoint": {"baseurl": self.baseurl, "timeout": "5s"},
+            # Longer than a test lets a POST wait on a busy machine, for the start of a daemon, say.
+            "endpoint": {"baseurl": self.baseurl, "timeout": "60s"},
             "listen": {"port": 0},
             "jobs": {},
         }
@@ -284,12 +285,18 @@ class DaemonTestCase(EngineTestCase):
         self.daemons.append(daemon)
         return daemon
 
-    async def start(self, **sections: Mapping[str, object]) -> tuple[Daemon, str]:
-        """Start a daemon on the test's table, made if need be; gives it and its URL."""
+    async def start(
+        self, before: str = "", /, **sections: Mapping[str, object]
+    ) -> tuple[Daemon, str]:
+        """
+        Start a daemon on the test's table, made if need be; gives it and its URL.
+
+        :param before: see `spawn`.
+        """
         ini = self.ini(**sections)
         if not self.daemons and self.engine != "sqlite":
             self.make_store().create_table()
-        daemon = self.spawn("--config", ini)
+        daemon = self.spawn("--config", ini, before=before)
         return daemon, await daemon.url()
 
     async def end_daemons(self) -> None:

@@ -47,11 +47,7 @@ class AlertTests(DaemonTestCase):
         """:param before: see `spawn`."""
         alerts = {"url": self.urls["default"]}
         ops = {"url": self.urls["ops"], "format": "slack"}
-        ini = self.ini(**{"alerts": alerts, "alerts ops": ops, **more})
-        if not self.daemons and self.engine != "sqlite":
-            self.make_store().create_table()
-        daemon = self.spawn("--config", ini, before=before)
-        return daemon, await daemon.url()
+        return await self.start(before, **{"alerts": alerts, "alerts ops": ops, **more})
 
     async def put_json(self, url: str, name: str, members: str) -> None:
         status, answer = await self.call(
@@ -113,9 +109,10 @@ class AlertTests(DaemonTestCase):
         daemon, url = await self.start_alerting(before=before)
         await self.put_json(url, "a", f'{ONE_OFF},"alert_after":1')
         await daemon.says("did not arrive at the target default: it answered 503; it is sent again")
-        await self.receiver.until(lambda: len(self.receiver.sent) == 2)
+        await self.receiver.until(lambda: len(self.receiver.sent) >= 2)
         self.receiver.status = 204
-        await self.receiver.until(lambda: len(self.receiver.sent) == 3)
+        before_it = len(self.receiver.sent)
+        await self.receiver.until(lambda: len(self.receiver.sent) > before_it)
         self.assertEqual(len({sent.content["id"] for sent in self.receiver.sent}), 1)
         await self.until_state(url, "sent")
         self.assertNotIn("s3cret", daemon.output)
@@ -161,18 +158,12 @@ class AlertTests(DaemonTestCase):
 
     async def until_state(self, url: str, state: str) -> dict[str, Any]:
         """Wait until the newest alert has a state; gives it as it is listed."""
-        for _ in range(100):
+        while True:
             (alert,) = (await self.get(f"{url}/alerts?limit=1"))["alerts"]
             if alert["state"] == state:
                 found: dict[str, Any] = alert
                 return found
-            await self.sleep(0.05)
-        raise AssertionError(f"it is {alert}")
-
-    async def sleep(self, seconds: float) -> None:
-        from twisted.internet.task import deferLater
-
-        await deferLater(self.reactor, seconds)
+            await self.pause(0.05)
 
     async def test_targets(self) -> None:
         """Of the job, of its endpoint, or none; in Slack's form."""
@@ -219,12 +210,12 @@ class AlertTests(DaemonTestCase):
             await self.put_json(url, str(number), f'{ONE_OFF},{QUICK},"alert_after":1')
         await self.receiver.until(lambda: len(self.receiver.sent) == 20)
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 120)
-        for _ in range(200):
+        while True:
             rows = self.sql("SELECT event, due FROM dalga_alerts WHERE due IS NOT NULL")
             of_jobs = "SELECT COUNT(*) FROM dalga_alerts WHERE path IS NOT NULL"
             if len(rows) == 1 and self.sql(of_jobs)[0][0] == 60:
                 break
-            await self.sleep(0.05)
+            await self.pause(0.05)
         # As if the minute were over.
         self.sql("UPDATE dalga_alerts SET sent = NULL WHERE sent IS NOT NULL")
         self.sql("UPDATE dalga_alerts SET due = '2020-01-01 00:00:00.000000' WHERE due IS NOT NULL")
@@ -241,7 +232,7 @@ class AlertTests(DaemonTestCase):
         await self.put_json(url, "a", f"{ONE_OFF},{QUICK}")
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 4)
         while not self.sql("SELECT streak FROM dalga WHERE streak = 4"):
-            await self.sleep(0.02)
+            await self.pause(0.02)
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alerts")[0][0], 0)
 
     async def test_an_endpoint_that_is_down(self) -> None:

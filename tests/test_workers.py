@@ -496,11 +496,17 @@ class WorkersTestCase(DaemonTestCase):
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
 
-    def run_workers(self, *options: str, twistd: bool = False, **sections: Any) -> Daemon:
-        """Start it."""
+    def run_workers(
+        self, *options: str, twistd: bool = False, before: str = "", **sections: Any
+    ) -> Daemon:
+        """
+        Start it.
+
+        :param before: see `spawn`.
+        """
         own = ["dalga"] if twistd else []
-        ini = self.ini(**sections)
-        return self.spawn(*options, *own, "--config", ini, "--workers", "2", twistd=twistd)
+        arguments = [*options, *own, "--config", self.ini(**sections), "--workers", "2"]
+        return self.spawn(*arguments, twistd=twistd, before=before)
 
     async def listening(self, daemon: Daemon) -> tuple[str, dict[int, int]]:
         """Its URL, and the process of each worker by the worker's number."""
@@ -694,8 +700,12 @@ class DeathTests(WorkersTestCase):
         self.assertNotEqual(now[2], pids[2])
         await self.until(lambda: self.left() == 0)
         self.assertEqual(self.endpoint.overlaps(), [])
-        runs = {hit.run for hit in self.endpoint.hits}
-        self.assertEqual((len(runs), len(self.endpoint.hits)), (4, 8))
+        attempts: dict[str, list[int]] = {}
+        for hit in self.endpoint.hits:
+            attempts.setdefault(hit.run, []).append(hit.attempt)
+        # On a busy machine, an answer may come after the time-out, and so one more attempt.
+        self.assertEqual({tuple(each[:2]) for each in attempts.values()}, {(1, 2)})
+        self.assertEqual(len(attempts), 4)
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 0)
         self.check_lines(daemon.output)
@@ -767,8 +777,6 @@ class DeathTests(WorkersTestCase):
 class UnreadTests(WorkersTestCase):
     """Nobody reads the standard output and error any more, as after ``2>&1 | head -1``."""
 
-    timeout = 30
-
     async def run_unread(self) -> tuple[Daemon, str, dict[int, int]]:
         """Start it, with a run under way; gives its URL and processes, too."""
         self.endpoint.answer = lambda hit: Deferred()
@@ -802,9 +810,11 @@ class UnreadTests(WorkersTestCase):
         await self.put_now(url, 1)
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 1)
         daemon.send(signal.SIGTERM)
-        await self.pause(0.7)
-        daemon.send(signal.SIGTERM)
-        self.assertEqual(await daemon.ended, 128 + signal.SIGTERM)
+        while daemon.status is None:
+            # The first one may be noticed late, and another one soon after it is the same request.
+            await self.pause(0.7)
+            daemon.send(signal.SIGTERM)
+        self.assertEqual(daemon.status, 128 + signal.SIGTERM)
         await self.until(lambda: not any(map(alive, pids.values())))
 
 
@@ -813,7 +823,8 @@ class SignalTests(WorkersTestCase):
     async def test_all_processes_at_once(self) -> None:
         """Ctrl-C, systemd and pkill reach workers first, or last: one stop, and no new worker."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            daemon = self.run_workers()
+            # On a busy machine the supervisor may need longer than half a second.
+            daemon = self.run_workers(before="import dalga.workers as w; w.ALL_OR_ONE = 10.0")
             _, pids = await self.listening(daemon)
             for pid in pids.values():
                 os.kill(pid, signal.SIGUSR1)
@@ -828,14 +839,16 @@ class SignalTests(WorkersTestCase):
     async def test_a_second_one(self) -> None:
         """Ends all at once."""
         self.endpoint.answer = lambda hit: Deferred()
-        daemon = self.run_workers()
+        # On a busy machine it may take longer than half a second until the first one is noticed.
+        at_once = 2.0
+        daemon = self.run_workers(before=f"import dalga.signals as s; s.AT_ONCE = {at_once}")
         url, pids = await self.listening(daemon)
         await self.put_now(url, 4)
         await self.endpoint.until(lambda: len(self.endpoint.hits) == 4)
         daemon.send(signal.SIGTERM)
         await daemon.says("stopping: waiting")
         daemon.send(signal.SIGTERM)  # at once: the same request
-        await self.pause(0.7)
+        await self.pause(at_once + 0.2)
         self.assertIsNone(daemon.status)
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 128 + signal.SIGTERM)
