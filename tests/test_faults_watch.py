@@ -164,6 +164,20 @@ class WorldTests(BenchCase):
             said, r"^dalga0 took [0-9.]+ s of CPU in [3-9] s, in which it did 0 things$"
         )
 
+    async def test_starts(self) -> None:
+        """While the only instance starts nothing can run, and on a busy machine that takes long."""
+        kinds: list[list[str]] = []
+
+        async def run(world: World) -> None:
+            first = await world.start()
+            kinds.append([fault.kind for fault in world.history.faults])
+            await world.kill(first)
+            await world.start()
+            kinds.append([fault.kind for fault in world.history.faults])
+
+        await self.results(Scenario(run, "", engines=("sqlite",)))
+        self.assertEqual(kinds, [[], ["SIGKILL", "no instance"]])
+
     async def test_size_and_stop(self) -> None:
         found = await self.objections(Limits(threads=1, files=1, memory=1.0, stop=-60.0))
         for said, what in zip(found, ("threads", "open files", "MB", "s to stop"), strict=True):
