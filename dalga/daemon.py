@@ -12,7 +12,7 @@ from twisted.python.components import Componentized
 from dalga.log import LineObserver
 from dalga.signals import has_terminal
 
-#: How long (seconds) after a hang-up a terminal that is still there is looked for once more.
+#: How long (seconds) after a hang-up the terminal is looked for.
 SHELL_ENDS = 0.1
 
 
@@ -58,13 +58,11 @@ class Daemon(Service):
     def _hung_up(self, stop: Callable[[], None]) -> None:
         if not self._in_terminal:
             self.reload()
-        elif not has_terminal():
-            stop()
         else:
             # A shell that ends sends the signal a moment before it lets go of the terminal.
-            self._reactor.callLater(SHELL_ENDS, self._still_there, stop)
+            self._reactor.callLater(SHELL_ENDS, self._look_for_terminal, stop)
 
-    def _still_there(self, stop: Callable[[], None]) -> None:
+    def _look_for_terminal(self, stop: Callable[[], None]) -> None:
         if has_terminal():
             self.reload()
         else:

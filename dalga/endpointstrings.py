@@ -27,6 +27,7 @@ from OpenSSL.SSL import Error as TLSError
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IProtocolFactory, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -72,6 +73,11 @@ class Way:
     def is_plain(self) -> bool:
         """Whether no factory of a plugin is on the way. Such a factory may keep to one process."""
         return self.factory is self.door
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.contexts is not None or isinstance(self.factory, TLSMemoryBIOFactory)
 
     @property
     def certificate(self) -> bytes:

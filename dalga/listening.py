@@ -56,6 +56,10 @@ class _Front(Factory):
         """Called with each connection."""
         return self.inner.buildProtocol(addr)
 
+    def logPrefix(self) -> str:
+        """What Twisted's lines call it."""
+        return "ApiSite"
+
 
 class Listener:
     """
@@ -106,7 +110,8 @@ class Listener:
         name = self.socket.getsockname()
         if self.socket.family == socket.AF_UNIX:
             return f"unix:{name if isinstance(name, str) else name.decode(errors='replace')}"
-        scheme = "https" if self.is_encrypted else "http"
+        is_tls = self._way is not None and self._way.is_tls
+        scheme = "https" if is_tls else "http"
         return f"{scheme}://{as_in_url(*name[:2])}/"
 
     def adopt(self, reactor: Any, site: IProtocolFactory) -> IListeningPort:

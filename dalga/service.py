@@ -559,6 +559,9 @@ class DalgaService(Daemon):
             own(parts.webhooks.close(), log)
             self._parts = parts._replace(webhooks=webhooks)
         log_from(now.config.log.level)
+        # What was exchanged refers to itself, so only a collection frees it, and the collector is
+        # quiet. It takes a millisecond. (600 reloads without it: 120 MB instead of 77.)
+        gc.collect()
 
     async def _stop(self) -> None:
         try:

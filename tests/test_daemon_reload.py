@@ -208,6 +208,29 @@ service.make_service = early"""
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 0)
 
+    #: Has each reading of the configuration last half a second.
+    SLOW = """
+import time
+from dalga import service
+reread = service.reread
+def slow(*arguments):
+    found = reread(*arguments)
+    time.sleep(0.5)
+    return found
+service.reread = slow"""
+
+    async def test_one_after_the_other(self) -> None:
+        """What changes during a reload is taken over by another one, however many are asked for."""
+        daemon = self.spawn("--config", self.ini(), before=self.SLOW)
+        await daemon.url()
+        for number in (6, 7, 8):
+            self.ini(jobs={"maxRunning": number})
+            daemon.send(signal.SIGHUP)
+            await self.pause(0.1)
+        await daemon.says("(?s)changed.*changed")
+        await self.reload(daemon, r"changed: \[jobs\] maxRunning", jobs={"maxRunning": 9})
+        self.assertEqual(daemon.output.count("changed: "), 3)
+
     async def test_options_and_variables(self) -> None:
         """They go before the file, also when it is read again."""
         ini = self.ini()

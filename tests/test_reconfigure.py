@@ -85,7 +85,6 @@ class TimeoutTests(ReconfigureTestCase):
         self.start(slots=5)  # the path has a share of four, so a run waits
         self.assertEqual((len(self.endpoint.posts), self.store.rows[5].token is None), (4, False))
         self.reconfigure(slots=6, timeout=3600.0)
-        self.go(0)
         self.assertEqual([run.timeout for run, _ in self.endpoint.posts], [TIMEOUT] * 5)
         self.check_leases()
         self.store.insert("new")

@@ -323,11 +323,9 @@ class ApiChannel(HTTPChannel):
         """Called to close the connection: by `requestDone`, or later by the idle time-out."""
         if self._refused and self._lingering is None:
             self._lingering = self.site.reactor.callLater(LINGER, self.transport.abortConnection)
-            if self.is_encrypted:
-                self.transport.loseConnection()
-            else:
+            if not self.is_encrypted:
                 self.transport.loseWriteConnection()
-            return
+                return
         super().loseConnection()  # type: ignore[no-untyped-call]
         if self.site.stopping and self.is_encrypted:
             # An idle client may never answer the close_notify, and need not (RFC 8446 section 6.1).
