@@ -124,7 +124,7 @@ class _Loading:
         config = replace(config, listen=self._listen(config))
         if self._mistakes.clear("listen"):
             found = rules.of_metrics(config.metrics, given.of("metrics"), config.listen)
-            self._mistakes.add("metrics", found)
+            self._mistakes.ask("metrics", found)
         self._check_targets(config)
         return replace(config, notes=(*self._notes, *given.notes))
 
@@ -136,24 +136,24 @@ class _Loading:
         if "mysql" not in origins:
             return self._read(SQLiteConfig, "sqlite")
         if "sqlite" in origins:
-            with self._mistakes.of("mysql"):
-                raise ConfigError(
-                    f"{origins['mysql']} and {origins['sqlite']} each choose a database: leave one "
-                    "of them out to say whether jobs live in MySQL or in SQLite"
-                )
+            error = ConfigError(
+                f"{origins['mysql']} and {origins['sqlite']} each choose a database: leave one "
+                "of them out to say whether jobs live in MySQL or in SQLite"
+            )
+            self._mistakes.take("mysql", error)
         values = self._given.of("mysql")
         mysql = self._read(MySQLConfig, "mysql")
         if mysql.ssl_ca and "ssl-mode" not in values:
             # A person who gives a CA expects that servers are checked against it, and verify-ca
             # would take any certificate that the CA has signed.
             mysql = replace(mysql, ssl_mode="verify-identity")
-        self._mistakes.add("mysql", rules.of_mysql(mysql, values))
+        self._mistakes.ask("mysql", rules.of_mysql(mysql, values))
         return mysql
 
     def _jobs(self, database: MySQLConfig | SQLiteConfig) -> JobsConfig:
         values = self._given.of("jobs")
         jobs = self._read(JobsConfig, "jobs")
-        self._mistakes.add("jobs", rules.of_jobs(jobs, values))
+        self._mistakes.ask("jobs", rules.of_jobs(jobs, values))
         interval, longest = jobs.retry.interval, jobs.retry.max_interval
         if longest < interval:
             # Where only one of the two keys is given, the default of the other gives way.
@@ -173,11 +173,11 @@ class _Loading:
         clear = self._mistakes.clear()
         tokens = self._given.tokens.read(self._given.headers if clear else None)
         if not tokens and TOKENS in self._given.origins and self._mistakes.clear(TOKENS):
-            with self._mistakes.of(TOKENS):
-                raise ConfigError(
-                    f"{self._given.origins[TOKENS]} has no token in it, so all would be open: put "
-                    "a line there that dalga token new prints, or leave the section out"
-                )
+            error = ConfigError(
+                f"{self._given.origins[TOKENS]} has no token in it, so all would be open: put "
+                "a line there that dalga token new prints, or leave the section out"
+            )
+            self._mistakes.take(TOKENS, error)
         return tokens
 
     def _listen(self, config: Config) -> ListenConfig:
@@ -185,7 +185,7 @@ class _Loading:
         if listen.endpoints and not {"host", "port"} & {*values}:
             listen = replace(listen, host="")
         if self._mistakes.clear(TOKENS):
-            self._mistakes.add("listen", rules.of_listen(listen, values, bool(config.tokens)))
+            self._mistakes.ask("listen", rules.of_listen(listen, values, bool(config.tokens)))
         if config.tokens and listen.allow_unauthenticated:
             where = values["allowUnauthenticated"].where
             self._notes.append(f"{where} is ignored: there are tokens, and nothing is open")
@@ -202,12 +202,12 @@ class _Loading:
         if name != DEFAULT_ENDPOINT and "baseurl" not in values and self._mistakes.clear(section):
             first = next(iter((*values.values(), *headers.values())), None)
             where = self._given.origins[section] if first is None else first.where
-            with self._mistakes.of(section):
-                raise ConfigError(
-                    f"{where}: the endpoint {name} has no baseurl, give it one, such as "
-                    f"baseurl = https://example.org/in/ or {variable(section, 'baseurl')}"
-                )
-        self._mistakes.add(section, rules.of_endpoint(endpoint, values, headers))
+            error = ConfigError(
+                f"{where}: the endpoint {name} has no baseurl, give it one, such as "
+                f"baseurl = https://example.org/in/ or {variable(section, 'baseurl')}"
+            )
+            self._mistakes.take(section, error)
+        self._mistakes.ask(section, rules.of_endpoint(endpoint, values, headers))
         return _without_users(replace(endpoint, headers=tuple(sent)))
 
     def _named_target(self, name: str) -> AlertsConfig:
@@ -215,16 +215,16 @@ class _Loading:
         values = self._given.of(section)
         target = self._target(section)
         if "heartbeatUrl" in values:
-            with self._mistakes.of(section):
-                raise values["heartbeatUrl"].refuse(f"it stands in [{ALERTS}] alone, move it there")
+            error = values["heartbeatUrl"].refuse(f"it stands in [{ALERTS}] alone, move it there")
+            self._mistakes.take(section, error)
         if not target.url and self._mistakes.clear(section):
             first = next(iter(values.values()), None)
             where = self._given.origins[section] if first is None else first.where
-            with self._mistakes.of(section):
-                raise ConfigError(
-                    f"{where}: the target {name} has no url, give it one, such as "
-                    f"url = https://example.org/hooks/1 or {variable(section, 'url')}"
-                )
+            error = ConfigError(
+                f"{where}: the target {name} has no url, give it one, such as "
+                f"url = https://example.org/hooks/1 or {variable(section, 'url')}"
+            )
+            self._mistakes.take(section, error)
         return target
 
     def _target(self, section: str) -> AlertsConfig:
@@ -247,11 +247,11 @@ class _Loading:
             if endpoint.alerts in ("", *there) or not self._mistakes.clear(section, ALERTS):
                 continue
             of_target = target_section(endpoint.alerts)
-            with self._mistakes.of(section):
-                raise self._given.of(section)["alerts"].refuse(
-                    f"there is no target of this name, add url = ... to [{of_target}], or name "
-                    f"another one ({', '.join((*config.targets, NO_TARGET))})"
-                )
+            error = self._given.of(section)["alerts"].refuse(
+                f"there is no target of this name, add url = ... to [{of_target}], or name "
+                f"another one ({', '.join((*config.targets, NO_TARGET))})"
+            )
+            self._mistakes.take(section, error)
 
 
 def _alone(workers: Value) -> str:

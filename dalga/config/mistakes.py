@@ -34,15 +34,18 @@ class Mistakes:
         try:
             yield
         except ConfigError as error:
-            self._found += error.mistakes
-            self._unclear.add(section)
+            self.take(section, error)
 
-    def add(self, section: str, errors: Iterable[ConfigError]) -> None:
-        """Take the mistakes that a rule has found, if the section is clear."""
+    def take(self, section: str, error: ConfigError) -> None:
+        """Take a mistake."""
+        self._found += error.mistakes
+        self._unclear.add(section)
+
+    def ask(self, section: str, errors: Iterable[ConfigError]) -> None:
+        """Take the mistakes that a rule finds, if the section is clear."""
         if self.clear(section):
             for error in errors:
-                with self.of(section):
-                    raise error
+                self.take(section, error)
 
     def clear(self, *sections: str) -> bool:
         """Whether no mistake is known that makes one of the sections unclear."""
