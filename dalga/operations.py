@@ -200,7 +200,9 @@ class Operations:
         caller.check(Scope.WRITE, key.path)
         valid = JobKey(*key)
         self.allowed.check(request)
-        put = self._store.put(valid, ScheduleRequest.of(request), self._variation(), precondition)
+        put = self._store.put(
+            valid, ScheduleRequest.of(request), self._variation(), precondition, caller.author
+        )
         return await self._shielded(put.addCallback(self._scheduled, caller, request.if_exists))
 
     async def patch(
@@ -228,7 +230,9 @@ class Operations:
             self.allowed.check_change(request, given)
             return ScheduleRequest.of(request)
 
-        changed = self._store.patch(JobKey(*key), change, self._variation(), precondition)
+        changed = self._store.patch(
+            JobKey(*key), change, self._variation(), precondition, caller.author
+        )
         return await self._shielded(changed.addCallback(self._patched, caller, given))
 
     async def once(
@@ -248,7 +252,7 @@ class Operations:
         name = generated_name(self._store.clock.now(), self._random_octets(RANDOM_OCTETS))
         key = JobKey(path, name)
         self.allowed.check(request)
-        made = self._store.once(key, ScheduleRequest.of(request), idempotency)
+        made = self._store.once(key, ScheduleRequest.of(request), idempotency, caller.author)
         return await self._shielded(made.addCallback(self._made, caller))
 
     async def get(self, caller: Caller, key: RawKey) -> Job | UnreadableJob:
@@ -319,7 +323,7 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached.
         """
         caller.check(Scope.TRIGGER, key.path)
-        triggered = self._store.trigger(key)
+        triggered = self._store.trigger(key, caller.author)
         return await self._shielded(triggered.addCallback(self._triggered, caller))
 
     async def enable(
@@ -333,7 +337,7 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached.
         """
         caller.check(Scope.WRITE, key.path)
-        enabled = self._store.enable(key, precondition)
+        enabled = self._store.enable(key, precondition, caller.author)
         return await self._shielded(enabled.addCallback(self._enabled, caller))
 
     async def disable(
@@ -352,7 +356,7 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached.
         """
         caller.check(Scope.WRITE, key.path)
-        disabled = self._store.disable(key, reason, precondition)
+        disabled = self._store.disable(key, reason, precondition, caller.author)
         return await self._shielded(disabled.addCallback(self._disabled, caller, reason))
 
     async def why(self, caller: Caller, key: RawKey) -> Why:
@@ -425,7 +429,7 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached.
         """
         caller.check(Scope.WRITE, key.path)
-        deleted = self._store.delete(key, precondition)
+        deleted = self._store.delete(key, precondition, caller.author)
         await self._shielded(deleted.addCallback(self._cancelled, caller, key))
 
     async def replay(self, caller: Caller, run_id: RunId) -> Job:
@@ -440,7 +444,7 @@ class Operations:
             not known then.
         """
         caller.check(Scope.TRIGGER)
-        made = self._store.replay(run_id, self.allowed.names)
+        made = self._store.replay(run_id, self.allowed.names, caller.author)
         return await self._shielded(made.addCallback(self._replayed, caller))
 
     async def act(self, caller: Caller, request: ActionRequest) -> Action:
@@ -451,7 +455,7 @@ class Operations:
             not known then.
         """
         caller.check(_NEEDED[request.do])
-        begun = self._store.begin_action(request)
+        begun = self._store.begin_action(request, caller.author)
         return await self._shielded(begun.addCallback(self._begun, caller))
 
     async def action(self, caller: Caller, id: str) -> Action:
@@ -479,7 +483,7 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached.
         """
         caller.check(Scope.WRITE)
-        stopped = self._store.stop_action(id)
+        stopped = self._store.stop_action(id, caller.author)
         return await self._shielded(stopped.addCallback(self._stopped, caller))
 
     async def status(self, caller: Caller) -> Status:

@@ -27,6 +27,7 @@ from dalga.errors import (
 from dalga.model.action import UNDER_WAY, Action, ActionRequest, ActionState, Do
 from dalga.model.alert import Alert, KeptAlert, Targets
 from dalga.model.answers import Meaning
+from dalga.model.audit import AuditPage, AuditQuery
 from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Disabling, Notes
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
@@ -36,6 +37,7 @@ from dalga.model.listing import Filters, Page, Query
 from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.options import IfExists, Options
 from dalga.model.patch import replanned
+from dalga.model.permit import Author
 from dalga.model.plan import Plan, ScheduleRequest, amended, plan
 from dalga.model.precondition import Precondition
 from dalga.model.record import Result, Shelf, result_of
@@ -234,6 +236,8 @@ class FakeStore:
         self.set_by = timedelta(0)
         self.rows: dict[int, Row] = {}
         self.calls: list[Call] = []
+        #: Of each call that changes something: who has asked for it.
+        self.authors: list[Author | None] = []
         #: The methods that fail with StoreUnavailable, having done nothing.
         self.away: set[str] = set()
         #: The rows whose end breaks the transaction that writes it.
@@ -337,8 +341,10 @@ class FakeStore:
         request: ScheduleRequest,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job]:
         """See `Store.put`."""
+        self.authors.append(author)
 
         def work() -> Job:
             self._check(key, precondition)
@@ -352,8 +358,10 @@ class FakeStore:
         change: Change,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job]:
         """See `Store.patch`."""
+        self.authors.append(author)
 
         def work() -> Job:
             self._check(key, precondition)
@@ -410,9 +418,14 @@ class FakeStore:
             precondition.check(key, None if row is None else row.version)
 
     def once(
-        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        idempotency: Idempotency | None,
+        author: Author | None = None,
     ) -> Deferred[Made]:
         """See `Store.once`. Keys are not remembered."""
+        self.authors.append(author)
 
         def work() -> Made:
             planned = plan(request, self.time, 1.0, key)
@@ -424,16 +437,28 @@ class FakeStore:
 
         return self._run("once", key, work)
 
-    def replay(self, run_id: RunId, endpoints: Collection[str]) -> Deferred[Job]:
+    def replay(
+        self, run_id: RunId, endpoints: Collection[str], author: Author | None = None
+    ) -> Deferred[Job]:
         """See `Store.replay`. There is no history."""
+        self.authors.append(author)
         return fail(RunNotFound("there is no history"))
 
-    def begin_action(self, request: ActionRequest) -> Deferred[Action]:
+    def begin_action(
+        self, request: ActionRequest, author: Author | None = None
+    ) -> Deferred[Action]:
         """See `Store.begin_action`."""
+        self.authors.append(author)
 
         def work() -> Action:
             name = generated_name(self.time, len(self.kept_actions).to_bytes(RANDOM_OCTETS))
-            begun = Action(id=name, request=request, state=ActionState.COUNTING, made=self.time)
+            begun = Action(
+                id=name,
+                request=request,
+                state=ActionState.COUNTING,
+                made=self.time,
+                author=author,
+            )
             self.kept_actions[name] = begun
             return begun
 
@@ -451,8 +476,9 @@ class FakeStore:
 
         return self._run("actions", limit, work)
 
-    def stop_action(self, id: str) -> Deferred[Action]:
+    def stop_action(self, id: str, author: Author | None = None) -> Deferred[Action]:
         """See `Store.stop_action`."""
+        self.authors.append(author)
 
         def work() -> Action:
             action = self._action(id)
@@ -599,8 +625,9 @@ class FakeStore:
 
         return self._run("page", query, work)
 
-    def trigger(self, key: RawKey) -> Deferred[Job]:
+    def trigger(self, key: RawKey, author: Author | None = None) -> Deferred[Job]:
         """See `Store.trigger`."""
+        self.authors.append(author)
 
         def work() -> Job:
             row = self._expect(key)
@@ -610,9 +637,13 @@ class FakeStore:
         return self._run("trigger", key, work)
 
     def enable(
-        self, key: RawKey, precondition: Precondition | None = None
+        self,
+        key: RawKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
+        self.authors.append(author)
 
         def work() -> Job:
             self._check(key, precondition)
@@ -623,9 +654,14 @@ class FakeStore:
         return self._run("enable", key, work)
 
     def disable(
-        self, key: RawKey, reason: str | None = None, precondition: Precondition | None = None
+        self,
+        key: RawKey,
+        reason: str | None = None,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
+        self.authors.append(author)
 
         def work() -> Job:
             self._check(key, precondition)
@@ -635,8 +671,14 @@ class FakeStore:
 
         return self._run("disable", key, work)
 
-    def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
+    def delete(
+        self,
+        key: RawKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
+    ) -> Deferred[None]:
         """See `Store.delete`."""
+        self.authors.append(author)
 
         def work() -> None:
             self._check(key, precondition)
@@ -645,6 +687,14 @@ class FakeStore:
                 self._delete(row)
 
         return self._run("delete", key, work)
+
+    def audit(self, query: AuditQuery) -> Deferred[AuditPage]:
+        """See `Store.audit`. It keeps no entries."""
+        return self._run("audit", query, lambda: AuditPage([]))
+
+    def forget_entries(self, keep: timedelta, limit: int) -> Deferred[int]:
+        """See `Store.forget_entries`."""
+        return self._run("forget_entries", (keep, limit), lambda: 0)
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""

@@ -3089,7 +3089,7 @@ class DaemonConfigTests(DaemonTestCase):
         await self.cut_off(url, b"")
         daemon.send(signal.SIGTERM)
         self.assertEqual(await daemon.ended, 0)
-        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alive_5"), [(0,)])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alive_6"), [(0,)])
 
     async def test_yaml(self) -> None:
         """Intervals are counted from the end of a run; a request has to arrive in time."""

@@ -42,7 +42,18 @@ MODEL = (
     ),
     *("attempt", "options", "agreement", "reading", "reading_delivery", "writing", "fields"),
     *("grid", "lateness", "job", "state", "listing", "why", "run", "alert", "streak"),
-    *("record", "runlist", "action", "statistics", "plan", "patch", "replay", "setback", "trace"),
+    *(
+        "record",
+        "runlist",
+        "action",
+        "audit",
+        "statistics",
+        "plan",
+        "patch",
+        "replay",
+        "setback",
+        "trace",
+    ),
 )
 CONFIG = (
     *("formats", "texts", "incoming", "outgoing", "mistakes", "values", "keys", "sections"),

@@ -368,7 +368,7 @@ class PatienceTests(JobsTestCase):
         """A refusal that nobody waits for any more is the client's affair, no failure to log."""
         for error in (JobNotFound("no job"), InvalidRequest("year 9999")):
             answer: Deferred[Job] = Deferred()
-            self.store.trigger = lambda key, answer=answer: answer  # type: ignore
+            self.store.trigger = lambda *key, answer=answer: answer  # type: ignore
             asked = self.ask(self.jobs.trigger(OPEN, KEY))
             asked.cancel()
             self.failureResultOf(asked, CancelledError)

@@ -113,6 +113,18 @@ class PermitTests(JobsTestCase):
                     expected = not caller.may(scope)
                     self.assertIs(self.refused(call, caller), expected, (name, each))
 
+    def test_each_change_has_its_author(self) -> None:
+        """What is written comes to the store with the caller's name, if the caller has one."""
+        for name, calls in CALLS.items():
+            for call, scope, _ in calls:
+                for caller in (Caller("ci", (Grant(Scope.ADMIN),), "192.0.2.7"), OPEN):
+                    self.store.authors.clear()
+                    asked = self.ask(call(self.jobs, caller))
+                    asked.addErrback(lambda failure: None)
+                    writes = scope in (Scope.WRITE, Scope.TRIGGER)
+                    self.assertEqual(self.store.authors, [caller.author] * writes, name)
+        self.assertEqual(caller.author, None)
+
     def test_prefixes(self) -> None:
         """P12: a job outside of the prefixes is out of reach, whether or not there is one."""
         for name, calls in CALLS.items():
@@ -157,9 +169,10 @@ class NameTests(JobsTestCase):
         events = self.change(Caller("ci", OPEN.grants))
         lines = [formatEvent(event) for event in events]
         self.assertEqual(
-            [line.partition(":")[0] for line in lines],
-            ["'check_feed' '1234' by ci"] * len(lines),
+            [line.partition(":")[0] for line in lines[:-1]],
+            ["'check_feed' '1234' by ci"] * (len(lines) - 1),
         )
+        self.assertRegex(lines[-1], "^action [0-9A-Z]{26} by ci: trigger of ")
         self.assertTrue(lines[0].startswith("'check_feed' '1234' by ci: scheduled every 60 s"))
         self.assertIn("'check_feed' '1234' by ci: disabled: holidays", lines)
         self.assertIn('"by": "ci"', JsonLines().lines(events[0]))

@@ -402,7 +402,7 @@ class StoreTests(EngineTestCase):
         store = self.open_store()
         self.assertEqual(store.clock.set_backs, 0)
         await store.announce("killed")
-        self.sql("UPDATE dalga_alive_5 SET seen = '2090-01-01 00:00:00.000000'")
+        self.sql("UPDATE dalga_alive_6 SET seen = '2090-01-01 00:00:00.000000'")
         store = self.make_store()
         store.open()
         self.assertEqual(store.clock.set_backs, 1)

@@ -288,7 +288,7 @@ class WalkTests(ActionTestCase):
         keys = await self.put("a", "b", "c")
         await self.begin(Do.DISABLE)
         await self.batch()
-        changes = self.store._actions._changes
+        changes = self.store._actions._audited
         disable, calls = changes.disable, []
 
         def dies(*arguments: Any) -> Any:

@@ -200,7 +200,7 @@ class InstanceTests(EngineTestCase):
             await store.announce(f"gone{number}")
             self.not_heard_of(f"gone{number}", ALIVE)
         await store.announce("here")
-        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alive_5"), [(1,)])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alive_6"), [(1,)])
 
     async def test_the_list(self) -> None:
         """Who is there, what each says of itself, and when it was heard of last."""
@@ -234,13 +234,13 @@ class InstanceTests(EngineTestCase):
             calls += [stores[n % 2].depart(f"there{n}") for n in range(20)]
             await gatherResults(calls, consumeErrors=True)
         self.assertEqual(await self.instances(), 20)
-        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alive_5"), [(20,)])
+        self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga_alive_6"), [(20,)])
 
     def not_heard_of(self, name: str, since: timedelta) -> None:
         """As if the time had gone by."""
         seen = (datetime.now(UTC) - since).replace(tzinfo=None)
         text = seen.isoformat(sep=" ", timespec="microseconds")
-        self.sql("UPDATE dalga_alive_5 SET seen = %s WHERE id = %s", (text, self.key(name)))
+        self.sql("UPDATE dalga_alive_6 SET seen = %s WHERE id = %s", (text, self.key(name)))
 
 
 @each_engine(globals(), only=("mariadb", "mysql"))
@@ -253,7 +253,7 @@ class LockedInstanceTests(EngineTestCase):
         await store.announce("one")
         await store.announce("two")
         with closing(self.connect()) as stranger:
-            stranger.cursor().execute("SELECT * FROM dalga_alive_5 WHERE id = 'one' FOR UPDATE")
+            stranger.cursor().execute("SELECT * FROM dalga_alive_6 WHERE id = 'one' FOR UPDATE")
             await store.announce("two")
             await store.announce("three")
             stranger.rollback()

@@ -27,7 +27,7 @@ from tests.servers import start_server
 from tests.stores import LONG, NOW, EngineTestCase, each_engine, server
 
 #: All tables, by name.
-TABLES = ("dalga", "dalga_alive_5", *(f"dalga{suffix}" for suffix in BESIDE))
+TABLES = ("dalga", "dalga_alive_6", *(f"dalga{suffix}" for suffix in BESIDE))
 
 KEYS = [JobKey("check_feed", str(number)) for number in range(3)]
 
@@ -47,10 +47,10 @@ async def walk(case: EngineTestCase, store: JobsTable) -> None:
     await store.disable(KEYS[1])
     await store.enable(KEYS[1])
     await store.announce("gone")
-    case.sql("UPDATE dalga_alive_5 SET seen = '2020-01-01 00:00:00.000000'")
+    case.sql("UPDATE dalga_alive_6 SET seen = '2020-01-01 00:00:00.000000'")
     await store.announce("here")
     await store.depart("here")
-    case.assertEqual(case.sql("SELECT COUNT(*) FROM dalga_alive_5"), [(0,)])
+    case.assertEqual(case.sql("SELECT COUNT(*) FROM dalga_alive_6"), [(0,)])
     counts = await store.counts()
     case.assertEqual((counts.total, counts.pending, counts.running), (3, 0, 0))
     for key in KEYS:
@@ -265,7 +265,7 @@ class TrialTests(EngineTestCase):
         self.addCleanup(self.administer, f"DROP USER '{name}'@'127.0.0.1'")
         self.config = replace(self.config, user=name, password="a")
         sentence = self.refusal()
-        self.assertIn("there is no table `dalga_alive_5` in ", sentence)
+        self.assertIn("there is no table `dalga_alive_6` in ", sentence)
         self.assertIn(f"that user '{name}' may use: create it with", sentence)
 
     def test_triggers(self) -> None:
@@ -276,8 +276,8 @@ class TrialTests(EngineTestCase):
             ("INSERT", "dalga"),
             ("UPDATE", "dalga"),
             ("DELETE", "dalga"),
-            ("INSERT", "dalga_alive_5"),
-            ("DELETE", "dalga_alive_5"),
+            ("INSERT", "dalga_alive_6"),
+            ("DELETE", "dalga_alive_6"),
             *product(("INSERT", "DELETE"), TABLES[2:]),
             *(("UPDATE", table) for table in TABLES[4:]),
         ]:
@@ -414,7 +414,7 @@ class TrialTests(EngineTestCase):
         """What has no transactions is refused before anything is written to it."""
         self.make_store().create_table()
         # The keys are too long for MySQL's.
-        tables = ["dalga", "dalga_alive_5"] if self.engine == "mariadb" else ["dalga_alive_5"]
+        tables = ["dalga", "dalga_alive_6"] if self.engine == "mariadb" else ["dalga_alive_6"]
         for table in tables:
             self.administer(f"ALTER TABLE {table} ENGINE = MyISAM")
             sentence = self.refusal()
@@ -432,7 +432,7 @@ class TrialTests(EngineTestCase):
             cursor.fetchall()
             self.make_store().open()
             stranger.rollback()
-            cursor.execute("LOCK TABLES dalga WRITE, dalga_alive_5 WRITE")
+            cursor.execute("LOCK TABLES dalga WRITE, dalga_alive_6 WRITE")
             self.make_store().open()
 
 
@@ -445,13 +445,13 @@ class MissingTests(EngineTestCase):
         store = self.open_store()
         await store.put(KEYS[0], NOW)
         await store.close()
-        self.sql("DROP TABLE dalga_alive_5")
+        self.sql("DROP TABLE dalga_alive_6")
         if self.engine != "sqlite":
             sentence = str(self.assertRaises(StartupError, self.make_store().open))
-            self.assertIn("there is no table `dalga_alive_5` in ", sentence)
+            self.assertIn("there is no table `dalga_alive_6` in ", sentence)
             self.assertIn("create it with dalga --config FILE --create-table", sentence)
             said = self.make_store().create_table()
-            self.assertTrue(said.startswith("created the table `dalga_alive_5` in "), said)
+            self.assertTrue(said.startswith("created the table `dalga_alive_6` in "), said)
             self.assertRaises(TableExists, self.make_store().create_table)
         store = self.make_store()
         store.open()
@@ -463,9 +463,9 @@ class MissingTests(EngineTestCase):
         quote = '"' if self.engine == "sqlite" else "`"
         said = self.make_store().create_table()
         self.assertIn(
-            "created the tables `dalga`, `dalga_actions`, `dalga_stats`, `dalga_expected`, "
-            "`dalga_incidents`, `dalga_alerts`, `dalga_runs`, `dalga_keys`, `dalga_tags`, "
-            "`dalga_details` and `dalga_alive_5` in ",
+            "created the tables `dalga`, `dalga_audit`, `dalga_actions`, `dalga_stats`, "
+            "`dalga_expected`, `dalga_incidents`, `dalga_alerts`, `dalga_runs`, `dalga_keys`, "
+            "`dalga_tags`, `dalga_details` and `dalga_alive_6` in ",
             said.replace(quote, "`"),
         )
 
@@ -476,11 +476,12 @@ class MissingTests(EngineTestCase):
             ("dalga", ["options"]),
             ("dalga", ["skipped", "override"]),
             ("dalga", ["version", "extras"]),
-            ("dalga_alive_5", ["seen"]),
+            ("dalga_alive_6", ["seen"]),
             ("dalga_details", ["members"]),
             ("dalga_keys", ["digest"]),
             ("dalga_runs", ["more", "answer"]),
             ("dalga_stats", ["duration"]),
+            ("dalga_audit", ["old", "new"]),
         ]:
             for column in columns:
                 self.sql(f"ALTER TABLE {table} DROP COLUMN {column}")

@@ -239,7 +239,7 @@ class ExecutedTests(EngineTestCase):
         await store.now()
         await store.counts()
         self.sql(
-            "INSERT INTO dalga_alive_5 (id, seen) VALUES ('gone', '2020-01-01 00:00:00.000000')"
+            "INSERT INTO dalga_alive_6 (id, seen) VALUES ('gone', '2020-01-01 00:00:00.000000')"
         )
         await store.announce("here")
         await store.instances(9)

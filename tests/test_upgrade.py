@@ -134,7 +134,7 @@ class GoReleaseTests(UpgradeTestCase):
         self.run_file("go_3.sql")
         self.upgrade()
         upgraded = self.definition()
-        for table in ("dalga", "dalga_alive_5"):
+        for table in ("dalga", "dalga_alive_6"):
             self.sql(f"DROP TABLE {table}")
         self.sql("RENAME TABLE dalga_go_table TO elsewhere")
         self.make_store().create_table()
@@ -565,7 +565,7 @@ def upgrade(dialect, step):
         self.assertGreater(lost, 3)
 
     def reset(self) -> None:
-        for table in ("dalga", "dalga_go_table", "dalga_instances", "dalga_alive_5"):
+        for table in ("dalga", "dalga_go_table", "dalga_instances", "dalga_alive_6"):
             self.sql(f"DROP TABLE IF EXISTS {table}")
 
 
@@ -607,10 +607,10 @@ class CommandTests(DaemonTestCase, UpgradeTestCase):
         """It wakes to a later version's table: it POSTs nothing more, and answers why."""
         daemon, url = await self.start()
         await self.put(f"{url}/jobs/tick/x?interval=3600")
-        while self.sql("SELECT COUNT(*) FROM dalga_alive_5") != [(1,)]:
+        while self.sql("SELECT COUNT(*) FROM dalga_alive_6") != [(1,)]:
             await self.pause(0.05)
         daemon.send(signal.SIGSTOP)
-        self.sql("UPDATE dalga_alive_5 SET seen = '2020-01-01 00:00:00.000000'")
+        self.sql("UPDATE dalga_alive_6 SET seen = '2020-01-01 00:00:00.000000'")
         with LaterVersion():
             self.upgrade()
         self.sql("UPDATE dalga SET due = '2020-01-01 00:00:00.000000'")
@@ -618,8 +618,8 @@ class CommandTests(DaemonTestCase, UpgradeTestCase):
         daemon.send(signal.SIGCONT)
         status, answer = await self.call("PUT", f"{url}/jobs/tick/y?interval=60")
         self.assertEqual(status, 503)
-        self.assertIn("has schema version 6, of a later version of Dalga than this one", answer)
-        await daemon.says("has schema version 6.*waiting for it to come back")
+        self.assertIn("has schema version 7, of a later version of Dalga than this one", answer)
+        await daemon.says("has schema version 7.*waiting for it to come back")
         self.assertEqual(self.tables(), before)
         self.assertEqual(self.hits, [])
         daemon.send(signal.SIGTERM)
@@ -750,7 +750,7 @@ class PureTests(SynchronousTestCase):
     def test_misfit(self) -> None:
         """The sentence says what to do."""
         for version, release, words in (
-            (1, None, "upgrade it to version 5 with THAT"),
+            (1, None, "upgrade it to version 6 with THAT"),
             (6, None, "run that version, or ANOTHER"),
             (None, 3, "upgrade it with THAT"),
             (None, None, "ANOTHER"),

@@ -205,14 +205,14 @@ class SchemaOneTests(OwnTestCase):
     def test_a_later_schema(self) -> None:
         """It is not for this version to touch."""
         if self.engine == "sqlite":
-            self.sql("PRAGMA user_version = 6")
+            self.sql("PRAGMA user_version = 7")
         else:
-            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 6'")
+            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 7'")
         for sentence in (
             self.refused(),
             str(self.assertRaises(StartupError, self.make_store().open)),
         ):
-            self.assertIn("has schema version 6, of a later version of Dalga", sentence)
+            self.assertIn("has schema version 7, of a later version of Dalga", sentence)
 
 
 #: Words in `KINDS` for times that are over and to come, one second apart from row to row, and for
@@ -261,6 +261,7 @@ NAMES: Mapping[int, Mapping[str, str]] = {
     3: {"standing": "failed"},
     4: {},
     5: {},
+    6: {},
 }
 
 _DIGITS = " UNION ALL ".join(["SELECT 0 AS n", *(f"SELECT {n}" for n in range(1, 10))])
@@ -440,7 +441,7 @@ class SchemaThreeTests(OlderTestCase):
         """An upgrade that was interrupted after it had added something does not add it again."""
         if self.engine == "sqlite":
             return  # all is undone
-        for version in (3, 4):
+        for version in (3, 4, 5):
             self.reset()
             self.make_table(version)
             old, new = HEARTBEATS_OF[version], HEARTBEATS_OF[version + 1]
@@ -461,6 +462,7 @@ class SchemaThreeTests(OlderTestCase):
         self.fill(3, 3)
         before, rows = self.shape_of("dalga"), self.digest(3)
         self.upgrade()
+        self.go_back(5)
         self.go_back(4)
         self.go_back(3)
         self.assertEqual(self.digest(3), rows)
@@ -468,6 +470,7 @@ class SchemaThreeTests(OlderTestCase):
         self.assertEqual(set(self.names()) & {f"dalga{suffix}" for suffix in BESIDE}, set())
         self.assertIn("has schema version 3", self.upgrade())
         self.assertEqual(self.digest(VERSION), rows)
+        self.go_back(5)
         self.go_back(4)
         self.go_back(3)
         self.go_back(2)
@@ -493,6 +496,7 @@ class SchemaThreeTests(OlderTestCase):
                 f" ('p', '{body}', '60', '2020-01-01', '2020-01-01', '2020-01-01')"
             )
             self.sql(f"UPDATE dalga SET {columns} WHERE body = '{body}'")
+        self.go_back(5)
         self.go_back(4)
         self.go_back(3)
         found = self.sql("SELECT body, disabled, due IS NULL, token IS NULL FROM dalga ORDER BY id")
@@ -508,7 +512,7 @@ class SchemaThreeTests(OlderTestCase):
 
     def test_dry_run(self) -> None:
         """It names each statement that will be run, and changes nothing."""
-        for version in (1, 2, 3, 4):
+        for version in (1, 2, 3, 4, 5):
             self.make_table(version)
             before = self.tables()
             dry = self.upgrade(dry_run=True)
@@ -524,7 +528,7 @@ class SchemaThreeTests(OlderTestCase):
 
     def test_a_strangers_table(self) -> None:
         """A table that has a new name of ours by chance is not dropped, nor used."""
-        for version, suffix in product((1, 2, 3), ("_alive_4", "_alive_5", *BESIDE)):
+        for version, suffix in product((1, 2, 3), ("_alive_4", "_alive_5", "_alive_6", *BESIDE)):
             self.make_table(version)
             self.sql(f"CREATE TABLE dalga{suffix} (id INTEGER, seen INTEGER, owner INTEGER)")
             before = self.tables()
@@ -547,9 +551,9 @@ class SchemaThreeTests(OlderTestCase):
         self.make_table(3)
         said = self.upgrade()
         words = (
-            "granted on `dalga_alive_3` by its name have to be granted on `dalga_alive_5`, "
+            "granted on `dalga_alive_3` by its name have to be granted on `dalga_alive_6`, "
             "`dalga_details`, `dalga_tags`, `dalga_keys`, `dalga_runs`, `dalga_alerts`, "
-            "`dalga_incidents`, `dalga_expected`, `dalga_stats` and `dalga_actions`"
+            "`dalga_incidents`, `dalga_expected`, `dalga_stats`, `dalga_actions` and `dalga_audit`"
         )
         self.assertEqual(words in said, self.engine != "sqlite")
         self.assertEqual("rights" in said, self.engine != "sqlite")
@@ -587,6 +591,7 @@ class SchemaFourTests(OlderTestCase):
         before, rows = [self.shape_of(table) for table in tables], self.digest(4)
         self.upgrade()
         self.sql("UPDATE dalga SET extras = extras + 48 WHERE extras = 263 OR path = 'retried'")
+        self.go_back(5)
         self.go_back(4)
         self.assertEqual(self.digest(4), rows)
         self.assertEqual([self.shape_of(table) for table in tables], before)
@@ -603,8 +608,34 @@ class SchemaFourTests(OlderTestCase):
         self.assertIn("done: ", self.upgrade())
         if self.engine != "sqlite":
             sentence = str(self.assertRaises(StartupError, self.make_store().open))
-            self.assertIn("there is no table `dalga_alive_5`", sentence)
+            self.assertIn("there is no table `dalga_alive_6`", sentence)
             self.make_store().create_table()
+        self.make_store().open()
+
+
+@each_engine(globals())
+class SchemaFiveTests(OlderTestCase):
+    """Tables of schema 5."""
+
+    old = 5
+
+    def test_the_new_table(self) -> None:
+        self.check_the_new_table()
+
+    def test_going_back(self) -> None:
+        """As docs/upgrading.md says how, with each job as it is; and then there and back again."""
+        self.make_table(5)
+        self.fill(3, 5)
+        there = (suffix for number in (4, 5) for suffix in BESIDE_SINCE[number])
+        tables = ("dalga", "dalga_alive_5", *(f"dalga{suffix}" for suffix in there))
+        before, rows = [self.shape_of(table) for table in tables], self.digest(5)
+        self.upgrade()
+        self.assertEqual(self.digest(VERSION), rows)
+        self.go_back(5)
+        self.assertEqual(self.digest(5), rows)
+        self.assertEqual([self.shape_of(table) for table in tables], before)
+        self.assertEqual(set(self.tables()) & {f"dalga{end}" for end in BESIDE_SINCE[6]}, set())
+        self.assertIn("has schema version 5", self.upgrade())
         self.make_store().open()
 
 
@@ -657,7 +688,7 @@ class ServerTests(OwnTestCase):
     def test_no_row_is_written(self) -> None:
         """The statements change the table's definition only, and write no row anew."""
         algorithm = "NOCOPY" if self.engine == "mariadb" else "INPLACE"
-        for version in (2, 3, 4):
+        for version in (2, 3, 4, 5):
             self.reset()
             self.make_table(version)
             # MySQL writes an empty table anew.
@@ -690,14 +721,14 @@ class ServerTests(OwnTestCase):
         self.open_store()
 
         def lose(sql: str) -> None:
-            if "dalga schema 6" in sql:
+            if "dalga schema 7" in sql:
                 self.sql(sql)
                 raise StartupError("the connection is lost")
 
         with LaterVersion():
             sentence = self.refused(watched(self.dialect(), lose))
             self.assertIn("is lost; the same command goes on from there", sentence)
-            self.assertIn("dalga_alive_6", self.names())
+            self.assertIn("dalga_alive_7", self.names())
             self.assertIn("there is nothing to do", self.upgrade())
 
     def test_a_failure_after_something_was_added(self) -> None:
@@ -826,7 +857,7 @@ from tests.upgrades import watched
 
 def upgrade(dialect, step):
     def after(sql):
-        if "dalga schema 5" in sql or "user_version = 5" in sql:
+        if "dalga schema 6" in sql or "user_version = 6" in sql:
             step(sql)
     list(room.upgrade(watched(dialect, step, after), False))
 """
@@ -846,6 +877,10 @@ def upgrade(dialect, step):
     async def test_from_4(self) -> None:
         """At any step."""
         await deferToThread(self.check, 4)
+
+    async def test_from_5(self) -> None:
+        """At any step."""
+        await deferToThread(self.check, 5)
 
     def insert(self, version: int) -> None:
         self.make_table(version)
@@ -896,7 +931,7 @@ def upgrade(dialect, step):
             self.assertNotIn(f"dalga{HEARTBEATS_OF.get(version)}", self.names())
         for start in (self.make_store().open, self.make_store().create_table):
             sentence = str(self.assertRaises(StartupError, start))
-            self.assertIn("upgrade it to version 5 with dalga --config FILE --upgrade", sentence)
+            self.assertIn("upgrade it to version 6 with dalga --config FILE --upgrade", sentence)
         left = self.tables()
         self.assertIn("to be done: ALTER TABLE `dalga`", self.upgrade(dry_run=True))
         self.assertEqual(self.tables(), left)
@@ -928,13 +963,13 @@ class TableTests(SynchronousTestCase):
 class LaterVersionTests(OwnTestCase):
     """What becomes of a daemon of this version when a later one upgrades its table."""
 
-    def upgrade_to_6(self) -> str:
+    def upgrade_to_7(self) -> str:
         with LaterVersion():
             return self.upgrade()
 
     def forget(self) -> None:
         """As if nobody had a heartbeat for long."""
-        self.sql("UPDATE dalga_alive_5 SET seen = '2020-01-01 00:00:00.000000'")
+        self.sql("UPDATE dalga_alive_6 SET seen = '2020-01-01 00:00:00.000000'")
 
     async def test_living_instances(self) -> None:
         """They are named, and until when to wait for those that were killed."""
@@ -951,29 +986,29 @@ class LaterVersionTests(OwnTestCase):
         self.assertEqual(self.tables(), before)
         await store.depart("here-1-abcd")
         self.forget()
-        self.assertIn("done: ", self.upgrade_to_6())
-        self.assertNotIn("dalga_alive_5", self.names())
+        self.assertIn("done: ", self.upgrade_to_7())
+        self.assertNotIn("dalga_alive_6", self.names())
 
     async def test_heartbeats_from_the_future(self) -> None:
         """They are of before the database's clock was set back, and in nobody's way."""
         await self.open_store().announce("killed")
-        self.sql("UPDATE dalga_alive_5 SET seen = '2090-01-01 00:00:00.000000'")
-        self.assertIn("done: ", self.upgrade_to_6())
+        self.sql("UPDATE dalga_alive_6 SET seen = '2090-01-01 00:00:00.000000'")
+        self.assertIn("done: ", self.upgrade_to_7())
 
     async def test_an_upgrade_that_was_cut_off(self) -> None:
         """Heartbeats count under the new name of their table, too; and both may be there."""
         await self.open_store().announce("here-1-abcd")
-        self.sql("ALTER TABLE dalga_alive_5 RENAME TO dalga_alive_6")
+        self.sql("ALTER TABLE dalga_alive_6 RENAME TO dalga_alive_7")
         with LaterVersion():
             self.assertIn("heartbeat in the last 30 seconds: here-1-abcd)", self.refused())
-        self.sql("UPDATE dalga_alive_6 SET seen = '2020-01-01 00:00:00.000000'")
+        self.sql("UPDATE dalga_alive_7 SET seen = '2020-01-01 00:00:00.000000'")
         with LaterVersion():
             self.assertIn(" was interrupted\n", self.upgrade(dry_run=True))
-        self.sql("CREATE TABLE dalga_alive_5 AS SELECT * FROM dalga_alive_6")
-        for table in ("dalga_alive_5", "dalga_alive_6"):
+        self.sql("CREATE TABLE dalga_alive_6 AS SELECT * FROM dalga_alive_7")
+        for table in ("dalga_alive_6", "dalga_alive_7"):
             self.sql(f"UPDATE {table} SET seen = '2020-01-01 00:00:00.000000'")
-        self.assertIn("done: ", self.upgrade_to_6())
-        self.assertNotIn("dalga_alive_5", self.names())
+        self.assertIn("done: ", self.upgrade_to_7())
+        self.assertNotIn("dalga_alive_6", self.names())
 
     async def test_one_that_slept(self) -> None:
         """Its sessions are open; it writes nothing to the new table, and says why."""
@@ -984,7 +1019,7 @@ class LaterVersionTests(OwnTestCase):
         await gatherResults([*calls, store.due_within(MINUTE, 9)])
         await store.announce("here")
         self.forget()
-        self.upgrade_to_6()
+        self.upgrade_to_7()
         after = self.tables()
         calls_of_all: list[Callable[[], Deferred[Any]]] = [
             lambda: store.put(key, EACH_MINUTE),
@@ -998,7 +1033,7 @@ class LaterVersionTests(OwnTestCase):
         ]
         for call in calls_of_all:
             error = await self.assertFailure(call(), StoreUnavailable)
-            self.assertIn("has schema version 6, of a later version of Dalga", str(error))
+            self.assertIn("has schema version 7, of a later version of Dalga", str(error))
         self.assertEqual(self.tables(), after)
 
     async def test_the_first_claim_of_one_that_slept(self) -> None:
@@ -1006,10 +1041,10 @@ class LaterVersionTests(OwnTestCase):
         store = self.open_store()
         await store.put(JobKey("check_feed", "1234"), replace(EACH_MINUTE, immediate=True))
         await store.claim(0, LONG)
-        self.upgrade_to_6()
+        self.upgrade_to_7()
         after = self.tables()
         error = await self.assertFailure(store.claim(9, LONG), StoreUnavailable)
-        self.assertIn("has schema version 6", str(error))
+        self.assertIn("has schema version 7", str(error))
         self.assertEqual(self.tables(), after)
 
     async def test_the_first_record_of_one_that_slept(self) -> None:
@@ -1017,11 +1052,11 @@ class LaterVersionTests(OwnTestCase):
         store = self.open_store()
         run = await self.due_now(store, JobKey("check_feed", "1234"))
         self.end_leases()
-        self.upgrade_to_6()
+        self.upgrade_to_7()
         after = self.tables()
         recorded = store.record([ended(run, Delete())])
         error = await self.assertFailure(recorded, StoreUnavailable)
-        self.assertIn("has schema version 6", str(error))
+        self.assertIn("has schema version 7", str(error))
         self.assertEqual(self.tables(), after)
 
     async def test_back_again(self) -> None:
@@ -1031,18 +1066,18 @@ class LaterVersionTests(OwnTestCase):
         await store.put(key, EACH_MINUTE)
         kept = self.tables()
         if self.engine == "sqlite":
+            self.sql("PRAGMA user_version = 7")
+        else:
+            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 7'")
+            self.sql("RENAME TABLE dalga_alive_6 TO elsewhere")
+        await self.assertFailure(store.get(key), StoreUnavailable)
+        if self.engine == "sqlite":
             self.sql("PRAGMA user_version = 6")
         else:
             self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 6'")
-            self.sql("RENAME TABLE dalga_alive_5 TO elsewhere")
-        await self.assertFailure(store.get(key), StoreUnavailable)
-        if self.engine == "sqlite":
-            self.sql("PRAGMA user_version = 5")
-        else:
-            self.sql("ALTER TABLE dalga COMMENT = 'dalga schema 5'")
             error = await self.assertFailure(store.get(key), StoreUnavailable)
-            self.assertIn("no table `dalga_alive_5`", str(error))
-            self.sql("RENAME TABLE elsewhere TO dalga_alive_5")
+            self.assertIn("no table `dalga_alive_6`", str(error))
+            self.sql("RENAME TABLE elsewhere TO dalga_alive_6")
         await self.job(store, key)
         self.assertEqual(self.tables(), kept)
 
@@ -1052,7 +1087,7 @@ class LaterVersionTests(OwnTestCase):
         before = self.tables()
 
         def fail(sql: str) -> None:
-            if "dalga schema 6" in sql or "user_version =" in sql:
+            if "dalga schema 7" in sql or "user_version =" in sql:
                 raise StartupError("disk full")
 
         with LaterVersion():
@@ -1067,7 +1102,7 @@ class LaterVersionTests(OwnTestCase):
         before = self.tables()
 
         def interrupt(sql: str) -> None:
-            if "dalga schema 6" in sql or "user_version =" in sql:
+            if "dalga schema 7" in sql or "user_version =" in sql:
                 raise KeyboardInterrupt
 
         with LaterVersion(), closing(room.upgrade(watched(self.dialect(), interrupt), False)) as up:
@@ -1090,7 +1125,7 @@ class LaterVersionTests(OwnTestCase):
             sentence = self.refused(watched(self.dialect(), claim))
         self.assertIn("is in use (runs under way: 1)", sentence)
         self.assertIn("the table is as it was", sentence)
-        self.assertIn("dalga_alive_5", self.names())
+        self.assertIn("dalga_alive_6", self.names())
         await store.now()
 
 
@@ -1127,4 +1162,4 @@ class LateWriteTests(OwnTestCase):
         self.assertIn("done: ", over[0])
         self.assertEqual(self.sql("SELECT path FROM dalga"), [(b"a",)])
         error = await self.assertFailure(store.now(), StoreUnavailable)
-        self.assertIn("has schema version 6", str(error))
+        self.assertIn("has schema version 7", str(error))

@@ -19,6 +19,7 @@ from dalga.model.delivery import Delivery
 from dalga.model.key import JobKey
 from dalga.model.listing import Filters
 from dalga.model.options import Options
+from dalga.model.permit import Author
 from dalga.model.plan import Plan
 from dalga.model.record import Result
 from dalga.model.runid import RunId, run_id_from_text
@@ -196,7 +197,7 @@ class CallTests(APITestCase):
         store.actions = self.answering([ACTION])
 
     def answering(self, result: Any) -> Any:
-        def call(argument: Any) -> Deferred[Any]:
+        def call(argument: Any, author: Author | None = None) -> Deferred[Any]:
             self.asked.append(argument)
             if argument == "gone":
                 return fail(ActionNotFound("there is no action 'gone'"))
@@ -240,7 +241,7 @@ class CallTests(APITestCase):
         store: Any = self.store
         asked: list[Any] = []
 
-        def replay(run_id: RunId, endpoints: Collection[str]) -> Deferred[Any]:
+        def replay(run_id: RunId, endpoints: Collection[str], author: None) -> Deferred[Any]:
             asked.append((run_id, set(endpoints)))
             return fail(problems.pop()) if problems else succeed(job)
 

@@ -28,6 +28,7 @@ from dalga.model.answers import statuses_from_text
 from dalga.model.attempt import ErrorKind
 from dalga.model.key import Position
 from dalga.model.listing import Filters, Sort
+from dalga.model.permit import Author
 from dalga.model.record import Result, Shelf
 from dalga.model.runlist import RunFilters, RunPlace
 from dalga.model.schedule import exact_timestamp
@@ -153,6 +154,8 @@ class Action:
     error: str | None = None
     #: The instance that made its last batch.
     instance: str | None = None
+    #: Who has begun it; None for a user without a name.
+    author: Author | None = None
 
     @property
     def left(self) -> int | None:
@@ -253,15 +256,36 @@ def request_to_json(request: ActionRequest) -> dict[str, Any]:
     return members
 
 
+#: The members beside those of a request, of the action's author.
+_AUTHOR = "by", "address"
+
+
+def request_to_text(request: ActionRequest, author: Author | None) -> str:
+    """What is kept of a request, and of who has sent it."""
+    members = request_to_json(request)
+    if author is not None:
+        members |= zip(_AUTHOR, author, strict=True)
+    return json.dumps(members)
+
+
+def author_from_text(text: str) -> Author | None:
+    """The author in what `request_to_text` gives, which is a request by now."""
+    found = json.loads(text)
+    name, address = (found.get(member) for member in _AUTHOR)
+    return Author(name, str(address or "")) if isinstance(name, str) and name else None
+
+
 def request_from_text(text: str) -> ActionRequest:
     """
-    Read the text of what `request_to_json` gives.
+    Read the request in what `request_to_text` gives.
 
     :raises ValueError: for another text (P6).
     """
     try:
         found = json.loads(text)
-        rest = {name: value for name, value in found.items() if name not in ("do", "filter")}
+        rest = {
+            name: value for name, value in found.items() if name not in ("do", "filter", *_AUTHOR)
+        }
         do = Do(found["do"])
         kind, members = (RunFilters, _OF_RUNS) if do is Do.REPLAY else (Filters, _OF_JOBS)
         given = {

@@ -131,6 +131,15 @@ class Token(NamedTuple):
         return f"{' '.join(map(str, self.grants))} {_DIGEST}{self.digest.hex()}"
 
 
+class Author(NamedTuple):
+    """Who has asked for a change."""
+
+    #: The name of the token.
+    name: str
+    #: The client's address.
+    address: str = ""
+
+
 class Caller(NamedTuple):
     """Whoever sends a request."""
 
@@ -141,6 +150,11 @@ class Caller(NamedTuple):
     address: str = ""
     #: Whether the token came in a cookie, which a browser sends by itself.
     by_cookie: bool = False
+
+    @property
+    def author(self) -> Author | None:
+        """Who stands with what the caller changes; None where callers have no names."""
+        return Author(self.name, self.address) if self.name else None
 
     def may(self, scope: Scope, path: str | None = None, endpoint: str | None = None) -> bool:
         """

@@ -16,11 +16,13 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from dalga.model.action import Action, ActionRequest
+from dalga.model.audit import AuditPage, AuditQuery
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Page, Query
+from dalga.model.permit import Author
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.model.record import Record, Result, Shelf
@@ -239,6 +241,9 @@ class Store(Protocol):
 
     Whether a row is due, or its lease has ended, is judged within the transaction, by the
     database's clock.
+
+    A call that has an author is a user's with a name: what is changed has an entry in the audit
+    list, written in the same transaction. Without an author there is no entry.
     """
 
     #: The database's time, estimated between two transactions.
@@ -287,6 +292,7 @@ class Store(Protocol):
         request: ScheduleRequest,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job]:
         """
         Write a job, new or over the one that is there, as the request's `if_exists` says.
@@ -313,6 +319,7 @@ class Store(Protocol):
         change: Change,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job]:
         """
         Write a job over itself, with a request that is made of the job that is there. As a PUT
@@ -328,7 +335,11 @@ class Store(Protocol):
         """
 
     def once(
-        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        idempotency: Idempotency | None,
+        author: Author | None = None,
     ) -> Deferred[Made]:
         """
         Write a job under a generated name, which no job has.
@@ -377,7 +388,7 @@ class Store(Protocol):
         are read.
         """
 
-    def trigger(self, key: RawKey) -> Deferred[Job]:
+    def trigger(self, key: RawKey, author: Author | None = None) -> Deferred[Job]:
         """
         Make a job due now. If a run is under way, the job is due when that run has ended.
 
@@ -398,7 +409,10 @@ class Store(Protocol):
         """
 
     def enable(
-        self, key: RawKey, precondition: Precondition | None = None
+        self,
+        key: RawKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """
         Make a disabled job due at its scheduled time again. A job that is not disabled stays as it
@@ -410,7 +424,11 @@ class Store(Protocol):
         """
 
     def disable(
-        self, key: RawKey, reason: str | None = None, precondition: Precondition | None = None
+        self,
+        key: RawKey,
+        reason: str | None = None,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """
         Have a job due no more. A run that is under way ends as it would (P3), and then the job is
@@ -422,7 +440,12 @@ class Store(Protocol):
         :raises PreconditionFailed: if the precondition does not hold.
         """
 
-    def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
+    def delete(
+        self,
+        key: RawKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
+    ) -> Deferred[None]:
         """
         Remove a job, if there is one. Where it is leased, its row stays until the run under way is
         recorded, or the lease has ended (P3, P4).
@@ -430,7 +453,9 @@ class Store(Protocol):
         :raises PreconditionFailed: if the precondition does not hold.
         """
 
-    def replay(self, run_id: RunId, endpoints: Collection[str]) -> Deferred[Job]:
+    def replay(
+        self, run_id: RunId, endpoints: Collection[str], author: Author | None = None
+    ) -> Deferred[Job]:
         """
         Write a job that repeats a run once, now.
 
@@ -441,7 +466,9 @@ class Store(Protocol):
         :raises JobSetAside: if the row of its job can't be understood.
         """
 
-    def begin_action(self, request: ActionRequest) -> Deferred[Action]:
+    def begin_action(
+        self, request: ActionRequest, author: Author | None = None
+    ) -> Deferred[Action]:
         """Write an action that is to begin."""
 
     def action(self, id: str) -> Deferred[Action]:
@@ -450,7 +477,7 @@ class Store(Protocol):
     def actions(self, limit: int) -> Deferred[list[Action]]:
         """The actions that were begun last, the newest first."""
 
-    def stop_action(self, id: str) -> Deferred[Action]:
+    def stop_action(self, id: str, author: Author | None = None) -> Deferred[Action]:
         """
         End an action after the batch that is under way. An action that is over stays as it is.
 
@@ -473,6 +500,20 @@ class Store(Protocol):
     def forget_actions(self, limit: int) -> Deferred[int]:
         """
         Remove the oldest actions that are over, and were begun more than 30 days ago.
+
+        :param limit: how many at most.
+        :return: how many were found. If that is `limit`, there may be more.
+        """
+
+    def audit(self, query: AuditQuery) -> Deferred[AuditPage]:
+        """
+        Some entries of the audit list, the newest first. See `dalga.store.audit` for how many are
+        looked at.
+        """
+
+    def forget_entries(self, keep: timedelta, limit: int) -> Deferred[int]:
+        """
+        Remove the oldest entries of the audit list, if they are older than `keep`.
 
         :param limit: how many at most.
         :return: how many were found. If that is `limit`, there may be more.

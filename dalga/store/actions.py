@@ -17,7 +17,6 @@ on twice, and none is left out. A batch is short, and waits for no row that some
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -35,19 +34,25 @@ from dalga.model.action import (
     ActionState,
     AnyPlace,
     Do,
+    author_from_text,
     place_from_text,
     place_to_text,
     request_from_text,
     request_to_json,
+    request_to_text,
 )
+from dalga.model.audit import Changed, Verb
 from dalga.model.job import Job, Standing, UnreadableJob, readable
 from dalga.model.key import Position, RawKey
 from dalga.model.listing import Filters, Place, Query
 from dalga.model.name import RANDOM_OCTETS, generated_name
+from dalga.model.permit import Author
 from dalga.model.runlist import RunFilters, RunPage, RunPlace, RunQuery
 from dalga.store import Batch
 from dalga.store.actionsql import ActionRow, ActionStatements
-from dalga.store.changes import Changes, check_until
+from dalga.store.audit import AuditRows
+from dalga.store.audited import Audited
+from dalga.store.changes import check_until
 from dalga.store.clock import steady_seconds
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.history import History
@@ -141,10 +146,11 @@ class Actions:
         sql: Statements,
         lane: Transactions,
         rows: KeyedRows,
-        changes: Changes,
+        audited: Audited,
         listing: Listing,
         history: History,
         replays: Replays,
+        audit: AuditRows,
         token: Callable[[], bytes],
         steady: Callable[[], float] = steady_seconds,
     ) -> None:
@@ -153,10 +159,11 @@ class Actions:
         self._sql = ActionStatements(dialect)
         self._lane = lane
         self._rows = rows
-        self._changes = changes
+        self._audited = audited
         self._listing = listing
         self._history = history
         self._replays = replays
+        self._audit = audit
         self._token = token
         self._steady = steady
         #: The next batch is of an action that was due later than this, if there is one.
@@ -164,7 +171,7 @@ class Actions:
 
     # What users do
 
-    def begin(self, request: ActionRequest) -> Deferred[Action]:
+    def begin(self, request: ActionRequest, author: Author | None) -> Deferred[Action]:
         """See `Store.begin_action`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Action:
@@ -176,10 +183,17 @@ class Actions:
                 made=at,
                 due=at,
                 token=self._token(),
-                request=json.dumps(request_to_json(request)),
+                request=request_to_text(request, author),
                 state=str(ActionState.COUNTING),
             )
-            return Action(id=id, request=request, state=ActionState.COUNTING, made=now)
+            action = Action(
+                id=id, request=request, state=ActionState.COUNTING, made=now, author=author
+            )
+            if author is not None:
+                new = request_to_json(request)
+                changed = Changed(author, Verb.ACTION, None, new=new, action=id)
+                self._audit.write(cursor, now, [changed])
+            return action
 
         return self._lane.run(work, "action")
 
@@ -199,18 +213,22 @@ class Actions:
 
         return self._lane.run(work, "action")
 
-    def stop(self, id: str) -> Deferred[Action]:
+    def stop(self, id: str, author: Author | None) -> Deferred[Action]:
         """See `Store.stop_action`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Action:
-            self._sql.stop.execute(
+            stopped = self._sql.stop.execute(
                 cursor,
                 id=self._dialect.key(id),
                 ended=self._dialect.instant(now),
                 token=self._token(),
                 state=str(ActionState.STOPPED),
             )
-            return self._action(self._row(cursor, id))
+            action = self._action(self._row(cursor, id))
+            if stopped and author is not None:
+                changed = Changed(author, Verb.STOP, None, action=action.id)
+                self._audit.write(cursor, now, [changed])
+            return action
 
         return self._lane.run(work, "action")
 
@@ -236,12 +254,14 @@ class Actions:
         """The action in a row. What can't be understood is left out (P6)."""
         instance, error = text_or_none(row.instance), text_or_none(row.error)
         read_instant = self._dialect.read_instant
-        request, state, made, ended = None, ActionState.FAILED, _LONG_AGO, None
+        request, author = None, None
+        state, made, ended = ActionState.FAILED, _LONG_AGO, None
         try:
             ended = None if row.ended is None else read_instant(row.ended)
             made = read_instant(row.made)
             state = ActionState(octets(row.state).decode())
-            request = request_from_text(octets(row.request).decode())
+            text = octets(row.request).decode()
+            request, author = request_from_text(text), author_from_text(text)
             if row.due is not None:
                 read_instant(row.due)
         except ValueError as problem:
@@ -258,6 +278,7 @@ class Actions:
             failed=whole(row.failed),
             error=error,
             instance=instance,
+            author=author,
         )
 
     # Batches
@@ -422,7 +443,9 @@ class Actions:
         if 0 < some < len(records):
             page = self._walk_runs(work, some)
         records = [run.record for run in page.runs[:some]]
-        made = self._replays.make(work.cursor, work.now, records, endpoints)
+        made = self._replays.make(
+            work.cursor, work.now, records, endpoints, work.action.author, work.action.id
+        )
         step = _Step(page.last, done=len(made.jobs), failed=len(made.refusals))
         step.dues = [work.now] * len(made.jobs)
         if made.refusals:
@@ -493,20 +516,21 @@ class Actions:
         :raises JobDisabled: and the like: if the job can't be triggered. Then nothing is written.
         """
         cursor, now, key = work.cursor, work.now, job.key
+        by = work.action.author, work.action.id
         match work.request.do:
             case Do.TRIGGER:
                 job = readable(job)
                 check_until(job, job.scheduled if job.standing is Standing.STOPPED else now)
-                self._changes.trigger(cursor, now, key)
+                self._audited.trigger(cursor, now, key, *by)
                 dues.append(now)
             case Do.ENABLE:
-                enabled = self._changes.enable(cursor, now, key)
+                enabled = self._audited.enable(cursor, now, key, *by)
                 if isinstance(enabled, Job) and enabled.due is not None:
                     dues.append(enabled.scheduled)
             case Do.DISABLE:
-                self._changes.disable(cursor, now, key, work.request.reason)
+                self._audited.disable(cursor, now, key, work.request.reason, *by)
             case Do.DELETE:
-                self._changes.delete(cursor, now, key)
+                self._audited.delete(cursor, now, key, *by)
 
 
 def _position(place: Place | None) -> Position | None:

@@ -18,9 +18,11 @@ from datetime import datetime
 from typing import NamedTuple
 
 from dalga.errors import IdempotencyReused, shown
+from dalga.model.audit import Verb
 from dalga.model.idempotency import LIFETIME, Idempotency
 from dalga.model.job import Job
 from dalga.model.key import JobKey
+from dalga.model.permit import Author
 from dalga.model.plan import ScheduleRequest
 from dalga.store import Made
 from dalga.store.dialect import Cursor, Dialect
@@ -38,6 +40,7 @@ class Once(NamedTuple):
     key: JobKey
     request: ScheduleRequest
     idempotency: Idempotency
+    author: Author | None = None
 
 
 class Keys:
@@ -59,7 +62,8 @@ class Keys:
         made = None if kept is None else self._dialect.read_instant(kept.made)
         if kept is not None and made is not None and made > now - LIFETIME:
             return Made(self._again(once, kept, made), is_new=False)
-        (job,) = self._puts.write(cursor, now, [Put(once.key, once.request, 1.0)])
+        put = Put(once.key, once.request, 1.0, author=once.author, verb=Verb.ONCE)
+        (job,) = self._puts.write(cursor, now, [put])
         if not isinstance(job, Job):
             raise _refusal(job)
         values = {

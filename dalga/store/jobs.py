@@ -11,13 +11,15 @@ from datetime import datetime, timedelta
 
 from twisted.internet.defer import Deferred
 
+from dalga.model.audit import Verb
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
+from dalga.model.permit import Author
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.store import PIECE, Change, Counts, Made, Shown
-from dalga.store.changes import Changes
+from dalga.store.audited import Audited
 from dalga.store.details import READ_AT_ONCE
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import fitting, weight_of
@@ -45,14 +47,14 @@ class Jobs:
         lane: Transactions,
         rows: KeyedRows,
         puts: Puts,
-        changes: Changes,
+        audited: Audited,
         history: History,
     ) -> None:
         self._dialect = dialect
         self._sql = sql
         self._lane = lane
         self._rows = rows
-        self._changes = changes
+        self._audited = audited
         self._history = history
         self._keys = Keys(dialect, sql, puts)
         #: Each write of a job goes through this, for the order of the writes of one job.
@@ -72,9 +74,10 @@ class Jobs:
         request: ScheduleRequest,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job]:
         """See `Store.put`."""
-        return self._puts.run(Put(key, request, variation, precondition))
+        return self._puts.run(Put(key, request, variation, precondition, author=author))
 
     def patch(
         self,
@@ -82,18 +85,25 @@ class Jobs:
         change: Change,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job]:
         """See `Store.patch`."""
-        return self._puts.run(Put(key, change, variation, precondition))
+        put = Put(key, change, variation, precondition, author=author, verb=Verb.PATCH)
+        return self._puts.run(put)
 
     def once(
-        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        idempotency: Idempotency | None,
+        author: Author | None = None,
     ) -> Deferred[Made]:
         """See `Store.once`."""
+        put = Put(key, request, 1.0, author=author, verb=Verb.ONCE)
         if idempotency is None:
-            made = self._puts.run(Put(key, request, 1.0))
+            made = self._puts.run(put)
             return made.addCallback(lambda job: Made(job, is_new=True))
-        once = Once(key, request, idempotency)
+        once = Once(key, request, idempotency, author)
 
         def work(cursor: Cursor, now: datetime, since: float) -> Made:
             return self._keys.once(cursor, now, once)
@@ -118,42 +128,54 @@ class Jobs:
         """See `Store.show`."""
         return self._gets.run(key)
 
-    def trigger(self, key: RawKey) -> Deferred[Job]:
+    def trigger(self, key: RawKey, author: Author | None = None) -> Deferred[Job]:
         """See `Store.trigger`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
-            return self._changes.trigger(cursor, now, key)
+            return self._audited.trigger(cursor, now, key, author)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "trigger"))
 
     def enable(
-        self, key: RawKey, precondition: Precondition | None = None
+        self,
+        key: RawKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
             self._rows.check(cursor, key, now, precondition)
-            return self._changes.enable(cursor, now, key)
+            return self._audited.enable(cursor, now, key, author)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "enable"))
 
     def disable(
-        self, key: RawKey, reason: str | None = None, precondition: Precondition | None = None
+        self,
+        key: RawKey,
+        reason: str | None = None,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
             self._rows.check(cursor, key, now, precondition)
-            return self._changes.disable(cursor, now, key, reason)
+            return self._audited.disable(cursor, now, key, reason, author)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "disable"))
 
-    def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
+    def delete(
+        self,
+        key: RawKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
+    ) -> Deferred[None]:
         """See `Store.delete`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> None:
             self._rows.check(cursor, key, now, precondition)
-            self._changes.delete(cursor, now, key)
+            self._audited.delete(cursor, now, key, author)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "delete"))
 

@@ -19,7 +19,7 @@ from dalga.store.details import DetailRows, Written
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import NO_DETAILS
 from dalga.store.parameters import Select
-from dalga.store.rows import read_job
+from dalga.store.rows import Override, read_job
 from dalga.store.selected import JobRow, KeyRow
 from dalga.store.statements import KeyValues, Statements
 from dalga.store.transactions import Conflict
@@ -86,6 +86,26 @@ class KeyedRows:
             where = self.key(key)._asdict()
             if self._sql.hold_version.execute(cursor, version=job.version, **where) != 1:
                 raise Conflict("changed between two statements")
+
+    def held(self, cursor: Cursor, key: RawKey, now: datetime) -> Job | UnreadableJob | None:
+        """
+        A job, whole, which nobody else changes up to the end of the transaction; None if it was
+        deleted during a run that is still under way.
+
+        :raises JobNotFound: if there is none.
+        """
+        is_held = self._dialect.one_writer or self._sql.hold_row.execute(
+            cursor, **self.key(key)._asdict()
+        )
+        rows = list(self.select(cursor, self._sql.find_rows, (key,)))
+        if not rows:
+            raise not_found(key)
+        if not is_held:
+            raise Conflict("added between two statements")
+        if rows[0][1].override == Override.DELETED:
+            return None
+        ((_, job),) = self.read_jobs(cursor, rows, now)
+        return job
 
     def select(
         self, cursor: Cursor, statement: Select[Row], keys: Collection[K]

@@ -189,6 +189,31 @@ CREATE TABLE IF NOT EXISTS `{actions}` (
     KEY actiondue (due)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
 
+-- What was changed by whom, of requests that came with a token.
+CREATE TABLE IF NOT EXISTS `{audit}` (
+    -- When the change was made: microseconds since 1970 by the database's clock.
+    at         BIGINT UNSIGNED  NOT NULL,
+    -- Random: tells entries of the same moment apart.
+    nonce      BIGINT UNSIGNED  NOT NULL,
+    -- The name of the token, and the client's address.
+    author     VARBINARY(255)   NOT NULL,
+    address    VARBINARY(255)   NOT NULL,
+    -- What was done (`Verb` in model/audit.py).
+    verb       VARBINARY(16)    NOT NULL,
+    -- The job's key, and the checksum of it that the table of runs has. NULL: it is of no one job.
+    path       VARBINARY(1020)  NULL,
+    body       VARBINARY(1020)  NULL,
+    jobkey     BIGINT           NULL,
+    -- The id of the action that did it, or that was begun or stopped. NULL: none.
+    action     VARBINARY(26)    NULL,
+    -- What was there before, and after, as JSON objects without secrets. NULL: nothing.
+    old        MEDIUMTEXT       NULL,
+    new        MEDIUMTEXT       NULL,
+
+    PRIMARY KEY (at, nonce),
+    KEY auditjob (jobkey, at, nonce)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+
 CREATE TABLE `{table}` (
     id         BIGINT UNSIGNED  NOT NULL AUTO_INCREMENT PRIMARY KEY,
 

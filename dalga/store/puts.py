@@ -7,22 +7,25 @@ gathers the PUTs that share a transaction.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 from dalga.errors import InvalidRequest, JobNotFound, JobSetAside, PreconditionFailed
+from dalga.model.audit import Changed, Verb
 from dalga.model.fields import Terms
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey
 from dalga.model.options import IfExists
 from dalga.model.patch import replanned
+from dalga.model.permit import Author
 from dalga.model.plan import Plan, ScheduleRequest, amended, as_it_was, plan
 from dalga.model.precondition import Precondition
 from dalga.model.record import Result
 from dalga.store import Change
 from dalga.store.alerts import AlertRows
+from dalga.store.audit import AuditRows
 from dalga.store.details import READ_AT_ONCE, DetailRows, Written
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import (
@@ -56,11 +59,21 @@ class Put(NamedTuple):
     precondition: Precondition | None = None
     #: Whether `of` has made the request.
     is_patch: bool = False
+    #: Who stands with it in the audit list, and as what; None for no entry there.
+    author: Author | None = None
+    verb: Verb = Verb.PUT
 
     @property
     def minds_what_is_there(self) -> bool:
-        """Whether the job that is there decides what is written, or whether anything is."""
-        return self.precondition is not None or self.if_exists is not IfExists.RESCHEDULE
+        """
+        Whether the job that is there decides what is written, or whether anything is; or has to be
+        known for the audit list.
+        """
+        return (
+            self.precondition is not None
+            or self.if_exists is not IfExists.RESCHEDULE
+            or self.author is not None
+        )
 
     @property
     def if_exists(self) -> IfExists:
@@ -173,6 +186,7 @@ class Puts:
     """
     :param rows: of the jobs that are there.
     :param alerts: for jobs that are expected to succeed now and then.
+    :param audit: for PUTs that have an author.
     """
 
     def __init__(
@@ -183,6 +197,7 @@ class Puts:
         details: DetailRows,
         alerts: AlertRows,
         recording: Recording,
+        audit: AuditRows,
     ) -> None:
         self._dialect = dialect
         self._sql = sql
@@ -190,6 +205,7 @@ class Puts:
         self._details = details
         self._alerts = alerts
         self._recording = recording
+        self._audit = audit
 
     def write(
         self, cursor: Cursor, now: datetime, puts: list[Put]
@@ -228,9 +244,11 @@ class Puts:
         for key in todo.disabled.intersection(todo.over):
             self._rows.disable(cursor, key, now)
         written = todo.written
-        results |= self.settle(
+        settled = self.settle(
             cursor, written, todo.added, now, todo.as_expected, todo.terms, rows_open
         )
+        results |= settled
+        self._audit.write(cursor, now, list(_changed(puts, todo.found, settled)))
         for put in puts:
             # A PUT that keeps what is there keeps what was added meanwhile.
             if put.key not in results and put.if_exists is IfExists.KEEP and not put.precondition:
@@ -498,6 +516,17 @@ class Puts:
             version=version,
             extras=extras_of(planned, details_text(planned)),
         )
+
+
+def _changed(
+    puts: Sequence[Put], found: Mapping[JobKey, _Found], written: Mapping[JobKey, Job]
+) -> Iterator[Changed]:
+    """The changes of those PUTs that have an author, and have written a job."""
+    for put in puts:
+        if put.author is not None and put.key in written:
+            there = found.get(put.key)
+            old = None if there is None else there.job
+            yield Changed(put.author, put.verb, put.key, old, written[put.key])
 
 
 def as_planned(key: JobKey, planned: Plan, now: datetime) -> Job:

@@ -15,14 +15,17 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 
 from dalga.errors import InvalidRequest, JobSetAside, ReplayImpossible, RunUnderWay
+from dalga.model.audit import Changed, Verb
 from dalga.model.job import Job, UnreadableJob, readable
 from dalga.model.key import JobKey, RawKey
 from dalga.model.name import RANDOM_OCTETS, generated_name
+from dalga.model.permit import Author
 from dalga.model.plan import Plan
 from dalga.model.record import Record
 from dalga.model.replay import replay_of
 from dalga.model.run import Cause
 from dalga.model.runid import RunId
+from dalga.store.audit import AuditRows
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.extras import fitting, is_detailed, weight_of
@@ -65,6 +68,7 @@ class Replays:
         details: DetailRows,
         puts: Puts,
         history: History,
+        audit: AuditRows,
         token: Callable[[], bytes],
     ) -> None:
         self._dialect = dialect
@@ -74,9 +78,12 @@ class Replays:
         self._details = details
         self._puts = puts
         self._history = history
+        self._audit = audit
         self._token = token
 
-    def replay(self, run_id: RunId, endpoints: Collection[str]) -> Deferred[Job]:
+    def replay(
+        self, run_id: RunId, endpoints: Collection[str], author: Author | None = None
+    ) -> Deferred[Job]:
         """See `Store.replay`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
@@ -86,7 +93,7 @@ class Replays:
                     f"the run {run_id} has not ended (it is {run.state}): wait for its end, or run "
                     "its job now with a POST to it"
                 )
-            jobs, refusals = self.make(cursor, now, [run.record], endpoints)
+            jobs, refusals = self.make(cursor, now, [run.record], endpoints, author)
             if refusals:
                 raise refusals[0]
             return jobs[0]
@@ -107,6 +114,8 @@ class Replays:
         now: datetime,
         records: Sequence[Record],
         endpoints: Collection[str],
+        author: Author | None,
+        action: str | None = None,
     ) -> Repeated:
         """
         Write the replays of runs.
@@ -114,6 +123,8 @@ class Replays:
         :param records: of runs that have ended; no more than are `fitting`.
         :param now: the database's time.
         :param endpoints: the names of the endpoints of the configuration.
+        :param author: stands with each job in the audit list; None for no entries there.
+        :param action: the id of the action that has them replayed, for that list.
         """
         jobs = self._jobs_of(cursor, now, records)
         plans: dict[JobKey, Plan] = {}
@@ -137,6 +148,12 @@ class Replays:
         made = self._puts.settle(cursor, plans, (), now)
         if len(made) != len(plans):
             raise Conflict("a replay is gone as soon as it is made")
+        if author is not None:
+            replays = [
+                Changed(author, Verb.REPLAY, key, new=job, action=action)
+                for key, job in made.items()
+            ]
+            self._audit.write(cursor, now, replays)
         return Repeated(list(made.values()), refusals)
 
     def _rows_of(self, cursor: Cursor, records: Sequence[Record]) -> dict[RawKey, JobRow]:

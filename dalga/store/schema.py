@@ -11,7 +11,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from importlib.resources import files
 
-VERSION = 5
+VERSION = 6
 COMMENT = f"dalga schema {VERSION}"
 
 #: The end of the instance table's name, by the schema's version. It follows on the jobs table's
@@ -22,19 +22,20 @@ COMMENT = f"dalga schema {VERSION}"
 #: whatever the upgraded jobs table looks like.
 #:
 #: At most 11 characters: a jobs table's name has up to 53, and MySQL takes 64.
-HEARTBEATS_OF = {2: "_heartbeats", 3: "_alive_3", 4: "_alive_4", 5: "_alive_5"}
+HEARTBEATS_OF = {2: "_heartbeats", 3: "_alive_3", 4: "_alive_4", 5: "_alive_5", 6: "_alive_6"}
 HEARTBEATS = HEARTBEATS_OF[VERSION]
 
 #: The ends of the names of the tables beside the jobs table, as `HEARTBEATS`. They are the same in
 #: all versions from the one on that has them first.
 DETAILS, TAGS, KEYS = "_details", "_tags", "_keys"
 RUNS, ALERTS, INCIDENTS, EXPECTED = "_runs", "_alerts", "_incidents", "_expected"
-STATS, ACTIONS = "_stats", "_actions"
+STATS, ACTIONS, AUDIT = "_stats", "_actions", "_audit"
 
 #: These tables, by the version that has them first.
 BESIDE_SINCE = {
     4: (DETAILS, TAGS, KEYS),
     5: (RUNS, ALERTS, INCIDENTS, EXPECTED, STATS, ACTIONS),
+    6: (AUDIT,),
 }
 BESIDE = tuple(suffix for suffixes in BESIDE_SINCE.values() for suffix in suffixes)
 

@@ -195,6 +195,32 @@ CREATE TABLE IF NOT EXISTS "{actions}" (
 
 CREATE INDEX IF NOT EXISTS "{actions}_actiondue" ON "{actions}" (due);
 
+-- What was changed by whom, of requests that came with a token.
+CREATE TABLE IF NOT EXISTS "{audit}" (
+    -- When the change was made: microseconds since 1970 by the database's clock.
+    at         INTEGER NOT NULL,
+    -- Random: tells entries of the same moment apart.
+    nonce      INTEGER NOT NULL,
+    -- The name of the token, and the client's address.
+    author     TEXT    NOT NULL,
+    address    TEXT    NOT NULL,
+    -- What was done (`Verb` in model/audit.py).
+    verb       TEXT    NOT NULL,
+    -- The job's key, and the checksum of it that the table of runs has. NULL: it is of no one job.
+    path       TEXT    NULL,
+    body       TEXT    NULL,
+    jobkey     INTEGER NULL,
+    -- The id of the action that did it, or that was begun or stopped. NULL: none.
+    action     TEXT    NULL,
+    -- What was there before, and after, as JSON objects without secrets. NULL: nothing.
+    old        TEXT    NULL,
+    new        TEXT    NULL,
+
+    PRIMARY KEY (at, nonce)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS "{audit}_auditjob" ON "{audit}" (jobkey, at, nonce);
+
 CREATE TABLE IF NOT EXISTS "{table}" (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
 

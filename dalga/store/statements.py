@@ -254,6 +254,14 @@ class Statements:
             """)
 
     @cached_property
+    def hold_row(self) -> Statement:
+        """Changes nothing: locks, where there are locks. Also a job that was deleted."""
+        return self._dialect.prepare(f"""
+            UPDATE {self._table}{self._dialect.by_key} SET disabled = disabled
+            WHERE path = %(path)s AND body = %(body)s
+            """)
+
+    @cached_property
     def hold_version(self) -> Statement:
         """Changes nothing: compares, and locks where there are locks."""
         return self._dialect.prepare(f"""

@@ -22,11 +22,13 @@ from twisted.internet.defer import Deferred
 from dalga.errors import StartupError
 from dalga.model.action import Action, ActionRequest
 from dalga.model.alert import NO_TARGETS, Targets
+from dalga.model.audit import AuditPage, AuditQuery
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Page, Query
+from dalga.model.permit import Author
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.model.record import HistoryMode, Shelf
@@ -56,6 +58,8 @@ from dalga.store.actions import Actions
 from dalga.store.alerts import AlertRows
 from dalga.store.alertsql import AlertStatements
 from dalga.store.alerttable import AlertTable
+from dalga.store.audit import Audit, AuditRows
+from dalga.store.audited import Audited
 from dalga.store.changes import Changes
 from dalga.store.clock import SET_BACK, DatabaseClock
 from dalga.store.closings import Closings, Told
@@ -134,22 +138,27 @@ class JobsTable:
         self.outbox = AlertTable(dialect, alertsql, api_lane, alerts, token)
         self.lookout = LookoutTables(dialect, alertsql, api_lane, alerts)
         self._recording = recording = Recording(dialect, runsql, history)
-        puts = Puts(dialect, sql, rows, details, alerts, recording)
-        changes = Changes(dialect, sql, rows, details, recording)
+        audit = AuditRows(dialect)
+        puts = Puts(dialect, sql, rows, details, alerts, recording, audit)
+        audited = Audited(rows, Changes(dialect, sql, rows, details, recording), audit)
+        self._audit = Audit(dialect, api_lane)
         self._history = History(dialect, api_lane)
         self._pruning = Pruning(dialect, api_lane)
-        self._jobs = Jobs(dialect, sql, api_lane, rows, puts, changes, self._history)
+        self._jobs = Jobs(dialect, sql, api_lane, rows, puts, audited, self._history)
         self._listing = Listing(dialect, api_lane, details)
-        self._replays = Replays(dialect, sql, api_lane, rows, details, puts, self._history, token)
+        self._replays = Replays(
+            dialect, sql, api_lane, rows, details, puts, self._history, audit, token
+        )
         self._actions = Actions(
             dialect,
             sql,
             api_lane,
             rows,
-            changes,
+            audited,
             self._listing,
             self._history,
             self._replays,
+            audit,
             token,
         )
         self._runs = Runs(dialect, clock, runsql, run_lane, details, alerts, recording, token)
@@ -282,9 +291,10 @@ class JobsTable:
         request: ScheduleRequest,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job]:
         """See `Store.put`."""
-        return self._jobs.put(key, request, variation, precondition)
+        return self._jobs.put(key, request, variation, precondition, author)
 
     def patch(
         self,
@@ -292,15 +302,20 @@ class JobsTable:
         change: Change,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job]:
         """See `Store.patch`."""
-        return self._jobs.patch(key, change, variation, precondition)
+        return self._jobs.patch(key, change, variation, precondition, author)
 
     def once(
-        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        idempotency: Idempotency | None,
+        author: Author | None = None,
     ) -> Deferred[Made]:
         """See `Store.once`."""
-        return self._jobs.once(key, request, idempotency)
+        return self._jobs.once(key, request, idempotency, author)
 
     def forget_keys(self, limit: int) -> Deferred[int]:
         """See `Store.forget_keys`."""
@@ -326,33 +341,49 @@ class JobsTable:
         """See `Store.page`."""
         return self._listing.page(query)
 
-    def trigger(self, key: RawKey) -> Deferred[Job]:
+    def trigger(self, key: RawKey, author: Author | None = None) -> Deferred[Job]:
         """See `Store.trigger`."""
-        return self._jobs.trigger(key)
+        return self._jobs.trigger(key, author)
 
     def enable(
-        self, key: RawKey, precondition: Precondition | None = None
+        self,
+        key: RawKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
-        return self._jobs.enable(key, precondition)
+        return self._jobs.enable(key, precondition, author)
 
     def disable(
-        self, key: RawKey, reason: str | None = None, precondition: Precondition | None = None
+        self,
+        key: RawKey,
+        reason: str | None = None,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
-        return self._jobs.disable(key, reason, precondition)
+        return self._jobs.disable(key, reason, precondition, author)
 
-    def delete(self, key: RawKey, precondition: Precondition | None = None) -> Deferred[None]:
+    def delete(
+        self,
+        key: RawKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
+    ) -> Deferred[None]:
         """See `Store.delete`."""
-        return self._jobs.delete(key, precondition)
+        return self._jobs.delete(key, precondition, author)
 
-    def replay(self, run_id: RunId, endpoints: Collection[str]) -> Deferred[Job]:
+    def replay(
+        self, run_id: RunId, endpoints: Collection[str], author: Author | None = None
+    ) -> Deferred[Job]:
         """See `Store.replay`."""
-        return self._replays.replay(run_id, endpoints)
+        return self._replays.replay(run_id, endpoints, author)
 
-    def begin_action(self, request: ActionRequest) -> Deferred[Action]:
+    def begin_action(
+        self, request: ActionRequest, author: Author | None = None
+    ) -> Deferred[Action]:
         """See `Store.begin_action`."""
-        return self._actions.begin(request)
+        return self._actions.begin(request, author)
 
     def action(self, id: str) -> Deferred[Action]:
         """See `Store.action`."""
@@ -362,9 +393,9 @@ class JobsTable:
         """See `Store.actions`."""
         return self._actions.newest(limit)
 
-    def stop_action(self, id: str) -> Deferred[Action]:
+    def stop_action(self, id: str, author: Author | None = None) -> Deferred[Action]:
         """See `Store.stop_action`."""
-        return self._actions.stop(id)
+        return self._actions.stop(id, author)
 
     def act(
         self, limit: int, endpoints: Collection[str], instance: str, in_any_case: bool = False
@@ -375,6 +406,14 @@ class JobsTable:
     def forget_actions(self, limit: int) -> Deferred[int]:
         """See `Store.forget_actions`."""
         return self._actions.forget(limit)
+
+    def audit(self, query: AuditQuery) -> Deferred[AuditPage]:
+        """See `Store.audit`."""
+        return self._audit.page(query)
+
+    def forget_entries(self, keep: timedelta, limit: int) -> Deferred[int]:
+        """See `Store.forget_entries`."""
+        return self._audit.forget(keep, limit)
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""

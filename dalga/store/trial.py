@@ -30,7 +30,7 @@ from dalga.store.rows import (
     version_at,
 )
 from dalga.store.runsql import Ended, FoundRow, Retried, RunStatements
-from dalga.store.schema import ACTIONS, ALERTS, EXPECTED, INCIDENTS, RUNS, STATS
+from dalga.store.schema import ACTIONS, ALERTS, AUDIT, EXPECTED, INCIDENTS, RUNS, STATS
 from dalga.store.selected import DueRow
 from dalga.store.statements import OldKey, Statements
 from dalga.store.values import octets
@@ -122,6 +122,21 @@ _SAMPLES = (
             "attempts": MAX_VERSION,
             "lateness": _TEXT * MAX_ERROR,
             "duration": _TEXT * MAX_ERROR,
+        },
+    ),
+    _Sample(
+        AUDIT,
+        {"at": MAX_VERSION, "nonce": MAX_VERSION},
+        {
+            "author": _KEY,
+            "address": _KEY,
+            "verb": _Octets("trigger"),
+            "path": _KEY,
+            "body": _KEY,
+            "jobkey": MAX_VERSION,
+            "action": _Octets("0" * 26),
+            "old": _TEXT * MAX_ERROR,
+            "new": _TEXT * MAX_ERROR,
         },
     ),
     _Sample(

@@ -42,6 +42,7 @@ from dalga.store.schema import (
     ACTIONS,
     ALERTS,
     ALIVE,
+    AUDIT,
     BESIDE,
     BESIDE_SINCE,
     EXPECTED,
@@ -382,6 +383,44 @@ STATEMENTS: Mapping[int, Mapping[str, str]] = {
             PRAGMA user_version = 5
             """,
     },
+    5: {
+        "mysql": """
+            CREATE TABLE IF NOT EXISTS {audit} (
+                at         BIGINT UNSIGNED  NOT NULL,
+                nonce      BIGINT UNSIGNED  NOT NULL,
+                author     VARBINARY(255)   NOT NULL,
+                address    VARBINARY(255)   NOT NULL,
+                verb       VARBINARY(16)    NOT NULL,
+                path       VARBINARY(1020)  NULL,
+                body       VARBINARY(1020)  NULL,
+                jobkey     BIGINT           NULL,
+                action     VARBINARY(26)    NULL,
+                old        MEDIUMTEXT       NULL,
+                new        MEDIUMTEXT       NULL,
+                PRIMARY KEY (at, nonce),
+                KEY auditjob (jobkey, at, nonce)
+            ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4;
+            ALTER TABLE {table} COMMENT = 'dalga schema 6'
+            """,
+        "sqlite": """
+            CREATE TABLE IF NOT EXISTS {audit} (
+                at         INTEGER NOT NULL,
+                nonce      INTEGER NOT NULL,
+                author     TEXT    NOT NULL,
+                address    TEXT    NOT NULL,
+                verb       TEXT    NOT NULL,
+                path       TEXT    NULL,
+                body       TEXT    NULL,
+                jobkey     INTEGER NULL,
+                action     TEXT    NULL,
+                old        TEXT    NULL,
+                new        TEXT    NULL,
+                PRIMARY KEY (at, nonce)
+            ) WITHOUT ROWID;
+            CREATE INDEX IF NOT EXISTS {audit_auditjob} ON {audit} (jobkey, at, nonce);
+            PRAGMA user_version = 6
+            """,
+    },
 }
 
 #: The words in `STATEMENTS` for names that are the same in each version: the jobs table's name, and
@@ -398,6 +437,7 @@ _NAMES = {
     "{alerts_alertsent}": f"{ALERTS}_alertsent",
     "{expected_silent}": f"{EXPECTED}_silent",
     "{actions_actiondue}": f"{ACTIONS}_actiondue",
+    "{audit_auditjob}": f"{AUDIT}_auditjob",
     **{f"{{{suffix[1:]}}}": suffix for suffix in BESIDE},
 }
 
