@@ -117,6 +117,8 @@ class Instance(ProcessProtocol):
         #: Where it listens, and where clients may ask; empty where they may not.
         self.address = self.url = ""
         self.stopped = False
+        #: Its configuration file.
+        self.ini = Path()
         #: Its account on the server.
         self.account = ""
         self.usage = Usage()
@@ -360,6 +362,7 @@ class World:
         account = "" if self.server is None else await self._account()
         ini = self.ini(account, database, **sections)
         instance = Instance(self.folder / f"dalga{len(self.instances)}.log")
+        instance.ini = ini
         instance.account = account
         if (most := sections.get("mysql", {}).get("maxOpenConns")) is not None:
             instance.sessions = int(str(most))

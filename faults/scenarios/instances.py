@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Collection
 from dataclasses import replace
@@ -284,6 +285,44 @@ async def rolling_restart(world: World) -> None:
     await together(restart(), world.client.meddle(keys("other", 16), world.seconds))
     await world.settle()
     world.notes["restarts"] = str(restarts)
+
+
+@scenario("5. Reloads (SIGHUP) of an instance and of two workers, several a second, under load")
+async def reloads(world: World) -> None:
+    """Slots, time limits and endpoints change under the runs; some files have a mistake."""
+    world.endpoint.behave(lambda post: Answer(200, world.random.uniform(0.0, 1.0)))
+    running = [await world.start(), await world.start(jobs={"workers": 2})]
+    first = {instance: instance.ini.read_text() for instance in running}
+    await world.client.put_many(keys("job", int(min(300, world.seconds * 10))), interval=2)
+    reloads = 0
+    ends = time() + world.seconds
+
+    async def reload() -> None:
+        nonlocal reloads
+        while time() < ends:
+            instance = world.random.choice(running)
+            changed = re.sub(
+                r"timeout = .*",
+                f"timeout = {world.random.choice((TIMEOUT, TIMEOUT / 2))}s",
+                first[instance],
+            ).replace(
+                "[jobs]\n", f"[jobs]\nmaxRunning = {world.random.choice((5, 20, 100, 'many'))}\n"
+            )
+            if world.random.random() < 0.5:
+                changed += f"[endpoint other]\nbaseurl = {world.endpoint.url}\n"
+            new = instance.ini.with_suffix(".new")
+            new.write_text(changed)
+            new.rename(instance.ini)
+            instance.signal(signal.SIGHUP)
+            reloads += 1
+            await world.pause(world.random.uniform(0.0, 0.4))
+
+    await together(reload(), world.client.meddle(keys("other", 16), world.seconds))
+    await world.settle()
+    for instance in running:
+        if "changed: " not in instance.output() or "Traceback" in instance.output():
+            world.objections.append(f"its log: {instance.output()[-500:]}")
+    world.notes["reloads"] = str(reloads)
 
 
 @scenario("5. One daemon of three workers: SIGKILL of workers, then SIGTERM, under load")
