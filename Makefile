@@ -7,7 +7,7 @@ JOBS ?= 2
 RUN = $(BIN)/python tests/run.py --jobs $(JOBS)
 
 .PHONY: help venv demo engines mysql-engine nginx-engine prometheus test test-mysql test-quick test-lowest lint \
-    format bench faults faults-quick clean
+    format lock audit bench faults faults-quick clean
 
 help:
 	@echo 'make demo        run Dalga with an example endpoint and watch the POSTs arrive'
@@ -15,7 +15,9 @@ help:
 	@echo 'make test-mysql  all tests of a database, on a private MySQL'
 	@echo 'make test-quick  all tests that need no database server'
 	@echo 'make test-lowest  those of what libraries do, with the lowest versions of these'
-	@echo 'make lint        ruff and mypy'
+	@echo 'make lint        ruff, mypy and bandit'
+	@echo 'make audit       whether the libraries in the lock have known weaknesses'
+	@echo 'make lock        write the locks of the libraries anew'
 	@echo 'make format      let ruff lay out the code'
 	@echo 'make bench       measure: all cases, or one with CASE=drain'
 	@echo 'make faults      break things, and check the promises; one scenario with SCENARIO=client'
@@ -27,8 +29,9 @@ help:
 
 venv: .venv/made
 
-# editable_mode=compat: other editable installs hide the twistd plugin.
-.venv/made: pyproject.toml setup.py
+# editable_mode=compat: other editable installs hide the twistd plugin. All that is fetched is in the
+# lock, setuptools too, which builds.
+.venv/made: pyproject.toml setup.py requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo 'Dalga needs Python 3.11 or later as $(PYTHON); name another one with: make PYTHON=python3.12' >&2; \
 	    exit 1; }
@@ -37,9 +40,33 @@ venv: .venv/made
 	    exit 1; }
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --config-settings editable_mode=compat --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    --config-settings editable_mode=compat --editable .
 	touch $@
+
+# Programs that neither Dalga nor its tests need.
+TOOLS = .venv-tools
+
+$(TOOLS)/made:
+	rm -rf $(TOOLS)
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<1' 'pip-audit>=2.10,<3'
+	touch $@
+
+# Write the locks anew, for each Python from 3.11 on and each platform. Versions that stand in them stay,
+# unless pyproject.toml forbids them: for the newest of all, make lock LOCK=--upgrade.
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --custom-compile-command 'make lock' $(LOCK) pyproject.toml
+
+lock: $(TOOLS)/made
+	$(COMPILE) --extra dev --output-file requirements-dev.lock
+	$(COMPILE) --constraints requirements-dev.lock --output-file requirements.lock
+
+# Whether there is news of weaknesses in what the lock has.
+audit: $(TOOLS)/made
+	@$(TOOLS)/bin/python tests/audit.py $(TOOLS)/bin/pip-audit requirements-dev.lock
 
 demo: venv
 	@$(BIN)/python demo/demo.py
@@ -80,6 +107,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict dalga faults bench tests
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml dalga twisted demo
 
 format: venv
 	$(BIN)/ruff check --fix-only --quiet .
@@ -106,6 +134,6 @@ faults-quick: engines
 	@$(BIN)/python -m faults --seconds 5 --together 8 $(FAULTS)
 
 clean:
-	rm -rf .venv $(LOWEST) .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info
+	rm -rf .venv $(LOWEST) $(TOOLS) .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete

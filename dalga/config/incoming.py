@@ -38,6 +38,9 @@ def parts_of(endpoint: str) -> list[str]:
 #: Where the interface stands among the parts of a listening endpoint that are without a name.
 _INTERFACE = {"tcp": 2, "tcp6": 2, "ssl": 5}
 
+#: Where Twisted listens if there is none. What is open to all of a network has to be seen as that.
+_EVERYWHERE = "0.0.0.0"  # nosec B104
+
 
 def interface_of(endpoint: str) -> str | None:
     """
@@ -52,7 +55,7 @@ def interface_of(endpoint: str) -> str | None:
     named = [part.partition("=")[2] for part in parts if part.startswith("interface=")]
     plain = [kind, *(part for part in parts if not re.match(r"[A-Za-z]+=", part))]
     at = _INTERFACE[kind.lower()]
-    everywhere = "::" if kind.lower() == "tcp6" else "0.0.0.0"
+    everywhere = "::" if kind.lower() == "tcp6" else _EVERYWHERE
     return (named or plain[at : at + 1] or [""])[0] or everywhere
 
 

@@ -71,7 +71,7 @@ MAX_REDACTED = 64
 
 #: RFC 9110 section 8.3.1: a type, a subtype and parameters. Spaces have one place only between two
 #: parameters. With two places, there would be 2^n ways to match n spaces, and all would be tried.
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # nosec B105  # a token of HTTP's grammar
 _PARAMETER = rf' *{_TOKEN}=(?:{_TOKEN}|"(?:[^"\\]|\\.)*")'
 _MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}(?: *;(?:{_PARAMETER})?)*")
 

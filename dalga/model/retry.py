@@ -57,7 +57,8 @@ class RetryPolicy:
             backoff = min(backoff, self.interval * self.multiplier ** (attempt - 1))
         except OverflowError:
             pass  # the power is too large for a float, and so larger than max_interval
-        varied = backoff * random.uniform(1 - self.jitter, 1 + self.jitter)
+        # Nobody gains by guessing when a retry comes.
+        varied = backoff * random.uniform(1 - self.jitter, 1 + self.jitter)  # nosec B311
         if retry_after is None:
             return varied
         return max(varied, min(retry_after, self.max_interval))

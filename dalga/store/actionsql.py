@@ -36,7 +36,7 @@ class ActionRow(NamedTuple):
 
 #: The columns of `ActionRow`, and its token as it is compared: a stranger's may be of any type, or
 #: NULL.
-_TOKEN = "COALESCE(HEX(token), '')"
+_TOKEN = "COALESCE(HEX(token), '')"  # nosec B105  # a column, which holds a lease's token
 _COLUMNS = columns(ActionRow).replace("token", f"{_TOKEN} AS token")
 
 
