@@ -169,3 +169,29 @@ class DaemonTests(DaemonTestCase):
         """The file would be outside."""
         line = await self.refused(f"--chroot={self.place}")
         self.assertIn("would be out of reach once dalga runs: leave --chroot out", line)
+
+    async def test_reload(self) -> None:
+        """P12: what that user may not read is not read again, and all stays as it was."""
+        os.chown(self.place, NOBODY.pw_uid, -1)
+        ini = Path(self.place, "dalga.ini")
+
+        def write(mode: int, slots: int) -> None:
+            text = Path(self.ini(sqlite={"path": f"{self.place}/jobs.sqlite"})).read_text()
+            ini.unlink(missing_ok=True)
+            ini.write_text(text.replace("[jobs]", f"[jobs]\nmaxRunning = {slots}"))
+            ini.chmod(mode)
+
+        write(0o400, 7)
+        twistd = ["-n", "--pidfile=", f"--uid={NOBODY.pw_uid}"]
+        daemon = self.spawn(*twistd, "dalga", "--config", str(ini), twistd=True)
+        url = await daemon.url()
+        write(0o000, 8)
+        daemon.send(signal.SIGHUP)
+        await daemon.says("all stays as it was: .*Permission denied")
+        _, shown = await self.call("GET", f"{url}/metrics")
+        self.assertIn("dalga_slots 7.0\n", shown)
+        write(0o444, 8)
+        daemon.send(signal.SIGHUP)
+        await daemon.says(r"changed: \[jobs\] maxRunning\n")
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0, daemon.output)
