@@ -43,6 +43,7 @@ from dalga.model.job import Job, Standing, UnreadableJob, readable
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.listing import DuePlace, Page, Query
 from dalga.model.patch import replanned
+from dalga.model.permit import Author
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.precondition import UNREADABLE, Precondition
 from dalga.model.record import Record, Result
@@ -127,6 +128,7 @@ class MemoryStore:
         request: ScheduleRequest,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Any]:
         def put() -> Job:
             self._check(key, precondition)
@@ -140,6 +142,7 @@ class MemoryStore:
         change: Change,
         variation: float = 1.0,
         precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Any]:
         def patch() -> Job:
             self._check(key, precondition)
@@ -163,7 +166,11 @@ class MemoryStore:
         return self._call("patch", patch)
 
     def once(
-        self, key: JobKey, request: ScheduleRequest, idempotency: Idempotency | None
+        self,
+        key: JobKey,
+        request: ScheduleRequest,
+        idempotency: Idempotency | None,
+        author: Author | None = None,
     ) -> Deferred[Any]:
         def once() -> Made:
             kept = None if idempotency is None else self.kept.get((key.path, idempotency.key))
@@ -181,7 +188,7 @@ class MemoryStore:
     def get(self, key: JobKey) -> Deferred[Any]:
         return self._call("get", lambda: self._find(key))
 
-    def show(self, key: JobKey) -> Deferred[Any]:
+    def show(self, key: JobKey, with_change: bool = False) -> Deferred[Any]:
         return self._call("get", lambda: Shown(self._find(key), self.last_runs.get(key)))
 
     def runs(self, query: RunQuery) -> Deferred[Any]:
@@ -194,7 +201,7 @@ class MemoryStore:
     def page(self, query: Query) -> Deferred[Any]:
         return self._call("page", lambda: page_of(enumerate(self.rows.values()), query, self.time))
 
-    def trigger(self, key: JobKey) -> Deferred[Any]:
+    def trigger(self, key: JobKey, author: Author | None = None) -> Deferred[Any]:
         def trigger() -> Job:
             job = self._find(key)
             if job.disabled:
@@ -203,7 +210,9 @@ class MemoryStore:
 
         return self._call("trigger", trigger)
 
-    def enable(self, key: JobKey, precondition: Precondition | None = None) -> Deferred[Any]:
+    def enable(
+        self, key: JobKey, precondition: Precondition | None = None, author: Author | None = None
+    ) -> Deferred[Any]:
         def enable() -> Job | UnreadableJob:
             self._check(key, precondition)
             job: Job | UnreadableJob = self._find(key)
@@ -215,7 +224,11 @@ class MemoryStore:
         return self._call("enable", enable)
 
     def disable(
-        self, key: JobKey, reason: str | None = None, precondition: Precondition | None = None
+        self,
+        key: JobKey,
+        reason: str | None = None,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
     ) -> Deferred[Any]:
         def disable() -> Job | UnreadableJob:
             self._check(key, precondition)
@@ -227,7 +240,9 @@ class MemoryStore:
 
         return self._call("disable", disable)
 
-    def delete(self, key: JobKey, precondition: Precondition | None = None) -> Deferred[Any]:
+    def delete(
+        self, key: JobKey, precondition: Precondition | None = None, author: Author | None = None
+    ) -> Deferred[Any]:
         def delete() -> None:
             self._check(key, precondition)
             self.rows.pop(key, None)
