@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -66,6 +67,24 @@ class AlertTests(DaemonTestCase):
             if (each.content["job"] or {}).get("body") == name
         }
         return [each["event"] for each in sorted(sent.values(), key=lambda each: each["at"])]
+
+    async def test_reload(self) -> None:
+        """Alerts go to the target of the configuration that was read last, if there is one."""
+        daemon, url = await self.start(LOOKS_FOR_ALERTS)
+        give_up = f'{ONE_OFF},"retry":{{"max_attempts":1}}'
+        await self.put_json(url, "none", give_up)
+        while not (await self.get(f"{url}/runs?result=given_up"))["runs"]:
+            await self.pause(0.05)
+        for name, receiver in (("default", self.receiver), ("ops", self.ops)):
+            self.ini(alerts={"url": self.urls[name]})
+            before = daemon.output.count("changed: ")
+            daemon.send(signal.SIGHUP)
+            await daemon.says(rf"(?s)(changed: \[alerts\] url.*){{{before + 1}}}")
+            await self.put_json(url, name, give_up)
+            await receiver.until(partial(bool, receiver.sent))
+            self.assertEqual([each.content["job"]["body"] for each in receiver.sent], [name])
+        self.assertNotIn("s3cret", daemon.output)
+        self.assertNotIn("Traceback", daemon.output)
 
     async def test_failing_restarted_given_up_and_recovered(self) -> None:
         """Once an incident, though the daemon is killed in it, and another one takes over."""

@@ -8,9 +8,17 @@ import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from OpenSSL.SSL import Context
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.internet.ssl import CertificateOptions
+from twisted.web.server import Site
+from zope.interface import implementer
 
+from dalga.outgoing.pool import IDLE
+from tests.certificates import Authority, ip
 from tests.daemons import Daemon, DaemonTestCase
 from tests.stores import each_engine
 from tests.test_daemon import TwoEndpointsTestCase
@@ -178,6 +186,47 @@ class ReloadTests(ReloadTestCase):
         self.assertEqual(await daemon.ended, 0)
         self.assertIn("200 OK", daemon.output)
         self.assertNotIn("Traceback", daemon.output)
+
+
+@implementer(IOpenSSLContextFactory)
+class Contexts:
+    """The TLS contexts of a server, which may have another certificate at any time."""
+
+    options: CertificateOptions
+
+    def getContext(self) -> Context:
+        """Called with each connection."""
+        return self.options.getContext()
+
+
+@each_engine(globals(), only=("sqlite",))
+class CertificateTests(ReloadTestCase):
+    async def test_another_ca(self) -> None:
+        """P11: of a file of CAs the content counts, though the configuration is as it was."""
+        contexts, path = Contexts(), os.path.abspath(os.path.join(self.folder, "ca.pem"))
+
+        def issue() -> None:
+            """Give the endpoint a certificate of a CA that nobody knew before."""
+            authority = Authority()
+            contexts.options = authority.issue(ip("127.0.0.1"))
+            authority.write(path)
+
+        issue()
+        site: Any = Site(self.endpoint)
+        port = self.reactor.listenSSL(0, site, contexts, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        endpoint = {"baseurl": f"https://127.0.0.1:{port.getHost().port}/", "ca": path}
+        jobs = {"retryInterval": "100ms", "retryMultiplier": 1}
+        daemon, url = await self.start(endpoint=endpoint, jobs=jobs)
+        await self.schedule(url, "before", JOB)
+        await self.until_gone(f"{url}/jobs/before/x")
+        issue()
+        await self.pause(IDLE)  # no connection is kept for longer
+        await self.schedule(url, "after", JOB)
+        await daemon.says("'after' 'x'.*certificate")
+        await self.reload(daemon, r"changed: \[endpoint\] ca\n", endpoint=endpoint, jobs=jobs)
+        await self.until_gone(f"{url}/jobs/after/x")
+        self.assertEqual([hit.path for hit in self.endpoint.hits], ["before", "after"])
 
 
 @each_engine(globals(), only=("sqlite",))
