@@ -264,6 +264,7 @@ ACTIVATE = """
 import os, socket, sys
 sockets = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
 sockets[1].bind("s.sock")
+os.chmod("s.sock", 0o640)
 sockets[1].listen()
 for number, each in enumerate(sockets, 3):
     os.dup2(each.fileno(), number + 20)
@@ -304,6 +305,7 @@ class SystemdTests(CurlTestCase):
             daemon.send(signal.SIGTERM)
             self.assertEqual(await daemon.ended, 0)
             self.assertNotIn("Traceback", daemon.output)
+            self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o640)
             os.unlink(self.path)
 
     async def test_none(self) -> None:
