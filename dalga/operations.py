@@ -28,6 +28,7 @@ from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
 from dalga.model.action import Action, ActionRequest, ActionState, Do, filter_to_json
 from dalga.model.alert import KeptAlert
+from dalga.model.audit import AuditPage, AuditQuery
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import Instance
 from dalga.model.job import Job, UnreadableJob, readable
@@ -271,7 +272,7 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached.
         """
         caller.check(Scope.READ, key.path)
-        return await self._shielded(self._store.show(key))
+        return await self._shielded(self._store.show(key, caller.author is not None))
 
     async def runs(self, caller: Caller, query: RunQuery) -> RunPage:
         """
@@ -485,6 +486,15 @@ class Operations:
         caller.check(Scope.WRITE)
         stopped = self._store.stop_action(id, caller.author)
         return await self._shielded(stopped.addCallback(self._stopped, caller))
+
+    async def audit(self, caller: Caller, query: AuditQuery) -> AuditPage:
+        """
+        See `Store.audit`.
+
+        :raises StoreUnavailable: if the database can't be reached.
+        """
+        caller.check(Scope.ADMIN)
+        return await self._shielded(self._store.audit(query))
 
     async def status(self, caller: Caller) -> Status:
         """

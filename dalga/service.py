@@ -206,7 +206,7 @@ def build(
         random=SystemRandom(),
         instance=instance,
         about=lambda: About(version=__version__, clock_offset=fixed.store.clock.offset),
-        keeping=keeping_of(settings.history),
+        keeping=keeping_of(settings.history, settings.audit),
         metrics=fixed.metrics,
         alerting=alerting_of(settings, webhooks),
     )
@@ -552,7 +552,7 @@ class DalgaService(Daemon):
         parts.scheduler.reconfigure(
             settings.pace,
             settings.policy,
-            keeping_of(settings.history),
+            keeping_of(settings.history, settings.audit),
             alerting_of(settings, webhooks),
         )
         if webhooks is not parts.webhooks:

@@ -24,6 +24,7 @@ from dalga.config.endpoints import section_of
 from dalga.config.outgoing import Deny
 from dalga.config.sections import (
     AlertsConfig,
+    AuditConfig,
     Config,
     EndpointConfig,
     HistoryConfig,
@@ -66,6 +67,8 @@ class Settings:
     max_payload: int
     #: Which runs get a record, and how long records are kept.
     history: HistoryConfig
+    #: How long entries of the audit list are kept.
+    audit: AuditConfig
     #: ``[alerts]``.
     alerts: AlertsConfig
     #: The CAs that may have signed the certificates of targets of alerts.
@@ -146,6 +149,7 @@ def settings_of(config: Config) -> Settings:
         grace=jobs.shutdown_timeout,
         max_payload=jobs.max_payload,
         history=config.history,
+        audit=config.audit,
         alerts=config.alerts,
         alert_trust=platform(),
         targets=config.targets,
@@ -220,9 +224,14 @@ def way_of(config: EndpointConfig) -> Way:
     )
 
 
-def keeping_of(history: HistoryConfig) -> Keeping:
+def keeping_of(history: HistoryConfig, audit: AuditConfig) -> Keeping:
     """How long records of runs are kept."""
-    return Keeping(fine=history.keep, failed=history.keep_failed, max_rows=history.max_rows)
+    return Keeping(
+        fine=history.keep,
+        failed=history.keep_failed,
+        max_rows=history.max_rows,
+        entries=audit.keep,
+    )
 
 
 def allowed_of(settings: Settings) -> Allowed:

@@ -238,6 +238,8 @@ class FakeStore:
         self.calls: list[Call] = []
         #: Of each call that changes something: who has asked for it.
         self.authors: list[Author | None] = []
+        #: How many entries of the audit list are too old.
+        self.old_entries = 0
         #: The methods that fail with StoreUnavailable, having done nothing.
         self.away: set[str] = set()
         #: The rows whose end breaks the transaction that writes it.
@@ -544,13 +546,13 @@ class FakeStore:
         done = failed = 0
         for row in rows[:most]:
             try:
-                self._do(request, row, dues)
+                self._do(action, request, row, dues)
                 done += 1
             except (JobDisabled, JobOver):
                 failed += 1
         return replace(action, state=state, done=done, failed=failed)
 
-    def _do(self, request: ActionRequest, row: Row, dues: list[datetime]) -> None:
+    def _do(self, action: Action, request: ActionRequest, row: Row, dues: list[datetime]) -> None:
         """:raises JobDisabled: or JobOver: for a job that can't be triggered."""
         match request.do:
             case Do.TRIGGER:
@@ -561,7 +563,7 @@ class FakeStore:
                 if row.due is not None:
                     dues.append(row.scheduled)
             case Do.DISABLE:
-                self._disable(row, request.reason)
+                self._disable(row, request.reason, action.author)
             case Do.DELETE:
                 self._delete(row)
 
@@ -604,7 +606,7 @@ class FakeStore:
         """See `Store.get`."""
         return self._run("get", key, lambda: self._job(self._expect(key)))
 
-    def show(self, key: RawKey) -> Deferred[Shown]:
+    def show(self, key: RawKey, with_change: bool = False) -> Deferred[Shown]:
         """See `Store.show`. There is no history."""
         return self._run("get", key, lambda: Shown(self._job(self._expect(key)), None))
 
@@ -666,7 +668,7 @@ class FakeStore:
         def work() -> Job:
             self._check(key, precondition)
             row = self._expect(key)
-            self._disable(row, reason)
+            self._disable(row, reason, author)
             return self._job(row)
 
         return self._run("disable", key, work)
@@ -694,7 +696,13 @@ class FakeStore:
 
     def forget_entries(self, keep: timedelta, limit: int) -> Deferred[int]:
         """See `Store.forget_entries`."""
-        return self._run("forget_entries", (keep, limit), lambda: 0)
+
+        def work() -> int:
+            found = min(limit, self.old_entries)
+            self.old_entries -= found
+            return found
+
+        return self._run("forget_entries", (keep, limit), work)
 
     def counts(self, after: int = 0, limit: int = PIECE) -> Deferred[Counts]:
         """See `Store.counts`."""
@@ -1034,9 +1042,10 @@ class FakeStore:
                 row.token, row.override, row.started = None, Override.NONE, None
                 row.due = None if row.standing in AT_REST else row.scheduled
 
-    def _disable(self, row: Row, reason: str | None) -> None:
+    def _disable(self, row: Row, reason: str | None, author: Author | None) -> None:
         self._rest(row)
-        disabling = Disabling(self.time, reason).after(row.notes.disabled)
+        by = None if author is None else author.name
+        disabling = Disabling(self.time, reason, by).after(row.notes.disabled)
         row.notes = replace(row.notes, disabled=disabling)
 
     def _rest(self, row: Row) -> None:

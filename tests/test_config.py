@@ -39,6 +39,7 @@ from dalga.config.sections import (
     KEYS,
     SECTIONS,
     AlertsConfig,
+    AuditConfig,
     Config,
     EndpointConfig,
     Format,
@@ -2823,8 +2824,10 @@ class WiringTests(SynchronousTestCase):
     def test_how_long_records_are_kept(self) -> None:
         day = timedelta(days=1)
         history = HistoryConfig(keep=day, keep_failed=2 * day, max_rows=3)
-        self.assertEqual(settings.keeping_of(history), Keeping(day, 2 * day, 3))
-        self.assertEqual(settings.keeping_of(HistoryConfig()), Keeping())
+        self.assertEqual(
+            settings.keeping_of(history, AuditConfig(4 * day)), Keeping(day, 2 * day, 3, 4 * day)
+        )
+        self.assertEqual(settings.keeping_of(HistoryConfig(), AuditConfig()), Keeping())
 
     def test_stores_and_metrics(self) -> None:
         """Those of the only instance, and those of each worker, are as configured."""

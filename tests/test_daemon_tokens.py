@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +48,7 @@ REQUESTS: dict[str, tuple[str, str, Scope | None, bool]] = {
     "instances": ("GET", "/instances", Scope.READ, False),
     "endpoints": ("GET", "/endpoints", Scope.READ, True),
     "alerts": ("GET", "/alerts", Scope.READ, False),
+    "audit": ("GET", "/audit", Scope.ADMIN, False),
     "metrics": ("GET", "/metrics", Scope.METRICS, False),
     "health": ("GET", "/health", None, True),
     "ready": ("GET", "/ready", None, True),
@@ -62,7 +64,7 @@ GRANTS: dict[str, tuple[str, str]] = {
     "secrets": ("read-secrets", "read"),
     "trigger": ("trigger", "trigger"),
     "writer": ("write", "read trigger write"),
-    "boss": ("admin", "read trigger write metrics"),
+    "boss": ("admin", "read trigger write metrics admin"),
     "metrics": ("metrics", "metrics"),
     "inside": ("write:team/", "read trigger write"),
     "inside-read": ("read:x/,team/", "read"),
@@ -176,6 +178,60 @@ class TokensTests(TokenTestCase):
         daemon.send(signal.SIGTERM)
         await daemon.ended
         return str(daemon.output)
+
+
+@each_engine(globals())
+class AuditTests(TokenTestCase):
+    """Who has changed what, from outside."""
+
+    async def asked(self, token: str, method: str, target: str, body: Any = None) -> Any:
+        headers: dict[str, Any] = {"Authorization": self.bearer(token)}
+        data = None
+        if body is not None:
+            kind = "merge-patch+json" if method == "PATCH" else "json"
+            headers["Content-Type"], data = f"application/{kind}", json.dumps(body).encode()
+        status, text = await self.call(method, self.url + target, headers=headers, data=data)
+        self.assertIn(status, (200, 201, 202, 204), text)
+        return json.loads(text) if text else None
+
+    async def test_what_was_acknowledged(self) -> None:
+        """P1, P13: each write that was acknowledged has one entry, and no secret is in any."""
+        workers = 1 if self.engine == "sqlite" else 2
+        tokens = {name: line(name) for name in ("boss", "writer")}
+        _, self.url = await self.start(tokens=tokens, jobs={"workers": workers})
+        secret = "s3cr3t in a payload"
+        body = {"interval": 3600, "payload": secret, "headers": {"X-Key": secret}}
+        for _ in range(2):
+            puts = [self.asked("writer", "PUT", f"/jobs/team/{n}", body) for n in range(20)]
+            await gatherResults(map(Deferred.fromCoroutine, puts))
+        await self.asked("boss", "PATCH", "/jobs/team/7", {"interval": 60, "payload": "other"})
+        action = {"do": "disable", "filter": {"path": "team"}, "reason": "sale"}
+        begun = await self.asked("writer", "POST", "/actions", action)
+        target = f"/actions/{begun['id']}"
+        while (ended := await self.asked("boss", "GET", target))["ended"] is None:
+            await self.pause(0.05)
+        self.assertEqual((ended["by"], ended["done"]), ("writer", 20))
+        job = await self.asked("boss", "GET", "/jobs/team/19")
+        self.assertEqual((job["disabled_by"], job["disabled_reason"]), ("writer", "sale"))
+        change = job["last_change"]
+        self.assertEqual((change["by"], change["verb"]), ("writer", "disable"))
+        entries = []
+        target = "/audit?limit=30"
+        while target:
+            page = await self.asked("boss", "GET", target)
+            entries += page["entries"]
+            self.assertNotIn(secret, json.dumps(page))
+            cursor = page.get("cursor")
+            target = cursor and f"/audit?limit=30&cursor={cursor}"
+        self.assertEqual({entry["address"] for entry in entries}, {"127.0.0.1"})
+        found = Counter((entry["by"], entry["verb"], "old" in entry) for entry in entries)
+        expected = {("writer", "put", False): 20, ("writer", "put", True): 20}
+        expected |= {("boss", "patch", True): 1, ("writer", "action", False): 1}
+        self.assertEqual(found, {**expected, ("writer", "disable", True): 20})
+        (patched,) = (entry for entry in entries if entry["verb"] == "patch")
+        self.assertEqual((patched["old"]["interval"], patched["new"]["interval"]), (3600, 60))
+        self.assertEqual(patched["old"]["headers"], patched["new"]["headers"])
+        self.assertNotEqual(patched["old"]["payload"], patched["new"]["payload"])
 
 
 @each_engine(globals())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from itertools import product
 from operator import attrgetter
 from typing import Any
 
@@ -185,8 +186,8 @@ class RowTests(SynchronousTestCase):
         self.assertIs(notes, NO_NOTES)
 
     def test_since_when_a_job_is_disabled(self) -> None:
-        for reason in (None, "until the sale is over"):
-            notes = Notes(disabled=Disabling(NOW, reason))
+        for reason, by in product((None, "until the sale is over"), (None, "ci")):
+            notes = Notes(disabled=Disabling(NOW, reason, by))
             details = kept_details(replace(NOTHING, notes=notes))
             self.assertEqual(load_details(json.loads(json.dumps(details)), None), (PLAIN, notes))
 
@@ -233,6 +234,7 @@ class RowTests(SynchronousTestCase):
             ({"disabled": {}}, None),
             ({"disabled": {"since": "2030-01-01T00:00:00"}}, None),
             ({"disabled": {"since": NOW.isoformat(), "reason": 1}}, None),
+            ({"disabled": {"since": NOW.isoformat(), "by": 1}}, None),
         ]:
             error = self.assertRaises(
                 (ValueError, TypeError, OverflowError), load_details, members, octets

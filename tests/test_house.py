@@ -71,8 +71,8 @@ DISPATCH = (
 )
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),
-    *("presentation", "runs", "actions", "statistics", "alerts", "needs", "auth", "request"),
-    *("api", "server"),
+    *("presentation", "runs", "actions", "statistics", "alerts", "audit", "needs", "auth"),
+    *("request", "api", "server"),
 )
 FOLDERS = {
     "model": MODEL,
@@ -109,6 +109,7 @@ PURE = (
     "web.runs",
     "web.actions",
     "web.alerts",
+    "web.audit",
 )
 APPLICATION = (
     *(f"dispatch.{name}" for name in DISPATCH),

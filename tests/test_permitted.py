@@ -11,6 +11,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from dalga.errors import Forbidden
 from dalga.lines import JsonLines
 from dalga.model.action import ActionRequest, Do
+from dalga.model.audit import AuditQuery
 from dalga.model.key import JobKey
 from dalga.model.listing import Filters
 from dalga.model.permit import NOBODY, OPEN, Caller, Grant, Scope
@@ -65,6 +66,7 @@ CALLS: dict[str, list[tuple[Call, Scope, bool]]] = {
     "action": [(lambda jobs, caller: jobs.action(caller, "a"), Scope.READ, False)],
     "actions": [(lambda jobs, caller: jobs.actions(caller, 1), Scope.READ, False)],
     "stop_action": [(lambda jobs, caller: jobs.stop_action(caller, "a"), Scope.WRITE, False)],
+    "audit": [(lambda jobs, caller: jobs.audit(caller, AuditQuery()), Scope.ADMIN, False)],
     "status": [(lambda jobs, caller: jobs.status(caller), Scope.READ, False)],
     "statistics": [
         (

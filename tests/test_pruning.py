@@ -10,6 +10,7 @@ from dalga.dispatch.pruning import (
     ALL,
     FEWEST,
     FIRST,
+    FORGOTTEN,
     INTERVAL,
     MOST,
     PATIENCE,
@@ -115,6 +116,21 @@ class PruningTests(SchedulerTestCase):
         self.start()
         self.go(INTERVAL + 3)
         self.assertEqual(self.metrics._pruned, 250)
+
+    def test_entries_of_the_audit_list(self) -> None:
+        """A few at a time, until there are no more; then none for a while."""
+        self.store.old_entries = 2 * FORGOTTEN + 1
+        self.start()
+        self.clock.advance(INTERVAL - 0.1)
+        self.assertEqual(self.store.called("forget_entries"), [])
+        for expected in (1, 2, 3):
+            self.clock.advance(0.1 if expected == 1 else PAUSE)
+            self.assertEqual(len(self.store.called("forget_entries")), expected)
+        self.assertEqual(self.store.old_entries, 0)
+        self.clock.advance(INTERVAL - 0.1)
+        self.assertEqual(len(self.store.called("forget_entries")), 3)
+        calls = {call.argument for call in self.store.called("forget_entries")}
+        self.assertEqual(calls, {(timedelta(days=90), FORGOTTEN)})
 
     def test_behind_a_backlog(self) -> None:
         """P7: removals wait while there are more due runs than slots, but not for ever."""

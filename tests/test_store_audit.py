@@ -269,6 +269,71 @@ class WriteTests(AuditTestCase):
 
 
 @each_engine(globals())
+class JobTests(AuditTestCase):
+    """What a job shows of its entries."""
+
+    async def last(self, key: JobKey = KEY) -> tuple[str, str] | None:
+        change = (await self.store.show(key, with_change=True)).last_change
+        if change is None:
+            return None
+        self.assertLess(abs(change.at - self.store.clock.now()), timedelta(seconds=9))
+        return change.by, change.verb
+
+    async def test_the_last_change(self) -> None:
+        other = JobKey("mail", "8")
+        await self.store.put(other, each(1), author=BOB)
+        await self.store.put(KEY, each(1))
+        self.assertIsNone(await self.last())
+        await self.store.put(KEY, each(2), author=ANN)
+        self.assertEqual(await self.last(), ("ann", "put"))
+        await self.store.trigger(KEY, BOB)
+        self.assertEqual(await self.last(), ("bob", "trigger"))
+        shown = await gatherResults(
+            [
+                self.store.show(key, with_change)
+                for key in (KEY, other)
+                for with_change in (False, True)
+            ]
+        )
+        changes = [each.last_change and each.last_change.by for each in shown]
+        self.assertEqual(changes[1::2], ["bob", "bob"])
+        self.assertIsNone((await self.store.show(KEY)).last_change)
+        # Written since by somebody without a name.
+        await self.store.put(KEY, each(3))
+        self.assertIsNone(await self.last())
+
+    async def test_a_job_with_the_same_checksum(self) -> None:
+        await self.store.put(KEY, each(1), author=ANN)
+        self.sql("UPDATE dalga_audit SET body = %s", (self.key("other"),))
+        self.assertIsNone(await self.last())
+
+    async def test_who_has_disabled_it(self) -> None:
+        """Stands with why: of whoever has said so last."""
+        await self.store.put(KEY, each(1))
+        for author, reason, by in (
+            (None, None, None),
+            (ANN, None, None),  # it is disabled already
+            (ANN, "sale", "ann"),
+            (BOB, None, "ann"),
+            (BOB, "moving", "bob"),
+            (None, "other", None),
+        ):
+            await self.store.disable(KEY, reason, author=author)
+            noted = (await self.job(self.store, KEY)).notes.disabled
+            assert noted is not None
+            self.assertEqual(noted.by, by, (author, reason))
+        await self.store.enable(KEY)
+        disabled = await self.store.disable(KEY, author=ANN)
+        assert isinstance(disabled, Job) and disabled.notes.disabled is not None
+        self.assertEqual(disabled.notes.disabled.by, "ann")
+        self.assertEqual(await self.job(self.store, KEY), disabled)
+        # An update leaves it, and gives it to nobody else.
+        await self.store.put(KEY, each(2, if_exists=IfExists.UPDATE), author=BOB)
+        noted = (await self.job(self.store, KEY)).notes.disabled
+        self.assertEqual(noted, disabled.notes.disabled)
+
+
+@each_engine(globals())
 class TransactionTests(AuditTestCase):
     """P1, P13: an entry is committed with its change, or not at all."""
 

@@ -36,6 +36,7 @@ from dalga.allowed import Allowed, EndpointShown
 from dalga.errors import IdempotencyReused, JobDisabled, JobNotFound, StoreUnavailable
 from dalga.health import Health
 from dalga.metrics import Metrics
+from dalga.model.audit import LastChange
 from dalga.model.delivery import MAX_PAYLOAD, Delivery, Disabling, Notes
 from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
 from dalga.model.idempotency import Idempotency
@@ -88,7 +89,8 @@ JSON = b"Content-Type: application/json\r\n"
 #: The members of a job's JSON that are no parameters.
 STATE = {
     *("next_run", "next_sched", "successes", "disabled", "failing", "failed", "skipped"),
-    *("done", "disabled_since", "disabled_reason", "problem", "replay_of", "last_run"),
+    *("done", "disabled_since", "disabled_reason", "disabled_by", "problem", "replay_of"),
+    *("last_run", "last_change"),
 }
 
 
@@ -103,6 +105,10 @@ class MemoryStore:
         #: By path and Idempotency-Key, the request and the job that was made for it.
         self.kept: dict[tuple[str, str], tuple[Idempotency, Job]] = {}
         self.last_runs: dict[RawKey, Record] = {}
+        #: Are shown also to whoever does not ask for them.
+        self.last_changes: dict[RawKey, LastChange] = {}
+        #: Of each GET, whether it asked for the last change.
+        self.asked_for_changes: list[bool] = []
         #: What is answered to any list of runs, and the lists that were asked for.
         self.runs_page = RunPage([], None)
         self.run_queries: list[RunQuery] = []
@@ -189,7 +195,11 @@ class MemoryStore:
         return self._call("get", lambda: self._find(key))
 
     def show(self, key: JobKey, with_change: bool = False) -> Deferred[Any]:
-        return self._call("get", lambda: Shown(self._find(key), self.last_runs.get(key)))
+        self.asked_for_changes.append(with_change)
+        return self._call(
+            "get",
+            lambda: Shown(self._find(key), self.last_runs.get(key), self.last_changes.get(key)),
+        )
 
     def runs(self, query: RunQuery) -> Deferred[Any]:
         self.run_queries.append(query)
@@ -882,9 +892,13 @@ class ParameterTests(APITestCase):
         failed = replace(failing, standing=Standing.STOPPED, due=None)
         names: set[str] = set()
         self.store.last_runs[key] = RECORD
+        self.store.last_changes[key] = LastChange(NOW, "ci", "put")
         rows: list[Job | UnreadableJob] = [
             replace(
-                failing, disabled=True, due=None, notes=Notes(disabled=Disabling(NOW, "no stock"))
+                failing,
+                disabled=True,
+                due=None,
+                notes=Notes(disabled=Disabling(NOW, "no stock", "ci")),
             ),
             failing,
             failed,

@@ -112,6 +112,10 @@ class JobTests(SynchronousTestCase):
                 Disabling(since, "no stock"),
                 ',"disabled_since":"2014-11-11T22:11:40.000005Z","disabled_reason":"no stock"',
             ),
+            (
+                Disabling(since, by="ci"),
+                ',"disabled_since":"2014-11-11T22:11:40.000005Z","disabled_by":"ci"',
+            ),
         ]:
             job = replace(JOB, due=None, disabled=True, notes=Notes(disabled=disabling))
             self.assertEqual(job_json(job).decode(), f"{shown}{further}}}")

@@ -23,6 +23,7 @@ ALERTS, SETTLING = "a claim of alerts", "a note of what came of alerts"
 LOOK, SIGN_OF_LIFE = "a look for alerts", "a sign of life"
 WRITE, FOLDING = "a write of statistics", "a folding of statistics"
 PRUNING, SURVEY = "a removal of old records", "a count of records"
+FORGETTING_ENTRIES = "a removal of old entries of the audit list"
 ACTION, FORGETTING = "a batch of an action", "a removal of old actions"
 
 #: Programming mistakes that are remembered, at most. The traceback of a remembered mistake is not

@@ -29,7 +29,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from dalga.dispatch.outages import PRUNING, SURVEY, Outages
+from dalga.dispatch.outages import FORGETTING_ENTRIES, PRUNING, SURVEY, Outages
 from dalga.dispatch.query import Query, after_backlog
 from dalga.metrics import Metrics
 from dalga.model.record import Shelf
@@ -48,6 +48,9 @@ TARGET = 0.004
 #: How many records a batch removes at first, at least and at most.
 FIRST, FEWEST, MOST = 100, 50, 1_000
 
+#: How many entries of the audit list a batch removes, at most.
+FORGOTTEN = 200
+
 #: How many records a piece of a survey has. It takes some milliseconds.
 PIECE = 5_000
 
@@ -64,7 +67,7 @@ ALL = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How long records are kept, and how many."""
+    """How long records are kept, and how many; and how long entries of the audit list are."""
 
     #: Those of successes.
     fine: timedelta = timedelta(days=7)
@@ -72,6 +75,8 @@ class Keeping:
     failed: timedelta = timedelta(days=30)
     #: About how many, on both shelves.
     max_rows: int = 10_000_000
+    #: Entries of the audit list.
+    entries: timedelta = timedelta(days=90)
 
     def of(self, shelf: Shelf) -> timedelta:
         """How long the records of a shelf are kept."""
@@ -160,13 +165,19 @@ class Pruning:
         surveys = Query(
             SURVEY, outages, self._survey_when, self._survey_piece, self._counted, changed
         )
-        self.queries: tuple[Query[Any], ...] = (prunings, surveys)
+        forgettings = Query(
+            *(FORGETTING_ENTRIES, outages, self._forget_when, self._forget, self._forgotten),
+            changed,
+        )
+        self.queries: tuple[Query[Any], ...] = (prunings, surveys, forgettings)
         #: Since when there is a backlog, in seconds of the reactor's clock; None if there is none.
         self._busy_since: float | None = None
         #: The next batch: when, of which shelf, and how many records.
         self._next_batch = reactor.seconds() + INTERVAL
         self._shelf = Shelf.FINE
         self._size = FIRST
+        #: The next batch of entries of the audit list.
+        self._next_forgetting = reactor.seconds() + INTERVAL
         #: The next piece of a survey, and when the survey began, both in the reactor's seconds.
         self._next_piece = reactor.seconds() + INTERVAL
         self._began = 0.0
@@ -207,6 +218,18 @@ class Pruning:
         else:
             self._shelf, pause = Shelf.FINE, INTERVAL
         self._next_batch = self._reactor.seconds() + pause
+
+    # Entries of the audit list: as many in a batch as keys
+
+    def _forget_when(self, now: float) -> float:
+        return self._when(self._next_forgetting, now)
+
+    def _forget(self) -> Deferred[int]:
+        return self._store.forget_entries(self._keeping.entries, FORGOTTEN)
+
+    def _forgotten(self, removed: int) -> None:
+        pause = INTERVAL if removed < FORGOTTEN else PAUSE
+        self._next_forgetting = self._reactor.seconds() + pause
 
     # Surveys
 

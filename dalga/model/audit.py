@@ -82,6 +82,15 @@ class Entry(NamedTuple):
     new: Mapping[str, Any] | None
 
 
+class LastChange(NamedTuple):
+    """What was last done to a job by somebody with a name."""
+
+    #: By the database's clock (aware, UTC).
+    at: datetime
+    by: str
+    verb: str
+
+
 def subject_text(subject: Subject | None, secret: bytes) -> str | None:
     """
     What an entry keeps of a job or an action.
@@ -120,6 +129,8 @@ def _definition(job: Job, secret: bytes) -> Iterator[tuple[str, Any]]:
             yield "disabled_since", exact_timestamp(disabling.since)
             if disabling.reason is not None:
                 yield "disabled_reason", disabling.reason
+            if disabling.by is not None:
+                yield "disabled_by", disabling.by
 
 
 def _hidden(octets: bytes, secret: bytes) -> dict[str, Any]:

@@ -144,16 +144,20 @@ PLAIN = Delivery()
 
 
 class Disabling(NamedTuple):
-    """Since when a job is disabled (aware, UTC), and why, if the user said so."""
+    """Since when a job is disabled (aware, UTC), and why and by whom, if the user said so."""
 
     since: datetime
     reason: str | None = None
+    #: The name of the token.
+    by: str | None = None
 
     def after(self, earlier: Disabling | None) -> Disabling:
         """What is noted of a job that had been disabled before, and was not enabled since."""
         if earlier is None:
             return self
-        return Disabling(earlier.since, earlier.reason if self.reason is None else self.reason)
+        if self.reason is None:
+            return earlier
+        return Disabling(earlier.since, self.reason, self.by)
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,14 +299,18 @@ def _load_content_type(value: Any) -> str:
 
 def _write_disabling(disabling: Disabling) -> dict[str, str]:
     members = {"since": disabling.since.isoformat()}
-    return members if disabling.reason is None else {**members, "reason": disabling.reason}
+    if disabling.reason is not None:
+        members["reason"] = disabling.reason
+    if disabling.by is not None:
+        members["by"] = disabling.by
+    return members
 
 
 def _load_disabling(value: Any) -> Disabling:
-    reason = value.get("reason") if isinstance(value, dict) else 0
-    if not (reason is None or isinstance(reason, str)):
+    texts = (value.get("reason"), value.get("by")) if isinstance(value, dict) else (0, 0)
+    if not all(text is None or isinstance(text, str) for text in texts):
         raise ValueError(f"{value!r:.40} does not say since when a job is disabled")
-    return Disabling(_load_instant(value.get("since", "")), reason)
+    return Disabling(_load_instant(value.get("since", "")), *texts)
 
 
 #: How the kind of a payload is kept, by the name of the parameter that gave the payload. The octets

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from dalga.model.action import Action, ActionRequest
-from dalga.model.audit import AuditPage, AuditQuery
+from dalga.model.audit import AuditPage, AuditQuery, LastChange
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import Job, UnreadableJob
@@ -106,6 +106,9 @@ class Shown(NamedTuple):
     job: Job | UnreadableJob
     #: The last of its runs that have ended; None if there is none, or no record of it.
     last_run: Record | None
+    #: The newest entry of it in the audit list; None if there is none, if the job was written since
+    #: by somebody without a name, or if it was not asked for.
+    last_change: LastChange | None = None
 
 
 class Pruned(NamedTuple):
@@ -362,10 +365,11 @@ class Store(Protocol):
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """:raises JobNotFound: if there is no such job."""
 
-    def show(self, key: RawKey) -> Deferred[Shown]:
+    def show(self, key: RawKey, with_change: bool = False) -> Deferred[Shown]:
         """
         A job with the record of its last run.
 
+        :param with_change: whether to look for its last change, which takes one statement more.
         :raises JobNotFound: if there is no such job.
         """
 

@@ -28,6 +28,7 @@ from dalga.model.audit import (
     AuditQuery,
     Changed,
     Entry,
+    LastChange,
     subject_text,
 )
 from dalga.model.key import RawKey
@@ -110,6 +111,19 @@ class AuditRows:
         for part in in_parts(rows, _size, WRITTEN):
             self._add.execute(cursor, part)
 
+    def last_changes(self, cursor: Cursor, keys: Collection[RawKey]) -> dict[RawKey, LastChange]:
+        """The newest entry of each job that has one; maybe of other jobs, too."""
+        if not keys:
+            return {}
+        rows = self._last.fetch(cursor, [job_key(*key) for key in keys])
+        found: dict[RawKey, LastChange] = {}
+        for row in rows:
+            # The number may be that of another job, too.
+            key, at = _key_of(row), _instant(row.at)
+            if key is not None and at is not None:
+                found[key] = LastChange(at, text_of(row.author), text_of(row.verb))
+        return found
+
     def _row(self, at: int, changed: Changed) -> NewEntry:
         key, author, secret = changed.key, changed.author, self._random(_SECRET)
         return NewEntry(
@@ -135,6 +149,25 @@ class AuditRows:
         return self._dialect.prepare(f"""
             INSERT INTO {self._dialect.named(AUDIT)} ({columns(NewEntry)}) VALUES [({values}), ...]
             """)
+
+    @cached_property
+    def _last(self) -> Select[FoundEntry]:
+        dialect = self._dialect
+        by_job = f"{dialect.named(AUDIT)} AS {{}}{dialect.by_index('auditjob')}"
+        # The order has the whole key, as in `dalga.store.history`.
+        statement = dialect.prepare(f"""
+            SELECT {columns(FoundEntry)} FROM (
+                SELECT of_job, (
+                    SELECT at FROM {by_job.format("one")} WHERE one.jobkey = of_job
+                    ORDER BY one.jobkey DESC, one.at DESC, one.nonce DESC LIMIT 1
+                ) AS newest
+                FROM (
+                    [SELECT %(jobkey)s AS of_job UNION ALL SELECT %(jobkey)s UNION ALL ...]
+                ) AS jobs
+            ) AS newest
+            {dialect.then_join} {by_job.format("kept")} ON kept.jobkey = of_job AND kept.at = newest
+            """)
+        return Select(FoundEntry, statement)
 
 
 class Audit:
@@ -274,15 +307,22 @@ def _key_of(row: FoundEntry | WholeEntry) -> RawKey | None:
     return RawKey(text_of(row.path), text_of(row.body))
 
 
+def _instant(at: object) -> datetime | None:
+    """The time in a column; None for what a stranger has written (P6)."""
+    try:
+        return _EPOCH + at * _MICROSECOND if isinstance(at, int) else None
+    except OverflowError:
+        return None
+
+
 def _fits(row: FoundEntry, filters: AuditFilters) -> bool:
     return filters.fit(_key_of(row), text_of(row.author), text_of(row.verb))
 
 
 def _entry(row: WholeEntry) -> Entry | None:
     """An entry; None for a stranger's row that is none (P6)."""
-    try:
-        at = _EPOCH + row.at * _MICROSECOND
-    except OverflowError:
+    at = _instant(row.at)
+    if at is None:
         return None
     return Entry(
         at=at,

@@ -70,7 +70,8 @@ class Audited:
     ) -> Job | UnreadableJob:
         """See `Store.disable`."""
         old = None if author is None else self._rows.held(cursor, key, now)
-        job = self._changes.disable(cursor, now, key, reason)
+        by = None if author is None else author.name
+        job = self._changes.disable(cursor, now, key, reason, by)
         if not _is_same(old, job):
             self._note(cursor, now, Verb.DISABLE, key, old, job, author, action)
         return job

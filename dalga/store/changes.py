@@ -79,11 +79,11 @@ class Changes:
         return self._rows.note_disabling(cursor, key, now, None)
 
     def disable(
-        self, cursor: Cursor, now: datetime, key: RawKey, reason: str | None
+        self, cursor: Cursor, now: datetime, key: RawKey, reason: str | None, by: str | None
     ) -> Job | UnreadableJob:
         """See `Store.disable`."""
         self._rows.disable(cursor, key, now)
-        return self._rows.note_disabling(cursor, key, now, Disabling(now, reason))
+        return self._rows.note_disabling(cursor, key, now, Disabling(now, reason, by))
 
     def delete(self, cursor: Cursor, now: datetime, key: RawKey) -> None:
         """See `Store.delete`."""

@@ -8,10 +8,11 @@ the run's end (P3, P4). The runs themselves are in `dalga.store.runs`.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from dalga.model.audit import Verb
+from dalga.model.audit import LastChange, Verb
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
@@ -19,6 +20,7 @@ from dalga.model.permit import Author
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.store import PIECE, Change, Counts, Made, Shown
+from dalga.store.audit import AuditRows
 from dalga.store.audited import Audited
 from dalga.store.details import READ_AT_ONCE
 from dalga.store.dialect import Cursor, Dialect
@@ -28,9 +30,17 @@ from dalga.store.history import History
 from dalga.store.idempotency import Keys, Once
 from dalga.store.keyed import KeyedRows, not_found
 from dalga.store.puts import Put, Puts
+from dalga.store.rows import version_at
 from dalga.store.schema import ALIVE, MAX_LEASE
 from dalga.store.statements import Statements
 from dalga.store.transactions import Transactions
+
+
+class _Asked(NamedTuple):
+    """One call of `Jobs.get` or `Jobs.show`."""
+
+    key: RawKey
+    with_change: bool = False
 
 
 class Jobs:
@@ -49,6 +59,7 @@ class Jobs:
         puts: Puts,
         audited: Audited,
         history: History,
+        audit: AuditRows,
     ) -> None:
         self._dialect = dialect
         self._sql = sql
@@ -56,12 +67,13 @@ class Jobs:
         self._rows = rows
         self._audited = audited
         self._history = history
+        self._audit = audit
         self._keys = Keys(dialect, sql, puts)
         #: Each write of a job goes through this, for the order of the writes of one job.
         self._puts: GroupCommit[Put, Job] = GroupCommit(
             lane, puts.write, lambda put: put.key, "put"
         )
-        self._gets: GroupCommit[RawKey, Shown] = GroupCommit(lane, self._read_all, operation="get")
+        self._gets: GroupCommit[_Asked, Shown] = GroupCommit(lane, self._read_all, operation="get")
 
     def close(self) -> None:
         """Begin no more PUTs and GETs; those that wait fail."""
@@ -122,11 +134,11 @@ class Jobs:
 
     def get(self, key: RawKey) -> Deferred[Job | UnreadableJob]:
         """See `Store.get`."""
-        return self._gets.run(key).addCallback(lambda shown: shown.job)
+        return self._gets.run(_Asked(key)).addCallback(lambda shown: shown.job)
 
-    def show(self, key: RawKey) -> Deferred[Shown]:
+    def show(self, key: RawKey, with_change: bool = False) -> Deferred[Shown]:
         """See `Store.show`."""
-        return self._gets.run(key)
+        return self._gets.run(_Asked(key, with_change))
 
     def trigger(self, key: RawKey, author: Author | None = None) -> Deferred[Job]:
         """See `Store.trigger`."""
@@ -209,13 +221,25 @@ class Jobs:
         return self._lane.run(work, "count")
 
     def _read_all(
-        self, cursor: Cursor, now: datetime, keys: list[RawKey]
+        self, cursor: Cursor, now: datetime, asked: list[_Asked]
     ) -> list[Shown | Exception | Locked]:
-        rows = list(self._rows.select(cursor, self._sql.get, set(keys)))
+        rows = list(self._rows.select(cursor, self._sql.get, {each.key for each in asked}))
         some = fitting([weight_of(row.extras) for _, row in rows], READ_AT_ONCE)
         jobs = dict(self._rows.read_jobs(cursor, rows[:some], now))
         last_runs = self._history.last_runs(cursor, jobs)
+        changed = [each.key for each in asked if each.with_change and each.key in jobs]
+        changes = self._audit.last_changes(cursor, changed)
         found: dict[RawKey, Shown | Locked]
-        found = {key: Shown(job, last_runs.get(key)) for key, job in jobs.items()}
+        found = {
+            key: Shown(job, last_runs.get(key), _of_job(changes.get(key), job))
+            for key, job in jobs.items()
+        }
         found |= {key: LOCKED for key, _ in rows[some:]}
-        return [found[key] if key in found else not_found(key) for key in keys]
+        return [found[key] if key in found else not_found(key) for key, _ in asked]
+
+
+def _of_job(change: LastChange | None, job: Job | UnreadableJob) -> LastChange | None:
+    """A change of the job as it is; None for one from before somebody without a name wrote it."""
+    if change is None or (isinstance(job, Job) and version_at(change.at) < job.version):
+        return None
+    return change

@@ -144,7 +144,7 @@ class JobsTable:
         self._audit = Audit(dialect, api_lane)
         self._history = History(dialect, api_lane)
         self._pruning = Pruning(dialect, api_lane)
-        self._jobs = Jobs(dialect, sql, api_lane, rows, puts, audited, self._history)
+        self._jobs = Jobs(dialect, sql, api_lane, rows, puts, audited, self._history, audit)
         self._listing = Listing(dialect, api_lane, details)
         self._replays = Replays(
             dialect, sql, api_lane, rows, details, puts, self._history, audit, token
@@ -325,9 +325,9 @@ class JobsTable:
         """See `Store.get`."""
         return self._jobs.get(key)
 
-    def show(self, key: RawKey) -> Deferred[Shown]:
+    def show(self, key: RawKey, with_change: bool = False) -> Deferred[Shown]:
         """See `Store.show`."""
-        return self._jobs.show(key)
+        return self._jobs.show(key, with_change)
 
     def runs(self, query: RunQuery) -> Deferred[RunPage]:
         """See `Store.runs`."""

@@ -182,6 +182,8 @@ def _action(action: Action) -> dict[str, Any]:
     members: dict[str, Any] = {"id": action.id}
     if action.request is not None:
         members |= request_to_json(action.request)
+    if action.author is not None:
+        members["by"] = action.author.name
     members |= {
         "state": action.state,
         "matched": action.matched,

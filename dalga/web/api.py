@@ -16,6 +16,7 @@ from werkzeug.routing import BaseConverter
 
 from dalga.health import Health
 from dalga.log import logger
+from dalga.model.audit import LastChange
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.permit import Scope
 from dalga.model.record import Record
@@ -23,6 +24,7 @@ from dalga.model.runlist import RunQuery
 from dalga.operations import Operations
 from dalga.web.actions import action_json, action_list, action_request, actions_json
 from dalga.web.alerts import alert_list, alerts_json
+from dalga.web.audit import audit_json, audit_list, last_change_members, next_entries
 from dalga.web.bodies import JSON, MERGE_PATCH, check_payload, media_type
 from dalga.web.conditional import etag
 from dalga.web.cursors import cursor_text
@@ -334,6 +336,17 @@ class Api:
         newest = await self._operations.alerts(request.caller, alert_list(request.query))
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, alerts_json(newest))
 
+    @app.route("/audit", methods=["GET"])
+    async def audit(self, request: ApiRequest) -> bytes:
+        """List what was changed by whom, a page at a time."""
+        query = audit_list(request.query)
+        page = await self._operations.audit(request.caller, query)
+        cursor, link = next_entries(page, query)
+        body = request.answer(HTTPStatus.OK, CONTENT_TYPE, audit_json(page, cursor))
+        if link is not None:
+            request.responseHeaders.setRawHeaders(b"Link", [link.encode("ascii")])
+        return body
+
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def failed(self, request: ApiRequest, failure: Failure) -> bytes:
         """Answer with the error that a route raised, or Klein if there is no route."""
@@ -361,12 +374,14 @@ class Api:
         status: HTTPStatus,
         job: Job | UnreadableJob,
         last_run: Record | None = None,
+        last_change: LastChange | None = None,
     ) -> bytes:
         """Answer with a job and its ETag. A row that can't be understood has none."""
         shown = job_json(
             job,
             self._operations.allowed.problem,
             None if last_run is None else last_run_members(last_run),
+            None if last_change is None else last_change_members(last_change),
         )
         body = request.answer(status, CONTENT_TYPE, shown)
         if isinstance(job, Job):

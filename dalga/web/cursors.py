@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 
+from dalga.model.audit import AuditFilters, AuditPlace
 from dalga.model.key import Position
 from dalga.model.listing import ALL, Driver, DuePlace, Filters, Place, StatePlace
 from dalga.model.record import Shelf
@@ -26,8 +27,8 @@ _ID = 8  # octets
 _PATH_BLOB, _BODY_BLOB, _OF_A_PATH, _FILTERED = 1, 2, 4, 8
 _DUE_BLOB, _HAS_DUE = 1, 2
 
-#: Of a list of runs.
-_OF_RUNS = 16
+#: Of a list of runs, and of the audit list.
+_OF_RUNS, _OF_AUDIT = 16, 32
 
 _UNCHANGED = (
     "it takes what the page before gave, unchanged; leave it out to begin with the first page"
@@ -57,8 +58,8 @@ def cursor_from_text(text: str, filters: Filters) -> Place:
     if octets is None:
         raise ValueError(f"is none: {_UNCHANGED}")
     flags, rest = octets[0], octets[1:]
-    if flags & _OF_RUNS:
-        raise ValueError(f"is of a list of runs: {_UNCHANGED}")
+    if flags & (_OF_RUNS | _OF_AUDIT):
+        raise ValueError(f"is of another list: {_UNCHANGED}")
     if flags & _FILTERED or _are_others(filters):
         digest = rest[:_DIGEST] if flags & _FILTERED else b""
         if digest != _digest_of(filters):
@@ -108,6 +109,44 @@ def run_cursor_from_text(text: str, filters: RunFilters) -> RunPlace:
     if octets[1] not in list(Shelf) or max(at, job) >= 1 << 63:
         raise ValueError(f"is none: {_UNCHANGED}")
     return RunPlace(Shelf(octets[1]), at, job)
+
+
+def audit_cursor_text(last: AuditPlace, filters: AuditFilters) -> str:
+    """
+    :param last: where the page ended.
+    :param filters: those of the list.
+    """
+    numbers = b"".join(number.to_bytes(_ID, "big") for number in last)
+    return _text(bytes([_OF_AUDIT]) + _digest_of_audit(filters) + numbers)
+
+
+def audit_cursor_from_text(text: str, filters: AuditFilters) -> AuditPlace:
+    """
+    Read a cursor that `audit_cursor_text` wrote for the same list.
+
+    :raises ValueError: as `cursor_from_text` does.
+    """
+    octets = _octets(text)
+    if octets is None or octets[0] != _OF_AUDIT or len(octets) != 1 + _DIGEST + 2 * _ID:
+        raise ValueError(f"is none of the audit list: {_UNCHANGED}")
+    if octets[1 : 1 + _DIGEST] != _digest_of_audit(filters):
+        raise ValueError(
+            "is of another list: give the same filters as for the page before, or leave cursor out "
+            "to begin with the first page"
+        )
+    at, nonce = (int.from_bytes(octets[begin:][:_ID], "big") for begin in (-2 * _ID, -_ID))
+    if max(at, nonce) >= 1 << 63:
+        raise ValueError(f"is none: {_UNCHANGED}")
+    return AuditPlace(at, nonce)
+
+
+def _digest_of_audit(filters: AuditFilters) -> bytes:
+    """The same for all filters that mean the same list."""
+    named = filters._replace(since=None, until=None)
+    times = [_moment(filters.since), _moment(filters.until)]
+    return sha256(b"dalga audit filters 1\n" + json.dumps([*named, *times]).encode()).digest()[
+        :_DIGEST
+    ]
 
 
 def _are_others(filters: Filters) -> bool:

@@ -66,6 +66,7 @@ NEEDS: Mapping[str, Need] = MappingProxyType(
         "instances": _READ_ALL,
         "endpoints": _READ,
         "alerts": _READ,
+        "audit": Need((Scope.ADMIN,), whole=True),
         "metrics": Need((Scope.METRICS, Scope.READ), whole=True),
         "health": _EVERYBODY,
         "ready": _EVERYBODY,

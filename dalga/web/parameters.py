@@ -341,11 +341,13 @@ _STATE = frozenset(
         "disabled",
         "disabled-since",
         "disabled-reason",
+        "disabled-by",
         "failing",
         "failed",
         "skipped",
         "problem",
         "last-run",
+        "last-change",
         "replay-of",
     }
 )

@@ -39,15 +39,19 @@ def job_json(
     job: Job | UnreadableJob,
     problem_of: ProblemOf = lambda job: None,
     last_run: dict[str, Any] | None = None,
+    last_change: dict[str, Any] | None = None,
 ) -> bytes:
     """
     A job.
 
     :param last_run: the members of its last run; None for none.
+    :param last_change: those of its last change, likewise.
     """
     members = _job(job, problem_of)
     if last_run is not None:
         members["last_run"] = last_run
+    if last_change is not None:
+        members["last_change"] = last_change
     return _octets(_members_text(members))
 
 
@@ -110,6 +114,8 @@ def _state(job: Job) -> dict[str, Any]:
             members["disabled_since"] = exact_timestamp(disabling.since)
             if disabling.reason is not None:
                 members["disabled_reason"] = disabling.reason
+            if disabling.by is not None:
+                members["disabled_by"] = disabling.by
     if has_failed and job.standing is not Standing.STOPPED:
         members["failing"] = {"attempts": job.attempts, "error": job.error}
     if job.standing is Standing.STOPPED:
