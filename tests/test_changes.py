@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.config.changes import FIXED, Changes, changes, taken_over
+from dalga.config.load import load_config
 from dalga.config.sections import (
     KEYS,
+    SECTIONS,
     AlertsConfig,
     Config,
     EndpointConfig,
@@ -27,6 +32,7 @@ from dalga.config.sections import (
 from dalga.model.answers import Answers, statuses_from_text
 from dalga.model.permit import Grant, Scope, Token
 from dalga.model.retry import RetryPolicy
+from dalga.settings import settings_of
 
 BILLING = EndpointConfig("https://billing.example/", headers=(("X-Api-Key", "secret"),))
 OPS = AlertsConfig("https://ops.example/hook", authorization="Basic secret")
@@ -110,3 +116,67 @@ class ChangesTests(SynchronousTestCase):
         """Each of them is a key."""
         for section, fixed in FIXED.items():
             self.assertLessEqual(fixed, set(KEYS[section]), section)
+
+
+class SettingsTests(SynchronousTestCase):
+    """What is taken over reaches the parts: it is in the `Settings` that they are handed."""
+
+    #: A value of each key that is not its default.
+    OTHER: Mapping[str, Mapping[str, str]] = MappingProxyType(
+        {
+            "jobs": {
+                "randomizationFactor": "0.25",
+                "fixedIntervals": "false",
+                "retryInterval": "2s",
+                "retryMultiplier": "3",
+                "retryMaxInterval": "3h",
+                "retryJitter": "0.25",
+                "retryStopAfter": "1h",
+                "maxRunning": "7",
+                "scanFrequency": "3s",
+                "shutdownTimeout": "3s",
+                "maxPayload": "100",
+            },
+            "listen": {
+                "idleTimeout": "5s",
+                "readTimeout": "5s",
+                "hosts": "dalga.example",
+                "origins": "https://dalga.example",
+                "rootPath": "/dalga",
+                "trustedProxies": "10.0.0.0/8",
+                "allowUnauthenticated": "yes",
+            },
+            "history": {"mode": "off", "keep": "1d", "keepFailed": "1d", "maxRows": "5"},
+            "audit": {"keep": "1d"},
+            "metrics": {"paths": "5"},
+            "log": {"level": "debug"},
+        }
+    )
+    #: Keys that are asked for in the `Config`, where they stand.
+    ELSEWHERE = frozenset({"[metrics] paths", "[log] level", "[listen] allowUnauthenticated"})
+
+    #: Keys that no part goes by yet.
+    UNUSED = frozenset(
+        {"[listen] hosts", "[listen] origins", "[listen] rootPath", "[listen] trustedProxies"}
+    )
+
+    def values(self, text: str) -> dict[str, Any]:
+        """All of the settings that can be compared."""
+        path = self.mktemp()
+        Path(path).write_text(text)
+        settings = settings_of(load_config(path, {}))
+        return {
+            field.name: getattr(settings, field.name)
+            for field in fields(settings)
+            if "trust" not in field.name
+        }
+
+    def test_each_key(self) -> None:
+        """But for those of endpoints and targets, which are handed on whole."""
+        before, missing = self.values(""), set()
+        for section in SECTIONS.keys() - {"endpoint", "alerts", "mysql", "sqlite"}:
+            for key in set(KEYS[section]) - FIXED.get(section, frozenset()):
+                text = f"[{section}]\n{key} = {self.OTHER[section][key]}\n"
+                if self.values(text) == before:
+                    missing.add(f"[{section}] {key}")
+        self.assertEqual(missing, self.ELSEWHERE | self.UNUSED)
