@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,22 @@ from dalga.config.sections import MySQLConfig
 from tests.stores import EngineTestCase
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+#: A text that is shorter is not searched for in what daemons say: it stands for much else.
+LEAST_SECRET = 6
+
+
+def secrets_in(sections: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    """The secrets of a configuration that no daemon may say (P12)."""
+    for section, keys in sections.items():
+        for key, value in keys.items():
+            texts = re.findall("//[^/?#]*:([^/?#]*)@", str(value))
+            if key in ("password", "secrets", "authSecret"):
+                texts += re.split(r",\s*", str(value).strip('"'))
+            elif "headers" in section and key.lower() not in ("content-type", "user-agent"):
+                texts.append(str(value).strip('"'))
+            yield from (text for text in texts if len(text) >= LEAST_SECRET)
 
 
 class Daemon(ProcessProtocol):
@@ -214,6 +230,8 @@ class DaemonTestCase(EngineTestCase):
         self.folder = self.mktemp()
         os.makedirs(self.folder)
         self.daemons: list[Daemon] = []
+        #: Those that this test's configurations have.
+        self.secrets: set[str] = set()
         self.addCleanup(self.end_daemons)
 
     def ini(self, name: str = "dalga.ini", /, **sections: Mapping[str, object]) -> str:
@@ -233,6 +251,7 @@ class DaemonTestCase(EngineTestCase):
             wanted["sqlite"] = {"path": self.config.path}
         for section, keys in sections.items():
             wanted.setdefault(section, {}).update(keys)
+        self.secrets.update(secrets_in(wanted))
         path = os.path.join(self.folder, name)
         with open(path, "w", encoding="utf-8") as file:
             for section, keys in wanted.items():
@@ -304,6 +323,9 @@ class DaemonTestCase(EngineTestCase):
             daemon.send(signal.SIGKILL)
             if daemon.status is None:
                 await daemon.ended
+        said = "\n".join(daemon.output for daemon in self.daemons)
+        for secret in self.secrets:
+            self.assertNotIn(secret, said)
 
     async def call(self, method: str, url: str, **keywords: Any) -> tuple[int, str]:
         """One HTTP request; gives the status and the body."""
