@@ -58,7 +58,7 @@ class Door(Factory):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Entrance:
     """What connections go through on their way to the site."""
 
     #: At the end of it.
@@ -71,7 +71,7 @@ class Way:
 
     @property
     def is_plain(self) -> bool:
-        """Whether no factory of a plugin is on the way. Such a factory may keep to one process."""
+        """Whether no factory of a plugin is on it. Such a factory may keep to one process."""
         return self.factory is self.door
 
     @property
@@ -90,7 +90,7 @@ class Way:
 class Asked:
     """What a string asks for: an address of TCP, the path of a local socket, or an open one."""
 
-    way: Way
+    entrance: Entrance
     host: str = ""
     port: int = 0
     path: str = ""
@@ -116,9 +116,9 @@ def asked(text: str, key: str) -> Asked:
             results[0].raiseException()
         if notes.noted is None:
             raise ValueError("this kind opens no socket at once")
-        way = notes.noted.way
-        if way.contexts is not None:
-            way.contexts.getContext()  # a key that is another certificate's is found here
+        entrance = notes.noted.entrance
+        if entrance.contexts is not None:
+            entrance.contexts.getContext()  # a key that is another certificate's is found here
     except (TLSError, CryptoError):
         raise _refusal(
             key, text, "its key and its certificate can't be used, or don't go together"
@@ -161,7 +161,7 @@ class _Notes:
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         """See `IReactorTCP`."""
-        return self._note(Asked(_way(factory), interface, port))
+        return self._note(Asked(_entrance(factory), interface, port))
 
     def listenSSL(
         self,
@@ -172,7 +172,7 @@ class _Notes:
         interface: str = "",
     ) -> Any:
         """See `IReactorSSL`."""
-        return self._note(Asked(_way(factory, contextFactory), interface, port))
+        return self._note(Asked(_entrance(factory, contextFactory), interface, port))
 
     def listenUNIX(
         self,
@@ -184,19 +184,19 @@ class _Notes:
     ) -> Any:
         """See `IReactorUNIX`."""
         path = os.path.abspath(os.fsdecode(address))
-        return self._note(Asked(_way(factory), path=path, mode=mode))
+        return self._note(Asked(_entrance(factory), path=path, mode=mode))
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
         """See `IReactorSocket`."""
         copy = socket.socket(fileno=os.dup(fileDescriptor))
-        return self._note(Asked(_way(factory), adopted=copy))
+        return self._note(Asked(_entrance(factory), adopted=copy))
 
 
-def _way(factory: Any, contexts: Any = None) -> Way:
+def _entrance(factory: Any, contexts: Any = None) -> Entrance:
     """
     :param factory: the door, or a factory that wraps it, or one that wraps such a factory.
     """
     door = factory
     while not isinstance(door, Door):
         door = door.wrappedFactory
-    return Way(door, factory, contexts)
+    return Entrance(door, factory, contexts)

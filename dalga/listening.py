@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from dalga.endpointstrings import OF_STRINGS, Asked, Way, asked
+from dalga.endpointstrings import OF_STRINGS, Asked, Entrance, asked
 from dalga.errors import StartupError
 from dalga.log import logger
 from dalga.model.address import as_in_url, is_loopback
@@ -65,18 +65,22 @@ class Listener:
     """
     A listening socket.
 
-    :param way: what its connections go through on their way to the site; None for nothing.
+    :param entrance: what its connections go through on their way to the site; None for nothing.
     :param text: the endpoint string that has asked for it; "" for a host and a port.
     :param path: of the file that `close` removes; "" for none.
     """
 
     def __init__(
-        self, socket: socket.socket, way: Way | None = None, text: str = "", path: str = ""
+        self,
+        socket: socket.socket,
+        entrance: Entrance | None = None,
+        text: str = "",
+        path: str = "",
     ) -> None:
         socket.setblocking(False)
         self.socket = socket
         self.text = text
-        self._way = way
+        self._entrance = entrance
         self._path = path
         self._file = identity(path) if path else None
         self._front: _Front | None = None
@@ -93,33 +97,33 @@ class Listener:
     @property
     def is_encrypted(self) -> bool:
         """Whether it has a certificate, which a reload reads again."""
-        return self._way is not None and self._way.contexts is not None
+        return self._entrance is not None and self._entrance.contexts is not None
 
     @property
     def is_plain(self) -> bool:
-        """See `Way.is_plain`."""
-        return self._way is None or self._way.is_plain
+        """See `Entrance.is_plain`."""
+        return self._entrance is None or self._entrance.is_plain
 
     @property
     def certificate(self) -> bytes:
-        """See `Way.certificate`."""
-        return b"" if self._way is None else self._way.certificate
+        """See `Entrance.certificate`."""
+        return b"" if self._entrance is None else self._entrance.certificate
 
     def __str__(self) -> str:
         """Its URL, or ``unix:`` and the path of its file."""
         name = self.socket.getsockname()
         if self.socket.family == socket.AF_UNIX:
             return f"unix:{name if isinstance(name, str) else name.decode(errors='replace')}"
-        is_tls = self._way is not None and self._way.is_tls
+        is_tls = self._entrance is not None and self._entrance.is_tls
         scheme = "https" if is_tls else "http"
         return f"{scheme}://{as_in_url(*name[:2])}/"
 
     def adopt(self, reactor: Any, site: IProtocolFactory) -> IListeningPort:
         """Accept connections from now on. The socket stays this object's."""
         factory = site
-        if self._way is not None and (self.is_encrypted or not self._way.is_plain):
+        if self._entrance is not None and (self.is_encrypted or not self._entrance.is_plain):
             self._site, self._reactor = site, reactor
-            factory = self._front = _Front(self._through(self._way))
+            factory = self._front = _Front(self._through(self._entrance))
         if self.socket.family == socket.AF_UNIX:
             port = UnixPort(self.socket, factory, reactor)
             port.startListening()
@@ -129,20 +133,20 @@ class Listener:
         )
         return adopted
 
-    def exchange(self, way: Way) -> None:
+    def exchange(self, entrance: Entrance) -> None:
         """
-        Have connections go another way from now on, by another certificate: those that are there go
-        on as they began.
+        Have connections go through another entrance from now on, with another certificate; others
+        go on as they began.
         """
-        self._way = way
+        self._entrance = entrance
         if self._front is not None:
-            self._front.inner = self._through(way)
+            self._front.inner = self._through(entrance)
 
-    def _through(self, way: Way) -> IProtocolFactory:
-        way.door.site = self._site
-        if way.contexts is None:
-            return way.factory
-        return TLSMemoryBIOFactory(way.contexts, False, way.factory, self._reactor)
+    def _through(self, entrance: Entrance) -> IProtocolFactory:
+        entrance.door.site = self._site
+        if entrance.contexts is None:
+            return entrance.factory
+        return TLSMemoryBIOFactory(entrance.contexts, False, entrance.factory, self._reactor)
 
     def close(self) -> None:
         """Close the socket, and remove its file if it is the file of this socket."""
@@ -178,11 +182,11 @@ def listen_at(text: str, key: str = OF_STRINGS) -> list[Listener]:
     """
     wanted = asked(text, key)
     if wanted.adopted is not None:
-        return [Listener(wanted.adopted, wanted.way, text)]
+        return [Listener(wanted.adopted, wanted.entrance, text)]
     if wanted.path:
         opened = listen_on_path(wanted.path, wanted.mode, BACKLOG, key)
-        return [Listener(opened, wanted.way, text, wanted.path)]
-    return [Listener(opened, wanted.way, text) for opened in _listen_as(wanted, key)]
+        return [Listener(opened, wanted.entrance, text, wanted.path)]
+    return [Listener(opened, wanted.entrance, text) for opened in _listen_as(wanted, key)]
 
 
 def _listen_as(wanted: Asked, keys: str) -> list[socket.socket]:

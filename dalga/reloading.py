@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from dalga.config.changes import Changes, changes, taken_over
 from dalga.config.sections import Config
-from dalga.endpointstrings import OF_STRINGS, Way, asked
+from dalga.endpointstrings import OF_STRINGS, Entrance, asked
 from dalga.errors import ConfigError, StartupError
 from dalga.log import logger
 from dalga.settings import Settings, settings_of
@@ -43,7 +43,7 @@ class Reread:
     now: InForce
     changes: Changes
     #: By the endpoint strings of the listening sockets that have certificates: the new ones.
-    ways: Mapping[str, Way]
+    entrances: Mapping[str, Entrance]
 
 
 class Stays(NamedTuple):
@@ -51,7 +51,7 @@ class Stays(NamedTuple):
 
     #: Tells whether payloads of a length (octets) can be kept.
     takes_payloads: Callable[[int], bool]
-    #: The certificates that clients are shown (`Way.certificate`), by endpoint strings.
+    #: The certificates that clients are shown (`Entrance.certificate`), by endpoint strings.
     certificates: Mapping[str, bytes]
     #: The addresses, of those that are listened at, which others than this machine can reach.
     reachable: Sequence[str]
@@ -94,11 +94,13 @@ def reread(read: Read, was: InForce, stays: Stays) -> Reread:
     check_doors(config, stays.reachable)
     settings = settings_of(config)
     contents: Iterable[str] = settings.contents_changed(was.settings)
-    ways = {text: asked(text, OF_STRINGS).way for text in stays.certificates}
-    if any(way.certificate != stays.certificates[text] for text, way in ways.items()):
+    entrances = {text: asked(text, OF_STRINGS).entrance for text in stays.certificates}
+    if any(
+        entrance.certificate != stays.certificates[text] for text, entrance in entrances.items()
+    ):
         contents = [*contents, f"the certificate of {OF_STRINGS}"]
     found = found._replace(taken=tuple(dict.fromkeys((*found.taken, *contents))))
-    return Reread(InForce(config, settings), found, ways)
+    return Reread(InForce(config, settings), found, entrances)
 
 
 def log_taken(was: InForce, again: Reread) -> None:

@@ -38,7 +38,7 @@ from dalga.database import build_store, dialect_of, said_if_slow
 from dalga.dispatch.alerts import Alerting
 from dalga.dispatch.scheduler import Scheduler
 from dalga.dispatch.sending import Target
-from dalga.endpointstrings import OF_STRINGS, Way
+from dalga.endpointstrings import OF_STRINGS, Entrance
 from dalga.errors import ConfigError, StartupError
 from dalga.files import room_for_clients
 from dalga.health import Health
@@ -134,15 +134,15 @@ class Fixed:
             [str(listener) for listener in self.listeners if not listener.is_local],
         )
 
-    def exchange(self, ways: Mapping[str, Way]) -> None:
+    def exchange(self, entrances: Mapping[str, Entrance]) -> None:
         """
         Show clients other certificates from now on.
 
-        :param ways: see `Reread.ways`.
+        :param entrances: see `Reread.entrances`.
         """
         for listener in self.listeners:
-            if listener.text in ways:
-                listener.exchange(ways[listener.text])
+            if listener.text in entrances:
+                listener.exchange(entrances[listener.text])
 
 
 class Parts(NamedTuple):
@@ -520,7 +520,7 @@ class DalgaService(Daemon):
         if self._stopping:
             return
         self._take_over(again.now)
-        self._fixed.exchange(again.ways)
+        self._fixed.exchange(again.entrances)
         if self._membership is None:  # the supervisor says it once, for all workers
             log_taken(was, again)
 
@@ -751,7 +751,7 @@ def make_supervisor(
             log_refused(error)
             return False
         was, force = force, again.now
-        fixed.exchange(again.ways)
+        fixed.exchange(again.entrances)
         log_taken(was, again)
         log_from(force.config.log.level)
         return True

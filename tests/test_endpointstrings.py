@@ -39,7 +39,7 @@ class AskedTests(SynchronousTestCase):
         ):
             found = asked(text, OF_STRINGS)
             self.assertEqual((found.host, found.port, found.path), (host, port, ""), text)
-            self.assertIsNone(found.way.contexts)
+            self.assertIsNone(found.entrance.contexts)
 
     def test_paths(self) -> None:
         for text, path, mode in (
@@ -59,13 +59,15 @@ class AskedTests(SynchronousTestCase):
         text = f"ssl:443:privateKey={key}:certKey={certificate}:interface=127.0.0.1"
         found = asked(text, OF_STRINGS)
         self.assertEqual((found.host, found.port), ("127.0.0.1", 443))
-        self.assertEqual(asked(text, OF_STRINGS).way.certificate, found.way.certificate)
+        self.assertEqual(asked(text, OF_STRINGS).entrance.certificate, found.entrance.certificate)
         write_pair(folder, authority)
-        self.assertNotEqual(asked(text, OF_STRINGS).way.certificate, found.way.certificate)
+        self.assertNotEqual(
+            asked(text, OF_STRINGS).entrance.certificate, found.entrance.certificate
+        )
 
     def test_factories(self) -> None:
         """A factory of a plugin's hands on to the site."""
-        plain, wrapped = (asked(text, OF_STRINGS).way for text in ("tcp:80", "haproxy:tcp:80"))
+        plain, wrapped = (asked(text, OF_STRINGS).entrance for text in ("tcp:80", "haproxy:tcp:80"))
         self.assertTrue(plain.is_plain)
         self.assertFalse(wrapped.is_plain)
         self.assertIsInstance(wrapped.factory, HAProxyWrappingFactory)
