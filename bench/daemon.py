@@ -146,9 +146,8 @@ class Daemon(Process):
     def ask(self, method: str, target: str) -> int:
         """Make a request, read the answer to its end, and give its status."""
         with socket.create_connection(("127.0.0.1", self.port)) as client:
-            client.sendall(
-                f"{method} {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode()
-            )
+            line = f"{method} {target} HTTP/1.1\r\n"
+            client.sendall(f"{line}Host: localhost\r\nConnection: close\r\n\r\n".encode())
             return int(client.makefile("rb").read().split(maxsplit=2)[1])
 
 

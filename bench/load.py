@@ -32,7 +32,7 @@ def exchange(
 
     def send(client: socket.socket) -> None:
         nonlocal sent
-        client.sendall(f"{method} {target % sent} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+        client.sendall(f"{method} {target % sent} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         sent += 1
 
     for _ in range(connections):

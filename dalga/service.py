@@ -244,6 +244,7 @@ def build(
         arrival_timeout=settings.arrival_timeout,
         max_connections=room_for_clients(slots, len(settings.endpoints)),
         tokens=Tokens(settings.tokens),
+        doors=settings.doors,
     )
     numbers = make_numbers_site(operations, health, reactor)
     ports = [listener.adopt(reactor, site) for listener in fixed.listeners]
@@ -549,6 +550,7 @@ class DalgaService(Daemon):
             largest_body(settings.max_payload),
         )
         parts.sites[0].tokens = Tokens(settings.tokens)
+        parts.sites[0].doors = settings.doors
         parts.scheduler.reconfigure(
             settings.pace,
             settings.policy,

@@ -28,6 +28,7 @@ from dalga.config.sections import (
     Config,
     EndpointConfig,
     HistoryConfig,
+    ListenConfig,
     MySQLConfig,
     SQLiteConfig,
 )
@@ -41,6 +42,7 @@ from dalga.model.run import RunPolicy
 from dalga.outgoing.pool import Way
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.tunnel import Proxy
+from dalga.web.origins import LOOPBACK, Doors, host_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Settings:
     alert_contents: bytes
     #: Those of the configuration. Without tokens all is open.
     tokens: tuple[Token, ...] = ()
+    #: What ``[listen]`` says of requests.
+    doors: Doors = LOOPBACK
     #: See `Config.notes` and `Config.links`.
     notes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
@@ -156,8 +160,20 @@ def settings_of(config: Config) -> Settings:
         contents=contents,
         alert_contents=platform_contents(),
         tokens=config.tokens,
+        doors=doors_of(config.listen),
         notes=config.notes,
         links=config.links,
+    )
+
+
+def doors_of(listen: ListenConfig) -> Doors:
+    """What is asked of requests."""
+    hosts = (*listen.hosts, *filter(None, [listen.host]))
+    return Doors(
+        hosts=frozenset(map(host_name, hosts)),
+        origins=frozenset(listen.origins),
+        root_path=listen.root_path,
+        trusted_proxies=listen.trusted_proxies,
     )
 
 

@@ -113,7 +113,9 @@ class MainJobTests(DaemonTestCase):
         def talk() -> bytes:
             host, port = url.removeprefix("http://").split(":")
             with socket.create_connection((host, int(port)), timeout=10) as connection:
-                connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: dalga\r\n\r\n".encode())
+                connection.sendall(
+                    f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                )
                 answer = b""
                 while b"\r\n\r\n" not in answer:
                     answer += connection.recv(4096)
@@ -1065,7 +1067,7 @@ class FaultTests(FaultTestsBase):
 class RequestsAtAStopTests(DaemonTestCase):
     """A stop, and the clients of that moment."""
 
-    PUT = b"PUT /jobs/at/%d?interval=60 HTTP/1.1\r\nHost: x\r\n\r\n"
+    PUT = b"PUT /jobs/at/%d?interval=60 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     def connect_to(self, url: str, octets: bytes = b"") -> socket.socket:
         """A connection, and what is sent on it. Reading from it takes 20 s at most."""
@@ -1085,7 +1087,7 @@ class RequestsAtAStopTests(DaemonTestCase):
 
     async def kept(self, url: str) -> socket.socket:
         """A connection that has had an answer, and is kept."""
-        client = self.connect_to(url, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        client = self.connect_to(url, b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = await deferToThread(client.recv, 10_000)
         self.assertTrue(answer.startswith(b"HTTP/1.1 404 "), answer)
         return client

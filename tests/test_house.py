@@ -72,7 +72,7 @@ DISPATCH = (
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),
     *("presentation", "runs", "actions", "statistics", "alerts", "audit", "needs", "auth"),
-    *("request", "api", "server"),
+    *("origins", "forwarded", "request", "api", "server"),
 )
 FOLDERS = {
     "model": MODEL,
@@ -106,6 +106,8 @@ PURE = (
     "web.lists",
     "web.presentation",
     "web.needs",
+    "web.origins",
+    "web.forwarded",
     "web.runs",
     "web.actions",
     "web.alerts",

@@ -65,6 +65,7 @@ from dalga.web import request as request_module
 from dalga.web.api import Api
 from dalga.web.bodies import FREE_OF_ROOM, BodyRoom, largest_body
 from dalga.web.errors import NoRoom
+from dalga.web.origins import Doors
 from dalga.web.server import (
     ARRIVAL_TIMEOUT,
     IDLE_TIMEOUT,
@@ -410,6 +411,10 @@ def healthy(store: Any, clock: Clock) -> Health:
     return Health(store, clock, Metrics(), maybeDeferred)
 
 
+#: The names by which these tests call.
+CALLED = Doors(hosts=frozenset({"dalga", "x", "a", "other.example"}))
+
+
 class APITestCase(TestCase):
     timeout = 30
     max_connections = MAX_CONNECTIONS
@@ -432,7 +437,11 @@ class APITestCase(TestCase):
         )
         self.health = healthy(store, self.clock)
         self.site = make_site(
-            self.jobs, self.health, self.clock, max_connections=self.max_connections
+            self.jobs,
+            self.health,
+            self.clock,
+            max_connections=self.max_connections,
+            doors=CALLED,
         )
         #: Fires for each connection when the server has lost it.
         self.server_lost: list[Deferred[None]] = []
@@ -677,6 +686,7 @@ class TargetTests(APITestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_a_host_header_that_is_no_host_name_does_no_harm(self) -> None:
+        self.site.doors = None
         for host in [b"a..b", b"x" * 300, b"", b"[::1]:34006"]:
             client = await self.connect()
             client.send(b"GET /status HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
@@ -1835,7 +1845,12 @@ class ConnectionTests(APITestCase):
         ]:
             clock = Clock()
             site: Any = make_site(
-                self.jobs, self.health, clock, idle_timeout=idle, arrival_timeout=arrival
+                self.jobs,
+                self.health,
+                clock,
+                idle_timeout=idle,
+                arrival_timeout=arrival,
+                doors=CALLED,
             )
             channel: Any = site.buildProtocol(None)
             transport: Any = StringTransport()
@@ -1851,7 +1866,7 @@ class ConnectionTests(APITestCase):
 
     def test_no_more_connections_than_there_is_room_for(self) -> None:
         """P10: a new one takes the place of the one that has been waited for longest."""
-        site: Any = make_site(self.jobs, self.health, Clock(), max_connections=3)
+        site: Any = make_site(self.jobs, self.health, Clock(), max_connections=3, doors=CALLED)
         channels: list[Any] = []
         transports = []
 
@@ -1896,7 +1911,7 @@ class ConnectionTests(APITestCase):
 
     def test_where_all_are_being_answered(self) -> None:
         """P10: a new one is closed at once, each of them, and no other is."""
-        site: Any = make_site(self.jobs, self.health, Clock(), max_connections=1)
+        site: Any = make_site(self.jobs, self.health, Clock(), max_connections=1, doors=CALLED)
         self.store.stall = Deferred()
         channels: list[Any] = [site.buildProtocol(None) for _ in range(3)]
         transports = [StringTransport() for _ in channels]
@@ -2085,7 +2100,7 @@ class RefusedTests(APITestCase):
 
     async def test_an_octet_at_a_time(self) -> None:
         """What may still become a request is waited for."""
-        site: Any = make_site(self.jobs, self.health, Clock())
+        site: Any = make_site(self.jobs, self.health, Clock(), doors=CALLED)
         channel: Any = site.buildProtocol(None)
         transport = StringTransport()
         channel.makeConnection(transport)
@@ -2514,7 +2529,7 @@ class BodySizeTests(APITestCase):
     def test_memory_does_not_grow_with_the_body(self) -> None:
         chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % TEN_MB
         for headers in [chunked, b"Content-Length: %d\r\n\r\n" % TEN_MB]:
-            site: Any = make_site(self.jobs, self.health, self.clock)
+            site: Any = make_site(self.jobs, self.health, self.clock, doors=CALLED)
             channel: Any = site.buildProtocol(None)
             transport: Any = StringTransport()
             transport.loseWriteConnection = lambda: None

@@ -183,7 +183,7 @@ class Api:
         parameters = once_request(request.query, request.content_type, request.body)
         job = await self._operations.once(request.caller, path, parameters, request.idempotency)
         answer = self._answer(request, HTTPStatus.CREATED, job)
-        request.responseHeaders.setRawHeaders(b"Location", [job_target(job.key)])
+        request.locate(job_target(job.key))
         return answer
 
     @app.route("/jobs/<job:target>/upcoming", methods=["GET"])
@@ -240,7 +240,7 @@ class Api:
         refuse_parameters(request.query, request.body)
         job = await self._operations.replay(request.caller, run_id_of(run_id))
         answer = self._answer(request, HTTPStatus.CREATED, job)
-        request.responseHeaders.setRawHeaders(b"Location", [job_target(job.key)])
+        request.locate(job_target(job.key))
         return answer
 
     @app.route("/actions", methods=["POST"])
@@ -251,7 +251,7 @@ class Api:
         wanted = action_request(request.query, request.content_type, request.body)
         action = await self._operations.act(request.caller, wanted)
         body = request.answer(HTTPStatus.ACCEPTED, CONTENT_TYPE, action_json(action))
-        request.responseHeaders.setRawHeaders(b"Location", [b"/actions/" + action.id.encode()])
+        request.locate(b"/actions/" + action.id.encode())
         return body
 
     @app.route("/actions", methods=["GET"])

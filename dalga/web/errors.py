@@ -75,6 +75,10 @@ class TooManyFailures(DalgaError):
     """Requests without a valid token have come faster than they are answered."""
 
 
+class ForeignRequest(DalgaError):
+    """A browser has sent this for a page elsewhere, or may have."""
+
+
 class NotReady(DalgaError):
     """This instance is not ready for requests."""
 
@@ -85,6 +89,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = MappingProxyType(
         InvalidRequest: HTTPStatus.BAD_REQUEST,
         Unauthorized: HTTPStatus.UNAUTHORIZED,
         Forbidden: HTTPStatus.FORBIDDEN,
+        ForeignRequest: HTTPStatus.FORBIDDEN,
         TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
         JobNotFound: HTTPStatus.NOT_FOUND,
         JobSetAside: HTTPStatus.CONFLICT,

@@ -13,7 +13,7 @@ Connections, and requests that are refused before they are complete, are in `dal
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
@@ -46,7 +46,9 @@ from dalga.web.conditional import (
     refuse_idempotency,
     refuse_preconditions,
 )
-from dalga.web.errors import Problem, TooManyFailures, problem_of
+from dalga.web.errors import Problem, TooManyFailures, UnknownResource, problem_of
+from dalga.web.forwarded import client_address, is_forwarded_https, is_trusted
+from dalga.web.origins import Asked, Doors, check_open, granted_origin
 from dalga.web.presentation import problem_json
 
 _PROBLEM = "application/problem+json"
@@ -58,6 +60,27 @@ NO_ROUTE = "none"
 #: The methods that the metrics tell apart: those of RFC 9110 and PATCH.
 METHODS = frozenset(
     ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
+)
+
+#: The headers of all answers to browsers: no cache keeps the answer, it is taken for nothing but
+#: what its type says, and no page elsewhere embeds it.
+OF_BROWSERS = (
+    (b"Cache-Control", b"no-store"),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Cross-Origin-Resource-Policy", b"same-origin"),
+)
+
+#: The headers of answers that pages of other origins may read, beside those that all may.
+EXPOSED = b"ETag, Link, Location, Retry-After, WWW-Authenticate"
+
+#: What pages of other origins may send. Browsers ask again after ten minutes.
+PREFLIGHT = (
+    (b"Access-Control-Allow-Methods", b"GET, HEAD, PUT, POST, PATCH, DELETE"),
+    (
+        b"Access-Control-Allow-Headers",
+        b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match",
+    ),
+    (b"Access-Control-Max-Age", b"600"),
 )
 
 #: How long a request may hold its body after its client has hung up, in seconds. The operation goes
@@ -75,10 +98,16 @@ class ApiRequest(Request):
     _held = 0
     #: Whoever sends it.
     caller: Caller = NOBODY
-    #: Why it is refused, if it has no valid token and needs one.
-    _unauthorized: Unauthorized | None = None
-    #: The `Tokens` by which that was found.
+    #: Why it is refused, whatever it asks for.
+    _refused: DalgaError | None = None
+    #: The `Tokens` and the `Doors` by which that was found. The latter are None where whoever sends
+    #: a request makes no difference.
     _tokens: Tokens | None = None
+    _doors: Doors | None = None
+    #: What it says of where it comes from. Looked at only where there are `Doors`.
+    _asked = Asked()
+    #: Its origin, if that is one whose pages may call.
+    _granted: bytes | None = None
     #: The refusal that is held back.
     _refusal: Deferred[None] | None = None
     #: The route that it takes, as the metrics name it.
@@ -97,34 +126,93 @@ class ApiRequest(Request):
         # taken here fit in memory.
         self.content = BytesIO()
         self.site = self.channel.site  # type: ignore[attr-defined]
-        self._admit(self.channel._path)
+        self._admit(self.channel._command, self.channel._path)
         if length is not None:
             if length > self.site.largest_body:
                 raise too_large(self.site.largest_body)
-            if self._unauthorized is None:
+            if self._refused is None:
                 self.site.room.check(length)
 
-    def _admit(self, uri: bytes) -> None:
+    def _admit(self, method: bytes, uri: bytes) -> None:
         """
-        Find out who sends it, and whether a token is missing.
+        Find out who sends it, and why it is to be refused.
 
         :param uri: its target.
         """
-        self._tokens = self.site.tokens
-        if _origin_form(uri.partition(b"?")[0]) in self.site.open_paths:
-            return
-        if not self.site.tokens:
-            self.caller = OPEN
-            return
+        self._tokens, self._doors = self.site.tokens, self.site.doors
+        self._refused = None
         try:
-            self.caller = self.site.tokens.caller(self._lines(b"Authorization"), self.address)
-        except Unauthorized as error:
-            self._unauthorized = error
+            self.caller = self._who(method, uri)
+        except DalgaError as error:
+            self._refused = error
+
+    def _who(self, method: bytes, uri: bytes) -> Caller:
+        """
+        Whoever sends it.
+
+        :raises Unauthorized: if a token is missing.
+        :raises ForeignRequest: if a browser sends it for a page elsewhere.
+        """
+        path = _without(self.root_path, _origin_form(uri.partition(b"?")[0]))
+        if self._doors is not None:
+            self._asked = self._where_from(method, uri, path or b"")
+            self._granted = granted_origin(self._asked, self._doors)
+            if not self.site.tokens:
+                check_open(self._asked, self._doors)
+        if path in self.site.open_paths or self._is_preflight:
+            return NOBODY
+        if not self.site.tokens:
+            return OPEN
+        caller: Caller = self.site.tokens.caller(self._lines(b"Authorization"), self.address)
+        return caller
+
+    def _where_from(self, method: bytes, uri: bytes, path: bytes) -> Asked:
+        """What it says of where it comes from."""
+        absolute = _ABSOLUTE.match(uri)
+        hosts = self._lines(b"Host") if absolute is None else [absolute[1].rpartition(b"@")[2]]
+        site, mode, dest = (b",".join(self._lines(name)) for name in _FETCH)
+        own = getattr(self.channel.getHost(), "host", "")
+        host, origins = b"".join(hosts), self._lines(b"Origin")
+        return Asked(method, path, host, origins, site, mode, dest, own, self.is_encrypted)
+
+    @property
+    def _is_preflight(self) -> bool:
+        """Whether a browser asks by it what a page whose origin may call may send."""
+        return (
+            self._granted is not None
+            and self._asked.method == b"OPTIONS"
+            and self.requestHeaders.hasHeader(b"Access-Control-Request-Method")
+        )
+
+    @property
+    def root_path(self) -> bytes:
+        """The path that all URLs begin with."""
+        return b"" if self._doors is None else self._doors.root_path.encode("ascii")
+
+    @property
+    def is_encrypted(self) -> bool | None:
+        """
+        Whether its client speaks TLS, with this daemon or with a trusted proxy; None where a proxy
+        may be there that is not trusted.
+        """
+        if self.channel.is_encrypted:  # type: ignore[attr-defined]
+            return True
+        lines = self._lines(b"X-Forwarded-Proto")
+        if not lines or self._doors is None:
+            return None
+        if not is_trusted(self._peer, self._doors.trusted_proxies):
+            return None
+        return is_forwarded_https(lines)
+
+    @property
+    def _peer(self) -> str:
+        return getattr(self.channel.getPeer(), "host", "")
 
     @property
     def address(self) -> str:
         """The client's address; "" for a client on a local socket."""
-        return getattr(self.channel.getPeer(), "host", "")
+        trusted = () if self._doors is None else self._doors.trusted_proxies
+        return client_address(self._peer, self._lines(b"X-Forwarded-For"), trusted)
 
     def handleContentChunk(self, data: bytes) -> None:
         """
@@ -134,7 +222,7 @@ class ApiRequest(Request):
         """
         if self._held + len(data) > self.site.largest_body:
             raise too_large(self.site.largest_body)
-        if self._unauthorized is not None:
+        if self._refused is not None:
             return  # it is refused, whatever a reload does before it is complete
         self.site.room.grow(self._held, len(data))
         self._held += len(data)
@@ -171,11 +259,30 @@ class ApiRequest(Request):
     def process(self) -> None:
         """Called when the body is there too."""
         self._began = self.site.reactor.seconds()
-        self.path = _origin_form(self.path)
-        if self._tokens is not self.site.tokens:
-            self._admit(self.uri)  # a reload may have removed its token while the body came
-        if self._unauthorized is not None:
-            self._turn_away(self._unauthorized)
+        if self._refused is None and (
+            self._tokens is not self.site.tokens or self._doors is not self.site.doors
+        ):
+            # A reload may have removed its token while the body came.
+            self._admit(self.method, self.uri)
+        path = _without(self.root_path, _origin_form(self.path))
+        if path is not None:
+            self.path = path
+        if isinstance(self._refused, Unauthorized):
+            self._turn_away(self._refused)
+            return
+        if self._refused is not None:
+            self._end(self._refused)
+            return
+        if self._is_preflight:
+            self._answer_preflight()
+            return
+        if path is None:
+            self._end(
+                UnknownResource(
+                    f"there is nothing here: all URLs of this daemon begin with "
+                    f"{self.root_path.decode()}, its rootPath in [listen]"
+                )
+            )
             return
         # Klein matches `postpath`. It would log a traceback if that were not UTF-8, and take any
         # number of slashes in front for one slash.
@@ -193,6 +300,12 @@ class ApiRequest(Request):
         if failure.check(CancelledError) is None:  # else the client is gone
             failure.trap(TooManyFailures)
             self._end(cast(TooManyFailures, failure.value))
+
+    def _answer_preflight(self) -> None:
+        self.answer(HTTPStatus.NO_CONTENT)
+        for name, value in PREFLIGHT:
+            self.responseHeaders.setRawHeaders(name, [value])
+        self.finish()
 
     def _end(self, error: DalgaError) -> None:
         problem = problem_of(error)
@@ -291,7 +404,23 @@ class ApiRequest(Request):
         headers.setRawHeaders(b"Date", [formatdate(usegmt=True).encode("ascii")])
         if status is not HTTPStatus.NO_CONTENT:
             headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        for name, value in self._for_browsers():
+            headers.setRawHeaders(name, [value])
         return body
+
+    def _for_browsers(self) -> Iterator[tuple[bytes, bytes]]:
+        """The headers of an answer that a browser goes by. Programs get none of them."""
+        if self._asked.site or self._asked.origins or self.caller.by_cookie:
+            yield from OF_BROWSERS
+        if self._doors is not None and self._doors.origins:
+            yield b"Vary", b"Origin"
+        if self._granted is not None:
+            yield b"Access-Control-Allow-Origin", self._granted
+            yield b"Access-Control-Expose-Headers", EXPOSED
+
+    def locate(self, target: bytes) -> None:
+        """Say in the answer's header Location where something is, behind `root_path`."""
+        self.responseHeaders.setRawHeaders(b"Location", [self.root_path + target])
 
     def refuse(self, problem: Problem) -> bytes:
         """
@@ -307,7 +436,22 @@ class ApiRequest(Request):
         return body
 
 
+#: The headers by which a browser says for whom it sends a request, and to what end.
+_FETCH = (b"Sec-Fetch-Site", b"Sec-Fetch-Mode", b"Sec-Fetch-Dest")
+
+#: The beginning of a target in absolute form (RFC 9112 section 3.2.2).
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
+
+
 def _origin_form(target: bytes) -> bytes:
-    """The path of a request target, also of one in absolute form (RFC 9112 section 3.2.2)."""
-    absolute = re.match(rb"https?://[^/]*", target, re.IGNORECASE)
+    """The path of a request target, also of one in absolute form."""
+    absolute = _ABSOLUTE.match(target)
     return target if absolute is None else target[absolute.end() :] or b"/"
+
+
+def _without(root: bytes, path: bytes) -> bytes | None:
+    """A path without what all paths begin with; None for another path."""
+    if not root:
+        return path
+    rest = path.removeprefix(root)
+    return rest or b"/" if rest != path and rest[:1] in (b"/", b"") else None

@@ -52,6 +52,7 @@ from dalga.web.head import (
     line_too_long,
     request_line,
 )
+from dalga.web.origins import LOOPBACK, Doors
 from dalga.web.request import ApiRequest
 
 #: How long a client that sends nothing keeps its connection, in seconds, by default.
@@ -90,6 +91,7 @@ def make_site(
     arrival_timeout: float = ARRIVAL_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
     tokens: Tokens = NO_TOKENS,
+    doors: Doors | None = LOOPBACK,
 ) -> ApiSite:
     """
     :param health: its metrics count the requests, too.
@@ -98,6 +100,8 @@ def make_site(
     :param arrival_timeout: how long a request may take to arrive, in seconds.
     :param max_connections: how many connections there may be at once.
     :param tokens: those of the configuration.
+    :param doors: what the configuration says of requests; None where whoever sends a request makes
+        no difference.
     :return: the factory to listen with.
     """
     return ApiSite(
@@ -110,6 +114,7 @@ def make_site(
         largest_body(operations.allowed.max_payload),
         tokens,
         OPEN_PATHS,
+        doors,
     )
 
 
@@ -392,6 +397,8 @@ class ApiSite(Site):
     :param largest: the largest body that a request may have, in octets.
     :param tokens: those of the configuration.
     :param open_paths: the paths of the requests that need no token.
+    :param doors: what the configuration says of requests; None where whoever sends a request makes
+        no difference.
     """
 
     protocol = ApiChannel  # type: ignore[assignment]
@@ -408,12 +415,14 @@ class ApiSite(Site):
         largest: int = largest_body(MAX_PAYLOAD),
         tokens: Tokens = NO_TOKENS,
         open_paths: Collection[bytes] = (),
+        doors: Doors | None = None,
     ) -> None:
         self.metrics = metrics
         self.arrival_timeout = arrival_timeout
         self.largest_body = largest
         #: May be replaced at any time.
         self.tokens = tokens
+        self.doors = doors
         self.open_paths = open_paths
         #: The requests without a valid token.
         self.failures = Failures(reactor)
