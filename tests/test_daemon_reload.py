@@ -311,7 +311,10 @@ service.reread = held"""
             )
             while not os.path.exists(log) or "time zone data" not in Path(log).read_text():
                 await self.pause(0.05)
-            pid = int(Path(path).read_text()) if daemon.status == 0 else None
+            pid = None
+            if "-n" not in options:
+                self.assertEqual(await daemon.ended, 0)  # it has detached
+                pid = int(Path(path).read_text())
             if pid is not None:
                 self.addCleanup(self.end, pid)
             self.ini(jobs={"maxRunning": 8})
