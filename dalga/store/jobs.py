@@ -227,19 +227,16 @@ class Jobs:
         some = fitting([weight_of(row.extras) for _, row in rows], READ_AT_ONCE)
         jobs = dict(self._rows.read_jobs(cursor, rows[:some], now))
         last_runs = self._history.last_runs(cursor, jobs)
-        changed = [each.key for each in asked if each.with_change and each.key in jobs]
-        changes = self._audit.last_changes(cursor, changed)
         found: dict[RawKey, Shown | Locked]
-        found = {
-            key: Shown(job, last_runs.get(key), _of_job(changes.get(key), job))
-            for key, job in jobs.items()
-        }
+        found = {key: Shown(job, last_runs.get(key)) for key, job in jobs.items()}
+        wanted = [each.key for each in asked if each.with_change and each.key in jobs]
+        for key, change in self._audit.last_changes(cursor, wanted).items():
+            if key in jobs and _is_of(change, jobs[key]):
+                found[key] = Shown(jobs[key], last_runs.get(key), change)
         found |= {key: LOCKED for key, _ in rows[some:]}
         return [found[key] if key in found else not_found(key) for key, _ in asked]
 
 
-def _of_job(change: LastChange | None, job: Job | UnreadableJob) -> LastChange | None:
-    """A change of the job as it is; None for one from before somebody without a name wrote it."""
-    if change is None or (isinstance(job, Job) and version_at(change.at) < job.version):
-        return None
-    return change
+def _is_of(change: LastChange, job: Job | UnreadableJob) -> bool:
+    """Whether nobody without a name has written the job since the change."""
+    return not isinstance(job, Job) or version_at(change.at) >= job.version
