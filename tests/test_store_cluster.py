@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -14,10 +15,12 @@ from twisted.internet.task import deferLater
 
 from dalga.config.sections import MySQLConfig
 from dalga.errors import JobNotFound, StoreUnavailable
+from dalga.model.audit import AuditQuery, subject_text
 from dalga.model.duration import seconds
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job
 from dalga.model.key import JobKey
+from dalga.model.permit import Author
 from dalga.model.record import Shelf
 from dalga.model.run import Delete, Reschedule, Run
 from dalga.store.dialect import Trouble
@@ -148,6 +151,40 @@ class ClusterClaimTests(ClusterTestCase):
             self.assertEqual(sum(each.is_new for each in made), 1)
             self.assertEqual(len({(each.job.key, each.job.version) for each in made}), 1)
         self.assertEqual(self.sql("SELECT COUNT(*) FROM dalga"), [(10,)])
+        self.assertTrue(self.conflicts, "nobody was in anybody's way: this has tested nothing")
+
+    async def test_each_change_has_its_entry(self) -> None:
+        """
+        P13: of users who change a job through different nodes, each change that was acknowledged
+        has one entry in the audit list, which names the definition that the change has replaced.
+        """
+        stores = self.open_stores()
+        numbers = iter(range(1, 1000))
+        changes = [0]
+
+        async def work(store: JobsTable) -> None:
+            for turn in range(12):
+                author = Author(f"user{stores.index(store)}")
+                request = replace(EACH_MINUTE, interval=seconds(next(numbers)))
+                if turn % 3 < 2:
+                    await store.put(KEY, request, author=author)
+                else:
+                    await store.disable(KEY, str(next(numbers)), author=author)
+                changes[0] += 1
+
+        await together(*map(work, stores))
+        page = await stores[0].audit(AuditQuery(limit=1000))
+        entries = [entry for entry in page.entries if entry.old is not None or entry.verb == "put"]
+        self.assertEqual((len(entries), len(page.entries)), (changes[0], changes[0]))
+
+        def told(definition: Any) -> str:
+            return json.dumps({**definition, "disabled_since": None})
+
+        left = subject_text(await self.job(stores[0], KEY), b"")
+        last = [told(json.loads(left or ""))]
+        olds = [told(entry.old) for entry in entries if entry.old is not None]
+        news = [told(entry.new) for entry in entries]
+        self.assertEqual(sorted(olds + last), sorted(news))
         self.assertTrue(self.conflicts, "nobody was in anybody's way: this has tested nothing")
 
     async def test_the_last_word_wins(self) -> None:
