@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -22,17 +22,25 @@ from twisted.internet.defer import (
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from dalga.allowed import ALLOWED_BY_DEFAULT, Allowed
+from dalga.allowed import ALLOWED_BY_DEFAULT, Allowed, EndpointShown
 from dalga.counting import Counting
 from dalga.errors import DalgaError, StoreUnavailable
 from dalga.log import logger
-from dalga.model.action import Action, ActionRequest, ActionState, Do, filter_to_json
-from dalga.model.alert import KeptAlert
+from dalga.model.action import (
+    Action,
+    ActionRequest,
+    ActionState,
+    Do,
+    action_not_found,
+    filter_to_json,
+)
+from dalga.model.address import DEFAULT_ENDPOINT
+from dalga.model.alert import KeptAlert, concerns
 from dalga.model.audit import AuditPage, AuditQuery
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import Instance
-from dalga.model.job import Job, UnreadableJob, readable
-from dalga.model.key import JobKey, RawKey
+from dalga.model.job import Job, UnreadableJob, endpoint_of, readable
+from dalga.model.key import JobKey, RawKey, job_not_found
 from dalga.model.listing import Page, Query
 from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.options import IfExists
@@ -40,7 +48,7 @@ from dalga.model.patch import patched
 from dalga.model.permit import Caller, Scope
 from dalga.model.plan import RawRequest, ScheduleRequest, plan, times_of
 from dalga.model.precondition import Precondition
-from dalga.model.runid import RunId
+from dalga.model.runid import RunId, run_not_found
 from dalga.model.runlist import ListedRun, RunPage, RunQuery
 from dalga.model.schedule import MICROSECOND, Cron, Every, Once, Schedule, timestamp
 from dalga.model.state import State, state_of
@@ -61,6 +69,9 @@ _NEEDED = {
     Do.DISABLE: Scope.WRITE,
     Do.DELETE: Scope.WRITE,
 }
+
+#: How many of the newest actions, or alerts, are looked at for those that a caller may see.
+LOOKED_AT = 500
 
 #: How many instances are listed, at most.
 MOST_INSTANCES = 1000
@@ -198,12 +209,12 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
             not known then.
         """
-        caller.check(Scope.WRITE, key.path)
+        permit = caller.permit(Scope.WRITE, key.path)
+        caller.check(Scope.WRITE, key.path, request.endpoint or DEFAULT_ENDPOINT)
         valid = JobKey(*key)
         self.allowed.check(request)
-        put = self._store.put(
-            valid, ScheduleRequest.of(request), self._variation(), precondition, caller.author
-        )
+        asked = ScheduleRequest.of(request)
+        put = self._store.put(valid, asked, self._variation(), precondition, caller.author, permit)
         return await self._shielded(put.addCallback(self._scheduled, caller, request.if_exists))
 
     async def patch(
@@ -224,15 +235,16 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached. Whether the job was changed is
             not known then.
         """
-        caller.check(Scope.WRITE, key.path)
+        permit = caller.permit(Scope.WRITE, key.path)
 
         def change(job: Job) -> ScheduleRequest:
             request = patched(job, given)
+            caller.check(Scope.WRITE, key.path, request.endpoint or DEFAULT_ENDPOINT)
             self.allowed.check_change(request, given)
             return ScheduleRequest.of(request)
 
         changed = self._store.patch(
-            JobKey(*key), change, self._variation(), precondition, caller.author
+            JobKey(*key), change, self._variation(), precondition, caller.author, permit
         )
         return await self._shielded(changed.addCallback(self._patched, caller, given))
 
@@ -249,7 +261,7 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
             not known then.
         """
-        caller.check(Scope.WRITE, path)
+        caller.check(Scope.WRITE, path, request.endpoint or DEFAULT_ENDPOINT)
         name = generated_name(self._store.clock.now(), self._random_octets(RANDOM_OCTETS))
         key = JobKey(path, name)
         self.allowed.check(request)
@@ -261,8 +273,10 @@ class Operations:
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.READ, key.path)
-        return await self._shielded(self._store.get(key))
+        caller.check_might(Scope.READ, key.path)
+        job = await self._shielded(self._store.get(key))
+        self._check_seen(caller, key, job)
+        return job
 
     async def show(self, caller: Caller, key: RawKey) -> Shown:
         """
@@ -271,8 +285,18 @@ class Operations:
         :raises JobNotFound: if there is none.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.READ, key.path)
-        return await self._shielded(self._store.show(key, caller.author is not None))
+        caller.check_might(Scope.READ, key.path)
+        shown = await self._shielded(self._store.show(key, caller.author is not None))
+        self._check_seen(caller, key, shown.job)
+        last = shown.last_run
+        if last is not None and not caller.may(Scope.READ, key.path, last.endpoint):
+            return shown._replace(last_run=None)
+        return shown
+
+    def _check_seen(self, caller: Caller, key: RawKey, job: Job | UnreadableJob) -> None:
+        """:raises JobNotFound: for a job that the caller may not see."""
+        if not caller.may(Scope.READ, key.path, endpoint_of(job)):
+            raise job_not_found(key)
 
     async def runs(self, caller: Caller, query: RunQuery) -> RunPage:
         """
@@ -280,8 +304,9 @@ class Operations:
 
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.READ)
-        return await self._shielded(self._store.runs(query))
+        caller.check_might(Scope.READ, query.filters.path)
+        filters = replace(query.filters, limits=caller.limits(Scope.READ))
+        return await self._shielded(self._store.runs(replace(query, filters=filters)))
 
     async def run(self, caller: Caller, run_id: RunId) -> ListedRun:
         """
@@ -290,8 +315,11 @@ class Operations:
         :raises RunNotFound: see `Store.run`.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.READ)
-        return await self._shielded(self._store.run(run_id))
+        caller.check_might(Scope.READ)
+        run = await self._shielded(self._store.run(run_id))
+        if not caller.may(Scope.READ, run.record.path, run.record.endpoint):
+            raise run_not_found(run_id)
+        return run
 
     async def page(self, caller: Caller, query: Query) -> Page:
         """
@@ -299,8 +327,9 @@ class Operations:
 
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.READ)
-        return await self._shielded(self._store.page(query))
+        caller.check_might(Scope.READ, query.filters.path)
+        filters = replace(query.filters, limits=caller.limits(Scope.READ))
+        return await self._shielded(self._store.page(replace(query, filters=filters)))
 
     async def alerts(self, caller: Caller, limit: int) -> list[KeptAlert]:
         """
@@ -308,8 +337,21 @@ class Operations:
 
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.READ)
-        return await self._shielded(self._store.outbox.newest(limit))
+        caller.check_might(Scope.READ)
+        if caller.may(Scope.READ):
+            return await self._shielded(self._store.outbox.newest(limit))
+        newest = await self._shielded(self._store.outbox.newest(LOOKED_AT))
+        seen = [kept for kept in newest if caller.may(Scope.READ, *concerns(kept.members))]
+        return seen[:limit]
+
+    def endpoints(self, caller: Caller) -> list[EndpointShown]:
+        """The endpoints of the configuration that jobs may have which the caller may see."""
+        caller.check_might(Scope.READ)
+        return [
+            endpoint
+            for endpoint in self.allowed.endpoints
+            if caller.might(Scope.READ, endpoint=endpoint.name)
+        ]
 
     async def trigger(self, caller: Caller, key: RawKey) -> Job:
         """
@@ -323,8 +365,8 @@ class Operations:
         :raises JobOver: if the job's `until` is past.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.TRIGGER, key.path)
-        triggered = self._store.trigger(key, caller.author)
+        permit = caller.permit(Scope.TRIGGER, key.path)
+        triggered = self._store.trigger(key, caller.author, permit)
         return await self._shielded(triggered.addCallback(self._triggered, caller))
 
     async def enable(
@@ -337,8 +379,8 @@ class Operations:
         :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.WRITE, key.path)
-        enabled = self._store.enable(key, precondition, caller.author)
+        permit = caller.permit(Scope.WRITE, key.path)
+        enabled = self._store.enable(key, precondition, caller.author, permit)
         return await self._shielded(enabled.addCallback(self._enabled, caller))
 
     async def disable(
@@ -356,8 +398,8 @@ class Operations:
         :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.WRITE, key.path)
-        disabled = self._store.disable(key, reason, precondition, caller.author)
+        permit = caller.permit(Scope.WRITE, key.path)
+        disabled = self._store.disable(key, reason, precondition, caller.author, permit)
         return await self._shielded(disabled.addCallback(self._disabled, caller, reason))
 
     async def why(self, caller: Caller, key: RawKey) -> Why:
@@ -408,7 +450,7 @@ class Operations:
         :raises InvalidRequest: for a request that is refused.
         :raises StoreUnavailable: if the database, whose clock counts, can't be reached.
         """
-        caller.check_might(Scope.READ)
+        caller.check_might(Scope.READ, endpoint=request.endpoint or DEFAULT_ENDPOINT)
         self.allowed.check(request)
         now = await self._shielded(self._store.now())
         then = now if after is None else min(after, now)
@@ -429,8 +471,8 @@ class Operations:
         :raises PreconditionFailed: if the precondition does not hold.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.WRITE, key.path)
-        deleted = self._store.delete(key, precondition, caller.author)
+        permit = caller.permit(Scope.WRITE, key.path)
+        deleted = self._store.delete(key, precondition, caller.author, permit)
         await self._shielded(deleted.addCallback(self._cancelled, caller, key))
 
     async def replay(self, caller: Caller, run_id: RunId) -> Job:
@@ -444,8 +486,9 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached. Whether the job was written is
             not known then.
         """
-        caller.check(Scope.TRIGGER)
-        made = self._store.replay(run_id, self.allowed.names, caller.author)
+        caller.check_might(Scope.TRIGGER)
+        limits = caller.limits(Scope.TRIGGER)
+        made = self._store.replay(run_id, self.allowed.names, caller.author, limits)
         return await self._shielded(made.addCallback(self._replayed, caller))
 
     async def act(self, caller: Caller, request: ActionRequest) -> Action:
@@ -455,8 +498,10 @@ class Operations:
         :raises StoreUnavailable: if the database can't be reached. Whether the action was begun is
             not known then.
         """
-        caller.check(_NEEDED[request.do])
-        begun = self._store.begin_action(request, caller.author)
+        scope = _NEEDED[request.do]
+        caller.check_might(scope, request.filters.path)
+        limited = replace(request, limits=caller.limits(scope))
+        begun = self._store.begin_action(limited, caller.author)
         return await self._shielded(begun.addCallback(self._begun, caller))
 
     async def action(self, caller: Caller, id: str) -> Action:
@@ -464,8 +509,11 @@ class Operations:
         :raises ActionNotFound: if there is no such action.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.READ)
-        return await self._shielded(self._store.action(id))
+        caller.check_might(Scope.READ)
+        action = await self._shielded(self._store.action(id))
+        if not _is_seen(caller, action):
+            raise action_not_found(id)
+        return action
 
     async def actions(self, caller: Caller, limit: int) -> list[Action]:
         """
@@ -473,8 +521,11 @@ class Operations:
 
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.READ)
-        return await self._shielded(self._store.actions(limit))
+        caller.check_might(Scope.READ)
+        if caller.may(Scope.READ):
+            return await self._shielded(self._store.actions(limit))
+        newest = await self._shielded(self._store.actions(LOOKED_AT))
+        return [action for action in newest if _is_seen(caller, action)][:limit]
 
     async def stop_action(self, caller: Caller, id: str) -> Action:
         """
@@ -483,7 +534,14 @@ class Operations:
         :raises ActionNotFound: if there is no such action.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.WRITE)
+        caller.check_might(Scope.TRIGGER)
+        # What it does, and to what, stays as it is.
+        action = await self._shielded(self._store.action(id))
+        scope = Scope.WRITE if action.request is None else _NEEDED[action.request.do]
+        if not _is_for(action, caller, scope):
+            if not _is_seen(caller, action):
+                raise action_not_found(id)
+            caller.check(scope)
         stopped = self._store.stop_action(id, caller.author)
         return await self._shielded(stopped.addCallback(self._stopped, caller))
 
@@ -539,9 +597,10 @@ class Operations:
         :raises InvalidRequest: if that takes too many sums, or gives too many points.
         :raises StoreUnavailable: if the database can't be reached.
         """
-        caller.check(Scope.READ)
+        caller.check_might(Scope.READ, query.path)
         endpoints = [endpoint.name for endpoint in self.allowed.endpoints]
-        series = read_series(self._store, self._reactor, query, endpoints)
+        limits = caller.limits(Scope.READ)
+        series = read_series(self._store, self._reactor, query, endpoints, limits)
         return await self._shielded(Deferred.fromCoroutine(series))
 
     async def instances(self, caller: Caller) -> list[Instance]:
@@ -702,6 +761,16 @@ class Operations:
 
         work.addCallbacks(succeeded, failed)
         return waiting
+
+
+def _is_for(action: Action, caller: Caller, scope: Scope) -> bool:
+    """Whether a caller has a scope on all that an action is done to."""
+    limits = caller.limits(scope)
+    return limits is None or (action.request is not None and action.request.is_for(limits))
+
+
+def _is_seen(caller: Caller, action: Action) -> bool:
+    return _is_for(action, caller, Scope.READ)
 
 
 def _how(schedule: Schedule) -> str:

@@ -18,11 +18,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from dalga.model.histogram import Histogram
+from dalga.model.permit import Limits
 from dalga.model.statistics import (
     HOUR,
     MAX_POINTS,
     MAX_SUMS,
     MINUTE,
+    Scope,
     StatsQuery,
     Sum,
     floor,
@@ -80,14 +82,19 @@ class Series:
 
 
 async def read_series(
-    store: Store, reactor: IReactorTime, query: StatsQuery, endpoints: Collection[str]
+    store: Store,
+    reactor: IReactorTime,
+    query: StatsQuery,
+    endpoints: Collection[str],
+    limits: Limits | None = None,
 ) -> Series:
     """
     :param endpoints: the names of all endpoints: the index of a path begins with one of these.
+    :param limits: only the runs of jobs within these are counted; None for all.
     :raises InvalidRequest: if that takes too many sums, or gives too many points.
     :raises StoreUnavailable: if the database can't be reached.
     """
-    found = await _Reading(store, reactor, query, endpoints).sums()
+    found = await _Reading(store, reactor, query, _parts(query, endpoints, limits)).sums()
     points: dict[str, list[Point]] = {}
     for number, ((name, at), counted) in enumerate(sorted(found.items(), key=_place)):
         if number % AT_ONCE == AT_ONCE - 1:
@@ -104,6 +111,37 @@ async def read_series(
     return Series(query, points)
 
 
+class _Part(NamedTuple):
+    """Some of the sums that a query needs, which are read by themselves: a range of the index."""
+
+    scope: Scope
+    #: None for the sums of all endpoints.
+    endpoint: str | None
+    #: With what the paths begin; empty for all paths.
+    prefix: str = ""
+
+
+def _parts(query: StatsQuery, endpoints: Collection[str], limits: Limits | None) -> list[_Part]:
+    """
+    What is read for a query. No part reads a sum that is not counted, nor one of another part. So
+    how long an answer takes, and whether it is refused as too long, says nothing about others.
+    """
+    named = sorted(endpoints) if query.endpoint is None else [query.endpoint]
+    if limits is None:
+        by_endpoint = query.path is not None and query.endpoint is None
+        return [_Part(query.scope, each) for each in (named if by_endpoint else [query.endpoint])]
+    if query.path is not None:
+        return [_Part(Scope.PATH, each) for each in named if limits.have(query.path, each)]
+    of_each = {each: limits.prefixes(each) for each in named}
+    by_path = query.scope is Scope.PATH or any(of_each.values())
+    scope = Scope.PATH if by_path else Scope.ENDPOINT
+    return [
+        _Part(scope, endpoint, prefix)
+        for endpoint, prefixes in of_each.items()
+        for prefix in (("",) if prefixes is None else prefixes)
+    ]
+
+
 def _place(item: tuple[tuple[str, datetime], Sum]) -> tuple[str, datetime]:
     return item[0]
 
@@ -116,22 +154,21 @@ class _Reading:
         store: Store,
         reactor: IReactorTime,
         query: StatsQuery,
-        endpoints: Collection[str],
+        parts: Sequence[_Part],
     ) -> None:
         self._store = store
         self._reactor = reactor
         self._query = query
-        #: For each of these, the sums are read by themselves. None: those of all endpoints.
-        self._endpoints: Sequence[str | None] = [query.endpoint]
-        if query.path is not None and query.endpoint is None:
-            self._endpoints = sorted(endpoints)
+        self._parts = parts
         self._found: dict[tuple[str, datetime], Sum] = {}
         self._rows = 0
 
     async def sums(self) -> dict[tuple[str, datetime], Sum]:
         """By the names of series, and where the points begin."""
         query = self._query
-        oldest = await self._store.oldest_sums(query.scope)
+        if not self._parts:
+            return {}
+        oldest = await self._store.oldest_sums(self._parts[0].scope)
         if query.step >= HOUR and oldest.hour is not None:
             await self._read(HOUR, max(query.begin, oldest.hour))
         if oldest.minute is not None:
@@ -142,16 +179,16 @@ class _Reading:
         """Read all sums of minutes, or of hours."""
         begin = floor(begin, step)
         times = [begin + step * number for number in range(-((begin - self._query.end) // step))]
-        for endpoint in self._endpoints:
-            await self._read_times(step, times, endpoint)
+        for part in self._parts:
+            await self._read_times(step, times, part)
 
-    async def _read_times(
-        self, step: timedelta, times: list[datetime], endpoint: str | None
-    ) -> None:
+    async def _read_times(self, step: timedelta, times: list[datetime], part: _Part) -> None:
         size, first = STEPS, 0
         while first < len(times):
             some = times[first : first + size]
-            asked = SumsAsked(self._query, step, some, endpoint, PIECE)
+            asked = SumsAsked(
+                self._query, step, some, part.scope, part.endpoint, PIECE, part.prefix
+            )
             found = await self._store.sums(asked)
             if not found.is_whole and len(some) > 1:
                 size = len(some) // 2

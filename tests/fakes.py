@@ -19,7 +19,6 @@ from twisted.logger import ILogObserver
 from dalga.errors import (
     ActionNotFound,
     JobDisabled,
-    JobNotFound,
     JobOver,
     RunNotFound,
     StoreUnavailable,
@@ -32,12 +31,12 @@ from dalga.model.delivery import NO_NOTES, PLAIN, Delivery, Disabling, Notes
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import AT_REST, Job, Standing, UnreadableJob
-from dalga.model.key import JobKey, RawKey
+from dalga.model.key import JobKey, RawKey, job_not_found
 from dalga.model.listing import Filters, Page, Query
 from dalga.model.name import RANDOM_OCTETS, generated_name
 from dalga.model.options import IfExists, Options
 from dalga.model.patch import replanned
-from dalga.model.permit import Author
+from dalga.model.permit import Author, Limits, Permit
 from dalga.model.plan import Plan, ScheduleRequest, amended, plan
 from dalga.model.precondition import Precondition
 from dalga.model.record import Result, Shelf, result_of
@@ -344,11 +343,13 @@ class FakeStore:
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job]:
         """See `Store.put`."""
         self.authors.append(author)
 
         def work() -> Job:
+            self._permit(key, permit)
             self._check(key, precondition)
             return self._put(key, request, variation)
 
@@ -361,11 +362,13 @@ class FakeStore:
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job]:
         """See `Store.patch`."""
         self.authors.append(author)
 
         def work() -> Job:
+            self._permit(key, permit)
             self._check(key, precondition)
             job = self._job(self._expect(key))
             request = replace(change(job), if_exists=IfExists.UPDATE)
@@ -419,6 +422,11 @@ class FakeStore:
             row = self.find(key)
             precondition.check(key, None if row is None else row.version)
 
+    def _permit(self, key: RawKey, permit: Permit | None) -> None:
+        row = self.find(key)
+        if permit is not None and row is not None:
+            permit.check(key, row.options.endpoint)
+
     def once(
         self,
         key: JobKey,
@@ -440,7 +448,11 @@ class FakeStore:
         return self._run("once", key, work)
 
     def replay(
-        self, run_id: RunId, endpoints: Collection[str], author: Author | None = None
+        self,
+        run_id: RunId,
+        endpoints: Collection[str],
+        author: Author | None = None,
+        limits: Limits | None = None,
     ) -> Deferred[Job]:
         """See `Store.replay`. There is no history."""
         self.authors.append(author)
@@ -627,11 +639,14 @@ class FakeStore:
 
         return self._run("page", query, work)
 
-    def trigger(self, key: RawKey, author: Author | None = None) -> Deferred[Job]:
+    def trigger(
+        self, key: RawKey, author: Author | None = None, permit: Permit | None = None
+    ) -> Deferred[Job]:
         """See `Store.trigger`."""
         self.authors.append(author)
 
         def work() -> Job:
+            self._permit(key, permit)
             row = self._expect(key)
             self._trigger(row)
             return self._job(row)
@@ -643,11 +658,13 @@ class FakeStore:
         key: RawKey,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
         self.authors.append(author)
 
         def work() -> Job:
+            self._permit(key, permit)
             self._check(key, precondition)
             row = self._expect(key)
             self._enable(row)
@@ -661,11 +678,13 @@ class FakeStore:
         reason: str | None = None,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
         self.authors.append(author)
 
         def work() -> Job:
+            self._permit(key, permit)
             self._check(key, precondition)
             row = self._expect(key)
             self._disable(row, reason, author)
@@ -678,11 +697,13 @@ class FakeStore:
         key: RawKey,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[None]:
         """See `Store.delete`."""
         self.authors.append(author)
 
         def work() -> None:
+            self._permit(key, permit)
             self._check(key, precondition)
             row = next((row for row in self.rows.values() if row.key == key), None)
             if row is not None:
@@ -835,7 +856,8 @@ class FakeStore:
 
         def fits(key: SumKey) -> bool:
             return (
-                (key.scope, key.step) == (query.scope, asked.step)
+                (key.scope, key.step) == (asked.scope, asked.step)
+                and key.path.startswith(asked.prefix)
                 and key.at in asked.times
                 and asked.endpoint in (None, key.endpoint)
                 and query.path in (None, key.path)
@@ -1168,7 +1190,7 @@ class FakeStore:
     def _expect(self, key: RawKey) -> Row:
         row = self.find(key)
         if row is None:
-            raise JobNotFound(f"there is no job {key}")
+            raise job_not_found(key)
         return row
 
     def _job(self, row: Row) -> Job:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from random import Random
 from typing import Any
 
-from dalga.model.job import Job, Standing, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob, endpoint_of
 from dalga.model.key import Position
 from dalga.model.listing import Driver, DuePlace, Filters, Page, Place, Query, StatePlace
+from dalga.model.permit import Area, Limits
 from dalga.model.state import state_of
 from dalga.store.dialect import instant_text
 
@@ -42,6 +44,7 @@ def fits(
         tags = job.notes.tags if isinstance(job, Job) else ()
     return all(
         (
+            filters.limits is None or filters.limits.have(job.key.path, endpoint_of(job)),
             filters.path in (None, job.key.path),
             job.key.path.startswith(filters.prefix or ""),
             filters.body in (None, job.key.body),
@@ -54,6 +57,17 @@ def fits(
             filters.due_after is None or (due is not None and due > filters.due_after),
         )
     )
+
+
+def some_limits(random: Random) -> Limits:
+    """Limits of some areas, none of which has all jobs."""
+    areas = []
+    for _ in range(random.choice([1, 1, 2, 3])):
+        prefixes = random.sample(["a", "a/", "ab", "b", "ö", "x"], random.choice([0, 1, 1, 2, 3]))
+        endpoints = random.sample(["default", "billing", "none"], random.choice([0, 1, 2]))
+        if prefixes or endpoints:
+            areas.append(Area(tuple(prefixes), tuple(endpoints)))
+    return Limits(tuple(areas) or (Area(("a",)),))
 
 
 def order(row: Row, filters: Filters) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,6 +25,7 @@ from dalga.model.answers import statuses_from_text
 from dalga.model.attempt import ErrorKind
 from dalga.model.key import Position
 from dalga.model.listing import Driver, Filters
+from dalga.model.permit import Area, Limits
 from dalga.model.record import Result, Shelf
 from dalga.model.runlist import RunFilters, RunPlace, RunState
 from dalga.model.state import State
@@ -86,6 +88,9 @@ FILTERS: list[tuple[AnyFilters, dict[str, object]]] = [
 ]
 
 
+LIMITS = Limits((Area(("a/", "ö")), Area((), ("x",))))
+
+
 class RequestTests(SynchronousTestCase):
     def test_there_and_back(self) -> None:
         for filters, members in FILTERS:
@@ -97,10 +102,16 @@ class RequestTests(SynchronousTestCase):
                 expected = {"do": do, "filter": members, **more}
                 self.assertEqual(request_to_json(request), expected)
                 self.assertEqual(request_from_text(json.dumps(expected)), request)
+                limited = replace(request, limits=LIMITS)
+                self.assertEqual(
+                    request_to_json(limited), {**expected, "limits": ["a/,%C3%B6", "endpoint=x"]}
+                )
+                text = json.dumps(request_to_json(limited))
+                self.assertEqual(request_from_text(text), limited)
 
     def test_each_filter_has_a_member(self) -> None:
         for filters, members in FILTERS[::2]:
-            names = {"sort"} if isinstance(filters, Filters) else {"states"}
+            names = {"limits", "sort" if isinstance(filters, Filters) else "states"}
             slots = set(type(filters).__slots__)
             self.assertEqual(len(members), len(slots - names))
 
@@ -135,6 +146,11 @@ class RequestTests(SynchronousTestCase):
             '{"do":"delete","filter":{"path":"p"},"expect_at_most":Infinity}',
             '{"do":"delete","filter":{"path":"p"},"dry_run":"no"}',
             '{"do":"delete","filter":{"path":"p"},"reason":["r"]}',
+            # No limits, or such as no token has, are no reason to act on all.
+            *(
+                f'{{"do":"delete","filter":{{"path":"p"}},"limits":{limits}}}'
+                for limits in ("[]", '[""]', '["a",""]', "[1]", '"a"', "null", '["endpoint=X X"]')
+            ),
             "[" * 100_000,
         ):
             self.assertRaises(ValueError, request_from_text, text)

@@ -33,21 +33,21 @@ REQUESTS: dict[str, tuple[str, str, Scope | None, bool]] = {
     "once": ("POST", "/jobs/team%2Fa", Scope.WRITE, True),
     "run_times": ("GET", "/jobs/team%2Fa/1/upcoming", Scope.READ, True),
     "why": ("GET", "/jobs/team%2Fa/1/why", Scope.READ, True),
-    "job_runs": ("GET", "/jobs/team%2Fa/1/runs", Scope.READ, False),
-    "runs": ("GET", "/runs", Scope.READ, False),
-    "run": ("GET", f"/runs/{RUN}", Scope.READ, False),
-    "page": ("GET", "/jobs", Scope.READ, False),
-    "replay": ("POST", f"/runs/{RUN}/replay", Scope.TRIGGER, False),
-    "act": ("POST", "/actions", Scope.WRITE, False),
-    "actions": ("GET", "/actions", Scope.READ, False),
-    "action": ("GET", f"/actions/{ACTION}", Scope.READ, False),
-    "stop_action": ("DELETE", f"/actions/{ACTION}", Scope.WRITE, False),
+    "job_runs": ("GET", "/jobs/team%2Fa/1/runs", Scope.READ, True),
+    "runs": ("GET", "/runs", Scope.READ, True),
+    "run": ("GET", f"/runs/{RUN}", Scope.READ, True),
+    "page": ("GET", "/jobs", Scope.READ, True),
+    "replay": ("POST", f"/runs/{RUN}/replay", Scope.TRIGGER, True),
+    "act": ("POST", "/actions", Scope.WRITE, True),
+    "actions": ("GET", "/actions", Scope.READ, True),
+    "action": ("GET", f"/actions/{ACTION}", Scope.READ, True),
+    "stop_action": ("DELETE", f"/actions/{ACTION}", Scope.TRIGGER, True),
     "preview": ("GET", "/preview?interval=60", Scope.READ, True),
     "status": ("GET", "/status", Scope.READ, False),
-    "statistics": ("GET", "/stats", Scope.READ, False),
+    "statistics": ("GET", "/stats", Scope.READ, True),
     "instances": ("GET", "/instances", Scope.READ, False),
     "endpoints": ("GET", "/endpoints", Scope.READ, True),
-    "alerts": ("GET", "/alerts", Scope.READ, False),
+    "alerts": ("GET", "/alerts", Scope.READ, True),
     "audit": ("GET", "/audit", Scope.ADMIN, False),
     "metrics": ("GET", "/metrics", Scope.METRICS, False),
     "health": ("GET", "/health", None, True),
@@ -55,8 +55,8 @@ REQUESTS: dict[str, tuple[str, str, Scope | None, bool]] = {
     "cancel": ("DELETE", "/jobs/team%2Fa/1", Scope.WRITE, True),
 }
 
-#: The routes of a job, whose key tells which limits it is within.
-OF_A_JOB = {name for name, request in REQUESTS.items() if request[1].startswith("/jobs/")}
+#: The routes of a job, or of jobs of one path: these tell which limits they are within.
+OF_A_JOB = {name for name, request in REQUESTS.items() if request[1].startswith("/jobs/")} | {"act"}
 
 #: By the name of the token: what it grants, and the scopes that it has by that.
 GRANTS: dict[str, tuple[str, str]] = {

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 
-from dalga.model.job import Job, Standing, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob, endpoint_of
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.listing import (
     RARE,
@@ -32,7 +32,7 @@ from dalga.store.dialect import instant_text
 from dalga.store.ranges import Ranges
 from dalga.store.rows import Override, shown_key
 from dalga.store.table import JobsTable
-from tests.lists import by_key, fits, order
+from tests.lists import by_key, fits, order, some_limits
 from tests.stores import EACH_MINUTE, LONG, EngineTestCase, each_engine
 from tests.test_store_faults import before
 
@@ -106,6 +106,7 @@ def some(random: Random, now: datetime) -> Filters:
         "due_after": time - random.choice([HOUR, 40 * HOUR]),
         "contains": random.choice(["1", "/", "🐰", "9", "B"]),
         "sort": random.choice(list(Sort)),
+        "limits": some_limits(random),
     }
     names = random.sample(list(kinds), random.choice([1, 1, 2, 2, 3, 4]))
     chosen = {name: kinds[name] for name in names}
@@ -224,6 +225,37 @@ class WalkTests(ListTestCase):
         self.assertEqual(drivers, set(Driver))
         self.assertGreater(found, 1000)
         self.assertGreater(partial, 20)
+
+    async def test_what_limited_callers_see(self) -> None:
+        """P12: the jobs within the limits of those that others see, and no page ends elsewhere."""
+        store = await self.fill(200)
+        found = 0
+        for _ in range(60):
+            whole = replace(some(self.random, self.now), limits=None, sort=Sort.KEY)
+            seen = replace(whole, limits=some_limits(self.random))
+            assert seen.limits is not None
+            with (
+                patch.object(listing, "FIRST", 3),
+                patch.object(listing, "SLICE", 9),
+                patch.object(listing, "SCANNED", 20),
+                patch.object(listing, "PATIENCE", LONG),
+            ):
+                keys, pages = await self.walk(store, seen, self.random.choice([1, 7, 400]))
+                jobs = [
+                    job for page in (await self.walk(store, whole, 400))[1] for job in page.jobs
+                ]
+            within = [
+                RawKey(*job.key) for job in jobs if seen.limits.have(job.key.path, endpoint_of(job))
+            ]
+            self.assertEqual(keys, within, seen)
+            found += len(keys)
+            if not seen.limits.by_endpoint and seen.driver is Driver.KEY:
+                # Paths alone tell: nothing else is looked at.
+                prefixes = seen.limits.prefixes() or ()
+                for last in (page.last for page in pages):
+                    assert last is None or isinstance(last, Position)
+                    self.assertTrue(last is None or last.path.decode().startswith(prefixes))
+        self.assertGreater(found, 300)
 
     async def test_each_state(self) -> None:
         """The SQL of states says what `state_of` does."""

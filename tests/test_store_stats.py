@@ -78,9 +78,11 @@ class StatsTestCase(EngineTestCase):
         path: str | None = None,
         limit: int = 1000,
         query_step: timedelta | None = None,
+        prefix: str = "",
     ) -> SumsFound:
         query = StatsQuery(times[0], times[-1] + step, query_step or step, group, endpoint, path)
-        return await store.sums(SumsAsked(query, step, times, endpoint, limit))
+        asked = SumsAsked(query, step, times, query.scope, endpoint, limit, prefix)
+        return await store.sums(asked)
 
     def write_old(self, at: datetime, path: str, runs: int, instance: str = "one") -> None:
         """A row of a minute of the scope PATH, however old."""

@@ -241,7 +241,9 @@ class CallTests(APITestCase):
         store: Any = self.store
         asked: list[Any] = []
 
-        def replay(run_id: RunId, endpoints: Collection[str], author: None) -> Deferred[Any]:
+        def replay(
+            run_id: RunId, endpoints: Collection[str], author: None, limits: None
+        ) -> Deferred[Any]:
             asked.append((run_id, set(endpoints)))
             return fail(problems.pop()) if problems else succeed(job)
 

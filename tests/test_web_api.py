@@ -40,11 +40,11 @@ from dalga.model.audit import LastChange
 from dalga.model.delivery import MAX_PAYLOAD, Delivery, Disabling, Notes
 from dalga.model.fields import FIELDS, READERS, RETRY_PARTS
 from dalga.model.idempotency import Idempotency
-from dalga.model.job import Job, Standing, UnreadableJob, readable
+from dalga.model.job import Job, Standing, UnreadableJob, endpoint_of, readable
 from dalga.model.key import JobKey, Position, RawKey
 from dalga.model.listing import DuePlace, Page, Query
 from dalga.model.patch import replanned
-from dalga.model.permit import Author
+from dalga.model.permit import Author, Permit
 from dalga.model.plan import ScheduleRequest, plan
 from dalga.model.precondition import UNREADABLE, Precondition
 from dalga.model.record import Record, Result
@@ -136,9 +136,10 @@ class MemoryStore:
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Any]:
         def put() -> Job:
-            self._check(key, precondition)
+            self._check(key, precondition, permit)
             return self._write(self._planned(key, request, variation))
 
         return self._call("put", put)
@@ -150,9 +151,10 @@ class MemoryStore:
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Any]:
         def patch() -> Job:
-            self._check(key, precondition)
+            self._check(key, precondition, permit)
             job = readable(self._find(key))
             planned = replanned(job, change(job), self.time, variation)
             changed = replace(
@@ -212,8 +214,11 @@ class MemoryStore:
     def page(self, query: Query) -> Deferred[Any]:
         return self._call("page", lambda: page_of(enumerate(self.rows.values()), query, self.time))
 
-    def trigger(self, key: JobKey, author: Author | None = None) -> Deferred[Any]:
+    def trigger(
+        self, key: JobKey, author: Author | None = None, permit: Permit | None = None
+    ) -> Deferred[Any]:
         def trigger() -> Job:
+            self._check(key, None, permit)
             job = self._find(key)
             if job.disabled:
                 raise JobDisabled(f"the job {key} is disabled: enable it first")
@@ -222,10 +227,14 @@ class MemoryStore:
         return self._call("trigger", trigger)
 
     def enable(
-        self, key: JobKey, precondition: Precondition | None = None, author: Author | None = None
+        self,
+        key: JobKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Any]:
         def enable() -> Job | UnreadableJob:
-            self._check(key, precondition)
+            self._check(key, precondition, permit)
             job: Job | UnreadableJob = self._find(key)
             if isinstance(job, UnreadableJob) or not job.disabled:
                 return job
@@ -240,9 +249,10 @@ class MemoryStore:
         reason: str | None = None,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Any]:
         def disable() -> Job | UnreadableJob:
-            self._check(key, precondition)
+            self._check(key, precondition, permit)
             job = self._find(key)
             if isinstance(job, UnreadableJob):
                 return job
@@ -252,10 +262,14 @@ class MemoryStore:
         return self._call("disable", disable)
 
     def delete(
-        self, key: JobKey, precondition: Precondition | None = None, author: Author | None = None
+        self,
+        key: JobKey,
+        precondition: Precondition | None = None,
+        author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Any]:
         def delete() -> None:
-            self._check(key, precondition)
+            self._check(key, precondition, permit)
             self.rows.pop(key, None)
 
         return self._call("delete", delete)
@@ -290,8 +304,10 @@ class MemoryStore:
             version=self.version,
         )
 
-    def _check(self, key: JobKey, precondition: Precondition | None) -> None:
+    def _check(self, key: JobKey, precondition: Precondition | None, permit: Permit | None) -> None:
         job = self.rows.get(key)
+        if permit is not None and job is not None:
+            permit.check(key, endpoint_of(job))
         if precondition is not None:
             found = job.version if isinstance(job, Job) else UNREADABLE if job else None
             precondition.check(key, found)

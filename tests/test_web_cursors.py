@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from datetime import UTC, datetime
 
 from hypothesis import given
@@ -10,8 +11,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.model.key import Position
 from dalga.model.listing import ALL, Driver, DuePlace, Filters, Place, Sort, StatePlace
+from dalga.model.permit import Area, Limits
+from dalga.model.record import Shelf
+from dalga.model.runlist import RunFilters, RunPlace
 from dalga.model.state import State
-from dalga.web.cursors import _digest_of, _text, cursor_from_text, cursor_text
+from dalga.web.cursors import (
+    Seal,
+    _digest_of,
+    _text,
+    cursor_from_text,
+    cursor_text,
+    run_cursor_from_text,
+    run_cursor_text,
+)
 from tests.strategies import thorough
 
 positions = st.builds(
@@ -19,6 +31,7 @@ positions = st.builds(
 )
 LAST = Position(b"check_feed", "ö🐰".encode())
 CHECK_FEED = Filters(path="check_feed")
+KEY = bytes(range(64))
 NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
 #: Lists of each driver, and each filter, all of them different.
@@ -139,3 +152,40 @@ class CursorTests(SynchronousTestCase):
         with self.assertRaises(ValueError) as caught:
             cursor_from_text(text, ALL)
         self.assertTrue(str(caught.exception).startswith("is none: it takes what the page before"))
+
+
+class SealTests(SynchronousTestCase):
+    """P12: cursors of callers who may not see all."""
+
+    @thorough(100)
+    @given(st.data(), st.sampled_from(LISTS))
+    def test_there_and_back(self, data: st.DataObject, filters: Filters) -> None:
+        """For the one caller alone, whichever the instance."""
+        last = data.draw(PLACES[filters.driver])
+        text = cursor_text(last, filters, Seal(KEY, "ci"))
+        self.assertEqual(cursor_from_text(text, filters, Seal(KEY, "ci")), last)
+        for other in (None, Seal(KEY, "other"), Seal(bytes(64), "ci")):
+            self.assertRaises(ValueError, cursor_from_text, text, filters, other)
+
+    def test_it_says_nothing(self) -> None:
+        filters = Filters(limits=Limits((Area(("a",)),)))
+        text = cursor_text(Position(b"concealed", b"concealed"), filters, Seal(KEY, "ci"))
+        self.assertNotIn(b"concealed", urlsafe_b64decode(text + "=="))
+        run = run_cursor_text(RunPlace(Shelf.FINE, 4711, 17), RunFilters(), Seal(KEY, "ci"))
+        self.assertNotIn((4711).to_bytes(8, "big"), urlsafe_b64decode(run + "=="))
+        self.assertEqual(
+            run_cursor_from_text(run, RunFilters(), Seal(KEY, "ci")), RunPlace(Shelf.FINE, 4711, 17)
+        )
+        self.assertRaises(ValueError, run_cursor_from_text, run, RunFilters())
+
+    def test_nobody_can_make_one(self) -> None:
+        filters = Filters(prefix="a")
+        for text in ("", "A", "A" * 40, cursor_text(LAST, filters), cursor_text(LAST, ALL)):
+            self.assertRaises(ValueError, cursor_from_text, text, filters, Seal(KEY, "ci"))
+
+    def test_limits(self) -> None:
+        """It is of the list that other limits make another."""
+        one, other = (Filters(limits=Limits((Area((prefix,)),))) for prefix in "ab")
+        text = cursor_text(LAST, one, Seal(KEY, "ci"))
+        self.assertEqual(cursor_from_text(text, one, Seal(KEY, "ci")), LAST)
+        self.assertRaises(ValueError, cursor_from_text, text, other, Seal(KEY, "ci"))

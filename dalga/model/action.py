@@ -23,12 +23,12 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dalga.errors import InvalidRequest, shown
+from dalga.errors import ActionNotFound, InvalidRequest, shown
 from dalga.model.answers import statuses_from_text
 from dalga.model.attempt import ErrorKind
 from dalga.model.key import Position
 from dalga.model.listing import Filters, Sort
-from dalga.model.permit import Author
+from dalga.model.permit import Author, Limits, limits_from_texts
 from dalga.model.record import Result, Shelf
 from dalga.model.runlist import RunFilters, RunPlace
 from dalga.model.schedule import exact_timestamp
@@ -88,6 +88,8 @@ class ActionRequest:
     expect_at_most: int | None = None
     #: Is noted with the action, and with each job that is disabled.
     reason: str | None = None
+    #: What whoever asks may do it to, as it was when the action began; None for all.
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         what = "runs" if self.of_runs else "jobs"
@@ -123,9 +125,16 @@ class ActionRequest:
         """
         if isinstance(self.filters, Filters):
             # No other order stays as it is while jobs are triggered and disabled.
-            return _replaced(self.filters, sort=Sort.KEY)
+            return _replaced(self.filters, sort=Sort.KEY, limits=self.limits)
         until = self.filters.until
-        return _replaced(self.filters, until=began if until is None else min(until, began))
+        until = began if until is None else min(until, began)
+        return _replaced(self.filters, until=until, limits=self.limits)
+
+    def is_for(self, limits: Limits | None) -> bool:
+        """Whether it is done to nothing but what is within limits; None for no limits."""
+        if limits is None:
+            return True
+        return self.limits is not None and self.limits.are_within(limits)
 
 
 def _replaced(filters: AnyFilters, **changes: Any) -> AnyFilters:
@@ -162,6 +171,11 @@ class Action:
         """How many it may still act on; None if nothing was said of that."""
         most = None if self.request is None else self.request.expect_at_most
         return None if most is None else max(0, most - self.done - self.failed)
+
+
+def action_not_found(id: str) -> ActionNotFound:
+    """The answer where there is none, and where the caller may not know of the one that is."""
+    return ActionNotFound(f"there is no action {shown(id)}, or it was forgotten: GET /actions")
 
 
 # Filters as JSON
@@ -229,7 +243,7 @@ _OF_RUNS: Mapping[str, _Member] = MappingProxyType(
 
 
 #: What each of the members of a request is that are no filters.
-_REST = {"all": bool, "dry_run": bool, "expect_at_most": int, "reason": str}
+_REST = {"all": bool, "dry_run": bool, "expect_at_most": int, "reason": str, "limits": list}
 
 
 def filter_to_json(filters: AnyFilters) -> dict[str, Any]:
@@ -253,6 +267,8 @@ def request_to_json(request: ActionRequest) -> dict[str, Any]:
         members["expect_at_most"] = request.expect_at_most
     if request.reason is not None:
         members["reason"] = request.reason
+    if request.limits is not None:
+        members["limits"] = [str(area) for area in request.limits.areas]
     return members
 
 
@@ -292,11 +308,12 @@ def request_from_text(text: str) -> ActionRequest:
             members[name].attribute: members[name].read(value)
             for name, value in found["filter"].items()
         }
-        request = ActionRequest(do, kind(**given), **rest)
         for name, value in rest.items():
             if type(value) is not _REST[name]:
                 raise TypeError(f"{name} is {value!r:.40}")
-        return request
+        if "limits" in rest:
+            rest["limits"] = limits_from_texts(map(_text, rest["limits"]))
+        return ActionRequest(do, kind(**given), **rest)
     except (
         *(KeyError, TypeError, AttributeError, RecursionError, OverflowError),
         InvalidRequest,

@@ -243,6 +243,21 @@ class Targets:
 NO_TARGETS = Targets()
 
 
+def concerns(members: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """
+    Which jobs an alert tells of, so that it is for those who may see these: their path and their
+    endpoint, None for all. A summary tells of all jobs of an endpoint, or of all jobs.
+
+    :param members: of the JSON of an alert.
+    """
+    job, endpoint = members.get("job"), members.get("endpoint")
+    path = job.get("path") if isinstance(job, dict) else None
+    return (
+        path if isinstance(path, str) else None,
+        endpoint if isinstance(endpoint, str) else None,
+    )
+
+
 class AlertState(StrEnum):
     """What became of an alert."""
 

@@ -278,21 +278,50 @@ _LOADED_MEMBERS = _loaded(Member)
 _LOADED_DETAILS = _loaded(Detail)
 
 
-def shown_parameters(terms: Terms) -> Iterator[tuple[str, Any]]:
-    """The parameters that GET shows of a job: their names and their JSON."""
+def shown_parameters(terms: Terms, has_secrets: bool = True) -> Iterator[tuple[str, Any]]:
+    """
+    The parameters that GET shows of a job: their names and their JSON.
+
+    :param has_secrets: whether the payload and the headers' values are shown, unless the job
+        redacts them.
+    """
     shown = _json_of(terms, _SHOWN)
     if terms.delivery is PLAIN and terms.notes is NO_NOTES:
         return shown
-    return chain(shown, _shown_beside(terms))
+    return chain(shown, _shown_beside(terms, has_secrets))
 
 
-def _shown_beside(terms: Terms) -> Iterator[tuple[str, Any]]:
+def _shown_beside(terms: Terms, has_secrets: bool) -> Iterator[tuple[str, Any]]:
     redact = terms.delivery.redact
     for name, value in _json_of(terms, _SHOWN_BESIDE):
         if name == "headers":
-            yield name, {each: _unless_redacted(each, value[each], redact) for each in value}
-        elif name not in ("payload", "payload_base64") or PAYLOAD not in redact:
+            yield (
+                name,
+                {
+                    each: _unless_redacted(each, value[each], redact) if has_secrets else None
+                    for each in value
+                },
+            )
+        elif name not in _PAYLOADS or (has_secrets and PAYLOAD not in redact):
             yield name, value
+
+
+_PAYLOADS = ("payload", "payload_base64")
+
+
+def secret_parameters(terms: Terms) -> list[str]:
+    """The parameters that a job has, and that only callers with the secrets see, or see whole."""
+    delivery = terms.delivery
+    if delivery is PLAIN:
+        return []
+    redact = delivery.redact
+    shown = dict(_json_of(terms, _SHOWN_BESIDE))
+    return [
+        name
+        for name, value in shown.items()
+        if (name in _PAYLOADS and PAYLOAD not in redact)
+        or (name == "headers" and any(each.lower() not in redact for each in value))
+    ]
 
 
 def _unless_redacted(header: str, value: str, redact: Container[str]) -> str | None:

@@ -87,6 +87,11 @@ class UnreadableJob:
     problem: str
 
 
+def endpoint_of(job: Job | UnreadableJob) -> str | None:
+    """The name of a job's endpoint; None if nobody can understand its row."""
+    return job.options.endpoint if isinstance(job, Job) else None
+
+
 def readable(job: Job | UnreadableJob) -> Job:
     """:raises JobSetAside: if the job's row can't be understood."""
     if isinstance(job, UnreadableJob):

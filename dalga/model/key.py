@@ -12,7 +12,7 @@ import unicodedata
 from typing import NamedTuple, Self
 from urllib.parse import quote
 
-from dalga.errors import InvalidRequest
+from dalga.errors import InvalidRequest, JobNotFound
 
 #: The longest path and body, in characters.
 MAX_KEY_LENGTH = 255
@@ -65,6 +65,11 @@ class Position(NamedTuple):
     #: Whether the octets are a BLOB in SQLite, which sorts BLOBs behind all text.
     path_is_blob: bool = False
     body_is_blob: bool = False
+
+
+def job_not_found(key: RawKey) -> JobNotFound:
+    """The answer where there is no job, and where the caller may not know of the job that is."""
+    return JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")
 
 
 def check_length(name: str, text: str) -> None:

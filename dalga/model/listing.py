@@ -18,8 +18,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from dalga.model.job import Job, Standing, UnreadableJob
+from dalga.model.job import Job, Standing, UnreadableJob, endpoint_of
 from dalga.model.key import Position
+from dalga.model.permit import Limits, narrowed
 from dalga.model.state import State, state_of
 
 
@@ -100,6 +101,22 @@ class Filters:
     contains: str | None = None
     #: None for the order of the driver.
     sort: Sort | None = None
+    #: The jobs that whoever asks may see; None for all.
+    limits: Limits | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the limits leave out all jobs, as far as path and endpoint tell."""
+        return self.limits is not None and not self.limits.may_have(self.path, self.endpoint)
+
+    @property
+    def beginnings(self) -> tuple[str, ...] | None:
+        """
+        With what the paths begin, as `prefix` and `limits` have it, in order; None for all paths.
+        None of them is the beginning of another one.
+        """
+        limits = None if self.limits is None else self.limits.prefixes()
+        return limits if self.prefix is None else narrowed(limits, self.prefix)
 
     @property
     def driver(self) -> Driver:
@@ -108,7 +125,7 @@ class Filters:
             return Driver.DUE
         if self.tags:
             return Driver.TAG
-        if self.sort is Sort.KEY or self.path is not None or self.prefix is not None:
+        if self.sort is Sort.KEY or self.path is not None or self.beginnings is not None:
             return Driver.KEY
         if self.states and self.states <= RARE.keys():
             return Driver.STATE
@@ -119,12 +136,14 @@ class Filters:
 
     def fit(self, job: Job | UnreadableJob, now: datetime) -> bool:
         """
-        Whether a job is shown, as far as only its row as it was read can tell: its endpoint, and
-        its state if the row can't be understood.
+        Whether a job is shown, as far as only its row as it was read can tell: its endpoint, its
+        state if the row can't be understood, and whether it is within the limits.
 
         :param now: the database's time (aware, UTC) at which the job was read.
         """
         if self.states and state_of(job, now) not in self.states:
+            return False
+        if self.limits is not None and not self.limits.have(job.key.path, endpoint_of(job)):
             return False
         if self.endpoint is None:
             return True

@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from dalga.errors import Forbidden
 from dalga.model.address import MAX_ENDPOINT_NAME, is_endpoint_name
-from dalga.model.key import MAX_KEY_LENGTH
+from dalga.model.key import MAX_KEY_LENGTH, RawKey, job_not_found
 
 
 class Scope(StrEnum):
@@ -84,6 +84,25 @@ class Area(NamedTuple):
             endpoint is None or not self.endpoints or endpoint in self.endpoints
         )
 
+    def is_within(self, other: Area) -> bool:
+        """Whether each of the jobs is in the other area, too."""
+        prefixes = not other.prefixes or (
+            bool(self.prefixes) and all(each.startswith(other.prefixes) for each in self.prefixes)
+        )
+        endpoints = not other.endpoints or (
+            bool(self.endpoints) and set(self.endpoints) <= set(other.endpoints)
+        )
+        return prefixes and endpoints
+
+    def __str__(self) -> str:
+        """As the configuration has it behind a scope and a colon; empty for all jobs."""
+        return ",".join(
+            [
+                *(_quoted(prefix) for prefix in self.prefixes),
+                *(f"{_ENDPOINT}{name}" for name in self.endpoints),
+            ]
+        )
+
 
 class Grant(NamedTuple):
     """A scope, and the jobs that it is limited to: see `Area`."""
@@ -99,11 +118,8 @@ class Grant(NamedTuple):
 
     def __str__(self) -> str:
         """As the configuration has it."""
-        what = [
-            *(_quoted(prefix) for prefix in self.prefixes),
-            *(f"{_ENDPOINT}{name}" for name in self.endpoints),
-        ]
-        return f"{self.scope}:{','.join(what)}" if what else str(self.scope)
+        what = str(self.area)
+        return f"{self.scope}:{what}" if what else str(self.scope)
 
 
 class Limits(NamedTuple):
@@ -111,9 +127,54 @@ class Limits(NamedTuple):
 
     areas: tuple[Area, ...]
 
-    def have(self, path: str, endpoint: str) -> bool:
-        """Whether a job is one of them."""
+    def have(self, path: str, endpoint: str | None) -> bool:
+        """
+        Whether a job is one of them.
+
+        :param endpoint: None for a job whose row can't be understood: it may have any.
+        """
         return any(area.has(path, endpoint) for area in self.areas)
+
+    def may_have(self, path: str | None, endpoint: str | None) -> bool:
+        """Whether a job may be one of them. None is for what is not known of it."""
+        return any(area.may_have(path, endpoint) for area in self.areas)
+
+    @property
+    def by_endpoint(self) -> bool:
+        """Whether a job's path alone does not tell if the job is one of them."""
+        return any(area.endpoints for area in self.areas)
+
+    def prefixes(self, endpoint: str | None = None) -> tuple[str, ...] | None:
+        """
+        The beginnings of the jobs' paths, in order, none of them the beginning of another one. None
+        for all paths.
+
+        :param endpoint: of the jobs that are POSTed to it; None for those of all endpoints.
+        """
+        areas = [area for area in self.areas if area.may_have(None, endpoint)]
+        if any(not area.prefixes for area in areas):
+            return None
+        found: list[str] = []
+        # A text stands behind its beginnings.
+        for prefix in sorted({prefix for area in areas for prefix in area.prefixes}):
+            if not (found and prefix.startswith(found[-1])):
+                found.append(prefix)
+        return tuple(found)
+
+    def are_within(self, other: Limits) -> bool:
+        """Whether each of the jobs is one of the others, as far as one area has to be in one."""
+        return all(any(area.is_within(each) for each in other.areas) for area in self.areas)
+
+
+def narrowed(prefixes: tuple[str, ...] | None, prefix: str) -> tuple[str, ...]:
+    """
+    The beginnings of the paths that begin with one of the prefixes, and with another one, too.
+
+    :param prefixes: as `Limits.prefixes` gives them.
+    """
+    if prefixes is None or prefix.startswith(prefixes):
+        return (prefix,)
+    return tuple(each for each in prefixes if each.startswith(prefix))
 
 
 class Token(NamedTuple):
@@ -180,10 +241,12 @@ class Caller(NamedTuple):
         if not self.may(scope, path, endpoint):
             raise self._refusal(scope, path, endpoint)
 
-    def check_might(self, scope: Scope, path: str | None = None) -> None:
+    def check_might(
+        self, scope: Scope, path: str | None = None, endpoint: str | None = None
+    ) -> None:
         """:raises Forbidden: unless the caller `might`."""
-        if not self.might(scope, path):
-            raise self._refusal(scope, path, None)
+        if not self.might(scope, path, endpoint):
+            raise self._refusal(scope, path, endpoint)
 
     def limits(self, scope: Scope) -> Limits | None:
         """
@@ -192,6 +255,16 @@ class Caller(NamedTuple):
         """
         areas = tuple(dict.fromkeys(self._areas(scope)))
         return None if Area() in areas else Limits(areas)
+
+    def permit(self, scope: Scope, path: str) -> Permit | None:
+        """
+        What a write asks of the job that is there. None if the path alone tells that the caller
+        may.
+
+        :raises Forbidden: if the caller may not, whatever the job's endpoint.
+        """
+        self.check_might(scope, path)
+        return None if self.may(scope, path) else Permit(self, scope)
 
     def _areas(self, scope: Scope) -> list[Area]:
         return [grant.area for grant in self.grants if scope in INCLUDED[grant.scope]]
@@ -202,6 +275,11 @@ class Caller(NamedTuple):
         if not granted:
             has = ", ".join(sorted({grant.scope for grant in self.grants}))
             why = f"this takes the scope {scope}, and the token {self.name} has {has}"
+        elif path is None and endpoint is not None:
+            why = (
+                f"the scope {scope} of the token {self.name} does not reach the endpoint "
+                f"{endpoint}: the token has {_in_words(granted)}"
+            )
         elif path is None:
             why = (
                 f"this takes the scope {scope} without a limit, and the token {self.name} has "
@@ -218,6 +296,50 @@ class Caller(NamedTuple):
                 f"{endpoint} there: the token has {_in_words(granted)}"
             )
         return Forbidden(why, scope)
+
+
+class Permit(NamedTuple):
+    """
+    Asked of the job that a write finds, in the transaction of the write: only the job's row tells
+    which endpoint it has.
+    """
+
+    caller: Caller
+    scope: Scope
+
+    def hides(self, key: RawKey, endpoint: str | None) -> bool:
+        """
+        Whether the caller may not know of a job.
+
+        :param endpoint: the job's; None for a row that can't be understood.
+        """
+        return not any(
+            self.caller.may(scope, key.path, endpoint) for scope in (self.scope, Scope.READ)
+        )
+
+    def check(self, key: RawKey, endpoint: str | None) -> None:
+        """
+        :raises JobNotFound: for a job that the caller may not know of.
+        :raises Forbidden: for one that the caller may see, and not change.
+        """
+        if self.hides(key, endpoint):
+            raise job_not_found(key)
+        self.caller.check(self.scope, key.path, endpoint)
+
+    def check_name(self, key: RawKey, endpoint: str | None) -> None:
+        """
+        As `check`, for a write of a name, whatever is there. It can't be done as if nothing were.
+
+        :raises Forbidden: for a job that the caller may not change.
+        """
+        if self.hides(key, endpoint):
+            raise Forbidden(
+                f"the name with path {key.path!r} and body {key.body!r} is taken by something that "
+                f"the scope {self.scope} of the token {self.caller.name} does not reach: choose "
+                "another body",
+                self.scope,
+            )
+        self.caller.check(self.scope, key.path, endpoint)
 
 
 #: The caller where the configuration has no tokens.
@@ -347,6 +469,18 @@ def grant_of(scope: str, prefixes: Iterable[str] = (), endpoints: Iterable[str] 
     return grant
 
 
+def limits_from_texts(texts: Iterable[str]) -> Limits:
+    """
+    Read what `str` gives of each area. As in `token_from_text`, no limits are an error.
+
+    :raises ValueError: for other texts.
+    """
+    areas = tuple(_grant_of(Scope.READ, text).area for text in texts)
+    if not areas or Area() in areas:
+        raise ValueError("they are no limits")
+    return Limits(areas)
+
+
 def _grant(place: int, word: str) -> Grant:
     """
     Read a grant.
@@ -354,15 +488,19 @@ def _grant(place: int, word: str) -> Grant:
     :param place: which word of its line it is, from 1 on.
     """
     scope, colon, what = word.partition(":")
-    parts = what.split(",") if colon else []
     try:
-        return grant_of(
-            scope,
-            [_unquoted(part) for part in parts if not part.startswith(_ENDPOINT)],
-            [part.removeprefix(_ENDPOINT) for part in parts if part.startswith(_ENDPOINT)],
-        )
+        return _grant_of(scope, what if colon else None)
     except ValueError as problem:
         raise ValueError(f"its word {place} is no grant: {problem}") from None
+
+
+def _grant_of(scope: str, what: str | None) -> Grant:
+    parts = [] if what is None else what.split(",")
+    return grant_of(
+        scope,
+        [_unquoted(part) for part in parts if not part.startswith(_ENDPOINT)],
+        [part.removeprefix(_ENDPOINT) for part in parts if part.startswith(_ENDPOINT)],
+    )
 
 
 def _quoted(prefix: str) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from dalga.errors import RunNotFound
+
 _TEXT = re.compile(r"([0-9a-f]{32})-([1-9][0-9]{0,18})")
 
 
@@ -22,6 +24,14 @@ class RunId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.token.hex()}-{self.row}"
+
+
+def run_not_found(run_id: RunId) -> RunNotFound:
+    """The answer where there is no run, and where the caller may not know of the run that is."""
+    return RunNotFound(
+        f"there is no run {run_id}, or it has no record, or none any more: see mode, keep, "
+        "keepFailed and maxRows in [history]"
+    )
 
 
 def run_id_from_text(text: str) -> RunId | None:

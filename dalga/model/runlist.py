@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from dalga.model.answers import Statuses
 from dalga.model.attempt import ErrorKind
+from dalga.model.permit import Limits, narrowed
 from dalga.model.record import Record, Result, Shelf
 
 
@@ -99,6 +100,22 @@ class RunFilters:
     #: that has not ended is taken for one of now.
     since: datetime | None = None
     until: datetime | None = None
+    #: The runs that whoever asks may see: those whose record has such a path and endpoint. None for
+    #: all.
+    limits: Limits | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the limits leave out all runs, as far as the filters tell."""
+        if self.limits is None:
+            return False
+        if not self.limits.may_have(self.path, self.endpoint):
+            return True
+        return self.prefix is not None and not narrowed(self.limits.prefixes(), self.prefix)
+
+    def let(self, record: Record) -> bool:
+        """Whether a run is within the limits."""
+        return self.limits is None or self.limits.have(record.path, record.endpoint)
 
     @property
     def driver(self) -> RunDriver:

@@ -22,7 +22,7 @@ from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Page, Query
-from dalga.model.permit import Author
+from dalga.model.permit import Author, Limits, Permit
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.model.record import Record, Result, Shelf
@@ -216,10 +216,13 @@ class SumsAsked(NamedTuple):
     step: timedelta
     #: When the steps begin that are read, at least one.
     times: Sequence[datetime]
+    scope: Scope
     #: None for the sums of all endpoints.
     endpoint: str | None
     #: How many sums are read, at most.
     limit: int
+    #: With what the paths begin; empty for all paths.
+    prefix: str = ""
 
 
 class SumsFound(NamedTuple):
@@ -247,6 +250,10 @@ class Store(Protocol):
 
     A call that has an author is a user's with a name: what is changed has an entry in the audit
     list, written in the same transaction. Without an author there is no entry.
+
+    Writes of one job take a `permit`, which is asked of the job that is there, within the
+    transaction. Its refusals are those of `Permit.check`; of `put` and `delete`, which are done
+    whether or not there is a job, those of `Permit.check_name`.
     """
 
     #: The database's time, estimated between two transactions.
@@ -296,6 +303,7 @@ class Store(Protocol):
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job]:
         """
         Write a job, new or over the one that is there, as the request's `if_exists` says.
@@ -323,6 +331,7 @@ class Store(Protocol):
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job]:
         """
         Write a job over itself, with a request that is made of the job that is there. As a PUT
@@ -392,7 +401,9 @@ class Store(Protocol):
         are read.
         """
 
-    def trigger(self, key: RawKey, author: Author | None = None) -> Deferred[Job]:
+    def trigger(
+        self, key: RawKey, author: Author | None = None, permit: Permit | None = None
+    ) -> Deferred[Job]:
         """
         Make a job due now. If a run is under way, the job is due when that run has ended.
 
@@ -417,6 +428,7 @@ class Store(Protocol):
         key: RawKey,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """
         Make a disabled job due at its scheduled time again. A job that is not disabled stays as it
@@ -433,6 +445,7 @@ class Store(Protocol):
         reason: str | None = None,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """
         Have a job due no more. A run that is under way ends as it would (P3), and then the job is
@@ -449,6 +462,7 @@ class Store(Protocol):
         key: RawKey,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[None]:
         """
         Remove a job, if there is one. Where it is leased, its row stays until the run under way is
@@ -458,12 +472,18 @@ class Store(Protocol):
         """
 
     def replay(
-        self, run_id: RunId, endpoints: Collection[str], author: Author | None = None
+        self,
+        run_id: RunId,
+        endpoints: Collection[str],
+        author: Author | None = None,
+        limits: Limits | None = None,
     ) -> Deferred[Job]:
         """
         Write a job that repeats a run once, now.
 
         :param endpoints: the names of the endpoints of the configuration.
+        :param limits: runs and jobs that are not within these are as if they were not there; None
+            for all.
         :raises RunNotFound: if there is no such run.
         :raises RunUnderWay: if it has not ended.
         :raises ReplayImpossible: if its request can't be made again.

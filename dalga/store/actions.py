@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from dalga.errors import ActionNotFound, JobDisabled, JobOver, JobSetAside, shown
+from dalga.errors import JobDisabled, JobOver, JobSetAside
 from dalga.model.action import (
     UNDER_WAY,
     Action,
@@ -34,6 +34,7 @@ from dalga.model.action import (
     ActionState,
     AnyPlace,
     Do,
+    action_not_found,
     author_from_text,
     place_from_text,
     place_to_text,
@@ -248,7 +249,7 @@ class Actions:
         """:raises ActionNotFound: if there is none."""
         for row in self._sql.get.fetch(cursor, id=self._dialect.key(id)):
             return row
-        raise ActionNotFound(f"there is no action {shown(id)}, or it was forgotten: GET /actions")
+        raise action_not_found(id)
 
     def _action(self, row: ActionRow) -> Action:
         """The action in a row. What can't be understood is left out (P6)."""
@@ -444,7 +445,13 @@ class Actions:
             page = self._walk_runs(work, some)
         records = [run.record for run in page.runs[:some]]
         made = self._replays.make(
-            work.cursor, work.now, records, endpoints, work.action.author, work.action.id
+            work.cursor,
+            work.now,
+            records,
+            endpoints,
+            work.request.limits,
+            work.action.author,
+            work.action.id,
         )
         step = _Step(page.last, done=len(made.jobs), failed=len(made.refusals))
         step.dues = [work.now] * len(made.jobs)
@@ -491,7 +498,7 @@ class Actions:
             free = {key for key, _ in self._rows.select(cursor, self._sql_of_jobs.lock, keys)}
             for key in there - free:
                 del held[key]
-        filters = work.request.filters
+        filters = work.request.walked(work.action.made)
         assert isinstance(filters, Filters)
         # Whoever changes a job's tags changes its version.
         filters = replace(filters, tags=frozenset())

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from dalga.errors import RunNotFound
 from dalga.model.key import RawKey
 from dalga.model.record import Record, Shelf, job_key
-from dalga.model.runid import RunId
+from dalga.model.runid import RunId, run_not_found
 from dalga.model.runlist import (
     BEFORE_OPEN,
     ListedRun,
@@ -90,6 +89,8 @@ class History:
     def walk(self, query: RunQuery, cursor: Cursor, now: datetime) -> RunPage:
         """See `Store.runs`. Within a transaction of the caller."""
         limit, filters, until = query.limit, query.filters, self._steady() + PATIENCE
+        if filters.is_empty:
+            return RunPage([], None)
         index = RunRanges(self._dialect, filters, now)
         groups = deque(filters.ranges(query.after, now))
         shown: list[_Shown] = []
@@ -127,7 +128,9 @@ class History:
             return
         for row in index.running(SCANNED, limit).fetch(cursor):
             run = running_run(row, self._dialect.read_instant)
-            if run is not None and filters.endpoint in (None, run.record.endpoint):
+            if run is None or not filters.let(run.record):
+                continue
+            if filters.endpoint in (None, run.record.endpoint):
                 yield _Shown(run, BEFORE_OPEN)
 
     def _of_rows(
@@ -135,7 +138,9 @@ class History:
     ) -> Iterator[_Shown]:
         for row in rows:
             run = self._read(row)
-            if run is not None and (run.state is None or filters.shows(run.state, now)):
+            if run is None or not filters.let(run.record):
+                continue
+            if run.state is None or filters.shows(run.state, now):
                 yield _Shown(run, index.place(_record_of(row)))
 
     def _read(self, row: OpenRow | RecordRow) -> ListedRun | None:
@@ -157,10 +162,7 @@ class History:
         """See `Store.run`. Within a transaction of the caller."""
         found = self.find(cursor, run_id, now)
         if found is None:
-            raise RunNotFound(
-                f"there is no run {run_id}, or it has no record, or none any more: see mode, keep, "
-                "keepFailed and maxRows in [history]"
-            )
+            raise run_not_found(run_id)
         return found
 
     def find(self, cursor: Cursor, run_id: RunId, now: datetime) -> ListedRun | None:

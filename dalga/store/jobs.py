@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred
 from dalga.model.audit import LastChange, Verb
 from dalga.model.idempotency import Idempotency
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.key import JobKey, RawKey
-from dalga.model.permit import Author
+from dalga.model.key import JobKey, RawKey, job_not_found
+from dalga.model.permit import Author, Permit
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.store import PIECE, Change, Counts, Made, Shown
@@ -28,7 +28,7 @@ from dalga.store.extras import fitting, weight_of
 from dalga.store.group_commit import LOCKED, GroupCommit, Locked
 from dalga.store.history import History
 from dalga.store.idempotency import Keys, Once
-from dalga.store.keyed import KeyedRows, not_found
+from dalga.store.keyed import KeyedRows
 from dalga.store.puts import Put, Puts
 from dalga.store.rows import version_at
 from dalga.store.schema import ALIVE, MAX_LEASE
@@ -87,9 +87,10 @@ class Jobs:
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job]:
         """See `Store.put`."""
-        return self._puts.run(Put(key, request, variation, precondition, author=author))
+        return self._puts.run(Put(key, request, variation, precondition, permit, author=author))
 
     def patch(
         self,
@@ -98,9 +99,10 @@ class Jobs:
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job]:
         """See `Store.patch`."""
-        put = Put(key, change, variation, precondition, author=author, verb=Verb.PATCH)
+        put = Put(key, change, variation, precondition, permit, author=author, verb=Verb.PATCH)
         return self._puts.run(put)
 
     def once(
@@ -140,10 +142,13 @@ class Jobs:
         """See `Store.show`."""
         return self._gets.run(_Asked(key, with_change))
 
-    def trigger(self, key: RawKey, author: Author | None = None) -> Deferred[Job]:
+    def trigger(
+        self, key: RawKey, author: Author | None = None, permit: Permit | None = None
+    ) -> Deferred[Job]:
         """See `Store.trigger`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
+            self._rows.check(cursor, key, now, None, permit)
             return self._audited.trigger(cursor, now, key, author)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "trigger"))
@@ -153,11 +158,12 @@ class Jobs:
         key: RawKey,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
-            self._rows.check(cursor, key, now, precondition)
+            self._rows.check(cursor, key, now, precondition, permit)
             return self._audited.enable(cursor, now, key, author)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "enable"))
@@ -168,11 +174,12 @@ class Jobs:
         reason: str | None = None,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job | UnreadableJob:
-            self._rows.check(cursor, key, now, precondition)
+            self._rows.check(cursor, key, now, precondition, permit)
             return self._audited.disable(cursor, now, key, reason, author)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "disable"))
@@ -182,12 +189,14 @@ class Jobs:
         key: RawKey,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[None]:
         """See `Store.delete`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> None:
-            self._rows.check(cursor, key, now, precondition)
-            self._audited.delete(cursor, now, key, author)
+            is_there = self._rows.check_name(cursor, key, now, precondition, permit)
+            if is_there or permit is None:
+                self._audited.delete(cursor, now, key, author)
 
         return self._puts.run_ungrouped(key, lambda: self._lane.run(work, "delete"))
 
@@ -234,7 +243,7 @@ class Jobs:
             if key in jobs and _is_of(change, jobs[key]):
                 found[key] = Shown(jobs[key], last_runs.get(key), change)
         found |= {key: LOCKED for key, _ in rows[some:]}
-        return [found[key] if key in found else not_found(key) for key, _ in asked]
+        return [found[key] if key in found else job_not_found(key) for key, _ in asked]
 
 
 def _is_of(change: LastChange, job: Job | UnreadableJob) -> bool:

@@ -10,10 +10,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from dalga.errors import JobNotFound
 from dalga.model.delivery import Disabling
-from dalga.model.job import Job, UnreadableJob, readable
-from dalga.model.key import JobKey, RawKey
+from dalga.model.job import Job, UnreadableJob, endpoint_of, readable
+from dalga.model.key import JobKey, RawKey, job_not_found
+from dalga.model.permit import Permit
 from dalga.model.precondition import UNREADABLE, Precondition
 from dalga.store.details import DetailRows, Written
 from dalga.store.dialect import Cursor, Dialect
@@ -51,7 +51,7 @@ class KeyedRows:
         rows = list(self.select(cursor, self._sql.get, (key,)))
         for (_, row), (_, job) in zip(rows, self.read_jobs(cursor, rows, now), strict=True):
             return row, readable(job)
-        raise not_found(key)
+        raise job_not_found(key)
 
     def read_rows(
         self, cursor: Cursor, keys: Collection[K], now: datetime
@@ -69,19 +69,64 @@ class KeyedRows:
             yield key, read_job(row, key, now, self._dialect.read_instant, beside)
 
     def check(
-        self, cursor: Cursor, key: RawKey, now: datetime, precondition: Precondition | None
+        self,
+        cursor: Cursor,
+        key: RawKey,
+        now: datetime,
+        precondition: Precondition | None,
+        permit: Permit | None,
     ) -> None:
         """
-        Check a precondition, and hold the job as it is up to the end of the transaction.
+        Check what a write asks of the job that is there, and hold the job as it is up to the end of
+        the transaction.
 
-        :raises PreconditionFailed: if it does not hold.
+        :raises PreconditionFailed: if the precondition does not hold.
+        :raises JobNotFound: if there is a permit, and no job; and as `Permit.check` does.
         """
-        if precondition is None:
+        if precondition is None and permit is None:
             return
-        job: Job | UnreadableJob | None = None
+        job = self._found(cursor, key, now)
+        if job is not None and permit is not None and permit.hides(key, endpoint_of(job)):
+            job = None
+        if job is not None and permit is not None:
+            permit.check(key, endpoint_of(job))
+        if precondition is not None:
+            precondition.check(key, version_of(job))
+        if job is None and permit is not None:
+            raise job_not_found(key)
+        self._hold(cursor, key, job)
+
+    def check_name(
+        self,
+        cursor: Cursor,
+        key: RawKey,
+        now: datetime,
+        precondition: Precondition | None,
+        permit: Permit | None,
+    ) -> bool:
+        """
+        As `check`, for a write that is done whether or not there is a job.
+
+        :return: whether there is one, as far as somebody had to look.
+        :raises Forbidden: as `Permit.check_name` does.
+        """
+        if precondition is None and permit is None:
+            return False
+        job = self._found(cursor, key, now)
+        if job is not None and permit is not None:
+            permit.check_name(key, endpoint_of(job))
+        if precondition is not None:
+            precondition.check(key, version_of(job))
+        self._hold(cursor, key, job)
+        return job is not None
+
+    def _found(self, cursor: Cursor, key: RawKey, now: datetime) -> Job | UnreadableJob | None:
         for _, row in self.select(cursor, self._sql.get, (key,)):
-            job = read_job(row, key, now, self._dialect.read_instant)
-        precondition.check(key, version_of(job))
+            return read_job(row, key, now, self._dialect.read_instant)
+        return None
+
+    def _hold(self, cursor: Cursor, key: RawKey, job: Job | UnreadableJob | None) -> None:
+        """Make sure that a job keeps its definition up to the end of the transaction."""
         if isinstance(job, Job):
             where = self.key(key)._asdict()
             if self._sql.hold_version.execute(cursor, version=job.version, **where) != 1:
@@ -99,7 +144,7 @@ class KeyedRows:
         )
         rows = list(self.select(cursor, self._sql.find_rows, (key,)))
         if not rows:
-            raise not_found(key)
+            raise job_not_found(key)
         if not is_held:
             raise Conflict("added between two statements")
         if rows[0][1].override == Override.DELETED:
@@ -152,7 +197,7 @@ class KeyedRows:
             job = replace(job, notes=replace(job.notes, disabled=disabling))
             self._details.note(cursor, Written(key, row, job))
             return job
-        raise not_found(key)
+        raise job_not_found(key)
 
 
 def version_of(job: Job | UnreadableJob | None) -> int | None:
@@ -160,7 +205,3 @@ def version_of(job: Job | UnreadableJob | None) -> int | None:
     if job is None:
         return None
     return job.version if isinstance(job, Job) else UNREADABLE
-
-
-def not_found(key: RawKey) -> JobNotFound:
-    return JobNotFound(f"there is no job with path {key.path!r} and body {key.body!r}")

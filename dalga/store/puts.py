@@ -12,14 +12,20 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from dalga.errors import InvalidRequest, JobNotFound, JobSetAside, PreconditionFailed
+from dalga.errors import (
+    Forbidden,
+    InvalidRequest,
+    JobNotFound,
+    JobSetAside,
+    PreconditionFailed,
+)
 from dalga.model.audit import Changed, Verb
 from dalga.model.fields import Terms
-from dalga.model.job import Job, UnreadableJob, readable
-from dalga.model.key import JobKey
+from dalga.model.job import Job, UnreadableJob, endpoint_of, readable
+from dalga.model.key import JobKey, job_not_found
 from dalga.model.options import IfExists
 from dalga.model.patch import replanned
-from dalga.model.permit import Author
+from dalga.model.permit import Author, Permit
 from dalga.model.plan import Plan, ScheduleRequest, amended, as_it_was, plan
 from dalga.model.precondition import Precondition
 from dalga.model.record import Result
@@ -41,12 +47,15 @@ from dalga.store.extras import (
     weight_of,
 )
 from dalga.store.group_commit import LOCKED, Locked
-from dalga.store.keyed import KeyedRows, not_found, version_of
+from dalga.store.keyed import KeyedRows, version_of
 from dalga.store.recording import NO_ROWS, OpenRows, Recording
 from dalga.store.rows import Override, read_job, terms_text, text, version_at
 from dalga.store.selected import JobRow
 from dalga.store.statements import NewRow, Statements
 from dalga.store.transactions import Conflict
+
+#: Why a PUT may write nothing.
+_REFUSALS = (Forbidden, InvalidRequest, JobNotFound, JobSetAside, PreconditionFailed)
 
 
 class Put(NamedTuple):
@@ -57,6 +66,7 @@ class Put(NamedTuple):
     request: ScheduleRequest | Change
     variation: float
     precondition: Precondition | None = None
+    permit: Permit | None = None
     #: Whether `of` has made the request.
     is_patch: bool = False
     #: Who stands with it in the audit list, and as what; None for no entry there.
@@ -71,6 +81,7 @@ class Put(NamedTuple):
         """
         return (
             self.precondition is not None
+            or self.permit is not None
             or self.if_exists is not IfExists.RESCHEDULE
             or self.author is not None
         )
@@ -80,6 +91,20 @@ class Put(NamedTuple):
         if not isinstance(self.request, ScheduleRequest):
             return IfExists.UPDATE
         return self.request.if_exists or IfExists.RESCHEDULE
+
+    def is_hidden(self, found: _Found) -> bool:
+        """
+        Whether a PATCH is to go on as if nothing were there.
+
+        :raises Forbidden: if there is a job that the caller may not change.
+        """
+        if self.permit is None or found.job is None:
+            return False
+        endpoint = endpoint_of(found.job)
+        if not isinstance(self.request, ScheduleRequest) and self.permit.hides(self.key, endpoint):
+            return True
+        self.permit.check_name(self.key, endpoint)
+        return False
 
     def of(self, found: _Found | None) -> Put:
         """
@@ -93,7 +118,7 @@ class Put(NamedTuple):
         if isinstance(self.request, ScheduleRequest):
             return self
         if found is None or found.job is None:
-            raise not_found(self.key)
+            raise job_not_found(self.key)
         request = self.request(readable(found.job))
         return self._replace(request=replace(request, if_exists=IfExists.UPDATE), is_patch=True)
 
@@ -251,7 +276,8 @@ class Puts:
         self._audit.write(cursor, now, list(_changed(puts, todo.found, settled)))
         for put in puts:
             # A PUT that keeps what is there keeps what was added meanwhile.
-            if put.key not in results and put.if_exists is IfExists.KEEP and not put.precondition:
+            is_kept = put.if_exists is IfExists.KEEP and not (put.precondition or put.permit)
+            if put.key not in results and is_kept:
                 for _, job in self._rows.read_rows(cursor, (put.key,), now):
                     results[put.key] = readable(job)
         if len(results) != len(puts):
@@ -366,7 +392,7 @@ class Puts:
                 continue
             try:
                 self._sort(put, now, todo, results)
-            except (InvalidRequest, JobNotFound, JobSetAside, PreconditionFailed) as refusal:
+            except _REFUSALS as refusal:
                 results[put.key] = refusal
         return todo
 
@@ -387,6 +413,8 @@ class Puts:
             todo.plans[key] = put.planned(now)
             return
         found = todo.found.get(key)
+        if found is not None and put.is_hidden(found):
+            found = None
         if put.precondition is not None:
             put.precondition.check(key, version_of(found and found.job))
         put = put.of(found)

@@ -14,7 +14,7 @@ is executed here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, Generic, NamedTuple
 
@@ -22,6 +22,7 @@ from dalga.model.address import DEFAULT_ENDPOINT
 from dalga.model.job import Standing
 from dalga.model.key import Position
 from dalga.model.listing import RARE, TIMED, Driver, DuePlace, Filters, Place, StatePlace
+from dalga.model.permit import Limits
 from dalga.model.state import State
 from dalga.store.dialect import Cursor, Dialect, instant_text
 from dalga.store.parameters import R, Select, columns
@@ -272,6 +273,8 @@ class Ranges:
 
         :param after: None for all.
         """
+        if self._filters.is_empty:
+            return []
         match self._driver:
             case Driver.DUE:
                 assert after is None or isinstance(after, DuePlace)
@@ -287,15 +290,17 @@ class Ranges:
                 return [Range(each, "path, body") for each in self._key_ranges(after)]
 
     def _key_ranges(self, after: Position | None) -> Iterator[Condition]:
-        path, body, prefix = self._filters.path, self._filters.body, self._filters.prefix
+        path, body, beginnings = self._filters.path, self._filters.body, self._filters.beginnings
         if path is not None and body is not None:
             if after is None:
                 yield self._of_path(path) & self._of_body(body)
         elif after is None:
             if path is not None:
                 yield self._of_path(path)
+            elif beginnings is None:
+                yield ANY
             else:
-                yield ANY if prefix is None else self._of_prefix(prefix)
+                yield from map(self._of_prefix, beginnings)
         else:
             known = self._dialect.octets("after_path", after.path_is_blob)
             known_body = self._dialect.octets("after_body", after.body_is_blob)
@@ -304,8 +309,14 @@ class Ranges:
                 {"after_path": after.path, "after_body": after.body},
             )
             behind = Condition(f"path > {known}", {"after_path": after.path})
-            if path is None:
-                yield behind if prefix is None else behind & self._before_end_of(prefix)
+            if path is None and beginnings is None:
+                yield behind
+            elif path is None and beginnings is not None:
+                for prefix in beginnings:
+                    if after.path < prefix.encode():
+                        yield self._of_prefix(prefix)
+                    elif after.path.startswith(prefix.encode()):
+                        yield behind & self._before_end_of(prefix)
 
     def _due_ranges(self, after: DuePlace | None) -> Iterator[Condition]:
         bounds = list(self._due_bounds())
@@ -350,6 +361,9 @@ class Ranges:
     def _conditions(self) -> Iterator[Condition]:
         """What the ranges do not see to already."""
         filters, driver = self._filters, self._driver
+        limits = filters.limits
+        if limits is not None and (driver in (Driver.DUE, Driver.STATE) or limits.by_endpoint):
+            yield within(self._dialect, limits, "path", of_endpoint("options"))
         if driver in (Driver.DUE, Driver.STATE):
             if filters.path is not None:
                 yield self._of_path(filters.path)
@@ -365,7 +379,7 @@ class Ranges:
             states = ", ".join(f"'{state}'" for state in sorted(filters.states))
             yield Condition(f"{STATE} IN ({states})", {})
         if filters.endpoint is not None:
-            yield self._of_endpoint(filters.endpoint)
+            yield of_endpoint("options")(filters.endpoint, "endpoint")
         if self._tags and driver is not Driver.TAG:
             yield self._tagged()
         if filters.contains is not None:
@@ -386,8 +400,7 @@ class Ranges:
 
     def _before_end_of(self, prefix: str) -> Condition:
         """Before all paths that are behind those that begin with the prefix."""
-        known = prefix.encode("utf-8")
-        end = known[:-1] + bytes([known[-1] + 1])  # no octet of UTF-8 is 0xFF
+        end = end_of(prefix)
         return Condition(f"path < {self._dialect.octets('prefix_end', False)}", {"prefix_end": end})
 
     def _due_filters(self) -> Iterator[Condition]:
@@ -396,18 +409,6 @@ class Ranges:
             yield Condition("due > %(due_after)s", {"due_after": self._dialect.instant(after)})
         if before is not None:
             yield Condition("due < %(due_before)s", {"due_before": self._dialect.instant(before)})
-
-    def _of_endpoint(self, endpoint: str) -> Condition:
-        """
-        Of each job of the endpoint, and perhaps of others: `Filters.fit` looks at the rest. Options
-        name the endpoint unless it is the default one.
-        """
-        named = Condition(
-            "INSTR(options, %(endpoint)s) > 0", {"endpoint": f'"endpoint":{json.dumps(endpoint)}'}
-        )
-        if endpoint != DEFAULT_ENDPOINT:
-            return named
-        return Condition(f"""(INSTR(options, '"endpoint":') = 0 OR {named.sql})""", named.values)
 
     def _tagged(self) -> Condition:
         # COUNT, as a server would make a join of EXISTS, and might go through all rows of a tag.
@@ -419,6 +420,72 @@ class Ranges:
             ) > 0""",
             {},
         )
+
+
+def end_of(prefix: str) -> bytes:
+    """The octets behind all texts that begin with a prefix, and before those behind them."""
+    known = prefix.encode("utf-8")
+    return known[:-1] + bytes([known[-1] + 1])  # no octet of UTF-8 is 0xFF
+
+
+#: Makes what is true of the rows with an endpoint: of its name, and the name of a parameter.
+OfEndpoint = Callable[[str, str], Condition]
+
+
+def of_endpoint(column: str) -> OfEndpoint:
+    """
+    Of each job of an endpoint, and perhaps of others: whoever reads the job looks at the rest.
+    Options name the endpoint unless it is the default one.
+
+    :param column: that of the options.
+    """
+
+    def condition(endpoint: str, name: str) -> Condition:
+        named = Condition(
+            f"INSTR({column}, %({name})s) > 0", {name: f'"endpoint":{json.dumps(endpoint)}'}
+        )
+        if endpoint != DEFAULT_ENDPOINT:
+            return named
+        return Condition(f"""(INSTR({column}, '"endpoint":') = 0 OR {named.sql})""", named.values)
+
+    return condition
+
+
+def within(
+    dialect: Dialect, limits: Limits, path: str, has_endpoint: OfEndpoint, name: str = "limit"
+) -> Condition:
+    """
+    What is true of the rows within limits.
+
+    :param path: the column of the path.
+    :param name: begins the names of the parameters.
+    """
+    found: list[Condition] = []
+    for number, area in enumerate(limits.areas):
+        both: list[Condition] = []
+        if area.prefixes:
+            each = []
+            for place, prefix in enumerate(area.prefixes):
+                begin, end = f"{name}{number}_{place}", f"{name}{number}_{place}_end"
+                each.append(
+                    Condition(
+                        f"{path} >= %({begin})s AND {path} < {dialect.octets(end, False)}",
+                        {begin: dialect.key(prefix), end: end_of(prefix)},
+                    )
+                )
+            both.append(any_of(each))
+        if area.endpoints:
+            names = [f"{name}{number}_endpoint{place}" for place in range(len(area.endpoints))]
+            both.append(any_of(map(has_endpoint, area.endpoints, names)))
+        found.append(all_of(both))
+    return any_of(found)
+
+
+def any_of(conditions: Iterable[Condition]) -> Condition:
+    """Any of them; none is true if there are none."""
+    found = list(conditions)
+    values = {name: value for each in found for name, value in each.values.items()}
+    return Condition(f"({' OR '.join(each.sql for each in found) or 'FALSE'})", values)
 
 
 def all_of(conditions: Iterable[Condition]) -> Condition:

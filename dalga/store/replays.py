@@ -16,15 +16,15 @@ from twisted.internet.defer import Deferred
 
 from dalga.errors import InvalidRequest, JobSetAside, ReplayImpossible, RunUnderWay
 from dalga.model.audit import Changed, Verb
-from dalga.model.job import Job, UnreadableJob, readable
+from dalga.model.job import Job, UnreadableJob, endpoint_of, readable
 from dalga.model.key import JobKey, RawKey
 from dalga.model.name import RANDOM_OCTETS, generated_name
-from dalga.model.permit import Author
+from dalga.model.permit import Author, Limits
 from dalga.model.plan import Plan
 from dalga.model.record import Record
 from dalga.model.replay import replay_of
 from dalga.model.run import Cause
-from dalga.model.runid import RunId
+from dalga.model.runid import RunId, run_not_found
 from dalga.store.audit import AuditRows
 from dalga.store.details import DetailRows
 from dalga.store.dialect import Cursor, Dialect
@@ -82,18 +82,24 @@ class Replays:
         self._token = token
 
     def replay(
-        self, run_id: RunId, endpoints: Collection[str], author: Author | None = None
+        self,
+        run_id: RunId,
+        endpoints: Collection[str],
+        author: Author | None = None,
+        limits: Limits | None = None,
     ) -> Deferred[Job]:
         """See `Store.replay`."""
 
         def work(cursor: Cursor, now: datetime, since: float) -> Job:
             run = self._history.found(cursor, run_id, now)
+            if limits is not None and not limits.have(run.record.path, run.record.endpoint):
+                raise run_not_found(run_id)
             if run.state is not None:
                 raise RunUnderWay(
                     f"the run {run_id} has not ended (it is {run.state}): wait for its end, or run "
                     "its job now with a POST to it"
                 )
-            jobs, refusals = self.make(cursor, now, [run.record], endpoints, author)
+            jobs, refusals = self.make(cursor, now, [run.record], endpoints, limits, author)
             if refusals:
                 raise refusals[0]
             return jobs[0]
@@ -114,6 +120,7 @@ class Replays:
         now: datetime,
         records: Sequence[Record],
         endpoints: Collection[str],
+        limits: Limits | None,
         author: Author | None,
         action: str | None = None,
     ) -> Repeated:
@@ -123,6 +130,8 @@ class Replays:
         :param records: of runs that have ended; no more than are `fitting`.
         :param now: the database's time.
         :param endpoints: the names of the endpoints of the configuration.
+        :param limits: a job that is not within these is as if it were gone: what it sends now is
+            not for whoever asks.
         :param author: stands with each job in the audit list; None for no entries there.
         :param action: the id of the action that has them replayed, for that list.
         """
@@ -131,6 +140,8 @@ class Replays:
         refusals: list[Refusal] = []
         for record in records:
             job = jobs.get(RawKey(record.path, record.body))
+            if job and limits is not None and not limits.have(record.path, endpoint_of(job)):
+                job = None
             name = generated_name(now, self._token()[:RANDOM_OCTETS])
             try:
                 planned = replay_of(record, None if job is None else readable(job), now, endpoints)

@@ -24,7 +24,7 @@ from dalga.model.record import Result, Shelf, job_key, path_key
 from dalga.model.runlist import RunDriver, RunFilters, RunPlace, ShelfRange
 from dalga.store.dialect import Dialect
 from dalga.store.parameters import Select, columns
-from dalga.store.ranges import ANY, Bound, Condition, all_of
+from dalga.store.ranges import ANY, Bound, Condition, all_of, end_of, of_endpoint, within
 from dalga.store.rows import version_at
 from dalga.store.schema import MAX_LEASE, RUNS, TAGS
 
@@ -268,6 +268,11 @@ class RunRanges:
                 {"last_lease": dialect.instant(self._now + MAX_LEASE)},
             )
             where += self._of_names("held", filters.path)
+        has_endpoint = of_endpoint("held.options")
+        if filters.endpoint is not None:
+            where.append(has_endpoint(filters.endpoint, "endpoint"))
+        if filters.limits is not None:
+            where.append(within(dialect, filters.limits, "held.path", has_endpoint))
         condition = all_of([*where, *self._of_tags("held")])
         return self._bound(
             RunningRow,
@@ -291,8 +296,9 @@ class RunRanges:
         # The key of an index may be that of another path, too.
         yield from self._of_names("kept", filters.path)
         if filters.endpoint is not None:
-            endpoint = self._dialect.key(filters.endpoint)
-            yield Condition("kept.endpoint = %(endpoint)s", {"endpoint": endpoint})
+            yield self._has_endpoint(filters.endpoint, "endpoint")
+        if filters.limits is not None:
+            yield within(self._dialect, filters.limits, "kept.path", self._has_endpoint)
         if filters.statuses is not None:
             ranges = filters.statuses.ranges
             each = [f"kept.status BETWEEN {first:d} AND {last:d}" for first, last in ranges]
@@ -301,6 +307,10 @@ class RunRanges:
             codes = ", ".join(str(kind.code) for kind in sorted(filters.error_kinds))
             yield Condition(f"kept.kind IN ({codes})", {})
         yield from self._of_tags("kept")
+
+    def _has_endpoint(self, endpoint: str, name: str) -> Condition:
+        """Of a record: see `dalga.store.ranges.OfEndpoint`."""
+        return Condition(f"kept.endpoint = %({name})s", {name: self._dialect.key(endpoint)})
 
     def _of_results(self, ranges: Sequence[ShelfRange]) -> Condition:
         results = self._filters.results
@@ -317,29 +327,36 @@ class RunRanges:
             yield Condition(f"{row}.path = %(path)s", {"path": key(path)})
         if prefix is not None:
             yield Condition(f"{row}.path >= %(prefix)s", {"prefix": key(prefix)})
-            known = prefix.encode("utf-8")
-            end = known[:-1] + bytes([known[-1] + 1])  # no octet of UTF-8 is 0xFF
             octets = self._dialect.octets("prefix_end", False)
-            yield Condition(f"{row}.path < {octets}", {"prefix_end": end})
+            yield Condition(f"{row}.path < {octets}", {"prefix_end": end_of(prefix)})
         if body is not None:
             yield Condition(f"{row}.body = %(body)s", {"body": key(body)})
 
     def _of_tags(self, row: str) -> Iterator[Condition]:
         """
         Of jobs that have one of the tags now. By the name of the job, as a job that was deleted and
-        scheduled anew has another row.
+        scheduled anew has another row. What the job is now must be within the limits, as its runs.
         """
-        tags = sorted(self._filters.tags)
+        tags, limits = sorted(self._filters.tags), self._filters.limits
+        owner, of_owner = "", ANY
+        if tags and limits is not None and limits.by_endpoint:
+            dialect = self._dialect
+            owner = f"""
+                    {dialect.then_join} {dialect.table} AS owner{dialect.by_id}
+                    ON owner.id = named.id"""
+            of_owner = within(dialect, limits, "owner.path", of_endpoint("owner.options"), "owner")
         if tags:
             named = ", ".join(f"%(tag{number})s" for number, _ in enumerate(tags))
             # COUNT, as a server would make a join of EXISTS, and go through all rows of a tag.
             yield Condition(
                 f"""(
                     SELECT COUNT(*) FROM {self._dialect.named(TAGS)} AS named{self._dialect.by_tag}
+                    {owner}
                     WHERE named.tag IN ({named})
-                    AND named.path = {row}.path AND named.body = {row}.body
+                    AND named.path = {row}.path AND named.body = {row}.body AND {of_owner.sql}
                 ) > 0""",
-                {f"tag{number}": self._dialect.key(tag) for number, tag in enumerate(tags)},
+                {f"tag{number}": self._dialect.key(tag) for number, tag in enumerate(tags)}
+                | of_owner.values,
             )
 
     def _bound(self, row: Any, sql: str, condition: Condition, **values: object) -> Bound[Any]:

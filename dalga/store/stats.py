@@ -39,6 +39,7 @@ from dalga.model.statistics import (
 from dalga.store import OldestSums, SumsAsked, SumsFound
 from dalga.store.dialect import Cursor, Dialect
 from dalga.store.parameters import R, Select, Statement, columns, in_parts
+from dalga.store.ranges import end_of
 from dalga.store.schema import STATS
 from dalga.store.transactions import Conflict, Transactions
 from dalga.store.values import text_of
@@ -236,10 +237,14 @@ class Stats:
             values = {
                 name: self._dialect.key(value) for name, value in given.items() if value is not None
             }
+            if asked.prefix:
+                values["prefix"] = self._dialect.key(asked.prefix)
+            ends = {"prefix_end": end_of(asked.prefix)} if asked.prefix else {}
             rows = self._sql.some(frozenset(values)).fetch(
                 cursor,
                 [self._dialect.instant(at) for at in asked.times],
-                scope=int(query.scope),
+                **ends,
+                scope=int(asked.scope),
                 step=_seconds(asked.step),
                 limit=asked.limit + 1,
                 **values,
@@ -376,10 +381,15 @@ class _Statements:
         """
         The rows of some times.
 
-        :param names: which of the columns ``endpoint`` and ``path`` are compared, too.
+        :param names: which of the columns ``endpoint`` and ``path`` are compared, too; ``prefix``
+            for the beginning of the path.
         """
         if names not in self._some:
-            compared = "".join(f" AND {name} = %({name})s" for name in sorted(names))
+            columns_of = sorted(names - {"prefix"})
+            compared = "".join(f" AND {name} = %({name})s" for name in columns_of)
+            if "prefix" in names:
+                end = self._dialect.octets("prefix_end", False)
+                compared += f" AND path >= %(prefix)s AND path < {end}"
             self._some[names] = self._select(
                 CountedRow,
                 f"""

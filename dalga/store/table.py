@@ -28,7 +28,7 @@ from dalga.model.instance import UNKNOWN, About, Instance
 from dalga.model.job import Job, UnreadableJob
 from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Page, Query
-from dalga.model.permit import Author
+from dalga.model.permit import Author, Limits, Permit
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
 from dalga.model.record import HistoryMode, Shelf
@@ -292,9 +292,10 @@ class JobsTable:
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job]:
         """See `Store.put`."""
-        return self._jobs.put(key, request, variation, precondition, author)
+        return self._jobs.put(key, request, variation, precondition, author, permit)
 
     def patch(
         self,
@@ -303,9 +304,10 @@ class JobsTable:
         variation: float = 1.0,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job]:
         """See `Store.patch`."""
-        return self._jobs.patch(key, change, variation, precondition, author)
+        return self._jobs.patch(key, change, variation, precondition, author, permit)
 
     def once(
         self,
@@ -341,18 +343,21 @@ class JobsTable:
         """See `Store.page`."""
         return self._listing.page(query)
 
-    def trigger(self, key: RawKey, author: Author | None = None) -> Deferred[Job]:
+    def trigger(
+        self, key: RawKey, author: Author | None = None, permit: Permit | None = None
+    ) -> Deferred[Job]:
         """See `Store.trigger`."""
-        return self._jobs.trigger(key, author)
+        return self._jobs.trigger(key, author, permit)
 
     def enable(
         self,
         key: RawKey,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.enable`."""
-        return self._jobs.enable(key, precondition, author)
+        return self._jobs.enable(key, precondition, author, permit)
 
     def disable(
         self,
@@ -360,24 +365,30 @@ class JobsTable:
         reason: str | None = None,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[Job | UnreadableJob]:
         """See `Store.disable`."""
-        return self._jobs.disable(key, reason, precondition, author)
+        return self._jobs.disable(key, reason, precondition, author, permit)
 
     def delete(
         self,
         key: RawKey,
         precondition: Precondition | None = None,
         author: Author | None = None,
+        permit: Permit | None = None,
     ) -> Deferred[None]:
         """See `Store.delete`."""
-        return self._jobs.delete(key, precondition, author)
+        return self._jobs.delete(key, precondition, author, permit)
 
     def replay(
-        self, run_id: RunId, endpoints: Collection[str], author: Author | None = None
+        self,
+        run_id: RunId,
+        endpoints: Collection[str],
+        author: Author | None = None,
+        limits: Limits | None = None,
     ) -> Deferred[Job]:
         """See `Store.replay`."""
-        return self._replays.replay(run_id, endpoints, author)
+        return self._replays.replay(run_id, endpoints, author, limits)
 
     def begin_action(
         self, request: ActionRequest, author: Author | None = None

@@ -5,7 +5,7 @@ The routes. Each route reads the request, asks `Operations` and answers. Nothing
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -27,7 +27,7 @@ from dalga.web.alerts import alert_list, alerts_json
 from dalga.web.audit import audit_json, audit_list, last_change_members, next_entries
 from dalga.web.bodies import JSON, MERGE_PATCH, check_payload, media_type
 from dalga.web.conditional import etag
-from dalga.web.cursors import cursor_text
+from dalga.web.cursors import View, cursor_text
 from dalga.web.errors import NotReady, problem_of, unexpected
 from dalga.web.lists import listing, next_page
 from dalga.web.needs import NEEDS
@@ -47,6 +47,7 @@ from dalga.web.parameters import (
     schedule_request,
 )
 from dalga.web.presentation import (
+    HasSecrets,
     endpoints_json,
     job_json,
     page_json,
@@ -149,7 +150,7 @@ class Api:
         request.refuse_idempotency()
         job = await self._operations.trigger(request.caller, job_key(request.path))
         # The Go original has no charset in this answer.
-        return request.answer(HTTPStatus.OK, JSON, job_json(job, self._operations.allowed.problem))
+        return request.answer(HTTPStatus.OK, JSON, self._job(request, job))
 
     @app.route("/jobs/<job:target>", methods=["DELETE"])
     async def cancel(self, request: ApiRequest, target: str) -> bytes:
@@ -204,32 +205,37 @@ class Api:
     @app.route("/jobs/<job:target>/runs", methods=["GET"])
     async def job_runs(self, request: ApiRequest, target: str) -> bytes:
         """List the runs of a job, a page at a time."""
-        query = job_run_list(request.query, owner_key(request.path))
-        return await self._runs(request, query, is_of_job=True)
+        view = request.view
+        query = job_run_list(request.query, owner_key(request.path), view)
+        return await self._runs(request, query, view, is_of_job=True)
 
     @app.route("/runs", methods=["GET"])
     async def runs(self, request: ApiRequest) -> bytes:
         """List runs, a page at a time."""
-        return await self._runs(request, run_list(request.query), is_of_job=False)
+        view = request.view
+        return await self._runs(request, run_list(request.query, view), view, is_of_job=False)
 
     @app.route("/runs/<run_id>", methods=["GET"])
     async def run(self, request: ApiRequest, run_id: str) -> bytes:
         """Show a run with all that is known of it."""
         run = await self._operations.run(request.caller, run_id_of(run_id))
-        return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_json(run))
+        has_secrets = _has_secrets(request)(run.record.path, run.record.endpoint)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, run_json(run, has_secrets))
 
     @app.route("/jobs", methods=["GET"])
     async def page(self, request: ApiRequest) -> bytes:
         """List jobs, a page at a time."""
-        query = listing(request.query)
+        view = request.view
+        query = listing(request.query, view)
         page = await self._operations.page(request.caller, query)
+        last = page.last
+        cursor = None if last is None else cursor_text(last, query.filters, view.seal)
         problem_of = self._operations.allowed.problem
-        if page.last is None:
-            return request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, None, problem_of))
-        cursor = cursor_text(page.last, query.filters)
-        body = request.answer(HTTPStatus.OK, CONTENT_TYPE, page_json(page, cursor, problem_of))
-        link = next_page(query, cursor)
-        request.responseHeaders.setRawHeaders(b"Link", [link.encode("ascii")])
+        shown = page_json(page, cursor, problem_of, _has_secrets(request))
+        body = request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
+        if cursor is not None:
+            link = next_page(query, cursor)
+            request.responseHeaders.setRawHeaders(b"Link", [link.encode("ascii")])
         return body
 
     @app.route("/runs/<run_id>/replay", methods=["POST"])
@@ -303,11 +309,7 @@ class Api:
     @app.route("/endpoints", methods=["GET"])
     async def endpoints(self, request: ApiRequest) -> bytes:
         """List the endpoints of the configuration."""
-        seen = [
-            endpoint
-            for endpoint in self._operations.allowed.endpoints
-            if request.caller.might(Scope.READ, endpoint=endpoint.name)
-        ]
+        seen = self._operations.endpoints(request.caller)
         shown = endpoints_json(seen, await self._operations.certificates())
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
@@ -359,9 +361,11 @@ class Api:
             problem = unexpected()
         return request.refuse(problem)
 
-    async def _runs(self, request: ApiRequest, query: RunQuery, is_of_job: bool) -> bytes:
+    async def _runs(
+        self, request: ApiRequest, query: RunQuery, view: View, is_of_job: bool
+    ) -> bytes:
         page = await self._operations.runs(request.caller, query)
-        cursor = next_cursor(page, query)
+        cursor = next_cursor(page, query, view)
         body = request.answer(HTTPStatus.OK, CONTENT_TYPE, runs_json(page, cursor))
         if cursor is not None:
             link = next_runs(query, cursor, is_of_job)
@@ -377,16 +381,27 @@ class Api:
         last_change: LastChange | None = None,
     ) -> bytes:
         """Answer with a job and its ETag. A row that can't be understood has none."""
-        shown = job_json(
-            job,
-            self._operations.allowed.problem,
-            None if last_run is None else last_run_members(last_run),
-            None if last_change is None else last_change_members(last_change),
-        )
+        shown = self._job(request, job, last_run, last_change)
         body = request.answer(status, CONTENT_TYPE, shown)
         if isinstance(job, Job):
             request.responseHeaders.setRawHeaders(b"ETag", [etag(job.version)])
         return body
+
+    def _job(
+        self,
+        request: ApiRequest,
+        job: Job | UnreadableJob,
+        last_run: Record | None = None,
+        last_change: LastChange | None = None,
+    ) -> bytes:
+        """The JSON of a job, as whoever asks may see it."""
+        return job_json(
+            job,
+            self._operations.allowed.problem,
+            None if last_run is None else last_run_members(last_run),
+            None if last_change is None else last_change_members(last_change),
+            _has_secrets(request),
+        )
 
     def _no_job(self, request: ApiRequest, error: NotFound | MethodNotAllowed) -> Exception:
         """What is wrong with a request below ``/jobs/`` that no route matches."""
@@ -399,6 +414,10 @@ class Api:
             is_job = "/" in request.path[len(JOBS) :].decode("latin-1")
             return error if is_job or method not in methods else no_job()
         return no_job() if method in methods else MethodNotAllowed(methods)
+
+
+def _has_secrets(request: ApiRequest) -> HasSecrets:
+    return partial(request.caller.may, Scope.READ_SECRETS)
 
 
 #: The paths of the requests that need no token.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from hashlib import sha512
 from hmac import compare_digest
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -19,7 +20,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from dalga.errors import Unauthorized
 from dalga.log import logger
-from dalga.model.permit import Caller, Token, digest_of
+from dalga.model.permit import Caller, Scope, Token, digest_of
+from dalga.web.cursors import Seal
 from dalga.web.errors import TooManyFailures
 
 log = logger(__name__)
@@ -75,6 +77,18 @@ class Tokens:
                 given=True,
             )
         return Caller(token.name, token.grants, address)
+
+    def seal(self, caller: Caller) -> Seal | None:
+        """
+        What seals a caller's cursors; None for a caller who may see all.
+
+        The key is made of the hashes of all tokens: all instances have these, and a caller knows
+        but the hash of one token.
+        """
+        if caller.limits(Scope.READ) is None:
+            return None
+        digests = sorted(token.digest for token in self._tokens)
+        return Seal(sha512(b"dalga cursors 1\n" + b"".join(digests)).digest(), caller.name)
 
     def find(self, text: bytes) -> Token | None:
         """The token with this text; None if there is none."""

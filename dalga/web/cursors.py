@@ -4,6 +4,9 @@ Cursors: the place where a page of jobs, or of runs, ended, as text that clients
 A cursor holds the place, and which list it is of: of a list without filters, or of one path, the
 path itself; of another list, a digest of its filters. It is not secret, and good for any instance.
 Its own digest tells a cursor that was changed or cut off, which would lead to another page.
+
+A page may end at a row that its reader may not see, as its filters were looked at row by row. So
+the cursors of callers who may not see all are sealed: nobody can read them, or make one.
 """
 
 from __future__ import annotations
@@ -13,10 +16,15 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from dalga.model.audit import AuditFilters, AuditPlace
 from dalga.model.key import Position
 from dalga.model.listing import ALL, Driver, DuePlace, Filters, Place, StatePlace
+from dalga.model.permit import Limits
 from dalga.model.record import Shelf
 from dalga.model.runlist import RunFilters, RunPlace
 
@@ -35,18 +43,55 @@ _UNCHANGED = (
 )
 
 
-def cursor_text(last: Place, filters: Filters) -> str:
+class Seal:
+    """
+    Seals the cursors of a caller. The same place has the same cursor, whichever instance makes it.
+
+    :param key: the same on all instances, and known to no caller, in 64 octets.
+    :param name: the caller's: nobody else can use the cursor.
+    """
+
+    def __init__(self, key: bytes, name: str) -> None:
+        self._cipher = AESSIV(key)
+        self._of = [b"dalga cursor 1", name.encode()]
+
+    def close(self, octets: bytes) -> bytes:
+        """Make octets unreadable."""
+        return self._cipher.encrypt(octets, self._of)
+
+    def open(self, octets: bytes) -> bytes | None:
+        """What was closed; None for octets that were not."""
+        try:
+            return self._cipher.decrypt(octets, self._of)
+        except (InvalidTag, ValueError):  # ValueError for too few octets
+            return None
+
+
+class View(NamedTuple):
+    """What whoever asks for a list may see of it."""
+
+    #: None for all.
+    limits: Limits | None = None
+    #: None for a caller who may see all.
+    seal: Seal | None = None
+
+
+#: Of a caller who may see all.
+WHOLE = View()
+
+
+def cursor_text(last: Place, filters: Filters, seal: Seal | None = None) -> str:
     """
     :param last: where the page ended, by the driver of the filters.
     :param filters: those of the list.
     """
     flags, place = _place(last)
     if not _are_others(filters):
-        return _text(bytes([flags | _OF_A_PATH * (filters.path is not None)]) + place)
-    return _text(bytes([flags | _FILTERED]) + _digest_of(filters) + place)
+        return _text(bytes([flags | _OF_A_PATH * (filters.path is not None)]) + place, seal)
+    return _text(bytes([flags | _FILTERED]) + _digest_of(filters) + place, seal)
 
 
-def cursor_from_text(text: str, filters: Filters) -> Place:
+def cursor_from_text(text: str, filters: Filters, seal: Seal | None = None) -> Place:
     """
     Read a cursor that `cursor_text` wrote for the same list.
 
@@ -54,12 +99,13 @@ def cursor_from_text(text: str, filters: Filters) -> Place:
     :raises ValueError: for another text. The message says what is wrong and what would do, as the
         rest of a sentence.
     """
-    octets = _octets(text)
+    octets = _octets(text, seal)
     if octets is None:
         raise ValueError(f"is none: {_UNCHANGED}")
     flags, rest = octets[0], octets[1:]
     if flags & (_OF_RUNS | _OF_AUDIT):
-        raise ValueError(f"is of another list: {_UNCHANGED}")
+        other = "a list of runs" if flags & _OF_RUNS else "the audit list"
+        raise ValueError(f"is of {other}: {_UNCHANGED}")
     if flags & _FILTERED or _are_others(filters):
         digest = rest[:_DIGEST] if flags & _FILTERED else b""
         if digest != _digest_of(filters):
@@ -82,22 +128,22 @@ def cursor_from_text(text: str, filters: Filters) -> Place:
     return last
 
 
-def run_cursor_text(last: RunPlace, filters: RunFilters) -> str:
+def run_cursor_text(last: RunPlace, filters: RunFilters, seal: Seal | None = None) -> str:
     """
     :param last: where the page ended.
     :param filters: those of the list.
     """
     numbers = b"".join(number.to_bytes(_ID, "big") for number in last[1:])
-    return _text(bytes([_OF_RUNS, last.shelf]) + _digest_of_runs(filters) + numbers)
+    return _text(bytes([_OF_RUNS, last.shelf]) + _digest_of_runs(filters) + numbers, seal)
 
 
-def run_cursor_from_text(text: str, filters: RunFilters) -> RunPlace:
+def run_cursor_from_text(text: str, filters: RunFilters, seal: Seal | None = None) -> RunPlace:
     """
     Read a cursor that `run_cursor_text` wrote for the same list.
 
     :raises ValueError: as `cursor_from_text` does.
     """
-    octets = _octets(text)
+    octets = _octets(text, seal)
     if octets is None or octets[0] != _OF_RUNS or len(octets) != 2 + _DIGEST + 2 * _ID:
         raise ValueError(f"is none of a list of runs: {_UNCHANGED}")
     if octets[2 : 2 + _DIGEST] != _digest_of_runs(filters):
@@ -158,6 +204,10 @@ def _moment(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat()
 
 
+def _limits(filters: Filters | RunFilters) -> list[str]:
+    return [] if filters.limits is None else sorted(map(str, filters.limits.areas))
+
+
 def _digest_of_runs(filters: RunFilters) -> bytes:
     """The same for all filters that mean the same list."""
     named = [
@@ -172,6 +222,7 @@ def _digest_of_runs(filters: RunFilters) -> bytes:
         sorted(filters.error_kinds),
         _moment(filters.since),
         _moment(filters.until),
+        *_limits(filters),
     ]
     return sha256(b"dalga run filters 1\n" + json.dumps(named).encode()).digest()[:_DIGEST]
 
@@ -190,6 +241,7 @@ def _digest_of(filters: Filters) -> bytes:
         _moment(filters.due_after),
         filters.contains,
         filters.sort,
+        *_limits(filters),
     ]
     return sha256(b"dalga filters 1\n" + json.dumps(named).encode()).digest()[:_DIGEST]
 
@@ -227,16 +279,20 @@ def _position(flags: int, octets: bytes) -> Position:
     return Position(octets[4:end], octets[end:], *kinds)
 
 
-def _text(octets: bytes) -> str:
+def _text(octets: bytes, seal: Seal | None = None) -> str:
+    if seal is not None:
+        return urlsafe_b64encode(seal.close(octets)).rstrip(b"=").decode("ascii")
     digest = sha256(b"dalga cursor 1\n" + octets).digest()[:_DIGEST]
     return urlsafe_b64encode(digest + octets).rstrip(b"=").decode("ascii")
 
 
-def _octets(text: str) -> bytes | None:
+def _octets(text: str, seal: Seal | None = None) -> bytes | None:
     """The octets in a text that `_text` wrote; None for another text."""
+    octets: bytes | None
     try:
-        octets = urlsafe_b64decode(text + "=" * (-len(text) % 4))[_DIGEST:]
+        octets = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         return None
+    octets = octets[_DIGEST:] if seal is None else seal.open(octets)
     # Compared as text, as the decoder ignores characters that are not of base64.
-    return octets if octets and _text(octets) == text else None
+    return octets if octets and _text(octets, seal) == text else None

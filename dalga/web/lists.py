@@ -8,6 +8,8 @@ parameters are given once, and each of them leaves jobs out.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -20,7 +22,7 @@ from dalga.model.reading_delivery import check_characters, check_tag
 from dalga.model.schedule import exact_timestamp
 from dalga.model.state import State
 from dalga.web.bodies import form_pairs
-from dalga.web.cursors import cursor_from_text
+from dalga.web.cursors import WHOLE, View, cursor_from_text
 from dalga.web.values import read_values
 
 F = TypeVar("F")
@@ -99,17 +101,18 @@ _LISTING: Mapping[str, Reader] = MappingProxyType(
 )
 
 
-def listing(query: bytes) -> Query:
+def listing(query: bytes, view: View = WHOLE) -> Query:
     """
     Read the parameters of a GET of all jobs.
 
+    :param view: that of the caller.
     :raises InvalidRequest: for a parameter that is unknown, not understood, or repeated though it
         is not to be, and for parameters that contradict each other.
     """
     values = read_filters(form_pairs(query), _LISTING, SEVERAL, "a list of jobs takes")
     size, text = values.pop("limit", PAGE), values.pop("cursor", None)
-    filters = job_filters(values)
-    return Query(filters, place(text, filters, cursor_from_text), size)
+    filters = replace(job_filters(values), limits=view.limits)
+    return Query(filters, place(text, filters, partial(cursor_from_text, seal=view.seal)), size)
 
 
 def read_filters(

@@ -134,10 +134,19 @@ def _without_key(members: Iterable[tuple[str, Value]], key: RawKey) -> Iterable[
     """
     The members of a JSON body without the job's key.
 
-    :raises InvalidRequest: if `path` or `body` is given, and is not that of the URL.
+    :raises InvalidRequest: if `path` or `body` is given, and is not that of the URL; and for what
+        GET has shown to a caller who may not see all of the job. A PUT of that would take the
+        payload from the job.
     """
     in_url = {"path": key.path, "body": key.body}
     for name, value in members:
+        if name == "hidden":
+            raise InvalidRequest(
+                f"hidden is {shown(as_text(value))}, which GET has not shown to this token: change "
+                "single parameters with PATCH, and leave hidden and these out; or give these anew "
+                "and leave hidden out",
+                "/hidden",
+            )
         meant = in_url.pop(name, None)
         if meant is None:
             yield name, value

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from dalga.allowed import EndpointShown
-from dalga.model.fields import shown_parameters
-from dalga.model.job import Job, Standing, UnreadableJob
+from dalga.model.fields import secret_parameters, shown_parameters
+from dalga.model.job import Job, Standing, UnreadableJob, endpoint_of
 from dalga.model.key import RawKey
 from dalga.model.listing import Page
 from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
@@ -34,12 +34,24 @@ _MINUTE = timedelta(minutes=1)
 #: Gives why a job can't be run; None if it can.
 ProblemOf = Callable[[Job], str | None]
 
+#: Tells of a job's path and endpoint whether whoever asks may see what is secret of the job.
+HasSecrets = Callable[[str, str | None], bool]
+
+
+def _all_secrets(path: str, endpoint: str | None) -> bool:
+    return True
+
+
+#: In the place of why a row can't be understood: that may quote what is secret.
+_PROBLEM = "its row can't be understood"
+
 
 def job_json(
     job: Job | UnreadableJob,
     problem_of: ProblemOf = lambda job: None,
     last_run: dict[str, Any] | None = None,
     last_change: dict[str, Any] | None = None,
+    has_secrets: HasSecrets = _all_secrets,
 ) -> bytes:
     """
     A job.
@@ -47,7 +59,7 @@ def job_json(
     :param last_run: the members of its last run; None for none.
     :param last_change: those of its last change, likewise.
     """
-    members = _job(job, problem_of)
+    members = _job(job, problem_of, has_secrets)
     if last_run is not None:
         members["last_run"] = last_run
     if last_change is not None:
@@ -55,13 +67,18 @@ def job_json(
     return _octets(_members_text(members))
 
 
-def page_json(page: Page, cursor: str | None, problem_of: ProblemOf = lambda job: None) -> bytes:
+def page_json(
+    page: Page,
+    cursor: str | None,
+    problem_of: ProblemOf = lambda job: None,
+    has_secrets: HasSecrets = _all_secrets,
+) -> bytes:
     """
     A page of jobs.
 
     :param cursor: the cursor of the next page; None if this page is the last.
     """
-    jobs = ",".join(_members_text(_job(job, problem_of)) for job in page.jobs)
+    jobs = ",".join(_members_text(_job(job, problem_of, has_secrets)) for job in page.jobs)
     members: dict[str, Any] = {"jobs": Written(f"[{jobs}]")}
     if cursor is not None:
         members["cursor"] = cursor
@@ -70,11 +87,16 @@ def page_json(page: Page, cursor: str | None, problem_of: ProblemOf = lambda job
     return _octets(_members_text(members))
 
 
-def _job(job: Job | UnreadableJob, problem_of: ProblemOf) -> dict[str, Any]:
+def _job(
+    job: Job | UnreadableJob, problem_of: ProblemOf, has_secrets: HasSecrets
+) -> dict[str, Any]:
     """A job's members. Those behind ``next_run`` are there only if they have something to say."""
     members: dict[str, Any] = {"path": job.key.path, "body": job.key.body}
-    if isinstance(job, UnreadableJob):
+    shows_all = has_secrets(job.key.path, endpoint_of(job))
+    if isinstance(job, UnreadableJob) and shows_all:
         return {**members, "next_run": None, "problem": job.problem}
+    if isinstance(job, UnreadableJob):
+        return {**members, "next_run": None, "problem": _PROBLEM, "hidden": ["problem"]}
     # The original's four keys are always there, in this order: a null is overwritten in its place.
     members["interval"] = None
     next_run = job.next_run
@@ -84,7 +106,7 @@ def _job(job: Job | UnreadableJob, problem_of: ProblemOf) -> dict[str, Any]:
         # They can differ by less than the second that is shown.
         if scheduled != members["next_run"]:
             members["next_sched"] = scheduled
-    for name, value in shown_parameters(job):
+    for name, value in shown_parameters(job, shows_all):
         members[name] = value
         if name == "count":
             members["successes"] = job.successes
@@ -92,6 +114,9 @@ def _job(job: Job | UnreadableJob, problem_of: ProblemOf) -> dict[str, Any]:
     problem = problem_of(job)
     if problem is not None:
         members["problem"] = problem
+    hidden = [] if shows_all else secret_parameters(job)
+    if hidden:
+        members["hidden"] = hidden
     return members
 
 

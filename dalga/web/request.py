@@ -28,7 +28,7 @@ from twisted.web.server import Request
 from dalga.errors import DalgaError, Unauthorized
 from dalga.metrics import OTHER
 from dalga.model.idempotency import Idempotency
-from dalga.model.permit import NOBODY, OPEN, Caller
+from dalga.model.permit import NOBODY, OPEN, Caller, Scope
 from dalga.model.precondition import Precondition
 from dalga.web.auth import Tokens
 from dalga.web.bodies import (
@@ -46,6 +46,7 @@ from dalga.web.conditional import (
     refuse_idempotency,
     refuse_preconditions,
 )
+from dalga.web.cursors import View
 from dalga.web.errors import Problem, TooManyFailures, UnknownResource, problem_of
 from dalga.web.forwarded import client_address, is_forwarded_https, is_trusted
 from dalga.web.origins import Asked, Doors, check_open, granted_origin
@@ -207,6 +208,11 @@ class ApiRequest(Request):
     @property
     def _peer(self) -> str:
         return getattr(self.channel.getPeer(), "host", "")
+
+    @property
+    def view(self) -> View:
+        """What its sender may see of lists."""
+        return View(self.caller.limits(Scope.READ), self.site.tokens.seal(self.caller))
 
     @property
     def address(self) -> str:

@@ -9,6 +9,8 @@ All other parameters are given once, and each of them leaves runs out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +23,7 @@ from dalga.model.runid import RunId, run_id_from_text
 from dalga.model.runlist import ListedRun, RunFilters, RunPage, RunQuery, RunState
 from dalga.model.schedule import exact_timestamp
 from dalga.web.bodies import form_pairs
-from dalga.web.cursors import run_cursor_from_text, run_cursor_text
+from dalga.web.cursors import WHOLE, View, run_cursor_from_text, run_cursor_text
 from dalga.web.lists import (
     PAGE,
     check_filters,
@@ -94,32 +96,36 @@ def run_id_of(text: str) -> RunId:
     return run_id
 
 
-def run_list(query: bytes) -> RunQuery:
+def run_list(query: bytes, view: View = WHOLE) -> RunQuery:
     """
     Read the parameters of a GET of runs.
 
+    :param view: that of the caller.
     :raises InvalidRequest: for a parameter that is unknown, not understood, or repeated though it
         is not to be, and for parameters that contradict each other.
     """
     values = read_filters(form_pairs(query), _ALL, SEVERAL, "a list of runs takes")
-    return _query(values)
+    return _query(values, view)
 
 
-def job_run_list(query: bytes, key: RawKey) -> RunQuery:
+def job_run_list(query: bytes, key: RawKey, view: View = WHOLE) -> RunQuery:
     """
     Read the parameters of a GET of the runs of one job.
 
+    :param view: that of the caller.
     :raises InvalidRequest: as `run_list`.
     """
     several = {name: attribute for name, attribute in SEVERAL.items() if name in _OF_JOB}
     values = read_filters(form_pairs(query), _OF_JOB, several, "a list of a job's runs takes")
-    return _query({**values, "path": key.path, "body": key.body})
+    return _query({**values, "path": key.path, "body": key.body}, view)
 
 
-def _query(values: dict[str, Any]) -> RunQuery:
+def _query(values: dict[str, Any], view: View) -> RunQuery:
     size, text = values.pop("limit", PAGE), values.pop("cursor", None)
-    filters = run_filters(values)
-    return RunQuery(filters, place(text, filters, run_cursor_from_text), size)
+    filters = replace(run_filters(values), limits=view.limits)
+    return RunQuery(
+        filters, place(text, filters, partial(run_cursor_from_text, seal=view.seal)), size
+    )
 
 
 def run_filters(values: Mapping[str, Any]) -> RunFilters:
@@ -145,9 +151,9 @@ def run_filters(values: Mapping[str, Any]) -> RunFilters:
     return filters
 
 
-def next_cursor(page: RunPage, query: RunQuery) -> str | None:
+def next_cursor(page: RunPage, query: RunQuery, view: View = WHOLE) -> str | None:
     """The cursor of the page behind this one; None if there is none."""
-    return None if page.last is None else run_cursor_text(page.last, query.filters)
+    return None if page.last is None else run_cursor_text(page.last, query.filters, view.seal)
 
 
 def next_runs(query: RunQuery, cursor: str, is_of_job: bool) -> str:
@@ -192,13 +198,22 @@ def runs_json(page: RunPage, cursor: str | None) -> bytes:
     return as_json(members)
 
 
-def run_json(run: ListedRun) -> bytes:
-    """A run by itself, with the answer that is kept of it."""
+def run_json(run: ListedRun, has_secrets: bool = True) -> bytes:
+    """
+    A run by itself, with the answer that is kept of it.
+
+    :param has_secrets: whether that may be shown.
+    """
     members = _run(run)
-    for name in ("response_headers", "response_body"):
-        value = getattr(run.record, name)
-        if value is not None:
-            members[name] = value
+    answer = {
+        name: value
+        for name in ("response_headers", "response_body")
+        if (value := getattr(run.record, name)) is not None
+    }
+    if has_secrets:
+        members |= answer
+    elif answer:
+        members["hidden"] = list(answer)
     return as_json(members)
 
 
