@@ -22,7 +22,7 @@ from tests.certificates import Authority, ip
 from tests.daemons import Daemon, DaemonTestCase
 from tests.stores import each_engine
 from tests.test_daemon import TwoEndpointsTestCase
-from tests.test_workers import WorkersTestCase
+from tests.test_workers import WorkersTestCase, alive
 
 #: A CA that no file has.
 NO_CA = "/nowhere/ca.pem"
@@ -464,3 +464,14 @@ service.reread = blind"""
                 rf"worker {number} \[dalga\.reloading#error\] {STAYS}it can't be read"
             )
         await self.until_slots(url, 9)
+
+    async def test_a_terminal_that_is_closed(self) -> None:
+        """All stop in order, though the hang-up reaches each of them."""
+        daemon = self.spawn("--config", self.ini(), "--workers", "2", terminal=True)
+        await self.listening(daemon)
+        pids = self.processes(daemon.output.replace("\r\n", "\n"))
+        self.assertEqual(len(pids), 2)
+        assert daemon.transport is not None
+        daemon.transport.loseConnection()
+        self.assertEqual(await daemon.ended, 0)
+        self.assertFalse(any(map(alive, pids.values())))
