@@ -74,6 +74,21 @@ def check_doors(config: Config, reachable: Sequence[str]) -> None:
         )
 
 
+def check_tokens(was: Config, given: Config) -> None:
+    """
+    No reload opens what was closed, unless that is wanted. A file that is read while somebody
+    writes it may end before its tokens, and say nothing wrong.
+
+    :param was: what the daemon goes by.
+    :raises ConfigError: if the tokens are gone.
+    """
+    if was.tokens and not (given.tokens or given.listen.allow_unauthenticated):
+        raise ConfigError(
+            "there are no tokens any more, so whoever reaches this daemon could do anything. Leave "
+            "one in [tokens], or say allowUnauthenticated = yes in [listen], or start Dalga again"
+        )
+
+
 def reread(read: Read, was: InForce, stays: Stays) -> Reread:
     """
     Read the configuration again, and the files that it names. Blocks.
@@ -83,6 +98,9 @@ def reread(read: Read, was: InForce, stays: Stays) -> Reread:
     :raises StartupError: for a file that can't be used.
     """
     given = read()
+    if was.config.origins and not given.origins:
+        # Somebody writes the file just now. Without it, requests would go to the default endpoint.
+        raise ConfigError("there is nothing in it, and there was: send SIGHUP once it is written")
     found = changes(was.config, given)
     config = taken_over(was.config, given)
     longest = config.jobs.max_payload
@@ -92,6 +110,7 @@ def reread(read: Read, was: InForce, stays: Stays) -> Reread:
         key = "[jobs] maxPayload"
         found = Changes(tuple(each for each in found.taken if each != key), (*found.left, key))
     check_doors(config, stays.reachable)
+    check_tokens(was.config, config)
     settings = settings_of(config)
     contents: Iterable[str] = settings.contents_changed(was.settings)
     entrances = {text: asked(text, OF_STRINGS).entrance for text in stays.certificates}

@@ -16,10 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from dalga.allowed import Allowed, EndpointShown
+from dalga.config.content import file_content
 from dalga.config.endpoints import section_of
 from dalga.config.outgoing import Deny
 from dalga.config.sections import (
@@ -40,7 +40,7 @@ from dalga.model.permit import Token
 from dalga.model.reach import is_public
 from dalga.model.run import RunPolicy
 from dalga.outgoing.pool import Way
-from dalga.outgoing.trust import Trust
+from dalga.outgoing.trust import MAX_PEM, Trust
 from dalga.outgoing.tunnel import Proxy
 from dalga.web.origins import LOOPBACK, Doors, host_name
 
@@ -209,7 +209,7 @@ def platform_contents() -> bytes:
 def _digest(path: str) -> bytes:
     """A file's content, in short."""
     with suppress(OSError):
-        return sha256(Path(path).read_bytes()).digest()
+        return sha256(file_content(path, MAX_PEM)).digest()
     return b""
 
 

@@ -2161,7 +2161,8 @@ def mutants(draw: st.DrawFn, whole: str) -> bytes:
 PLACE = re.compile(
     r"FILE(, line \d+|, at its end)?: "
     r"((this is|what [&!]|a second|a section or a key|a list can't|a table can't|lists or tables) "
-    r"|\[[\w. ]+\] ([\w-]+ |has no key ['\"]|has a key that can't be a header's name)"
+    r"|\[[\w. ]+\] ([\w-]+ |has no key (['\"]|of that name)"
+    r"|has a key that can't be a header's name)"
     r"|\[endpoint\b.*\] has the name '"
     r"|a key of \[[^]]+\] is there twice|there is no section \["
     r"|the section \[[\w.]+\] is there twice|.* is .*, not a section)"

@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dalga.config import content as reading
 from dalga.config.formats import read_file
 from dalga.config.load import load_config
 from dalga.config.names import file_keys
@@ -20,7 +21,7 @@ from dalga.config.sections import SECTIONS, Config, MySQLConfig
 from dalga.config.shown import lines_of
 from dalga.config.values import Value
 from dalga.errors import ConfigError
-from dalga.model.permit import token_from_text
+from dalga.model.permit import new_token, token_from_text
 from tests.configs import FORMATS, SIGNING, SIGNING_TOO, ConfigTestCase, Given, as_variable
 from tests.strategies import thorough
 
@@ -279,6 +280,26 @@ class FileTests(ConfigTestCase):
             os.close(reading)
         self.assertEqual(password_of(config), "s3cret")
         self.assertEqual(config.notes, ())
+
+    def test_a_pipe_that_nobody_writes_to(self) -> None:
+        """P5: it holds up no start, no reload and no stop."""
+        self.patch(reading, "PATIENCE", 0.05)
+        path = self.mktemp()
+        os.mkfifo(path)
+        why = "(nothing has come through it for 0.05 s)"
+        self.assertIn(f"can't be read {why}", self.refusal(None, DALGA_MYSQL_PASSWORD_FILE=path))
+        self.assertIn(why, self.refused(path)[0])
+
+    def test_a_second_line(self) -> None:
+        """P12: one of two secrets on a line of its own is taken for a key, and is not shown."""
+        for line in (SIGNING, SIGNING_TOO, "whsec_ab+s3cret=", f"{'s3cret' * 8}==", "s3cr/et="):
+            for section in ("endpoint", "endpoint billing", "alerts"):
+                refusal = self.refusal(f"[{section}]\nsecrets = {SIGNING}\n  {line}=\n")
+                self.assertIn(f"[{section}] has no key of that name (not shown), ", refusal)
+                self.assertNotIn(line[6:10], refusal)
+        self.assertIn(
+            "has no key of that name (not shown)", self.refusal(f"[mysql]\n{new_token(bytes(32))}=")
+        )
 
 
 class TokenTests(ConfigTestCase):

@@ -124,6 +124,9 @@ class ReloadTests(ReloadTestCase):
         Path(path).write_text("[jobs\n")
         daemon.send(signal.SIGHUP)
         await daemon.says(rf"{STAYS}.*\[jobs")
+        Path(path).write_text("")  # as where a reload comes while somebody writes it
+        daemon.send(signal.SIGHUP)
+        await daemon.says(rf"{STAYS}.*there is nothing in it")
         os.remove(path)
         daemon.send(signal.SIGHUP)
         await daemon.says(rf"{STAYS}.*No such file")

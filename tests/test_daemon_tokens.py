@@ -256,3 +256,16 @@ class RotationTests(TokenTestCase):
             await self.pause(0.05)  # each worker reads for itself
         for token, expected in (("writer", 401), ("reader", 200)):
             self.assertEqual(await self.ask_all(url, token), {expected})
+
+    async def test_no_tokens_any_more(self) -> None:
+        """P12: no reload opens a daemon unasked, as one in the middle of a writing might."""
+        daemon, url = await self.start(tokens={"reader": line("reader")})
+        self.ini()
+        daemon.send(signal.SIGHUP)
+        await daemon.says("all stays as it was: there are no tokens any more")
+        self.assertEqual(await self.ask_all(url, "writer"), {401})
+        self.ini(listen={"allowUnauthenticated": "yes"})
+        daemon.send(signal.SIGHUP)
+        await daemon.says(r"changed: .*\[tokens\] reader")
+        while await self.ask_all(url, "writer") != {200}:
+            await self.pause(0.05)

@@ -56,7 +56,17 @@ MODEL = (
     ),
 )
 CONFIG = (
-    *("formats", "texts", "incoming", "outgoing", "mistakes", "values", "keys", "sections"),
+    *(
+        "content",
+        "formats",
+        "texts",
+        "incoming",
+        "outgoing",
+        "mistakes",
+        "values",
+        "keys",
+        "sections",
+    ),
     *("headers", "endpoints", "targets", "secretfile", "tokens", "names", "links", "given"),
     *("file", "variables", "rules", "load", "changes", "shown"),
 )

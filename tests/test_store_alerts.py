@@ -671,7 +671,7 @@ class OutboxTests(AlertsTestCase):
         await self.add(store, 3)
         old = id_at(store.clock.now() - timedelta(days=8))
         for number in range(3):
-            id = old + bytes([number]) + bytes(9)
+            id = old + bytes([number]) + bytes(7)
             self.sql(
                 "INSERT INTO dalga_alerts (id, event, endpoint, target, made, content)"
                 " VALUES (%s, 'job.failing', %s, %s, '2020-01-01 00:00:00.000000', '{')",
@@ -689,7 +689,7 @@ class OutboxTests(AlertsTestCase):
         store, other = self.open_with(Targets(("ops",))), self.open_with()
         now = store.clock.now()
         for hours in (26, 25.5, 23):
-            id = id_at(now - timedelta(hours=hours)) + bytes(10)
+            id = id_at(now - timedelta(hours=hours)) + bytes(8)
             self.sql(
                 "INSERT INTO dalga_alerts (id, event, endpoint, target, made, due, content)"
                 " VALUES (%s, 'job.failing', %s, %s, '2020-01-01 00:00:00.000000',"
@@ -851,7 +851,7 @@ class OrderTests(AlertsTestCase):
     async def test_a_day_at_most(self) -> None:
         """P6: an earlier alert that is never over, whoever has written it, holds up none."""
         store = self.open_with()
-        id = id_at(store.clock.now() - LASTS - MINUTE) + bytes(10)
+        id = id_at(store.clock.now() - LASTS - MINUTE) + bytes(8)
         self.sql(
             "INSERT INTO dalga_alerts (id, event, endpoint, path, body, target, made, due, content)"
             " VALUES (%s, 'job.failing', %s, %s, %s, %s, '2020-01-01 00:00:00.000000',"
@@ -904,6 +904,14 @@ class OrderTests(AlertsTestCase):
         await self.settle(store, parcels)
         self.let_go_by()
         self.assertEqual(await self.claim_events(store), ["endpoint.up", "scheduler.recovered"])
+
+    async def test_in_one_millisecond(self) -> None:
+        """The ids go up with the time, by which the order goes."""
+        store = self.open_with()
+        began = NEVER.replace(year=2026)
+        ids = [store._alerts.new_id(began + timedelta(microseconds=at)) for at in range(1010)]
+        self.assertEqual(ids, sorted(ids))
+        self.assertEqual({len(id) for id in ids}, {16})
 
     async def test_the_others_of_the_endpoint(self) -> None:
         """Alerts that wait take no place in the minute from those that need not."""

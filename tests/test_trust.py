@@ -427,14 +427,17 @@ class AuthorityTests(EndpointCase):
 
     def test_files_that_will_not_do(self) -> None:
         """The sentence says what is in the way, and what would do."""
-        folder, empty, text = self.mktemp(), self.mktemp(), self.mktemp()
+        folder, empty, text, pipe = self.mktemp(), self.mktemp(), self.mktemp(), self.mktemp()
         os.mkdir(folder)
+        os.mkfifo(pipe)
         open(empty, "w").close()
         with open(text, "w") as file:
             file.write("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
         for path, why in (
             ("/no/such/file", "can't be read (No such file or directory)"),
             (folder, "can't be read (Is a directory)"),
+            ("/dev/zero", "can't be read (it is no file)"),
+            (pipe, "can't be read (it is no file)"),
             (empty, "has no certificate in it"),
             (text, "has no certificate in it"),
         ):

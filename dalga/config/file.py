@@ -20,6 +20,7 @@ from dalga.config.given import Given, Values, add_value
 from dalga.config.headers import HEADERS
 from dalga.config.mistakes import ANY
 from dalga.config.names import file_keys, instead, is_secret, key_names, known_keys
+from dalga.config.outgoing import KINDS
 from dalga.config.secretfile import who_else_reads
 from dalga.config.sections import KEYS, SECTIONS
 from dalga.config.targets import ALERTS, target_heading, target_section, why_not_target
@@ -27,9 +28,14 @@ from dalga.config.tokens import TOKENS
 from dalga.config.values import Value
 from dalga.errors import ConfigError
 from dalga.model.address import DEFAULT_ENDPOINT
+from dalga.model.permit import TOKEN
 
 #: The names of sections, for sentences.
 _SECTIONS = (*SECTIONS, TOKENS)
+
+
+#: An unknown key that is longer than this may be a secret. No key is nearly as long.
+_LONGEST = 30
 
 
 class File:
@@ -241,10 +247,14 @@ class File:
 def _shown(key: str) -> str:
     """
     An unknown key, for sentences. In an ini file, ``password: secret=`` is such a key: it is shown
-    up to the first character that no key has.
+    up to the first character that no key has. The second line of two secrets, ``whsec_...=``, is
+    such a key, too, and is not shown.
     """
     name = re.match(r"(\[[\w.]*\] *)?[\w.-]*", key)
     assert name is not None
+    is_base64 = key[name.end() : name.end() + 1] in ("+", "/")
+    if is_base64 or len(name[0]) > _LONGEST or name[0].startswith((*KINDS, TOKEN)):
+        return "of that name (not shown)"
     return quoted(key if name[0] == key else f"{name[0]}...")
 
 

@@ -16,6 +16,7 @@ from enum import Enum
 
 import yaml
 
+from dalga.config.content import content_of
 from dalga.errors import ConfigError
 
 #: The largest file that is read, in bytes. A file with all keys and comments has some thousands.
@@ -81,8 +82,7 @@ def read_file(path: str) -> list[FileSection]:
 
 def _text_of(path: str, what: str) -> str:
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE + 1)
+        content = content_of(path, MAX_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: the path has a NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(

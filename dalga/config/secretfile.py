@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import stat
 
+from dalga.config.content import content_of
+
 #: The largest file that is read, in bytes.
 MAX_SECRET = 64 * 1024
 
@@ -19,8 +21,7 @@ def secret_in(path: str) -> str:
     :raises ValueError: if there is no such text. The message is the end of a sentence on the file.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_SECRET + 1)
+        content = content_of(path, MAX_SECRET + 1)
     except OSError as error:
         raise ValueError(f"it can't be read ({error.strerror})") from None
     except ValueError:

@@ -40,10 +40,14 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
+from dalga.config.content import file_content
 from dalga.errors import StartupError
 from dalga.log import logger
 
 log = logger(__name__)
+
+#: At most this much of a file is looked at, in octets. All CAs of a system have some 200,000.
+MAX_PEM = 16 * 1024 * 1024
 
 
 class Refused(Error):
@@ -111,8 +115,7 @@ def _read(key: str, path: str, section: str) -> bytes:
     :raises StartupError: if it can't be read.
     """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return file_content(path, MAX_PEM)
     except OSError as error:
         raise StartupError(
             f"{key} in [{section}] is {path!r}, which can't be read ({error.strerror}): it takes "

@@ -13,8 +13,10 @@ An example, of a job whose ``alert_after`` is 3::
 What always holds: the alert and what the row says was told are committed together, or neither is.
 So a job is told of once an incident, whatever is killed.
 
-An alert's id begins with the milliseconds since 1970 (database's clock) at which the alert was
-made. So ids go up with the time: lists, removals and the order of a job's alerts go by the ids.
+An alert's id begins with the microseconds since 1970 (database's clock) at which the alert was
+made: 6 octets of milliseconds, and 2 octets of the microseconds in the last of these. So ids go up
+with the time, also of two alerts that were made in one millisecond: lists, removals and the order
+of a job's alerts go by the ids.
 
 `dalga.store.alerttable` sends what is written here. `dalga.store.lookout` writes the other alerts.
 """
@@ -59,7 +61,7 @@ class AlertRows:
     Each method runs within a transaction of its caller.
 
     :param targets: where this instance sends alerts.
-    :param random: gives random octets, 10 or more.
+    :param random: gives random octets, 8 or more.
     """
 
     #: The name of this instance. An alert's member ``instance`` is this name.
@@ -185,12 +187,13 @@ class AlertRows:
 
     def new_id(self, now: datetime) -> bytes:
         """A new alert's id, 16 octets: see the module's text."""
-        return id_at(now) + self._random()[:10]
+        return id_at(now) + self._random()[:8]
 
 
 def id_at(instant: datetime) -> bytes:
-    """The first 6 octets of the ids of alerts that were made at an instant."""
-    return ((instant - _EPOCH) // _MILLISECOND).to_bytes(6)
+    """The first 8 octets of the ids of alerts that were made at an instant."""
+    milliseconds, rest = divmod(instant - _EPOCH, _MILLISECOND)
+    return milliseconds.to_bytes(6) + rest.microseconds.to_bytes(2)
 
 
 def streak_of(lease: LeaseRow) -> Streak:
