@@ -23,11 +23,18 @@ from twisted.internet.task import deferLater
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
+from dalga.model.permit import new_token
 from faults.history import SAYING, Key, Said, Says, Verb, says
 
 #: How long an answer may take, in seconds: what the daemon promises, and some for the machine.
 PROMPT = 5.0
 LIMIT = 8.0
+
+#: How often the stranger asks, in seconds: some may be slowed down, all of them not.
+STRANGER = 0.5
+
+#: A token that nobody has made.
+UNKNOWN = new_token(bytes(32))
 
 METHODS = {
     Verb.PUT: "PUT",
@@ -60,13 +67,27 @@ class Answer:
 
 class Client:
     """
+    A stranger goes with it, who has no token, or one that nobody made, or one that is retired. The
+    stranger deletes jobs now and then: nothing may come of that but a 401.
+
     :param urls: gives where the instances' interfaces are at the moment, without a last slash.
+    :param token: is sent with each request.
     """
 
-    def __init__(self, reactor: Any, urls: Callable[[], list[str]], random: Random) -> None:
+    def __init__(
+        self, reactor: Any, urls: Callable[[], list[str]], random: Random, token: str
+    ) -> None:
         self._reactor = reactor
         self._urls = urls
         self._random = random
+        #: May be exchanged: the old one goes to `retired` when no instance takes it any more.
+        self.token = token
+        self.retired: list[str] = []
+        #: What was answered to whom it should not have been.
+        self.wrongly: list[str] = []
+        #: How often the stranger got a 401, and when it asks again.
+        self.kept_out = 0
+        self._stranger_at = 0.0
         self._http = treq.client.HTTPClient(Agent(reactor, connectTimeout=LIMIT))
         self.said: list[Said] = []
         #: How often which status was answered; 0 for no answer.
@@ -82,13 +103,21 @@ class Client:
         self._saying = 0
 
     async def ask(
-        self, method: str, target: str, url: str | None = None, parameters: Any = None
+        self,
+        method: str,
+        target: str,
+        url: str | None = None,
+        parameters: Any = None,
+        token: str | None = None,
     ) -> Answer:
         """
         One request, to one of the instances; gives what came back.
 
         :param parameters: are sent as JSON, by a PATCH as a merge patch (RFC 7396).
+        :param token: another one than the client's; empty for none.
         """
+        own = token is None
+        token = self.token if token is None else token
         urls = self._urls()
         if url is None and not urls:
             await self.pause(0.2)
@@ -97,6 +126,8 @@ class Client:
         asked = time()
         try:
             headers = Headers({"connection": ["close"]})
+            if token:
+                headers.addRawHeader("authorization", f"Bearer {token}")
             content = None
             if parameters is not None:
                 kind = "merge-patch+json" if method == "PATCH" else "json"
@@ -110,6 +141,10 @@ class Client:
             self.statuses[0] += 1
             return Answer(None, time() - asked)
         took = time() - asked
+        if not own:
+            return Answer(response.code, took, None, text)
+        if response.code == 401 and token == self.token:
+            self.wrongly.append(f"{asked:.3f} {method} {target}: a valid token was refused")
         self.statuses[response.code] += 1
         self.answers.append((asked + took, url))
         self.slowest = max(self.slowest, took)
@@ -149,13 +184,15 @@ class Client:
         elif verb in (Verb.DISABLE, Verb.ENABLE):
             target += f"?{verb}=true"
         word = Said(key, verb, 0.0, None, interval, interval or delay, says=saying)
+        await self._meet_stranger(f"/jobs/{quote(path, safe='')}/{body}", url)
         while True:
             word = replace(word, asked=time())
             answer = await self.ask(METHODS[verb], target, url, parameters)
             if answer.status == SUCCESS.get(verb, 200):
                 self.said.append(replace(word, answered=time(), next_run=_next_run(answer)))
                 return True
-            if answer.status is not None and 400 <= answer.status < 500:
+            # With a 401 its token was exchanged meanwhile, and nothing was done.
+            if answer.status is not None and 400 <= answer.status < 500 and answer.status != 401:
                 # There is nothing that it could be done to.
                 self.said.append(replace(word, answered=time(), refused=answer.status))
                 return False
@@ -163,6 +200,19 @@ class Client:
             if self._over:
                 return False
             await self.pause(0.2)
+
+    async def _meet_stranger(self, target: str, url: str | None) -> None:
+        """Have the stranger delete a job, every `STRANGER` seconds."""
+        if time() < self._stranger_at:
+            return
+        self._stranger_at = time() + STRANGER
+        token = self._random.choice(["", UNKNOWN, f"{self.token}x", *self.retired[-3:]])
+        answer = await self.ask("DELETE", target, url, token=token)
+        if answer.status == 401:
+            self.kept_out += 1
+        elif answer.status is not None:
+            what = "a retired token" if token in self.retired else "no valid token"
+            self.wrongly.append(f"DELETE {target}: {answer.status} for {what}")
 
     def _made(self, path: str) -> tuple[dict[str, Any], Says]:
         """Parameters that say what a job's requests are made of: as no others do."""

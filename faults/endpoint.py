@@ -12,7 +12,7 @@ import struct
 import time
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from standardwebhooks import Webhook, WebhookVerificationError
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -49,6 +50,9 @@ class Endpoint:
     """
     An HTTP/1.1 server on 127.0.0.1 that keeps connections. It answers 200 unless told otherwise.
 
+    With `secrets`, each request has to be signed by one of them, as Standard Webhooks has it. A
+    request that is not is noted in `unsigned`, and answered like any other.
+
     :param log: to which a line of JSON, a `Post`, is appended for each POST when it ends.
     """
 
@@ -57,6 +61,10 @@ class Endpoint:
         #: In the order of their start, those under way too.
         self.posts: list[Post] = []
         self.connections: set[Connection] = set()
+        #: What requests may be signed with; nobody looks, if empty.
+        self.secrets: list[str] = []
+        #: What is wrong with signatures: a sentence for each such request.
+        self.unsigned: list[str] = []
         self._log = None if log is None else log.open("a", buffering=1, encoding="utf-8")
         self._choice: Choice = Answer()
         self._by_path: dict[str, Choice] = {}
@@ -138,6 +146,28 @@ class Endpoint:
         behaviour = how if isinstance(how, Behaviour) else how(post)
         self._changed()
         behaviour.answer(connection)
+
+    def verify(self, id: str, headers: Mapping[str, str], content: bytes) -> None:
+        """
+        Look at the signature of a request.
+
+        :param id: that of its run or alert, which has to be what is signed.
+        """
+        if not self.secrets:
+            return
+        problem = ""
+        if headers.get("webhook-id") != id:
+            problem = f"is signed for {headers.get('webhook-id')}"
+        for secret in self.secrets:
+            try:
+                Webhook(secret).verify(content, dict(headers), json_parse=False)
+                break
+            except WebhookVerificationError as error:
+                failed = str(error)
+        else:
+            problem = failed
+        if problem:
+            self.unsigned.append(f"a request of {id or 'nobody'} at {time.time():.3f}: {problem}")
 
     def ended(self, post: Post) -> None:
         """A POST was answered, or its connection lost."""
@@ -269,6 +299,8 @@ class Connection(Protocol):
             start=time.time(),
             says=says(method, headers.get("x-says", ""), content),
         )
+        id = headers.get("dalga-run") or headers.get("dalga-alert", "")
+        self._endpoint.verify(id, headers, content)
         self._endpoint.started(self, self.post)
 
 

@@ -68,6 +68,18 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
         ],
         "store/mysql.py": [("ON id = row_id AND token = row_token", "ON id = row_id")],
     },
+    "token-check": {
+        "web/request.py": [("if not self.site.tokens:", "if True:")],
+    },
+    "new-tokens": {
+        "service.py": [("parts.sites[0].tokens = Tokens(settings.tokens)", "pass")],
+    },
+    "signed-body": {
+        "signature.py": [('f"{id}.{at}.".encode("ascii") + body', 'f"{id}.{at}.".encode("ascii")')],
+    },
+    "signed-time": {
+        "signature.py": [("at = int(self._now().timestamp())", "at = 1764579600")],
+    },
     "rows-beside": {
         "store/runs.py": [
             ("if isinstance(values, Ended):", "if False:"),

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
@@ -29,6 +30,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
+from dalga.model.permit import digest_of, new_token
 from faults.checker import Bounds
 from faults.client import Client
 from faults.endpoint import Endpoint
@@ -203,8 +205,12 @@ class World:
         self.bounds = Bounds(lease=float(LEASE))
         self.history = History()
         self.endpoint = Endpoint(reactor, folder / "posts.jsonl")
+        #: The tokens that instances take, and what they sign with: new ones first.
+        self.tokens = [self.new_token()]
+        self.secrets = [self.new_secret()]
+        self.endpoint.secrets = self.secrets
         self.instances: list[Instance] = []
-        self.client = Client(reactor, self.urls, self.random)
+        self.client = Client(reactor, self.urls, self.random, self.tokens[0])
         self.database = ""
         #: Where instances may have sessions; `server` alone, if not given.
         self.servers: list[Server] = []
@@ -277,8 +283,36 @@ class World:
     def receive_alerts(self) -> Endpoint:
         """An endpoint for alerts, listening."""
         self.receiver = Endpoint(self.reactor, self.folder / "alerts.jsonl")
+        self.receiver.secrets = self.endpoint.secrets
         self.receiver.listen()
         return self.receiver
+
+    def new_token(self) -> str:
+        return new_token(self.random.randbytes(32))
+
+    def new_secret(self) -> str:
+        return "whsec_" + b64encode(self.random.randbytes(32)).decode()
+
+    @property
+    def authorization(self) -> bytes:
+        """A line of a request by hand, with the client's token."""
+        return f"Authorization: Bearer {self.client.token}\r\n".encode()
+
+    def rewrite(self, instance: Instance) -> None:
+        """Put `tokens` and `secrets` as they are now into an instance's file."""
+        text = re.sub(
+            "(?m)^secrets = .*$", f"secrets = {', '.join(self.secrets)}", instance.ini.read_text()
+        )
+        kept = re.sub(r"(?m)^bench\d+ = .*\n", "", text)
+        new = instance.ini.with_suffix(".new")
+        new.write_text(kept.replace("[tokens]\n", "[tokens]\n" + self._token_lines()))
+        new.rename(instance.ini)
+
+    def _token_lines(self) -> str:
+        return "".join(
+            f"bench{number} = write sha256:{digest_of(token.encode()).hex()}\n"
+            for number, token in enumerate(self.tokens)
+        )
 
     def alerts(self) -> list[Alert]:
         """What was delivered to it so far."""
@@ -318,7 +352,11 @@ class World:
     ) -> Path:
         """A configuration file."""
         wanted: dict[str, dict[str, object]] = {
-            "endpoint": {"baseurl": self.endpoint.url, "timeout": f"{TIMEOUT}s"},
+            "endpoint": {
+                "baseurl": self.endpoint.url,
+                "timeout": f"{TIMEOUT}s",
+                "secrets": ", ".join(self.secrets),
+            },
             "listen": {"port": 0},
             "jobs": {"retryInterval": "1s", "retryMaxInterval": "3s"},
         }
@@ -336,11 +374,14 @@ class World:
                 wanted["mysql"]["ssl-mode"] = "disabled"
         for section, keys in sections.items():
             wanted.setdefault(section, {}).update(keys)
+        if "alerts" in wanted:
+            wanted["alerts"]["secrets"] = ", ".join(self.secrets)
         path = self.folder / f"dalga{len(self.instances)}.ini"
         with open(path, "w") as file:
             for section, keys in wanted.items():
                 file.write(f"[{section}]\n")
                 file.writelines(f"{key} = {value}\n" for key, value in keys.items())
+            file.write(f"[tokens]\n{self._token_lines()}")
         return path
 
     async def start(
@@ -659,6 +700,11 @@ class World:
                 self.objections.append(f"a traceback: {output[max(0, since - 200) : since + 1500]}")
             self._judge_usage(instance)
         client = self.client
+        self.objections += client.wrongly
+        for endpoint in filter(None, (self.endpoint, self.receiver)):
+            self.objections += endpoint.unsigned
+        if client.said and not client.kept_out:
+            self.objections.append("nobody without a token was refused: nobody has tried")
         if not self.history.faults and client.statuses[503]:
             self.objections.append(f"{client.statuses[503]} times 503 with nothing wrong")
         if client.without_retry_after:

@@ -10,12 +10,16 @@ import json
 import socket
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pymysql
+from standardwebhooks import Webhook
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -27,6 +31,7 @@ from twisted.trial.unittest import TestCase
 from dalga.model.run import Outcome
 from dalga.outgoing.endpoint import Endpoint as Caller
 from dalga.outgoing.trust import Trust
+from faults.client import Client as BenchClient
 from faults.endpoint import (
     Answer,
     Behaviour,
@@ -45,7 +50,7 @@ from faults.endpoint import (
     Redirect,
     message,
 )
-from faults.history import says
+from faults.history import Verb, says
 from faults.proxy import MOST_HELD, Proxy
 from tests.stores import EngineTestCase, each_engine, server
 from tests.test_endpoint import EndpointCase, a_certificate, a_run
@@ -187,6 +192,34 @@ class EndpointTests(WireCase):
         await endpoint.close()
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         self.assertEqual(lines, json.loads(json.dumps([asdict(post) for post in endpoint.posts])))
+
+    def test_signatures(self) -> None:
+        """Objected to: a signature by another secret, for another run, or too old."""
+        secret, other = (f"whsec_{b64encode(bytes((n,)) * 32).decode()}" for n in (1, 2))
+
+        def signed(by: str, id: str = "run-1", ago: int = 0, body: str = "x") -> dict[str, str]:
+            at = datetime.now(UTC) - timedelta(seconds=ago)
+            return {
+                "webhook-id": id,
+                "webhook-timestamp": str(int(at.timestamp())),
+                "webhook-signature": Webhook(by).sign(id, at, body),
+            }
+
+        for headers, problem in (
+            (signed(secret), None),
+            (signed(other), "No matching signature"),
+            (signed(secret, "run-2"), "is signed for run-2"),
+            (signed(secret, ago=600), "too old"),
+            (signed(secret, body="y"), "No matching signature"),
+            ({}, "Missing required headers"),
+        ):
+            endpoint = Endpoint(reactor, None)
+            endpoint.verify("run-1", headers, b"x")
+            self.assertEqual(endpoint.unsigned, [])  # nobody has asked for signatures
+            endpoint.secrets = [secret]
+            endpoint.verify("run-1", headers, b"x")
+            self.assertEqual(len(endpoint.unsigned), 1 if problem else 0)
+            self.assertIn(problem or "", "".join(endpoint.unsigned))
 
     async def test_two_requests_at_once(self) -> None:
         """Each is taken when the one before was answered."""
@@ -455,6 +488,31 @@ class BehaviourTests(WireCase):
         with self.assertRaises(ConnectionResetError):
             await client.hear_all()
         self.assertEqual([post.status for post in endpoint.posts], [None])
+
+
+class StrangerTests(WireCase):
+    """Who has no valid token is let in by nobody, or the bench's client objects."""
+
+    async def test_let_in(self) -> None:
+        endpoint = self.endpoint(Answer(204))
+        url = endpoint.url.removesuffix("/")
+        client = BenchClient(reactor, lambda: [url], Random(1), "dalga_x")
+        self.assertTrue(await client.say(Verb.DELETE, ("a", "b")))
+        self.assertEqual(len(endpoint.posts), 2)
+        (objection,) = client.wrongly
+        self.assertIn("DELETE /jobs/a/b: 204 for no valid token", objection)
+
+    async def test_kept_out(self) -> None:
+        """A 401 is right for strangers alone."""
+        endpoint = self.endpoint(Answer(401))
+        url = endpoint.url.removesuffix("/")
+        client = BenchClient(reactor, lambda: [url], Random(1), "dalga_x")
+        for token in ("", "dalga_y"):
+            await client.ask("GET", "/status", token=token)
+        self.assertEqual(client.wrongly, [])
+        await client.ask("GET", "/status")
+        (objection,) = client.wrongly
+        self.assertIn("a valid token was refused", objection)
 
 
 class DalgaTests(WireCase):

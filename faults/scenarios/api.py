@@ -121,10 +121,13 @@ async def slow_senders(world: World) -> None:
 async def huge_bodies(world: World) -> None:
     def attack(address: tuple[str, int], seconds: float) -> str:
         statuses = []
+        own = world.authorization
         for head in (b"Content-Length: 1073741824\r\n", b"Transfer-Encoding: chunked\r\n"):
             with socket.create_connection(address, timeout=10) as sender:
                 sent = 0
-                sender.sendall(b"PUT /jobs/huge/body HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n")
+                sender.sendall(
+                    b"PUT /jobs/huge/body HTTP/1.1\r\nHost: x\r\n" + own + head + b"\r\n"
+                )
                 chunk = (
                     b"10000\r\n" + b"x" * 65536 + b"\r\n" if b"chunked" in head else b"x" * 65536
                 )
@@ -144,18 +147,19 @@ async def huge_bodies(world: World) -> None:
 @scenario("12. Floods of headers, pipelining, and what is no HTTP")
 async def malformed(world: World) -> None:
     def attack(address: tuple[str, int], seconds: float) -> str:
+        own = world.authorization
         flood = b"GET /status HTTP/1.1\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(100_000))
         wild = [
             flood,
             b"GET /" + b"a" * 10_000_000 + b" HTTP/1.1\r\n\r\n",
             b"GET /status HTTP/1.1\r\nX: " + b"y" * 10_000_000 + b"\r\n\r\n",
-            b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000,
+            b"GET /status HTTP/1.1\r\nHost: x\r\n%b\r\n" % own * 10_000,
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 100,
             b"\x00" * 100_000,
-            b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-            b"PUT /jobs/a/b HTTP/1.1\r\nContent-Length: 5\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n0\r\n",
-            b"PUT /jobs/a/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzzzz\r\n",
+            b"PUT /jobs/a/b HTTP/1.1\r\n%bContent-Length: -1\r\n\r\n" % own,
+            b"PUT /jobs/a/b HTTP/1.1\r\n%bContent-Length: 5\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n" % own,
+            b"PUT /jobs/a/b HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\nzzzz\r\n" % own,
             b"GET /status HTTP/9.9\r\n\r\n",
             b"GET\r\n\r\n",
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -17,10 +17,13 @@ from twisted.internet.threads import deferToThread
 from faults.endpoint import Answer
 from faults.history import BODY, SAYING, Post
 from faults.scenarios import scenario
-from faults.world import GRACE, LEASE, TIMEOUT, World
+from faults.world import GRACE, LEASE, TIMEOUT, Unexpected, World
 
 #: Where the database may be silent: how long an answer of its is waited for, in seconds.
 READ_TIMEOUT = 4
+
+#: How long an instance may take to read its configuration again, in seconds.
+EXCHANGED = 20.0
 
 
 def keys(name: str, number: int) -> list[tuple[str, str]]:
@@ -323,6 +326,63 @@ async def reloads(world: World) -> None:
         if "changed: " not in instance.output() or "Traceback" in instance.output():
             world.objections.append(f"its log: {instance.output()[-500:]}")
     world.notes["reloads"] = str(reloads)
+
+
+@scenario("5. Tokens and secrets are exchanged (SIGHUP), while instances are killed")
+async def exchanged(world: World) -> None:
+    """Old and new go side by side until all instances know the new ones. Nobody notices."""
+    world.endpoint.behave(lambda post: Answer(200, world.random.uniform(0.0, 0.5)))
+    await world.start_many(2)
+    await world.start(jobs={"workers": 2})
+    await world.client.put_many(keys("job", 40), interval=2)
+    exchanges = 0
+    ends = time() + world.seconds
+
+    async def reload() -> None:
+        """Have all take what there is now; one of them is killed meanwhile, and another starts."""
+        alive = [one for one in world.instances if one.alive]
+        for instance in alive:
+            world.rewrite(instance)
+            instance.signal(signal.SIGHUP)
+        await world.pause(world.random.uniform(0.0, 0.1))
+        await world.kill(world.random.choice(alive))
+        await world.start(jobs={"workers": world.random.choice((1, 2))})
+
+    async def until_answered(token: str, status: int) -> None:
+        """Wait until each instance answers a token so, each of its workers by all appearance."""
+        for url in world.urls():
+            times, until = 0, time() + EXCHANGED
+            while times < 10:
+                answer = await world.client.ask("GET", "/status", url, token=token)
+                times = times + 1 if answer.status == status else 0
+                if time() > until:
+                    raise Unexpected(f"a token is answered {answer.status} and not {status}")
+                await world.pause(0.02)
+
+    async def exchange() -> None:
+        nonlocal exchanges
+        while time() < ends or not exchanges:
+            old_token, old_secret = world.tokens[0], world.secrets[0]
+            world.tokens.insert(0, world.new_token())
+            world.secrets.insert(0, world.new_secret())  # the endpoint knows it from here on
+            await reload()
+            await until_answered(world.tokens[0], 200)
+            world.client.token = world.tokens[0]
+            world.tokens.remove(old_token)
+            world.secrets[:] = world.secrets[:1]
+            world.endpoint.secrets = [*world.secrets, old_secret]
+            await reload()
+            await until_answered(old_token, 401)
+            world.client.retired.append(old_token)
+            await world.pause(1.0)  # what was signed before has come
+            world.endpoint.secrets = world.secrets
+            exchanges += 1
+
+    await together(exchange(), world.client.meddle(keys("other", 16), world.seconds))
+    await world.pause(LEASE)
+    await world.settle()
+    world.notes["exchanges"] = str(exchanges)
+    world.notes["strangers kept out"] = str(world.client.kept_out)
 
 
 @scenario("5. One daemon of three workers: SIGKILL of workers, then SIGTERM, under load")
