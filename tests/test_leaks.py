@@ -30,7 +30,7 @@ KEPT_BY = {"dalga": (), "dalga_details": ("redacted", "of_job"), "dalga_runs": (
 
 
 #: What callers without `read-secrets` are not shown.
-HIDDEN = ("config", "redacted")
+HIDDEN = ("config", "redacted", "of_job")
 
 
 class Seeds:
