@@ -31,6 +31,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dalga.config.content import file_content
+from dalga.config.incoming import parts_of
 from dalga.errors import StartupError
 
 #: For sentences: the key that has the strings, and examples.
@@ -39,6 +41,10 @@ SUCH_AS = (
     "tcp:34006:interface=127.0.0.1, ssl:34006:privateKey=key.pem:certKey=cert.pem, "
     "unix:/run/dalga.sock:mode=660 or systemd:domain=INET:index=0"
 )
+
+#: The parameters that name files, and how much of a file is read, in octets.
+_FILES = frozenset({"privateKey", "certKey", "extraCertChain", "dhParameters"})
+MOST = 2**24
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -110,6 +116,7 @@ def asked(text: str, key: str) -> Asked:
     door, notes = Door(), _Notes()
     reactor: Any = notes
     try:
+        _check_files(text)
         results: list[Any] = []
         serverFromString(reactor, text).listen(door).addBoth(results.append)
         if results and isinstance(results[0], Failure):
@@ -134,6 +141,25 @@ def asked(text: str, key: str) -> Asked:
         why = words.rstrip(".") or type(error).__name__
         raise _refusal(key, text, f"{why}; it takes endpoints such as {SUCH_AS}") from error
     return notes.noted
+
+
+def _check_files(text: str) -> None:
+    """
+    Look at the files that a string names. Twisted's parser would wait for a named pipe that nobody
+    writes to, and OpenSSL would ask for a key's passphrase at the terminal, also during a reload.
+
+    :raises OSError: if one can't be read, or is no file.
+    :raises ValueError: if a private key is encrypted.
+    """
+    for part in parts_of(text):
+        name, _, path = part.partition("=")
+        if name in _FILES:
+            try:
+                content = file_content(path, MOST)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from error
+            if b"ENCRYPTED" in content:
+                raise ValueError("its key is encrypted: take one without a passphrase")
 
 
 def _handed_none(text: str) -> str:

@@ -20,7 +20,7 @@ from dalga.config.sections import Config
 from dalga.endpointstrings import OF_STRINGS, Entrance, asked
 from dalga.errors import ConfigError, StartupError
 from dalga.log import logger
-from dalga.settings import Settings, settings_of
+from dalga.settings import Settings, is_of_rights, settings_of, stays_read
 
 log = logger(__name__)
 
@@ -111,9 +111,16 @@ def reread(read: Read, was: InForce, stays: Stays) -> Reread:
         found = Changes(tuple(each for each in found.taken if each != key), (*found.left, key))
     check_doors(config, stays.reachable)
     check_tokens(was.config, config)
-    settings = settings_of(config)
+    settings = settings_of(config, was.settings)
     contents: Iterable[str] = settings.contents_changed(was.settings)
-    entrances = {text: asked(text, OF_STRINGS).entrance for text in stays.certificates}
+    entrances = {}
+    for text in stays.certificates:
+        try:
+            entrances[text] = asked(text, OF_STRINGS).entrance
+        except StartupError as error:
+            if not is_of_rights(error):
+                raise
+            settings = replace(settings, notes=(*settings.notes, stays_read(error)))
     if any(
         entrance.certificate != stays.certificates[text] for text, entrance in entrances.items()
     ):

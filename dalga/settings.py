@@ -35,6 +35,7 @@ from dalga.config.sections import (
 from dalga.config.targets import ALERTS
 from dalga.dispatch.pruning import Keeping
 from dalga.dispatch.scheduler import Pace
+from dalga.errors import StartupError
 from dalga.model.alert import Targets
 from dalga.model.permit import Token
 from dalga.model.reach import is_public
@@ -116,10 +117,12 @@ class Settings:
                     yield f"[{section_of(name)}] {key}"
 
 
-def settings_of(config: Config) -> Settings:
+def settings_of(config: Config, was: Settings | None = None) -> Settings:
     """
     The settings of a configuration. Reads the endpoints' CAs, certificates and keys.
 
+    :param was: what holds until now. Files that this process may read no more stay as they were
+        read: it may have had other privileges then.
     :raises StartupError: if one of these files can't be used.
     """
     jobs = config.jobs
@@ -128,10 +131,15 @@ def settings_of(config: Config) -> Settings:
     contents = {name: contents_of(each) for name, each in config.endpoints.items()}
     # The platform's CAs take some megabytes, so they are there once.
     platform = cache(lambda: Trust("", ALERTS))
-    trusts = {
-        name: trust_of(name, each) if each.ca or each.cert else platform()
-        for name, each in config.endpoints.items()
-    }
+    trusts, notes = {}, list(config.notes)
+    for name, each in config.endpoints.items():
+        try:
+            trusts[name] = trust_of(name, each) if each.ca or each.cert else platform()
+        except StartupError as error:
+            if was is None or was.endpoints.get(name) != each or not is_of_rights(error):
+                raise
+            trusts[name], contents[name] = was.trusts[name], was.contents[name]
+            notes.append(stays_read(error))
     return Settings(
         policy=RunPolicy(
             retry=jobs.retry,
@@ -161,9 +169,19 @@ def settings_of(config: Config) -> Settings:
         alert_contents=platform_contents(),
         tokens=config.tokens,
         doors=doors_of(config.listen),
-        notes=config.notes,
+        notes=tuple(notes),
         links=config.links,
     )
+
+
+def is_of_rights(error: StartupError) -> bool:
+    """Whether a file can't be read as this user may not read it."""
+    return isinstance(error.__cause__, PermissionError)
+
+
+def stays_read(error: StartupError) -> str:
+    """What the log says of a file that this process may read no more."""
+    return f"{error}; it stays as it was read before"
 
 
 def doors_of(listen: ListenConfig) -> Doors:

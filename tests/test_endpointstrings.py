@@ -91,6 +91,10 @@ class AskedTests(SynchronousTestCase):
         other = os.path.join(folder, "other")
         os.mkdir(other)
         _, certificate = write_pair(other, authority)
+        pipe = os.path.join(folder, "pipe")
+        os.mkfifo(pipe)
+        encrypted = os.path.join(folder, "encrypted")
+        Path(encrypted).write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----")
         nothing = os.path.join(folder, "nothing")
         Path(nothing).touch()
         for text, why in (
@@ -99,7 +103,9 @@ class AskedTests(SynchronousTestCase):
             ("tcp:80:interfce=1", "got an unexpected keyword argument 'interfce'; it takes"),
             ("tcp:", "it takes endpoints such as"),
             ("unix:/x:mode=rw", "it takes endpoints such as"),
+            (f"ssl:1:privateKey={pipe}", f"{pipe}: it is no file"),
             ("ssl:1:privateKey=/no/file", "/no/file: No such file or directory"),
+            (f"ssl:1:privateKey={encrypted}", "its key is encrypted: take one without"),
             (f"ssl:1:privateKey={nothing}", "its key and its certificate can't be used"),
             (f"ssl:1:privateKey={key}:certKey={certificate}", "keys do not match; it takes"),
             ("systemd:domain=INET:index=0", "systemd has handed no such socket to this process"),

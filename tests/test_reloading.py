@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
+from tempfile import mkdtemp
 from typing import Any
 
 from twisted.logger import formatEvent, globalLogPublisher
+from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
-from dalga.config.sections import Config, JobsConfig, ListenConfig, LogConfig, LogLevel
-from dalga.errors import ConfigError
+from dalga.config.sections import (
+    Config,
+    EndpointConfig,
+    JobsConfig,
+    ListenConfig,
+    LogConfig,
+    LogLevel,
+)
+from dalga.errors import ConfigError, StartupError
 from dalga.model.permit import token_from_text
+from dalga.privileges import User, acting_as
 from dalga.reloading import InForce, Reread, Stays, check_doors, log_taken, reread
 from dalga.settings import settings_of
 from dalga.store.mysql import longest_statement
+from tests.certificates import Authority, dns, write
 from tests.fakes import noting
+from tests.test_privileges import NOBODY
 
 TOKEN = token_from_text("ci", f"read sha256:{'0' * 64}")
 OLD = Config()
@@ -82,6 +95,56 @@ class RereadTests(SynchronousTestCase):
             events.clear()
             log_taken(was, reread(partial(replace, new), was, ANY))
             self.assertEqual([formatEvent(event) for event in events], lines)
+
+
+class RightsTests(SynchronousTestCase):
+    """A process that has had other privileges at its start."""
+
+    def setUp(self) -> None:
+        self.folder = mkdtemp()  # trial's own may be out of the other user's reach
+        self.addCleanup(FilePath(self.folder).remove)
+        os.chmod(self.folder, 0o755)
+        self.paths = [os.path.join(self.folder, name) for name in ("cert", "key", "ca")]
+        authority = Authority()
+        write(authority.issue(dns("localhost")), *self.paths[:2])
+        authority.write(self.paths[2])
+        cert, key, ca = self.paths
+        self.text = f"ssl:0:privateKey={key}:certKey={cert}"
+        mail = EndpointConfig("https://mail.example/", ca=ca)
+        self.config = replace(OLD, named_endpoints={"mail": mail})
+        self.was = InForce(self.config, settings_of(self.config))
+        self.stays = ANY._replace(certificates={self.text: b"as it was"})
+
+    def reread(self, new: Config) -> Reread:
+        with acting_as(User(NOBODY.pw_uid)):
+            return reread(lambda: new, self.was, self.stays)
+
+    def test_stay(self) -> None:
+        """Files that it may read no more stay as they were read; all else is taken over."""
+        for path in self.paths:
+            os.chmod(path, 0)
+        new = replace(self.config, tokens=(TOKEN,), jobs=JobsConfig(max_running=7))
+        found = self.reread(new)
+        self.assertEqual(found.changes.taken, ("[jobs] maxRunning", "[tokens] ci"))
+        self.assertEqual(found.entrances, {})
+        settings, was = found.now.settings, self.was.settings
+        self.assertIs(settings.trusts["mail"], was.trusts["mail"])
+        self.assertTrue(settings.same_endpoint(was, "mail"))
+        for note, word in zip(settings.notes, ("ca in [endpoint mail]", self.text), strict=True):
+            self.assertIn(word, note)
+            self.assertTrue(note.endswith("it stays as it was read before"), note)
+
+    def test_refused(self) -> None:
+        """Others are mistakes: a file that is gone, and one of an endpoint that was changed."""
+        os.chmod(self.paths[2], 0)
+        changed = replace(self.config.named_endpoints["mail"], timeout=1.0)
+        new = replace(self.config, named_endpoints={"mail": changed})
+        self.assertIn("Permission denied", str(self.assertRaises(StartupError, self.reread, new)))
+        os.chmod(self.paths[2], 0o644)
+        self.reread(new)
+        os.remove(self.paths[0])
+        error = self.assertRaises(StartupError, self.reread, self.config)
+        self.assertIn("No such file", str(error))
 
 
 class LongestTests(SynchronousTestCase):
