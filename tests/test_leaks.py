@@ -41,8 +41,10 @@ class Seeds:
 
     def new(self, name: str, text: str | None = None) -> str:
         """A secret, under a name that begins with its kind: config, redacted, of_job."""
-        self.texts[name] = text or f"s33d{len(self.texts)}x{name.encode().hex()}"
-        return self.texts[name]
+        number = len(self.texts)
+        text = text or f"s33d{number}x{name.encode().hex()}"
+        self.texts[f"{name} ({number})"] = text
+        return text
 
     def found(self, where: str, *kinds: str) -> list[str]:
         """The names of the secrets of some kinds that are in a text, in any of their forms."""
@@ -84,7 +86,7 @@ class LeakTestCase(DaemonTestCase):
         self.receives_at = f"127.0.0.1:{port.getHost().port}"
         self.tokens = {
             name: self.seeds.new(f"config token {name}", new_token(f"{name:>32}".encode()))
-            for name in ("admin", "read", "read-secrets", "trigger", "metrics")
+            for name in ("admin", "read", "read-secrets", "trigger", "write", "metrics")
         }
         self.proxy = proxies.Proxy(self.reactor, proxies.connects())
         through: Any = self.reactor.listenTCP(0, self.proxy, interface="127.0.0.1")
@@ -234,8 +236,10 @@ class LeakTests(LeakTestCase):
             daemon, url = await self.start(**sections)
             await self.use(url, form)
             await self.scrape_all(url, form)
+            self.ini(**self.sections(log={"format": form, "level": "debug"}))
             daemon.send(signal.SIGHUP)
-            await daemon.says("reload|changed|read again")
+            await daemon.says("changed: ")
+            await self.scrape_all(url, form)
             daemon.send(signal.SIGTERM)
             await daemon.ended
         for what in ("fail", "ok"):  # the daemons have done what there is to be searched
@@ -281,7 +285,7 @@ class LeakTests(LeakTestCase):
         for key in made:
             await gatherResults(
                 Deferred.fromCoroutine(self.ask("GET", f"{url}/jobs/{key}{more}", token))
-                for token in ("read", "read-secrets", "trigger")
+                for token in ("read", "read-secrets", "trigger", "write")
                 for more in ("", "/runs", "/why")
             )
             change = {"description": "changed", "payload": {"secret": new(f"redacted {key}")}}
@@ -289,7 +293,7 @@ class LeakTests(LeakTestCase):
             await self.ask(
                 "PATCH",
                 f"{url}/jobs/{key}",
-                "admin",
+                "write",
                 data=json.dumps(change if key.endswith("1") else {"description": "x"}).encode(),
                 headers=patch,
             )
