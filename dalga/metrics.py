@@ -246,7 +246,8 @@ FAMILIES: tuple[Family, ...] = (
         "dalga_alerts_total",
         _C,
         ("event", "result"),
-        "Alerts: sent, failed (to be tried again), or given_up.",
+        "Alerts: sent, failed (to be tried again), or given_up. The event heartbeat is a POST to"
+        " heartbeatUrl.",
     ),
     Family("dalga_alerts_pending", _G, (), "Alerts that are not sent yet."),
     # The process
