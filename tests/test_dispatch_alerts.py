@@ -245,6 +245,36 @@ class SendingTests(AlertsTestCase):
         self.go(settled.again.total_seconds())
         self.assertEqual(len(self.webhook.posts), 2)
 
+    def test_put_off(self) -> None:
+        """An alert that waits for an earlier one is claimed in time, whatever comes before."""
+        self.webhook.waits = True
+        self.outbox.waiting, self.outbox.again = [parcel(1)], timedelta(seconds=1)
+        self.start()
+        self.outbox.again = None
+        # The earlier one has arrived. The claim that follows comes too early.
+        self.webhook.answer_all()
+        self.go(0)
+        self.assertEqual(self.outbox.claims, 2)
+        self.outbox.waiting = [parcel(2)]
+        self.go(1)
+        self.assertEqual(len(self.webhook.posts), 2)
+
+    def test_due_during_a_claim(self) -> None:
+        """A claim that began before an alert was due is followed by another one."""
+        self.outbox.again = timedelta(seconds=1)
+        self.start()
+        self.outbox.again = None
+        self.outbox.held, self.outbox.written = Deferred(), 1
+        held = self.outbox.held
+        self.scheduler._alerts.recorded()
+        self.scheduler._changed()
+        self.go(2)
+        self.assertEqual(self.outbox.claims, 2)
+        self.outbox.waiting = [parcel(1)]
+        held.callback(Taken([], None))
+        self.go(0)
+        self.assertEqual(len(self.webhook.posts), 1)
+
     def test_to_each_in_its_format(self) -> None:
         self.outbox.waiting = [parcel(1), parcel(2, "ops")]
         self.start()

@@ -131,9 +131,11 @@ class Sending:
         self.queries: tuple[Query[Any], ...] = (self._claims, self._notes)
         #: When the next claim is wanted, in seconds of the reactor's clock.
         self._next_claim = reactor.seconds()
-        #: When an alert is due again that did not arrive, in seconds of the reactor's clock: the
-        #: earliest that is not past at the last claim.
+        #: When an alert is due again that did not arrive, or was put off, in seconds of the
+        #: reactor's clock: the earliest of these times that the last claim came too early for.
         self._again_at = _NEVER
+        #: When the last claim began, in seconds of the reactor's clock.
+        self._asked_at = reactor.seconds()
         #: How many alerts the store had written when the last claim began.
         self._written = 0
         #: How many alerts are claimed and not yet noted, by target.
@@ -203,14 +205,16 @@ class Sending:
 
     def _claim(self) -> Deferred[Taken]:
         self._written = self._outbox.written
+        self._asked_at = self._reactor.seconds()
         return self._outbox.claim({name: AT_ONCE - self._held[name] for name in self._targets})
 
     def _claimed(self, taken: Taken) -> None:
         now = self._reactor.seconds()
-        pause = POLL if taken.again is None else min(POLL, taken.again.total_seconds())
-        if self._again_at <= now:
+        if self._again_at <= self._asked_at:
             self._again_at = _NEVER
-        self._next_claim = min(now + pause, self._again_at)
+        if taken.again is not None:
+            self._again_at = min(self._again_at, now + taken.again.total_seconds())
+        self._next_claim = min(now + POLL, self._again_at)
         for parcel in taken.parcels:
             self._held[parcel.target] += 1
         for parcel in taken.parcels:
