@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from dalga.allowed import ALLOWED_BY_DEFAULT, Allowed, EndpointShown
 from dalga.counting import Counting
-from dalga.errors import DalgaError, StoreUnavailable
+from dalga.errors import DalgaError, JobSetAside, StoreUnavailable
 from dalga.log import logger
 from dalga.model.action import (
     Action,
@@ -39,7 +39,7 @@ from dalga.model.alert import KeptAlert, concerns
 from dalga.model.audit import AuditPage, AuditQuery
 from dalga.model.idempotency import Idempotency
 from dalga.model.instance import Instance
-from dalga.model.job import Job, UnreadableJob, endpoint_of, readable
+from dalga.model.job import HIDDEN_PROBLEM, Job, UnreadableJob, endpoint_of, readable
 from dalga.model.key import JobKey, RawKey, job_not_found
 from dalga.model.listing import Page, Query
 from dalga.model.name import RANDOM_OCTETS, generated_name
@@ -215,7 +215,9 @@ class Operations:
         self.allowed.check(request)
         asked = ScheduleRequest.of(request)
         put = self._store.put(valid, asked, self._variation(), precondition, caller.author, permit)
-        return await self._shielded(put.addCallback(self._scheduled, caller, request.if_exists))
+        then = (caller, request.if_exists)
+        put.addCallbacks(self._scheduled, _hide, then, {}, (caller, key.path))
+        return await self._shielded(put)
 
     async def patch(
         self,
@@ -246,7 +248,8 @@ class Operations:
         changed = self._store.patch(
             JobKey(*key), change, self._variation(), precondition, caller.author, permit
         )
-        return await self._shielded(changed.addCallback(self._patched, caller, given))
+        changed.addCallbacks(self._patched, _hide, (caller, given), {}, (caller, key.path))
+        return await self._shielded(changed)
 
     async def once(
         self, caller: Caller, path: str, request: RawRequest, idempotency: Idempotency | None
@@ -276,6 +279,8 @@ class Operations:
         caller.check_might(Scope.READ, key.path)
         job = await self._shielded(self._store.get(key))
         self._check_seen(caller, key, job)
+        if isinstance(job, UnreadableJob) and not caller.may(Scope.READ_SECRETS, key.path):
+            return replace(job, problem=HIDDEN_PROBLEM)
         return job
 
     async def show(self, caller: Caller, key: RawKey) -> Shown:
@@ -367,7 +372,8 @@ class Operations:
         """
         permit = caller.permit(Scope.TRIGGER, key.path)
         triggered = self._store.trigger(key, caller.author, permit)
-        return await self._shielded(triggered.addCallback(self._triggered, caller))
+        triggered.addCallbacks(self._triggered, _hide, (caller,), {}, (caller, key.path))
+        return await self._shielded(triggered)
 
     async def enable(
         self, caller: Caller, key: RawKey, precondition: Precondition | None = None
@@ -489,7 +495,8 @@ class Operations:
         caller.check_might(Scope.TRIGGER)
         limits = caller.limits(Scope.TRIGGER)
         made = self._store.replay(run_id, self.allowed.names, caller.author, limits)
-        return await self._shielded(made.addCallback(self._replayed, caller))
+        made.addCallbacks(self._replayed, _hide, (caller,), {}, (caller, None))
+        return await self._shielded(made)
 
     async def act(self, caller: Caller, request: ActionRequest) -> Action:
         """
@@ -761,6 +768,22 @@ class Operations:
 
         work.addCallbacks(succeeded, failed)
         return waiting
+
+
+def _hide(failure: Failure, caller: Caller, path: str | None) -> Failure:
+    """
+    A failure without what is wrong with a row, for a caller who may not see what the row has.
+
+    :param path: the job's; None if it is not known.
+    """
+    if failure.check(JobSetAside) and not caller.may(Scope.READ_SECRETS, path):
+        return Failure(
+            JobSetAside(
+                f"the job can't be understood ({HIDDEN_PROBLEM}): schedule it anew with PUT, or "
+                "delete it"
+            )
+        )
+    return failure
 
 
 def _is_for(action: Action, caller: Caller, scope: Scope) -> bool:

@@ -22,6 +22,8 @@ from dalga.model.permit import (
     Token,
     digest_of,
     grant_of,
+    limits_from_texts,
+    narrowed,
     new_token,
     token_from_text,
 )
@@ -287,3 +289,77 @@ class TextTests(SynchronousTestCase):
         self.assertTrue(set(new_token(b"\xff" * TOKEN_OCTETS)) <= allowed)
         self.assertEqual(digest_of(token.encode()), sha256(token.encode()).digest())
         self.assertRaises(ValueError, new_token, bytes(31))
+
+
+class LimitsTests(SynchronousTestCase):
+    def limits(self, *words: str) -> Limits:
+        found = caller(*words).limits(Scope.READ)
+        assert found is not None
+        return found
+
+    def test_beginnings_of_paths(self) -> None:
+        for words, endpoint, expected in [
+            ("read:a/", None, ("a/",)),
+            ("read:b,a/,ab,a", None, ("a", "b")),
+            ("read:a/ read:b/,endpoint=x", None, ("a/", "b/")),
+            ("read:a/ read:b/,endpoint=x", "y", ("a/",)),
+            ("read:a/ read:endpoint=x", None, None),
+            ("read:a/ read:endpoint=x", "x", None),
+            ("read:a/ read:endpoint=x", "y", ("a/",)),
+            ("read:b/,endpoint=x", "y", ()),
+            ("trigger", None, ()),
+        ]:
+            found = self.limits(*words.split()).prefixes(endpoint)
+            self.assertEqual(found, expected, (words, endpoint))
+
+    def test_narrowed(self) -> None:
+        for prefixes, prefix, expected in [
+            (None, "a", ("a",)),
+            (("a/", "b/"), "a/b", ("a/b",)),
+            (("a/", "ab", "b/"), "a", ("a/", "ab")),
+            (("a/", "b/"), "c", ()),
+            ((), "c", ()),
+        ]:
+            self.assertEqual(narrowed(prefixes, prefix), expected)
+
+    def test_within(self) -> None:
+        for words, others, expected in [
+            ("read:a/b", "read:a/", True),
+            ("read:a/", "read:a/b", False),
+            ("read:a/", "read:a/", True),
+            ("read:a/,b/", "read:a/ read:b/", False),  # one area has to be in one
+            ("read:a/ read:b/", "read:a/,b/", True),
+            ("read:endpoint=x", "read:endpoint=x,endpoint=y", True),
+            ("read:endpoint=x,endpoint=y", "read:endpoint=x", False),
+            ("read:a/,endpoint=x", "read:a/", True),
+            ("read:a/,endpoint=x", "read:endpoint=x", True),
+            ("read:a/", "read:a/,endpoint=x", False),
+            ("read:a/", "trigger", False),
+        ]:
+            found = self.limits(*words.split()).are_within(self.limits(*others.split()))
+            self.assertIs(found, expected, (words, others))
+
+    @thorough(200)
+    @given(st.data())
+    def test_as_a_look_at_each(self, data: st.DataObject) -> None:
+        """The beginnings, what is within what, and the texts mean what `have` means."""
+        areas = st.builds(
+            Area,
+            st.lists(st.sampled_from(["a", "ab", "a/", "b", ", ü"]), max_size=3).map(tuple),
+            st.lists(st.sampled_from(["x", "y"]), max_size=2).map(tuple),
+        ).filter(lambda area: area != Area())
+        drawn = st.lists(areas, min_size=1, max_size=3).map(lambda some: Limits(tuple(some)))
+        limits, other = data.draw(drawn), data.draw(drawn)
+        self.assertEqual(limits_from_texts(map(str, limits.areas)), limits)
+        some = [(path, each) for path in ("a", "ab", "a/b", "b", "c", ", ü") for each in ("x", "y")]
+        for path, endpoint in some:
+            prefixes = limits.prefixes(endpoint)
+            begins = prefixes is None or path.startswith(prefixes)
+            self.assertIs(limits.have(path, endpoint), begins)
+            for prefix in ("a", "ab", "b", "c"):
+                both = path.startswith(prefix) and begins
+                self.assertIs(path.startswith(narrowed(prefixes, prefix)), both)
+            if limits.are_within(other) and limits.have(path, endpoint):
+                self.assertTrue(other.have(path, endpoint))
+            if limits.have(path, endpoint):
+                self.assertTrue(limits.may_have(path, None) and limits.may_have(None, endpoint))

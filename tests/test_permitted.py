@@ -7,16 +7,17 @@ from dataclasses import replace
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import fail, succeed
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from dalga.allowed import Allowed, EndpointShown
-from dalga.errors import ActionNotFound, Forbidden, JobNotFound
+from dalga.errors import ActionNotFound, Forbidden, JobNotFound, JobSetAside
 from dalga.lines import JsonLines
 from dalga.model.action import Action, ActionRequest, ActionState, Do
 from dalga.model.alert import AlertState, KeptAlert
 from dalga.model.audit import AuditQuery
-from dalga.model.key import JobKey
+from dalga.model.job import UnreadableJob
+from dalga.model.key import JobKey, RawKey
 from dalga.model.listing import Filters, Query
 from dalga.model.options import Options
 from dalga.model.permit import NOBODY, OPEN, Area, Caller, Grant, Limits, Scope
@@ -24,6 +25,8 @@ from dalga.model.runid import RunId
 from dalga.model.runlist import RunFilters, RunQuery
 from dalga.model.statistics import stats_query
 from dalga.operations import Operations
+from dalga.web.alerts import alerts_json
+from dalga.web.presentation import job_json
 from tests.fakes import EPOCH, noting
 from tests.lists import by_key
 from tests.test_jobs import EACH_MINUTE, KEY, JobsTestCase
@@ -241,6 +244,38 @@ class PermitTests(JobsTestCase):
         assert row is not None
         self.assertEqual((row.options.endpoint, len(self.store.rows)), ("default", 1))
         self.assertEqual([each.name for each in self.jobs.endpoints(limited)], ["default"])
+
+    def test_what_is_wrong_with_a_row(self) -> None:
+        """P12: that may quote the row, so it is for those who may see what the row has."""
+        job = UnreadableJob(RawKey(*KEY), "headers has s3cret")
+        store: Any = self.store
+        store.get = lambda key: succeed(job)
+        refusal = JobSetAside("it can't be understood (headers has s3cret)")
+        for name in ("put", "patch", "trigger", "replay"):
+            setattr(store, name, lambda *given, **named: fail(refusal))
+        kept = KeptAlert(
+            {"event": "job.problem", "job": None, "error": "s3cret", "message": "s3cret"},
+            *("t", AlertState.SENT, 1, None, None),
+        )
+        for scope, expected in ((Scope.WRITE, False), (Scope.ADMIN, True)):
+            caller = Caller("ci", (Grant(scope),))
+            why = self.successResultOf(self.ask(self.jobs.why(caller, RawKey(*KEY))))
+            self.assertIs("s3cret" in why.sentence, expected)
+            for call in (
+                self.jobs.schedule(caller, KEY, EACH_MINUTE),
+                self.jobs.patch(caller, KEY, {}),
+                self.jobs.trigger(caller, KEY),
+                self.jobs.replay(caller, RUN),
+                self.jobs.run_times(caller, KEY, 1, None),
+            ):
+                failure = self.failureResultOf(self.ask(call), JobSetAside)
+                self.assertIs("s3cret" in str(failure.value), expected)
+
+            def has_secrets(path: str, endpoint: str | None, is_boss: bool = expected) -> bool:
+                return is_boss
+
+            self.assertIs(b"s3cret" in alerts_json([kept], has_secrets), expected)
+            self.assertIs(b"s3cret" in job_json(job, has_secrets=has_secrets), expected)
 
     def test_actions_of_others(self) -> None:
         """P12: an action is for those who may see all that it is done to."""

@@ -87,6 +87,10 @@ class UnreadableJob:
     problem: str
 
 
+#: In the place of what is wrong with a row: that may quote the row, and so a payload or a header.
+HIDDEN_PROBLEM = "what is wrong with it is not shown without read-secrets"
+
+
 def endpoint_of(job: Job | UnreadableJob) -> str | None:
     """The name of a job's endpoint; None if nobody can understand its row."""
     return job.options.endpoint if isinstance(job, Job) else None

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from dalga.errors import JobDisabled, JobOver, JobSetAside
+from dalga.errors import DalgaError, JobDisabled, JobOver, JobSetAside
 from dalga.model.action import (
     UNDER_WAY,
     Action,
@@ -456,7 +456,7 @@ class Actions:
         step = _Step(page.last, done=len(made.jobs), failed=len(made.refusals))
         step.dues = [work.now] * len(made.jobs)
         if made.refusals:
-            step.error = str(made.refusals[-1])
+            step.error = _sentence(made.refusals[-1])
         step.end(is_cut, page.last is None, work.request)
         return step
 
@@ -516,7 +516,7 @@ class Actions:
             step.done += 1
         except (JobDisabled, JobOver, JobSetAside) as refusal:
             step.failed += 1
-            step.error = str(refusal)
+            step.error = _sentence(refusal)
 
     def _change(self, work: _Work, job: Job | UnreadableJob, dues: list[datetime]) -> None:
         """
@@ -538,6 +538,16 @@ class Actions:
                 self._audited.disable(cursor, now, key, work.request.reason, *by)
             case Do.DELETE:
                 self._audited.delete(cursor, now, key, *by)
+
+
+def _sentence(refusal: DalgaError) -> str:
+    """
+    Why it could not be done to one. What is wrong with a row may quote the row, and not all who see
+    an action may see that.
+    """
+    if isinstance(refusal, JobSetAside):
+        return "a job can't be understood: GET /jobs?state=problem shows what is wrong with it"
+    return str(refusal)
 
 
 def _position(place: Place | None) -> Position | None:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dalga.model.alert import KeptAlert
+from dalga.model.alert import Event, KeptAlert, concerns
 from dalga.model.reading import Reader, of_text, whole
 from dalga.model.schedule import exact_timestamp
 from dalga.web.bodies import form_pairs
-from dalga.web.presentation import as_json
+from dalga.web.presentation import HasSecrets, all_secrets, as_json
 from dalga.web.values import read_values
 
 #: Alerts that a list shows by default, and at most.
@@ -40,14 +40,19 @@ def alert_list(query: bytes) -> int:
     return limit
 
 
-def alerts_json(alerts: Iterable[KeptAlert]) -> bytes:
+def alerts_json(alerts: Iterable[KeptAlert], has_secrets: HasSecrets = all_secrets) -> bytes:
     """The alerts as they are sent, each with what has become of it."""
-    return as_json({"alerts": [_shown(alert) for alert in alerts]})
+    return as_json({"alerts": [_shown(alert, has_secrets) for alert in alerts]})
 
 
-def _shown(alert: KeptAlert) -> dict[str, Any]:
+def _shown(alert: KeptAlert, has_secrets: HasSecrets) -> dict[str, Any]:
+    members = alert.members
+    path, endpoint = concerns(members)
+    if members.get("event") == Event.JOB_PROBLEM and not has_secrets(path or "", endpoint):
+        hidden = ["message", "error"]  # they may quote the job's row
+        members = {**members, **dict.fromkeys(hidden), "hidden": hidden}
     return {
-        **alert.members,
+        **members,
         "target": alert.target,
         "state": str(alert.state),
         "send_attempts": alert.attempts,

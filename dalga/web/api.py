@@ -48,6 +48,7 @@ from dalga.web.parameters import (
 )
 from dalga.web.presentation import (
     HasSecrets,
+    all_secrets,
     endpoints_json,
     job_json,
     page_json,
@@ -336,7 +337,8 @@ class Api:
     async def alerts(self, request: ApiRequest) -> bytes:
         """List the newest alerts."""
         newest = await self._operations.alerts(request.caller, alert_list(request.query))
-        return request.answer(HTTPStatus.OK, CONTENT_TYPE, alerts_json(newest))
+        shown = alerts_json(newest, _has_secrets(request))
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
     @app.route("/audit", methods=["GET"])
     async def audit(self, request: ApiRequest) -> bytes:
@@ -417,6 +419,8 @@ class Api:
 
 
 def _has_secrets(request: ApiRequest) -> HasSecrets:
+    if request.caller.may(Scope.READ_SECRETS):
+        return all_secrets
     return partial(request.caller.may, Scope.READ_SECRETS)
 
 

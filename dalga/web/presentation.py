@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dalga.allowed import EndpointShown
 from dalga.model.fields import secret_parameters, shown_parameters
-from dalga.model.job import Job, Standing, UnreadableJob, endpoint_of
+from dalga.model.job import HIDDEN_PROBLEM, Job, Standing, UnreadableJob, endpoint_of
 from dalga.model.key import RawKey
 from dalga.model.listing import Page
 from dalga.model.schedule import exact_timestamp, fraction_of_second, timestamp
@@ -38,12 +38,9 @@ ProblemOf = Callable[[Job], str | None]
 HasSecrets = Callable[[str, str | None], bool]
 
 
-def _all_secrets(path: str, endpoint: str | None) -> bool:
+def all_secrets(path: str, endpoint: str | None) -> bool:
+    """Of a caller who may see all."""
     return True
-
-
-#: In the place of why a row can't be understood: that may quote what is secret.
-_PROBLEM = "its row can't be understood"
 
 
 def job_json(
@@ -51,7 +48,7 @@ def job_json(
     problem_of: ProblemOf = lambda job: None,
     last_run: dict[str, Any] | None = None,
     last_change: dict[str, Any] | None = None,
-    has_secrets: HasSecrets = _all_secrets,
+    has_secrets: HasSecrets = all_secrets,
 ) -> bytes:
     """
     A job.
@@ -71,7 +68,7 @@ def page_json(
     page: Page,
     cursor: str | None,
     problem_of: ProblemOf = lambda job: None,
-    has_secrets: HasSecrets = _all_secrets,
+    has_secrets: HasSecrets = all_secrets,
 ) -> bytes:
     """
     A page of jobs.
@@ -96,7 +93,7 @@ def _job(
     if isinstance(job, UnreadableJob) and shows_all:
         return {**members, "next_run": None, "problem": job.problem}
     if isinstance(job, UnreadableJob):
-        return {**members, "next_run": None, "problem": _PROBLEM, "hidden": ["problem"]}
+        return {**members, "next_run": None, "problem": HIDDEN_PROBLEM, "hidden": ["problem"]}
     # The original's four keys are always there, in this order: a null is overwritten in its place.
     members["interval"] = None
     next_run = job.next_run
