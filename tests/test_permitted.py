@@ -25,11 +25,13 @@ from dalga.model.runid import RunId
 from dalga.model.runlist import RunFilters, RunQuery
 from dalga.model.statistics import stats_query
 from dalga.operations import Operations
+from dalga.store import Shown
 from dalga.web.alerts import alerts_json
 from dalga.web.presentation import job_json
 from tests.fakes import EPOCH, noting
 from tests.lists import by_key
 from tests.test_jobs import EACH_MINUTE, KEY, JobsTestCase
+from tests.test_web_runs import RECORD
 
 Call = Callable[[Operations, Caller], Coroutine[Any, Any, Any]]
 
@@ -224,6 +226,19 @@ class PermitTests(JobsTestCase):
                 self.successResultOf(asked)
             else:
                 self.failureResultOf(asked, Forbidden)
+
+    def test_the_last_run(self) -> None:
+        """P12: a job may have had another endpoint when it ran last."""
+        key = self.store.insert(KEY.path)
+        job = self.successResultOf(self.ask(self.jobs.get(OPEN, key)))
+        limited = Caller("ci", (Grant(Scope.READ, (), ("default",)),))
+        for endpoint, is_shown in (("default", True), ("secret", False)):
+            shown = Shown(job, replace(RECORD, endpoint=endpoint))
+            self.store.show = lambda *asked, shown=shown: succeed(shown)  # type: ignore
+            found = self.successResultOf(self.ask(self.jobs.show(limited, key)))
+            self.assertEqual(found.last_run is not None, is_shown)
+            found = self.successResultOf(self.ask(self.jobs.show(OPEN, key)))
+            self.assertEqual(found, shown)
 
     def test_a_change_to_another_endpoint(self) -> None:
         """P12: neither a PUT nor a PATCH gives a job an endpoint that the caller may not use."""

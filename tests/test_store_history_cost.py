@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from dalga.model.answers import Statuses
 from dalga.model.attempt import ErrorKind
 from dalga.model.key import RawKey
+from dalga.model.permit import Area, Limits
 from dalga.model.record import Result, Shelf, job_key
 from dalga.model.runlist import RunFilters, RunPlace, RunState
 from dalga.store.dialect import instant_text
@@ -64,6 +65,9 @@ class LargeHistoryTestCase(LargeTableTestCase):
         return store
 
 
+LIMITS = Limits((Area(("larg", "b"), ("default", "none")), Area((), ("billing",))))
+
+
 @each_engine(globals())
 class RunPageCostTests(LargeHistoryTestCase):
     async def test_no_page_looks_at_more_than_a_slice(self) -> None:
@@ -86,6 +90,9 @@ class RunPageCostTests(LargeHistoryTestCase):
             RunFilters(error_kinds=frozenset({ErrorKind.DNS})),
             RunFilters(since=middle, endpoint="none"),
             RunFilters(until=middle),
+            RunFilters(limits=LIMITS),
+            RunFilters(limits=LIMITS, path="large"),
+            RunFilters(limits=LIMITS, tags=frozenset({"a", "b"})),
             RunFilters(until=middle, since=middle - SECOND, path="large"),
         ]:
             index = RunRanges(store._dialect, filters, self.now)

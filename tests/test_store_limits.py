@@ -29,12 +29,12 @@ from dalga.model.patch import patched
 from dalga.model.permit import Area, Author, Caller, Limits, Permit, Scope, token_from_text
 from dalga.model.plan import ScheduleRequest
 from dalga.model.precondition import Precondition
-from dalga.model.runlist import RunFilters
+from dalga.model.runlist import RunFilters, RunQuery, RunState
 from dalga.store import actions, history, listing
 from dalga.store.table import JobsTable
 from tests.ended import insert_runs, run_id
 from tests.records import RecordTestCase
-from tests.stores import EACH_MINUTE, EngineTestCase, each_engine
+from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine
 from tests.test_store_faults import before
 
 INSIDE, OUTSIDE, UNREADABLE = (JobKey("p", name) for name in ("inside", "outside", "unreadable"))
@@ -318,6 +318,26 @@ class ManyTests(RecordTestCase):
         (action,) = await self.store.actions(1)
         self.assertEqual((action.matched, action.done), (1, 0))
         self.assertEqual((await self.store.get(RawKey(*INSIDE))).key, INSIDE)
+
+    async def test_runs_under_way(self) -> None:
+        """Those of others take no place on the page."""
+        for number in range(5):
+            await self.store.put(JobKey("p", f"{number}"), replace(NOW, endpoint="default"))
+        await self.store.put(INSIDE, replace(NOW, endpoint="billing"))
+        for number in range(5, 9):
+            await self.store.put(JobKey("p", f"{number}"), replace(NOW, endpoint="default"))
+        await self.store.claim(99, LONG)
+        for filters in (
+            RunFilters(limits=self.limits),
+            RunFilters(limits=self.limits, states=frozenset({RunState.RUNNING})),
+            RunFilters(endpoint="billing"),
+        ):
+            page = await self.store.runs(RunQuery(filters, limit=1))
+            self.assertEqual([run.record.body for run in page.runs], ["inside"])
+        (of_path,) = (
+            await self.store.runs(RunQuery(RunFilters(path="p", limits=self.limits)))
+        ).runs
+        self.assertEqual(of_path.record.endpoint, "billing")
 
     async def test_actions_on_runs(self) -> None:
         insert_runs(self, [1, 2], INSIDE, endpoint="billing")

@@ -10,6 +10,7 @@ from typing import Any
 
 from dalga.model.key import Position
 from dalga.model.listing import RARE, Driver, DuePlace, Filters, Place, Sort, StatePlace
+from dalga.model.permit import Area, Limits
 from dalga.model.state import State
 from dalga.store.ranges import Bound, Ranges
 from dalga.store.table import JobsTable
@@ -34,7 +35,11 @@ PLAIN = [
     Filters(sort=Sort.DUE),
     Filters(due_after=TIME - timedelta(days=1)),
     Filters(due_after=TIME - timedelta(days=1), due_before=TIME + timedelta(days=1)),
+    Filters(limits=Limits((Area(("larg", "b")), Area(("a",))))),
 ]
+
+#: By their paths and by their endpoints.
+LIMITS = Limits((Area(("larg", "b"), ("default", "none")), Area((), ("billing",))))
 
 #: Lists with a filter that is looked at for each row of a slice.
 FILTERED = [
@@ -51,6 +56,11 @@ FILTERED = [
     *(Filters(states=frozenset({state})) for state in State),
     Filters(states=frozenset(State), sort=Sort.DUE),
     Filters(due_before=TIME + timedelta(days=1), path="large", sort=Sort.DUE),
+    Filters(limits=LIMITS),
+    Filters(limits=LIMITS, prefix="lar"),
+    Filters(limits=LIMITS, tags=EVERY),
+    Filters(limits=LIMITS, states=frozenset({State.FAILED})),
+    Filters(limits=LIMITS, sort=Sort.DUE),
 ]
 
 

@@ -24,8 +24,10 @@ from dalga.model.statistics import (
     SumKey,
     floor,
 )
+from dalga.series import read_series
 from dalga.store import SumsAsked, SumsFound
 from dalga.store.table import JobsTable
+from tests.lists import some_limits
 from tests.stores import EngineTestCase, each_engine
 from tests.test_store_pages import LargeTableTestCase
 
@@ -201,6 +203,46 @@ class SumTests(StatsTestCase):
         found = await self.find(store, MINUTE, [at], limit=5)
         self.assertEqual((found.sums, found.is_whole), ({}, False))
         self.assertTrue((await self.find(store, MINUTE, [at], limit=6)).is_whole)
+
+    async def test_what_limited_callers_see(self) -> None:
+        """P12: the sums of paths within the limits, and the rest of no path that is not."""
+        store = self.open_store()
+        at = floor(await self.now(store), MINUTE)
+        rows: list[tuple[SumKey, Sum]] = []
+        for endpoint in ("default", "billing", "none"):
+            of_endpoint = 0
+            for path in ("", "a", "a/b", "ab", "b", "x/1", "ö/🐰"):
+                runs = self.random.randrange(1, 1000)
+                of_endpoint += runs
+                rows.append((key(at, path, endpoint=endpoint), count(runs)))
+            rows.append((key(at, endpoint=endpoint, scope=Scope.ENDPOINT), count(of_endpoint)))
+        await store.write_sums(minute(at, rows))
+        endpoints = ["default", "billing", "none"]
+        for _ in range(60):
+            limits = some_limits(self.random)
+            asked: Sequence[Sequence[str | None]] = (
+                [None, None, "a", "a/b", "x/1"],
+                [None, None, "billing", "default", "none"],
+            )
+            wanted, of = map(self.random.choice, asked)
+            group = self.random.choice([None, *Group])
+            query = StatsQuery(at, at + MINUTE, MINUTE, group, of, wanted)
+            series = await read_series(store, reactor, query, endpoints, limits)
+            by_path = query.scope is Scope.PATH or any(
+                limits.prefixes(each) for each in ([of] if of else endpoints)
+            )
+            expected: dict[str, int] = {}
+            for each, counted in rows:
+                if (
+                    each.scope is (Scope.PATH if by_path else Scope.ENDPOINT)
+                    and limits.have(each.path, each.endpoint)
+                    and wanted in (None, each.path)
+                    and of in (None, each.endpoint)
+                ):
+                    name = query.series(each.endpoint, each.path, each.result)
+                    expected[name] = expected.get(name, 0) + counted.runs
+            found = {name: sum(p.runs for p in points) for name, points in series.points.items()}
+            self.assertEqual(found, expected, (limits, query))
 
     async def test_rows_of_others(self) -> None:
         """P6: a result that nobody knows is left out, and so is a histogram that can't be read."""
@@ -433,11 +475,14 @@ class CostTests(StatsTestCase, LargeTableTestCase):
         named: dict[str, object] = {"endpoint": dialect.key("default"), "path": dialect.key("p7")}
         before = {"before": dialect.instant(first + HOUR)}
         hour = {"at": times[0], "endpoint": dialect.key("default")}
+        prefix = {"endpoint": named["endpoint"], "prefix": dialect.key("p7"), "prefix_end": b"p8"}
+        of_prefix = sql.some(frozenset({"endpoint", "prefix"}))
         some, a_path = sql.some(frozenset()), sql.some(frozenset(named))
         for select, rows, values, read in (
             (some, times[:3], {"limit": 500}, 140),
             (some, times, {"limit": 100}, 210),
             (a_path, times, {"limit": 500, **named}, 700),
+            (of_prefix, times, {"limit": 500, **prefix}, 700),
             (sql.oldest_rows, [], {"limit": 100, **before}, 110),
             (sql.oldest_row, [], {"limit": 1, **before}, 10),
             (sql.hours, [dialect.key("p1"), dialect.key("p2")], hour, 10),
