@@ -50,6 +50,11 @@ REQUESTS: dict[str, tuple[str, str, Scope | None, bool]] = {
     "alerts": ("GET", "/alerts", Scope.READ, True),
     "audit": ("GET", "/audit", Scope.ADMIN, False),
     "metrics": ("GET", "/metrics", Scope.METRICS, False),
+    "front": ("GET", "/", None, True),
+    "file": ("GET", "/static/page.js", None, True),
+    "visitor": ("GET", "/login", None, True),
+    "log_in": ("POST", "/login", None, True),
+    "log_out": ("POST", "/logout", None, True),
     "health": ("GET", "/health", None, True),
     "ready": ("GET", "/ready", None, True),
     "cancel": ("DELETE", "/jobs/team%2Fa/1", Scope.WRITE, True),
@@ -126,6 +131,9 @@ class TokenTestCase(DaemonTestCase):
             if route == "act":
                 body = {"do": "enable", "filter": {"path": "team/a"}, "dry_run": True}
             data = json.dumps(body).encode()
+        if route == "log_in":
+            headers["Content-Type"] = "application/json"
+            data = json.dumps({"token": TEXTS["boss"]}).encode()
         if route == "once":
             headers["Content-Type"], data = "text/plain", b"x"
         call = self.call(method, url + target, headers=headers, data=data)

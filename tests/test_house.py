@@ -82,7 +82,7 @@ DISPATCH = (
 WEB = (
     *("errors", "bodies", "head", "cursors", "conditional", "values", "parameters", "lists"),
     *("presentation", "runs", "actions", "statistics", "alerts", "audit", "needs", "auth"),
-    *("origins", "forwarded", "request", "api", "server"),
+    *("origins", "forwarded", "sessions", "page", "request", "api", "server"),
 )
 FOLDERS = {
     "model": MODEL,
@@ -118,6 +118,8 @@ PURE = (
     "web.needs",
     "web.origins",
     "web.forwarded",
+    "web.sessions",
+    "web.page",
     "web.runs",
     "web.actions",
     "web.alerts",

@@ -631,7 +631,7 @@ class TargetTests(APITestCase):
         for target in [b"http://dalga:1", b"HTTP://user@other.example", b"https://[::1]:8"]:
             answer = await self.ask(b"PUT " + target + b"/jobs/a%2Fb/c?interval=60")
             self.assertIn(b'{"path":"a/b","body":"c",', answer)
-        self.assertEqual((await self.refusal(b"GET http://dalga"))[0], 404)
+        self.assertIn(b"<title>Dalga</title>", await self.ask(b"GET http://dalga"))
 
     async def test_empty_segments_are_refused_and_not_merged(self) -> None:
         for target, what in [(b"//b", "path"), (b"/a/", "body"), (b"//", "path")]:
@@ -683,7 +683,8 @@ class TargetTests(APITestCase):
 
     async def test_unknown_routes(self) -> None:
         for target in [
-            b"/",
+            b"/static/",
+            b"/static/..%2Fpage.py",
             b"/jobs/",
             b"/status/",
             b"/preview/",
@@ -697,7 +698,7 @@ class TargetTests(APITestCase):
             status, detail = await self.refusal(b"GET " + target)
             self.assertEqual(status, 404)
             self.assertIn("/jobs/<path>/<body>", detail)
-        _, detail = await self.refusal(b"GET /")
+        _, detail = await self.refusal(b"GET /nothing")
         self.assertIn("the runs that a PUT would give at /preview", detail)
         self.assertEqual(self.flushLoggedErrors(), [])
 

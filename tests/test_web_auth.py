@@ -40,6 +40,7 @@ from dalga.web.auth import (
 from dalga.web.bodies import FREE_OF_ROOM, ROOM
 from dalga.web.errors import TooManyFailures
 from dalga.web.needs import NEEDS
+from dalga.web.page import FILES
 from dalga.web.server import make_site
 from tests.fakes import noting
 from tests.strategies import thorough
@@ -326,8 +327,10 @@ class NeedTests(SynchronousTestCase):
         self.assertEqual(routes, set(NEEDS))
 
     def test_open(self) -> None:
-        """Only checks for an orchestrator need no token."""
-        self.assertEqual(OPEN_PATHS, {b"/health", b"/ready"})
+        """Only checks for an orchestrator, and the page to log in at, need no token."""
+        page = {b"/", b"/login", b"/logout"}
+        files = {b"/static/" + name.encode() for name in FILES}
+        self.assertEqual(OPEN_PATHS, {b"/health", b"/ready", *page, *files})
 
     def test_metrics(self) -> None:
         """Prometheus has a scope of its own; who may read all may see the metrics, too."""
@@ -371,7 +374,8 @@ class SiteTests(APITestCase):
             b"GET /jobs/a/b",
             b"PUT /jobs/a/b?interval=nonsense",
             b"GET /nothing",
-            b"GET /",
+            b"GET /static/nothing",
+            b"GET //",
             b"PATCH /status",
             b"POST /health/x",
             b"GET /health/",

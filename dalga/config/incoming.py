@@ -107,7 +107,7 @@ def proxy_network(text: str) -> IPv4Network | IPv6Network:
 
 def root_path(text: str) -> str | None:
     """Why a text can't be the path that a proxy has before all others; None where it can."""
-    if not text or re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+", text):
+    if not text or re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)+", text):
         return None
     return (
         "it takes the path that all URLs of this daemon begin with, such as /dalga, which ends "

@@ -18,19 +18,20 @@ from dalga.health import Health
 from dalga.log import logger
 from dalga.model.audit import LastChange
 from dalga.model.job import Job, UnreadableJob
-from dalga.model.permit import Scope
+from dalga.model.permit import NOBODY, Caller, Scope
 from dalga.model.record import Record
 from dalga.model.runlist import RunQuery
 from dalga.operations import Operations
 from dalga.web.actions import action_json, action_list, action_request, actions_json
 from dalga.web.alerts import alert_list, alerts_json
 from dalga.web.audit import audit_json, audit_list, last_change_members, next_entries
-from dalga.web.bodies import JSON, MERGE_PATCH, check_payload, media_type
+from dalga.web.bodies import FORM, JSON, MERGE_PATCH, check_payload, media_type
 from dalga.web.conditional import etag
 from dalga.web.cursors import View, cursor_text
 from dalga.web.errors import NotReady, problem_of, unexpected
 from dalga.web.lists import listing, next_page
 from dalga.web.needs import NEEDS
+from dalga.web.page import FILES, FRONT, PAGE_HEADERS, visitor_json
 from dalga.web.parameters import (
     JOBS,
     changes,
@@ -67,6 +68,7 @@ from dalga.web.runs import (
     run_list,
     runs_json,
 )
+from dalga.web.sessions import token_of_login
 from dalga.web.statistics import instances_json, series_json, statistics
 
 log = logger(__name__)
@@ -314,6 +316,39 @@ class Api:
         shown = endpoints_json(seen, await self._operations.certificates())
         return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
+    @app.route("/", methods=["GET"])
+    async def front(self, request: ApiRequest) -> bytes:
+        """Show the page. What it loads stands beside it, so its URL ends with a slash."""
+        if request.target_path.endswith(b"/"):
+            return self._file(request, FRONT)
+        request.locate(b"/")
+        return request.answer(HTTPStatus.PERMANENT_REDIRECT)
+
+    @app.route("/static/<name>", methods=["GET"])
+    async def file(self, request: ApiRequest, name: str) -> bytes:
+        """Show a file of the page."""
+        if name not in FILES:
+            raise NotFound()
+        return self._file(request, name)
+
+    @app.route("/login", methods=["GET"])
+    async def visitor(self, request: ApiRequest) -> bytes:
+        """Say who asks, as far as the page is concerned."""
+        return self._visitor(request, request.visitor)
+
+    @app.route("/login", methods=["POST"])
+    async def log_in(self, request: ApiRequest) -> bytes:
+        """Have a browser send a token by itself."""
+        caller = await request.log_in(token_of_login(request.content_type, request.body))
+        log.info("{by} has logged in from {address}", by=caller.name, address=caller.address)
+        return self._visitor(request, caller)
+
+    @app.route("/logout", methods=["POST"])
+    async def log_out(self, request: ApiRequest) -> bytes:
+        """Have a browser send a token no more."""
+        request.log_out()
+        return self._visitor(request, NOBODY)
+
     @app.route("/health", methods=["GET"])
     async def health(self, request: ApiRequest) -> bytes:
         """Say that the process is there, and its reactor turns."""
@@ -362,6 +397,21 @@ class Api:
             log.failure("{method} {path} failed", failure, method=request.method, path=request.path)
             problem = unexpected()
         return request.refuse(problem)
+
+    def _file(self, request: ApiRequest, name: str) -> bytes:
+        file = FILES[name]
+        body = request.answer(HTTPStatus.OK, file.content_type, file.content)
+        for header, value in PAGE_HEADERS:
+            request.responseHeaders.setRawHeaders(header, [value])
+        return body
+
+    def _visitor(self, request: ApiRequest, caller: Caller) -> bytes:
+        """Say who somebody is; a form leads back to the page."""
+        if request.method == b"POST" and media_type(request.content_type) == FORM:
+            request.locate(b"/")
+            return request.answer(HTTPStatus.SEE_OTHER)
+        shown = visitor_json(caller, bool(request.site.tokens), request.login_ends)
+        return request.answer(HTTPStatus.OK, CONTENT_TYPE, shown)
 
     async def _runs(
         self, request: ApiRequest, query: RunQuery, view: View, is_of_job: bool
@@ -426,7 +476,12 @@ def _has_secrets(request: ApiRequest) -> HasSecrets:
 
 #: The paths of the requests that need no token.
 OPEN_PATHS = frozenset(
-    rule.rule.encode("ascii")
+    path.encode("ascii")
     for rule in Api.app.url_map.iter_rules()
     if rule.endpoint in NEEDS and NEEDS[rule.endpoint].is_open
+    for path in (
+        [rule.rule.replace("<name>", name) for name in FILES]
+        if rule.endpoint == "file"
+        else [rule.rule]
+    )
 )

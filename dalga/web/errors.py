@@ -172,13 +172,13 @@ def unexpected() -> Problem:
 def _detail(error: BaseException) -> str:
     if isinstance(error, NotFound):
         return (
-            "there is nothing here: a job is at /jobs/<path>/<body>, its next runs at "
-            "/jobs/<path>/<body>/upcoming, why it is not running at /jobs/<path>/<body>/why, its "
-            "past runs at /jobs/<path>/<body>/runs, all runs at /runs, the "
-            "runs that a PUT would give at /preview, all jobs at /jobs, the endpoints at "
-            "/endpoints, the instances at /instances, the counts at /status, statistics at /stats, "
-            "the metrics at /metrics, checks for an orchestrator at /health and /ready, alerts at "
-            "/alerts, actions on many jobs or runs at /actions; POST /jobs/<path> runs a body once"
+            "there is nothing here: the page is at /, a job at /jobs/<path>/<body>, its next runs "
+            "at /jobs/<path>/<body>/upcoming, why it is not running at /jobs/<path>/<body>/why, "
+            "its past runs at /jobs/<path>/<body>/runs, all runs at /runs, the runs that a PUT "
+            "would give at /preview, all jobs at /jobs, the endpoints at /endpoints, the instances "
+            "at /instances, the counts at /status, statistics at /stats, the metrics at /metrics, "
+            "checks for an orchestrator at /health and /ready, alerts at /alerts, actions on many "
+            "jobs or runs at /actions; POST /jobs/<path> runs a body once"
         )
     if isinstance(error, MethodNotAllowed):
         return f"the method is not one that works here: it takes {_allowed(error)}"

@@ -68,6 +68,12 @@ NEEDS: Mapping[str, Need] = MappingProxyType(
         "alerts": _READ,
         "audit": Need((Scope.ADMIN,), whole=True),
         "metrics": Need((Scope.METRICS, Scope.READ), whole=True),
+        # The page asks for what it shows, with a token.
+        "front": _EVERYBODY,
+        "file": _EVERYBODY,
+        "visitor": _EVERYBODY,
+        "log_in": _EVERYBODY,
+        "log_out": _EVERYBODY,
         "health": _EVERYBODY,
         "ready": _EVERYBODY,
     }

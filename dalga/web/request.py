@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from email.utils import formatdate
 from http import HTTPStatus
 from io import BytesIO
@@ -25,7 +26,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from dalga.errors import DalgaError, Unauthorized
+from dalga.errors import DalgaError, InvalidRequest, Unauthorized
 from dalga.metrics import OTHER
 from dalga.model.idempotency import Idempotency
 from dalga.model.permit import NOBODY, OPEN, Caller, Scope
@@ -49,14 +50,18 @@ from dalga.web.conditional import (
 from dalga.web.cursors import View
 from dalga.web.errors import Problem, TooManyFailures, UnknownResource, problem_of
 from dalga.web.forwarded import client_address, is_forwarded_https, is_trusted
-from dalga.web.origins import Asked, Doors, check_open, granted_origin
+from dalga.web.origins import Asked, Doors, check_cookie, check_open, check_session, granted_origin
 from dalga.web.presentation import problem_json
+from dalga.web.sessions import Session, cookie, cookie_name, cookies, new_session, read_session
 
 _PROBLEM = "application/problem+json"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 #: The route of requests that have none.
 NO_ROUTE = "none"
+
+#: A path that no route has.
+NOWHERE = b"/-"
 
 #: The methods that the metrics tell apart: those of RFC 9110 and PATCH.
 METHODS = frozenset(
@@ -109,6 +114,10 @@ class ApiRequest(Request):
     _asked = Asked()
     #: Its origin, if that is one whose pages may call.
     _granted: bytes | None = None
+    #: When the login ends whose cookie it has.
+    login_ends: datetime | None = None
+    #: What its answer has in Set-Cookie.
+    _cookie: bytes | None = None
     #: The refusal that is held back.
     _refusal: Deferred[None] | None = None
     #: The route that it takes, as the metrics name it.
@@ -162,10 +171,86 @@ class ApiRequest(Request):
                 check_open(self._asked, self._doors)
         if path in self.site.open_paths or self._is_preflight:
             return NOBODY
+        return self._visitor()
+
+    def _visitor(self) -> Caller:
+        """
+        Whose token it has.
+
+        :raises Unauthorized: if it has none, and there are tokens.
+        :raises ForeignRequest: if a browser sends the token by itself, for a page elsewhere.
+        """
         if not self.site.tokens:
             return OPEN
-        caller: Caller = self.site.tokens.caller(self._lines(b"Authorization"), self.address)
+        given = self._lines(b"Authorization")
+        values = [] if given else list(cookies(self._lines(b"Cookie"), self._cookie_name))
+        if values and self._doors is not None:
+            check_cookie(self._asked)
+            return self._logged_in(values)
+        caller: Caller = self.site.tokens.caller(given, self.address)
         return caller
+
+    def _logged_in(self, values: Iterable[bytes]) -> Caller:
+        now = self.site.now()
+        for value in values:
+            session = read_session(value, now)
+            token = None if session is None else self.site.tokens.find(session.token)
+            if session is not None and token is not None:
+                self.login_ends = session.ends
+                return Caller(token.name, token.grants, self.address, by_cookie=True)
+        raise Unauthorized("the login has ended, or its token was removed: log in again", True)
+
+    @property
+    def _cookie_name(self) -> bytes:
+        return cookie_name(self.root_path, bool(self.is_encrypted))
+
+    @property
+    def visitor(self) -> Caller:
+        """
+        Whose token it has, where none is needed; `NOBODY` if it has none.
+
+        :raises ForeignRequest: as above.
+        """
+        try:
+            return self._visitor()
+        except Unauthorized:
+            return NOBODY
+
+    async def log_in(self, text: bytes) -> Caller:
+        """
+        Have the browser send a token by itself from now on.
+
+        :param text: the token's.
+        :raises Unauthorized: if it is none of the configuration; late, if there were many.
+        :raises TooManyFailures: if there were too many to hold this one back.
+        :raises ForeignRequest: if a page elsewhere asks for it.
+        :raises InvalidRequest: if there are no tokens.
+        """
+        check_session(self._asked)
+        if not self.site.tokens:
+            raise InvalidRequest("there are no tokens, so there is nothing to log in to")
+        token = self.site.tokens.find(text)
+        if token is None:
+            error = Unauthorized("this is no token of the configuration", True)
+            await self.site.failures.add(self.address, str(error))
+            raise error
+        value = new_session(text, self.site.now())
+        session = cast(Session, read_session(value, self.site.now()))
+        self._send_cookie(value)
+        self.login_ends = session.ends
+        return Caller(token.name, token.grants, self.address, by_cookie=True)
+
+    def log_out(self) -> None:
+        """
+        Have the browser forget its login.
+
+        :raises ForeignRequest: if a page elsewhere asks for it.
+        """
+        check_session(self._asked)
+        self._send_cookie(b"")
+
+    def _send_cookie(self, value: bytes) -> None:
+        self._cookie = cookie(value, self.root_path, bool(self.is_encrypted))
 
     def _where_from(self, method: bytes, uri: bytes, path: bytes) -> Asked:
         """What it says of where it comes from."""
@@ -184,6 +269,11 @@ class ApiRequest(Request):
             and self._asked.method == b"OPTIONS"
             and self.requestHeaders.hasHeader(b"Access-Control-Request-Method")
         )
+
+    @property
+    def target_path(self) -> bytes:
+        """The path that was asked for, with what all paths begin with."""
+        return _origin_form(self.uri.partition(b"?")[0])
 
     @property
     def root_path(self) -> bytes:
@@ -292,7 +382,7 @@ class ApiRequest(Request):
             return
         # Klein matches `postpath`. It would log a traceback if that were not UTF-8, and take any
         # number of slashes in front for one slash.
-        path = self.path if re.match(rb"/(?!/)", self.path) else b"/"
+        path = self.path if re.match(rb"/(?!/)", self.path) else NOWHERE
         self.prepath = []
         self.postpath = quote(path[1:], safe=_PRINTABLE).encode("ascii").split(b"/")
         self.render(self.site.getResourceFor(self))  # type: ignore[no-untyped-call]
@@ -412,6 +502,9 @@ class ApiRequest(Request):
             headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
         for name, value in self._for_browsers():
             headers.setRawHeaders(name, [value])
+        if self._cookie is not None:
+            headers.setRawHeaders(b"Set-Cookie", [self._cookie])
+            headers.setRawHeaders(b"Cache-Control", [b"no-store"])
         return body
 
     def _for_browsers(self) -> Iterator[tuple[bytes, bytes]]:

@@ -8,7 +8,8 @@ Here all of them get an answer like those of the API. `dalga.web.request` has th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -108,6 +109,7 @@ def make_site(
         Api(operations, health).app.resource(),
         health.metrics,
         reactor,
+        operations.now,
         idle_timeout,
         arrival_timeout,
         max_connections,
@@ -154,6 +156,7 @@ def make_numbers_site(operations: Operations, health: Health, reactor: IReactorT
         _Only(Api(operations, health).app.resource(), NUMBERS),
         health.metrics,
         reactor,
+        operations.now,
         max_connections=NUMBERS_CONNECTIONS,
         largest=largest_body(0),
     )
@@ -389,6 +392,7 @@ class ApiSite(Site):
 
     :param metrics: counts the requests.
     :param reactor: for the time-outs of connections.
+    :param now: the time now, by the database's clock. Logins end by it.
     :param idle_timeout: how long a client that sends nothing keeps its connection, in seconds.
     :param arrival_timeout: how long a request may take to arrive, in seconds.
     :param max_connections: how many connections there may be at once. Past that, a new connection
@@ -409,6 +413,7 @@ class ApiSite(Site):
         resource: IResource,
         metrics: Metrics,
         reactor: IReactorTime,
+        now: Callable[[], datetime],
         idle_timeout: float = IDLE_TIMEOUT,
         arrival_timeout: float = ARRIVAL_TIMEOUT,
         max_connections: int = MAX_CONNECTIONS,
@@ -423,6 +428,7 @@ class ApiSite(Site):
         #: May be replaced at any time.
         self.tokens = tokens
         self.doors = doors
+        self.now = now
         self.open_paths = open_paths
         #: The requests without a valid token.
         self.failures = Failures(reactor)
