@@ -74,6 +74,9 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "new-tokens": {
         "service.py": [("parts.sites[0].tokens = Tokens(settings.tokens)", "pass")],
     },
+    "new-secrets": {
+        "service.py": [("parts.endpoints.exchange(endpoints)", "pass")],
+    },
     "signed-body": {
         "signature.py": [('f"{id}.{at}.".encode("ascii") + body', 'f"{id}.{at}.".encode("ascii")')],
     },

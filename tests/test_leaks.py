@@ -8,6 +8,7 @@ The endpoint echoes whatever it is sent, as pages of errors do.
 from __future__ import annotations
 
 import json
+import os
 import signal
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from dalga.config.sections import MySQLConfig
 from dalga.model.permit import digest_of, new_token
 from tests import proxies
+from tests.certificates import Authority, write
 from tests.daemons import Daemon, DaemonTestCase, Hit
 from tests.receivers import Receiver, listen
 from tests.stores import each_engine
@@ -114,6 +116,11 @@ class LeakTestCase(DaemonTestCase):
         new = self.seeds.new
         port = self.baseurl.rpartition(":")[2]
         user = f"user:{new('config userinfo')}@"
+        certificate, key = write(
+            Authority().issue(common_name="dalga"), *(f"{self.folder}/{n}.pem" for n in "ck")
+        )
+        certificate, key = os.path.abspath(certificate), os.path.abspath(key)
+        new("config key", Path(key).read_text().splitlines()[1])
         endpoints: dict[str, dict[str, object]] = {
             "": {"baseurl": f"http://{user}127.0.0.1:{port}", "secrets": self.signing("signs")},
             "bearer": {
@@ -132,6 +139,8 @@ class LeakTestCase(DaemonTestCase):
             # Nobody is there, and one that knows no TLS.
             "nobody": {"baseurl": f"http://nobody:{new('config nobody')}@127.0.0.1:1/"},
             "tls": {
+                "cert": certificate,
+                "key": key,
                 "timeout": "500ms",
                 "baseurl": self.baseurl.replace(
                     "http:", f"https://tls:{new('config tls')}@"
@@ -436,4 +445,10 @@ class SayingLeakTests(LeakTestCase):
             refused = self.spawn(*option, "--config", good)
             self.assertEqual(await refused.ended, 1)
             self.assertEqual(refused.output.count(": ["), number, refused.output)
+        key = self.secret_file(
+            "key", f"-----BEGIN PRIVATE KEY-----\n{self.seeds.new('config key')}"
+        )
+        secure = {"baseurl": "https://127.0.0.1/", "cert": key, "key": key}
+        refused = self.spawn("--check-config", "--config", self.ini(endpoint=secure))
+        self.assertEqual(await refused.ended, 1, refused.output)
         self.assert_kept(self.daemons)

@@ -348,16 +348,18 @@ async def exchanged(world: World) -> None:
         await world.kill(world.random.choice(alive))
         await world.start(jobs={"workers": world.random.choice((1, 2))})
 
+    async def answers(url: str, token: str, status: int) -> None:
+        """Wait until an instance answers a token so, each of its workers by all appearance."""
+        times, until = 0, time() + EXCHANGED
+        while times < 10:
+            answer = await world.client.ask("GET", "/status", url, token=token)
+            times = times + 1 if answer.status == status else 0
+            if time() > until:
+                raise Unexpected(f"a token is answered {answer.status} and not {status}")
+            await world.pause(0.02)
+
     async def until_answered(token: str, status: int) -> None:
-        """Wait until each instance answers a token so, each of its workers by all appearance."""
-        for url in world.urls():
-            times, until = 0, time() + EXCHANGED
-            while times < 10:
-                answer = await world.client.ask("GET", "/status", url, token=token)
-                times = times + 1 if answer.status == status else 0
-                if time() > until:
-                    raise Unexpected(f"a token is answered {answer.status} and not {status}")
-                await world.pause(0.02)
+        await together(*(answers(url, token, status) for url in world.urls()))
 
     async def exchange() -> None:
         nonlocal exchanges
