@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.protocol import Factory
@@ -21,7 +22,9 @@ from dalga.outgoing import lookup as dalga_lookup
 from dalga.outgoing.answer import MAX_HEAD
 from dalga.outgoing.endpoint import Endpoint
 from dalga.outgoing.keeping import MAX_VALUE, secrets_of
+from dalga.outgoing.pool import Way
 from dalga.outgoing.trust import Trust
+from dalga.outgoing.tunnel import Proxy
 from tests.test_endpoint import (
     LONG,
     SHORT,
@@ -293,6 +296,42 @@ class SavedTests(EndpointCase):
             self.assertEqual(found.headers, f"X-TENANT:{value}\nX-B: c\nContent-Length: 22")
             text = '{"you sent": "s3cret"}' if has_header else '{"you sent": "***"}'
             self.assertEqual(found.text, text if has_body else None)
+
+    @inlineCallbacks
+    def test_echoes_that_are_no_answer(self) -> Any:
+        """P12: words on why there is no answer, which have its start in them, have no secret."""
+        theirs = (("Authorization", "Bearer t0ken-of-endpoint"),)
+        run = of(Delivery(headers=(("X-Api-Key", "k3y-of-job"),)))
+        for said in (
+            b"Bearer t0ken-of-endpoint, k3y-of-job\r\n\r\n",
+            b"HTTP/t0ken-of-endpoint 500\r\n\r\n",
+            b"HTTP/1.1 500 X\r\nX: Bearer t0ken-of-endpoint\nY: k3y-of-job\r\n\r\n",
+            b"HTTP/1.1 500 X\r\nBEARER T0KEN-OF-ENDPOINT\r\n\r\n",
+            b"HTTP/1.1 500 X\r\nTransfer-Encoding: t0ken-of-endpoint\r\n\r\n",
+            # Cut off within the secret.
+            *(b"x" * left + b"t0ken-of-endpoint\r\n\r\n" for left in range(44, 55)),
+        ):
+            server = self.serve(says(said, close=True))
+            endpoint = Endpoint(reactor, server.baseurl, LONG, "here", 1, Trust(), theirs)
+            self.addCleanup(endpoint.close)
+            outcome = yield endpoint.post(run)
+            self.assertEqual(outcome.kind, MALFORMED)
+            self.assertIn("***", outcome.error)
+            self.assertNotIn("t0ken-", outcome.error.lower())
+            self.assertNotIn("k3y", outcome.error)
+
+    @inlineCallbacks
+    def test_a_proxy_that_echoes(self) -> Any:
+        """P12: it knows the password that it is asked with."""
+        server = self.serve(says(b"got Basic dTpzM2NyZXQ=, s3cret\r\n\r\n", close=True))
+        url = urlsplit(server.baseurl)
+        assert url.hostname is not None and url.port is not None
+        way = Way(proxy=Proxy(url.hostname, url.port, "Basic dTpzM2NyZXQ="))
+        endpoint = Endpoint(reactor, "http://app.example/", LONG, "here", 1, Trust(), way=way)
+        self.addCleanup(endpoint.close)
+        outcome = yield endpoint.post(a_run())
+        self.assertEqual(outcome.kind, CONNECT)
+        self.assertIn("answered no HTTP: 'got ***, ***", outcome.error)
 
     @inlineCallbacks
     def test_echoes(self) -> Any:

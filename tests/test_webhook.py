@@ -15,6 +15,16 @@ from tests.receivers import Receiver, listen
 reactor: Any = real_reactor
 
 
+class Echo(Protocol):
+    """A server that sends what it gets, behind other octets."""
+
+    before = b""
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(self.before + data)
+
+
 class WebhookTests(TestCase):
     def setUp(self) -> None:
         self.receiver = Receiver()
@@ -66,6 +76,25 @@ class WebhookTests(TestCase):
         self.assertIn("refused", words)
         self.assertNotIn("s3cret", words)
         await webhook.close()
+
+    async def test_echoes(self) -> None:
+        """P12: what was sent is in no words on an answer that is none."""
+
+        for before, target in (
+            (b"", "/T0/s3cret?s3cret=v"),
+            (b"x" * 40, "/T0/s3cret"),
+            (b"x" * 40, "/?a=s3cret-too"),
+        ):
+            port = reactor.listenTCP(0, Factory.forProtocol(Echo), interface="127.0.0.1")
+            self.addCleanup(port.stopListening)
+            Echo.before = before
+            url = f"http://127.0.0.1:{port.getHost().port}{target}"
+            webhook = Webhook(reactor, url, "", Trust())
+            arrived, words = await webhook.post("{}")
+            self.assertFalse(arrived)
+            self.assertIn("is not HTTP", words)
+            self.assertNotIn("s3cret", words)
+            await webhook.close()
 
     async def test_cancelled(self) -> None:
         """At a stop. Nothing of it is left, which trial would say."""

@@ -44,7 +44,7 @@ from dalga.model.trace import traceparent
 from dalga.outgoing.answer import Answer
 from dalga.outgoing.client import Client
 from dalga.outgoing.failures import MISTAKE, PostFailed, unsendable
-from dalga.outgoing.keeping import kept_of, secrets_of
+from dalga.outgoing.keeping import kept_of, secrets_of, words_without
 from dalga.outgoing.pool import STRAIGHT, Pool, Route, Way
 from dalga.outgoing.steering import NOTHING, PREFIX, Steers
 from dalga.outgoing.trust import Trust
@@ -111,7 +111,8 @@ class Endpoint:
         self._reactor = reactor
         self._answers = answers
         #: No record has them, also where the endpoint echoes them.
-        self._secrets = frozenset(secrets_of(headers))
+        to_proxy = "" if way.proxy is None else way.proxy.authorization
+        self._secrets = frozenset(secrets_of((*headers, ("Proxy-Authorization", to_proxy))))
         self._route = Route(reactor, baseurl, connect_timeout, trust, way)
         self._path = urlsplit(baseurl).path.rstrip("/")
         self._instance = re.sub("[^!-~]", "?", instance)
@@ -155,7 +156,8 @@ class Endpoint:
         except Exception:
             exchange.abandon()
             answer = fail()
-        return answer.addCallbacks(self._answered, self._failed, (exchange, run), {}, (exchange,))
+        about = exchange, run
+        return answer.addCallbacks(self._answered, self._failed, about, {}, about)
 
     @property
     def certificate_expires(self) -> datetime | None:
@@ -300,7 +302,7 @@ class Endpoint:
             saved = kept_of(answer, run.delivery, self._secrets)
         return Outcome(code, elapsed, "", retry_after, meaning, next_run, None, saved)
 
-    def _failed(self, failure: Failure, exchange: Exchange) -> Outcome:
+    def _failed(self, failure: Failure, exchange: Exchange, run: Run) -> Outcome:
         if isinstance(failure.value, PostFailed):
             why = failure.value.why
         else:
@@ -308,7 +310,8 @@ class Endpoint:
             log.failure("a POST to {route} failed in an unexpected way", failure, route=where)
             why = MISTAKE
         elapsed = self._reactor.seconds() - exchange.began
-        return Outcome(None, elapsed, why.words, kind=why.kind)
+        words = words_without(why.words, run.delivery, self._secrets)
+        return Outcome(None, elapsed, words, kind=why.kind)
 
 
 def _own_headers(delivery: Delivery) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ request's headers. So what is kept has no secret that is known to be one (P12)::
 - A field of a name in `SECRET`, or of a name that the job redacts, has no value.
 - The values of the endpoint's headers, and of the job's headers of such names, are starred.
 - Of a job that redacts its payload no body is kept.
+- Words on what is no answer have no secret either: the start of a malformed answer is in them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dalga.model.attempt import MAX_BODY, MAX_HEADERS, Saved
 from dalga.model.delivery import PAYLOAD, Delivery
 from dalga.outgoing.answer import Answer
+from dalga.outgoing.failures import SHOWN
 
 #: At most this much of a field's value is kept, in octets, so that one leaves room for the others.
 MAX_VALUE = 1024
@@ -77,22 +79,46 @@ def kept_of(answer: Answer, delivery: Delivery, secrets: Collection[bytes]) -> S
     :param secrets: those of the endpoint.
     """
     redact = delivery.redact
+    longest_first = _known(delivery, secrets)
+    # A secret that the end would cut in two is found, too.
+    longest = len(longest_first[0]) if longest_first else 0
+    body = None
+    if PAYLOAD not in redact:
+        body = _starred(answer.start(MAX_BODY + longest), longest_first)[:MAX_BODY]
+    return Saved(_headers(answer, redact, longest_first), body)
+
+
+def words_without(words: str, delivery: Delivery, secrets: Collection[bytes]) -> str:
+    """
+    Words on why there is no answer, with the secrets starred that the words may have in them: what
+    a server sends that is no HTTP stands there in quotes, its first `SHOWN` octets.
+
+    :param delivery: that of the job.
+    :param secrets: those of the endpoint.
+    """
+    if "'" not in words and '"' not in words:
+        return words
+    for secret in _known(delivery, secrets):
+        text = repr(secret)[2:-1]
+        words = re.sub(re.escape(text), "***", words, flags=re.IGNORECASE)
+        for length in range(min(len(text), SHOWN), LEAST_SECRET - 1, -1):
+            cut_off = rf"{re.escape(text[:length])}(?=['\"]\.\.\.)"
+            words = re.sub(cut_off, "***", words, flags=re.IGNORECASE)
+    return words
+
+
+def _known(delivery: Delivery, secrets: Collection[bytes]) -> list[bytes]:
+    """The secrets that an endpoint may echo: its own and those of the job, the longest first."""
+    redact = delivery.redact
     own = [
         (name, value)
         for name, value in delivery.headers
         if name.lower() in redact or SECRET.search(name.lower())
     ]
     known = {*secrets, *secrets_of(own)}
-    has_body = PAYLOAD not in redact
-    if not has_body and delivery.payload and len(delivery.payload.octets) >= LEAST_SECRET:
+    if PAYLOAD in redact and delivery.payload and len(delivery.payload.octets) >= LEAST_SECRET:
         known.add(delivery.payload.octets)  # a field may echo it
-    longest_first = sorted(known, key=len, reverse=True)
-    # A secret that the end would cut in two is found, too.
-    longest = len(longest_first[0]) if longest_first else 0
-    body = None
-    if has_body:
-        body = _starred(answer.start(MAX_BODY + longest), longest_first)[:MAX_BODY]
-    return Saved(_headers(answer, redact, longest_first), body)
+    return sorted(known, key=len, reverse=True)
 
 
 def _headers(answer: Answer, redact: Collection[str], secrets: Iterable[bytes]) -> str:

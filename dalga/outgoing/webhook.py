@@ -17,9 +17,11 @@ from twisted.python.failure import Failure
 
 from dalga import __version__
 from dalga.log import logger
+from dalga.model.delivery import PLAIN
 from dalga.outgoing.answer import Answer
 from dalga.outgoing.client import Client
 from dalga.outgoing.failures import PostFailed
+from dalga.outgoing.keeping import LEAST_SECRET, secrets_of, words_without
 from dalga.outgoing.pool import Pool, Route
 from dalga.outgoing.trust import Trust
 from dalga.outgoing.wire import Exchange
@@ -67,6 +69,11 @@ class Webhook:
         self._client = Client(self._pool)
         self._origin = origin
         self._signer = signer
+        #: No line of the log has them, also where the target echoes them.
+        self._secrets = {
+            *secrets_of((("Authorization", authorization),)),
+            *(part.encode() for part in (parts.path, parts.query) if len(part) >= LEAST_SECRET),
+        }
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._head = (
             f"POST {target} HTTP/1.1\r\n"
@@ -116,6 +123,6 @@ class Webhook:
 
     def _failed(self, failure: Failure) -> Arrival:
         if failure.check(PostFailed):
-            return Arrival(False, str(failure.value))
+            return Arrival(False, words_without(str(failure.value), PLAIN, self._secrets))
         log.failure("a POST to {route} failed in an unexpected way", failure, route=self._route)
         return Arrival(False, "internal error, which Dalga's log describes")
