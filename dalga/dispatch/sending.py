@@ -10,8 +10,8 @@ An example, of two targets, one of which does not answer::
     0.2 s    a claim takes 2 more to chat, and none to ops
     10.0 s   the POSTs to ops have timed out                 ops has 10
 
-What always holds: `AT_ONCE` alerts to one target are claimed, sent and not yet noted, at most. No
-target waits for another. An alert is sent until its target has taken it, for a day at most.
+What always holds: of the alerts to one target, at most `AT_ONCE` are claimed and not yet noted. No
+target waits for another. An alert is sent again until its target has taken it, for a day at most.
 
 `Sending` sets no timer: the scheduler's timer begins its `queries`.
 """
@@ -43,13 +43,14 @@ log = logger(__name__)
 #: Alerts that are sent to one target at once, at most.
 AT_ONCE = 10
 
-#: From one look for alerts of other instances, or that are due again, to the next, in seconds.
+#: From one claim to the next, in seconds, at most. Other instances may have written alerts.
 POLL = 5.0
 
-#: From an alert of this instance's to its sending, in seconds. Others join it meanwhile.
+#: From the writing of an alert by this instance to the claim of that alert, in seconds. One claim
+#: takes all alerts that are written meanwhile.
 SOON = 0.05
 
-#: When an alert is sent again that did not arrive.
+#: How long an alert that did not arrive waits for its next attempt.
 AGAIN = RetryPolicy(
     interval=timedelta(seconds=2),
     multiplier=2.0,
@@ -74,7 +75,7 @@ class Arrival(Protocol):
 
 
 class Unsent(NamedTuple):
-    """The `Arrival` of what was POSTed to nobody."""
+    """The `Arrival` of an alert that was not POSTed."""
 
     arrived: bool
     words: str
@@ -118,7 +119,7 @@ class Sending:
         self._store = store
         self._random = random
         self._targets = targets
-        #: What `targets` was before: an alert may have been claimed by it.
+        #: The targets before the last reload: an alert may have been claimed for one of them.
         self._former = targets
         self._metrics = metrics
         self._changed = changed
@@ -144,7 +145,7 @@ class Sending:
         self._posts: set[Deferred[Any]] = set()
         #: What came of POSTs that are over, to be noted.
         self._over: list[Settled] = []
-        #: How many of these the note under way is of.
+        #: How many of `_over`, from its beginning, the note under way writes.
         self._noting = 0
         self._closing = False
         #: Fires when a query or a POST is over: `close` waits for all of them.
@@ -241,7 +242,7 @@ class Sending:
 
     def _begin_post(self, parcel: Parcel) -> Deferred[Any]:
         """:return: fires with an `Arrival`, whatever happens."""
-        # The claim may have gone by the targets of a moment ago, or of the next moment.
+        # A reload may have exchanged the targets since the claim began.
         name = parcel.target
         target = self._targets.get(name) or self._former.get(name)
         if target is None:
@@ -286,7 +287,7 @@ class Sending:
     def _settled(self, result: None) -> None:
         noted, self._over = self._over[: self._noting], self._over[self._noting :]
         now = self._reactor.seconds()
-        # Others may have waited for room, or for one of these to be over.
+        # Other alerts may have waited for room, or for one of the noted alerts.
         self._next_claim = now
         for parcel, again, _ in noted:
             self._held[parcel.target] -= 1

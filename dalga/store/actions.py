@@ -91,7 +91,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Work(NamedTuple):
-    """What a batch goes by."""
+    """A batch of an action: what its methods have in common."""
 
     cursor: Cursor
     #: The database's time.
@@ -110,7 +110,7 @@ class _Step:
     matched: int = 0
     done: int = 0
     failed: int = 0
-    #: Why it could not be done to the last one of those; or why the action is over.
+    #: Why it could not be done to the last of the `failed` ones; or why the action is over.
     error: str | None = None
     #: None if the walk goes on.
     over: ActionState | None = None
@@ -121,8 +121,8 @@ class _Step:
         """
         What becomes of the action after this batch.
 
-        :param is_cut: whether more match than it may act on.
-        :param is_last: whether there are no more behind the batch.
+        :param is_cut: whether more jobs or runs match than the action may act on.
+        :param is_last: whether no more jobs or runs follow the batch.
         """
         if is_cut:
             self.over = ActionState.STOPPED

@@ -1,13 +1,14 @@
 """
-Runs that have ended without an `End`: a user has ended each of them, while it waited for its next
-attempt, or after its instance was lost. They are told to whoever counts runs, each of them once.
+Runs that have no `End`: a user has ended each of them, while the run waited for its next attempt,
+or after its instance was lost. The scheduler, which counts runs, is told of each of them once.
 
-The transaction that writes the record of such a run notes the run at its cursor. What becomes of it
-then goes by what becomes of the COMMIT::
+The transaction that writes the record of such a run notes the run at its cursor. The COMMIT decides
+what becomes of the note::
 
-    it was done                       the run is told at once, also where nobody waits any more
-    it was not done                   nothing is told; a transaction that is run again notes anew
-    it was begun, and got no answer   the run waits for `settle`, which looks for its record
+    the COMMIT                     the run
+    was done                       is told of at once, also if no caller waits for the transaction
+    was not done                   is forgotten; a transaction that is run again notes it again
+    was begun, but not answered    waits for `settle`, which looks for the run's record
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from dalga.store.dialect import Cursor
 from dalga.store.runsql import RunStatements
 from dalga.store.transactions import Transactions
 
-#: How many runs wait for `settle`, at most: what a few transactions have ended.
+#: Runs that wait for `settle`, at most. If there are more, the oldest are not counted.
 UNSURE = 10_000
 
-#: Is told of runs that have ended.
+#: Is called with runs that have ended.
 Told = Callable[[Sequence[EndedRun]], None]
 
 
@@ -57,9 +58,9 @@ class Closings:
 
     def ended(self, closed: Iterable[Closed], is_certain: bool) -> None:
         """
-        A transaction has noted runs.
+        Tell of the runs that a transaction has noted, or keep them for `settle`.
 
-        :param is_certain: whether it is committed. Else its COMMIT got no answer.
+        :param is_certain: whether the transaction is committed. If not, its COMMIT got no answer.
         """
         if is_certain:
             self.told([each.run for each in closed])
@@ -68,7 +69,7 @@ class Closings:
 
     @property
     def unsettled(self) -> bool:
-        """Whether there are runs of which nobody knows yet whether they have ended."""
+        """Whether runs wait for `settle`."""
         return bool(self._unsure)
 
     def settle(self) -> Deferred[None]:
@@ -80,7 +81,7 @@ class Closings:
         self._unsure.clear()
 
         def work(cursor: Cursor, now: datetime, since: float) -> list[EndedRun]:
-            # An UPDATE waits for the transaction, if that is not over yet.
+            # The COMMIT may still be under way: an UPDATE waits for the end of its transaction.
             hold = self._sql.hold_record
             return [each.run for each in asked if hold.execute(cursor, at=each.at, job=each.job)]
 

@@ -1,6 +1,7 @@
 """
-What is looked at now and then: incidents of no single job, lag, and silent jobs. The alerts about
-these are written here. `dalga.store.outbox.Lookout` says what each call does.
+Incidents of endpoints and of the scheduler, the lag, and silent jobs; and the alerts about these.
+No end of a run tells of them, so instances look at them every few seconds.
+`dalga.store.outbox.Lookout` says what each call does.
 
 An incident is a row. The instance whose INSERT begins the incident, or whose DELETE ends the
 incident, writes its alert in the same transaction. So each beginning and each end is told of once,

@@ -1,6 +1,6 @@
 """
-The interface of the alerts that wait to be sent, and of what there is to be told of, as
-`dalga.store` is the interface of jobs.
+The interfaces to alerts, as `dalga.store` is the interface to jobs. `Outbox` has the alerts that
+wait to be sent. `Lookout` finds incidents and silent jobs, and writes the alerts about them.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class Settled(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What there is to be told of, but for jobs."""
+    """What a look has found: see `Lookout.watch`."""
 
     now: datetime
     #: The incidents that are open, and since when.
     incidents: Mapping[str, datetime]
-    #: For how long the job has been due that is due first.
+    #: For how long the oldest due job has been due; zero if no job is due.
     lag: timedelta
     #: How many alerts wait to be sent, up to 1,000.
     pending: int
@@ -110,12 +110,12 @@ class Outbox(Protocol):
 
 class Lookout(Protocol):
     """
-    What there is to be told of beside the ends of runs. Each method may fail with
+    Incidents of endpoints and of the scheduler, and silent jobs. Each method may fail with
     `StoreUnavailable`.
     """
 
     def watch(self) -> Deferred[Watch]:
-        """Look at what there is to be told of."""
+        """Read the open incidents, the lag, and how many alerts wait. Nothing is written."""
 
     def begin(self, name: str, alert: Alert) -> Deferred[bool]:
         """
@@ -126,7 +126,8 @@ class Lookout(Protocol):
 
     def end(self, name: str, alert: Alert) -> Deferred[bool]:
         """
-        End an incident that is open, and write an alert, with the time since when it was.
+        End an incident that is open, and write its alert. The alert's `since` is the beginning of
+        the incident.
 
         :return: whether this call has ended it.
         """

@@ -3,19 +3,19 @@ The records of runs, written: one of each run that has ended, and one of each ru
 and waits for its next attempt. Each is written in the transaction that ends the run or its attempt
 (P13). `dalga.store.history` reads them.
 
-A run that is tried again has a row on the shelf OPEN, and its job's `extras` say so (`OPEN`). What
-ends the run removes that row:
+A run that is tried again has a row on the shelf OPEN, and its job's `extras` say so (`OPEN`). The
+transaction that ends the run removes that row, and writes the record:
 
     | what ends the run | the record |
     |---|---|
     | the end of an attempt | is made of the end and of the open row |
     | a PUT, a trigger, a DELETE | is the open row, with the result that a user has brought about |
 
-A user may do something to a job while an attempt is under way. Then the open row stays to the end
-of that attempt, or, if its instance is lost, until the job's next run ends.
+If a user does something to a job while an attempt is under way, the open row stays until that
+attempt ends. If the attempt's instance is lost, the row stays until the job's next run ends.
 
-The end of an attempt may end a run, and so does what a user does. Of the latter nobody else knows,
-so each such run is noted at the cursor as `Closed`: see `dalga.store.closings`.
+A run that a user ends has no `End`, so nobody but the transaction knows that the run is over. The
+transaction notes the run at its cursor as `Closed`: see `dalga.store.closings`.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ class Recording:
 
     def write(self, cursor: Cursor, endings: Sequence[Ending], held: Held, now: datetime) -> None:
         """
-        Write what a record knows of runs.
+        Write the records of runs that have ended, and the open rows of runs that are tried again.
 
-        :param held: of all jobs whose `extras` have OPEN.
+        :param held: the open rows of all jobs whose `extras` have OPEN.
         """
         at, instance = version_at(now), self.instance
         earlier: Mapping[int, Earlier] = {}
@@ -165,16 +165,16 @@ class Recording:
         self, cursor: Cursor, endings: Sequence[Ending], rows: OpenRows, at: int
     ) -> tuple[dict[int, Earlier], set[int]]:
         """
-        Close those open rows whose runs end by what a user did, and remove all but those that are
-        written over, or whose runs go on.
+        Write the records of runs that a user has ended, and remove the open rows of all runs that
+        are over. The open row of a run that is tried again is written over later.
 
-        :return: what the others know, by the ids of the jobs' rows; and the ids of those jobs' rows
-            whose runs are closed by that, though they have an end.
+        :return: what the open rows tell of earlier attempts, by the ids of the jobs' rows; and the
+            ids of the jobs' rows whose run has its record by now, though an attempt was given back.
         """
         earlier: dict[int, Earlier] = {}
         gone: list[int] = []
         ended: set[int] = set()
-        #: Of runs that end by it, and of runs that have an end.
+        #: Open rows of runs before those of `endings`; and of runs that were given back, by result.
         others: list[OpenRow] = []
         own: defaultdict[Result, list[OpenRow]] = defaultdict(list)
         for end, result, lease in endings:
@@ -222,8 +222,8 @@ class Recording:
         known: OpenRows = NO_ROWS,
     ) -> None:
         """
-        End runs that wait for their next attempt, as a user has brought about. The caller takes the
-        mark OPEN from the jobs' rows.
+        Write the records of runs that waited for their next attempt until a user ended them. The
+        caller takes the mark OPEN from the jobs' rows.
 
         :param ids: of the jobs' rows. Some may have no such run.
         :param known: open rows that the transaction holds.
@@ -237,11 +237,11 @@ class Recording:
             self._sql.remove_open.execute(cursor, [row.job for row in rows])
 
     def unmark(self, cursor: Cursor, ids: Sequence[int], bits: int) -> None:
-        """Take bits from the `extras` of jobs, as what they mean is there no more."""
+        """Take bits from the `extras` of jobs: the rows that they tell of are gone."""
         self._sql.unmark.execute(cursor, ids, bits=bits)
 
     def _end(self, cursor: Cursor, rows: Sequence[OpenRow], result: Result, at: int) -> None:
-        """Put open rows on the shelf of a result, too. The runs have no `End`."""
+        """Write the records of runs that have no `End`, as copies of their open rows."""
         self._copy(cursor, rows, result, at)
         for row in rows:
             path, endpoint = shown_key(row.path, row.endpoint)
