@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import treq
 from twisted.internet.defer import Deferred, gatherResults
 
 from dalga.config.sections import MySQLConfig
@@ -96,6 +97,8 @@ class LeakTestCase(DaemonTestCase):
         self.proxy_port = through.getHost().port
         if isinstance(self.config, MySQLConfig):
             self.seeds.new("config password", self.config.password)
+        #: That of the last answer.
+        self.cookie = ""
         #: All that callers without `read-secrets` were answered, and what others were.
         self.answers = ""
         self.answers_to_trusted = ""
@@ -176,26 +179,35 @@ class LeakTestCase(DaemonTestCase):
             wanted.setdefault(section, {}).update(keys)
         return wanted
 
-    async def ask(self, method: str, url: str, token: str, **given: Any) -> tuple[int, str]:
-        """One request with a token; its whole answer is kept, to be searched."""
-        headers = {"Authorization": f"Bearer {self.tokens.get(token, token)}"}
-        headers |= given.pop("headers", {})
+    async def ask(
+        self, method: str, url: str, caller: str, logged_in: bool = True, **given: Any
+    ) -> tuple[int, str]:
+        """
+        One request; its whole answer is kept, to be searched.
+
+        :param caller: the name of a token.
+        :param logged_in: whether the token is sent with it.
+        """
+        headers = given.pop("headers", {})
+        if logged_in:
+            headers = {"Authorization": f"Bearer {self.tokens.get(caller)}", **headers}
         if "json" in given:
             headers["Content-Type"] = "application/json"
             given["data"] = json.dumps(given.pop("json")).encode()
         response = await self.request(method, url, headers=headers, **given)
         text = await response.text("utf-8")
-        whole = f"{method} {url} {token}\n{dict(response.headers.getAllRawHeaders())}\n{text}\n"
-        if token in ("admin", "read-secrets"):
+        # The cookie of a login has the token in it, and goes to whoever has just sent the token.
+        self.cookie = (response.headers.getRawHeaders("Set-Cookie") or [""])[0].partition(";")[0]
+        response.headers.removeHeader("Set-Cookie")
+        whole = f"{method} {url} {caller}\n{dict(response.headers.getAllRawHeaders())}\n{text}\n"
+        if caller in ("admin", "read-secrets"):
             self.answers_to_trusted += whole
         else:
             self.answers += whole
         return response.code, text
 
     def request(self, method: str, url: str, **given: Any) -> Any:
-        import treq
-
-        return treq.request(method, url, persistent=False, **given)
+        return treq.request(method, url, persistent=False, allow_redirects=False, **given)
 
     def tables(self) -> dict[str, str]:
         """All that stands in each table; octets are shown as the text that they are."""
@@ -260,6 +272,26 @@ class LeakTests(LeakTestCase):
         self.assertTrue(self.seeds.found(self.answers_to_trusted, "of_job"))
         self.assert_kept(self.daemons)
 
+    async def log_in(self, url: str) -> None:
+        """As browsers do, by JSON and by a form: with each token, and with a wrong one."""
+        wrong = self.seeds.new("config wrong login")
+        for caller, token in {**self.tokens, "nobody": wrong}.items():
+            for given in (
+                {"json": {"token": token}},
+                {"data": {"token": token}},
+            ):
+                status, text = await self.ask(
+                    "POST", f"{url}/login", caller, logged_in=False, **given
+                )
+                self.assertIn(status, (401,) if caller == "nobody" else (200, 303), text)
+            headers = {"Cookie": self.cookie, "Sec-Fetch-Site": "same-origin"}
+            for method, target in (("GET", "/login"), ("GET", "/jobs"), ("POST", "/logout")):
+                status, text = await self.ask(
+                    method, f"{url}{target}", caller, logged_in=False, headers=headers
+                )
+                if caller == "admin":
+                    self.assertEqual(status, 200, text)
+
     async def use(self, url: str, form: str) -> None:
         """Jobs of each endpoint that fail, and that succeed; whatever can be done to them."""
         new = self.seeds.new
@@ -315,6 +347,7 @@ class LeakTests(LeakTestCase):
                 await self.ask("POST", f"{url}/runs/{run['run_id']}/replay", "trigger")
         action = {"action": "trigger", "filter": {"path": "ok-default"}}
         await self.ask("POST", f"{url}/actions", "admin", json=action)
+        await self.log_in(url)
         await self.wrong(url, form)
 
     async def wrong(self, url: str, form: str) -> None:
