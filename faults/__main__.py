@@ -32,6 +32,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner
 
 from faults.alerted import check_alerts
+from faults.audited import check_entries
 from faults.checker import check, repetitions
 from faults.instance import BENCH
 from faults.mutants import MUTANTS, mutant
@@ -216,7 +217,7 @@ class Bench:
             await one.run(world)
             history = await world.finish()
             # In a thread: the endpoints of others are served by this one meanwhile.
-            for rules in (check, check_records, check_alerts):
+            for rules in (check, check_records, check_alerts, check_entries):
                 found = await deferToThread(rules, history, world.bounds)
                 result.wrong += [str(violation) for violation in found]
         finally:

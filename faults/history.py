@@ -191,6 +191,13 @@ class Alert:
     delivered: float
 
 
+class Entry(NamedTuple):
+    """An entry of the audit list at the end."""
+
+    key: Key
+    verb: str
+
+
 @dataclass(slots=True)
 class History:
     """All that the checker is told."""
@@ -201,6 +208,8 @@ class History:
     rows: list[Row] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    #: None where the client had no token.
+    entries: list[Entry] | None = None
     #: How many attempts of a job have to fail in a row for an alert; 0 where nobody is told.
     alert_after: int = 0
     #: Jobs of which nobody knows what was said last: when they run is their own matter.

@@ -36,6 +36,7 @@ from faults.client import Client
 from faults.endpoint import Endpoint
 from faults.history import (
     Alert,
+    Entry,
     Fault,
     History,
     Key,
@@ -87,6 +88,9 @@ RECORDS = (
     " instance, more FROM dalga_runs"
 )
 OPEN_SHELF = 2
+
+#: What the audit list holds of jobs.
+ENTRIES = "SELECT path, body, verb FROM dalga_audit WHERE path IS NOT NULL"
 
 #: What the numbers mean in the column of results.
 RESULTS = ("succeeded", "removed", "disabled", "given_up", "skipped", "overridden", "cancelled")
@@ -686,6 +690,10 @@ class World:
             tags[number].append(_text(tag))
         self.history.rows = [_row(tags[number], number, *row) for number, *row in rows]
         self.history.records = [_record(*row) for row in await self.sql(RECORDS)]
+        self.history.entries = [
+            Entry((_text(path), _text(body)), _text(verb))
+            for path, body, verb in await self.sql(ENTRIES)
+        ]
         for table in ("dalga_details", "dalga_tags"):
             ((left,),) = await self.sql(WITHOUT_JOB.format(table=table))
             if left:
