@@ -28,6 +28,7 @@ from dalga.model.job import Job, Standing
 from dalga.model.key import JobKey
 from dalga.model.listing import Filters, Query, Sort
 from dalga.model.options import CatchUp, IfExists, OnFailure
+from dalga.model.permit import Author
 from dalga.model.plan import ScheduleRequest
 from dalga.model.run import (
     Delete,
@@ -65,6 +66,9 @@ LISTS = [
     Filters(due_before=EPOCH + HOUR),
 ]
 DUE = replace(EACH_MINUTE, immediate=True)
+#: Who asks the first instance, and who the second one; in walks of such a length that this many
+#: go into it, as names take more statements.
+AUTHORS, NAMED = (None, Author("ann", "192.0.2.7")), 4
 REQUESTS = [
     NOW,
     DUE,
@@ -259,6 +263,8 @@ class Machine:
         self.running: list[tuple[Run, int]] = []
         #: The model's run of each run that was claimed.
         self.twins: dict[tuple[str, int], Run] = {}
+        #: Who asks each instance.
+        self.authors: Sequence[Author | None] = (None, None)
         #: Ids of runs here and in the model.
         self.ids: dict[str, str] = {}
         #: Runs that are over, by their ids.
@@ -272,26 +278,52 @@ class Machine:
 
     def put(self, who: int, key: JobKey, request: ScheduleRequest) -> None:
         self.tick()
-        self.same(
-            self.stores[who].put(key, request),
-            self.model.put(key, request),
+        author, before = self.authors[who], self.entries(who)
+        is_written = self.same(
+            self.stores[who].put(key, request, author=author),
+            self.model.put(key, request, author=author),
         )
+        self.has_entry(before, who, is_written, request.if_exists in (None, IfExists.RESCHEDULE))
 
     def say(self, who: int, key: JobKey, verb: str) -> None:
         self.wait(0.25)  # no two things are said at the same time
-        self.same(getattr(self.stores[who], verb)(key), getattr(self.model, verb)(key))
+        author, before = self.authors[who], self.entries(who)
+        is_done = self.same(
+            getattr(self.stores[who], verb)(key, author=author),
+            getattr(self.model, verb)(key, author=author),
+        )
+        self.has_entry(before, who, is_done, verb == "trigger")
+
+    def entries(self, who: int) -> int:
+        """How many entries the audit list has; nobody looks where the user has no name."""
+        if self.authors[who] is None:
+            return 0
+        ((count,),) = self.sql("SELECT COUNT(*) FROM dalga_audit")
+        return int(count)
+
+    def has_entry(self, before: int, who: int, is_done: bool, always: bool) -> None:
+        """
+        P13: what a user with a name has changed has one entry, and what was refused has none.
+
+        :param before: how many entries there were.
+        :param is_done: whether it was not refused.
+        :param always: whether it changes the job in any case.
+        """
+        more = self.entries(who) - before
+        most = int(is_done and self.authors[who] is not None)
+        assert most * always <= more <= most, (more, who, is_done, always)
 
     def act(self, who: int, request: ActionRequest, batches: int) -> None:
         """An action, which is stopped after so many batches unless it is over."""
         both: list[Any] = [self.stores[who], self.model]
         self.wait(0.25)
-        begun = [result_of(store.begin_action(request)) for store in both]
+        begun = [result_of(store.begin_action(request, self.authors[who])) for store in both]
         for _ in range(batches):
             self.wait(0.25)  # a batch is due some time after the one before
             made = [result_of(store.act(9, ("default",), "here", True)) for store in both]
             assert sorted(made[0].dues) == sorted(made[1].dues), made
         ended = [
-            result_of(store.stop_action(action.id))
+            result_of(store.stop_action(action.id, self.authors[who]))
             for store, action in zip(both, begun, strict=True)
         ]
         ours, theirs = (replace(action, id="", error=None) for action in ended)
@@ -419,8 +451,11 @@ class Machine:
             jobs += page.jobs
         return jobs
 
-    def same(self, found: Deferred[Any], expected: Deferred[Any]) -> None:
-        assert (ours := result_of(found)) == (theirs := result_of(expected)), (ours, theirs)
+    def same(self, found: Deferred[Any], expected: Deferred[Any]) -> bool:
+        """:return: whether it was done, and not refused."""
+        ours, theirs = result_of(found), result_of(expected)
+        assert ours == theirs, (ours, theirs)
+        return not isinstance(ours, type)
 
     def end(self) -> None:
         """P5: once the leases are over, all is as the user has said, with nobody's help."""
@@ -478,8 +513,11 @@ class ModelTests(EngineTestCase):
                 connection.cursor().execute("DELETE FROM dalga_runs")
                 connection.cursor().execute("DELETE FROM dalga_alive_6")
                 connection.cursor().execute("DELETE FROM dalga_actions")
+                connection.cursor().execute("DELETE FROM dalga_audit")
                 connection.commit()
                 machine = Machine(stores, time, self.sql)
+                if len(walk) % NAMED == 0:
+                    machine.authors = AUTHORS
                 for name, *arguments in walk:
                     getattr(machine, name)(*arguments)
                     machine.looks_the_same()
