@@ -109,6 +109,11 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
             ),
         ],
     },
+    "entry": {
+        "store/audit.py": [
+            ("            self._add.execute(cursor, part)\n", "            pass\n"),
+        ],
+    },
     "same-transaction": {
         "store/runs.py": [
             (

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from dalga.errors import JobDisabled, JobNotFound, PreconditionFailed, StoreUnavailable
 from dalga.model.action import ActionRequest, Do
-from dalga.model.audit import AuditFilters, AuditPlace, AuditQuery, Entry, Verb
+from dalga.model.audit import UNREADABLE, AuditFilters, AuditPlace, AuditQuery, Entry, Verb
 from dalga.model.delivery import Payload, PayloadKind
 from dalga.model.duration import seconds
 from dalga.model.idempotency import Idempotency
@@ -203,17 +203,18 @@ class WriteTests(AuditTestCase):
         self.assertEqual(await self.said(), [("ann", "delete", 60, None), ("bob", "put", None, 2)])
 
     async def test_a_row_that_cant_be_understood(self) -> None:
-        """P6: it is in the entry with what is wrong with it."""
+        """P6, P12: it has an entry, without what is wrong with it: that may quote a secret."""
         for change in ("put", "delete"):
             await self.store.put(KEY, each(1))
-            self.sql("UPDATE dalga SET schedule = 'hourly'")
+            self.sql("UPDATE dalga SET schedule = %s", (SECRET,))
             if change == "put":
                 await self.store.put(KEY, each(2), author=ANN)
             else:
                 await self.store.delete(KEY, author=ANN)
             entry = (await self.entries())[-1]
             self.assertEqual(entry.verb, change)
-            self.assertEqual(entry.old, {"problem": "schedule is 'hourly', which is no duration"})
+            self.assertEqual(entry.old, {"problem": UNREADABLE})
+            self.assertNotIn(SECRET, repr(self.sql("SELECT * FROM dalga_audit")))
 
     async def test_a_group(self) -> None:
         """P13: PUTs that share a transaction have an entry each, of those that have a name."""

@@ -8,7 +8,7 @@ once, in a time of the test's own; those that meet in the middle are in test_sto
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta

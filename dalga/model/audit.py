@@ -91,6 +91,11 @@ class LastChange(NamedTuple):
     verb: str
 
 
+#: What an entry has of a job whose row nobody can understand. What is wrong with the row may quote
+#: it, and so a secret.
+UNREADABLE = "its row could not be understood"
+
+
 def subject_text(subject: Subject | None, secret: bytes) -> str | None:
     """
     What an entry keeps of a job or an action.
@@ -102,7 +107,7 @@ def subject_text(subject: Subject | None, secret: bytes) -> str | None:
     if isinstance(subject, Job):
         members: Mapping[str, Any] = dict(_definition(subject, secret))
     elif isinstance(subject, UnreadableJob):
-        members = {"problem": subject.problem}
+        members = {"problem": UNREADABLE}
     else:
         members = subject
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"))
