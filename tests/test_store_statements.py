@@ -18,6 +18,7 @@ from dalga.model.delivery import Method
 from dalga.model.idempotency import Idempotency
 from dalga.model.key import JobKey, RawKey
 from dalga.model.options import IfExists
+from dalga.model.permit import Author
 from dalga.model.precondition import Precondition
 from dalga.model.record import EndedRun, Result
 from dalga.model.retry import RetryPolicy
@@ -180,6 +181,7 @@ class NamesTests(SynchronousTestCase):
 #: Statements that nobody needs where there is one writer.
 FOR_SERVERS = (
     "take_found",
+    "hold_row",
     *("find_details", "lock_details", "find_tags", "lock_tags"),
 )
 
@@ -256,7 +258,7 @@ class ExecutedTests(EngineTestCase):
         await store.put(key, replace(NOW, if_exists=IfExists.UPDATE))
         page = await store.page(by_key("a", None, 1))
         await store.page(by_key(None, page.last, 1))
-        await store.disable(key)
+        await store.disable(key, author=Author("ci", "127.0.0.1"))
         await store.enable(key)
         await store.trigger(key)
         (run,) = (await store.claim(1, LONG, ["b"])).runs

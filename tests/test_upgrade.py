@@ -21,7 +21,7 @@ from dalga.model.key import JobKey
 from dalga.store import mysql
 from dalga.store import upgrade as room
 from dalga.store.dialect import Dialect
-from dalga.store.schema import go_release, misfit, version_of
+from dalga.store.schema import VERSION, go_release, misfit, version_of
 from dalga.store.upgrade import folds, from_go, go_schedule
 from tests.daemons import DaemonTestCase
 from tests.stores import LONG, each_engine
@@ -750,8 +750,8 @@ class PureTests(SynchronousTestCase):
     def test_misfit(self) -> None:
         """The sentence says what to do."""
         for version, release, words in (
-            (1, None, "upgrade it to version 6 with THAT"),
-            (6, None, "run that version, or ANOTHER"),
+            (1, None, f"upgrade it to version {VERSION} with THAT"),
+            (VERSION + 1, None, "run that version, or ANOTHER"),
             (None, 3, "upgrade it with THAT"),
             (None, None, "ANOTHER"),
         ):
