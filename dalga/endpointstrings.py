@@ -133,7 +133,7 @@ def asked(text: str, key: str) -> Asked:
     except OSError as error:
         file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         raise _refusal(key, text, f"{file}{error.strerror or error}") from error
-    except IndexError as error:
+    except LookupError as error:  # by its index, or by its name
         raise _refusal(key, text, _handed_none(text)) from error
     except Exception as error:
         # Of the words on a wrong parameter, the name of Twisted's function says nothing.

@@ -109,6 +109,7 @@ class AskedTests(SynchronousTestCase):
             (f"ssl:1:privateKey={nothing}", "its key and its certificate can't be used"),
             (f"ssl:1:privateKey={key}:certKey={certificate}", "keys do not match; it takes"),
             ("systemd:domain=INET:index=0", "systemd has handed no such socket to this process"),
+            ("systemd:domain=INET:name=api", "systemd has handed no such socket to this process"),
             ("stdio:", "it takes endpoints such as"),
         ):
             error = str(self.assertRaises(StartupError, asked, text, OF_STRINGS))
