@@ -6,14 +6,15 @@ BIN = .venv/bin
 JOBS ?= 2
 RUN = $(BIN)/python tests/run.py --jobs $(JOBS)
 
-.PHONY: help venv demo engines mysql-engine nginx-engine prometheus test test-mysql test-quick test-lowest lint \
-    format lock audit bench faults faults-quick clean
+.PHONY: help venv demo engines mysql-engine nginx-engine prometheus chromium test test-page \
+    test-mysql test-quick test-lowest lint format lock audit bench faults faults-quick clean
 
 help:
 	@echo 'make demo        run Dalga with an example endpoint and watch the POSTs arrive'
 	@echo 'make test        all tests, on SQLite and a private MariaDB'
 	@echo 'make test-mysql  all tests of a database, on a private MySQL'
 	@echo 'make test-quick  all tests that need no database server'
+	@echo 'make test-page   those of pages in a browser, which are among these'
 	@echo 'make test-lowest  those of what libraries do, with the lowest versions of these'
 	@echo 'make lint        ruff, mypy and bandit'
 	@echo 'make audit       whether the libraries in the lock have known weaknesses'
@@ -25,6 +26,7 @@ help:
 	@echo 'make venv        only set up the virtual environment, .venv'
 	@echo 'make engines     only fetch MariaDB and Galera for the tests, into .cache'
 	@echo 'make prometheus  only fetch Prometheus for the tests, into .cache'
+	@echo 'make chromium    only fetch Chromium for the tests, into .cache'
 	@echo 'make clean       remove what these have made'
 
 venv: .venv/made
@@ -78,14 +80,17 @@ engines: venv
 mysql-engine: venv
 	$(BIN)/python tests/servers/fetch.py mysql .cache/mysql
 
-test: engines prometheus
+test: engines prometheus chromium
 	@DALGA_TEST_ENGINES=sqlite,mariadb $(RUN)
 
 test-mysql: mysql-engine
 	@DALGA_TEST_ENGINES=mysql $(RUN) --engines-only
 
-test-quick: prometheus
+test-quick: prometheus chromium
 	@DALGA_TEST_ENGINES=sqlite $(RUN)
+
+test-page: chromium
+	@DALGA_TEST_ENGINES=sqlite $(RUN) tests.test_browser
 
 # The modules in which the most of what Dalga asks of a library is tried, PyMySQL's on a MariaDB.
 # Daemons are not among them: they would be those of .venv.
@@ -115,6 +120,9 @@ format: venv
 
 prometheus: venv
 	$(BIN)/python tests/servers/fetch.py prometheus .cache/prometheus
+
+chromium: venv
+	$(BIN)/python tests/servers/fetch.py chromium .cache/chromium
 
 nginx-engine: venv
 	$(BIN)/python tests/servers/fetch.py nginx .cache/nginx

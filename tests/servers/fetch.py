@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""Fetch a server that tests can run, without root and without installing anything.
+"""Fetch a server, or a browser, that tests can run, without root and without installing anything.
 
     python3 tests/servers/fetch.py mariadb .cache/mariadb  # and Galera
     python3 tests/servers/fetch.py mysql .cache/mysql
     python3 tests/servers/fetch.py nginx .cache/nginx
     python3 tests/servers/fetch.py prometheus .cache/prometheus  # and promtool
+    python3 tests/servers/fetch.py chromium .cache/chromium
 
 The server comes from the distribution's own packages: all but MySQL from the suites that this
 machine uses, MySQL from Debian unstable. apt does the choosing, the download and the check of
 signatures, but in a private root of its own, and the packages are only unpacked. They bring all
 their libraries and the loader along, so the machine's own libraries do not matter, and
-``DEST/server`` starts the lot. Standard library only: this runs before there is a virtual
-environment.
+``DEST/server`` starts the lot. Chromium starts itself again for each page, past any loader in front
+of it, so it goes by the machine's loader and C library. Standard library only: this runs before
+there is a virtual environment.
 """
 
 from __future__ import annotations
@@ -34,12 +36,21 @@ PACKAGES = {
     "mysql": ("mysql-server-core",),
     "nginx": ("nginx",),
     "prometheus": ("prometheus",),
+    "chromium": ("chromium",),
 }
 # The scripts around MySQL are in Perl, the server is not: a fifth of the download saved. Nobody
 # looks at Prometheus's pages, for which there are libraries and fonts.
 NOT_NEEDED = re.compile(r"(lib)?perl|gcc-.*-base$|libjs-|fonts-")
+# Without a screen, Chromium draws by itself, and has no windows of GTK's.
+NOT_NEEDED_BY = {
+    "chromium": re.compile(
+        r"libc6$|systemd|dpkg|tar$|passwd|adduser|init-|dbus|dconf|usrmerge|procps|mount$|debconf"
+        r"|(lib)?gtk|libgdk|adwaita|hicolor|shared-mime|libgl|libllvm|libicu|x11-|xdg-|libpam"
+    ),
+}
 DATABASES = ("mariadbd", "mysqld")
 SERVERS = (*(f"sbin/{name}" for name in DATABASES), "sbin/nginx", "bin/prometheus")
+BROWSER = "usr/lib/chromium/chromium"
 KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
 
 LAUNCHER = """\
@@ -50,6 +61,14 @@ here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
 OPENSSL_CONF=/dev/null
 export OPENSSL_CONF
 exec "$here/{loader}" --library-path "{libraries}" "$here/{server}" {options}"$@"
+"""
+BROWSER_LAUNCHER = """\
+#!/bin/sh
+# Runs the unpacked browser with its own libraries; moves with its folder.
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
+LD_LIBRARY_PATH="{libraries}"
+export LD_LIBRARY_PATH
+exec "$here/{browser}" "$@"
 """
 DATABASE_OPTIONS = """\\
     --no-defaults --basedir="$here/usr" --plugin-dir="$here/usr/lib/mysql/plugin" \\
@@ -135,10 +154,15 @@ class Apt:
         return repositories(self._environment)
 
     def closure(self, wanted: Sequence[str]) -> list[str]:
-        """Packages and all they depend on, each as ``name=version``."""
+        """Packages and all they depend on that is needed, each as ``name=version``."""
         plan = run("apt-get", "-q", "-s", "install", *wanted, env=self._environment)
         found = re.findall(r"^Inst (\S+) .*?\((\S+)", plan, re.MULTILINE)
-        return [f"{name}={version}" for name, version in found if not NOT_NEEDED.match(name)]
+        left_out = [NOT_NEEDED, *(NOT_NEEDED_BY[name] for name in wanted if name in NOT_NEEDED_BY)]
+        return [
+            f"{name}={version}"
+            for name, version in found
+            if not any(pattern.match(name) for pattern in left_out)
+        ]
 
     def unpack(self, packages: Sequence[str], target: Path) -> None:
         """Download packages and unpack them into a folder, running none of their scripts."""
@@ -265,6 +289,11 @@ def write_launchers(folder: Path) -> None:
     Write ``server``, which runs the unpacked server in that folder with its own libraries; and
     beside Prometheus ``promtool``.
     """
+    if (folder / BROWSER).exists():
+        found = sorted({path.parent for path in folder.glob("**/*.so*")})
+        places = ":".join(f"$here/{path.relative_to(folder)}" for path in found)
+        write_launcher(folder / "server", BROWSER_LAUNCHER, libraries=places, browser=BROWSER)
+        return
 
     def find(what: str, *patterns: str) -> Path:
         for pattern in patterns:
@@ -283,11 +312,13 @@ def write_launchers(folder: Path) -> None:
     if server.name == "prometheus":
         programs["promtool"] = server.with_name("promtool")
     for name, program in programs.items():
-        launcher = folder / name
-        launcher.write_text(
-            LAUNCHER.format(loader=loader, server=program, options=options, libraries=libraries)
-        )
-        launcher.chmod(0o755)
+        values = {"loader": loader, "server": program, "options": options, "libraries": libraries}
+        write_launcher(folder / name, LAUNCHER, **values)
+
+
+def write_launcher(path: Path, text: str, **values: object) -> None:
+    path.write_text(text.format(**values))
+    path.chmod(0o755)
 
 
 def version(engine: str, folder: Path) -> str | None:
@@ -303,6 +334,8 @@ def ask_version(folder: Path) -> str:
     """What the server in that folder calls itself; nginx says it to the standard error."""
     if (folder / "promtool").exists():
         return run(str(folder / "server"), "--version").split()[2]
+    if (folder / BROWSER).exists():
+        return run(str(folder / "server"), "--version").split()[1]
     said = run("sh", "-c", 'exec "$0" -V 2>&1', str(folder / "server"))
     return said.strip().splitlines()[0].rpartition("/")[2]
 

@@ -351,8 +351,8 @@ class _Guard:
 
 
 def engine_folder(engine: str) -> Path:
-    """Where the unpacked engine is, or Prometheus."""
-    if engine not in (*ENGINES, "prometheus"):
+    """Where the unpacked engine is, or Prometheus, or Chromium."""
+    if engine not in (*ENGINES, "prometheus", "chromium"):
         raise ServerError(f"{engine!r} is not one of the engines {', '.join(ENGINES)}")
     folder = Path(os.environ.get("DALGA_ENGINES_DIR") or CHECKOUT / ".cache").absolute() / engine
     if not (folder / "server").exists():
