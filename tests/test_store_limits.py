@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,7 +24,7 @@ from dalga.errors import (
 from dalga.model.action import ActionRequest, ActionState, Do
 from dalga.model.delivery import Payload
 from dalga.model.key import JobKey, RawKey
-from dalga.model.listing import Filters
+from dalga.model.listing import Filters, Query
 from dalga.model.options import IfExists
 from dalga.model.patch import patched
 from dalga.model.permit import Area, Author, Caller, Limits, Permit, Scope, token_from_text
@@ -32,7 +33,7 @@ from dalga.model.precondition import Precondition
 from dalga.model.runlist import RunFilters, RunQuery, RunState
 from dalga.store import actions, history, listing
 from dalga.store.table import JobsTable
-from tests.ended import insert_runs, run_id
+from tests.ended import SCHEDULED, insert_runs, run_id
 from tests.records import RecordTestCase
 from tests.stores import EACH_MINUTE, LONG, NOW, EngineTestCase, each_engine
 from tests.test_store_faults import before
@@ -60,22 +61,22 @@ def change(job: Any) -> ScheduleRequest:
     return ScheduleRequest.of(patched(job, {"count": 3}))
 
 
-def writes(store: JobsTable) -> dict[str, Write]:
+def writes(store: JobsTable, author: Author | None = AUTHOR) -> dict[str, Write]:
     """Each write of one job, which takes a key, a precondition and a permit."""
 
     def put(if_exists: IfExists | None) -> Write:
         request = replace(BILLING, if_exists=if_exists)
-        return lambda key, wanted, mine: store.put(key, request, 1.0, wanted, AUTHOR, mine)
+        return lambda key, wanted, mine: store.put(key, request, 1.0, wanted, author, mine)
 
     return {
         "put": put(None),
         "keep": put(IfExists.KEEP),
         "update": put(IfExists.UPDATE),
-        "delete": lambda key, wanted, mine: store.delete(key, wanted, AUTHOR, mine),
-        "patch": lambda key, wanted, mine: store.patch(key, change, 1.0, wanted, AUTHOR, mine),
-        "enable": lambda key, wanted, mine: store.enable(key, wanted, AUTHOR, mine),
-        "disable": lambda key, wanted, mine: store.disable(key, None, wanted, AUTHOR, mine),
-        "trigger": lambda key, _, mine: store.trigger(key, AUTHOR, mine),
+        "delete": lambda key, wanted, mine: store.delete(key, wanted, author, mine),
+        "patch": lambda key, wanted, mine: store.patch(key, change, 1.0, wanted, author, mine),
+        "enable": lambda key, wanted, mine: store.enable(key, wanted, author, mine),
+        "disable": lambda key, wanted, mine: store.disable(key, None, wanted, author, mine),
+        "trigger": lambda key, _, mine: store.trigger(key, author, mine),
     }
 
 
@@ -126,7 +127,9 @@ class WriteTests(WriteTestCase):
             Precondition(absent=True),
             Precondition(frozenset({1})),
         )
-        for name, write in writes(self.store).items():
+        # A PUT with an author looks at what is there in any case, for the audit list.
+        of_each = (writes(self.store, author).items() for author in (None, AUTHOR))
+        for name, write in chain.from_iterable(of_each):
             for wanted in preconditions:
                 for key in (OUTSIDE, UNREADABLE):
                     error = await self.refusal(write(key, wanted, mine))
@@ -198,6 +201,23 @@ class InBetweenTests(WriteTestCase):
             await store.close()
             self.stores.remove(store)
             self.sql("DELETE FROM dalga")
+
+    async def test_an_action_whose_job_is_moved(self) -> None:
+        """After the batch has found the job, and before the batch has locked it."""
+        self.patch(actions, "PAUSE", timedelta(0))
+        self.patch(actions, "PATIENCE", 60.0)
+        store = self.open_store()
+        await store.put(INSIDE, BILLING)
+        limits = Limits((Area((), ("billing",)),))
+        await store.begin_action(ActionRequest(Do.DELETE, Filters(), all=True, limits=limits))
+        await store.act(100, ENDPOINTS, "one")  # counts
+        moved = "UPDATE dalga SET options = '' WHERE body = 'inside'"
+        hooked = before(self, store, "lock", moved)
+        while (await store.act(100, ENDPOINTS, "one")).action is not None:
+            pass
+        (action,) = await store.actions(1)
+        self.assertEqual((hooked, action.matched, action.done), (["lock"], 1, 0))
+        self.assertEqual((await store.get(INSIDE)).key, INSIDE)
 
     async def test_put_where_somebody_puts(self) -> None:
         """A PUT that has found nothing writes over nothing, and shows nothing."""
@@ -318,6 +338,18 @@ class ManyTests(RecordTestCase):
         (action,) = await self.store.actions(1)
         self.assertEqual((action.matched, action.done), (1, 0))
         self.assertEqual((await self.store.get(RawKey(*INSIDE))).key, INSIDE)
+
+    async def test_pages_are_full(self) -> None:
+        """The index is gone through, and not page by page of what others have."""
+        for number in range(60):
+            await self.store.put(JobKey("p", f"{number:02}"), EACH_MINUTE)
+        await self.store.put(JobKey("p", "99"), BILLING)
+        insert_runs(self, range(1, 61), OUTSIDE)
+        insert_runs(self, [99], INSIDE, endpoint="billing", at=SCHEDULED - timedelta(hours=1))
+        page = await self.store.page(Query(Filters(limits=self.limits), None, 1))
+        self.assertEqual(([job.key.body for job in page.jobs], page.last), (["99"], None))
+        runs = await self.store.runs(RunQuery(RunFilters(limits=self.limits), limit=1))
+        self.assertEqual(([run.record.body for run in runs.runs], runs.last), (["inside"], None))
 
     async def test_runs_under_way(self) -> None:
         """Those of others take no place on the page."""

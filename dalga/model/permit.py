@@ -263,8 +263,10 @@ class Caller(NamedTuple):
 
         :raises Forbidden: if the caller may not, whatever the job's endpoint.
         """
+        if self.may(scope, path):
+            return None
         self.check_might(scope, path)
-        return None if self.may(scope, path) else Permit(self, scope)
+        return Permit(self, scope)
 
     def _areas(self, scope: Scope) -> list[Area]:
         return [grant.area for grant in self.grants if scope in INCLUDED[grant.scope]]
