@@ -18,6 +18,7 @@ from dalga.errors import InvalidRequest
 from dalga.model.permit import Grant, Scope, digest_of
 from dalga.web import auth
 from dalga.web.auth import HOLD, MOST_FAILURES, Tokens
+from dalga.web.bodies import FREE_OF_ROOM
 from dalga.web.errors import UnsupportedMediaType
 from dalga.web.origins import Doors
 from dalga.web.page import FILES, FRONT, PAGE_HEADERS
@@ -335,6 +336,17 @@ class LoginTests(APITestCase):
         answer = await self.ask(b"POST /login", JSON + OWN, body)
         self.assertIn(b" 429 ", answer[:14])
         self.site.failures.close()
+
+    async def test_long_bodies(self) -> None:
+        """P10: nobody's body takes memory that others need."""
+        for line in (b"POST /login", b"GET /health"):
+            answer = await self.ask(line, JSON + OWN, b" " * (FREE_OF_ROOM + 1))
+            self.assertIn(b" 413 ", answer[:14])
+            self.assertIn(b"it takes 4096 bytes at most", answer)
+        answer = await self.ask(
+            b"POST /login", JSON + OWN, b'{"token":"%b"} ' % TOKEN + b" " * 3000
+        )
+        self.assertIn(b" 200 ", answer[:14])
 
     async def test_logout(self) -> None:
         answer = await self.ask(b"POST /logout", OWN + await self.log_in())

@@ -138,10 +138,17 @@ class ApiRequest(Request):
         self.site = self.channel.site  # type: ignore[attr-defined]
         self._admit(self.channel._command, self.channel._path)
         if length is not None:
-            if length > self.site.largest_body:
-                raise too_large(self.site.largest_body)
+            if length > self._largest_body:
+                raise too_large(self._largest_body)
             if self._refused is None:
                 self.site.room.check(length)
+
+    @property
+    def _largest_body(self) -> int:
+        """The largest body that it may have, in octets. Those of nobody take no room (P10)."""
+        largest: int = self.site.largest_body
+        is_nobodys = self.caller is NOBODY and self._refused is None and bool(self.site.tokens)
+        return min(largest, FREE_OF_ROOM) if is_nobodys else largest
 
     def _admit(self, method: bytes, uri: bytes) -> None:
         """
@@ -316,8 +323,8 @@ class ApiRequest(Request):
 
         :raises BodyTooLarge: and `NoRoom`: for a body whose rest is not to be sent.
         """
-        if self._held + len(data) > self.site.largest_body:
-            raise too_large(self.site.largest_body)
+        if self._held + len(data) > self._largest_body:
+            raise too_large(self._largest_body)
         if self._refused is not None:
             return  # it is refused, whatever a reload does before it is complete
         self.site.room.grow(self._held, len(data))
