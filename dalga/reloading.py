@@ -142,6 +142,11 @@ def log_taken(was: InForce, again: Reread) -> None:
             "a restart takes them over",
             keys=", ".join(left),
         )
+    if was.settings.tokens and not again.now.settings.tokens:
+        log.warn(
+            "there are no tokens any more, and the configuration says allowUnauthenticated = yes: "
+            "whoever reaches this daemon can do anything"
+        )
     for note in again.now.settings.notes:
         if note not in was.settings.notes:
             log.warn("{note}", note=note)

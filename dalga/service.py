@@ -670,6 +670,13 @@ def log_start(fixed: Fixed, settings: Settings, who: str, instance: str | None =
     if fixed.of_metrics:
         urls = ", ".join(f"{listener}metrics" for listener in fixed.of_metrics)
         log.info("numbers are shown to all at {urls}", urls=urls)
+    reachable = [str(listener) for listener in fixed.listeners if not listener.is_local]
+    if reachable and not settings.tokens:
+        log.warn(
+            "others than this machine can reach {urls}, and can do anything there: there are no "
+            "tokens, and the configuration says allowUnauthenticated = yes",
+            urls=", ".join(reachable),
+        )
     log.info("time zone data: {zones}", zones=fixed.zones)
     for note in settings.notes:
         log.warn("{note}", note=note)

@@ -13,6 +13,8 @@ import os
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from dalga.config.tokens import token_lines
@@ -80,11 +82,14 @@ def _parser() -> ArgumentParser:
         "new",
         help="make a token, and show it with its line for [tokens]",
         description=f"Make a token. SCOPE is {scopes}. Each --prefix and --endpoint limits the "
-        "--scope before it to jobs whose path begins so, and whose endpoint is one of those.",
+        "--scope before it to jobs whose path begins so, and whose endpoint is one of those. All "
+        "three can be given several times.",
         allow_abbrev=False,
     )
     new.add_argument("name", metavar="NAME", help="stands in the log, with what the token changed")
-    new.add_argument("--scope", action=_Limit, dest="scopes", default=[], required=True)
+    new.add_argument(
+        "--scope", action=_Limit, dest="scopes", default=[], metavar="SCOPE", required=True
+    )
     new.add_argument("--prefix", action=_Limit, dest="scopes", default=[], metavar="PATH")
     new.add_argument("--endpoint", action=_Limit, dest="scopes", default=[], metavar="NAME")
     first = commands.add_parser(
@@ -154,16 +159,21 @@ def _first(path: str, text: str) -> None:
     :raises ConfigError: for a file that is no file of tokens.
     :raises OSError: for a file that can't be opened, read or written.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError:
+        # A file of a Kubernetes Secret can only be read. It is in order if it has an admin token.
+        with suppress(OSError):
+            if _has_admin(path, tokens_of(path, Path(path).read_bytes())):
+                return
+        raise
     with open(descriptor, "r+b", buffering=0) as file:
         # Of two containers that start at once, one makes the token.
         fcntl.flock(file, fcntl.LOCK_EX)
         before = file.read()
         tokens = tokens_of(path, before)
-        for token in tokens:
-            if any(grant.scope is Scope.ADMIN for grant in token.grants):
-                print(f"{path} has an admin token, {token.name}: nothing was done")
-                return
+        if _has_admin(path, tokens):
+            return
         made = _new(_free_name(tokens), text, (Grant(Scope.ADMIN),))
         lines = f"{made.name} = {made}\n".encode("ascii")
         file.write(lines if before[-1:] in (b"", b"\n") else b"\n" + lines)
@@ -172,6 +182,15 @@ def _first(path: str, text: str) -> None:
         f"The admin token, shown this once. Its line was added to {path}, as token {made.name}. "
         f"Send it as\nAuthorization: Bearer ...\n\n{text}"
     )
+
+
+def _has_admin(path: str, tokens: Iterable[Token]) -> bool:
+    """Whether an admin token is among the tokens of a file. If there is one, say so."""
+    for token in tokens:
+        if any(grant.scope is Scope.ADMIN for grant in token.grants):
+            print(f"{path} has an admin token, {token.name}: nothing was done")
+            return True
+    return False
 
 
 def tokens_of(path: str, content: bytes) -> list[Token]:

@@ -274,11 +274,16 @@ class ReadTests(ConfigTestCase):
             ("DALGA_LISTN_PORT", "DALGA_LISTEN_PORT"),
             ("DALGA_listen_port", "DALGA_LISTEN_PORT"),
             ("dalga_mysql_password", "DALGA_MYSQL_PASSWORD"),
+            ("DALGA_TOKEN_CI", "DALGA_TOKENS_CI"),
+            ("DALGA_TOKEN_FILE", "DALGA_TOKENS_FILE"),
+            ("DALGA_tokens_ci_2", "DALGA_TOKENS_CI_2"),
         ]:
             config = load_config(None, {variable: "s3cret"})
             self.assertEqual(config, Config())
             self.assertEqual(config.notes, (f"{variable} is ignored, did you mean {meant}?",))
-        for variable in ("DALGA_SIZE", "DALGA_HOME", "MYSQL_PASSWORD", "DALGA_JOBS2"):
+        # Programs that call Dalga may have their token in such a variable.
+        others = ("DALGA_SIZE", "DALGA_HOME", "MYSQL_PASSWORD", "DALGA_JOBS2", "DALGA_TOKEN")
+        for variable in others:
             self.assertEqual(load_config(None, {variable: "1"}).notes, ())
 
     def test_variables_without_a_section(self) -> None:

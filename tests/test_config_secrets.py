@@ -238,6 +238,22 @@ class FileTests(ConfigTestCase):
                 f"{name} is not a variable of Dalga's{hint}", self.refusal(None, **{name: "x"})
             )
 
+    def test_who_can_read_private_keys(self) -> None:
+        """Others than the owner: a note, wherever the key is named."""
+        for mode, who in [(0o600, ""), (0o640, "its group"), (0o604, "this machine")]:
+            key = self.file("-----BEGIN PRIVATE KEY-----", mode)
+            for text in (
+                f"[endpoint]\nbaseurl = https://h/\ncert = c.pem\nkey = {key}",
+                f"[endpoint x]\nbaseurl = https://h/\ncert = c.pem\nkey = {key}",
+                f"[listen]\nendpoint = ssl:1:privateKey={key}:certKey=c.pem:interface=127.0.0.1",
+                f"[mysql]\nssl-mode = required\nssl-cert = c.pem\nssl-key = {key}",
+            ):
+                notes = load_config(self.file(text), {}).notes
+                expected = f"{key!r} has a private key in it, and every user of {who} can read it"
+                self.assertEqual(len(notes), who != "", (oct(mode), text))
+                for note in notes:
+                    self.assertIn(expected, note)
+
     def test_who_can_read(self) -> None:
         """Others than the owner: a note, for what has a secret in it."""
         reads = "user of {} can read it: chmod 600 leaves it to its owner"

@@ -50,7 +50,7 @@ class TokensTests(DaemonTestCase):
         )
         self.assertEqual((await self.call("GET", f"{url}/jobs"))[0], 401)
         allowed = {**everywhere, "allowUnauthenticated": "yes"}
-        await self.reload(daemon, r"\[tokens\] new", listen=allowed)
+        await self.reload(daemon, "there are no tokens any more, and the conf", listen=allowed)
         self.assertEqual((await self.call("GET", f"{url}/jobs"))[0], 200)
         for token in (TOKEN, OTHER, LINE[-64:], OTHER_LINE[-64:]):
             self.assertNotIn(token, daemon.output)
@@ -61,6 +61,24 @@ class TokensTests(DaemonTestCase):
         says = r"jobs\] maxRunning is \'0\'.*\n[^\n]*as it was: [^\n]*\[tokens\] ci \(not shown\)"
         await self.reload(daemon, says, jobs={"maxRunning": 0}, tokens={"old": LINE, "ci": OTHER})
         self.assertNotIn(OTHER, daemon.output)
+
+    async def test_open_to_all(self) -> None:
+        """Each start says that all is open to others. With tokens, or on loopback, it is not."""
+        says = "others than this machine can reach"
+        everywhere = {"host": "0.0.0.0", "port": 0, "allowUnauthenticated": "yes"}
+        daemon, _ = await self.start(listen=everywhere)
+        await daemon.says(rf"{says} http://0\.0\.0\.0:\d+/, and can do anything there")
+        loopback = {"port": 0, "allowUnauthenticated": "yes"}
+        sections: list[dict[str, Mapping[str, object]]] = [
+            {"listen": loopback},
+            {"listen": everywhere, "tokens": {"old": LINE}},
+        ]
+        for each in sections:
+            daemon.send(signal.SIGTERM)
+            await daemon.ended
+            daemon, _ = await self.start(**each)
+            await daemon.says("time zone data")
+            self.assertNotIn(says, daemon.output)
 
     async def test_start(self) -> None:
         """A start says all of them, too; nothing listens beyond loopback without tokens."""

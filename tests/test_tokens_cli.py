@@ -8,16 +8,20 @@ import stat
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 from unittest.mock import patch
 
+from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
 from dalga.cli import main
 from dalga.model.permit import Grant, Scope, Token, token_from_text
+from dalga.privileges import User, acting_as
 from dalga.tokens_cli import main as token_main
 from dalga.tokens_cli import tokens_of
 from dalga.web.auth import Tokens
+from tests.test_privileges import NOBODY
 
 
 def text_in(said: str) -> str:
@@ -145,6 +149,27 @@ class FirstTests(TokenTestCase):
             self.assertIn(expected, err)
             self.assertNotIn("secret", err.replace(str(self.path), ""))
             self.assertEqual(self.path.read_bytes(), content)
+
+    def test_a_file_that_can_only_be_read(self) -> None:
+        """As one of a Kubernetes Secret: with an admin token it is in order, else it is refused."""
+        folder = Path(mkdtemp())
+        self.addCleanup(FilePath(str(folder)).remove)
+        folder.chmod(0o755)
+        self.path = folder / "tokens"
+        self.path.write_text("")
+        self.first()
+        self.path.chmod(0o444)
+        with acting_as(User(NOBODY.pw_uid)):
+            out, _ = self.first()
+        self.assertEqual(out, f"{self.path} has an admin token, admin: nothing was done\n")
+        for path in (self.path, folder / "none"):
+            self.path.chmod(0o644)
+            self.path.write_text(f"ci = read sha256:{'0' * 64}\n")
+            self.path.chmod(0o444)
+            with acting_as(User(NOBODY.pw_uid)):
+                status, out, err = self.token("first", str(path))
+            self.assertEqual((status, out), (1, ""))
+            self.assertIn(f"{path} can't be used as a file of tokens: Permission denied", err)
 
     def test_no_such_folder(self) -> None:
         status, _, err = self.token("first", str(self.path / "x"))

@@ -35,6 +35,12 @@ def parts_of(endpoint: str) -> list[str]:
     return [re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts[:-1]]
 
 
+def private_keys_of(endpoint: str) -> list[str]:
+    """The files with private keys that a listening endpoint names."""
+    named = (part.partition("=") for part in parts_of(endpoint))
+    return [path for name, _, path in named if name == "privateKey"]
+
+
 #: Where the interface stands among the parts of a listening endpoint that are without a name.
 _INTERFACE = {"tcp": 2, "tcp6": 2, "ssl": 5}
 

@@ -21,10 +21,12 @@ from dalga.config.endpoints import section_of
 from dalga.config.file import File
 from dalga.config.given import Given
 from dalga.config.headers import header
+from dalga.config.incoming import private_keys_of
 from dalga.config.keys import Section, read
 from dalga.config.mistakes import ANY, Mistakes
 from dalga.config.names import variable
 from dalga.config.outgoing import Auth
+from dalga.config.secretfile import who_else_reads
 from dalga.config.sections import (
     AlertsConfig,
     AuditConfig,
@@ -126,7 +128,21 @@ class _Loading:
             found = rules.of_metrics(config.metrics, given.of("metrics"), config.listen)
             self._mistakes.ask("metrics", found)
         self._check_targets(config)
+        self._note_readers(config)
         return replace(config, notes=(*self._notes, *given.notes))
+
+    def _note_readers(self, config: Config) -> None:
+        """Note that others can read the file of a private key."""
+        files = [path for text in config.listen.endpoints for path in private_keys_of(text)]
+        files += [each.cert_key for each in config.endpoints.values()]
+        if isinstance(config.database, MySQLConfig):
+            files.append(config.database.ssl_key)
+        for path in sorted({*files} - {""}):
+            if who := who_else_reads(path):
+                self._notes.append(
+                    f"the file {path!r} has a private key in it, and {who}: chmod 600 leaves it to "
+                    "its owner"
+                )
 
     def _read(self, section: type[Section], name: str) -> Section:
         return read(section, self._given.of(name), self._mistakes, name)

@@ -173,6 +173,11 @@ class Variables:
         if rest == "CONFIG":
             self._given.notes.append(f"{named(name)} is ignored: name the file with --config")
             return
+        section, _, key = rest.partition("_")
+        if key and difflib.get_close_matches(section, [TOKENS.upper()], cutoff=0.8):
+            right = variable(TOKENS, key.lower())
+            self._given.notes.append(f"{named(name)} is ignored, did you mean {right}?")
+            return
         ours = {variable(section, key): key for section in KEYS for key in KEYS[section]}
         meant = [each for each, key in ours.items() if in_variable(key) == rest]
         meant = meant or difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.85)
