@@ -306,6 +306,19 @@ class FileTests(ConfigTestCase):
         self.assertIn(f"can't be read {why}", self.refusal(None, DALGA_MYSQL_PASSWORD_FILE=path))
         self.assertIn(why, self.refused(path)[0])
 
+    def test_a_line_that_has_lost_its_end(self) -> None:
+        """P12: the value of a key that is no secret has one in it."""
+        for section, key, value in (
+            ("mysql", "host", "db password = s3cret"),
+            ("endpoint", "auth", "bearer authSecret = s3cret"),
+            ("mysql", "host", f"db {SIGNING}"),
+            ("mysql", "host", f"db {SIGNING_TOO}"),
+            ("mysql", "host", f"db {new_token(b's3cret--' * 4)}"),
+        ):
+            refusal = self.refusal(f"[{section}]\n{key} = {value}")
+            self.assertIn(f"[{section}] {key} (not shown): it takes", refusal)
+            self.assertNotIn(value[-8:], refusal)
+
     def test_a_second_line(self) -> None:
         """P12: one of two secrets on a line of its own is taken for a key, and is not shown."""
         for line in (SIGNING, SIGNING_TOO, "whsec_ab+s3cret=", f"{'s3cret' * 8}==", "s3cr/et="):

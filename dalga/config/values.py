@@ -22,8 +22,11 @@ from dalga.model.reading import BOOLEANS
 T = TypeVar("T")
 
 #: Finds what may be a user and a password in a URL: what stands before an @, or, if that was
-#: forgotten, has a colon and then no port behind it.
-_MAYBE_A_PASSWORD = re.compile(r"@|//[^/?#\[]*:(?![0-9]*(?:[/?#]|$))")
+#: forgotten, has a colon and then no port behind it. Or another secret, where two lines of a file
+#: have become one: ``host = db password = s3cret``.
+_MAYBE_A_PASSWORD = re.compile(
+    r"@|//[^/?#\[]*:(?![0-9]*(?:[/?#]|$))|password|secret|whsec_|whsk_|dalga_", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
