@@ -118,6 +118,28 @@ class OriginTests(RawTestCase):
         for host in ("a b", "a/b", "user@localhost"):
             self.assertEqual((await self.send(url, "GET /jobs", {"Host": host}))[0], 400, host)
 
+    async def test_a_name_of_this_machine(self) -> None:
+        """
+        P12: a name that leads beyond loopback is refused at the start, unless that is wanted. Then
+        requests may call the daemon by it.
+        """
+        before = (
+            "import socket; known = socket.getaddrinfo; socket.getaddrinfo = lambda host, *a, **k:"
+            " known('0.0.0.0' if host == 'dalga.internal' else host, *a, **k)"
+        )
+        listen: dict[str, object] = {"port": 0, "host": "dalga.internal"}
+        daemon = self.spawn("--config", self.ini(listen=listen), before=before)
+        self.assertEqual(await daemon.ended, 1)
+        self.assertIn("others than this machine can reach http://0.0.0.0:", daemon.output)
+        self.assertIn("allowUnauthenticated = yes", daemon.output)
+
+        listen["allowUnauthenticated"] = "yes"
+        daemon = self.spawn("--config", self.ini(listen=listen), before=before)
+        url = (await daemon.url()).replace("0.0.0.0", "127.0.0.1")
+        for host, expected in (("dalga.internal", 200), ("evil.test", 403)):
+            status, _, _ = await self.send(url, "GET /jobs", {"Host": host})
+            self.assertEqual(status, expected)
+
     async def test_pages_that_may(self) -> None:
         """CORS: for the origins of the configuration, and never with cookies."""
         origin = "https://ops.example.org"
