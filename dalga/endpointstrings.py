@@ -18,6 +18,7 @@ always holds: to ask once more opens nothing either, and reads the certificates 
 from __future__ import annotations
 
 import os
+import re
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,10 @@ SUCH_AS = (
 #: The parameters that name files, and how much of a file is read, in octets.
 _FILES = frozenset({"privateKey", "certKey", "extraCertChain", "dhParameters"})
 MOST = 2**24
+
+#: What Python says of a text that is no number, with the base and the text; and the words for it.
+_NO_NUMBER = re.compile(r"invalid literal for int\(\) with base (\d+): (.*)", re.DOTALL)
+_NUMBERS = {"8": "number of octal digits"}
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -138,6 +143,8 @@ def asked(text: str, key: str) -> Asked:
     except Exception as error:
         # Of the words on a wrong parameter, the name of Twisted's function says nothing.
         words = str(error) if isinstance(error, ValueError) else str(error).rpartition("() ")[2]
+        if no_number := _NO_NUMBER.fullmatch(words):
+            words = f"{no_number[2]} is no {_NUMBERS.get(no_number[1], 'number')}"
         why = words.rstrip(".") or type(error).__name__
         raise _refusal(key, text, f"{why}; it takes endpoints such as {SUCH_AS}") from error
     return notes.noted

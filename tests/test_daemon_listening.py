@@ -335,7 +335,9 @@ class NumbersTests(DaemonTestCase):
         ):
             found, _ = await self.call("GET", f"{numbers}{path}")
             self.assertEqual(found, status, path)
-        self.assertEqual((await self.call("PUT", f"{numbers}/jobs/a/b?interval=60"))[0], 404)
+        status, answer = await self.call("PUT", f"{numbers}/jobs/a/b?interval=60")
+        self.assertEqual(status, 404)
+        self.assertIn("this address has /health, /metrics, /ready alone", answer)
         self.assertEqual((await self.call("PUT", f"{numbers}/metrics"))[0], 405)
         _, shown = await self.call("GET", f"{numbers}/metrics")
         self.assertIn("dalga_slots ", shown)

@@ -99,7 +99,8 @@ class AskedTests(SynchronousTestCase):
         Path(nothing).touch()
         for text, why in (
             ("foo:80", "Unknown endpoint type: 'foo'; it takes endpoints such as tcp:34006:"),
-            ("tcp:x", "invalid literal for int"),
+            ("tcp:x", "'x' is no number; it takes"),
+            ("unix:/x:mode=999", "'999' is no number of octal digits; it takes"),
             ("tcp:80:interfce=1", "got an unexpected keyword argument 'interfce'; it takes"),
             ("tcp:", "it takes endpoints such as"),
             ("unix:/x:mode=rw", "it takes endpoints such as"),

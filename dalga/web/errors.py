@@ -178,7 +178,8 @@ def _detail(error: BaseException) -> str:
             "would give at /preview, all jobs at /jobs, the endpoints at /endpoints, the instances "
             "at /instances, the counts at /status, statistics at /stats, the metrics at /metrics, "
             "checks for an orchestrator at /health and /ready, alerts at /alerts, actions on many "
-            "jobs or runs at /actions; POST /jobs/<path> runs a body once"
+            "jobs or runs at /actions, who has changed what at /audit; POST /jobs/<path> runs a "
+            "body once"
         )
     if isinstance(error, MethodNotAllowed):
         return f"the method is not one that works here: it takes {_allowed(error)}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -26,7 +27,6 @@ from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
-from werkzeug.exceptions import NotFound
 from zope.interface import implementer
 
 from dalga.errors import DalgaError
@@ -42,6 +42,7 @@ from dalga.web.errors import (
     HeadTooLarge,
     MalformedRequest,
     NoRoom,
+    Problem,
     SlowRequest,
     problem_of,
 )
@@ -141,9 +142,10 @@ class _Only(Resource):
         """Called with each request."""
         if request.path in self._paths:
             return self._resource.render(request)
-        problem = problem_of(NotFound())
-        assert problem is not None
-        return request.refuse(problem)
+        paths = ", ".join(sorted(path.decode("ascii") for path in self._paths))
+        return request.refuse(
+            Problem(HTTPStatus.NOT_FOUND, f"there is nothing here: this address has {paths} alone")
+        )
 
 
 def make_numbers_site(operations: Operations, health: Health, reactor: IReactorTime) -> ApiSite:
