@@ -8,8 +8,8 @@ an octet 0 behind it. If the pipe is closed, as it is when this process ends, th
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import tempfile
 from collections import defaultdict
 from typing import Any
 
@@ -34,11 +34,15 @@ OPTIONS = (
 
 
 class Browser(ProcessProtocol):
-    """The browser's process."""
+    """
+    The browser's process.
 
-    def __init__(self, reactor: Any) -> None:
+    :param folder: the path of a folder for its data, which is removed at the end.
+    """
+
+    def __init__(self, reactor: Any, folder: str) -> None:
         self.ended: Deferred[None] = Deferred()
-        self._folder = tempfile.mkdtemp(prefix="dalga-browser-")
+        self._folder = folder
         self._last = 0
         self._asked: dict[int, Deferred[dict[str, Any]]] = {}
         self._tabs: dict[str, Tab] = {}
@@ -104,10 +108,10 @@ class Browser(ProcessProtocol):
         return tab
 
     async def end(self) -> None:
-        """End it, and remove its data."""
-        assert self.transport is not None
-        self.transport.signalProcess("KILL")
-        await self.ended
+        """End it with all of its processes, and remove its data."""
+        if not self.ended.called:
+            self.ask("Browser.close").addErrback(lambda _: None)
+            await self.ended
 
 
 class Tab:
@@ -197,7 +201,7 @@ class BrowserTestCase(DaemonTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.browser = Browser(self.reactor)
+        self.browser = Browser(self.reactor, os.path.abspath(os.path.join(self.folder, "browser")))
         self.addCleanup(self.browser.end)
         site: Any = Site(_Blank())
         listening = self.reactor.listenTCP(0, site, interface="127.0.0.1")
