@@ -41,8 +41,9 @@ class CurlTests(PageTestCase):
         billing = {"baseurl": self.baseurl + "in/", "success": "200-299", "gone": "204,410"}
         billing |= {"giveUp": "400-499", "secrets": f"whsec_{'ab' * 16}"}
         sections = {
+            "endpoint": {"baseurl": self.baseurl, "timeout": "10s"},
             "endpoint billing": billing,
-            "endpoint billing headers": {"Authorization": "secret"},
+            "endpoint billing headers": {"Authorization": "Bearer 5cd1a7"},
         }
         self.assertGreater(await self.make_all(PAGE, **sections), 15)
 

@@ -86,7 +86,7 @@ class QueryTests(SynchronousTestCase):
         for other in (of_runs, of_jobs, text[:-1], ""):
             with self.assertRaisesRegex(ValueError, "is none of the audit list"):
                 audit_cursor_from_text(other, AuditFilters())
-        with self.assertRaisesRegex(ValueError, "is of another list"):
+        with self.assertRaisesRegex(ValueError, "is of the audit list"):
             cursor_from_text(audit_cursor_text(PLACE, AuditFilters()), ALL)
         forged = audit_cursor_text(AuditPlace(2**63, 0), MINE)
         with self.assertRaisesRegex(ValueError, "is none"):
@@ -164,7 +164,7 @@ class RouteTests(APITestCase):
         asked: list[Author | None] = []
         store: Any = self.store
 
-        def trigger(key: Any, author: Author | None) -> Deferred[Any]:
+        def trigger(key: Any, author: Author | None, permit: Any) -> Deferred[Any]:
             asked.append(author)
             return succeed(self.store.rows[JobKey("a", "b")])
 

@@ -36,8 +36,9 @@ from tests.stores import each_engine
 from tests.strategies import escaped, escapings, joined, json_bodies, queries, segments, thorough
 from tests.test_web_api import MemoryStore, healthy, without_date
 
-#: What an answer may be; of a 5xx only those that say that a client asks for what HTTP/1.1 lacks.
-STATUSES = {*(200, 201, 204, 400, 404, 405, 408, 409, 412, 413, 414, 415, 422, 431, 501, 505)}
+#: What an answer may be; 403 for a Host that is not this machine's; of a 5xx only those that say
+#: that a client asks for what HTTP/1.1 lacks.
+STATUSES = {*(200, 201, 204, 400, 403, 404, 405, 408, 409, 412, 413, 414, 415, 422, 431, 501, 505)}
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
