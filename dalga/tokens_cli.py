@@ -144,11 +144,25 @@ def _new(name: str, text: str, grants: Iterable[Grant]) -> Token:
 
 
 def _say(text: str, token: Token) -> None:
-    print(
+    _show(
         f"The token, shown this once. Its user sends it as Authorization: Bearer ...\n\n{text}\n\n"
         "Its line below [tokens], or in the file that DALGA_TOKENS_FILE names (in TOML and YAML "
         f"put what\nfollows on the name in double quotes):\n\n{token.name} = {token}"
     )
+
+
+def _show(words: str) -> None:
+    """
+    Write to the standard output, at once.
+
+    :param words: have a token in them.
+    :raises ConfigError: if the standard output takes nothing, such as a pipe that nobody reads.
+    """
+    try:
+        print(words, flush=True)
+    except OSError as error:
+        why = f"the token can't be shown ({error.strerror}), so none was made"
+        raise ConfigError(why) from None
 
 
 def _first(path: str, text: str) -> None:
@@ -156,7 +170,7 @@ def _first(path: str, text: str) -> None:
     Add an admin token to a file, and show it.
 
     :param text: the token.
-    :raises ConfigError: for a file that is no file of tokens.
+    :raises ConfigError: for a file that is no file of tokens, or if the token can't be shown.
     :raises OSError: for a file that can't be opened, read or written.
     """
     try:
@@ -176,12 +190,13 @@ def _first(path: str, text: str) -> None:
             return
         made = _new(_free_name(tokens), text, (Grant(Scope.ADMIN),))
         lines = f"{made.name} = {made}\n".encode("ascii")
+        # Before it is of use: nobody could show it once more.
+        _show(
+            f"The admin token, shown this once. Its line is added to {path}, as token {made.name}. "
+            f"Send it as\nAuthorization: Bearer ...\n\n{text}"
+        )
         file.write(lines if before[-1:] in (b"", b"\n") else b"\n" + lines)
         os.fsync(file)
-    print(
-        f"The admin token, shown this once. Its line was added to {path}, as token {made.name}. "
-        f"Send it as\nAuthorization: Bearer ...\n\n{text}"
-    )
 
 
 def _has_admin(path: str, tokens: Iterable[Token]) -> bool:

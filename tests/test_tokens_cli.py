@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -170,6 +171,20 @@ class FirstTests(TokenTestCase):
                 status, out, err = self.token("first", str(path))
             self.assertEqual((status, out), (1, ""))
             self.assertIn(f"{path} can't be used as a file of tokens: Permission denied", err)
+
+    def test_a_token_that_nobody_sees(self) -> None:
+        """Where the output is full, no token is made: it would be of use to nobody."""
+        for arguments in (("first", str(self.path)), ("new", "ci", "--scope", "read")):
+            err = StringIO()
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(contextlib.suppress(OSError))  # its end writes once more
+                full = stack.enter_context(open("/dev/full", "w"))
+                with redirect_stdout(full), redirect_stderr(err):
+                    self.assertEqual(token_main(arguments), 1)
+            said = "dalga: the token can't be shown (No space left on device), so none was made\n"
+            self.assertEqual(err.getvalue(), said)
+        self.assertEqual(self.path.read_bytes(), b"")
+        self.first()
 
     def test_no_such_folder(self) -> None:
         status, _, err = self.token("first", str(self.path / "x"))

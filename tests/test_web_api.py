@@ -743,6 +743,14 @@ class MethodTests(APITestCase):
                 )
         self.assertEqual(self.store.calls, [])
 
+    async def test_what_there_is(self) -> None:
+        """A path that is none of Dalga's is told of all those that a GET has."""
+        status, detail = await self.refusal(b"GET /nowhere")
+        self.assertEqual(status, 404)
+        for rule in Api.app.url_map.iter_rules():
+            if not rule.arguments and "GET" in (rule.methods or ()) and rule.rule != "/login":
+                self.assertRegex(detail, rf"(at|and) {rule.rule}(,|;| )")
+
     async def test_no_sub_resource_of_a_job(self) -> None:
         """The methods are those of a job; the path is wrong whatever else is."""
         for target in [b"/jobs/", b"/jobs/a/b/", b"/jobs/a/b/walks", b"/jobs/%zz/b/c"]:
