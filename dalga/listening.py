@@ -45,12 +45,25 @@ OF_LISTEN = "host and port in [listen]"
 
 
 class _Front(Factory):
-    """The factory of a port's connections, which may be exchanged while the port is open."""
+    """
+    The factory of a port's connections, which may be exchanged while the port is open.
+
+    :param site: is told when the port opens, and when it is closed, whatever is exchanged between.
+    """
 
     noisy = False
 
-    def __init__(self, inner: IProtocolFactory) -> None:
+    def __init__(self, site: IProtocolFactory, inner: IProtocolFactory) -> None:
+        self._site = site
         self.inner = inner
+
+    def startFactory(self) -> None:
+        """Called when the port is open."""
+        self._site.doStart()
+
+    def stopFactory(self) -> None:
+        """Called when the port has been closed."""
+        self._site.doStop()
 
     def buildProtocol(self, addr: Any) -> Any:
         """Called with each connection."""
@@ -123,7 +136,7 @@ class Listener:
         factory = site
         if self._entrance is not None and (self.is_encrypted or not self._entrance.is_plain):
             self._site, self._reactor = site, reactor
-            factory = self._front = _Front(self._through(self._entrance))
+            factory = self._front = _Front(site, self._through(self._entrance))
         if self.socket.family == socket.AF_UNIX:
             port = UnixPort(self.socket, factory, reactor)
             port.startListening()

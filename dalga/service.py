@@ -106,7 +106,7 @@ class Fixed:
     store: JobsTable
     #: Listening.
     listeners: Sequence[Listener]
-    #: Likewise, where numbers alone are shown (``[metrics] listen``).
+    #: Listening, for metrics and health alone (``[metrics] listen``).
     of_metrics: Sequence[Listener]
     #: The time zone data that the process uses.
     zones: ZoneData
@@ -529,7 +529,10 @@ class DalgaService(Daemon):
             log_taken(was, again)
 
     def _take_over(self, now: InForce) -> None:
-        """Go by this from now on. All that can fail comes before anything is exchanged."""
+        """
+        Hand another configuration to the parts, in one turn of the reactor. Steps that can fail
+        come before the first part has it.
+        """
         was, settings, parts, reactor = self._settings, now.settings, self._parts, self._reactor
         slots = settings.pace.slots
         clock = self._fixed.now
@@ -746,7 +749,7 @@ def make_supervisor(
     quiet_collector()
     shared = SharedNumbers(workers, steady_seconds)
     read_again = read or (lambda: config)
-    #: What workers go by that are made from now on.
+    #: The configuration of workers that are forked from now on.
     force = InForce(config, settings)
 
     def make_worker(reactor: Any, membership: Membership) -> DalgaService:

@@ -70,7 +70,7 @@ class Settings:
     max_payload: int
     #: Which runs get a record, and how long records are kept.
     history: HistoryConfig
-    #: How long entries of the audit list are kept.
+    #: ``[audit]``: how long entries of the audit list are kept.
     audit: AuditConfig
     #: ``[alerts]``.
     alerts: AlertsConfig
@@ -78,12 +78,12 @@ class Settings:
     alert_trust: Trust
     #: The targets of alerts by their names, the default one first, if there is one.
     targets: Mapping[str, AlertsConfig]
-    #: By the name of an endpoint, and then by the name of a key: what the files were when they were
-    #: read of which the endpoint's certificates come.
+    #: Digests of the files with an endpoint's CAs, certificate and private key, as they were read:
+    #: by the name of the endpoint, and then by the key that names the file.
     contents: Mapping[str, Mapping[str, bytes]]
-    #: The same for the targets of alerts.
+    #: The state of the platform's files of CAs, which targets of alerts go by.
     alert_contents: bytes
-    #: Those of the configuration. Without tokens all is open.
+    #: The tokens of the configuration. Without tokens, everybody may do everything.
     tokens: tuple[Token, ...] = ()
     #: What ``[listen]`` says of requests.
     doors: Doors = LOOPBACK
@@ -185,7 +185,7 @@ def stays_read(error: StartupError) -> str:
 
 
 def doors_of(listen: ListenConfig) -> Doors:
-    """What is asked of requests."""
+    """The rules for requests of browsers and proxies."""
     hosts = (*listen.hosts, *filter(None, [listen.host]))
     return Doors(
         hosts=frozenset(map(host_name, hosts)),
@@ -246,7 +246,7 @@ def targets_of(config: Config) -> Targets:
 
 
 def way_of(config: EndpointConfig) -> Way:
-    """What is to be heeded on the way to an endpoint."""
+    """The way to an endpoint: the proxy, the allowed addresses, the certificate's name."""
     proxy = None
     if config.proxy:
         url = urlsplit(config.proxy)

@@ -11,7 +11,7 @@ from dalga.config.incoming import interface_of, parts_of
 from dalga.config.load import load_config
 from dalga.config.outgoing import Auth, Deny
 from dalga.config.sections import EndpointConfig, ListenConfig
-from dalga.model.address import is_loopback
+from dalga.model.address import address_of, is_loopback
 from tests.configs import FORMATS, SIGNING, SIGNING_TOO, ConfigTestCase
 
 #: What a token's line takes.
@@ -278,6 +278,19 @@ class OpenTests(ConfigTestCase):
             ("fe80::1%lo", False),
         ]:
             self.assertEqual(is_loopback(host), expected, host)
+
+    def test_addresses(self) -> None:
+        """Several texts are the same address."""
+        for text, expected in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("2001:DB8:0::1", "2001:db8::1"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("010.0.0.1", "None"),
+            ("localhost", "None"),
+            ("", "None"),
+        ]:
+            self.assertEqual(str(address_of(text)), expected, text)
 
 
 class EndpointTests(ConfigTestCase):

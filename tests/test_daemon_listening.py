@@ -66,8 +66,8 @@ class TlsTestCase(DaemonTestCase):
 
 @each_engine(globals(), only=("sqlite",))
 class TlsTests(TlsTestCase):
-    async def run_it(self) -> tuple[Daemon, int]:
-        ini = self.ini(listen={"endpoint": self.ssl})
+    async def run_it(self, **sections: dict[str, str]) -> tuple[Daemon, int]:
+        ini = self.ini(listen={"endpoint": self.ssl}, **sections)
         Path(ini).write_text(Path(ini).read_text().replace("port = 0\n", ""))
         daemon = self.spawn("--config", ini)
         return daemon, await self.port(daemon)
@@ -149,6 +149,16 @@ class TlsTests(TlsTestCase):
         self.assertTrue(answer.startswith(OK), answer)
         self.assertNotIn("cut off", daemon.output)
         self.assertNotIn("Traceback", daemon.output)
+
+    async def test_a_stop_after_refusals(self) -> None:
+        """The log has how many there were, as it has without TLS: the site is told of the stop."""
+        daemon, port = await self.run_it(tokens={"ci": f"read sha256:{'0' * 64}"})
+        for _ in range(3):
+            answer = await self.get_by_tls(port, REQUEST.replace(b"/health", b"/jobs"))
+            self.assertTrue(answer.startswith(b"HTTP/1.1 401 "), answer)
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(await daemon.ended, 0)
+        self.assertIn("2 more requests of 127.0.0.1 were refused", daemon.output)
 
 
 @each_engine(globals(), only=("mariadb",))

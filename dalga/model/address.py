@@ -6,7 +6,7 @@ text is not.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import unquote_to_bytes, urlsplit
 
 #: A host's name in a URL: ASCII labels (RFC 1035 section 2.3.4), in which an underscore may be.
@@ -60,6 +60,19 @@ def is_loopback(host: str) -> bool:
         return is_loopback_name(host)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def address_of(text: str) -> IPv4Address | IPv6Address | None:
+    """
+    The address that a text is, as addresses are compared: without its zone, and an IPv4 address in
+    IPv6 (``::ffff:10.0.0.1``) as that. None for another text.
+    """
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 def host_and_port(text: str, port: int) -> tuple[str, int] | None:

@@ -51,7 +51,7 @@ NEXT_ADDRESS = 0.1
 
 
 class Way(NamedTuple):
-    """What is to be heeded on the way to a host, beside its URL and the trusted CAs."""
+    """The way to a host, beside its URL and the trusted CAs."""
 
     #: The name that the host's certificate must have; "" for the host itself.
     verify_name: str = ""

@@ -212,11 +212,7 @@ class Audit:
         scanned, size = 0, max(limit + 1, FIRST)
         while place is not None and len(found) <= limit and scanned < SCANNED:
             rows = self._scan(cursor, filters, place, size)
-            found += [
-                row
-                for row in rows
-                if filters.fit(_key_of(row), text_of(row.author), text_of(row.verb))
-            ]
+            found += [row for row in rows if _fits(row, filters)]
             scanned += size
             place = AuditPlace(rows[-1].at, rows[-1].nonce) if len(rows) == size else None
             size = min(4 * size, SLICE)

@@ -13,13 +13,14 @@ import re
 from collections.abc import Iterable, Sequence
 from hashlib import sha512
 from hmac import compare_digest
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_network
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from dalga.errors import Unauthorized
 from dalga.log import logger
+from dalga.model.address import address_of
 from dalga.model.permit import Caller, Scope, Token, digest_of
 from dalga.web.cursors import Seal
 from dalga.web.errors import TooManyFailures
@@ -63,9 +64,9 @@ class Tokens:
 
     def caller(self, lines: Sequence[bytes], address: str = "") -> Caller:
         """
-        Whoever sends a request. Not to be asked where there are no tokens.
+        The client that sends a request. Call it only where there are tokens.
 
-        :param lines: the values of its headers Authorization.
+        :param lines: the values of the request's headers Authorization.
         :param address: the client's.
         :raises Unauthorized: if there is no valid token in them.
         """
@@ -212,7 +213,7 @@ class _Count:
     def __init__(self, now: float, timer: IDelayedCall) -> None:
         #: Ends the minute.
         self.timer = timer
-        #: Those that no line of the log has counted yet.
+        #: How many of the failures no line of the log has counted yet.
         self.unsaid = 0
         self._second = now
         self._in_second = 0
@@ -227,12 +228,7 @@ class _Count:
 
 def _counted_as(address: str) -> str:
     """An address as it is counted: of IPv6 its network of 64 bits, as one client has all of it."""
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
+    ip = address_of(address)
+    if ip is None:
         return address or "a local client"
-    if not isinstance(ip, IPv6Address):
-        return address
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(ip_network((ip, 64), strict=False))
+    return str(ip_network((ip, 64), strict=False) if isinstance(ip, IPv6Address) else ip)

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
+
+from dalga.model.address import address_of
 
 Networks = Sequence[IPv4Network | IPv6Network]
 
@@ -34,7 +36,7 @@ def is_trusted(peer: str, trusted: Networks) -> bool:
     """
     if not trusted:
         return False
-    address = _address(peer or _LOCAL)
+    address = address_of(peer or _LOCAL)
     return address is not None and any(address in network for network in trusted)
 
 
@@ -51,7 +53,7 @@ def client_address(peer: str, lines: Sequence[bytes], trusted: Networks) -> str:
         return found
     for text in reversed(b",".join(lines).decode("latin-1").split(",")):
         written = _WRITTEN.fullmatch(text.strip())
-        address = _address(written[1] or written[2] or written[3]) if written else None
+        address = address_of(written[1] or written[2] or written[3]) if written else None
         if address is None:
             return found
         found = str(address)
@@ -67,12 +69,3 @@ def is_forwarded_https(lines: Sequence[bytes]) -> bool:
     :param lines: the values of X-Forwarded-Proto. The last proxy's word is the last one.
     """
     return b",".join(lines).rpartition(b",")[2].strip().lower() == b"https"
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address

@@ -20,11 +20,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from dalga.errors import shown
-from dalga.model.address import is_loopback
+from dalga.model.address import address_of, is_loopback
 from dalga.web.errors import ForeignRequest
 
 #: The default ports, by the scheme of an origin.
@@ -218,7 +218,7 @@ def _is_called_by(authority: bytes, own: str, hosts: frozenset[str]) -> bool:
     if not authority:
         return True
     host, _ = _split(authority)
-    return bool(host) and (is_loopback(host) or host == _address(own) or host in hosts)
+    return bool(host) and (is_loopback(host) or host == host_name(own) or host in hosts)
 
 
 @lru_cache(maxsize=256)
@@ -239,14 +239,6 @@ def host_name(text: str) -> str:
     A host as hosts are compared: a name in lower case without the dot at its end, an address
     without brackets, in its shortest form. Several texts are the same host.
     """
-    return _address(text.lower().removesuffix(".").removeprefix("[").removesuffix("]"))
-
-
-def _address(text: str) -> str:
-    """An address in its shortest form, an IPv4 address in IPv6 as that; another text as it is."""
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return text
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+    name = text.lower().removesuffix(".").removeprefix("[").removesuffix("]")
+    address = address_of(name)
+    return name if address is None else str(address)

@@ -102,27 +102,28 @@ class ApiRequest(Request):
     site: Any  # an `ApiSite`
     #: How many octets of the body have come, and take room in the sense of `BodyRoom`.
     _held = 0
-    #: Whoever sends it.
+    #: The client, by its token.
     caller: Caller = NOBODY
-    #: Why it is refused, whatever it asks for.
+    #: Why the request is refused, whatever its route; None if it is not.
     _refused: DalgaError | None = None
-    #: The `Tokens` and the `Doors` by which that was found. The latter are None where whoever sends
-    #: a request makes no difference.
+    #: The `Tokens` and the `Doors` by which `caller` and `_refused` were found. A site that answers
+    #: everybody has no `Doors`.
     _tokens: Tokens | None = None
     _doors: Doors | None = None
-    #: What it says of where it comes from. Looked at only where there are `Doors`.
+    #: The headers that say for which page a browser sends the request. Read where there are
+    #: `Doors`.
     _asked = Asked()
-    #: Its origin, if that is one whose pages may call.
+    #: The value of Origin, if pages of that origin may call (``[listen] origins``).
     _granted: bytes | None = None
-    #: When the login ends whose cookie it has.
+    #: When the login in the request's cookie ends (aware, UTC, the database's clock).
     login_ends: datetime | None = None
-    #: What its answer has in Set-Cookie.
+    #: The value of the answer's header Set-Cookie.
     _cookie: bytes | None = None
-    #: The refusal that is held back.
+    #: Fires when a refusal that is held back may be sent.
     _refusal: Deferred[None] | None = None
-    #: The route that it takes, as the metrics name it.
+    #: The name of the request's route in the metrics.
     route = NO_ROUTE
-    #: When it was complete, in the reactor's seconds; None where it was refused before.
+    #: When the request was complete, in the reactor's seconds; None if it was refused before.
     _began: float | None = None
 
     def gotLength(self, length: int | None) -> None:
@@ -145,16 +146,19 @@ class ApiRequest(Request):
 
     @property
     def _largest_body(self) -> int:
-        """The largest body that it may have, in octets. Those of nobody take no room (P10)."""
+        """
+        The largest body of the request, in octets. Without a valid token it is short, so that it
+        takes no room (P10).
+        """
         largest: int = self.site.largest_body
         is_nobodys = self.caller is NOBODY and self._refused is None and bool(self.site.tokens)
         return min(largest, FREE_OF_ROOM) if is_nobodys else largest
 
     def _admit(self, method: bytes, uri: bytes) -> None:
         """
-        Find out who sends it, and why it is to be refused.
+        Set `caller`, or `_refused`.
 
-        :param uri: its target.
+        :param uri: the request's target.
         """
         self._tokens, self._doors = self.site.tokens, self.site.doors
         self._refused = None
@@ -165,7 +169,7 @@ class ApiRequest(Request):
 
     def _who(self, method: bytes, uri: bytes) -> Caller:
         """
-        Whoever sends it.
+        The client, by its token.
 
         :raises Unauthorized: if a token is missing.
         :raises ForeignRequest: if a browser sends it for a page elsewhere.
@@ -182,9 +186,9 @@ class ApiRequest(Request):
 
     def _visitor(self) -> Caller:
         """
-        Whose token it has.
+        The client, by the token in Authorization or in the cookie of a login.
 
-        :raises Unauthorized: if it has none, and there are tokens.
+        :raises Unauthorized: if the request has no valid token, and there are tokens.
         :raises ForeignRequest: if a browser sends the token by itself, for a page elsewhere.
         """
         if not self.site.tokens:
@@ -214,9 +218,9 @@ class ApiRequest(Request):
     @property
     def visitor(self) -> Caller:
         """
-        Whose token it has, where none is needed; `NOBODY` if it has none.
+        The client on a route that needs no token; `NOBODY` without a valid token.
 
-        :raises ForeignRequest: as above.
+        :raises ForeignRequest: if a browser sends the token by itself, for a page elsewhere.
         """
         try:
             return self._visitor()
@@ -260,7 +264,7 @@ class ApiRequest(Request):
         self._cookie = cookie(value, self.root_path, bool(self.is_encrypted))
 
     def _where_from(self, method: bytes, uri: bytes, path: bytes) -> Asked:
-        """What it says of where it comes from."""
+        """The headers that say for which page a browser sends the request."""
         absolute = _ABSOLUTE.match(uri)
         hosts = self._lines(b"Host") if absolute is None else [absolute[1].rpartition(b"@")[2]]
         site, mode, dest = (b",".join(self._lines(name)) for name in _FETCH)
@@ -270,7 +274,7 @@ class ApiRequest(Request):
 
     @property
     def _is_preflight(self) -> bool:
-        """Whether a browser asks by it what a page whose origin may call may send."""
+        """Whether the request is a CORS preflight of an origin whose pages may call."""
         return (
             self._granted is not None
             and self._asked.method == b"OPTIONS"
@@ -279,7 +283,7 @@ class ApiRequest(Request):
 
     @property
     def target_path(self) -> bytes:
-        """The path that was asked for, with what all paths begin with."""
+        """The path of the request's target, with `root_path`."""
         return _origin_form(self.uri.partition(b"?")[0])
 
     @property
@@ -308,7 +312,7 @@ class ApiRequest(Request):
 
     @property
     def view(self) -> View:
-        """What its sender may see of lists."""
+        """The part of each list that the client may see."""
         return View(self.caller.limits(Scope.READ), self.site.tokens.seal(self.caller))
 
     @property
