@@ -155,8 +155,10 @@ class Parts(NamedTuple):
     scheduler: Scheduler
     operations: Operations
     health: Health
-    #: The API's, and that of numbers.
-    sites: tuple[ApiSite, ApiSite]
+    #: The factory of the API's connections.
+    site: ApiSite
+    #: The factory of connections for metrics and health alone.
+    numbers: ApiSite
     ports: list[IListeningPort]
     webhooks: Webhooks
 
@@ -252,7 +254,7 @@ def build(
     numbers = make_numbers_site(operations, health, reactor)
     ports = [listener.adopt(reactor, site) for listener in fixed.listeners]
     ports += [listener.adopt(reactor, numbers) for listener in fixed.of_metrics]
-    return Parts(endpoints, scheduler, operations, health, (site, numbers), ports, webhooks)
+    return Parts(endpoints, scheduler, operations, health, site, numbers, ports, webhooks)
 
 
 def build_webhooks(reactor: Any, settings: Settings, now: Callable[[], datetime]) -> Webhooks:
@@ -549,14 +551,14 @@ class DalgaService(Daemon):
         self._fixed.store.reconfigure(targets_of(now.config), settings.history.mode)
         self._fixed.metrics.path_labels.most = now.config.metrics.paths
         parts.operations.reconfigure(allowed_of(settings), variation_of(settings))
-        parts.sites[0].reconfigure(
+        parts.site.reconfigure(
             settings.idle_timeout,
             settings.arrival_timeout,
             clients,
             largest_body(settings.max_payload),
         )
-        parts.sites[0].tokens = Tokens(settings.tokens)
-        parts.sites[0].doors = settings.doors
+        parts.site.tokens = Tokens(settings.tokens)
+        parts.site.doors = settings.doors
         parts.scheduler.reconfigure(
             settings.pace,
             settings.policy,
@@ -570,7 +572,7 @@ class DalgaService(Daemon):
         # What was exchanged refers to itself, so only a collection frees it, and the collector is
         # quiet. (600 reloads without it: 120 MB instead of 77.) It takes a millisecond; with
         # thousands of connections it would take too long (P7), and is left to the collector.
-        if len(parts.sites[0].channels) + parts.scheduler.running < FEW:
+        if len(parts.site.channels) + parts.scheduler.running < FEW:
             gc.collect()
 
     async def _stop(self) -> None:
@@ -621,7 +623,8 @@ class DalgaService(Daemon):
     async def _drain_requests(self) -> None:
         """Wait for the requests that have begun, and for their answers to be taken."""
         within = min(self._settings.grace, ANSWERING)
-        drains = [Deferred.fromCoroutine(site.drain(within)) for site in self._parts.sites]
+        sites = self._parts.site, self._parts.numbers
+        drains = [Deferred.fromCoroutine(site.drain(within)) for site in sites]
         cut_off = sum(await gatherResults(drains))
         if cut_off:
             log.warn("cut off after {within:g} s: {count}", within=within, count=_clients(cut_off))

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from dalga.config.headers import HEADERS
 from dalga.config.sections import KEYS
+from dalga.errors import ConfigError
 from dalga.model.address import DEFAULT_ENDPOINT, MAX_ENDPOINT_NAME, is_endpoint_name
 
 #: The section of the default endpoint, and the first word of the headings of all others.
@@ -36,6 +37,22 @@ def section_of(endpoint: str) -> str:
 def same_variables(name: str) -> str:
     """A text that is the same for two names whose variables would have the same names."""
     return name.replace("_", "-")
+
+
+def check_variables(where: str, kind: str, name: str, others: Iterable[str]) -> None:
+    """
+    Check the name of a section or a token beside the names that were there before.
+
+    :param where: where the name stands, for the sentence.
+    :param kind: what has such a name, with its article, for the sentence.
+    :raises ConfigError: if another name's variables would have the same names.
+    """
+    for other in others:
+        if other != name and same_variables(other) == same_variables(name):
+            raise ConfigError(
+                f"{where}: there is {kind} {other} as well, and their variables would have the "
+                "same names, choose another name"
+            )
 
 
 def why_not_name(name: str) -> str | None:

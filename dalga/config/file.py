@@ -10,8 +10,8 @@ import re
 
 from dalga.config.endpoints import (
     ENDPOINT,
+    check_variables,
     heading,
-    same_variables,
     section_of,
     why_not_name,
 )
@@ -149,12 +149,7 @@ class File:
         section, title = target_section(name), named(written.name)
         if why := why_not_target(name):
             raise ConfigError(f"{self._path}: [{title}] has the name {quoted(name)}: {why}")
-        for other in self._given.targets:
-            if other != name and same_variables(other) == same_variables(name):
-                raise ConfigError(
-                    f"{self._path}: [{title}]: there is a target {other} as well, and their "
-                    "variables would have the same names, choose another name"
-                )
+        check_variables(f"{self._path}: [{title}]", "a target", name, self._given.targets)
         self._begin_named(section, title, f"the target {name}")
         self._given.targets.add(name)
         for entry in written.entries:
@@ -176,12 +171,7 @@ class File:
             )
         if why := why_not_name(name):
             raise ConfigError(f"{self._path}: [{title}] has the name {quoted(name)}: {why}")
-        for other in self._given.headers:
-            if other != name and same_variables(other) == same_variables(name):
-                raise ConfigError(
-                    f"{self._path}: [{title}]: there is an endpoint {other} as well, and their "
-                    "variables would have the same names, choose another name"
-                )
+        check_variables(f"{self._path}: [{title}]", "an endpoint", name, self._given.headers)
 
     def _begin(self, name: str) -> str:
         """

@@ -18,20 +18,17 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator
 
-from dalga.config.endpoints import same_variables
+from dalga.config.endpoints import check_variables, same_variables
 from dalga.config.formats import Entry, Kind, named
 from dalga.config.mistakes import Mistakes
 from dalga.config.secretfile import secret_in
 from dalga.config.texts import undisplayable
 from dalga.config.values import Value
 from dalga.errors import ConfigError
-from dalga.model.permit import NAME, Token, is_token_name, token_from_text
+from dalga.model.permit import FILE, NAME, Token, is_token_name, token_from_text
 
 #: The name of the section.
 TOKENS = "tokens"
-
-#: The key that names a file of tokens. No token has this name.
-FILE = "file"
 
 _LINES = "its lines are name = scope sha256:..., as dalga token new prints them, and comments"
 
@@ -118,18 +115,14 @@ class Tokens:
 
     def _add(self, value: Value) -> None:
         """:raises ConfigError: for a name that is there already."""
-        for name, other in self.given.items():
-            if name == value.key:
-                raise ConfigError(
-                    f"{value.where} is there twice, leave one of them"
-                    if other.where == value.where
-                    else f"{other.where} and {value.where} have the same name, leave one of them"
-                )
-            if same_variables(name) == same_variables(value.key):
-                raise ConfigError(
-                    f"{value.where}: there is a token {name} as well, and their variables would "
-                    "have the same names, choose another name"
-                )
+        other = self.given.get(value.key)
+        if other is not None:
+            raise ConfigError(
+                f"{value.where} is there twice, leave one of them"
+                if other.where == value.where
+                else f"{other.where} and {value.where} have the same name, leave one of them"
+            )
+        check_variables(value.where, "a token", value.key, self.given)
         self.given[value.key] = value
 
     def _read_file(self, file: Value) -> None:

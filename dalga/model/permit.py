@@ -366,8 +366,8 @@ TOKEN_OCTETS = 32
 
 _DIGEST = "sha256:"
 _ENDPOINT = "endpoint="
-#: The key of the section of tokens that names a file of more tokens.
-_FILE = "file"
+#: The key of the section of tokens that names a file of more tokens. No token has this name.
+FILE = "file"
 
 #: What a line of the configuration takes, for sentences.
 LINE = (
@@ -433,13 +433,13 @@ SCOPES = f"it takes {', '.join(tuple(Scope)[:-1])} or {tuple(Scope)[-1]}"
 #: What a name is, for sentences.
 NAME = (
     "the name of a token takes lower case letters and digits, with single - and _ between them, "
-    f"{MAX_ENDPOINT_NAME} at most, and is not {_FILE}"
+    f"{MAX_ENDPOINT_NAME} at most, and is not {FILE}"
 )
 
 
 def is_token_name(text: str) -> bool:
     """Whether a text can be a token's name."""
-    return is_endpoint_name(text) and text != _FILE
+    return is_endpoint_name(text) and text != FILE
 
 
 def grant_of(scope: str, prefixes: Iterable[str] = (), endpoints: Iterable[str] = ()) -> Grant:
