@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,10 @@ class PathTests(SynchronousTestCase):
     """Local sockets, and the files that dead daemons leave."""
 
     def setUp(self) -> None:
-        folder = self.mktemp()
-        os.makedirs(folder)
-        self.path = os.path.abspath(os.path.join(folder, "s"))
+        # A local socket's path has 107 octets at most, and that of `mktemp` may have more.
+        folder = tempfile.TemporaryDirectory(prefix="dalga-test-")
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "s")
         self.text = f"unix:{quoteStringArgument(self.path)}"
 
     def refusal(self) -> str:

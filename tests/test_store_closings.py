@@ -274,6 +274,8 @@ class OnceTests(ClosingsTestCase):
                 self.assertTrue(store.unsettled)
                 with patch.object(_Connection, "commit", self.losing(False)):
                     await self.assertFailure(store.settle(), StoreUnavailable)
+                with patch.object(_Connection, "commit", side_effect=ZeroDivisionError):
+                    await self.assertFailure(store.settle(), ZeroDivisionError)
                 self.assertTrue(store.unsettled)
                 for _ in range(2):
                     await store.settle()

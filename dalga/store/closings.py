@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from dalga.errors import StoreUnavailable
 from dalga.model.record import EndedRun
 from dalga.store.dialect import Cursor
 from dalga.store.runsql import RunStatements
@@ -87,6 +86,7 @@ class Closings:
 
         try:
             self.told(await self._lane.run(work, "sum"))
-        except StoreUnavailable:
-            self._unsure.extendleft(reversed(asked))
+        except Exception:
+            # Those that came meanwhile are newer: of too many, the oldest go.
+            self._unsure = deque([*asked, *self._unsure], maxlen=UNSURE)
             raise
