@@ -311,6 +311,8 @@ class LoginTests(APITestCase):
             answer = await self.ask(b"POST /login", JSON + OWN, body)
             self.assertIn(b" 401 ", answer[:14])
             self.assertNotIn(b"Set-Cookie", answer)
+            # The same words as for a token in Authorization.
+            self.assertIn(b"it was mistyped, or it was removed there", answer)
         client, gone = await self.connect(), await self.connect()
         request = b"POST /login HTTP/1.1\r\nHost: dalga\r\n%bContent-Length: %d\r\n\r\n%b" % (
             JSON,
@@ -365,6 +367,12 @@ class LoginTests(APITestCase):
             self.assertIn(b" 303 ", answer[:14])
             self.assertEqual(headers["location"], "/in/")
             self.assertIn("; Path=/in; ", headers["set-cookie"])
+
+    async def test_outside_the_root_path(self) -> None:
+        """There is nothing there, which a request without a token is not told."""
+        self.site.doors = Doors(CALLED.hosts, root_path="/in")
+        self.assertIn(b" 404 ", (await self.ask(b"GET /health", bearer(TEXTS[0])))[:14])
+        self.assertIn(b" 401 ", (await self.ask(b"GET /health"))[:14])
 
     async def test_tls_at_a_proxy(self) -> None:
         """X-Forwarded-Proto makes the cookie one of TLS, if the proxy is trusted."""

@@ -70,13 +70,7 @@ class Tokens:
         :param address: the client's.
         :raises Unauthorized: if there is no valid token in them.
         """
-        token = self.find(_given(lines))
-        if token is None:
-            raise Unauthorized(
-                "the token is not one of the configuration: it was mistyped, or it was removed "
-                "there",
-                given=True,
-            )
+        token = self.get(_given(lines))
         return Caller(token.name, token.grants, address)
 
     def seal(self, caller: Caller) -> Seal | None:
@@ -90,6 +84,21 @@ class Tokens:
             return None
         digests = sorted(token.digest for token in self._tokens)
         return Seal(sha512(b"dalga cursors 1\n" + b"".join(digests)).digest(), caller.name)
+
+    def get(self, text: bytes) -> Token:
+        """
+        The token with this text.
+
+        :raises Unauthorized: if there is none.
+        """
+        token = self.find(text)
+        if token is None:
+            raise Unauthorized(
+                "the token is not one of the configuration: it was mistyped, or it was removed "
+                "there",
+                given=True,
+            )
+        return token
 
     def find(self, text: bytes) -> Token | None:
         """The token with this text; None if there is none."""

@@ -240,11 +240,11 @@ class ApiRequest(Request):
         check_session(self._asked)
         if not self.site.tokens:
             raise InvalidRequest("there are no tokens, so there is nothing to log in to")
-        token = self.site.tokens.find(text)
-        if token is None:
-            error = Unauthorized("this is no token of the configuration", True)
+        try:
+            token = self.site.tokens.get(text)
+        except Unauthorized as error:
             await self.site.failures.add(self.address, str(error))
-            raise error
+            raise
         value = new_session(text, self.site.now())
         session = cast(Session, read_session(value, self.site.now()))
         self._send_cookie(value)
