@@ -522,11 +522,25 @@ class MistakesTests(ConfigTestCase):
         for sentence, part in zip(found, parts, strict=True):
             self.assertIn(part, sentence)
 
+    def test_a_section_of_another_program(self) -> None:
+        """A heading that is near to no section leaves all else clear."""
+        path = self.write("[nosuch]\na = 1\n[endpoint billing]\ntimeout = 1s\n[x.y]\n")
+        found = self.refused(path)
+        self.assertEqual(len(found), 3, found)
+        self.assertIn("there is no section [nosuch]", found[0])
+        self.assertIn("there is no section [x.y]", found[1])
+        self.assertIn("the endpoint billing has no baseurl", found[2])
+
     def test_what_only_follows(self) -> None:
         for text, variables, expected in [
             # A section that is misspelt may have said where jobs live, and who comes in.
             ("[jobs]\nworkers = 4\n[msql]", {}, "there is no section [msql]"),
             ("[listen]\nhost = ::\n[token]", {}, "there is no section [token]"),
+            (
+                f"[tokens]\nci = read:endpoint=mail {DIGEST}\n[endpoint mail eu]",
+                {},
+                "there is no section [endpoint mail eu]",
+            ),
             # The tokens have a mistake; so has the name of the endpoint, and that of the target.
             ("[listen]\nhost = ::\n[tokens]\nci = x", {}, "[tokens] ci"),
             (f"[tokens]\nci = read:endpoint=mail {DIGEST}\n[endpoint Mail]", {}, "has the name"),

@@ -19,7 +19,7 @@ from dalga.config.formats import Entry, FileSection, Kind, named, quoted, read_f
 from dalga.config.given import Given, Values, add_value
 from dalga.config.headers import HEADERS
 from dalga.config.mistakes import ANY
-from dalga.config.names import file_keys, instead, is_secret, key_names, known_keys
+from dalga.config.names import file_keys, instead, is_secret, key_names, known_keys, near
 from dalga.config.outgoing import KINDS
 from dalga.config.secretfile import who_else_reads
 from dalga.config.sections import KEYS, SECTIONS
@@ -62,7 +62,7 @@ class File:
         :raises ConfigError: if the file can't be read.
         """
         for written in read_file(self._path):
-            with self._mistakes.of(ANY):
+            with self._mistakes.of(_unclear_by(written.name)):
                 self._add(written)
         self._given.origins = self._tables | self._given.origins
         self._given.add(self._values)
@@ -255,3 +255,12 @@ def _is_password(value: Value) -> bool:
 
 _KEYS_OF_ENDPOINTS = frozenset((*(key.lower() for key in KEYS[ENDPOINT]), *file_keys(ENDPOINT)))
 _KEYS_OF_TARGETS = frozenset((*(key.lower() for key in KEYS[ALERTS]), *file_keys(ALERTS)))
+
+
+def _unclear_by(heading: str) -> str:
+    """
+    The section that a mistake in a heading makes unclear: all, as it may be meant for any. A
+    heading whose first word is near to no section is meant for none of them.
+    """
+    first = re.split(r"[.\s]", heading.strip(), maxsplit=1)[0].lower()
+    return ANY if first in _SECTIONS or near(first, _SECTIONS) is not None else heading

@@ -109,10 +109,16 @@ def instead(given: str, known: Iterable[str], form: str, likewise: Iterable[str]
     :param form: how a name is shown; the name takes the place of ``{}``.
     :param likewise: names that may have been meant, and that the list leaves out.
     """
-    listed = {name.lower(): name for name in known}
-    by_lower = {**{name.lower(): name for name in likewise}, **listed}
+    listed = [*known]
+    meant = near(given, [*likewise, *listed])
+    if meant is not None:
+        return f", did you mean {form.format(meant)}?"
+    return ", there is " + ", ".join(form.format(name) for name in listed)
+
+
+def near(given: str, known: Iterable[str]) -> str | None:
+    """The known name that an unknown one may have been meant as; None if it is near to none."""
+    by_lower = {name.lower(): name for name in known}
     meant = MEANT.get(given.lower(), given.lower())
     close = difflib.get_close_matches(meant if meant in by_lower else given.lower(), by_lower, n=1)
-    if close:
-        return f", did you mean {form.format(by_lower[close[0]])}?"
-    return ", there is " + ", ".join(form.format(name) for name in listed.values())
+    return by_lower[close[0]] if close else None
