@@ -881,7 +881,7 @@ class KeeperTests(WorkersTestCase):
         daemon.send(signal.SIGTERM)
         await daemon.says(rf"worker 2 \[\S+ \(TCP Port {port} Closed\)")
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-            client.sendall(b"GET /status HTTP/1.1\r\nHost: dalga\r\n\r\n")
+            client.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
             os.kill(pids[1], signal.SIGCONT)
             answer = await deferToThread(client.recv, 65536)
         self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
