@@ -32,7 +32,7 @@ def check_entries(history: History, bounds: Bounds) -> list[Violation]:
     least: Counter[tuple[Key, str]] = Counter()
     most: Counter[tuple[Key, str]] = Counter()
     for word in history.said:
-        if word.refused is not None:
+        if word.refused is not None or word.by_sql:
             continue
         about = word.key, NAMES[word.verb]
         most[about] += 1

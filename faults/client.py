@@ -71,7 +71,7 @@ class Client:
     stranger deletes jobs now and then: nothing may come of that but a 401.
 
     :param urls: gives where the instances' interfaces are at the moment, without a last slash.
-    :param token: is sent with each request.
+    :param token: is sent with each request; empty where everybody is let in, without a stranger.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class Client:
 
     async def _meet_stranger(self, target: str, url: str | None) -> None:
         """Have the stranger delete a job, every `STRANGER` seconds."""
-        if time() < self._stranger_at:
+        if not self.token or time() < self._stranger_at:
             return
         self._stranger_at = time() + STRANGER
         token = self._random.choice(["", UNKNOWN, f"{self.token}x", *self.retired[-3:]])

@@ -107,6 +107,8 @@ class Said:
     #: Of a PUT or an amendment that says it: what the job's requests are made of. None: they are
     #: plain.
     says: Says | None = None
+    #: Whether it was put into the table past all instances.
+    by_sql: bool = False
 
 
 @dataclass(frozen=True, slots=True)

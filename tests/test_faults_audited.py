@@ -40,6 +40,8 @@ class EntryTests(SynchronousTestCase):
         self.assertTrue(self.found([unknown, WORDS[Verb.PUT]]))
         refused = replace(WORDS[Verb.TRIGGER], refused=409)
         self.assertEqual(self.found([refused]), [])
+        past_all = replace(WORDS[Verb.PUT], by_sql=True)
+        self.assertEqual(self.found([past_all]), [])
 
     def test_a_database_that_loses_what_it_had(self) -> None:
         fault = Fault("cut", T, T + 1, loses=True)

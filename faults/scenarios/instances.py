@@ -466,8 +466,11 @@ ADDED = """
 async def same_jobs(world: World) -> None:
     """
     Each from its own end, while a stranger who adds the one in the middle takes his time: whoever
-    did not keep to one order would wait for the other there, and the other for him.
+    did not keep to one order would wait for the other there, and the other for him. Without that
+    order there is a deadlock in every fourth round. With it there is one now and then, of the
+    server's own making, and the transaction is run again.
     """
+    world.without_tokens()
     one, other = await world.start_many(2)
     before = await world.deadlocks()
     ends = time() + world.seconds
@@ -488,7 +491,9 @@ async def same_jobs(world: World) -> None:
                 world.client.put_many(jobs[::-1], delay=2, url=other.url),
                 commit(),
             )
-    if deadlocks := await world.deadlocks() - before:
+    deadlocks = await world.deadlocks() - before
+    world.notes["deadlocks"] = f"{deadlocks} in {rounds} rounds"
+    if deadlocks * 10 > rounds:
         world.objections.append(f"{deadlocks} deadlocks in {rounds} rounds")
     world.notes["rounds"] = str(rounds)
     if set(world.client.statuses) != {201}:
