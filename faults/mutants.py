@@ -72,7 +72,7 @@ MUTANTS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "web/request.py": [("if not self.site.tokens:", "if True:")],
     },
     "new-tokens": {
-        "service.py": [("parts.sites[0].tokens = Tokens(settings.tokens)", "pass")],
+        "service.py": [("parts.site.tokens = Tokens(settings.tokens)", "pass")],
     },
     "new-secrets": {
         "service.py": [("parts.endpoints.exchange(endpoints)", "pass")],
