@@ -198,7 +198,8 @@ class LoginTests(PageTestCase):
         await tab.press("Tab", 9)
         await tab.type(TEXTS["reader"])
         await tab.press("Enter", 13)
-        await tab.until("document.getElementById('mistake').textContent.includes('the configuration')")
+        mistake = "document.getElementById('mistake').textContent"
+        await tab.until(f"{mistake}.startsWith('the token is not one of the configuration')")
         self.assertIn("writer has logged in from 127.0.0.1", daemon.output)
         for text in TEXTS.values():
             self.assertNotIn(text, daemon.output)
