@@ -177,9 +177,9 @@ class ClusterClaimTests(ClusterTestCase):
         entries = [entry for entry in page.entries if entry.old is not None or entry.verb == "put"]
         self.assertEqual((len(entries), len(page.entries)), (changes[0], changes[0]))
 
-        # Who disables a job that is disabled already changes its details alone, and a PUT through
-        # another node at the same moment leaves these: so nobody is in the other's way, and the
-        # PUT's entry may have the reason of before.
+        # A second disabling of a job writes the job's details alone. A PUT does not write them, so
+        # the cluster finds no conflict between the two, and the PUT's entry may have the reason of
+        # the first disabling.
         reasons = dict.fromkeys(("disabled_since", "disabled_reason", "disabled_by"))
 
         def told(definition: Any) -> str:

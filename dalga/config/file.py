@@ -259,8 +259,9 @@ _KEYS_OF_TARGETS = frozenset((*(key.lower() for key in KEYS[ALERTS]), *file_keys
 
 def _unclear_by(heading: str) -> str:
     """
-    The section that a mistake in a heading makes unclear: all, as it may be meant for any. A
-    heading whose first word is near to no section is meant for none of them.
+    The section that a mistake in a heading makes unclear. If the heading's first word is like the
+    name of a section, that section may have been meant, or any other: `ANY`. If it is like none,
+    the heading is of another program, and makes no section of Dalga's unclear.
     """
     first = re.split(r"[.\s]", heading.strip(), maxsplit=1)[0].lower()
     return ANY if first in _SECTIONS or near(first, _SECTIONS) is not None else heading
